@@ -1,0 +1,84 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip -q --disable-pip-version-check
+
+DEMO := DSPEX_DATABASE_URL=sqlite:///.demo/dspex.db $(BIN)/dspex run examples/debian_sections/signature.json --inputs examples/debian_sections/packages.jsonl --output demo-output.jsonl
+DEMO_REAL := OPENAI_API_KEY=... $(BIN)/dspex run examples/debian_sections/signature.json --inputs examples/debian_sections/packages.jsonl --output demo-output.jsonl --adapter native --model openai/gpt-4o-mini
+
+.PHONY: help
+help: ## what can be made here
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: .venv/.runtime ## run an example on the mock adapter: no server, no key
+	@mkdir -p .demo
+	$(DEMO) --adapter mock
+	echo
+	echo "On a real model:"
+	echo "  $(DEMO_REAL)"
+
+.PHONY: test
+test: lint servers ## linters, type checkers and every test, on real servers
+	@$(BIN)/pytest
+
+.PHONY: check
+check: lint ## linters, type checkers and the tests that need no server
+	@$(BIN)/pytest -q -m "not integration and not acceptance"
+
+.PHONY: lint
+lint: .venv/.dev
+	@echo "ruff";         $(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet || { $(BIN)/ruff format --check; exit 1; }
+	echo "mypy --strict"; $(BIN)/mypy --strict --no-error-summary
+	echo "pyright";       $(BIN)/pyright --warnings | { grep -v '^0 errors, 0 warnings' || true; }
+	echo "import-linter"; $(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+
+.PHONY: format
+format: .venv/.dev ## rewrite the code in the project's format
+	@$(BIN)/ruff check --fix-only --quiet
+	$(BIN)/ruff format
+
+.PHONY: servers
+servers:
+	@deploy/system_packages.sh
+
+.PHONY: up
+up: servers ## start local PostgreSQL, RabbitMQ and Redis, print their settings
+	@$(PYTHON) -m deploy.local_servers up
+
+.PHONY: down
+down: ## stop them; their data stays in .servers
+	@$(PYTHON) -m deploy.local_servers down
+
+.PHONY: constraints
+constraints: .venv/.dev ## pin every dependency again, newest versions: constraints/*.txt
+	@$(BIN)/python constraints/compile.py --upgrade
+
+.PHONY: clean
+clean: down ## remove what was built, and the data of local servers
+	@rm -rf .venv .servers .demo demo-output.jsonl build dist .*_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The virtual environment. A stamp is newer than what it was built from, so a second run builds nothing.
+
+.venv/.python:
+	@deploy/virtual_environment.sh $(PYTHON) .venv
+	touch $@
+
+.venv/.runtime: .venv/.python constraints/runtime.txt pyproject.toml messages/pyproject.toml
+	@echo "Installing what DSPex runs on: once, a minute or two"
+	$(PIP) install --require-hashes -r constraints/runtime.txt
+	$(PIP) install --no-deps --no-build-isolation -e ./messages -e .
+	touch $@
+
+.venv/.dev: .venv/.runtime constraints/dev.txt
+	@echo "Installing the tools of development"
+	$(PIP) install --require-hashes -r constraints/dev.txt
+	touch $@

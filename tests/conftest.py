@@ -1,0 +1,147 @@
+"""Real servers for tests: the ones the environment names, else private ones started when first asked for.
+
+DSPEX_TEST_DATABASE_URL, DSPEX_TEST_BROKER_URL and DSPEX_TEST_REDIS_URL name servers that are there already;
+their content is left alone, save for databases that tests create under names of their own and drop. A test
+that needs a server the machine does not have fails; none is skipped.
+"""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import make_url
+
+from deploy.local_servers import LocalServer, PostgresServer, RabbitMQServer, RedisServer, ServerError
+
+SERVER_FIXTURES = frozenset(
+    {"postgres_url", "amqp_url", "redis_url", "postgres_server", "rabbitmq_server", "redis_server"}
+)
+"""A test that asks for one of these needs a real server, and is marked `integration`."""
+
+Server = TypeVar("Server", bound=LocalServer)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need a real server."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        database = None if callspec is None else callspec.params.get("database_url")
+        if database == "postgresql" or SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture(scope="session")
+def servers_directory() -> Iterator[Path]:
+    """The data of private servers. Unlike tmp_path every user can enter it, which PostgreSQL needs."""
+    directory = Path(tempfile.mkdtemp(prefix="dspex-servers-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def start(server: LocalServer) -> None:
+    """Start a server for a test; where that fails the test fails with the reason alone."""
+    try:
+        server.start()
+    except ServerError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def shared(setting: str, kind: type[LocalServer], directory: Path) -> Iterator[str]:
+    """The URL in the environment variable `setting`, else that of a server that ends with the session."""
+    url = os.environ.get(setting)
+    if url:
+        yield url
+        return
+    server = kind(directory / f"shared-{kind.name.lower()}")
+    start(server)
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(servers_directory: Path) -> Iterator[str]:
+    """A PostgreSQL, as an SQLAlchemy URL whose user may create databases. Tests want `database_url`."""
+    yield from shared("DSPEX_TEST_DATABASE_URL", PostgresServer, servers_directory)
+
+
+@pytest.fixture(scope="session")
+def amqp_url(servers_directory: Path) -> Iterator[str]:
+    """A RabbitMQ. The session shares it: tests use queues with names of their own."""
+    yield from shared("DSPEX_TEST_BROKER_URL", RabbitMQServer, servers_directory)
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers_directory: Path) -> Iterator[str]:
+    """A Redis. The session shares it: tests use keys of their own."""
+    yield from shared("DSPEX_TEST_REDIS_URL", RedisServer, servers_directory)
+
+
+def private(kind: type[Server], directory: Path) -> Iterator[Callable[[], Server]]:
+    """A function that starts a server of the test's own at each call; all end with the test, data too."""
+    with ExitStack() as ending:
+
+        def make() -> Server:
+            home = directory / f"private-{kind.name.lower()}-{uuid.uuid4().hex[:8]}"
+            server = kind(home)
+            ending.callback(shutil.rmtree, home, ignore_errors=True)
+            ending.callback(server.kill)
+            start(server)
+            return server
+
+        yield make
+
+
+@pytest.fixture
+def postgres_server(servers_directory: Path) -> Iterator[Callable[[], PostgresServer]]:
+    """Makes private PostgreSQL servers a test may kill and restart."""
+    yield from private(PostgresServer, servers_directory)
+
+
+@pytest.fixture
+def rabbitmq_server(servers_directory: Path) -> Iterator[Callable[[], RabbitMQServer]]:
+    """Makes private RabbitMQ servers a test may kill and restart."""
+    yield from private(RabbitMQServer, servers_directory)
+
+
+@pytest.fixture
+def redis_server(servers_directory: Path) -> Iterator[Callable[[], RedisServer]]:
+    """Makes private Redis servers a test may kill and restart."""
+    yield from private(RedisServer, servers_directory)
+
+
+@contextmanager
+def new_database(postgres_url: str) -> Generator[str]:
+    """A new, empty PostgreSQL database, dropped at the end even where connections are still open."""
+    server = make_url(postgres_url)
+    administration = server.set(drivername="postgresql").render_as_string(hide_password=False)
+    name = f"dspex_test_{uuid.uuid4().hex}"
+    with psycopg.connect(administration, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    yield server.set(database=name).render_as_string(hide_password=False)
+    with psycopg.connect(administration, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def postgres_database_url(postgres_url: str) -> Iterator[str]:
+    """A new, empty PostgreSQL database, for one test."""
+    with new_database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new, empty database, as an SQLAlchemy URL: the test runs once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'dspex.db'}"
+    url: str = request.getfixturevalue("postgres_database_url")
+    return url
