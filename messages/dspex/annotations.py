@@ -1,0 +1,155 @@
+"""From a field's type, which is data, to a Python annotation: what pydantic validates with, and what DSPy is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
+
+import pydantic
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+)
+
+from dspex.types import (
+    ArrayType,
+    BooleanType,
+    EnumType,
+    FieldType,
+    IntegerType,
+    MapType,
+    NumberType,
+    ObjectType,
+    OptionalType,
+    Scalar,
+    StringType,
+)
+
+if TYPE_CHECKING:
+    from dspex.signature import SignatureField
+
+
+def annotation(field_type: FieldType, *, strict: bool = True, name: str = "Value") -> Any:
+    """The Python annotation of a type, its constraints with it.
+
+    Args:
+        strict: refuse what would need coercion (`"3"` for an integer). Not strict is for reading what an LM wrote.
+        name: the class name of a nested object.
+    """
+    bare, limits = unconstrained(field_type, strict=strict, name=name), constraints(field_type)
+    return Annotated[bare, Field(**limits)] if limits else bare
+
+
+def constraints(field_type: FieldType) -> dict[str, Any]:
+    """The type's constraints as keywords of `pydantic.Field` (`ge`, `max_length`, ...); those of its members not."""
+    if isinstance(field_type, OptionalType):
+        return constraints(field_type.anyOf[0])
+    given = field_type.model_dump(include=set(_KEYWORDS))
+    limits = {_KEYWORDS[key]: value for key, value in given.items()}
+    return limits | {"allow_inf_nan": False} if isinstance(field_type, NumberType) else limits
+
+
+def unconstrained(field_type: FieldType, *, strict: bool = True, name: str = "Value") -> Any:
+    """The Python annotation of a type without its own constraints; its members keep theirs."""
+    match field_type:
+        case StringType(enum=None):
+            return StrictStr if strict else str
+        case StringType(enum=values) | EnumType(enum=values):
+            literal = Literal[values]  # type: ignore[valid-type]  # pyright: ignore[reportInvalidTypeForm]
+            return Annotated[literal, BeforeValidator(_one_of(values or ()))] if strict else literal
+        case IntegerType():
+            return StrictInt if strict else int
+        case NumberType():
+            return StrictFloat if strict else float
+        case BooleanType():
+            return StrictBool if strict else bool
+        case ArrayType():
+            item = annotation(field_type.items, strict=strict, name=f"{name}Item")
+            return _strictly(list[item], strict)  # type: ignore[valid-type]
+        case MapType():
+            value = annotation(field_type.additionalProperties, strict=strict, name=f"{name}Value")
+            key = Annotated[StrictStr, AfterValidator(_unicode)] if strict else str
+            return _strictly(dict[key, value], strict)  # type: ignore[valid-type]
+        case OptionalType(anyOf=(inner, _)):
+            return Optional[unconstrained(inner, strict=strict, name=name)]  # noqa: UP045
+        case ObjectType():
+            return _nested(field_type, strict=strict, name=name)
+
+
+def object_model(name: str, fields: Iterable[SignatureField]) -> type[pydantic.BaseModel]:
+    """A strict pydantic model of these fields, read and dumped by alias: no other key is allowed.
+
+    The names are aliases, as those of nested properties: any name may be one, but an attribute of a pydantic model may
+    not be called `model_config`, or `copy` without a warning.
+    """
+    members: dict[str, Any] = {}
+    for number, field in enumerate(fields):
+        default = ... if field.required else field.default
+        members[f"p{number}"] = (
+            annotation(field.type, name=field.name.title()),
+            Field(default=default, alias=field.name),
+        )
+    return pydantic.create_model(name, __config__=_CONFIG, **members)
+
+
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, protected_namespaces=())
+
+
+def _nested(field_type: ObjectType, *, strict: bool, name: str) -> type[pydantic.BaseModel]:
+    members: dict[str, Any] = {}
+    for number, (key, member) in enumerate(field_type.properties.items()):
+        inner = annotation(member, strict=strict, name=f"{name}{key.title()}")
+        required = key in field_type.required
+        if not (required or strict):
+            inner = Optional[inner]  # an LM writes null for what it leaves out  # noqa: UP045
+        default = ... if required else None
+        members[f"p{number}"] = (inner, Field(default=default, alias=key, description=member.description))
+    return pydantic.create_model(name, __config__=_CONFIG, **members)
+
+
+_KEYWORDS = {
+    "minimum": "ge",
+    "maximum": "le",
+    "exclusiveMinimum": "gt",
+    "exclusiveMaximum": "lt",
+    "multipleOf": "multiple_of",
+    "minLength": "min_length",
+    "maxLength": "max_length",
+    "minItems": "min_length",
+    "maxItems": "max_length",
+}
+
+
+def _strictly(container: Any, strict: bool) -> Any:
+    return Annotated[container, Strict()] if strict else container
+
+
+def _one_of(values: tuple[Scalar, ...]) -> Callable[[object], object]:
+    """Python holds 1, 1.0 and True for equal, and so do its Literals; JSON does not."""
+    allowed = {(type(value), value) for value in values}
+    listed = ", ".join(map(repr, values))
+
+    def check(value: object) -> object:
+        try:
+            if (type(value), value) in allowed:
+                return value
+        except TypeError:  # not hashable: a list or an object
+            pass
+        raise ValueError(f"input should be one of {listed}")
+
+    return check
+
+
+def _unicode(key: str) -> str:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a key holds characters that are not valid Unicode") from None
+    return key

@@ -1,0 +1,132 @@
+"""The envelope: CloudEvents 1.0 in structured JSON, the only form a message has on the wire.
+
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import pydantic
+from pydantic import AwareDatetime, Field, SerializeAsAny
+from pydantic_core import from_json
+
+from dspex.commands import COMMANDS, Command
+from dspex.errors import InvalidMessage, MalformedMessage, MessageTooLarge, UnknownMessageType
+from dspex.events import EVENTS, Event
+from dspex.ids import uuid7
+from dspex.model import Sparse, problems
+from dspex.signature import unstorable
+
+CONTENT_TYPE = "application/cloudevents+json"
+MAX_MESSAGE_BYTES = 1024 * 1024
+
+Text = Annotated[str, Field(min_length=1, max_length=512)]
+Data = TypeVar("Data", bound=Command | Event)
+
+
+class Envelope(Sparse, Generic[Data]):
+    """A CloudEvent: who says what, when, about what; `data` is the command or the event.
+
+    Attributes beyond these are refused, except those of the Distributed Tracing extension (W3C Trace Context).
+    """
+
+    specversion: Literal["1.0"] = "1.0"
+    id: Annotated[str, Field(min_length=1, max_length=255)]  # as the AMQP property message_id
+    source: Text
+    type: Text
+    subject: Text | None = None
+    time: AwareDatetime | None = None
+    datacontenttype: Literal["application/json"] = "application/json"
+    dataschema: Text | None = None
+    traceparent: str | None = Field(default=None, pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
+    tracestate: Text | None = None
+    data: SerializeAsAny[Data]
+
+    def encode(self, max_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
+        """The body of the message.
+
+        Raises:
+            MessageTooLarge: it would be larger than `max_bytes`.
+        """
+        body = self.model_dump_json().encode()
+        _check_size(body, max_bytes)
+        return body
+
+
+def wrap(
+    data: Data,
+    *,
+    source: str,
+    traceparent: str | None = None,
+    tracestate: str | None = None,
+    message_id: str | None = None,
+) -> Envelope[Data]:
+    """Put a command or an event into an envelope of its own.
+
+    Args:
+        source: who sends it, a URI reference such as `/orders` (CloudEvents `source`).
+        message_id: CloudEvents `id`; a new UUIDv7 by default.
+    """
+    return Envelope[Any](
+        id=message_id or str(uuid7()),
+        source=source,
+        type=data.type,
+        subject=data.subject,
+        time=datetime.now(UTC),
+        traceparent=traceparent,
+        tracestate=tracestate,
+        data=data,
+    )
+
+
+def decode_command(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[Command]:
+    """Read a command from the body of a message.
+
+    Raises:
+        MessageTooLarge, MalformedMessage, UnknownMessageType, InvalidMessage: the message is to be rejected.
+    """
+    return _decode(body, max_bytes, _COMMAND_ENVELOPES)
+
+
+def decode_event(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[Event]:
+    """Read an event from the body of a message.
+
+    Raises:
+        MessageTooLarge, MalformedMessage, UnknownMessageType, InvalidMessage: it is no event that this version knows.
+    """
+    return _decode(body, max_bytes, _EVENT_ENVELOPES)
+
+
+# U+0000, and numbers that may be read as infinity (1e999): rare enough to look at every value only then.
+_SUSPECT = re.compile(rb"\\u0000|[eE]\+?\d{3}|\d{300}")
+
+_COMMAND_ENVELOPES: dict[str, type[Envelope[Any]]] = {name: Envelope[data] for name, data in COMMANDS.items()}  # type: ignore[valid-type]
+_EVENT_ENVELOPES: dict[str, type[Envelope[Any]]] = {name: Envelope[data] for name, data in EVENTS.items()}  # type: ignore[valid-type]
+
+
+def _decode(body: bytes, max_bytes: int, envelopes: Mapping[str, type[Envelope[Any]]]) -> Envelope[Any]:
+    _check_size(body, max_bytes)
+    try:
+        raw = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise MalformedMessage(f"the body is not JSON: {error}") from None
+    if not isinstance(raw, dict) or raw.get("specversion") != "1.0":
+        raise MalformedMessage("not a CloudEvents 1.0 message in structured JSON: 'specversion' must be \"1.0\"")
+    name = raw.get("type")
+    if not isinstance(name, str) or name not in envelopes:
+        raise UnknownMessageType(f"type: {str(name)[:100]!r} is not one of {', '.join(envelopes)}")
+    if _SUSPECT.search(body) and (reason := unstorable(raw)):
+        raise InvalidMessage(f"data {reason}")
+    try:
+        return envelopes[name].model_validate_json(body)
+    except pydantic.ValidationError as error:
+        raise InvalidMessage(problems(error)) from None
+
+
+def _check_size(body: bytes, max_bytes: int) -> None:
+    if len(body) > max_bytes:
+        raise MessageTooLarge(f"the message has {len(body)} bytes; at most {max_bytes} are allowed")

@@ -1,0 +1,155 @@
+"""Every error DSPex raises on purpose, with a stable code that programs may match on.
+
+DspexError
+├── MessageError              a message that cannot be taken: recorded as rejected, dead-lettered
+│   ├── MalformedMessage      malformed_message: not JSON, or not a CloudEvents 1.0 envelope
+│   ├── MessageTooLarge       message_too_large
+│   ├── UnknownMessageType    unknown_message_type
+│   └── InvalidMessage        invalid_message: a field is missing, unknown or wrong
+├── InvalidSignature          invalid_signature: fields or arrow form
+├── InvalidValues
+│   ├── InvalidInput          invalid_input: inputs do not fit the signature
+│   └── InvalidOutput         invalid_output: outputs do not fit the signature
+├── NotFound                  not_found
+├── Conflict                  conflict: the id or the name is taken by something else
+├── IllegalTransition         illegal_transition: the state machine refuses
+├── PublishError              publish_failed: not confirmed by the broker
+│   ├── Unroutable            unroutable: no queue is bound for the message
+│   └── BrokerUnavailable     broker_unavailable
+├── SettingsError             invalid_setting
+└── AdapterError              (`adapters.port`) its code is one of `dspex.ErrorCode`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong: the dotted path of the field, and what to do about it."""
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+class DspexError(Exception):
+    """Base of every error that DSPex raises on purpose.
+
+    Attributes:
+        code: stable and machine-readable, snake_case.
+        message: one line for a person, naming the field or setting and the way out.
+    """
+
+    code: str = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class _Problems(DspexError):
+    """An error about fields: `problems` names every wrong one."""
+
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        self.problems = (Problem("", problems),) if isinstance(problems, str) else tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
+
+
+class MessageError(_Problems):
+    """A message that no actor may run. It is recorded as rejected and dead-lettered, never retried."""
+
+    code = "message_error"
+
+
+class MalformedMessage(MessageError):
+    """The body is not JSON, or not a CloudEvents 1.0 structured envelope."""
+
+    code = "malformed_message"
+
+
+class MessageTooLarge(MessageError):
+    """The body is larger than the cap."""
+
+    code = "message_too_large"
+
+
+class UnknownMessageType(MessageError):
+    """No message has this `type`, or it is not a command."""
+
+    code = "unknown_message_type"
+
+
+class InvalidMessage(MessageError):
+    """A field of the envelope or of its data is missing, unknown or wrong."""
+
+    code = "invalid_message"
+
+
+class InvalidSignature(_Problems):
+    """A signature that cannot be: its fields or its arrow form."""
+
+    code = "invalid_signature"
+
+
+class InvalidValues(_Problems):
+    """Values that do not fit a signature; `problems` names every wrong field."""
+
+    code = "invalid_values"
+
+
+class InvalidInput(InvalidValues):
+    """Inputs that do not fit the signature."""
+
+    code = "invalid_input"
+
+
+class InvalidOutput(InvalidValues):
+    """Outputs that do not fit the signature."""
+
+    code = "invalid_output"
+
+
+class NotFound(DspexError):
+    """No entity has this id."""
+
+    code = "not_found"
+
+
+class Conflict(DspexError):
+    """The id or the unique name is taken by something else."""
+
+    code = "conflict"
+
+
+class IllegalTransition(DspexError):
+    """The state machine of the entity does not allow this change."""
+
+    code = "illegal_transition"
+
+
+class PublishError(DspexError):
+    """The broker did not confirm the message: it may or may not be there; publish it again with the same id."""
+
+    code = "publish_failed"
+
+
+class Unroutable(PublishError):
+    """The exchange is missing or no queue is bound to it for this message: start a worker, or `dspex declare`."""
+
+    code = "unroutable"
+
+
+class BrokerUnavailable(PublishError):
+    """The broker cannot be reached, or the connection broke before the confirm."""
+
+    code = "broker_unavailable"
+
+
+class SettingsError(DspexError):
+    """A setting is missing or wrong."""
+
+    code = "invalid_setting"

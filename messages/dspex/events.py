@@ -1,0 +1,128 @@
+"""The events: what came of a command. They go to the exchange of events, with the type as routing key."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+from uuid import UUID
+
+from pydantic import Field, JsonValue
+
+from dspex.model import Frozen
+
+
+class ProblemDetail(Frozen):
+    """One wrong field."""
+
+    field: str
+    message: str
+
+
+class ErrorDetail(Frozen):
+    """Why something failed: a stable code, a line for people, and each wrong field where there are any."""
+
+    code: str
+    message: str
+    problems: tuple[ProblemDetail, ...] = ()
+
+
+class Usage(Frozen):
+    """What the LM calls of one execution used. `cost` is in US dollars, where the provider's prices are known."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+
+
+class Event(Frozen):
+    """Base of the events. `type` is the CloudEvents type, and the routing key on the exchange of events."""
+
+    type: ClassVar[str]
+
+    @property
+    def subject(self) -> str | None:
+        """The id of the entity that the event is about."""
+        return None
+
+
+class ProgramReady(Event):
+    """A program was built and can be executed."""
+
+    type = "dspex.program.ready.v1"
+
+    program_id: UUID
+    name: str
+    backend_id: str
+
+    @property
+    def subject(self) -> str:
+        return str(self.program_id)
+
+
+class ProgramError(Event):
+    """A program could not be built."""
+
+    type = "dspex.program.error.v1"
+
+    program_id: UUID
+    name: str
+    error: ErrorDetail
+
+    @property
+    def subject(self) -> str:
+        return str(self.program_id)
+
+
+class ExecutionCompleted(Event):
+    """An execution ended with outputs that fit the signature."""
+
+    type = "dspex.execution.completed.v1"
+
+    execution_id: UUID
+    program_id: UUID
+    outputs: dict[str, JsonValue]
+    attempt: int = Field(ge=1)
+    duration_ms: float = Field(ge=0)
+    usage: Usage = Usage()
+
+    @property
+    def subject(self) -> str:
+        return str(self.execution_id)
+
+
+class ExecutionFailed(Event):
+    """An execution ended without outputs."""
+
+    type = "dspex.execution.failed.v1"
+
+    execution_id: UUID
+    program_id: UUID
+    error: ErrorDetail
+    attempt: int = Field(ge=0)
+    duration_ms: float = Field(ge=0)
+    usage: Usage = Usage()
+
+    @property
+    def subject(self) -> str:
+        return str(self.execution_id)
+
+
+class MessageRejected(Event):
+    """A message that was not taken: it is recorded with its body, and dead-lettered."""
+
+    type = "dspex.message.rejected.v1"
+
+    rejection_id: UUID
+    queue: str
+    error: ErrorDetail
+    message_id: str | None = None
+    message_type: str | None = None
+
+    @property
+    def subject(self) -> str | None:
+        return self.message_id
+
+
+EVENTS: dict[str, type[Event]] = {
+    event.type: event for event in (ProgramReady, ProgramError, ExecutionCompleted, ExecutionFailed, MessageRejected)
+}

@@ -1,0 +1,63 @@
+"""The base of every model in the contract: frozen, and strict about what it does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+
+from dspex.errors import Problem
+
+MAX_PROBLEMS = 50
+
+
+class Frozen(BaseModel):
+    """Immutable; refuses unknown fields, NaN and infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class Sparse(Frozen):
+    """Written without the members that are null: absent and null mean the same in them."""
+
+    @model_serializer(mode="wrap")
+    def _without_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
+
+
+def problems(error: pydantic.ValidationError, prefix: Sequence[str] = ()) -> tuple[Problem, ...]:
+    """Every problem of a pydantic error, as a dotted path and a line. Values are never quoted: they may be secret."""
+    details = error.errors(include_url=False, include_context=True, include_input=False)
+    found = [
+        Problem(".".join([*prefix, *_path(detail)]), _advice(detail))
+        for detail in details[:MAX_PROBLEMS]
+        if not (detail["type"] == "too_short" and _explained(detail, details))
+    ]
+    if len(details) > MAX_PROBLEMS:
+        found.append(Problem("", f"and {len(details) - MAX_PROBLEMS} more"))
+    return tuple(found)
+
+
+def _explained(short: Any, details: Sequence[Any]) -> bool:
+    """A wrong item makes pydantic also call its list too short; the item's own problem is enough."""
+    loc = short["loc"]
+    return any(len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc for other in details)
+
+
+def _path(detail: Any) -> list[str]:
+    return [str(part)[:100] for part in detail["loc"] if not str(part).startswith("<")]
+
+
+def _advice(detail: Any) -> str:
+    match detail["type"]:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            return "is not a known field: remove it"
+        case "value_error":
+            return str(detail["ctx"]["error"])
+        case _:
+            message: str = detail["msg"]
+            return message[:1].lower() + message[1:]

@@ -1,0 +1,273 @@
+"""A signature: typed inputs and outputs of an LM program, as data.
+
+It gives the JSON Schema of its inputs and outputs, and validates values of both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from functools import cached_property
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import to_json
+
+from dspex.annotations import object_model
+from dspex.arrow import parse_arrow, parse_type
+from dspex.errors import InvalidInput, InvalidOutput, InvalidSignature, InvalidValues, Problem
+from dspex.ids import digest
+from dspex.model import Frozen, Sparse, problems
+from dspex.types import MAX_DEPTH, FieldType, OptionalType, depth, json_schema
+
+MAX_FIELDS = 64
+
+_DSPY_NAMES = (
+    "completions, config, demos, fields, input_fields, instance, instructions, lm, new_signature, output_fields, "
+    "self, signature"
+)
+RESERVED_NAMES = frozenset(
+    _DSPY_NAMES.split(", ") + [name for name in dir(pydantic.BaseModel) if name.startswith("model_")]
+)
+"""Names that mean something to DSPy (3.4) or to pydantic, so that a field of this name would not be a field."""
+
+ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$", max_length=200)]
+SemVer = Annotated[
+    str,
+    Field(pattern=r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$", max_length=64),
+]
+
+
+class SignatureField(Frozen):
+    """One input or output. `type` may be given as data or in the arrow form (`"list[str]"`).
+
+    An input with a default, or of an optional type, may be left out.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=64)
+    type: FieldType
+    description: str | None = Field(default=None, max_length=2_000)
+    default: JsonValue = None
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name in RESERVED_NAMES:
+            raise ValueError(f"'{name}' is a reserved name: choose another")
+        return name
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def _read_type(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        names = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
+        try:
+            return parse_type(names.get(value, value))
+        except InvalidSignature as error:
+            raise ValueError(error.message) from None
+
+    @field_validator("type")
+    @classmethod
+    def _not_too_deep(cls, value: FieldType) -> FieldType:
+        if depth(value) > MAX_DEPTH:
+            raise ValueError(f"types nest deeper than {MAX_DEPTH}")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        if self.description is None:
+            data.pop("description", None)
+        if "default" not in self.model_fields_set:
+            data.pop("default", None)
+        return data
+
+    @property
+    def required(self) -> bool:
+        """Whether a value must be given."""
+        return "default" not in self.model_fields_set and not isinstance(self.type, OptionalType)
+
+    def json_schema(self) -> dict[str, Any]:
+        """This field as a property of a JSON Schema object."""
+        schema = json_schema(self.type)
+        if self.description is not None:
+            schema["description"] = self.description
+        if not self.required:
+            schema["default"] = self.default
+        return schema
+
+
+class Signature(Sparse):
+    """Typed inputs and outputs, with instructions.
+
+    Written as data (`inputs`, `outputs`) or with the arrow form: `{"arrow": "question -> answer"}`, or just the text.
+    """
+
+    name: str = Field(default="signature", min_length=1, max_length=200)
+    module: ModuleName | None = None
+    version: SemVer = "1.0.0"
+    instructions: str | None = Field(default=None, max_length=20_000)
+    inputs: tuple[SignatureField, ...] = Field(min_length=1, max_length=MAX_FIELDS)
+    outputs: tuple[SignatureField, ...] = Field(min_length=1, max_length=MAX_FIELDS)
+
+    @classmethod
+    def parse(cls, value: str | Mapping[str, Any]) -> Signature:
+        """A signature from the arrow form or from data.
+
+        Raises:
+            InvalidSignature: every wrong field is named.
+        """
+        try:
+            return cls.model_validate(value)
+        except pydantic.ValidationError as error:
+            raise InvalidSignature(problems(error)) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_arrow(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"arrow": value}
+        if not isinstance(value, Mapping) or "arrow" not in value:
+            return value
+        data = dict(value)
+        arrow = data.pop("arrow")
+        if not isinstance(arrow, str) or "inputs" in data or "outputs" in data:
+            raise ValueError("give either 'arrow' (text), or 'inputs' and 'outputs'")
+        try:
+            inputs, outputs = parse_arrow(arrow)
+        except InvalidSignature as error:
+            raise ValueError(error.message) from None
+        for key, fields in (("inputs", inputs), ("outputs", outputs)):
+            data[key] = [
+                {"name": f.name, "type": f.type} | ({"default": f.default} if f.has_default else {}) for f in fields
+            ]
+        return data
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> Signature:
+        names = [field.name for field in (*self.inputs, *self.outputs)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"field '{name}' is there twice")
+        for field in self.outputs:
+            if "default" in field.model_fields_set:
+                raise ValueError(f"output '{field.name}' has a default: only inputs can have one")
+        for field in self.inputs:
+            if "default" in field.model_fields_set:
+                try:
+                    _default(field)
+                except InvalidInput as error:
+                    raise ValueError(f"the default of {error.problems[0]}") from None
+        # The arrow form can write by escapes what the JSON around it does not hold.
+        reason = unstorable(self.model_dump())
+        if reason is not None:
+            raise ValueError(f"a text {reason}")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what the LM and the caller see: instructions, inputs, outputs. Name and version are not in it."""
+        return digest(self.model_dump(mode="json", include={"instructions", "inputs", "outputs"}))
+
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema 2020-12 of an inputs object."""
+        return _object_schema(self.inputs)
+
+    def output_schema(self) -> dict[str, Any]:
+        """JSON Schema 2020-12 of an outputs object."""
+        return _object_schema(self.outputs)
+
+    def validate_inputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs as JSON values, defaults filled in. Nothing is coerced: `"3"` is not an integer.
+
+        Raises:
+            InvalidInput: every wrong field is named.
+        """
+        return deepcopy(self._defaults) | _validate(self._input_model, values, InvalidInput)
+
+    def validate_outputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs as JSON values. Nothing is coerced.
+
+        Raises:
+            InvalidOutput: every wrong field is named.
+        """
+        return _validate(self._output_model, values, InvalidOutput)
+
+    @cached_property
+    def _defaults(self) -> dict[str, Any]:
+        return {field.name: _default(field) for field in self.inputs if not field.required}
+
+    @cached_property
+    def _input_model(self) -> type[pydantic.BaseModel]:
+        return object_model("Inputs", self.inputs)
+
+    @cached_property
+    def _output_model(self) -> type[pydantic.BaseModel]:
+        return object_model("Outputs", self.outputs)
+
+
+def _object_schema(fields: tuple[SignatureField, ...]) -> dict[str, Any]:
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {field.name: field.json_schema() for field in fields},
+        "required": [field.name for field in fields if field.required],
+        "additionalProperties": False,
+    }
+
+
+def _default(field: SignatureField) -> JsonValue:
+    """The value of an input that was left out."""
+    if "default" not in field.model_fields_set:
+        return None
+    value: JsonValue = _validate(object_model("Default", (field,)), {field.name: field.default}, InvalidInput)[
+        field.name
+    ]
+    return value
+
+
+def _validate(
+    model: type[pydantic.BaseModel], values: Mapping[str, Any], raises: type[InvalidValues]
+) -> dict[str, Any]:
+    try:
+        valid = model.model_validate(dict(values)).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    except pydantic.ValidationError as error:
+        raise raises(problems(error)) from None
+    try:
+        suspect = b"\\u0000" in to_json(valid)
+    except ValueError:  # not valid Unicode
+        suspect = True
+    if suspect:
+        found = [Problem(name, reason) for name, value in valid.items() if (reason := unstorable(value))]
+        if found:
+            raise raises(found)
+    return valid
+
+
+def unstorable(value: object) -> str | None:
+    """Why a value of JSON types cannot be stored or sent as JSON, if it cannot."""
+    match value:
+        case str():
+            if "\x00" in value:
+                return "holds the character U+0000, which cannot be stored: remove it"
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return "holds characters that are not valid Unicode"
+        case float() if not math.isfinite(value):
+            return "holds a number that is not finite"
+        case dict():
+            return next((reason for pair in value.items() for part in pair if (reason := unstorable(part))), None)
+        case list() | tuple():
+            return next((reason for item in value if (reason := unstorable(item))), None)
+    return None

@@ -1,0 +1,89 @@
+"""The lifecycles of the three entities, as closed sets with their allowed transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class SignatureStatus(StrEnum):
+    """draft → active → deprecated."""
+
+    DRAFT = "draft"
+    ACTIVE = "active"
+    DEPRECATED = "deprecated"
+
+
+class ProgramStatus(StrEnum):
+    """draft → initializing → ready | error → archived; error may be initialized again."""
+
+    DRAFT = "draft"
+    INITIALIZING = "initializing"
+    READY = "ready"
+    ERROR = "error"
+    ARCHIVED = "archived"
+
+
+class ExecutionStatus(StrEnum):
+    """pending → running → completed | failed. A running execution goes back to pending when its worker gives it up."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing may change any more."""
+        return not EXECUTION_TRANSITIONS[self]
+
+
+SIGNATURE_TRANSITIONS: Mapping[SignatureStatus, frozenset[SignatureStatus]] = MappingProxyType(
+    {
+        SignatureStatus.DRAFT: frozenset({SignatureStatus.ACTIVE}),
+        SignatureStatus.ACTIVE: frozenset({SignatureStatus.DEPRECATED}),
+        SignatureStatus.DEPRECATED: frozenset(),
+    }
+)
+
+PROGRAM_TRANSITIONS: Mapping[ProgramStatus, frozenset[ProgramStatus]] = MappingProxyType(
+    {
+        ProgramStatus.DRAFT: frozenset({ProgramStatus.INITIALIZING, ProgramStatus.ARCHIVED}),
+        ProgramStatus.INITIALIZING: frozenset({ProgramStatus.READY, ProgramStatus.ERROR}),
+        ProgramStatus.READY: frozenset({ProgramStatus.ARCHIVED}),
+        ProgramStatus.ERROR: frozenset({ProgramStatus.INITIALIZING, ProgramStatus.ARCHIVED}),
+        ProgramStatus.ARCHIVED: frozenset(),
+    }
+)
+
+EXECUTION_TRANSITIONS: Mapping[ExecutionStatus, frozenset[ExecutionStatus]] = MappingProxyType(
+    {
+        ExecutionStatus.PENDING: frozenset({ExecutionStatus.RUNNING}),
+        ExecutionStatus.RUNNING: frozenset(
+            {ExecutionStatus.PENDING, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED}
+        ),
+        ExecutionStatus.COMPLETED: frozenset(),
+        ExecutionStatus.FAILED: frozenset(),
+    }
+)
+
+
+class ErrorCode(StrEnum):
+    """Why an execution failed, or a program could not be built: a closed set, it decides what happens next."""
+
+    PROGRAM_NOT_READY = "program_not_ready"
+    INVALID_INPUT = "invalid_input"
+    INVALID_OUTPUT = "invalid_output"
+    PARSE_FAILURE = "parse_failure"
+    RATE_LIMITED = "rate_limited"
+    TRANSIENT = "transient"
+    TIMEOUT = "timeout"
+    AUTH = "auth"
+    BILLING = "billing"
+    CONTEXT_WINDOW = "context_window"
+    REFUSED = "refused"
+    CRASHED = "crashed"
+    PERMANENT = "permanent"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    INTERNAL = "internal"

@@ -1,0 +1,237 @@
+"""The types a signature field may have: a subset of JSON Schema 2020-12, kept as data.
+
+| in JSON Schema                                              | in the arrow form       |
+|-------------------------------------------------------------|-------------------------|
+| {"type": "string" | "integer" | "number" | "boolean"}       | str, int, float, bool   |
+| {"enum": ["a", 1, true]}                                    | Literal['a', 1, True]   |
+| {"type": "array", "items": T}                               | list[T]                 |
+| {"type": "object", "additionalProperties": T}               | dict[str, T]            |
+| {"type": "object", "properties": {...}, "required": [...]}  | (no arrow form)         |
+| {"anyOf": [T, {"type": "null"}]}                            | Optional[T], T | None   |
+
+A string may also have `enum`; constraints are JSON Schema's own keywords (minimum, maxLength, minItems, ...).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Discriminator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, Tag, model_validator
+
+from dspex.model import Sparse
+
+MAX_DEPTH = 8
+MAX_MEMBERS = 256
+
+Count = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
+Scalar = StrictStr | StrictBool | StrictInt
+PropertyName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+
+
+class _Type(Sparse):
+    description: str | None = Field(default=None, max_length=2_000)
+
+
+class StringType(_Type):
+    """Text; `enum` restricts it to the listed values, `minLength` and `maxLength` count characters."""
+
+    type: Literal["string"] = "string"
+    enum: tuple[StrictStr, ...] | None = Field(default=None, min_length=1, max_length=MAX_MEMBERS)
+    minLength: Count | None = None
+    maxLength: Count | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _distinct(self.enum)
+        _ordered(self.minLength, self.maxLength)
+        if self.enum and (self.minLength is not None or self.maxLength is not None):
+            raise ValueError("enum already lists the values: remove minLength and maxLength")
+        return self
+
+
+class IntegerType(_Type):
+    """A whole number."""
+
+    type: Literal["integer"] = "integer"
+    minimum: StrictInt | None = None
+    maximum: StrictInt | None = None
+    exclusiveMinimum: StrictInt | None = None
+    exclusiveMaximum: StrictInt | None = None
+    multipleOf: Annotated[StrictInt, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low = max((b for b in (self.minimum, _add(self.exclusiveMinimum, 1)) if b is not None), default=None)
+        high = min((b for b in (self.maximum, _add(self.exclusiveMaximum, -1)) if b is not None), default=None)
+        _ordered(low, high)
+        step = self.multipleOf or 1
+        if low is not None and high is not None and high // step * step < low:
+            raise ValueError("no number lies within the bounds")
+        return self
+
+
+class NumberType(_Type):
+    """A finite number, whole or not (IEEE 754 double)."""
+
+    type: Literal["number"] = "number"
+    minimum: StrictFloat | None = None
+    maximum: StrictFloat | None = None
+    exclusiveMinimum: StrictFloat | None = None
+    exclusiveMaximum: StrictFloat | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low = max((b for b in (self.minimum, _next(self.exclusiveMinimum, math.inf)) if b is not None), default=None)
+        high = min((b for b in (self.maximum, _next(self.exclusiveMaximum, -math.inf)) if b is not None), default=None)
+        if low == math.inf or high == -math.inf:
+            raise ValueError("no number lies within the bounds")
+        _ordered(low, high)
+        return self
+
+
+class BooleanType(_Type):
+    """true or false."""
+
+    type: Literal["boolean"] = "boolean"
+
+
+class EnumType(_Type):
+    """One of the listed values, of any scalar type."""
+
+    enum: tuple[Scalar, ...] = Field(min_length=1, max_length=MAX_MEMBERS)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _distinct(self.enum)
+        return self
+
+
+class ArrayType(_Type):
+    """A list whose items all have one type."""
+
+    type: Literal["array"] = "array"
+    items: FieldType
+    minItems: Count | None = None
+    maxItems: Count | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _ordered(self.minItems, self.maxItems)
+        return self
+
+
+class MapType(_Type):
+    """Text keys, values all of one type."""
+
+    type: Literal["object"] = "object"
+    additionalProperties: FieldType
+
+
+class ObjectType(_Type):
+    """A nested object with named properties; those not in `required` may be left out. No other key is allowed."""
+
+    type: Literal["object"] = "object"
+    properties: dict[PropertyName, FieldType] = Field(min_length=1, max_length=MAX_MEMBERS)
+    required: tuple[str, ...] = ()
+    additionalProperties: Literal[False] = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _distinct(self.required)
+        for name in self.required:
+            if name not in self.properties:
+                raise ValueError(f"required: '{name}' is not one of the properties")
+        return self
+
+
+class NullType(_Type):
+    """null; only as the second member of `anyOf`."""
+
+    type: Literal["null"] = "null"
+
+
+class OptionalType(_Type):
+    """A value or null."""
+
+    anyOf: tuple[FieldType, NullType]
+
+
+def _kind(value: Any) -> str | None:
+    """Which model reads this map: the tag of the union below. Tags in <> are left out of error paths."""
+    if isinstance(value, _Type):
+        return f"<{type(value).__name__.removesuffix('Type').lower()}>"
+    if not isinstance(value, dict):
+        return None
+    match value:
+        case {"anyOf": _}:
+            return "<optional>"
+        case {"type": "object", "properties": _}:
+            return "<object>"
+        case {"type": "object"}:
+            return "<map>"
+        case {"type": "string" | "integer" | "number" | "boolean" | "array" as name}:
+            return f"<{name}>"
+        case {"enum": _} if "type" not in value:
+            return "<enum>"
+        case _:
+            return None
+
+
+FieldType = Annotated[
+    Annotated[StringType, Tag("<string>")]
+    | Annotated[IntegerType, Tag("<integer>")]
+    | Annotated[NumberType, Tag("<number>")]
+    | Annotated[BooleanType, Tag("<boolean>")]
+    | Annotated[EnumType, Tag("<enum>")]
+    | Annotated[ArrayType, Tag("<array>")]
+    | Annotated[MapType, Tag("<map>")]
+    | Annotated[ObjectType, Tag("<object>")]
+    | Annotated[OptionalType, Tag("<optional>")],
+    Discriminator(
+        _kind,
+        custom_error_type="unknown_type",
+        custom_error_message=(
+            "is not a known type: use string, integer, number, boolean, array (with items), object "
+            "(with properties or additionalProperties), enum, or anyOf [type, null]"
+        ),
+    ),
+]
+
+for _model in (ArrayType, MapType, ObjectType, OptionalType):
+    _model.model_rebuild()
+
+
+def json_schema(field_type: FieldType) -> dict[str, Any]:
+    """The type as JSON Schema 2020-12: it already is one, less what is not set."""
+    return field_type.model_dump(mode="json")
+
+
+def depth(field_type: FieldType) -> int:
+    """How deep the type nests; a scalar is 1."""
+    match field_type:
+        case ArrayType(items=inner) | MapType(additionalProperties=inner) | OptionalType(anyOf=(inner, _)):
+            return 1 + depth(inner)
+        case ObjectType(properties=properties):
+            return 1 + max(map(depth, properties.values()))
+        case _:
+            return 1
+
+
+def _distinct(values: tuple[Any, ...] | None) -> None:
+    keys = [(type(value), value) for value in values or ()]
+    if len(set(keys)) != len(keys):
+        raise ValueError("a value is listed twice")
+
+
+def _ordered(low: float | None, high: float | None) -> None:
+    if low is not None and high is not None and low > high:
+        raise ValueError("the lower bound is above the upper bound")
+
+
+def _add(bound: int | None, step: int) -> int | None:
+    return None if bound is None else bound + step
+
+
+def _next(bound: float | None, towards: float) -> float | None:
+    return None if bound is None else math.nextafter(bound, towards)

@@ -1,0 +1,198 @@
+"""Hypothesis strategies: field types as data, values that fit them, values that nearly do, whole signatures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hypothesis import strategies as st
+
+EXACT = 2**53
+"""Whole numbers up to here are the same as an int and as a float."""
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12)
+NUMBERS = st.floats(-1e9, 1e9, allow_nan=False).map(lambda number: number + 0.0)
+WHOLE = st.integers(-EXACT, EXACT)
+NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).map(lambda name: f"{name}_f")
+PROPERTY_NAMES = st.one_of(st.sampled_from(["model_config", "copy", "json", "class", "self"]), NAMES)
+
+Schema = dict[str, Any]
+
+
+@st.composite
+def strings(draw: st.DrawFn) -> Schema:
+    """Text, perhaps with an enum or with lengths."""
+    if draw(st.booleans()):
+        return {"type": "string"} | draw(limits("minLength", "maxLength", st.integers(0, 40)))
+    return {"type": "string", "enum": draw(st.lists(TEXT, min_size=1, max_size=4, unique=True))}
+
+
+@st.composite
+def limits(draw: st.DrawFn, low: str, high: str, bounds: st.SearchStrategy[Any]) -> Schema:
+    """No bound, one of them or both, in order."""
+    first, second = sorted((draw(bounds), draw(bounds)))
+    return draw(st.sampled_from([{}, {low: first}, {high: second}, {low: first, high: second}]))
+
+
+@st.composite
+def integers(draw: st.DrawFn) -> Schema:
+    """Whole numbers whose bounds leave at least one."""
+    step = draw(st.sampled_from([None, 1, 3, 10]))
+    anchor = draw(st.integers(-1000, 1000)) * (step or 1)
+    schema: Schema = {"type": "integer"} | ({} if step is None else {"multipleOf": step})
+    below, above = draw(st.integers(0, 50)), draw(st.integers(0, 50))
+    schema |= draw(st.sampled_from([{}, {"minimum": anchor - below}, {"exclusiveMinimum": anchor - below - 1}]))
+    schema |= draw(st.sampled_from([{}, {"maximum": anchor + above}, {"exclusiveMaximum": anchor + above + 1}]))
+    return schema
+
+
+@st.composite
+def numbers(draw: st.DrawFn) -> Schema:
+    """Numbers whose bounds leave at least one."""
+    anchor = draw(NUMBERS)
+    low, high = anchor - draw(st.floats(0, 100)), anchor + draw(st.floats(0, 100))
+    schema: Schema = {"type": "number"}
+    schema |= draw(st.sampled_from([{}, {"minimum": low}, {"exclusiveMinimum": math.nextafter(low, -math.inf)}]))
+    schema |= draw(st.sampled_from([{}, {"maximum": high}, {"exclusiveMaximum": math.nextafter(high, math.inf)}]))
+    return schema
+
+
+@st.composite
+def enums(draw: st.DrawFn) -> Schema:
+    """Texts, whole numbers and booleans, where 1 and true are two values."""
+    members = st.one_of(TEXT, WHOLE, st.booleans(), st.sampled_from([0, 1]))
+    unique = draw(st.lists(members, min_size=1, max_size=5, unique_by=lambda value: (type(value), value)))
+    return {"enum": unique}
+
+
+def arrays(items: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    """Lists, perhaps with lengths."""
+    return st.builds(
+        lambda item, limits: {"type": "array", "items": item} | limits,
+        items,
+        limits("minItems", "maxItems", st.integers(0, 4)),
+    )
+
+
+def maps(values: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    """Maps from text."""
+    return values.map(lambda value: {"type": "object", "additionalProperties": value})
+
+
+@st.composite
+def objects(draw: st.DrawFn, members: st.SearchStrategy[Schema]) -> Schema:
+    """Nested objects, some properties of which may be left out."""
+    properties = draw(st.dictionaries(PROPERTY_NAMES, members, min_size=1, max_size=3))
+    required = [name for name in properties if draw(st.booleans())]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def optional(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    """A value or null."""
+    return inner.map(lambda schema: {"anyOf": [schema, {"type": "null"}]})
+
+
+def field_types() -> st.SearchStrategy[Schema]:
+    """Any type that a field may have."""
+    scalars = st.one_of(strings(), integers(), numbers(), enums(), st.just({"type": "boolean"}))
+    return st.recursive(
+        scalars,
+        lambda inner: st.one_of(arrays(inner), maps(inner), objects(inner), optional(inner)),
+        max_leaves=4,
+    )
+
+
+@st.composite
+def signatures(draw: st.DrawFn) -> dict[str, Any]:
+    """Signatures as data."""
+    fields = st.fixed_dictionaries({"name": NAMES, "type": field_types()})
+    drawn = draw(st.lists(fields, min_size=2, max_size=6, unique_by=lambda field: str(field["name"])))
+    split = draw(st.integers(1, len(drawn) - 1))
+    signature: dict[str, Any] = {"inputs": drawn[:split], "outputs": drawn[split:]}
+    return signature | draw(st.sampled_from([{}, {"instructions": "Do it."}]))
+
+
+JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(st.none(), st.booleans(), WHOLE, NUMBERS, TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+def values(schema: Schema, *, exact: bool = True) -> st.SearchStrategy[Any]:
+    """Values of a type: those that fit it or, if not `exact`, any that come near."""
+    if exact:
+        return _fitting(schema)
+    return st.one_of(_fitting(schema), _near(schema), JSON_VALUES)
+
+
+def _fitting(schema: Schema) -> st.SearchStrategy[Any]:
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if "anyOf" in schema:
+        return st.one_of(st.none(), _fitting(schema["anyOf"][0]))
+    match schema["type"]:
+        case "string":
+            return st.text(
+                st.characters(codec="utf-8", exclude_characters="\x00"),
+                min_size=schema.get("minLength", 0),
+                max_size=schema.get("maxLength", schema.get("minLength", 0) + 5),
+            )
+        case "integer":
+            return _fitting_integer(schema)
+        case "number":
+            return st.floats(
+                schema.get("minimum", schema.get("exclusiveMinimum")),
+                schema.get("maximum", schema.get("exclusiveMaximum")),
+                allow_nan=False,
+                allow_infinity=False,
+                exclude_min="exclusiveMinimum" in schema,
+                exclude_max="exclusiveMaximum" in schema,
+            )
+        case "boolean":
+            return st.booleans()
+        case "array":
+            least = schema.get("minItems", 0)
+            return st.lists(_fitting(schema["items"]), min_size=least, max_size=schema.get("maxItems", least + 3))
+        case _:
+            return _fitting_object(schema)
+
+
+def _fitting_integer(schema: Schema) -> st.SearchStrategy[int]:
+    step = schema.get("multipleOf", 1)
+    low = schema.get("minimum", schema.get("exclusiveMinimum", -EXACT) + 1)
+    high = schema.get("maximum", schema.get("exclusiveMaximum", EXACT) - 1)
+    return st.integers(-(-low // step), high // step).map(lambda number: number * step)
+
+
+def _fitting_object(schema: Schema) -> st.SearchStrategy[dict[str, Any]]:
+    if "properties" not in schema:
+        return st.dictionaries(TEXT, _fitting(schema["additionalProperties"]), max_size=3)
+    members = {name: _fitting(member) for name, member in schema["properties"].items()}
+    required = {name: member for name, member in members.items() if name in schema["required"]}
+    rest = {name: member for name, member in members.items() if name not in schema["required"]}
+    return st.fixed_dictionaries(required, optional=rest)
+
+
+def _near(schema: Schema) -> st.SearchStrategy[Any]:
+    """Values of the right kind, without regard to constraints or to what they hold."""
+    if "enum" in schema:
+        return st.one_of(TEXT, st.sampled_from([0, 1, True, False, "0", "1"]))
+    if "anyOf" in schema:
+        return _near(schema["anyOf"][0])
+    match schema["type"]:
+        case "string":
+            return st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=45)
+        case "integer":
+            return st.integers(-1200, 1200)
+        case "number":
+            return st.one_of(NUMBERS, WHOLE)
+        case "boolean":
+            return st.sampled_from([0, 1, "true", True])
+        case "array":
+            return st.lists(values(schema["items"], exact=False), max_size=6)
+        case _ if "properties" in schema:
+            members = {name: values(member, exact=False) for name, member in schema["properties"].items()}
+            return st.fixed_dictionaries({}, optional=members | {"unknown": st.just(1)})
+        case _:
+            return st.dictionaries(TEXT, values(schema["additionalProperties"], exact=False), max_size=3)

@@ -1,0 +1,236 @@
+"""The envelope: what is taken from the wire, what is rejected and with which code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import ValidationError
+
+from dspex import (
+    Configuration,
+    CreateProgram,
+    CreateSignature,
+    Envelope,
+    ExecuteProgram,
+    ExecutionCompleted,
+    ExecutionOptions,
+    InitializeProgram,
+    Signature,
+    Usage,
+    decode_command,
+    decode_event,
+    uuid7,
+    wrap,
+)
+from dspex.commands import COMMANDS, Command
+from dspex.envelope import MAX_MESSAGE_BYTES
+from dspex.errors import InvalidMessage, MalformedMessage, MessageError, MessageTooLarge, UnknownMessageType
+from dspex.events import EVENTS, ErrorDetail, Event, ExecutionFailed, MessageRejected, ProgramError, ProgramReady
+
+ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
+
+A_COMMAND_OF_EACH = [
+    CreateSignature(signature_id=ID, signature=Signature.parse("q, k: int = 3 -> a: Literal['x', 'y']")),
+    CreateProgram(program_id=ID, signature_id=OTHER, name="p", adapter_type="mock", configuration=Configuration()),
+    InitializeProgram(program_id=ID),
+    ExecuteProgram(
+        execution_id=ID,
+        program_id=OTHER,
+        inputs={"q": "é \N{GRINNING FACE}", "n": 1.5, "l": [None, True, {"a": 10**30}]},
+        options=ExecutionOptions(seed=7),
+    ),
+]
+
+AN_EVENT_OF_EACH = [
+    ProgramReady(program_id=ID, name="p", backend_id="mock-1"),
+    ProgramError(program_id=ID, name="p", error=ErrorDetail(code="auth", message="no")),
+    ExecutionCompleted(
+        execution_id=ID, program_id=OTHER, outputs={"a": 1}, attempt=1, duration_ms=1.5, usage=Usage(calls=1)
+    ),
+    ExecutionFailed(
+        execution_id=ID, program_id=OTHER, error=ErrorDetail(code="auth", message="no"), attempt=1, duration_ms=0
+    ),
+    MessageRejected(rejection_id=ID, queue="q", error=ErrorDetail(code="malformed_message", message="no")),
+]
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    """A valid message as a map, with changes; a value of `...` removes the member."""
+    message = json.loads(wrap(A_COMMAND_OF_EACH[3], source="/test").encode()) | changes
+    return {key: value for key, value in message.items() if value is not ...}
+
+
+def decode(message: Any) -> Envelope[Command]:
+    return decode_command(json.dumps(message).encode())
+
+
+def test_there_is_one_of_each() -> None:
+    assert {command.type for command in A_COMMAND_OF_EACH} == set(COMMANDS)
+    assert {event.type for event in AN_EVENT_OF_EACH} == set(EVENTS)
+
+
+@pytest.mark.parametrize("command", A_COMMAND_OF_EACH, ids=lambda command: command.type)
+def test_a_command_comes_back_as_it_was(command: Command) -> None:
+    sent = wrap(command, source="/test", traceparent=f"00-{'1' * 32}-{'2' * 16}-01", tracestate="a=b")
+    assert decode_command(sent.encode()) == sent
+    assert decode_command(sent.encode()).data == command
+    assert sent.subject == command.subject == str(ID)
+
+
+@pytest.mark.parametrize("event", AN_EVENT_OF_EACH, ids=lambda event: event.type)
+def test_an_event_comes_back_as_it_was(event: Event) -> None:
+    sent = wrap(event, source="/test")
+    assert decode_event(sent.encode()) == sent
+
+
+def test_what_is_on_the_wire_is_cloudevents() -> None:
+    message = body()
+    assert message["specversion"] == "1.0"
+    assert message["datacontenttype"] == "application/json"
+    assert message["type"] == "dspex.program.execute.v1"
+    assert set(message) == {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data"}
+
+
+def test_every_message_has_an_id_of_its_own() -> None:
+    assert wrap(A_COMMAND_OF_EACH[2], source="/").id != wrap(A_COMMAND_OF_EACH[2], source="/").id
+    assert wrap(A_COMMAND_OF_EACH[2], source="/", message_id="mine").id == "mine"
+
+
+def test_the_least_that_another_language_must_send_is_enough() -> None:
+    message = body(subject=..., time=..., datacontenttype=...)
+    assert isinstance(decode(message).data, ExecuteProgram)
+
+
+def raw(message: dict[str, Any], old: str, new: str) -> bytes:
+    text = json.dumps(message)
+    assert old in text
+    return text.replace(old, new).encode()
+
+
+DRAMATIQ = {
+    "queue_name": "dspex",
+    "actor_name": "execute",
+    "args": [],
+    "kwargs": {},
+    "options": {},
+    "message_id": "1",
+    "message_timestamp": 1,
+}
+INPUTS = {"execution_id": str(ID), "program_id": str(ID), "inputs": {"a": 12345}}
+
+REJECTED: list[tuple[str, Callable[[], bytes], type[MessageError]]] = [
+    ("empty", lambda: b"", MalformedMessage),
+    ("garbage", lambda: b"\x80\x04\x95", MalformedMessage),
+    ("text", lambda: b"execute", MalformedMessage),
+    ("null", lambda: b"null", MalformedMessage),
+    ("a list", lambda: b"[]", MalformedMessage),
+    ("cut", lambda: json.dumps(body()).encode()[:-1], MalformedMessage),
+    ("two", lambda: json.dumps(body()).encode() * 2, MalformedMessage),
+    ("a byte order mark", lambda: b"\xef\xbb\xbf" + json.dumps(body()).encode(), MalformedMessage),
+    ("UTF-16", lambda: json.dumps(body()).encode("utf-16"), MalformedMessage),
+    ("not UTF-8", lambda: raw(body(data=INPUTS), "12345", '"@"').replace(b"@", b"\xff"), MalformedMessage),
+    ("half a surrogate pair", lambda: raw(body(data=INPUTS), "12345", '"\\ud800"'), MalformedMessage),
+    ("NaN", lambda: raw(body(data=INPUTS), "12345", "NaN"), MalformedMessage),
+    ("Infinity", lambda: raw(body(data=INPUTS), "12345", "-Infinity"), MalformedMessage),
+    ("endless depth", lambda: raw(body(data=INPUTS), "12345", "[" * 9_999 + "]" * 9_999), MalformedMessage),
+    ("a number without end", lambda: raw(body(data=INPUTS), "12345", "9" * 9_999), MalformedMessage),
+    ("a Dramatiq message", lambda: json.dumps(DRAMATIQ).encode(), MalformedMessage),
+    ("no specversion", lambda: json.dumps(body(specversion=...)).encode(), MalformedMessage),
+    ("another specversion", lambda: json.dumps(body(specversion="0.3")).encode(), MalformedMessage),
+    ("no type", lambda: json.dumps(body(type=...)).encode(), UnknownMessageType),
+    ("a type that is no text", lambda: json.dumps(body(type=["x"])).encode(), UnknownMessageType),
+    ("an unknown type", lambda: json.dumps(body(type="dspex.program.delete.v1")).encode(), UnknownMessageType),
+    ("an event", lambda: wrap(AN_EVENT_OF_EACH[0], source="/").encode(), UnknownMessageType),
+    ("U+0000", lambda: raw(body(data=INPUTS), "12345", '"\\u0000"'), InvalidMessage),
+    ("U+0000 in a name", lambda: raw(body(data=INPUTS), '"a"', '"\\u0000"'), InvalidMessage),
+    ("no id", lambda: json.dumps(body(id=...)).encode(), InvalidMessage),
+    ("an empty id", lambda: json.dumps(body(id="")).encode(), InvalidMessage),
+    ("no source", lambda: json.dumps(body(source=...)).encode(), InvalidMessage),
+    ("no data", lambda: json.dumps(body(data=...)).encode(), InvalidMessage),
+    ("null data", lambda: json.dumps(body(data=None)).encode(), InvalidMessage),
+    ("data as text", lambda: json.dumps(body(data=json.dumps(INPUTS))).encode(), InvalidMessage),
+    ("binary data", lambda: json.dumps(body(data_base64="AA==")).encode(), InvalidMessage),
+    ("data in XML", lambda: json.dumps(body(datacontenttype="text/xml")).encode(), InvalidMessage),
+    ("an extra attribute", lambda: json.dumps(body(priority=1)).encode(), InvalidMessage),
+    ("an extra field", lambda: json.dumps(body(data=INPUTS | {"actor": "x"})).encode(), InvalidMessage),
+    ("null options", lambda: json.dumps(body(data=INPUTS | {"options": None})).encode(), InvalidMessage),
+    ("an extra option", lambda: json.dumps(body(data=INPUTS | {"options": {"x": 1}})).encode(), InvalidMessage),
+    ("no inputs", lambda: json.dumps(body(data={"execution_id": str(ID)})).encode(), InvalidMessage),
+    ("inputs as a list", lambda: json.dumps(body(data=INPUTS | {"inputs": []})).encode(), InvalidMessage),
+    ("an id that is none", lambda: json.dumps(body(data=INPUTS | {"program_id": "1"})).encode(), InvalidMessage),
+    ("a seed as text", lambda: json.dumps(body(data=INPUTS | {"options": {"seed": "1"}})).encode(), InvalidMessage),
+    ("a seed below 0", lambda: json.dumps(body(data=INPUTS | {"options": {"seed": -1}})).encode(), InvalidMessage),
+    (
+        "a seed over 63 bits",
+        lambda: json.dumps(body(data=INPUTS | {"options": {"seed": 2**63}})).encode(),
+        InvalidMessage,
+    ),
+    ("a bad traceparent", lambda: json.dumps(body(traceparent="00-1-2-01")).encode(), InvalidMessage),
+    ("a time without a zone", lambda: json.dumps(body(time="2026-01-01T00:00:00")).encode(), InvalidMessage),
+]
+
+
+@pytest.mark.parametrize(("make", "error"), [case[1:] for case in REJECTED], ids=[case[0] for case in REJECTED])
+def test_what_is_rejected_and_with_which_code(make: Callable[[], bytes], error: type[MessageError]) -> None:
+    with pytest.raises(MessageError) as caught:
+        decode_command(make())
+    assert type(caught.value) is error
+    assert caught.value.code == error.code
+    assert len(caught.value.message) < 2_000
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e400", "9" * 400 + ".0"])
+def test_a_number_beyond_doubles_is_rejected(number: str) -> None:
+    with pytest.raises(MessageError):
+        decode_command(raw(body(data=INPUTS), "12345", number))
+
+
+def test_a_problem_names_its_field() -> None:
+    with pytest.raises(InvalidMessage, match=r"data\.program_id: "):
+        decode(body(data=INPUTS | {"program_id": "1"}))
+
+
+def test_the_limit_counts_bytes_and_holds_on_both_sides() -> None:
+    sent = wrap(A_COMMAND_OF_EACH[3], source="/test")
+    encoded = sent.encode()
+    assert sent.encode(max_bytes=len(encoded)) == encoded
+    assert decode_command(encoded, max_bytes=len(encoded)) == sent
+    with pytest.raises(MessageTooLarge, match=str(len(encoded))):
+        sent.encode(max_bytes=len(encoded) - 1)
+    with pytest.raises(MessageTooLarge, match=str(len(encoded))):
+        decode_command(encoded, max_bytes=len(encoded) - 1)
+
+
+def test_the_usual_limit_is_a_mebibyte() -> None:
+    def message(length: int) -> Envelope[Any]:
+        command = ExecuteProgram(execution_id=ID, program_id=ID, inputs={"a": "x" * length})
+        return wrap(command, source="/", message_id="1")
+
+    room = MAX_MESSAGE_BYTES - len(message(0).encode(max_bytes=MAX_MESSAGE_BYTES))
+    # The time stamp varies in length with its microseconds, by at most 7 bytes.
+    decode_command(message(room - 8).encode())
+    with pytest.raises(MessageTooLarge):
+        message(room + 8).encode()
+
+
+def test_envelope_and_data_are_frozen() -> None:
+    envelope = decode(body())
+    with pytest.raises(ValidationError):
+        envelope.id = "other"  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        envelope.data.program_id = OTHER  # type: ignore[attr-defined]
+
+
+def test_the_models_refuse_what_they_do_not_know() -> None:
+    with pytest.raises(ValidationError):
+        InitializeProgram.model_validate({"program_id": str(ID), "more": 1})
+
+
+def test_ids_sort_by_the_time_they_were_made_and_are_of_version_7() -> None:
+    first = uuid7()
+    assert (first.version, first.variant) == (7, "specified in RFC 4122")
+    assert len({uuid7() for _ in range(1_000)}) == 1_000

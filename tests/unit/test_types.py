@@ -1,0 +1,235 @@
+"""Types as data, and what validates against them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from pydantic import TypeAdapter
+
+from dspex import Signature
+from dspex.errors import DspexError, InvalidInput, InvalidSignature
+from dspex.types import MAX_DEPTH, FieldType, depth, json_schema
+from tests.strategies import field_types, values
+
+TYPES: TypeAdapter[Any] = TypeAdapter(FieldType)
+
+
+def of_type(schema: Any) -> Signature:
+    return Signature.parse({"inputs": [{"name": "x", "type": schema}], "outputs": [{"name": "y", "type": "str"}]})
+
+
+def accepts(signature: Signature, inputs: dict[str, Any]) -> bool:
+    try:
+        signature.validate_inputs(inputs)
+    except InvalidInput:
+        return False
+    return True
+
+
+def holds_whole_float(value: Any) -> bool:
+    """3.0 is an integer to JSON Schema; to DSPex it is not, as it is none to most programs that will read it."""
+    match value:
+        case float():
+            return value.is_integer()
+        case list():
+            return any(map(holds_whole_float, value))
+        case dict():
+            return any(map(holds_whole_float, value.values()))
+        case _:
+            return False
+
+
+@settings(deadline=None)
+@given(field_types())
+def test_a_type_comes_back_from_json_as_it_was(schema: dict[str, Any]) -> None:
+    assert json_schema(TYPES.validate_python(schema)) == schema
+
+
+@settings(deadline=None)
+@given(field_types())
+def test_a_type_is_json_schema(schema: dict[str, Any]) -> None:
+    Draft202012Validator.check_schema(of_type(schema).input_schema())
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_validation_agrees_with_json_schema(data: st.DataObject) -> None:
+    schema = data.draw(field_types(), label="type")
+    value = data.draw(values(schema, exact=False), label="value")
+    signature = of_type(schema)
+    inputs = {"x": value}
+    expected = Draft202012Validator(signature.input_schema()).is_valid(inputs)
+    if expected and holds_whole_float(value):
+        return
+    assert accepts(signature, inputs) == expected
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_what_fits_is_returned_as_it_was(data: st.DataObject) -> None:
+    schema = data.draw(field_types(), label="type")
+    value = data.draw(values(schema), label="value")
+    assert of_type(schema).validate_inputs({"x": value}) == {"x": value}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": "integer"}, "3"),
+        ({"type": "integer"}, 3.0),
+        ({"type": "integer"}, True),
+        ({"type": "number"}, "1.5"),
+        ({"type": "number"}, True),
+        ({"type": "number"}, float("nan")),
+        ({"type": "number"}, float("inf")),
+        ({"type": "number"}, 10**400),
+        ({"type": "boolean"}, 1),
+        ({"type": "boolean"}, "true"),
+        ({"type": "string"}, 1),
+        ({"type": "string"}, b"text"),
+        ({"type": "string"}, None),
+        ({"enum": [1]}, True),
+        ({"enum": [1]}, 1.0),
+        ({"enum": [True]}, 1),
+        ({"enum": ["1"]}, 1),
+        ({"enum": ["a"]}, ["a"]),
+        ({"type": "array", "items": {"type": "integer"}}, (1, 2)),
+        ({"type": "array", "items": {"type": "integer"}}, {1, 2}),
+        ({"type": "array", "items": {"type": "string"}}, "abc"),
+        ({"type": "object", "additionalProperties": {"type": "integer"}}, {1: 2}),
+        ({"type": "object", "additionalProperties": {"type": "integer"}}, [("a", 1)]),
+    ],
+)
+def test_nothing_is_coerced(schema: dict[str, Any], value: Any) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        of_type(schema).validate_inputs({"x": value})
+    assert [problem.field.split(".")[0] for problem in caught.value.problems] == ["x"]
+
+
+def test_one_and_true_are_two_values_of_an_enum() -> None:
+    signature = of_type({"enum": [True, 1]})
+    assert signature.validate_inputs({"x": 1})["x"] is not True
+    assert signature.validate_inputs({"x": True})["x"] is True
+
+
+@pytest.mark.parametrize(
+    "name", ["model_config", "model_dump", "copy", "json", "schema", "class", "self", "None", "p0"]
+)
+@pytest.mark.filterwarnings("error")
+def test_a_property_may_have_any_name(name: str) -> None:
+    signature = of_type({"type": "object", "properties": {name: {"type": "integer"}}, "required": [name]})
+    assert signature.validate_inputs({"x": {name: 1}}) == {"x": {name: 1}}
+    with pytest.raises(InvalidInput, match=rf"x\.{name}: is missing"):
+        signature.validate_inputs({"x": {}})
+
+
+def test_an_optional_property_stays_away_or_is_of_its_type() -> None:
+    signature = of_type({"type": "object", "properties": {"a": {"type": "integer"}}, "required": []})
+    assert signature.validate_inputs({"x": {}}) == {"x": {}}
+    with pytest.raises(InvalidInput, match=r"x\.a: "):
+        signature.validate_inputs({"x": {"a": None}})
+
+
+@pytest.mark.parametrize(
+    "value", ["a\x00b", "\ud800", ["\x00"], {"k": "\ud800"}, {"\x00": "v"}, {"\ud800": "v"}], ids=ascii
+)
+def test_text_that_cannot_be_stored_is_refused_by_the_name_of_its_field(value: Any) -> None:
+    text = {"type": "string"}
+    schemas: dict[type, dict[str, Any]] = {
+        str: text,
+        list: {"type": "array", "items": text},
+        dict: {"type": "object", "additionalProperties": text},
+    }
+    with pytest.raises(InvalidInput) as caught:
+        of_type(schemas[type(value)]).validate_inputs({"x": value})
+    assert caught.value.problems[0].field.startswith("x")
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({}, "is not a known type"),
+        ({"type": "text"}, "is not a known type"),
+        ({"type": "null"}, "is not a known type"),
+        ({"type": ["string", "null"]}, "is not a known type"),
+        ({"$ref": "#/x"}, "is not a known type"),
+        (3, "is not a known type"),
+        ({"type": "string", "format": "uri"}, "format: is not a known field"),
+        ({"type": "string", "minLength": 3, "maxLength": 2}, "lower bound is above"),
+        ({"type": "string", "minLength": -1}, "minLength"),
+        ({"type": "string", "minLength": 1_000_001}, "minLength"),
+        ({"type": "string", "enum": []}, "enum"),
+        ({"type": "string", "enum": ["a", "a"]}, "listed twice"),
+        ({"type": "string", "enum": ["a"], "maxLength": 1}, "enum already lists"),
+        ({"type": "string", "enum": ["\ud800"]}, "not valid Unicode"),
+        ({"type": "string", "enum": ["\x00"]}, r"U\+0000"),
+        ({"type": "integer", "minimum": 1.5}, "minimum"),
+        ({"type": "integer", "minimum": True}, "minimum"),
+        ({"type": "integer", "minimum": 2, "maximum": 1}, "lower bound is above"),
+        ({"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 2}, "lower bound is above"),
+        ({"type": "integer", "minimum": 1, "maximum": 4, "multipleOf": 5}, "no number lies within"),
+        ({"type": "integer", "multipleOf": 0}, "multipleOf"),
+        ({"type": "number", "minimum": float("inf")}, "minimum"),
+        ({"type": "number", "minimum": 1, "exclusiveMaximum": 1}, "lower bound is above"),
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 5e-324}, "lower bound is above"),
+        ({"type": "number", "exclusiveMinimum": 1.7976931348623157e308}, "no number lies within"),
+        ({"enum": []}, "enum"),
+        ({"enum": [1, 1]}, "listed twice"),
+        ({"enum": [1.5]}, "enum"),
+        ({"enum": [None]}, "enum"),
+        ({"type": "array"}, "items: is missing"),
+        ({"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 1}, "lower bound is above"),
+        ({"type": "object"}, "additionalProperties: is missing"),
+        ({"type": "object", "properties": {}}, "properties"),
+        ({"type": "object", "properties": {"a b": {"type": "string"}}}, "properties"),
+        ({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["b"]}, "'b' is not one of"),
+        ({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": True}, "additional"),
+        ({"anyOf": [{"type": "string"}]}, "anyOf"),
+        ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, "anyOf"),
+    ],
+    ids=repr,
+)
+def test_what_is_not_a_type_is_refused_with_its_reason(schema: Any, message: str) -> None:
+    with pytest.raises(InvalidSignature, match=message):
+        of_type(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "inside", "outside"),
+    [
+        ({"type": "number", "minimum": 5, "exclusiveMinimum": 3, "maximum": 5}, 5, 4.9),
+        ({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, 1, 0),
+        ({"type": "integer", "minimum": 2**70}, 2**71, 2**69),
+        ({"type": "integer", "multipleOf": 4, "maximum": -1}, -4, 0),
+        ({"anyOf": [{"type": "integer", "minimum": 3}, {"type": "null"}]}, None, 2),
+        ({"anyOf": [{"type": "array", "items": {"type": "integer"}, "minItems": 2}, {"type": "null"}]}, [1, 2], [1]),
+        ({"type": "string", "maxLength": 2}, "\N{GRINNING FACE}é", "\N{GRINNING FACE}e\N{COMBINING ACUTE ACCENT}"),
+    ],
+    ids=repr,
+)
+def test_bounds(schema: dict[str, Any], inside: Any, outside: Any) -> None:
+    signature = of_type(schema)
+    assert accepts(signature, {"x": inside})
+    assert not accepts(signature, {"x": outside})
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(levels - 1):
+        schema = {"type": "array", "items": schema}
+    return schema
+
+
+def test_depth_has_a_limit() -> None:
+    assert depth(of_type(nested(MAX_DEPTH)).inputs[0].type) == MAX_DEPTH
+    with pytest.raises(InvalidSignature, match="nest deeper"):
+        of_type(nested(MAX_DEPTH + 1))
+
+
+def test_depth_without_end_is_an_error_like_any_other() -> None:
+    with pytest.raises(DspexError):
+        of_type(nested(20_000))
