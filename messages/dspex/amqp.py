@@ -1,0 +1,286 @@
+"""One connection to RabbitMQ in one thread: sends what other threads submit, pipelined, and completes the futures.
+
+Everything of pika runs in the thread of the link; others touch only the queue of pending messages, under `_room`.
+While messages wait the link reconnects; with nothing to send it stays as it is. Read in pika 1.4.4: a write to a broken
+socket is dropped without an error, so only a confirm counts; a channel's close callback runs before the connection's.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from pika import BasicProperties, DeliveryMode, SelectConnection, URLParameters, exceptions
+from pika.adapters.select_connection import IOLoop
+from pika.channel import Channel
+from pika.spec import Basic
+
+from dspex.amqp_errors import address, closed_channel_error, describe, refusal, transient
+from dspex.confirms import Outgoing, Unconfirmed
+from dspex.envelope import CONTENT_TYPE
+from dspex.errors import BrokerUnavailable, PublishError, Unroutable
+
+logger = logging.getLogger("dspex.publisher")
+
+FIRST_RETRY, LAST_RETRY = 0.1, 5.0
+SWEEP = 0.1
+GOODBYE = 2.0
+"""Seconds: pauses between attempts to connect, between looks at deadlines, and for closing in good order."""
+
+
+class _Connection(SelectConnection):  # type: ignore[misc]
+    """Hands the frames of a message to the socket as one piece: pika 1.4.4 makes a system call for each of the three.
+
+    Worth a quarter more messages a second. A pika without this method would send as before.
+    """
+
+    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
+        joined = b"".join(marshaled_frames)
+        super()._output_marshaled_frames([joined])  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Link:
+    """Submits come in, futures come out. Starts its thread at once, and the connection with the first message."""
+
+    def __init__(self, parameters: URLParameters, window: int) -> None:
+        self._parameters = parameters
+        self._where = address(parameters)
+        self._window = window
+        self._room = threading.Condition()
+        self._unsettled = 0  # futures not done, pending or sent
+        self._pending: deque[Outgoing] = deque()
+        self._awake = False  # a call of _drain is on its way
+        self._stopped = False
+        # The rest belongs to the thread.
+        self._ioloop = IOLoop()
+        self._connection: SelectConnection | None = None
+        self._channel: Channel | None = None
+        self._unconfirmed = Unconfirmed()
+        self._blocked = False
+        self._sweeping = False
+        self._retrying = False
+        self._closing = False
+        self._attempts = 0
+        self._trouble = "no answer"
+        self._thread = threading.Thread(target=self._run, name="dspex-publisher", daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether it takes messages."""
+        return not self._stopped
+
+    def submit(self, message: Outgoing) -> None:
+        """Queue a message, once there is room in the window. Raises BrokerUnavailable at the message's deadline."""
+        message.future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
+        with self._room:
+            if self._unsettled >= self._window:
+                patience = message.deadline - time.monotonic()
+                if not self._room.wait_for(lambda: self._unsettled < self._window or self._stopped, patience):
+                    raise BrokerUnavailable(f"{self._window} messages are unconfirmed already: {self._state()}")
+            if self._stopped:
+                raise BrokerUnavailable("the publisher is closed")
+            self._unsettled += 1
+            self._pending.append(message)
+            wake, self._awake = not self._awake, True
+        if wake:
+            self._ioloop.add_callback_threadsafe(self._drain)
+
+    def close(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for the confirms, fail what is left, disconnect, end the thread."""
+        with self._room:
+            self._room.wait_for(lambda: self._unsettled == 0 or self._stopped, timeout)
+        self._ioloop.add_callback_threadsafe(self._disconnect)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(GOODBYE + 1)
+
+    # Below here: the thread of the link.
+
+    def _run(self) -> None:
+        try:
+            self._ioloop.start()
+        except Exception:
+            logger.exception("the publisher's thread failed; the next message starts another")
+        finally:
+            with self._room:
+                self._stopped = True
+                self._room.notify_all()
+            left = [*self._unconfirmed.take_all(), *self._pending]
+            self._fail(left, BrokerUnavailable, "the publisher ended before the broker confirmed the message")
+            self._ioloop.close()
+
+    def _drain(self) -> None:
+        """Write every pending message, if the broker takes any now."""
+        self._awake = False  # before the first look at the queue: what comes later wakes again
+        if not self._sweeping:
+            self._sweeping = True
+            self._ioloop.call_later(SWEEP, self._sweep)
+        if self._channel is None:
+            self._connect()
+        elif not self._blocked:
+            while self._pending:
+                self._write(self._channel, self._pending.popleft())
+
+    def _write(self, channel: Channel, message: Outgoing) -> None:
+        properties = BasicProperties(
+            content_type=CONTENT_TYPE,
+            delivery_mode=DeliveryMode.Persistent,
+            message_id=message.message_id,
+            correlation_id=message.correlation_id,
+        )
+        try:
+            channel.basic_publish(
+                message.exchange, message.routing_key, message.body, properties, mandatory=message.mandatory
+            )
+        except exceptions.ShortStringTooLong:  # raised before anything is written: no delivery tag is used up
+            self._fail([message], PublishError, "exchange, routing key and ids may have 255 bytes at most")
+        else:
+            self._unconfirmed.add(message)
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        settled = self._unconfirmed.settle(method.delivery_tag, method.multiple)
+        if isinstance(method, Basic.Nack):
+            self._fail(settled, PublishError, "not stored (nack): a queue of the broker is full or failed")
+            return
+        for message in settled:
+            if message.returned:
+                route = f"exchange {message.exchange!r} for {message.routing_key!r}"
+                advice = "start a worker, or run `dspex declare`"
+                message.future.set_exception(Unroutable(f"no queue is bound to {route}: {advice}"))
+            else:
+                message.future.set_result(None)
+        self._release(len(settled))
+
+    def _on_return(self, _channel: Channel, method: Any, properties: BasicProperties, body: bytes) -> None:
+        self._unconfirmed.mark_returned(method.exchange, method.routing_key, properties.message_id, body)
+
+    def _fail(self, messages: Sequence[Outgoing], error: type[PublishError], text: str) -> None:
+        for message in messages:
+            message.future.set_exception(error(text))  # each its own: raising one changes its traceback
+        self._release(len(messages))
+
+    def _release(self, count: int) -> None:
+        with self._room:
+            self._unsettled -= count
+            self._room.notify_all()
+
+    def _sweep(self) -> None:
+        """Fail what has passed its deadline, sent or not."""
+        now = time.monotonic()
+        expired = self._unconfirmed.take_expired(now)
+        with self._room:
+            late = [message for message in self._pending if message.deadline <= now]
+            if late:
+                kept = [message for message in self._pending if message.deadline > now]
+                self._pending.clear()
+                self._pending.extend(kept)
+            self._sweeping = self._unsettled > len(expired) + len(late)
+        self._fail([*expired, *late], BrokerUnavailable, f"not confirmed in time: {self._state()}")
+        if self._sweeping:
+            self._ioloop.call_later(SWEEP, self._sweep)
+
+    def _state(self) -> str:
+        if self._channel is None:
+            return f"no connection to {self._where}: {self._trouble}"
+        if self._blocked:
+            return f"{self._where} takes no messages now (memory or disk alarm)"
+        return f"{self._where} does not answer"
+
+    def _requeue(self, messages: list[Outgoing]) -> None:
+        """Send these again, first, in their order."""
+        for message in messages:
+            message.returned = False
+        self._pending.extendleft(reversed(messages))
+
+    # The life of the connection: connect → opened → channel → ready → lost → connect.
+
+    def _connect(self) -> None:
+        if self._connection is None and not self._retrying and self._pending:
+            self._connection = _Connection(
+                self._parameters,
+                on_open_callback=self._on_open,
+                on_open_error_callback=self._on_lost,
+                on_close_callback=self._on_lost,
+                custom_ioloop=self._ioloop,
+            )
+
+    def _on_open(self, connection: SelectConnection) -> None:
+        connection.add_on_connection_blocked_callback(lambda *_: self._set_blocked(True))
+        connection.add_on_connection_unblocked_callback(lambda *_: self._set_blocked(False))
+        connection.channel(on_open_callback=self._on_channel_open)
+
+    def _on_channel_open(self, channel: Channel) -> None:
+        channel.add_on_close_callback(self._on_channel_closed)
+        channel.add_on_return_callback(self._on_return)
+        channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_ready(channel))
+
+    def _on_ready(self, channel: Channel) -> None:
+        self._channel = channel
+        self._unconfirmed = Unconfirmed()
+        self._attempts = 0
+        logger.info("connected to %s", self._where)
+        self._drain()
+
+    def _set_blocked(self, blocked: bool) -> None:
+        self._blocked = blocked
+        if not blocked:
+            self._drain()
+
+    def _on_channel_closed(self, _channel: Channel, reason: Exception) -> None:
+        """The broker closes a channel over one message; which one, only its text tells."""
+        self._channel = None
+        if not isinstance(reason, exceptions.ChannelClosedByBroker):
+            return  # the connection goes, and `_on_lost` comes
+        sent = self._unconfirmed.take_all()
+        named = [message for message in sent if f"'{message.exchange}'" in reason.reply_text]
+        guilty = named or sent  # better to fail too many than to send a poisonous one for ever
+        self._requeue([message for message in sent if message not in guilty] if named else [])
+        self._fail(guilty, *closed_channel_error(reason))
+        if self._connection is not None and self._connection.is_open:
+            self._connection.channel(on_open_callback=self._on_channel_open)
+
+    def _on_lost(self, _connection: SelectConnection, error: Exception) -> None:
+        self._connection = self._channel = None
+        self._blocked = False
+        self._trouble = describe(error)
+        sent = self._unconfirmed.take_all()
+        refused = refusal(error, self._parameters)
+        if self._closing:
+            self._requeue(sent)
+            self._ioloop.stop()
+        elif refused:
+            with self._room:
+                waiting = list(self._pending)
+                self._pending.clear()
+            self._fail([*sent, *waiting], BrokerUnavailable, refused)
+        elif transient(error):
+            self._requeue(sent)
+        else:
+            self._fail(sent, PublishError, f"the broker closed the connection: {self._trouble}")
+        if self._pending and not self._closing:
+            self._retry_later()
+
+    def _retry_later(self) -> None:
+        pause = min(LAST_RETRY, FIRST_RETRY * 2**self._attempts) * random.uniform(0.5, 1)  # noqa: S311 (jitter)
+        self._attempts += 1
+        self._retrying = True
+        logger.warning("no connection to %s: %s; next attempt in %.1f s", self._where, self._trouble, pause)
+        self._ioloop.call_later(pause, self._retry)
+
+    def _retry(self) -> None:
+        self._retrying = False
+        self._connect()
+
+    def _disconnect(self) -> None:
+        self._closing = True
+        if self._connection is not None and self._connection.is_open:
+            self._connection.close()
+            self._ioloop.call_later(GOODBYE, self._ioloop.stop)
+        else:
+            self._ioloop.stop()  # pika 1.4.4 raises an AssertionError when it is closed while it connects

@@ -1,0 +1,210 @@
+"""Publishing with confirms: the port, and its implementation for RabbitMQ.
+
+What every publisher promises, and `tests/contract/publisher_contract.py` checks:
+
+- **A future that is done without an exception means stored.** The broker has confirmed the message: it is in every
+  queue bound for it, on disk where the queue is durable. Where `mandatory`, that is at least one queue.
+- **Nothing is lost in silence.** A message is confirmed, or its future fails with a `PublishError`: `Unroutable` (no
+  such exchange, no queue bound), `BrokerUnavailable` (not confirmed before the timeout, or the login was refused), or
+  `PublishError` itself (the broker refused the message). After a failure it may still be there: publish it again.
+- **A message may arrive twice.** What was not confirmed when a connection broke is sent again by itself until its
+  timeout. The id in every message makes that harmless: workers run one id once.
+- **Messages of one thread arrive in order**, save those sent again.
+- **Bounded.** At most `window` messages are unconfirmed; `submit` blocks while they are, until the timeout.
+- **Thread-safe**, and safe in the child of a fork, which gets a connection of its own. Futures from before a fork are
+  completed in the parent only.
+- **Futures complete in the publisher's thread**: a callback on one must be short and must not wait for another.
+- Once submitted, a message cannot be cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from concurrent.futures import Future
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from pika import URLParameters
+
+from dspex.amqp import Link
+from dspex.confirms import Outgoing
+from dspex.errors import BrokerUnavailable, SettingsError
+
+DEFAULT_WINDOW = 1000
+DEFAULT_TIMEOUT = 30.0
+DEFAULT_HEARTBEAT = 30
+
+
+class Publisher(Protocol):
+    """Puts messages on an exchange and knows when they are safe. The promises are at the top of this module."""
+
+    def submit(
+        self,
+        body: bytes,
+        *,
+        exchange: str,
+        routing_key: str,
+        message_id: str | None = None,
+        correlation_id: str | None = None,
+        mandatory: bool = True,
+        timeout: float | None = None,
+    ) -> Future[None]:
+        """Start publishing a message; its future says when it is stored.
+
+        Args:
+            body: a CloudEvent in structured JSON (`dspex.envelope`).
+            message_id: the AMQP property, by convention the id in the envelope; at most 255 bytes, like the key.
+            correlation_id: the AMQP property, for replies.
+            mandatory: fail with `Unroutable` where no queue takes it; False for events, which nobody may listen to.
+            timeout: seconds until the future fails; the publisher's own timeout by default.
+
+        Raises:
+            BrokerUnavailable: the window of unconfirmed messages stayed full until the timeout, or the publisher is
+                closed. The message was not sent.
+        """
+        ...
+
+    def publish(
+        self,
+        body: bytes,
+        *,
+        exchange: str,
+        routing_key: str,
+        message_id: str | None = None,
+        correlation_id: str | None = None,
+        mandatory: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        """Publish a message and wait until it is stored. Arguments as in `submit`.
+
+        Raises:
+            PublishError: one of its subclasses says why it is not known to be stored.
+        """
+        ...
+
+    def close(self, timeout: float | None = None) -> None:
+        """Wait until all is confirmed, at most `timeout` seconds, fail the rest, disconnect. May be called again."""
+        ...
+
+
+class AmqpPublisher:
+    """A `Publisher` for RabbitMQ: one connection in one thread of its own, confirms pipelined.
+
+    The thread starts and connects at the first message; it reconnects, 0.1 s to 5 s apart, while messages wait.
+
+    Args:
+        url: `amqp://user:password@host:5672/vhost`, with `?heartbeat=` in seconds (30 by default) and the other
+            parameters of `pika.URLParameters`.
+        window: how many messages may be unconfirmed.
+        timeout: seconds a message has to be confirmed, from `submit` on.
+
+    Raises:
+        SettingsError: the URL cannot be read.
+    """
+
+    def __init__(self, url: str, *, window: int = DEFAULT_WINDOW, timeout: float = DEFAULT_TIMEOUT) -> None:
+        if window < 1:
+            raise ValueError("window must be at least 1")
+        self._parameters = _parameters(url)
+        self._window = window
+        self._timeout = timeout
+        self._closed = False
+        self._link: Link | None = None
+        self._starting = threading.Lock()
+        _publishers.add(self)
+
+    def submit(
+        self,
+        body: bytes,
+        *,
+        exchange: str,
+        routing_key: str,
+        message_id: str | None = None,
+        correlation_id: str | None = None,
+        mandatory: bool = True,
+        timeout: float | None = None,
+    ) -> Future[None]:
+        """See `Publisher.submit`."""
+        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
+        message = Outgoing(body, exchange, routing_key, message_id, correlation_id, mandatory, deadline)
+        self._running_link().submit(message)
+        return message.future
+
+    def publish(
+        self,
+        body: bytes,
+        *,
+        exchange: str,
+        routing_key: str,
+        message_id: str | None = None,
+        correlation_id: str | None = None,
+        mandatory: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        """See `Publisher.publish`."""
+        self.submit(
+            body,
+            exchange=exchange,
+            routing_key=routing_key,
+            message_id=message_id,
+            correlation_id=correlation_id,
+            mandatory=mandatory,
+            timeout=timeout,
+        ).result()
+
+    def close(self, timeout: float | None = None) -> None:
+        """See `Publisher.close`; the publisher's own timeout by default."""
+        with self._starting:
+            self._closed = True
+            link, self._link = self._link, None
+        if link is not None:
+            link.close(self._timeout if timeout is None else timeout)
+
+    def _running_link(self) -> Link:
+        link = self._link
+        if link is not None and link.running:
+            return link
+        with self._starting:
+            if self._closed:
+                raise BrokerUnavailable("the publisher is closed: make a new one")
+            if self._link is None or not self._link.running:
+                self._link = Link(self._parameters, self._window)
+            return self._link
+
+    def _start_anew(self) -> None:
+        self._link = None
+        self._starting = threading.Lock()
+
+
+def _parameters(url: str) -> URLParameters:
+    try:
+        if urlsplit(url).scheme not in ("amqp", "amqps"):
+            raise ValueError(url)
+        parameters = URLParameters(url)
+    except (ValueError, TypeError):
+        # The reason may quote parts of the password: it is not passed on.
+        raise SettingsError(
+            "the URL of the broker must be like amqp://user:password@host:5672/vhost, or amqps://,"
+            " with special characters percent-encoded"
+        ) from None
+    if parameters.heartbeat is None:
+        parameters.heartbeat = DEFAULT_HEARTBEAT
+    if parameters.client_properties is None:
+        parameters.client_properties = {"connection_name": "dspex publisher"}
+    return parameters
+
+
+# A forked child has neither the thread nor a lock in a known state: it starts anew, and leaves the parent's socket be.
+_publishers: weakref.WeakSet[AmqpPublisher] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for publisher in _publishers:
+        publisher._start_anew()  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

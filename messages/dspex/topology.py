@@ -1,0 +1,71 @@
+"""The names on the broker: exchanges, queues, and which command goes to which queue. Data only; workers declare it.
+
+    dspex.commands (topic) ── create, initialize ──> dspex.programs
+        │                  ── execute ─────────────> dspex.executions
+        └─ alternate: dspex.unrouted (fanout) ─────> dspex.programs
+    dspex.events (topic)   ── whatever listeners bind
+
+The alternate exchange (https://www.rabbitmq.com/docs/ae) takes the commands of a type that nothing is bound for: they
+reach a worker, which records them as rejected, instead of vanishing or failing in the producer's hands.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from dspex.commands import CreateProgram, CreateSignature, ExecuteProgram, InitializeProgram
+from dspex.errors import UnknownMessageType
+
+COMMANDS_EXCHANGE = "dspex.commands"
+EVENTS_EXCHANGE = "dspex.events"
+UNROUTED_EXCHANGE = "dspex.unrouted"
+
+PROGRAMS_QUEUE = "dspex.programs"
+EXECUTIONS_QUEUE = "dspex.executions"
+
+
+class Exchange(NamedTuple):
+    """A durable exchange; what it cannot route goes to `alternate`, another exchange, where one is named."""
+
+    name: str
+    kind: Literal["topic", "fanout"]
+    alternate: str | None = None
+
+
+class Binding(NamedTuple):
+    """`exchange` puts the messages with this routing key into `queue`; a fanout exchange ignores the key."""
+
+    exchange: str
+    queue: str
+    routing_key: str
+
+
+EXCHANGES = (
+    Exchange(UNROUTED_EXCHANGE, "fanout"),
+    Exchange(COMMANDS_EXCHANGE, "topic", alternate=UNROUTED_EXCHANGE),
+    Exchange(EVENTS_EXCHANGE, "topic"),
+)
+"""In the order of declaration: an alternate exchange comes before the one that names it."""
+
+QUEUES: dict[str, tuple[str, ...]] = {
+    PROGRAMS_QUEUE: (CreateSignature.type, CreateProgram.type, InitializeProgram.type),
+    EXECUTIONS_QUEUE: (ExecuteProgram.type,),
+}
+"""Each durable queue and the types of the commands it takes: nothing waits behind executions but executions."""
+
+BINDINGS = (
+    *(Binding(COMMANDS_EXCHANGE, queue, type_) for queue, types in QUEUES.items() for type_ in types),
+    Binding(UNROUTED_EXCHANGE, PROGRAMS_QUEUE, ""),
+)
+
+
+def queue_of(command_type: str) -> str:
+    """The queue that a command of this type (`dspex.program.execute.v1`) goes to.
+
+    Raises:
+        UnknownMessageType: no command has this type.
+    """
+    for queue, types in QUEUES.items():
+        if command_type in types:
+            return queue
+    raise UnknownMessageType(f"type: {command_type[:100]!r} is not a command")

@@ -1,0 +1,85 @@
+"""What pika's errors mean: when to try again, and in which words to give up."""
+
+import socket
+
+import pytest
+from pika import URLParameters, exceptions
+from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorSocketConnectError
+
+from dspex.amqp_errors import address, closed_channel_error, describe, refusal, transient
+from dspex.errors import PublishError, Unroutable
+
+PARAMETERS = URLParameters("amqp://ada:sesame@rabbit.example:5673/v%2F1")
+
+
+def closed(code: int, text: str) -> exceptions.ConnectionClosedByBroker:
+    return exceptions.ConnectionClosedByBroker(code, text)
+
+
+def test_the_address_has_no_password() -> None:
+    assert address(PARAMETERS) == "RabbitMQ at rabbit.example:5673 (virtual host 'v/1', user 'ada')"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            exceptions.ProbableAuthenticationError(repr(closed(403, "ACCESS_REFUSED - Login was refused"))),
+            "refused the login",
+        ),
+        (exceptions.AuthenticationError("PLAIN"), "refused the login"),
+        (
+            exceptions.ProbableAccessDeniedError(repr(closed(530, "NOT_ALLOWED - vhost v not found"))),
+            "virtual host does not exist",
+        ),
+        (
+            exceptions.ProbableAccessDeniedError(
+                repr(closed(530, "NOT_ALLOWED - access refused: connection limit (1) is reached"))
+            ),
+            None,
+        ),
+        (exceptions.ProbableAuthenticationError(repr(exceptions.StreamLostError("EOF"))), None),
+        (exceptions.ProbableAccessDeniedError(repr(closed(541, "INTERNAL_ERROR - vhost is down"))), None),
+        (ConnectionRefusedError(111, "Connection refused"), None),
+    ],
+)
+def test_which_refusals_are_final(error: Exception, words: str | None) -> None:
+    said = refusal(error, PARAMETERS)
+    assert said is None if words is None else words in str(said)
+    assert "sesame" not in str(said)
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (exceptions.StreamLostError("EOF"), True),
+        (exceptions.AMQPHeartbeatTimeout("silence"), True),
+        (closed(320, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"), True),
+        (closed(541, "INTERNAL_ERROR"), True),
+        (closed(501, "FRAME_ERROR"), False),
+    ],
+)
+def test_when_sending_again_may_help(error: Exception, again: bool) -> None:
+    assert transient(error) is again
+
+
+def test_the_cause_is_found_below_the_wrappings() -> None:
+    cause = AMQPConnectorSocketConnectError(ConnectionRefusedError(111, "Connection refused"))
+    wrapped = exceptions.AMQPConnectionError(AMQPConnectionWorkflowFailed([cause]))
+    assert describe(wrapped) == "[Errno 111] Connection refused"
+    assert describe(socket.gaierror(-2, "Name or service not known")) == "[Errno -2] Name or service not known"
+    assert describe(closed(320, "CONNECTION_FORCED")) == "320 CONNECTION_FORCED"
+    assert describe(exceptions.StreamLostError()) == "StreamLostError"
+
+
+def test_why_a_channel_was_closed() -> None:
+    missing = exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no exchange 'x' in vhost '/'")
+    kind, text = closed_channel_error(missing)
+    assert kind is Unroutable
+    assert "no exchange 'x'" in text
+    assert "dspex declare" in text
+    too_large = exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED - message size 2 is larger than 1")
+    assert closed_channel_error(too_large) == (
+        PublishError,
+        "the broker refused the message: 406 PRECONDITION_FAILED - message size 2 is larger than 1",
+    )
