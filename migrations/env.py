@@ -1,0 +1,117 @@
+"""Run by Alembic for every command: finds the database, locks it, runs the migrations.
+
+Code gives a connection (`config.attributes["connection"]`, see `migrations.upgrade`) or a URL (`["url"]`). Only when it
+is run by the `alembic` command line, the database is `-x url=...`, else the environment variable DSPEX_DATABASE_URL.
+
+One upgrade runs at a time; whoever comes second waits, then finds nothing left to do:
+
+- PostgreSQL: an advisory lock of the session, and a transaction for each migration. A migration that would wait longer
+  than `LOCK_TIMEOUT` for a table fails, and the workers that queue behind it go on; run it again.
+- SQLite: everything in one transaction, which has the write lock from its beginning.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any
+
+from alembic import context
+from alembic.util import CommandError
+from sqlalchemy import Connection, NullPool, create_engine
+from sqlalchemy.exc import TimeoutError as DatabaseTimeout
+
+from store.tables import metadata
+
+LOCK = 0x_D5BE_0001
+LOCK_TIMEOUT = "2s"
+WAIT_SECONDS = 600.0
+POLL_SECONDS = 0.1
+
+
+def main() -> None:
+    if context.is_offline_mode():
+        context.configure(url=_url(), target_metadata=metadata, literal_binds=True, transaction_per_migration=True)
+        with context.begin_transaction():
+            context.run_migrations()
+        return
+    connection = context.config.attributes.get("connection")
+    if connection is not None:
+        migrate(connection)
+        return
+    with create_engine(_url(), poolclass=NullPool).connect() as connection:
+        migrate(connection)
+
+
+def migrate(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        _lock(connection)
+        _run(connection)
+    else:
+        _migrate_sqlite(connection)
+
+
+def _migrate_sqlite(connection: Connection) -> None:
+    # A table is changed by making it anew, and dropping the old one would delete the rows that refer to it. This
+    # setting can only be changed outside of a transaction, so not through the connection, which would begin one.
+    driver: Any = connection.connection.driver_connection
+    isolation_level, driver.isolation_level = driver.isolation_level, None
+    [foreign_keys] = driver.execute("PRAGMA foreign_keys").fetchone()
+    driver.execute("PRAGMA foreign_keys = OFF")
+    try:
+        with connection.begin():
+            if not driver.in_transaction:  # the engine of the workers has begun one already
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            _run(connection)
+            broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+            if broken:
+                raise CommandError(f"the migration leaves {len(broken)} rows that refer to nothing: undone")
+    finally:
+        driver.execute(f"PRAGMA foreign_keys = {foreign_keys}")
+        driver.isolation_level = isolation_level
+
+
+def _lock(connection: Connection) -> None:
+    """Take the lock, and keep it until the connection is closed: it leaves its pool for that."""
+    connection.detach()
+    deadline = time.monotonic() + WAIT_SECONDS
+    # It asks again and again, and does not wait in the database: that would hold a snapshot, for which
+    # CREATE INDEX CONCURRENTLY in the migration that holds the lock would wait in turn.
+    while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({LOCK})").scalar_one():
+        connection.rollback()
+        if time.monotonic() > deadline:
+            raise DatabaseTimeout(f"another migration has been running for {WAIT_SECONDS:.0f} s")
+        time.sleep(POLL_SECONDS)
+    connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+    connection.commit()
+
+
+def _run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        render_as_batch=connection.dialect.name == "sqlite",
+        compare_type=True,
+        compare_server_default=True,
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _url() -> str:
+    given = context.config.attributes.get("url")
+    if given is not None:
+        return str(given)
+    if context.config.cmd_opts is None:
+        raise CommandError("no connection was given: use migrations.upgrade(engine), or the alembic command line")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("alembic").setLevel(logging.INFO)
+    url = context.get_x_argument(as_dictionary=True).get("url") or os.environ.get("DSPEX_DATABASE_URL")
+    if not url:
+        raise CommandError("which database? give -x url=postgresql+psycopg://... or set DSPEX_DATABASE_URL")
+    return url
+
+
+main()

@@ -1,0 +1,52 @@
+"""A batch as one parameter: a JSON array that the statement reads as a table. One statement, whatever the size.
+
+PostgreSQL reads it by `jsonb_to_recordset`, SQLite by `json_each`; what uses the table is written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from uuid import UUID
+
+from pydantic_core import to_json
+from sqlalchemy import JSON, Connection, FromClause, Text, bindparam, cast, column, func, select, type_coerce
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeEngine
+
+PARAMETER = "records"
+
+
+def records(dialect: str, columns: Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]]]) -> FromClause:
+    """The table `records` with these columns, read from the parameter of that name (see `encode`)."""
+    typed = [column(name, type_) for name, type_ in columns.items()]
+    if dialect == "postgresql":
+        source = func.jsonb_to_recordset(cast(bindparam(PARAMETER, type_=Text), JSONB))
+        return source.table_valued(*typed).render_derived(PARAMETER, with_types=True)
+    value = func.json_each(bindparam(PARAMETER, type_=Text)).table_valued("value", name="each").c.value
+    return select(
+        *(
+            type_coerce(
+                func.nullif(value.op("->")(f"$.{c.name}"), "null")
+                if isinstance(c.type, JSON)
+                else value.op("->>")(f"$.{c.name}"),
+                c.type,
+            ).label(c.name)
+            for c in typed
+        )
+    ).subquery(PARAMETER)
+
+
+def encode(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The parameter that `records` reads. Ids are written as both databases keep or take them."""
+    return {PARAMETER: to_json([{key: _plain(value) for key, value in row.items()} for row in rows]).decode()}
+
+
+def upsert(connection: Connection) -> Any:
+    """The dialect's own `insert`, which has `on_conflict_do_update` and `on_conflict_do_nothing`."""
+    return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+
+
+def _plain(value: Any) -> Any:
+    return value.hex if isinstance(value, UUID) else value

@@ -1,0 +1,70 @@
+"""The engine: how this process talks to its database."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import Any, Final
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+
+BUSY_TIMEOUT_MS = 30_000
+
+# psycopg prepares what is run often, and PostgreSQL then keeps one plan. One that was made when the tables were small
+# scans the whole table, until the server next analyzes it: finishing a batch took five times as long.
+PLANS = "-c plan_cache_mode=force_custom_plan -c jit=off"
+
+READ_ONLY: Final = {"read_only": True}
+"""Execution options of a connection that only reads: on SQLite it does not wait for the one that writes."""
+
+
+def make_engine(url: str | URL, *, pool_size: int = 5) -> Engine:
+    """An engine for `postgresql+psycopg://…` or `sqlite:///file`. It connects when it is first used.
+
+    SQLite is put into write-ahead logging, synchronous FULL: a commit survives a power cut, readers never wait.
+    """
+    url = make_url(url)
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, pool_size=pool_size)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+        return engine
+    given = url.query.get("options", "")
+    options = " ".join([PLANS, given] if isinstance(given, str) else [PLANS, *given])
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 10, "application_name": "dspex", "options": options},
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver would begin transactions late, and in the wrong mode: SQLAlchemy's begin event does it.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    _write_ahead(cursor)
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    # Of several connections that change a new file at once, SQLite refuses some and lets none wait.
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _begin_immediate(connection: Any) -> None:
+    # A transaction that reads first and writes later could not wait its turn: SQLite would refuse it at once.
+    read_only = connection.get_execution_options().get("read_only", False)  # see READ_ONLY
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,161 @@
+"""The tables. Migrations make them; a test holds the two equal.
+
+An execution has no foreign key to its program: the check would lock the program's row at every insert, by every
+worker. The claim joins the program instead, and programs are not deleted.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+
+from dspex import ExecutionStatus, ProgramStatus, SignatureStatus
+from store.types import Json, UtcDateTime, database_now
+
+MAX_NAME = 512
+"""Characters of the id or the type of a rejected message."""
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+def _status(statuses: type[StrEnum]) -> tuple[Column[str], CheckConstraint]:
+    listed = ", ".join(f"'{status}'" for status in statuses)
+    return Column("status", String(16), nullable=False), CheckConstraint(f"status IN ({listed})", "status")
+
+
+def _versioned() -> tuple[Column[int], Column[object], Column[object]]:
+    return (
+        Column("lock_version", Integer, nullable=False, server_default=text("1")),
+        Column("inserted_at", UtcDateTime, nullable=False),
+        Column("updated_at", UtcDateTime, nullable=False),
+    )
+
+
+signatures = Table(
+    "signatures",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("module", String(200)),
+    Column("version", String(64), nullable=False),
+    Column("instructions", Text),
+    Column("inputs", Json, nullable=False),
+    Column("outputs", Json, nullable=False),
+    Column("digest", String(64), nullable=False),
+    *_status(SignatureStatus),
+    *_versioned(),
+    Index(None, "name"),
+    Index(None, "module", "version", unique=True),
+)
+
+programs = Table(
+    "programs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("signature_id", Uuid, ForeignKey(signatures.c.id), nullable=False, index=True),
+    Column("adapter_type", String(64), nullable=False),
+    Column("configuration", Json, nullable=False),
+    Column("backend_id", String(128)),
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+    *_status(ProgramStatus),
+    *_versioned(),
+    Index(None, "name"),
+)
+
+executions = Table(
+    "executions",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("program_id", Uuid, nullable=False),
+    Column("inputs", Json, nullable=False),
+    Column("options", Json, nullable=False),
+    # Of program, inputs and options: the same id with another digest is another request, and a conflict.
+    Column("request_digest", String(64), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("traceparent", String(55)),
+    Column("backend_id", String(128)),
+    Column("attempt", Integer, nullable=False),
+    Column("worker", String(128)),
+    # running: when the worker's claim lapses. pending: when the relay publishes it again.
+    Column("lease_expires_at", UtcDateTime),
+    Column("outputs", Json),
+    Column("error", Json),
+    Column("usage", Json),
+    Column("duration_ms", Float),
+    Column("started_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    *_status(ExecutionStatus),
+    *_versioned(),
+    Index(None, "program_id", "inserted_at"),
+    # The open executions only: small however long the history; the lease is not in it, so a heartbeat is a HOT update.
+    Index(
+        "ix_executions_open",
+        "worker",
+        postgresql_where=text("status IN ('pending', 'running')"),
+        sqlite_where=text("status IN ('pending', 'running')"),
+    ),
+    postgresql_with={"fillfactor": "85"},
+)
+
+program_counters = Table(
+    "program_counters",
+    metadata,
+    Column("program_id", Uuid, primary_key=True),
+    Column("shard", SmallInteger, primary_key=True),
+    Column("completed", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("duration_ms", Float, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cost", Float, nullable=False),
+    Column("last_executed_at", UtcDateTime, nullable=False),
+    Column("lock_version", Integer, nullable=False, server_default=text("1")),
+    postgresql_with={"fillfactor": "50"},
+)
+
+rejected_messages = Table(
+    "rejected_messages",
+    metadata,
+    # Derived from queue and body: a message that is delivered twice is one row.
+    Column("id", Uuid, primary_key=True),
+    Column("queue", String(255), nullable=False),
+    Column("error_code", String(64), nullable=False),
+    Column("error_message", Text, nullable=False),
+    Column("message_id", String(MAX_NAME)),
+    Column("message_type", String(MAX_NAME)),
+    Column("body", LargeBinary, nullable=False),
+    Column("body_size", Integer, nullable=False),
+    Column("deliveries", Integer, nullable=False),
+    Column("inserted_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index(None, "inserted_at"),
+)
+
+NOW = database_now()

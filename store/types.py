@@ -1,0 +1,63 @@
+"""Column types and expressions that mean the same on PostgreSQL and on SQLite."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+"""A JSON value; Python's None is SQL's NULL."""
+
+
+def storable(text: str) -> str:
+    """A text with U+FFFD or ? for what cannot be stored: U+0000, and halves of surrogate pairs."""
+    return text.encode(errors="replace").decode().replace("\x00", "\ufffd")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC, to the microsecond: `timestamptz` on PostgreSQL, ISO text on SQLite. Always aware in Python."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class database_now(FunctionElement[datetime]):  # noqa: N801
+    """The database's clock, `seconds` from now. Leases are set and judged by this clock alone."""
+
+    type: TypeEngine[Any] = UtcDateTime()
+    inherit_cache = True
+    name = "database_now"
+
+
+@compiles(database_now)
+def _sqlite_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
+    # Milliseconds are what SQLite's clock has; padded to the microseconds in which SQLAlchemy writes a datetime.
+    offset = "".join(f", ({compiler.process(clause, **kw)}) || ' seconds'" for clause in element.clauses)
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now'{offset}) || '000')"
+
+
+@compiles(database_now, "postgresql")
+def _postgresql_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
+    # Not now(): that is when the transaction began, and it may have waited for a lock since.
+    offset = "".join(
+        f" + make_interval(secs => CAST({compiler.process(clause, **kw)} AS double precision))"
+        for clause in element.clauses
+    )
+    return f"(clock_timestamp(){offset})"
