@@ -1,0 +1,97 @@
+"""The mock adapter itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import to_json
+
+from adapters.mock.draws import Draws
+from adapters.mock.parameters import MockParameters
+from adapters.mock.values import Make, least_size, maker
+from adapters.parameters import read_parameters
+from adapters.port import AdapterError, Outcome, ProgramSpec
+from adapters.programs import Programs
+from dspex import ErrorCode, ExecutionOptions, Signature, Usage
+from dspex.errors import InvalidOutput
+
+CAPACITY: Final = 1024
+"""Programs that are kept."""
+
+MAX_SIZE: Final = 10_000_000
+"""Characters and members of the smallest outputs that a program may have: constraints can ask for more than fits."""
+
+
+@dataclass(frozen=True)
+class _Program:
+    signature: Signature
+    parameters: MockParameters
+    makers: tuple[tuple[str, Make], ...]
+
+
+class MockAdapter:
+    """Makes outputs that fit the signature, from its digest, the inputs and the seed: the same in any process.
+
+    Any module name and any LM will do; `MockParameters` says what a program's parameters may be. Usage is one call,
+    a token for every four bytes of the inputs and of the outputs, and a cost of 0: nobody is billed.
+    """
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._programs: Programs[_Program] = Programs(capacity)
+
+    def create_program(self, spec: ProgramSpec) -> str:
+        """See `Adapter.create_program`."""
+        if self._programs.find(spec.backend_id) is None:
+            self._programs.put(spec.backend_id, _build(spec))
+        return spec.backend_id
+
+    def execute_program(self, backend_id: str, inputs: Mapping[str, Any], options: ExecutionOptions) -> Outcome:
+        """See `Adapter.execute_program`."""
+        program = self._programs.get(backend_id)
+        if program.parameters.latency_ms:
+            time.sleep(program.parameters.latency_ms / 1000)
+        code = program.parameters.failure(inputs)
+        if code is not None:
+            raise AdapterError(code, f"the mock was told to fail with '{code}'", usage=_usage(inputs, None))
+        draws = Draws(program.signature.digest, inputs, options.seed)
+        made = {name: make(draws) for name, make in program.makers}
+        try:
+            outputs = program.signature.validate_outputs(made)
+        except InvalidOutput as error:
+            raise AdapterError(ErrorCode.INVALID_OUTPUT, error.message, usage=_usage(inputs, made)) from None
+        return Outcome(outputs, _usage(inputs, outputs))
+
+    def close(self) -> None:
+        """See `Adapter.close`."""
+        self._programs.clear()
+
+
+def _build(spec: ProgramSpec) -> _Program:
+    parameters = read_parameters(MockParameters, spec.configuration.parameters)
+    known = {field.name for field in spec.signature.inputs}
+    for code, matches in parameters.fail.items():
+        for match in matches if isinstance(matches, list) else ():
+            for name in match:
+                if name not in known:
+                    raise AdapterError(ErrorCode.PERMANENT, f"parameters.fail.{code}: '{name}' is not an input")
+    if sum(least_size(field.type) for field in spec.signature.outputs) > MAX_SIZE:
+        raise AdapterError(ErrorCode.PERMANENT, "outputs: their constraints ask for more than the mock can make")
+    makers = tuple((field.name, maker(field.type, field.name)) for field in spec.signature.outputs)
+    return _Program(spec.signature, parameters, makers)
+
+
+def _usage(inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None) -> Usage:
+    return Usage(
+        calls=1,
+        input_tokens=_tokens(inputs),
+        output_tokens=0 if outputs is None else _tokens(outputs),
+        cost=0.0,
+    )
+
+
+def _tokens(values: Mapping[str, Any]) -> int:
+    """Four bytes of English to a token (https://help.openai.com/en/articles/4936856): near enough for a mock."""
+    return -(-len(to_json(values)) // 4)

@@ -1,0 +1,131 @@
+"""Between our signatures and values and DSPy's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+from dspy.adapters.types.base_type import CUSTOM_TYPE_START_IDENTIFIER
+from dspy.signatures.signature import make_signature
+from pydantic import BaseModel
+
+from adapters.port import AdapterError
+from dspex import ErrorCode, Signature, SignatureField
+from dspex.annotations import constraints, unconstrained
+from dspex.types import ArrayType, FieldType, MapType, ObjectType, OptionalType, StringType
+
+
+def dspy_signature(signature: Signature) -> Any:
+    """The signature as DSPy's class.
+
+    Never by way of DSPy's text form, whose reader imports the modules that the text names.
+
+    Raises:
+        AdapterError: `permanent`; it holds DSPy's marker of an attachment.
+    """
+    if CUSTOM_TYPE_START_IDENTIFIER in signature.model_dump_json():
+        raise AdapterError(ErrorCode.PERMANENT, f"signature: it may not hold the text {CUSTOM_TYPE_START_IDENTIFIER}")
+    fields = {field.name: (_annotation(field), dspy.InputField(**_details(field))) for field in signature.inputs}
+    fields |= {field.name: (_annotation(field), dspy.OutputField(**_details(field))) for field in signature.outputs}
+    return make_signature(fields, signature.instructions or None)
+
+
+def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs as keyword arguments of a DSPy module: the signature's and no others.
+
+    DSPy takes some keyword arguments as orders: `config={"api_base": ...}` sends the key to another address.
+
+    Raises:
+        AdapterError: `invalid_input`; a text holds DSPy's marker of an attachment, which would make DSPy read a file
+            or an address in the place of the text (dspy 3.4: adapters/_legacy_type_markers.py); or `prediction` is
+            what DSPy takes out of the inputs (predict/predict.py).
+    """
+    for name, value in inputs.items():
+        if has_marker(value):
+            text = f"{name}: holds the text {CUSTOM_TYPE_START_IDENTIFIER}, which DSPy takes as an order: remove it"
+            raise AdapterError(ErrorCode.INVALID_INPUT, text)
+        if (
+            name == "prediction"
+            and isinstance(value, Mapping)
+            and value.get("type") == "content"
+            and "content" in value
+        ):
+            text = "prediction: DSPy takes an object with type 'content' for a setting of the LM: change it"
+            raise AdapterError(ErrorCode.INVALID_INPUT, text)
+    return {field.name: inputs.get(field.name) for field in signature.inputs}
+
+
+def json_outputs(signature: Signature, prediction: Any) -> dict[str, Any]:
+    """The signature's outputs of a `dspy.Prediction`, as JSON values; not validated yet."""
+    # By item: an attribute of the same name, such as `copy`, would come first.
+    return {field.name: _plain(prediction[field.name], field.type) for field in signature.outputs}
+
+
+def has_marker(value: Any) -> bool:
+    """Whether a text anywhere in a JSON value holds the marker that DSPy expands in prompts."""
+    match value:
+        case str():
+            return CUSTOM_TYPE_START_IDENTIFIER in value
+        case Mapping():
+            return any(has_marker(key) or has_marker(item) for key, item in value.items())
+        case list() | tuple():
+            return any(map(has_marker, value))
+        case _:
+            return False
+
+
+def without_marker(text: str) -> str:
+    """The text with DSPy's marker taken out."""
+    return text.replace(CUSTOM_TYPE_START_IDENTIFIER, "")
+
+
+def _annotation(field: SignatureField) -> Any:
+    return unconstrained(field.type, strict=False, name=field.name.title())
+
+
+def _details(field: SignatureField) -> dict[str, Any]:
+    # DSPy tells the LM of constraints that are given to the field, not of those in its annotation.
+    details = {key: value for key, value in constraints(field.type).items() if key != "allow_inf_nan"}
+    description = field.description or field.type.description
+    return details | ({"desc": description} if description else {})
+
+
+def _plain(value: Any, field_type: FieldType) -> Any:
+    if isinstance(field_type, OptionalType):
+        inner = field_type.anyOf[0]
+        if isinstance(inner, StringType) and value in ("None", "null"):
+            return None  # DSPy leaves what the LM wrote for "nothing" as it is
+        return None if value is None else _plain(value, inner)
+    return _pruned(_dumped(value), field_type)
+
+
+def _dumped(value: Any) -> Any:
+    match value:
+        case BaseModel():
+            return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        case list():
+            return [_dumped(item) for item in value]
+        case dict():
+            return {key: _dumped(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _pruned(value: Any, field_type: FieldType) -> Any:
+    """Without the nulls that an LM writes for properties it leaves out."""
+    match field_type, value:
+        case ObjectType(properties=properties, required=required), dict():
+            return {
+                key: _pruned(item, properties[key])
+                for key, item in value.items()
+                if item is not None or key in required or isinstance(properties[key], OptionalType)
+            }
+        case ArrayType(items=inner), list():
+            return [_pruned(item, inner) for item in value]
+        case MapType(additionalProperties=inner), dict():
+            return {key: _pruned(item, inner) for key, item in value.items()}
+        case OptionalType(anyOf=(inner, _)), _:
+            return _pruned(value, inner)
+        case _:
+            return value

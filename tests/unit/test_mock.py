@@ -1,0 +1,173 @@
+"""The mock adapter: the same outputs everywhere, always fitting, failing on demand, without DSPy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from adapters.mock import MockAdapter
+from adapters.mock.draws import Draws
+from adapters.port import AdapterError, Outcome, ProgramSpec
+from dspex import LM, Configuration, ErrorCode, ExecutionOptions, Signature
+from tests.strategies import signatures, values
+
+SIGNATURE = "question: str, k: int -> answer: str, score: float, label: Literal['a', 'b'], tags: list[str]"
+
+
+def run(
+    signature: Any, inputs: dict[str, Any], seed: int | None = None, adapter: MockAdapter | None = None, **given: Any
+) -> Outcome:
+    adapter = adapter or MockAdapter()
+    spec = ProgramSpec("mock", Signature.parse(signature), Configuration(**given))
+    backend_id = adapter.create_program(spec)
+    return adapter.execute_program(backend_id, spec.signature.validate_inputs(inputs), ExecutionOptions(seed=seed))
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_outputs_fit_any_signature(data: st.DataObject) -> None:
+    signature = Signature.parse(data.draw(signatures(), label="signature"))
+    schemas = {field.name: field.json_schema() for field in signature.inputs}
+    inputs = {name: data.draw(values(schema), label=name) for name, schema in schemas.items()}
+    seed = data.draw(st.none() | st.integers(0, 2**63 - 1), label="seed")
+    outputs = run(signature, inputs, seed).outputs
+    assert signature.validate_outputs(outputs) == outputs
+    Draft202012Validator(signature.output_schema()).validate(outputs)
+    assert json.loads(json.dumps(outputs)) == outputs
+    assert run(signature, inputs, seed).outputs == outputs
+
+
+def test_outputs_follow_signature_inputs_and_seed_and_nothing_else() -> None:
+    base = run(SIGNATURE, {"question": "why", "k": 1}).outputs
+    assert run(SIGNATURE, {"k": 1, "question": "why"}).outputs == base
+    assert run({"arrow": SIGNATURE, "name": "other", "version": "2.0.0"}, {"question": "why", "k": 1}).outputs == base
+    assert run(SIGNATURE, {"question": "why", "k": 1}, module="Anything", lm=LM(model="any")).outputs == base
+    assert run(SIGNATURE, {"question": "why", "k": 2}).outputs != base
+    assert run(SIGNATURE, {"question": "why", "k": 1}, seed=1).outputs != base
+    assert run({"arrow": SIGNATURE, "instructions": "Briefly."}, {"question": "why", "k": 1}).outputs != base
+
+
+def test_outputs_are_the_same_in_another_process_and_in_another_release() -> None:
+    program = f"""
+        from adapters.mock import MockAdapter
+        from adapters.port import ProgramSpec
+        from dspex import ExecutionOptions, Signature
+        import json, sys
+        adapter, spec = MockAdapter(), ProgramSpec("mock", Signature.parse({SIGNATURE!r}))
+        backend_id = adapter.create_program(spec)
+        outcome = adapter.execute_program(backend_id, {{"question": "why", "k": 1}}, ExecutionOptions(seed=7))
+        assert "dspy" not in sys.modules and "litellm" not in sys.modules
+        print(json.dumps(outcome.outputs))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    printed = subprocess.run(command, check=True, capture_output=True, env={"PYTHONPATH": ":".join(sys.path)}).stdout
+    outputs = run(SIGNATURE, {"question": "why", "k": 1}, seed=7).outputs
+    assert json.loads(printed) == outputs
+    # Written down: what callers compare with must not change with a release.
+    assert outputs == EXPECTED
+
+
+EXPECTED = {
+    "answer": "mock answer 6fbd",
+    "score": 11.12,
+    "label": "a",
+    "tags": ["mock tags 5a48", "mock tags a0bb"],
+}
+
+
+def test_draws_are_those_of_the_published_algorithm() -> None:
+    draws = Draws()
+    draws._state = 1234567
+    # https://rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert [draws.bits() for _ in expected] == expected
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 2**64, 2**70, 10**40])
+def test_draws_stay_below_their_limit(limit: int) -> None:
+    draws = Draws("x")
+    drawn = [draws.below(limit) for _ in range(200)]
+    assert all(0 <= number < limit for number in drawn)
+    assert limit < 3 or len(set(drawn)) > 5
+    assert max(drawn) >= limit // 2
+
+
+def test_texts_can_be_read() -> None:
+    assert str(run("question -> short_answer", {"question": "why"}).outputs["short_answer"]).startswith(
+        "mock short answer "
+    )
+
+
+def test_usage_is_a_call_that_costs_nothing() -> None:
+    short, long = run("q -> a", {"q": "x"}).usage, run("q -> a", {"q": "x" * 4_000}).usage
+    assert (short.calls, short.cost) == (1, 0.0)
+    assert 999 <= long.input_tokens - short.input_tokens <= 1_000
+    assert short == run("q -> a", {"q": "x"}).usage
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_it_fails_with_any_code_on_the_inputs_it_is_told(code: ErrorCode) -> None:
+    parameters = {"fail": {code.value: [{"q": "a"}, {"q": "b", "k": 2}]}}
+    for inputs in ({"q": "a", "k": 1}, {"q": "b", "k": 2}):
+        with pytest.raises(AdapterError) as caught:
+            run("q, k: int -> a", inputs, parameters=parameters)
+        assert caught.value.code is code
+        assert caught.value.usage.calls == 1
+    for inputs in ({"q": "b", "k": 1}, {"q": "c", "k": 2}):
+        assert run("q, k: int -> a", inputs, parameters=parameters).outputs
+
+
+def test_a_failure_for_some_inputs_goes_before_one_for_all_whatever_the_order_in_json() -> None:
+    for fail in ({"timeout": "always", "auth": [{"q": "a"}]}, {"auth": [{"q": "a"}], "timeout": "always"}):
+        codes = []
+        for q in "ab":
+            with pytest.raises(AdapterError) as caught:
+                run("q -> a", {"q": q}, parameters={"fail": fail})
+            codes.append(caught.value.code)
+        assert codes == [ErrorCode.AUTH, ErrorCode.TIMEOUT]
+
+
+def test_latency_is_slept(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    run("q -> a", {"q": "x"}, parameters={"latency_ms": 250})
+    run("q -> a", {"q": "x"})
+    assert slept == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"latency": 1}, "parameters.latency: is not a known field"),
+        ({"latency_ms": -1}, "parameters.latency_ms: "),
+        ({"latency_ms": "1"}, "parameters.latency_ms: "),
+        ({"latency_ms": True}, "parameters.latency_ms: "),
+        ({"fail": ["auth"]}, "parameters.fail: "),
+        ({"fail": {"nonsense": "always"}}, "parameters.fail: 'nonsense' is not an error code"),
+        ({"fail": {"auth": "sometimes"}}, "parameters.fail: 'auth': give"),
+        ({"fail": {"auth": ["q"]}}, "parameters.fail: 'auth': give"),
+        ({"fail": {"auth": [{"z": 1}]}}, "parameters.fail.auth: 'z' is not an input"),
+    ],
+    ids=repr,
+)
+def test_wrong_parameters_are_refused_by_name(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(AdapterError) as caught:
+        run("q -> a", {"q": "x"}, parameters=parameters)
+    assert caught.value.code is ErrorCode.PERMANENT
+    assert caught.value.message.startswith(message)
+
+
+def test_outputs_too_large_to_make_are_refused() -> None:
+    inner: dict[str, Any] = {"type": "array", "items": {"type": "integer"}, "minItems": 1_000_000}
+    outer = {"type": "array", "items": inner, "minItems": 1_000_000}
+    signature = {"inputs": [{"name": "q", "type": "str"}], "outputs": [{"name": "a", "type": outer}]}
+    with pytest.raises(AdapterError, match="more than the mock can make"):
+        run(signature, {"q": "x"})
