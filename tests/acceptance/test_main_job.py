@@ -1,0 +1,227 @@
+"""The main job on RabbitMQ and PostgreSQL, from producers that share nothing with the workers but the broker."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+
+from deploy.local_servers import RabbitMQServer
+from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
+from tests.acceptance.deployment import Deployment, deployed
+from tests.conftest import new_database, start
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+
+HERE = Path(__file__).parent
+EXAMPLES = HERE.parent.parent / "examples" / "bare_producers"
+
+
+@pytest.fixture(scope="module")
+def deployment(servers_directory: Path, postgres_url: str, tmp_path_factory: Any) -> Iterator[Deployment]:
+    """Two worker processes, with a broker of their own: the names of queues are fixed."""
+    broker = RabbitMQServer(servers_directory / "acceptance-rabbitmq")
+    start(broker)
+    try:
+        with (
+            new_database(postgres_url) as database_url,
+            deployed(broker.url, database_url, tmp_path_factory.mktemp("workers")) as running,
+        ):
+            yield running
+    finally:
+        broker.stop()
+
+
+@pytest.fixture(scope="module")
+def program_ids(deployment: Deployment) -> list[str]:
+    """20 programs, made by the producer."""
+    ids = produce(deployment, "programs", "mock", "20").split()
+    ready = "SELECT count(*) FROM programs WHERE status = 'ready'"
+    deployment.wait(lambda: deployment.scalar(ready) == 20, "20 programs are ready")
+    return ids
+
+
+def produce(deployment: Deployment, *arguments: str) -> str:
+    """Run the producer's process."""
+    command = [sys.executable, str(HERE / "producer.py"), deployment.broker_url, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+SNAPSHOT = """
+SELECT id, program_id, status, attempt, lock_version, started_at, finished_at, outputs::text FROM executions ORDER BY id
+"""
+COUNTERS = """
+SELECT p.id, coalesce((SELECT sum(completed) FROM program_counters c WHERE c.program_id = p.id), 0),
+             coalesce((SELECT sum(failed) FROM program_counters c WHERE c.program_id = p.id), 0),
+             (SELECT count(*) FROM executions e WHERE e.program_id = p.id AND e.status = 'completed'),
+             (SELECT count(*) FROM executions e WHERE e.program_id = p.id AND e.status = 'failed')
+FROM programs p
+"""
+
+
+def test_2000_executions_of_20_programs_published_twice_are_run_and_counted_once(
+    deployment: Deployment, program_ids: list[str]
+) -> None:
+    assert produce(deployment, "executions", "2000", *program_ids).strip() == "2000"
+    ended = "SELECT count(*) FROM executions WHERE status IN ('completed', 'failed')"
+    deployment.wait(lambda: deployment.scalar(ended) == 2000, "2,000 executions have ended")
+    assert deployment.scalar("SELECT count(*) FROM executions") == 2000
+    assert deployment.scalar("SELECT count(*) FROM executions WHERE status = 'completed' AND attempt = 1") == 2000
+    assert deployment.scalar("SELECT count(DISTINCT worker) FROM executions") == 2
+    counters = deployment.rows(COUNTERS)
+    assert [(row[1], row[2]) for row in counters] == [(100, 0)] * 20
+    assert [(row[3], row[4]) for row in counters] == [(100, 0)] * 20
+
+    before = deployment.rows(SNAPSHOT)
+    with listening(deployment, "dspex.execution.completed.v1") as heard:
+        assert produce(deployment, "executions", "2000", *program_ids).strip() == "2000"
+        # Each is answered with the event that may still be owed: then it has been handled.
+        deployment.wait(lambda: heard() == 2000, "the duplicates are handled")
+    assert deployment.rows(SNAPSHOT) == before
+    assert sorted(deployment.rows(COUNTERS)) == sorted(counters)
+    assert deployment.scalar("SELECT count(*) FROM rejected_messages") == 0
+
+
+def test_a_bare_amqp_client_in_python_produces(deployment: Deployment, program_ids: list[str]) -> None:
+    command = [sys.executable, str(EXAMPLES / "publish.py"), deployment.broker_url, program_ids[0]]
+    check_produced(deployment, [*command, json.dumps({"question": "from pika"})], "from pika")
+
+
+def test_a_bare_amqp_client_in_node_produces(deployment: Deployment, program_ids: list[str], tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES, tmp_path / "producer", ignore=shutil.ignore_patterns("node_modules"))
+    npm = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
+    subprocess.run(npm, cwd=tmp_path / "producer", check=True, timeout=180, stdin=subprocess.DEVNULL)
+    command = ["node", str(tmp_path / "producer" / "publish.mjs"), deployment.broker_url, program_ids[0]]
+    check_produced(deployment, [*command, json.dumps({"question": "from amqplib"})], "from amqplib")
+
+
+def check_produced(deployment: Deployment, command: list[str], question: str) -> None:
+    """Run a producer that prints the id of its execution; it completes."""
+    produced = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    execution_id = uuid.UUID(produced.stdout.split()[-1])
+    completed = "SELECT inputs ->> 'question' FROM executions WHERE id = :id AND status = 'completed'"
+    deployment.wait(lambda: deployment.scalar(completed, id=execution_id) == question, "the execution completed")
+
+
+def envelope(program_id: str, **changes: Any) -> dict[str, Any]:
+    """A good execute command, written by hand, with changes."""
+    message = {
+        "specversion": "1.0",
+        "id": str(uuid.uuid4()),
+        "source": "/by-hand",
+        "type": "dspex.program.execute.v1",
+        "datacontenttype": "application/json",
+        "data": {"execution_id": str(uuid.uuid4()), "program_id": program_id, "inputs": {"question": "good"}},
+    }
+    return message | changes
+
+
+def bad_messages(program_id: str) -> dict[str, tuple[bytes, str]]:
+    """What must be refused, with the code of its rejection."""
+
+    def data(**changes: Any) -> dict[str, Any]:
+        message = envelope(program_id)
+        message["data"] |= changes
+        return message
+
+    raw = {
+        "queue_name": "dspex.executions",
+        "actor_name": "dspex.program.execute.v1",
+        "args": [],
+        "kwargs": {"command": "x"},
+        "options": {"throws": "x", "pipe_target": {}},
+        "message_id": "1",
+        "message_timestamp": 1,
+    }
+    messages: dict[str, tuple[Any, str]] = {
+        "garbage": (b"\x00\xff garbage", "malformed_message"),
+        "empty": (b"", "malformed_message"),
+        "not an object": ([1, 2], "malformed_message"),
+        "not a CloudEvent": ({"type": "dspex.program.execute.v1", "data": {}}, "malformed_message"),
+        "unknown type": (envelope(program_id, type="dspex.program.explode.v1"), "unknown_message_type"),
+        "an event": (envelope(program_id, type="dspex.program.ready.v1"), "unknown_message_type"),
+        "wrong field": (data(inputz={}), "invalid_message"),
+        "missing field": (envelope(program_id, data={"program_id": program_id}), "invalid_message"),
+        "options null": (data(options=None), "invalid_message"),
+        "options null in the envelope": (envelope(program_id, options=None), "invalid_message"),
+        "unknown option": (data(options={"throws": "x"}), "invalid_message"),
+        "raw Dramatiq envelope": (raw, "malformed_message"),
+        "raw Dramatiq envelope, options null": (raw | {"options": None}, "malformed_message"),
+        "NUL": (data(inputs={"question": "a\x00b"}), "invalid_message"),
+        "2 MiB": (data(inputs={"question": "x" * 2 * 1024 * 1024}), "message_too_large"),
+        "unknown program": (data(program_id=str(uuid.uuid4())), "not_found"),
+    }
+    return {
+        name: (body if isinstance(body, bytes) else json.dumps(body).encode(), code)
+        for name, (body, code) in messages.items()
+    }
+
+
+def test_what_cannot_be_taken_is_recorded_and_dead_lettered_and_the_next_good_message_runs(
+    deployment: Deployment, program_ids: list[str]
+) -> None:
+    bad = bad_messages(program_ids[0])
+    good: list[str] = []
+    connection = pika.BlockingConnection(pika.URLParameters(deployment.broker_url))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    for queue in (PROGRAMS_QUEUE, EXECUTIONS_QUEUE):
+        for body, _ in bad.values():
+            channel.basic_publish("", queue, body)
+            message = envelope(program_ids[1])
+            good.append(message["data"]["execution_id"])
+            channel.basic_publish(COMMANDS_EXCHANGE, message["type"], json.dumps(message).encode())
+    completed = "SELECT count(*) FROM executions WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'completed'"
+    deployment.wait(lambda: deployment.scalar(completed, ids=good) == len(good), "the good ones completed")
+    deployment.wait(
+        lambda: deployment.scalar("SELECT count(*) FROM rejected_messages") == 2 * len(bad), "all are recorded"
+    )
+    recorded = deployment.rows("SELECT queue, body, error_code, error_message, body_size FROM rejected_messages")
+    for name, (body, code) in bad.items():
+        for queue in (PROGRAMS_QUEUE, EXECUTIONS_QUEUE):
+            found = [row for row in recorded if (row[0], row[4]) == (queue, len(body)) and body.startswith(row[1])]
+            assert [row[2] for row in found if row[2] == code] == [code], (name, queue, found)
+    deployment.wait(
+        lambda: dead_letters(channel, PROGRAMS_QUEUE) == dead_letters(channel, EXECUTIONS_QUEUE) == len(bad),
+        "all are dead-lettered",
+    )
+    connection.close()
+
+
+def test_a_message_of_an_unknown_type_on_the_exchange_is_recorded(
+    deployment: Deployment, program_ids: list[str]
+) -> None:
+    message = envelope(program_ids[0], type="dspex.program.dance.v1")
+    connection = pika.BlockingConnection(pika.URLParameters(deployment.broker_url))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    channel.basic_publish(COMMANDS_EXCHANGE, message["type"], json.dumps(message).encode(), mandatory=True)
+    connection.close()
+    recorded = "SELECT count(*) FROM rejected_messages WHERE message_id = :id AND message_type = :type"
+    deployment.wait(lambda: deployment.scalar(recorded, id=message["id"], type=message["type"]) == 1, "it is recorded")
+
+
+def dead_letters(channel: Any, queue: str) -> int:
+    """How many messages were dead-lettered from a queue."""
+    count: int = channel.queue_declare(f"{queue}.XQ", passive=True).method.message_count
+    return count
+
+
+@contextmanager
+def listening(deployment: Deployment, event_type: str) -> Generator[Callable[[], int]]:
+    """A queue of its own on the exchange of events; the function says how many have come."""
+    connection = pika.BlockingConnection(pika.URLParameters(deployment.broker_url))
+    channel = connection.channel()
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    channel.queue_bind(queue, EVENTS_EXCHANGE, event_type)
+    yield lambda: channel.queue_declare(queue, passive=True).method.message_count
+    connection.close()

@@ -1,0 +1,252 @@
+"""The in-process broker: the same messages through the same encoder and actors, without a server. Nothing persists."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import dramatiq
+
+from dspex.errors import BrokerUnavailable, Unroutable
+from dspex.topology import BINDINGS, EVENTS_EXCHANGE, EXCHANGES, Binding, Exchange
+from workers.brokers.encoding import read
+from workers.brokers.settlement import Delivery, Settlement
+
+MAX_DEAD_LETTERS = 1_000
+
+Listener = Callable[[str, bytes], None]
+
+
+class MemoryBroker(dramatiq.Broker):
+    """Queues of bodies in this process. A publish waits while its queue is full."""
+
+    def __init__(self, *, max_bytes: int, max_length: int = 10_000) -> None:
+        super().__init__(middleware=[Settlement()])
+        self.queues: dict[str, _Queue] = {}
+        self.max_bytes = max_bytes
+        self.max_length = max_length
+
+    def declare_queue(self, queue_name: str) -> None:
+        """Make a queue, unless it is there."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues[queue_name] = _Queue(self.max_length)
+            self.emit_after("declare_queue", queue_name)
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> dramatiq.Consumer:
+        """Consume a queue; `timeout` is in milliseconds."""
+        return MemoryConsumer(self, queue_name, prefetch, timeout / 1000)
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        """Put a command into its queue."""
+        if delay is not None:
+            raise ValueError("delay: a message cannot wait in the broker")
+        self.put(message.queue_name, message.encode(), timeout=30.0)
+        return message
+
+    def put(self, queue_name: str, body: bytes, timeout: float) -> None:
+        """Put a body into a queue.
+
+        Raises:
+            Unroutable: there is no such queue.
+            BrokerUnavailable: it was full for `timeout` seconds.
+        """
+        queue = self.queues.get(queue_name)
+        if queue is None:
+            raise Unroutable(f"there is no queue '{queue_name}': start the workers first")
+        if not queue.put(body, timeout):
+            raise BrokerUnavailable(f"queue '{queue_name}' is full: {self.max_length} messages wait")
+
+    def dead_letters(self, queue_name: str) -> list[bytes]:
+        """The bodies that were dead-lettered from a queue, the newest last; the last `MAX_DEAD_LETTERS` are kept."""
+        return list(self.queues[queue_name].dead_letters)
+
+
+class _Queue:
+    def __init__(self, max_length: int) -> None:
+        self.dead_letters: deque[bytes] = deque(maxlen=MAX_DEAD_LETTERS)
+        self._bodies: deque[bytes] = deque()
+        self._max_length = max_length
+        lock = threading.Lock()
+        self._filled = threading.Condition(lock)
+        self._freed = threading.Condition(lock)
+
+    def put(self, body: bytes, timeout: float) -> bool:
+        with self._freed:
+            if not self._freed.wait_for(lambda: len(self._bodies) < self._max_length, timeout):
+                return False
+            self._bodies.append(body)
+            self._filled.notify()
+            return True
+
+    def put_back(self, bodies: Iterable[bytes]) -> None:
+        with self._filled:
+            self._bodies.extendleft(bodies)
+            self._filled.notify_all()
+
+    def get(self, timeout: float) -> bytes | None:
+        with self._filled:
+            if not self._filled.wait_for(lambda: self._bodies, timeout):
+                return None
+            self._freed.notify()
+            return self._bodies.popleft()
+
+
+class MemoryConsumer(dramatiq.Consumer):
+    """Takes bodies from one queue; those that are not settled when it closes go back."""
+
+    def __init__(self, broker: MemoryBroker, queue_name: str, prefetch: int, timeout: float) -> None:
+        self._queue = broker.queues[queue_name]
+        self._queue_name = queue_name
+        self._max_bytes = broker.max_bytes
+        self._timeout = timeout
+        self._free = threading.BoundedSemaphore(prefetch)
+        self._unsettled: dict[int, bytes] = {}
+        self._tags = itertools.count(1)
+
+    def __next__(self) -> Delivery | None:
+        if not self._free.acquire(timeout=self._timeout):
+            return None
+        body = self._queue.get(self._timeout)
+        if body is None:
+            self._free.release()
+            return None
+        tag = next(self._tags)
+        self._unsettled[tag] = body
+        return Delivery(read(body, self._queue_name, self._max_bytes), self, tag)
+
+    def ack(self, message: dramatiq.MessageProxy) -> None:
+        """Forget the message, or put it back if the actor asked for it."""
+        body = self._settle(message)
+        if body is not None and isinstance(message, Delivery) and message.requeue:
+            self._queue.put_back([body])
+
+    def nack(self, message: dramatiq.MessageProxy) -> None:
+        """Dead-letter."""
+        body = self._settle(message)
+        if body is not None:
+            self._queue.dead_letters.append(body)
+
+    def _settle(self, message: dramatiq.MessageProxy) -> bytes | None:
+        if not isinstance(message, Delivery) or message.consumer is not self:
+            return None
+        body = self._unsettled.pop(message.tag, None)
+        if body is not None:
+            self._free.release()
+        return body
+
+    def close(self) -> None:
+        """Put back what is not settled, in its order."""
+        taken = [self._unsettled.pop(tag, None) for tag in sorted(self._unsettled, reverse=True)]
+        self._queue.put_back(body for body in taken if body is not None)
+
+
+class MemoryPublisher:
+    """A `dspex.publisher.Publisher` into a `MemoryBroker`; events go to listeners in this process.
+
+    Only the body of a message is kept: what the properties say is in the envelope, too.
+    """
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        *,
+        timeout: float = 30.0,
+        exchanges: Sequence[Exchange] = EXCHANGES,
+        bindings: Sequence[Binding] = BINDINGS,
+    ) -> None:
+        self._broker = broker
+        self._timeout = timeout
+        self._exchanges = exchanges
+        self._bindings = bindings
+        self._closed = False
+        self._listeners: list[Listener] = []
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener(routing_key, body)` called for each event, by the thread that publishes it."""
+        self._listeners.append(listener)
+
+    def submit(
+        self,
+        body: bytes,
+        *,
+        exchange: str,
+        routing_key: str,
+        message_id: str | None = None,  # noqa: ARG002
+        correlation_id: str | None = None,  # noqa: ARG002
+        mandatory: bool = True,
+        timeout: float | None = None,
+    ) -> Future[None]:
+        """Route a message as RabbitMQ would, by `dspex.topology`."""
+        if self._closed:
+            raise BrokerUnavailable("the publisher is closed: make a new one")
+        future: Future[None] = Future()
+        try:
+            self._route(body, exchange, routing_key, mandatory, self._timeout if timeout is None else timeout)
+        except (Unroutable, BrokerUnavailable) as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+        return future
+
+    def publish(
+        self,
+        body: bytes,
+        *,
+        exchange: str,
+        routing_key: str,
+        message_id: str | None = None,
+        correlation_id: str | None = None,
+        mandatory: bool = True,
+        timeout: float | None = None,
+    ) -> None:
+        """`submit`, and wait."""
+        self.submit(
+            body,
+            exchange=exchange,
+            routing_key=routing_key,
+            message_id=message_id,
+            correlation_id=correlation_id,
+            mandatory=mandatory,
+            timeout=timeout,
+        ).result()
+
+    def close(self, timeout: float | None = None) -> None:  # noqa: ARG002
+        """Refuse what comes later; nothing is on its way."""
+        self._closed = True
+
+    def _route(self, body: bytes, exchange: str, routing_key: str, mandatory: bool, timeout: float) -> None:
+        if exchange == EVENTS_EXCHANGE:
+            for listener in self._listeners:
+                listener(routing_key, body)
+            if mandatory and not self._listeners:
+                raise Unroutable(f"nobody listens to '{exchange}'")
+            return
+        known = next((e for e in self._exchanges if e.name == exchange), None)
+        if known is None:
+            raise Unroutable(f"there is no exchange '{exchange}' in dspex.topology")
+        key = routing_key.split(".")
+        queues = [
+            b.queue
+            for b in self._bindings
+            if b.exchange == exchange and (known.kind == "fanout" or _matches(b.routing_key.split("."), key))
+        ]
+        if not queues and known.alternate:
+            self._route(body, known.alternate, routing_key, mandatory, timeout)
+        elif not queues and mandatory:
+            raise Unroutable(f"no queue is bound to '{exchange}' for '{routing_key}' in dspex.topology")
+        for queue in queues:
+            self._broker.put(queue, body, timeout)
+
+
+def _matches(pattern: Sequence[str], key: Sequence[str]) -> bool:
+    """Whether a topic exchange takes the key: `*` stands for one word, `#` for any number."""
+    if not pattern:
+        return not key
+    if pattern[0] == "#":
+        return any(_matches(pattern[1:], key[words:]) for words in range(len(key) + 1))
+    return bool(key) and pattern[0] in ("*", key[0]) and _matches(pattern[1:], key[1:])

@@ -1,0 +1,100 @@
+"""`dspex`: the commands and their options. Each is a thin face over a module that is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """Shows our errors as lines, never as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from dspex.errors import DspexError
+
+        try:
+            return super().invoke(ctx)
+        except DspexError as error:
+            for line in error.message.splitlines():
+                click.echo(f"dspex: {line}", err=True)
+            sys.exit(USAGE_ERROR)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dspex", prog_name="dspex")
+def main() -> None:
+    """Run DSPy signatures and programs as jobs.
+
+    Settings come from the environment: DSPEX_DATABASE_URL (sqlite:///dspex.db by default) and DSPEX_BROKER_URL
+    (memory:// by default, amqp://… for RabbitMQ). The README lists the others.
+    """
+
+
+@main.command()
+@click.argument("signature")
+@click.option("--inputs", "inputs_file", metavar="FILE", help="Rows to run: .jsonl or .csv; - is JSONL from stdin.")
+@click.option("--input", "pairs", multiple=True, metavar="NAME=VALUE", help="One input of a single row; repeat it.")
+@click.option("--adapter", "adapter_type", default="mock", show_default=True, help="mock or native.")
+@click.option("--module", default="Predict", show_default=True, help="The DSPy module, such as ChainOfThought.")
+@click.option("--model", help="The LM: provider/model such as openai/gpt-4o-mini, or an alias of DSPEX_LMS.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write results to a .jsonl file.")
+@click.option("--expect", metavar="COLUMN", help="Compare the output of this name with this column of the rows.")
+@click.option("--retry-failed", is_flag=True, help="Run again the lines that failed in an earlier run.")
+@click.option("--with-worker", is_flag=True, help="With RabbitMQ: also run the jobs here, as a worker.")
+def run(**options: Any) -> None:
+    """Run SIGNATURE over rows of input and print the results as JSON lines.
+
+    SIGNATURE is the arrow form ("question -> answer, score: float") or a JSON file. Lines that have run before, with
+    the same program and the same inputs, do not run again: after Ctrl-C, the same command goes on.
+
+    Exit code: 0 all completed, 1 some failed or did not fit the signature, 2 wrong usage or no server, 130 Ctrl-C.
+    """
+    from workers.cli.run import RunOptions
+    from workers.cli.run import run as run_command
+
+    sys.exit(run_command(RunOptions(**options)))
+
+
+@main.command()
+@click.option("--processes", type=click.IntRange(1, 256), help="Worker processes (DSPEX_PROCESSES, 1).")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Executions at once in each (DSPEX_THREADS, 64).")
+@click.option("--parent", type=int, hidden=True)
+def worker(processes: int | None, threads: int | None, parent: int | None) -> None:
+    """Run jobs from RabbitMQ until SIGTERM or Ctrl-C; then let what runs end, and exit."""
+    from workers.cli.worker import run_worker
+
+    sys.exit(run_worker(processes, threads, parent))
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the database's tables up to date. Safe while workers run."""
+    from workers.cli.servers import migrate_database
+
+    click.echo(migrate_database())
+
+
+@main.command()
+def declare() -> None:
+    """Declare the exchanges and queues on RabbitMQ, as every worker does when it starts."""
+    from workers.cli.servers import declare_topology
+
+    click.echo(declare_topology())
+
+
+@main.command()
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+def rejected(limit: int) -> None:
+    """List the newest rejected messages as JSON lines: why each was refused, and its body."""
+    from workers.cli.servers import rejected_messages
+
+    for line in rejected_messages(limit):
+        click.echo(line)

@@ -1,0 +1,91 @@
+"""What a run comes to: counted as results arrive, shown as a table at the end."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dspex import ExecutionStatus
+from dspex.errors import Problem
+from store.executions import Execution
+
+SHOWN_PROBLEMS = 20
+
+
+@dataclass
+class Summary:
+    """Counts of a run."""
+
+    completed: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    earlier: int = 0
+    invalid: int = 0
+    durations: list[float] = field(default_factory=list)
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+    compared: int = 0
+    equal: int = 0
+
+    def add(self, execution: Execution) -> None:
+        """Count an execution that has ended."""
+        if execution.status == ExecutionStatus.COMPLETED:
+            self.completed += 1
+        else:
+            self.failed[execution.error.code if execution.error else "unknown"] += 1
+        if execution.duration_ms is not None:
+            self.durations.append(execution.duration_ms)
+        self.input_tokens += execution.usage.input_tokens
+        self.output_tokens += execution.usage.output_tokens
+        if execution.usage.cost is not None:
+            self.cost = (self.cost or 0.0) + execution.usage.cost
+
+    def compare(self, expected: Any, actual: Any) -> None:
+        """Count an output against the answer that is known to be right."""
+        self.compared += 1
+        self.equal += expected == actual
+
+    @property
+    def clean(self) -> bool:
+        """Whether every row completed."""
+        return not self.failed and not self.invalid
+
+    def show(self, console: Console, title: str) -> None:
+        """Print the table."""
+        table = Table(title=title, title_justify="left", show_header=False, min_width=40)
+        table.add_column(style="bold")
+        table.add_column(justify="right")
+        table.add_row("completed", str(self.completed))
+        table.add_row("failed", str(self.failed.total()), style="red" if self.failed else None)
+        for code, number in self.failed.most_common():
+            table.add_row(f"  {code}", str(number))
+        if self.invalid:
+            table.add_row("lines that do not fit", str(self.invalid), style="red")
+        if self.earlier:
+            table.add_row("of these, run before", str(self.earlier))
+        if self.durations:
+            p50, p95 = (_percentile(self.durations, percent) for percent in (50, 95))
+            table.add_row("duration p50 / p95", f"{p50} / {p95}")
+        table.add_row("tokens in / out", f"{self.input_tokens:,} / {self.output_tokens:,}")
+        if self.cost is not None:
+            table.add_row("cost", f"${self.cost:.4f}")
+        if self.compared:
+            table.add_row("as expected", f"{self.equal} of {self.compared} ({self.equal / self.compared:.1%})")
+        console.print(table)
+
+
+def show_problems(console: Console, line: int, problems: Sequence[Problem]) -> None:
+    """Print why a line was not run."""
+    for problem in problems:
+        console.print(f"line {line}: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _percentile(values: Sequence[float], percent: int) -> str:
+    value = values[0] if len(values) == 1 else statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+    return f"{value:.1f} ms" if value < 1000 else f"{value / 1000:.2f} s"

@@ -1,0 +1,93 @@
+"""`dspex worker`: one process runs jobs itself, more are supervised."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+
+from dspex.errors import SettingsError
+from store.engine import make_engine
+from workers.application import bootstrap
+from workers.brokers import amqp
+from workers.process import WorkerProcess
+from workers.schema import require_schema
+from workers.settings import Settings, load_settings
+from workers.supervisor import supervise
+
+logger = logging.getLogger(__name__)
+
+
+def run_worker(processes: int | None, threads: int | None, parent: int | None) -> int:
+    """Run until a signal, then drain. Returns the exit code.
+
+    Args:
+        parent: the supervisor's process id; without it this process drains as well.
+
+    Raises:
+        SettingsError, BrokerUnavailable: a setting is wrong or a server does not answer, at the start.
+    """
+    settings = load_settings(processes=processes, threads=threads)
+    configure_logging(settings)
+    if settings.embedded:
+        raise SettingsError(
+            "DSPEX_BROKER_URL: a worker needs RabbitMQ (amqp://user:password@host:5672/); "
+            "memory:// is for `dspex run`, which runs jobs itself"
+        )
+    check_servers(settings)
+    stop = stop_on_signals()
+    if settings.processes > 1:
+        logger.info("Starting %d processes.", settings.processes)
+        return supervise(settings, stop)
+    app = bootstrap(settings)
+    process = WorkerProcess(app)
+    process.start()
+    logger.info("Worker %s takes jobs, %d at once.", app.writes.lease.worker, settings.threads)
+    while not stop.wait(1.0):
+        if parent is not None and os.getppid() != parent:
+            logger.error("The supervisor is gone: draining.")
+            break
+    logger.info("Draining.")
+    process.stop(settings.shutdown_seconds)
+    app.close()
+    logger.info("Stopped.")
+    return 0
+
+
+def check_servers(settings: Settings) -> None:
+    """Whether the database and the broker are there: later, a worker waits for them; at the start, it says so.
+
+    Raises:
+        SettingsError, BrokerUnavailable: one is not.
+    """
+    engine = make_engine(settings.database_url)
+    require_schema(engine)
+    engine.dispose()
+    if not settings.embedded:
+        amqp.check(settings.broker_url)
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and Ctrl-C set. The second Ctrl-C is not waited for."""
+    stop = threading.Event()
+
+    def handle(number: int, _frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return stop
+
+
+def configure_logging(settings: Settings) -> None:
+    """Lines on standard error. pika tells of every reconnection at length: its errors reach us as exceptions.
+
+    What Alembic has to tell is of no interest where it only looks.
+    """
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("dramatiq").setLevel(max(logging.WARNING, logging.getLogger().level))

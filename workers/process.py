@@ -1,0 +1,60 @@
+"""One worker process: consumers, threads that run actors, upkeep; drains when it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import dramatiq
+
+from workers.actors import declare_actors
+from workers.application import Application
+from workers.upkeep import Upkeep
+
+logger = logging.getLogger(__name__)
+
+RELEASE_SECONDS = 5.0
+"""How long a stop waits for a database that cannot be reached."""
+
+
+class WorkerProcess:
+    """Runs an application's actors. `start` and `stop` are called once each."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        declare_actors(app)
+        self._worker = dramatiq.Worker(
+            app.broker,
+            worker_threads=app.settings.threads,
+            # How long idle threads sleep, and so how long a stop may take.
+            worker_timeout=100 if app.settings.embedded else 1000,
+        )
+        self._worker.queue_prefetch = app.settings.prefetch_count
+        self._upkeep = Upkeep(app)
+
+    def start(self) -> None:
+        """Consume."""
+        self._worker.start()
+        self._upkeep.start()
+
+    def stop(self, seconds: float) -> None:
+        """Take no more messages, let running executions end for at most `seconds`, give back the others."""
+        deadline = time.monotonic() + seconds
+        for thread in self._worker.workers:
+            thread.stop()
+        for thread in self._worker.workers:
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in self._worker.workers):
+            # Before the broker has their messages back: whoever gets them must find the executions free.
+            self._give_back(seconds)
+            self._worker.workers.clear()
+        self._upkeep.stop()
+        self._worker.stop()
+
+    def _give_back(self, seconds: float) -> None:
+        try:
+            given_back = self._app.writer.call(self._app.writes.release, None, RELEASE_SECONDS)
+        except TimeoutError:
+            logger.error("Executions did not end in %.0f s, and the database cannot be told: leases end them.", seconds)
+        else:
+            logger.warning("%d executions did not end in %.0f s and are given back.", given_back, seconds)

@@ -1,0 +1,158 @@
+"""Group commit: the threads of a process hand their writes to one thread, and wait.
+
+It commits whatever has gathered while its last commit ran, in one transaction, with one statement for all writes of
+a kind. There is no timer: a write that is alone is committed at once. On SQLite, one writer is also what the engine
+wants.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+
+from dspex.errors import DspexError
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Operation = Callable[[Connection, Sequence[Item]], Sequence[Result]]
+
+MAX_BATCH = 500
+MAX_BACKOFF_SECONDS = 5.0
+_SQLITE_PASSING = {5, 6, 10, 13, 14}  # BUSY, LOCKED, IOERR, FULL, CANTOPEN
+_POSTGRESQL_PASSING = ("08", "40", "53", "55P03", "57P")  # connection, rollback, resources, lock timeout, shutdown
+
+
+class WriterClosed(DspexError):
+    """The process is shutting down: the write was not made."""
+
+    code = "writer_closed"
+
+
+class Writer:
+    """Commits the writes of a process. `call` is for any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._waiting: deque[tuple[Operation[Any, Any], Any, Future[Any]]] = deque()
+        self._wake = threading.Condition()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Commit what is waiting, for at most `timeout` seconds; refuse what comes later. Safe to call twice."""
+        with self._wake:
+            self._closing.set()
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def call(self, operation: Operation[Item, Result], item: Item, timeout: float | None = None) -> Result:
+        """Write, and wait until it is committed.
+
+        While the database cannot be reached, the call waits and tries again: a worker has nothing better to do.
+
+        Args:
+            operation: takes the connection and all the items of a batch, and returns a result for each. It may run
+                more than once, each time in a new transaction; it never commits.
+            timeout: seconds to wait; the write may still be made later.
+
+        Raises:
+            WriterClosed: the process is shutting down.
+            TimeoutError: it was not made in time.
+            Exception: what the operation raised for this item.
+        """
+        future: Future[Result] = Future()
+        with self._wake:
+            if self._closing.is_set():
+                raise WriterClosed("the worker is shutting down")
+            self._waiting.append((operation, item, future))
+            self._wake.notify()
+        return future.result(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._waiting and not self._closing.is_set():
+                    self._wake.wait()
+                if not self._waiting:
+                    return
+                batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+            self._commit(batch)
+
+    def _commit(self, batch: list[tuple[Operation[Any, Any], Any, Future[Any]]]) -> None:
+        tries = 0
+        while True:
+            try:
+                results = self._transaction(batch)
+            except Exception as error:  # noqa: BLE001 - it goes to whoever waits
+                if passing(error):
+                    tries += 1
+                    if self._wait(tries, error):
+                        continue
+                    error = WriterClosed("the worker is shutting down and the database cannot be reached")
+                elif len(batch) > 1:
+                    # One of them is poison: alone, it fails alone.
+                    for entry in batch:
+                        self._commit([entry])
+                    return
+                for _, _, future in batch:
+                    future.set_exception(error)
+                return
+            for (_, _, future), result in zip(batch, results, strict=True):
+                future.set_result(result)
+            return
+
+    def _transaction(self, batch: list[tuple[Operation[Any, Any], Any, Future[Any]]]) -> list[Any]:
+        kinds: dict[Operation[Any, Any], list[int]] = {}
+        for index, (operation, _, _) in enumerate(batch):
+            kinds.setdefault(operation, []).append(index)
+        results: list[Any] = [None] * len(batch)
+        with self._engine.begin() as connection:
+            for operation, indexes in kinds.items():
+                answers = operation(connection, [batch[index][1] for index in indexes])
+                for index, answer in zip(indexes, answers, strict=True):
+                    results[index] = answer
+        return results
+
+    def _wait(self, tries: int, error: Exception) -> bool:
+        """Back off before the next try. Returns whether there is to be one."""
+        seconds = min(MAX_BACKOFF_SECONDS, 0.05 * 2 ** min(tries, 10)) * random.uniform(0.5, 1)  # noqa: S311
+        if tries % 10 == 1:
+            logger.warning("The database cannot be written, trying again: %s", describe(error))
+        return not self._closing.wait(seconds)
+
+
+def passing(error: Exception) -> bool:
+    """Whether a database error is of the kind that passes: no connection, a deadlock, a lock, a full disk."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    sqlite_code = getattr(error.orig, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        return sqlite_code & 0xFF in _SQLITE_PASSING
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return str(state).startswith(_POSTGRESQL_PASSING)
+    return isinstance(error, OperationalError | InterfaceError | InternalError)
+
+
+def describe(error: Exception) -> str:
+    """One line of a database error: without the statement, and without its parameters."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split())[:300] or type(cause).__name__
