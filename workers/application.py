@@ -9,7 +9,6 @@ import uuid
 import zlib
 from dataclasses import dataclass, field
 from functools import partial
-from uuid import UUID
 
 import dramatiq
 from sqlalchemy import Engine
@@ -22,7 +21,7 @@ from dspex.publisher import AmqpPublisher, Publisher
 from dspex.topology import EVENTS_EXCHANGE
 from store.counters import SHARDS
 from store.engine import make_engine
-from store.executions import Lease
+from store.executions import Claimed, Lease
 from workers.brokers.amqp import AmqpBroker
 from workers.brokers.encoding import CloudEventEncoder
 from workers.brokers.memory import MemoryBroker, MemoryPublisher
@@ -48,8 +47,8 @@ class Application:
     publisher: Publisher
     writer: Writer
     writes: Writes
-    running: set[UUID] = field(default_factory=set)
-    """The executions that threads of this process are running now."""
+    running: set[Claimed] = field(default_factory=set)
+    """What threads of this process are running now: the same execution twice, where it was rescued from one of them."""
 
     def emit(self, event: Event, traceparent: str | None = None) -> None:
         """Publish an event; returns when the broker has it.

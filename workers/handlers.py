@@ -90,11 +90,11 @@ def execute_program(app: Application, envelope: Envelope[ExecuteProgram]) -> Non
     )
     match app.writer.call(app.writes.claim, request):
         case Claimed() as claimed:
-            app.running.add(request.id)
+            app.running.add(claimed)
             try:
                 _end(app, request, claimed, _run(app, request, claimed))
             finally:
-                app.running.discard(request.id)
+                app.running.discard(claimed)
         case Ended(execution=execution):
             # A crash between the commit and the event: the event may still be owed.
             app.emit(_event_of(execution, execution.attempt), execution.traceparent)
@@ -121,7 +121,7 @@ def _end(app: Application, request: Request, claimed: Claimed, finish: Finish) -
     except WriterClosed:
         raise
     except Exception as unexpected:
-        # Not to end it would leave it running as long as this process renews its leases.
+        # Not to end it would have it run again, and come to this again.
         logger.exception("What execution %s came to cannot be stored.", request.id)
         finish = replace(finish, outputs=None, usage=Usage(), error=_internal(unexpected))
         ended = app.writer.call(app.writes.finish, finish)

@@ -53,7 +53,7 @@ class Upkeep:
 
     def _heartbeat(self) -> None:
         if running := set(self._app.running):
-            self._app.writer.call(self._app.writes.heartbeat, running)
+            self._app.writer.call(self._app.writes.heartbeat, {claimed.id for claimed in running})
 
     def _relay(self) -> None:
         """Publish again what nobody runs: its message or its worker was lost."""

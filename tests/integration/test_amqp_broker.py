@@ -1,0 +1,291 @@
+"""AmqpBroker on a real RabbitMQ: what happens to jobs whose connection, or whose broker, goes away under them."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pika
+import pytest
+
+from deploy.local_servers import RabbitMQServer
+from deploy.processes import free_port, wait_until
+from dspex import InitializeProgram, uuid7, wrap
+from dspex.commands import Command
+from dspex.envelope import MAX_MESSAGE_BYTES, Envelope
+from dspex.errors import BrokerUnavailable
+from dspex.publisher import AmqpPublisher
+from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE, QUEUES
+from tests.conftest import private
+from tests.integration.tcp_proxy import TcpProxy
+from workers.brokers import amqp
+from workers.brokers.amqp import AmqpBroker
+from workers.brokers.encoding import CloudEventEncoder
+from workers.brokers.topology import dead_letter_queue
+
+pytestmark = pytest.mark.integration
+
+PATIENCE = 60.0
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(servers_directory: Path) -> Iterator[RabbitMQServer]:
+    """A RabbitMQ of this module's own: the names of the queues are fixed."""
+    for make in private(RabbitMQServer, servers_directory):
+        yield make()
+
+
+@pytest.fixture
+def url(rabbitmq: RabbitMQServer) -> str:
+    """The URL of the broker, with the topology declared and nothing in it."""
+    amqp.check(rabbitmq.url)
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq.url)) as connection:
+        channel = connection.channel()
+        for queue in QUEUES:
+            channel.queue_purge(queue)
+            channel.queue_purge(dead_letter_queue(queue))
+    return rabbitmq.url
+
+
+@pytest.fixture(autouse=True)
+def quick_and_strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
+    encoder = dramatiq.get_encoder()
+    dramatiq.set_encoder(CloudEventEncoder())
+    yield
+    dramatiq.set_encoder(encoder)
+
+
+class Jobs:
+    """A worker over RabbitMQ whose every job enters, waits until the test lets it end, and ends, or fails."""
+
+    def __init__(self, url: str, *, threads: int) -> None:
+        self.entered: list[str] = []
+        self.ended: list[str] = []
+        self.failing: set[int] = set()
+        self._gates: list[threading.Event] = []
+        self._lock = threading.Lock()
+        self._publisher = AmqpPublisher(url)
+        self.broker = AmqpBroker(url, self._publisher, max_bytes=MAX_MESSAGE_BYTES)
+
+        def handle(envelope: Envelope[Command], body: bytes, queue: str) -> None:
+            gate = threading.Event()
+            with self._lock:
+                number = len(self.entered)
+                self.entered.append(envelope.id)
+                self._gates.append(gate)
+            assert gate.wait(PATIENCE)
+            self.ended.append(envelope.id)
+            if number in self.failing:
+                raise RuntimeError("told to fail")
+
+        dramatiq.actor(actor_name=InitializeProgram.type, queue_name=PROGRAMS_QUEUE, broker=self.broker)(handle)
+        self.worker = dramatiq.Worker(self.broker, worker_threads=threads, worker_timeout=50)
+        self.worker.queue_prefetch = threads
+        self.worker.start()
+
+    def wait_for(self, entered: int) -> None:
+        assert wait_until(lambda: len(self.entered) >= entered, PATIENCE), self.entered
+
+    def let_end(self, *numbers: int) -> None:
+        """Let these jobs end, in the order in which they entered; returns when they have ended."""
+        before = len(self.ended)
+        for number in numbers:
+            self._gates[number].set()
+        assert wait_until(lambda: len(self.ended) == before + len(numbers), PATIENCE)
+
+    def let_all_end(self, until: Callable[[], bool]) -> None:
+        """Let whatever enters end at once, until a condition holds."""
+
+        def open_all() -> bool:
+            with self._lock:
+                for gate in self._gates:
+                    gate.set()
+            return until()
+
+        assert wait_until(open_all, PATIENCE)
+
+    def stop(self) -> None:
+        with self._lock:
+            for gate in self._gates:
+                gate.set()
+        self.worker.stop(10_000)
+        self._publisher.close(timeout=1)
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest) -> Iterator[Callable[..., Jobs]]:
+    started: list[Jobs] = []
+
+    def run(url: str, *, threads: int = 8) -> Jobs:
+        started.append(Jobs(url, threads=threads))
+        return started[-1]
+
+    yield run
+    for jobs in started:
+        jobs.stop()
+
+
+def send(url: str, number: int) -> list[str]:
+    envelopes = [wrap(InitializeProgram(program_id=uuid7()), source="/tests") for _ in range(number)]
+    publisher = AmqpPublisher(url)
+    for envelope in envelopes:
+        publisher.publish(envelope.encode(), exchange=COMMANDS_EXCHANGE, routing_key=envelope.type)
+    publisher.close()
+    return [envelope.id for envelope in envelopes]
+
+
+def ready(url: str, queue: str = PROGRAMS_QUEUE) -> int:
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        count: int = connection.channel().queue_declare(queue, passive=True).method.message_count
+        return count
+
+
+class TestAConnectionIsCut:
+    def test_jobs_of_the_old_connection_settle_nothing_of_the_new_one(self, url: str, run: Callable[..., Jobs]) -> None:
+        """The tags of the old channel are numbers of other messages on the new one, which still run."""
+        with TcpProxy(url) as proxy:
+            jobs = run(proxy.url, threads=8)
+            ids = send(url, 4)
+            jobs.wait_for(entered=4)
+            proxy.cut()
+            jobs.wait_for(entered=8)  # the broker has delivered the same four again, as 1 to 4 of the new channel
+            assert Counter(jobs.entered) == dict.fromkeys(ids, 2)
+            jobs.let_end(0, 1, 2, 3)
+            ids += send(url, 1)
+            jobs.wait_for(entered=9)  # whatever was sent before has arrived
+            proxy.hold()
+            proxy.cut()  # the second four and the fifth are not settled: a crash now
+            assert wait_until(lambda: ready(url) == 5, PATIENCE), "a message that still ran was acked"
+            proxy.release()
+            jobs.let_all_end(lambda: ready(url) == 0 and len(jobs.ended) >= 14)
+            jobs.stop()
+            assert ready(url) == 0
+            assert ready(url, dead_letter_queue(PROGRAMS_QUEUE)) == 0
+            assert set(jobs.ended) == set(ids)
+
+    def test_failures_of_the_old_connection_dead_letter_nothing_of_the_new_one(
+        self, url: str, run: Callable[..., Jobs]
+    ) -> None:
+        with TcpProxy(url) as proxy:
+            jobs = run(proxy.url, threads=4)
+            jobs.failing = {0}
+            send(url, 1)
+            jobs.wait_for(entered=1)
+            proxy.cut()
+            jobs.wait_for(entered=2)
+            jobs.let_end(0)
+            send(url, 1)
+            jobs.wait_for(entered=3)
+            assert ready(url, dead_letter_queue(PROGRAMS_QUEUE)) == 0
+            jobs.let_end(1, 2)
+            jobs.stop()
+            assert ready(url) == ready(url, dead_letter_queue(PROGRAMS_QUEUE)) == 0
+
+    def test_many_cuts_lose_nothing(self, url: str, run: Callable[..., Jobs]) -> None:
+        with TcpProxy(url) as proxy:
+            jobs = run(proxy.url, threads=4)
+            ids = send(url, 200)
+            for part in range(1, 5):
+                jobs.let_all_end(lambda part=part: len(jobs.ended) >= 40 * part)  # type: ignore[misc]
+                proxy.cut()
+            jobs.let_all_end(lambda: set(jobs.ended) == set(ids))
+            jobs.let_all_end(lambda: ready(url) == 0)
+            assert proxy.accepted > 4
+            assert all(thread.is_alive() for thread in (*jobs.worker.workers, *jobs.worker.consumers.values()))
+            jobs.stop()
+            assert ready(url) == 0
+
+    def test_stop_over_a_connection_that_is_gone(self, url: str, run: Callable[..., Jobs]) -> None:
+        with TcpProxy(url) as proxy:
+            jobs = run(proxy.url, threads=2)
+            send(url, 5)
+            jobs.wait_for(entered=2)
+            proxy.hold()
+            proxy.cut()
+            jobs.stop()
+            assert wait_until(lambda: ready(url) == 5, PATIENCE)
+
+
+def test_a_job_that_is_longer_than_the_heartbeat_keeps_its_connection(url: str, run: Callable[..., Jobs]) -> None:
+    with TcpProxy(url) as proxy:
+        jobs = run(f"{proxy.url}?heartbeat=1", threads=1)
+        send(url, 1)
+        jobs.wait_for(entered=1)
+        accepted = proxy.accepted
+        consumer: Any = jobs.worker.consumers[PROGRAMS_QUEUE].consumer
+        heart = consumer._connection._impl._heartbeat_checker
+        # The broker sends two in a heartbeat's time, and gives up a connection that is silent for two.
+        assert wait_until(lambda: heart._heartbeat_frames_received >= 8, PATIENCE)
+        jobs.let_end(0)
+        jobs.stop()
+        assert proxy.accepted == accepted
+        assert len(jobs.entered) == 1
+        assert ready(url) == 0
+
+
+def test_a_broker_that_is_killed_and_comes_back(rabbitmq: RabbitMQServer, url: str, run: Callable[..., Jobs]) -> None:
+    jobs = run(url, threads=8)
+    ids = send(url, 4)
+    jobs.wait_for(entered=4)
+    rabbitmq.kill()
+    rabbitmq.start()
+    jobs.wait_for(entered=5)
+    later = send(url, 6)
+    jobs.let_all_end(lambda: set(jobs.ended) == {*ids, *later} and ready(url) == 0)
+    assert all(thread.is_alive() for thread in (*jobs.worker.workers, *jobs.worker.consumers.values()))
+    jobs.stop()
+    assert ready(url) == 0
+
+
+def test_a_consumer_that_is_refused_leaves_no_connection(url: str, run: Callable[..., Jobs]) -> None:
+    """Where the topology cannot be declared, every attempt closes what it has opened."""
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        channel.exchange_delete(COMMANDS_EXCHANGE)
+        channel.exchange_declare(COMMANDS_EXCHANGE, "fanout")
+    try:
+        with TcpProxy(url) as proxy:
+            jobs = run(proxy.url, threads=1)
+            assert wait_until(lambda: proxy.accepted >= 5, PATIENCE)
+            jobs.stop()
+            ends = [end for pair in proxy._pairs for end in pair]
+            assert wait_until(lambda: all(end.fileno() == -1 for end in ends), PATIENCE)
+    finally:
+        with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+            connection.channel().exchange_delete(COMMANDS_EXCHANGE)
+
+
+class TestCheck:
+    def test_consumers_are_counted(self, url: str, run: Callable[..., Jobs]) -> None:
+        assert amqp.consumers(url, PROGRAMS_QUEUE) == 0
+        run(url, threads=1)
+        assert wait_until(lambda: amqp.consumers(url, PROGRAMS_QUEUE) == 1, PATIENCE)
+        assert amqp.consumers(url, EXECUTIONS_QUEUE) == 0
+
+    @pytest.mark.parametrize("ask", [amqp.check, lambda url: amqp.consumers(url, PROGRAMS_QUEUE)])
+    def test_nobody_listens(self, ask: Callable[[str], Any]) -> None:
+        with pytest.raises(BrokerUnavailable, match=r"(?i)DSPEX_BROKER_URL: .*refused") as caught:
+            ask(f"amqp://guest:sesame@127.0.0.1:{free_port()}/")
+        assert "sesame" not in caught.value.message
+        assert "\n" not in caught.value.message
+
+    def test_wrong_password(self, url: str) -> None:
+        with pytest.raises(BrokerUnavailable, match="check user and password") as caught:
+            amqp.check(url.replace("guest:guest", "guest:sesame"))
+        assert "sesame" not in caught.value.message
+
+    def test_a_queue_of_another_kind_is_named(self, url: str) -> None:
+        with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+            channel = connection.channel()
+            channel.queue_delete(EXECUTIONS_QUEUE)
+            channel.queue_declare(EXECUTIONS_QUEUE, durable=True)
+            try:
+                with pytest.raises(BrokerUnavailable, match=EXECUTIONS_QUEUE):
+                    amqp.check(url)
+            finally:
+                channel.queue_delete(EXECUTIONS_QUEUE)

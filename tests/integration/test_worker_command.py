@@ -1,0 +1,308 @@
+"""`dspex worker` on RabbitMQ and PostgreSQL: it drains, it replaces what dies, and every execution ends once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pika
+import pytest
+from sqlalchemy import Engine
+
+import migrations
+from deploy.local_servers import RabbitMQServer
+from deploy.processes import Process, start_time, wait_until
+from dspex import (
+    Configuration,
+    CreateProgram,
+    CreateSignature,
+    ExecuteProgram,
+    ExecutionStatus,
+    InitializeProgram,
+    ProgramStatus,
+    Signature,
+    uuid7,
+)
+from dspex.errors import NotFound
+from dspex.producer import Producer
+from dspex.topology import EXECUTIONS_QUEUE, QUEUES
+from store import counters, executions, programs
+from store.engine import make_engine
+from store.executions import Execution
+from tests.conftest import new_database, private
+from workers.brokers import amqp
+from workers.brokers.topology import dead_letter_queue
+
+pytestmark = pytest.mark.integration
+
+DSPEX = (sys.executable, "-m", "workers.cli")
+PATIENCE = 60.0
+
+
+class Workers:
+    """A `dspex worker`, and the processes that it has started."""
+
+    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*DSPEX, "worker", *arguments], env=environment, stderr=output, start_new_session=True
+            )
+        self._supervisor = Process(self.process.pid, start_time(self.process.pid) or 0, signal.SIGTERM, self.process)
+        self.known: dict[int, Process] = {}
+
+    @property
+    def children(self) -> list[Process]:
+        """The worker processes that live now."""
+        family = self._supervisor.family()
+        for member in family:
+            self.known.setdefault(member.pid, member)
+        return [member for member in family if member.pid != self.process.pid]
+
+    def said(self, text: str) -> int:
+        """How often the log has this text."""
+        return self.log.read_text(encoding="utf-8").count(text)
+
+    def wait_until_said(self, text: str, times: int = 1) -> None:
+        assert wait_until(lambda: self.said(text) >= times or self.process.poll() is not None, PATIENCE)
+        assert self.said(text) >= times, self.log.read_text(encoding="utf-8")
+
+    def terminate(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.children  # noqa: B018  noted, to be sure that all of them end
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def alive(self) -> list[int]:
+        """The ids of what still runs, of all that was seen."""
+        return [pid for pid, process in self.known.items() if pid != self.process.pid and process.alive()]
+
+    def close(self) -> None:
+        self.children  # noqa: B018  noted, to be ended
+        for process in (self._supervisor, *self.known.values()):
+            process.send(signal.SIGKILL)
+        self.process.wait(PATIENCE)
+
+
+class System:
+    """RabbitMQ, PostgreSQL, a producer, and workers as the test starts them."""
+
+    def __init__(self, broker_url: str, database_url: str, folder: Path) -> None:
+        self.broker_url = broker_url
+        self.engine: Engine = make_engine(database_url)
+        self.producer = Producer.connect(broker_url, source="/tests")
+        self._folder = folder
+        self._workers: list[Workers] = []
+        bare = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
+        self.environment = bare | {"DSPEX_BROKER_URL": broker_url, "DSPEX_DATABASE_URL": database_url}
+
+    def work(self, *arguments: str, wait: int = 1, **settings: object) -> Workers:
+        """Start `dspex worker`, and wait until `wait` processes take jobs."""
+        environment = {f"DSPEX_{name.upper()}": str(value) for name, value in settings.items()}
+        log = self._folder / f"worker-{len(self._workers)}.log"
+        workers = Workers(arguments, self.environment | environment, log)
+        self._workers.append(workers)
+        workers.wait_until_said("takes jobs", wait)
+        return workers
+
+    def program(self, latency_ms: float) -> UUID:
+        """A program on the mock adapter, ready."""
+        signature_id, program_id = uuid7(), uuid7()
+        self.producer.send(CreateSignature(signature_id=signature_id, signature=Signature.parse("question -> answer")))
+        self.producer.send(
+            CreateProgram(
+                program_id=program_id,
+                signature_id=signature_id,
+                name="program",
+                adapter_type="mock",
+                configuration=Configuration(parameters={"latency_ms": latency_ms}),
+            )
+        )
+        self.producer.send(InitializeProgram(program_id=program_id))
+
+        def ready() -> bool:
+            with self.engine.connect() as connection:
+                try:
+                    return programs.get(connection, program_id).status == ProgramStatus.READY
+                except NotFound:
+                    return False
+
+        assert wait_until(ready, PATIENCE)
+        return program_id
+
+    def execute(self, program_id: UUID, number: int) -> list[UUID]:
+        ids = [uuid7() for _ in range(number)]
+        self.producer.send_all(
+            ExecuteProgram(execution_id=execution_id, program_id=program_id, inputs={"question": str(execution_id)})
+            for execution_id in ids
+        )
+        return ids
+
+    def rows(self, ids: list[UUID]) -> list[Execution]:
+        with self.engine.connect() as connection:
+            return executions.get(connection, ids)
+
+    def count(self, ids: list[UUID], *statuses: ExecutionStatus) -> int:
+        return sum(row.status in statuses for row in self.rows(ids))
+
+    def wait_for(self, ids: list[UUID], number: int, *statuses: ExecutionStatus) -> None:
+        """Until this many executions are in one of these states."""
+        assert wait_until(lambda: self.count(ids, *statuses) >= number, PATIENCE), [r.status for r in self.rows(ids)]
+
+    def check(self, program_id: UUID, ids: list[UUID]) -> list[Execution]:
+        """Each has one row, completed, and the counters say the same."""
+        self.wait_for(ids, len(ids), ExecutionStatus.COMPLETED)
+        with self.engine.connect() as connection:
+            assert executions.count(connection, program_id) == {ExecutionStatus.COMPLETED: len(ids)}
+            totals = counters.totals(connection, program_id)
+        assert (totals.completed, totals.failed) == (len(ids), 0)
+        return self.rows(ids)
+
+    def ready(self, queue: str = EXECUTIONS_QUEUE) -> int:
+        """How many messages wait in a queue."""
+        with pika.BlockingConnection(pika.URLParameters(self.broker_url)) as connection:
+            count: int = connection.channel().queue_declare(queue, passive=True).method.message_count
+            return count
+
+    def close(self) -> None:
+        for workers in self._workers:
+            workers.close()
+        self.producer.close()
+        self.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def rabbitmq_url(servers_directory: Path) -> Iterator[str]:
+    """A RabbitMQ of this module's own: the names of the queues are fixed."""
+    for make in private(RabbitMQServer, servers_directory):
+        yield make().url
+
+
+@pytest.fixture
+def system(rabbitmq_url: str, postgres_database_url: str, tmp_path: Path) -> Iterator[System]:
+    engine = make_engine(postgres_database_url)
+    migrations.upgrade(engine)
+    engine.dispose()
+    amqp.check(rabbitmq_url)
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq_url)) as connection:
+        channel = connection.channel()
+        for queue in QUEUES:
+            channel.queue_purge(queue)
+            channel.queue_purge(dead_letter_queue(queue))
+    system = System(rabbitmq_url, postgres_database_url, tmp_path)
+    yield system
+    system.close()
+
+
+def refused(*said: str, **environment: str) -> None:
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
+    done = subprocess.run(
+        [*DSPEX, "worker"], env=bare | environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 2, done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("dspex: ")
+    for text in said:
+        assert text in line
+
+
+class TestRefusals:
+    def test_the_broker_in_memory(self) -> None:
+        refused("DSPEX_BROKER_URL", "amqp://", "`dspex run`", DSPEX_BROKER_URL="memory://")
+
+    def test_a_database_without_tables(self, rabbitmq_url: str, postgres_url: str) -> None:
+        with new_database(postgres_url) as url:
+            refused("`dspex migrate`", DSPEX_BROKER_URL=rabbitmq_url, DSPEX_DATABASE_URL=url)
+
+
+class TestDrain:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_one_process(self, system: System, number: signal.Signals) -> None:
+        workers = system.work("--threads", "2")
+        program_id = system.program(latency_ms=300)
+        ids = system.execute(program_id, 20)
+        system.wait_for(ids, 2, ExecutionStatus.RUNNING, ExecutionStatus.COMPLETED)
+        workers.process.send_signal(number)
+        assert workers.process.wait(PATIENCE) == 0
+        self.check_drained(system, ids)
+
+    def test_two_processes(self, system: System) -> None:
+        workers = system.work("--processes", "2", "--threads", "2", wait=2)
+        program_id = system.program(latency_ms=300)
+        ids = system.execute(program_id, 40)
+        system.wait_for(ids, 4, ExecutionStatus.RUNNING, ExecutionStatus.COMPLETED)
+        assert len(workers.children) == 2
+        assert workers.terminate() == 0
+        assert workers.alive() == []
+        self.check_drained(system, ids)
+        assert workers.said("Draining.") == 2
+        assert workers.said("Traceback") == 0
+
+        system.work("--threads", "32")
+        assert {row.attempt for row in system.check(program_id, ids)} == {1}
+
+    @staticmethod
+    def check_drained(system: System, ids: list[UUID]) -> None:
+        """What ran has ended; what waited is in its queue."""
+        rows = system.rows(ids)
+        assert {row.status for row in rows} == {ExecutionStatus.COMPLETED}
+        assert wait_until(lambda: system.ready() == len(ids) - len(rows), PATIENCE)
+
+    def test_what_does_not_end_in_time_ends_elsewhere(self, system: System) -> None:
+        first = system.work("--threads", "4", shutdown_seconds=0.2)
+        program_id = system.program(latency_ms=3_000)
+        ids = system.execute(program_id, 4)
+        system.wait_for(ids, 4, ExecutionStatus.RUNNING)
+        assert first.terminate() == 0
+        assert first.said("are given back") == 1
+        assert {(row.status, row.attempt) for row in system.rows(ids)} == {(ExecutionStatus.PENDING, 0)}
+        assert wait_until(lambda: system.ready() == 4, PATIENCE)
+        system.work("--threads", "4")
+        rows = system.check(program_id, ids)
+        assert {row.attempt for row in rows} == {1}
+
+
+class TestDeath:
+    def test_a_process_that_is_killed_is_replaced_and_its_executions_end(self, system: System) -> None:
+        workers = system.work("--processes", "2", "--threads", "8", wait=2, lease_seconds=1)
+        program_id = system.program(latency_ms=50)
+        ids = system.execute(program_id, 400)
+        for death in range(1, 3):
+            system.wait_for(ids, 100 * death, ExecutionStatus.COMPLETED)
+            workers.children[0].send(signal.SIGKILL)
+            workers.wait_until_said("it is replaced", death)
+            workers.wait_until_said("takes jobs", 2 + death)
+        rows = system.check(program_id, ids)
+        assert {row.attempt for row in rows} <= {1, 2, 3}
+        assert max(row.attempt for row in rows) > 1
+        assert len(workers.children) == 2
+        assert workers.terminate() == 0
+        assert workers.alive() == []
+
+    def test_the_supervisor_is_killed(self, system: System) -> None:
+        workers = system.work("--processes", "2", "--threads", "4", wait=2)
+        program_id = system.program(latency_ms=200)
+        ids = system.execute(program_id, 60)
+        system.wait_for(ids, 8, ExecutionStatus.COMPLETED)
+        assert len(workers.children) == 2
+        workers.process.kill()
+        workers.process.wait(PATIENCE)
+        assert wait_until(lambda: workers.alive() == [], PATIENCE)
+        assert workers.said("The supervisor is gone") == 2
+        TestDrain.check_drained(system, ids)
+        system.work("--threads", "32")
+        assert {row.attempt for row in system.check(program_id, ids)} == {1}
+
+    def test_all_processes_are_killed_at_once(self, system: System) -> None:
+        workers = system.work("--processes", "2", "--threads", "2", wait=2)
+        program_id = system.program(latency_ms=1)
+        for child in workers.children:
+            child.send(signal.SIGKILL)
+        workers.wait_until_said("takes jobs", 4)
+        system.check(program_id, system.execute(program_id, 20))
+        assert workers.terminate() == 0

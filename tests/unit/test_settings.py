@@ -1,0 +1,216 @@
+"""Settings: defaults, URLs, and a line for each wrong value that names its variable and shows no password."""
+
+import json
+import os
+
+import pytest
+
+from adapters.lm import LMAlias
+from dspex.errors import SettingsError
+from workers.settings import Settings, load_secrets, load_settings
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.upper().startswith("DSPEX_"):
+            monkeypatch.delenv(name)
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
+    """The lines of the error."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    return caught.value.message.splitlines()
+
+
+def test_defaults_need_no_server() -> None:
+    settings = load_settings()
+    assert settings == Settings()
+    assert settings.database_url == "sqlite:///dspex.db"
+    assert settings.broker_url == "memory://"
+    assert settings.embedded
+    assert settings.redis_url is None
+    assert settings.processes == 1
+    assert settings.prefetch_count == 2 * settings.threads
+    assert settings.max_message_bytes == 1024 * 1024
+    assert settings.lms == {}
+
+
+def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "database_url": "postgresql+psycopg://user:pass@host/name",
+        "broker_url": "amqp://user:pass@host:5672/vhost",
+        "redis_url": "redis://host:6379/0",
+        "processes": 2,
+        "threads": 3,
+        "prefetch": 4,
+        "lease_seconds": 5.5,
+        "max_attempts": 6,
+        "shutdown_seconds": 0.0,
+        "max_message_bytes": 2048,
+        "log_level": "DEBUG",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(f"DSPEX_{name.upper()}", str(value))
+    settings = load_settings()
+    assert settings.model_dump(exclude={"lms"}) == given
+    assert {*given, "lms"} == set(Settings.model_fields)
+    assert not settings.embedded
+    assert settings.prefetch_count == 4
+
+
+def test_arguments_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_THREADS", "8")
+    assert load_settings(threads=2, processes=None).threads == 2
+    assert load_settings(threads=None).threads == 8
+
+
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_THREADS", "")
+    monkeypatch.setenv("DSPEX_BROKER_URL", "")
+    assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_postgresql_is_spoken_to_by_psycopg(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("DSPEX_DATABASE_URL", f"{scheme}://user:p%40ss@host:5433/name")
+    assert load_settings().database_url == "postgresql+psycopg://user:p%40ss@host:5433/name"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sesame",
+        "mysql://user:sesame@host/name",
+        "postgresql+asyncpg://user:sesame@host/name",
+        "postgresql://user:sesame@host:port/name",
+        "postgresql://user:ses@ame:x@host/name",  # an unescaped @: what follows is no host to be shown
+        "postgresql://user:ses@ame@host/name",
+        "postgresql://user:sesame@host:1:2/name",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file:name?mode=memory&uri=true",
+    ],
+)
+def test_wrong_database(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    (line,) = refused(monkeypatch, DSPEX_DATABASE_URL=url)
+    assert line.startswith("DSPEX_DATABASE_URL: ")
+    assert "postgresql://user:password@host/name" in line
+    assert "sqlite:///file" in line
+    assert "ses" not in line
+    assert "ame@" not in line.replace("host/name", "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sesame",
+        "http://user:sesame@host/",
+        "memory://sesame",
+        "amqp://",
+        "amqp:///vhost",
+        "amqp://user:ses/ame@host/",
+        "amqp://user:ses#ame@host:5672/",
+        "amqp://user:sesame@host:99999/",
+        "amqp://user:sesame@host/?unknown=1",
+    ],
+)
+def test_wrong_broker(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    (line,) = refused(monkeypatch, DSPEX_BROKER_URL=url)
+    assert line.startswith("DSPEX_BROKER_URL: ")
+    assert "amqp://user:password@host:5672/" in line
+    assert "ses" not in line.replace("processes", "")
+
+
+def test_wrong_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused(monkeypatch, DSPEX_REDIS_URL="sesame") == ["DSPEX_REDIS_URL: use redis://host:6379/0"]
+
+
+def test_every_wrong_value_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = refused(
+        monkeypatch,
+        DSPEX_DATABASE_URL="mysql://user:sesame@host/name",
+        DSPEX_THREADS="0",
+        DSPEX_PROCESSES="257",
+        DSPEX_PREFETCH="sesame",
+        DSPEX_LEASE_SECONDS="nan",
+        DSPEX_SHUTDOWN_SECONDS="inf",
+        DSPEX_MAX_ATTEMPTS="1.5",
+        DSPEX_MAX_MESSAGE_BYTES="1",
+        DSPEX_LOG_LEVEL="sesame",
+    )
+    assert sorted(line.partition(": ")[0] for line in lines) == [
+        "DSPEX_DATABASE_URL",
+        "DSPEX_LEASE_SECONDS",
+        "DSPEX_LOG_LEVEL",
+        "DSPEX_MAX_ATTEMPTS",
+        "DSPEX_MAX_MESSAGE_BYTES",
+        "DSPEX_PREFETCH",
+        "DSPEX_PROCESSES",
+        "DSPEX_SHUTDOWN_SECONDS",
+        "DSPEX_THREADS",
+    ]
+    assert "sesame" not in "".join(lines)
+
+
+def test_unknown_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = refused(monkeypatch, DSPEX_THREAD="sesame")
+    assert line.startswith("DSPEX_THREAD: there is no such setting")
+    assert "DSPEX_THREADS" in line
+    assert "sesame" not in line
+
+
+def test_variables_of_the_tests_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_TEST_BROKER_URL", "amqp://guest:guest@host/")
+    assert load_settings().embedded
+
+
+def test_lms(monkeypatch: pytest.MonkeyPatch) -> None:
+    lms = {"fast": {"model": "openai/gpt-4o-mini", "api_base": "https://host/v1", "secret": "TEAM_API_KEY"}}
+    monkeypatch.setenv("DSPEX_LMS", json.dumps(lms | {"slow": {"model": "openai/gpt-4o"}}))
+    assert load_settings().lms == {
+        "fast": LMAlias("openai/gpt-4o-mini", "https://host/v1", "TEAM_API_KEY"),
+        "slow": LMAlias("openai/gpt-4o"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("{sesame", "is not valid JSON"),
+        ("[]", "dictionary"),
+        ('{"fast": {}}', "fast.model: is missing"),
+        ('{"fast": {"model": 3}}', "fast.model: "),
+        ('{"Fast": {"model": "a/b", "api_key": "sesame"}}', "Fast.api_key: "),
+    ],
+)
+def test_wrong_lms(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
+    (line,) = refused(monkeypatch, DSPEX_LMS=value)
+    assert line.startswith("DSPEX_LMS: ")
+    assert said in line
+    assert "sesame" not in line
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().threads = 2  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_secrets_are_keys_and_tokens_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = {"OPENAI_API_KEY": "k", "HUB_TOKEN": "t"}
+    others = {
+        "DSPEX_DATABASE_URL": "postgresql://user:sesame@host/name",
+        "API_KEY_FILE": "f",
+        "openai_api_key": "small",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "EMPTY_API_KEY": "",
+    }
+    for name, value in (named | others).items():
+        monkeypatch.setenv(name, value)
+    secrets = load_secrets()
+    assert secrets.items() >= named.items()
+    assert not secrets.keys() & others.keys()
+    assert all(name.endswith(("_API_KEY", "_TOKEN")) for name in secrets)

@@ -1,0 +1,295 @@
+"""The writer: every call gets its own answer, once it is committed; what cannot be written fails alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, create_engine, event, func, insert, select
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from deploy.processes import wait_until
+from dspex.errors import Conflict
+from store.engine import make_engine
+from workers.writer import MAX_BATCH, Writer, WriterClosed, describe, passing
+
+numbers = Table("numbers", MetaData(), Column("id", Integer, primary_key=True))
+
+
+def add(connection: Connection, items: Sequence[int]) -> list[str]:
+    connection.execute(insert(numbers), [{"id": item} for item in items])
+    return [f"added {item}" for item in items]
+
+
+def double(_connection: Connection, items: Sequence[int]) -> list[int]:
+    return [2 * item for item in items]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = make_engine(f"sqlite:///{tmp_path / 'writer.db'}")
+    numbers.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def writer(engine: Engine) -> Iterator[Writer]:
+    writer = Writer(engine)
+    writer.start()
+    yield writer
+    writer.close()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(64) as pool:
+        yield pool
+
+
+def kept(engine: Engine) -> list[int]:
+    with engine.connect() as connection:
+        return list(connection.execute(select(numbers.c.id).order_by(numbers.c.id)).scalars())
+
+
+class Gate:
+    """An operation that holds the writer until it is opened, while others gather behind it."""
+
+    def __init__(self, writer: Writer, pool: ThreadPoolExecutor) -> None:
+        self._writer = writer
+        self._pool = pool
+        self._entered = threading.Event()
+        self._open = threading.Event()
+        self._passed = pool.submit(writer.call, self._hold, None)
+        assert self._entered.wait(30)
+
+    def _hold(self, _connection: Connection, items: Sequence[None]) -> Sequence[None]:
+        self._entered.set()
+        assert self._open.wait(30)
+        return items
+
+    def gather(self, operation: Callable[..., Any], items: Sequence[Any]) -> list[Future[Any]]:
+        """Call with each item, one after the other, without waiting for answers."""
+        futures = []
+        for item in items:
+            before = len(self._writer._waiting)
+            futures.append(self._pool.submit(self._writer.call, operation, item))
+            assert wait_until(lambda before=before: len(self._writer._waiting) > before, 30)  # type: ignore[misc]
+        return futures
+
+    def open(self) -> None:
+        self._open.set()
+        self._passed.result(30)
+
+
+def test_a_call_returns_its_answer_when_it_is_committed(writer: Writer, engine: Engine) -> None:
+    assert writer.call(add, 1) == "added 1"
+    assert kept(engine) == [1]
+
+
+def test_what_waits_is_one_transaction(writer: Writer, engine: Engine, pool: ThreadPoolExecutor) -> None:
+    commits: list[Connection] = []
+    batches: list[list[int]] = []
+
+    def note(connection: Connection, items: Sequence[int]) -> list[str]:
+        batches.append(list(items))
+        return add(connection, items)
+
+    gate = Gate(writer, pool)
+    event.listen(engine, "commit", commits.append)
+    added, doubled = gate.gather(note, range(20)), gate.gather(double, range(20))
+    gate.open()
+    assert [future.result(30) for future in added] == [f"added {number}" for number in range(20)]
+    assert [future.result(30) for future in doubled] == [2 * number for number in range(20)]
+    assert batches == [list(range(20))]
+    assert len(commits) == 2  # the gate's own, and the batch
+
+
+def test_a_batch_is_bounded(writer: Writer, engine: Engine) -> None:
+    sizes: list[int] = []
+
+    def note(_connection: Connection, items: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(items))
+        return items
+
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(MAX_BATCH + 50) as many:
+        gate = Gate(writer, one)
+        futures = [many.submit(writer.call, note, number) for number in range(MAX_BATCH + 50)]
+        assert wait_until(lambda: len(writer._waiting) == MAX_BATCH + 50, 30)
+        gate.open()
+        assert sorted(future.result(30) for future in futures) == list(range(MAX_BATCH + 50))
+    assert sorted(sizes) == [50, MAX_BATCH]
+
+
+def test_poison_fails_alone(writer: Writer, engine: Engine, pool: ThreadPoolExecutor) -> None:
+    def refuse_seven(connection: Connection, items: Sequence[int]) -> list[str]:
+        if 7 in items:
+            raise Conflict("seven")
+        return add(connection, items)
+
+    writer.call(add, 3)  # a second 3 is a duplicate
+    gate = Gate(writer, pool)
+    futures = gate.gather(refuse_seven, range(10))
+    gate.open()
+    errors = [type(future.exception(30)) for future in futures]
+    assert errors[3] is IntegrityError
+    assert errors[7] is Conflict
+    assert [number for number, error in enumerate(errors) if error is not type(None)] == [3, 7]
+    assert kept(engine) == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert writer.call(add, 10) == "added 10"
+
+
+def test_an_operation_that_answers_for_too_few_is_undone(writer: Writer, engine: Engine) -> None:
+    def forgetful(connection: Connection, items: Sequence[int]) -> list[str]:
+        return add(connection, items)[1:]
+
+    with pytest.raises(ValueError, match="shorter"):
+        writer.call(forgetful, 1)
+    assert kept(engine) == []
+
+
+def test_a_lock_of_another_is_waited_for(
+    writer: Writer, engine: Engine, pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA busy_timeout = 10"))
+    engine.dispose()
+    blocker = engine.raw_connection()
+    blocker.cursor().execute("BEGIN IMMEDIATE")
+    future = pool.submit(writer.call, add, 1)
+    assert wait_until(lambda: "The database cannot be written" in caplog.text, 30)
+    assert not future.done()
+    blocker.cursor().execute("ROLLBACK")
+    blocker.close()
+    assert future.result(30) == "added 1"
+    assert kept(engine) == [1]
+
+
+def test_a_database_that_is_away_comes_back(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    folder = tmp_path / "later"
+    engine = make_engine(f"sqlite:///{folder / 'writer.db'}")
+    writer = Writer(engine)
+    writer.start()
+
+    def create_and_add(connection: Connection, items: Sequence[int]) -> list[str]:
+        numbers.metadata.create_all(connection)
+        return add(connection, items)
+
+    with pytest.raises(TimeoutError):
+        writer.call(create_and_add, 1, timeout=0.2)
+    future = pool.submit(writer.call, create_and_add, 2)
+    folder.mkdir()
+    assert future.result(30) == "added 2"
+    writer.close()
+    assert kept(engine) == [1, 2]  # the one that was not waited for, too
+    engine.dispose()
+
+
+def test_close_writes_what_waits_and_refuses_the_rest(writer: Writer, engine: Engine, pool: ThreadPoolExecutor) -> None:
+    gate = Gate(writer, pool)
+    futures = gate.gather(add, range(5))
+    closed = pool.submit(writer.close)
+    assert wait_until(writer._closing.is_set, 30)
+    with pytest.raises(WriterClosed):
+        writer.call(add, 5)
+    gate.open()
+    closed.result(30)
+    assert [future.result(30) for future in futures] == [f"added {number}" for number in range(5)]
+    assert kept(engine) == list(range(5))
+    writer.close()
+    with pytest.raises(WriterClosed):
+        writer.call(add, 6)
+
+
+def test_close_while_the_database_is_away(
+    tmp_path: Path, pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = make_engine(f"sqlite:///{tmp_path / 'missing' / 'writer.db'}")
+    writer = Writer(engine)
+    writer.start()
+    futures = [pool.submit(writer.call, add, number) for number in range(50)]
+    assert wait_until(lambda: "The database cannot be written" in caplog.text and bool(writer._waiting), 30)
+    writer.close()
+    for future in futures:
+        assert isinstance(future.exception(30), WriterClosed)
+    engine.dispose()
+
+
+def test_an_engine_that_loses_its_connection(writer: Writer, engine: Engine) -> None:
+    """The first commit fails as a broken connection does: it is made again, in a new transaction."""
+    tries: list[int] = []
+
+    def break_once(_connection: Connection) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise OperationalError("COMMIT", None, Exception("gone"), connection_invalidated=True)
+
+    event.listen(engine, "commit", break_once)
+    assert writer.call(add, 1) == "added 1"
+    assert len(tries) == 2
+    assert kept(engine) == [1]
+
+
+def test_thirty_two_threads_get_their_own_answers(writer: Writer, engine: Engine) -> None:
+    def count(connection: Connection, items: Sequence[int]) -> list[int]:
+        present = connection.execute(select(func.count()).select_from(numbers)).scalar_one()
+        return [present + 0 * item for item in items]
+
+    def work(thread: int) -> list[object]:
+        answers: list[object] = []
+        for call in range(200):
+            number = 200 * thread + call
+            match call % 4:
+                case 0:
+                    answers.append(writer.call(add, number) == f"added {number}")
+                case 1:
+                    answers.append(writer.call(double, number) == 2 * number)
+                case 2:
+                    answers.append(writer.call(count, number) > call // 4)
+                case _:
+                    try:
+                        writer.call(add, number - 3)
+                    except IntegrityError:
+                        answers.append(True)
+        return answers
+
+    with ThreadPoolExecutor(32) as threads:
+        for answers in threads.map(work, range(32)):
+            assert answers == [True] * 200
+    assert kept(engine) == [200 * thread + call for thread in range(32) for call in range(0, 200, 4)]
+
+
+@pytest.mark.parametrize(
+    ("orig", "expected"),
+    [
+        ({"sqlstate": "08006"}, True),  # connection failure
+        ({"sqlstate": "40P01"}, True),  # deadlock
+        ({"sqlstate": "40001"}, True),  # serialization
+        ({"sqlstate": "53100"}, True),  # disk full
+        ({"sqlstate": "57P01"}, True),  # shutdown
+        ({"sqlstate": "23505"}, False),  # unique
+        ({"sqlstate": "42P01"}, False),  # no such table
+        ({"sqlite_errorcode": 5}, True),  # busy
+        ({"sqlite_errorcode": 261}, True),  # busy, extended
+        ({"sqlite_errorcode": 13}, True),  # full
+        ({"sqlite_errorcode": 1}, False),  # an error in the statement
+        ({}, True),  # no code: the connection never was
+    ],
+)
+def test_which_errors_pass(orig: dict[str, Any], expected: bool) -> None:
+    cause = Exception("why")
+    for name, value in orig.items():
+        setattr(cause, name, value)
+    assert passing(OperationalError("SELECT 1", {"secret": "sesame"}, cause)) is expected
+    assert not passing(ValueError("no"))
+
+
+def test_an_error_is_described_without_its_statement() -> None:
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection, pytest.raises(DBAPIError) as caught:
+        connection.exec_driver_sql("SELECT 'sesame' FROM missing")
+    assert describe(caught.value) == "no such table: missing"
+    assert describe(ValueError()) == "ValueError"
