@@ -37,7 +37,7 @@ lint: .venv/.dev
 	@echo "ruff";         $(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet || { $(BIN)/ruff format --check; exit 1; }
 	echo "mypy --strict"; $(BIN)/mypy --strict --no-error-summary
-	echo "pyright";       $(BIN)/pyright --warnings | { grep -v '^0 errors, 0 warnings' || true; }
+	echo "pyright";       $(BIN)/pyright --warnings --project pyproject.toml | { grep -v '^0 errors, 0 warnings' || true; }
 	echo "import-linter"; $(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 
 .PHONY: format
