@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from adapters.port import Adapter, AdapterError, Outcome, ProgramNotLoaded, ProgramSpec
+from adapters.port import Adapter, AdapterError, Outcome, ProgramNotLoaded, ProgramSpec, RunOptions
 from adapters.programs import Programs
 from adapters.registry import AdapterRegistry
-from dspex import ErrorCode, ExecutionOptions, Signature
+from dspex import ErrorCode, Signature
 from store.programs import Program
 
 MAX_PROGRAMS = 512
@@ -33,7 +33,7 @@ class LoadedProgram:
         """The program's signature."""
         return self.spec.signature
 
-    def execute(self, inputs: Mapping[str, Any], options: ExecutionOptions) -> Outcome:
+    def execute(self, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
         """Run it once, on inputs that its signature has validated.
 
         Raises:
@@ -67,7 +67,7 @@ class ProgramCache:
         adapter = self._adapters.get(spec.adapter_type)
         adapter.create_program(spec)
         loaded = LoadedProgram(spec, adapter)
-        self._loaded.put(spec.backend_id, loaded)
+        self._loaded.put(spec, loaded)
         return loaded
 
     def load(self, program_id: UUID, backend_id: str) -> LoadedProgram:

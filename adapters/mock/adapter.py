@@ -13,9 +13,19 @@ from adapters.mock.draws import Draws
 from adapters.mock.parameters import MockParameters
 from adapters.mock.values import Make, least_size, maker
 from adapters.parameters import read_parameters
-from adapters.port import AdapterError, Outcome, ProgramSpec
+from adapters.port import (
+    AdapterError,
+    AdapterStats,
+    Health,
+    Outcome,
+    ProgramInfo,
+    ProgramSpec,
+    RunOptions,
+    TraceStep,
+)
 from adapters.programs import Programs
-from dspex import ErrorCode, ExecutionOptions, Signature, Usage
+from adapters.runs import Run, Runs
+from dspex import ErrorCode, LMCall, Signature, Usage
 from dspex.errors import InvalidOutput
 
 CAPACITY: Final = 1024
@@ -41,32 +51,68 @@ class MockAdapter:
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._programs: Programs[_Program] = Programs(capacity)
+        self._runs = Runs()
 
     def create_program(self, spec: ProgramSpec) -> str:
         """See `Adapter.create_program`."""
         if self._programs.find(spec.backend_id) is None:
-            self._programs.put(spec.backend_id, _build(spec))
+            self._programs.put(spec, _build(spec))
         return spec.backend_id
 
-    def execute_program(self, backend_id: str, inputs: Mapping[str, Any], options: ExecutionOptions) -> Outcome:
+    def execute_program(self, backend_id: str, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
         """See `Adapter.execute_program`."""
+        started = time.perf_counter()
         program = self._programs.get(backend_id)
-        if program.parameters.latency_ms:
-            time.sleep(program.parameters.latency_ms / 1000)
-        code = program.parameters.failure(inputs)
-        if code is not None:
-            raise AdapterError(code, f"the mock was told to fail with '{code}'", usage=_usage(inputs, None))
-        draws = Draws(program.signature.digest, inputs, options.seed)
-        made = {name: make(draws) for name, make in program.makers}
-        try:
-            outputs = program.signature.validate_outputs(made)
-        except InvalidOutput as error:
-            raise AdapterError(ErrorCode.INVALID_OUTPUT, error.message, usage=_usage(inputs, made)) from None
-        return Outcome(outputs, _usage(inputs, outputs))
+        with self._runs.begin(options.run_id) as run:
+            _wait(run, program.parameters.latency_ms / 1000, options.timeout)
+            code = program.parameters.failure(inputs)
+            if code is not None:
+                raise AdapterError(code, f"the mock was told to fail with '{code}'", usage=_usage(inputs, None))
+            draws = Draws(program.signature.digest, inputs, options.seed)
+            made = {name: make(draws) for name, make in program.makers}
+            try:
+                outputs = program.signature.validate_outputs(made)
+            except InvalidOutput as error:
+                raise AdapterError(ErrorCode.INVALID_OUTPUT, error.message, usage=_usage(inputs, made)) from None
+        duration_ms = (time.perf_counter() - started) * 1000
+        step = TraceStep(kind="predictor", name="mock", details={"inputs": dict(inputs), "outputs": outputs})
+        return Outcome(outputs, _usage(inputs, outputs), duration_ms, (step,) if options.trace else None)
+
+    def cancel(self, run_id: str) -> bool:
+        """See `Adapter.cancel`. A run ends in the middle of its latency."""
+        return self._runs.cancel(run_id)
+
+    def list_programs(self) -> list[ProgramInfo]:
+        """See `Adapter.list_programs`."""
+        return self._programs.infos()
+
+    def info(self, backend_id: str) -> ProgramInfo:
+        """See `Adapter.info`."""
+        return self._programs.info(backend_id)
+
+    def delete_program(self, backend_id: str) -> bool:
+        """See `Adapter.delete_program`."""
+        return self._programs.drop(backend_id) is not None
+
+    def health_check(self) -> Health:
+        """See `Adapter.health_check`."""
+        return Health(True, "the mock needs nothing")
+
+    def stats(self) -> AdapterStats:
+        """See `Adapter.stats`."""
+        return self._runs.stats(len(self._programs))
 
     def close(self) -> None:
         """See `Adapter.close`."""
         self._programs.clear()
+
+
+def _wait(run: Run, seconds: float, timeout: float | None) -> None:
+    """Let the latency pass, but for a run that is cancelled or whose time is up."""
+    if run.cancelled.wait(seconds if timeout is None else min(seconds, timeout)):
+        raise AdapterError(ErrorCode.CANCELLED, "the run was cancelled", usage=Usage(calls=1))
+    if timeout is not None and seconds > timeout:
+        raise AdapterError(ErrorCode.TIMEOUT, f"the run took longer than {timeout:g} s", usage=Usage(calls=1))
 
 
 def _build(spec: ProgramSpec) -> _Program:
@@ -84,11 +130,18 @@ def _build(spec: ProgramSpec) -> _Program:
 
 
 def _usage(inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None) -> Usage:
-    return Usage(
-        calls=1,
+    call = LMCall(
+        model="mock",
         input_tokens=_tokens(inputs),
         output_tokens=0 if outputs is None else _tokens(outputs),
         cost=0.0,
+    )
+    return Usage(
+        calls=1,
+        input_tokens=call.input_tokens,
+        output_tokens=call.output_tokens,
+        cost=call.cost,
+        lm_calls=(call,),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import dspy
@@ -11,7 +11,7 @@ from dspy.lm15 import LM15Error
 
 from adapters.lm import ResolvedLM
 from adapters.port import AdapterError
-from dspex import ErrorCode, LMParameters, Usage
+from dspex import ErrorCode, LMCall, LMParameters, Usage
 
 KEYLESS: Final = frozenset({"ollama", "ollama_chat", "hosted_vllm"})
 """Providers on the local machine that need no key."""
@@ -21,43 +21,57 @@ NO_KEY: Final = "none"
 
 
 class Recorder:
-    """What one run used. DSPy calls `add_usage`, as of its own usage tracker; `RecordingLM` the rest."""
+    """What one run used. DSPy calls `add_usage`, as of its own usage tracker; `RecordingLM` the rest.
 
-    def __init__(self) -> None:
-        self._calls = 0
-        self._input_tokens = 0
-        self._output_tokens = 0
-        self._answers = 0
-        self._costs: list[float] = []
+    Args:
+        changed: called with the usage so far whenever an LM call begins or was answered.
+    """
+
+    def __init__(self, changed: Callable[[Usage], None] | None = None) -> None:
+        self._changed = changed
+        self._begun = 0
+        self._answered: list[LMCall] = []
         self.finish_reason: str | None = None
         """Why the last answer ended: `stop`, `length`, `content_filter`, `refusal`, ..."""
 
     def call_begins(self) -> None:
         """An LM call is about to be made."""
-        self._calls += 1
+        self._begun += 1
         self.finish_reason = None
+        self._tell()
 
-    def add_usage(self, model: str, usage: Mapping[str, Any]) -> None:  # noqa: ARG002  DSPy's interface
+    def add_usage(self, model: str, usage: Mapping[str, Any]) -> None:
         """An LM call was answered; also called where its answer cannot be used."""
-        self._answers += 1
-        self._input_tokens += usage.get("prompt_tokens") or 0
-        self._output_tokens += usage.get("completion_tokens") or 0
+        self._answered.append(
+            LMCall(
+                model=model,
+                input_tokens=usage.get("prompt_tokens") or 0,
+                output_tokens=usage.get("completion_tokens") or 0,
+            )
+        )
+        self._tell()
 
     def add_entry(self, entry: Mapping[str, Any]) -> None:
         """An LM call is complete: DSPy's history entry of it."""
-        if entry.get("cost") is not None:
-            self._costs.append(entry["cost"])
+        if entry.get("cost") is not None and self._answered:
+            self._answered[-1] = self._answered[-1].model_copy(update={"cost": entry["cost"]})
+            self._tell()
         self.finish_reason = _finish_reason(entry.get("response"))
+
+    def _tell(self) -> None:
+        if self._changed is not None:
+            self._changed(self.usage)
 
     @property
     def usage(self) -> Usage:
         """So far. The cost is known only where that of every answer is."""
-        priced = self._answers > 0 and len(self._costs) == self._answers
+        costs = [call.cost for call in self._answered if call.cost is not None]
         return Usage(
-            calls=self._calls,
-            input_tokens=self._input_tokens,
-            output_tokens=self._output_tokens,
-            cost=sum(self._costs) if priced else None,
+            calls=self._begun,
+            input_tokens=sum(call.input_tokens for call in self._answered),
+            output_tokens=sum(call.output_tokens for call in self._answered),
+            cost=sum(costs) if costs and len(costs) == len(self._answered) else None,
+            lm_calls=tuple(self._answered),
         )
 
 

@@ -25,13 +25,27 @@ class ErrorDetail(Frozen):
     problems: tuple[ProblemDetail, ...] = ()
 
 
+class LMCall(Frozen):
+    """What one LM call that was answered used. `cost` is in US dollars; None where the price is not known."""
+
+    model: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+    cached: bool = False
+
+
 class Usage(Frozen):
-    """What the LM calls of one execution used. `cost` is in US dollars, where the provider's prices are known."""
+    """What the LM calls of one execution used. `cost` is in US dollars, where the provider's prices are known.
+
+    `calls` counts the calls that were begun; `lm_calls` has those that were answered, in the order of their answers.
+    """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float | None = None
+    lm_calls: tuple[LMCall, ...] = ()
 
 
 class Event(Frozen):

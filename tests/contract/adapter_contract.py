@@ -19,10 +19,20 @@ from typing import Any, NoReturn
 import pytest
 from jsonschema import Draft202012Validator
 
-from adapters.port import MAX_QUOTE, Adapter, AdapterError, Outcome, ProgramNotLoaded, ProgramSpec
-from dspex import LM, Configuration, ErrorCode, ExecutionOptions, Signature
+from adapters.port import (
+    MAX_QUOTE,
+    Adapter,
+    AdapterError,
+    AdapterStats,
+    Outcome,
+    ProgramInfo,
+    ProgramNotLoaded,
+    ProgramSpec,
+    RunOptions,
+)
+from dspex import LM, Configuration, ErrorCode, Signature, Usage
 
-OPTIONS = ExecutionOptions()
+OPTIONS = RunOptions("run")
 THREADS = 16
 
 
@@ -51,7 +61,7 @@ class Subject:
         return ProgramSpec(self.adapter_type, Signature.parse(signature), Configuration(**configuration))
 
 
-def run(adapter: Adapter, spec: ProgramSpec, inputs: Mapping[str, Any], options: ExecutionOptions = OPTIONS) -> Outcome:
+def run(adapter: Adapter, spec: ProgramSpec, inputs: Mapping[str, Any], options: RunOptions = OPTIONS) -> Outcome:
     """Create the program and run it, as a worker does."""
     backend_id = adapter.create_program(spec)
     return adapter.execute_program(backend_id, spec.signature.validate_inputs(inputs), options)
@@ -212,7 +222,7 @@ class AdapterContract:
         assert inputs == before
 
     def test_a_seed_is_taken(self, subject: Subject, adapter: Adapter) -> None:
-        options = ExecutionOptions(seed=2**63 - 1)
+        options = RunOptions("run", seed=2**63 - 1)
         assert run(adapter, subject.spec(), {"question": "why"}, options).outputs["answer"]
 
     def test_usage_is_reported(self, subject: Subject, adapter: Adapter) -> None:
@@ -242,6 +252,25 @@ class AdapterContract:
 
         with ThreadPoolExecutor(THREADS) as pool:
             assert all(pool.map(create_and_run, range(64)))
+
+    def test_a_run_tells_how_long_it_took(self, subject: Subject, adapter: Adapter) -> None:
+        assert run(adapter, subject.spec(), {"question": "why"}).duration_ms > 0
+
+    def test_no_trace_is_made_unless_it_is_asked_for(self, subject: Subject, adapter: Adapter) -> None:
+        assert run(adapter, subject.spec(), {"question": "why"}).trace is None
+
+    def test_every_lm_call_is_in_the_usage(self, subject: Subject, adapter: Adapter) -> None:
+        usage = run(adapter, subject.spec(), {"question": "why"}).usage
+        assert len(usage.lm_calls) == usage.calls
+        assert sum(call.input_tokens for call in usage.lm_calls) == usage.input_tokens
+        assert sum(call.output_tokens for call in usage.lm_calls) == usage.output_tokens
+        assert all(call.model for call in usage.lm_calls)
+        assert Usage.model_validate_json(usage.model_dump_json()) == usage
+
+    def test_there_is_nothing_to_cancel_where_nothing_runs(self, subject: Subject, adapter: Adapter) -> None:
+        assert not adapter.cancel("run")
+        run(adapter, subject.spec(), {"question": "why"})
+        assert not adapter.cancel("run")
 
     # Failing
 
@@ -304,3 +333,29 @@ class AdapterContract:
         adapter.close()
         with pytest.raises(ProgramNotLoaded):
             adapter.execute_program(backend_id, {"question": "why"}, OPTIONS)
+
+    def test_programs_are_listed_and_deleted(self, subject: Subject, adapter: Adapter) -> None:
+        assert adapter.list_programs() == []
+        spec = subject.spec(module="ChainOfThought")
+        run(adapter, spec, {"question": "why"})
+        model = None if subject.lm is None else subject.lm.model
+        assert adapter.info(spec.backend_id) == ProgramInfo(spec.backend_id, "ChainOfThought", model, 1)
+        other = adapter.create_program(subject.spec())
+        assert {info.backend_id: info.runs for info in adapter.list_programs()} == {spec.backend_id: 1, other: 0}
+        assert adapter.delete_program(other)
+        assert not adapter.delete_program(other)
+        assert [info.backend_id for info in adapter.list_programs()] == [spec.backend_id]
+        with pytest.raises(ProgramNotLoaded):
+            adapter.info(other)
+        with pytest.raises(ProgramNotLoaded):
+            adapter.execute_program(other, {"question": "why"}, OPTIONS)
+
+    def test_runs_are_counted_by_how_they_ended(self, subject: Subject, adapter: Adapter) -> None:
+        assert adapter.health_check().ok
+        assert adapter.stats() == AdapterStats(programs=0, running=0, runs=0, failures={})
+        run(adapter, subject.spec(), {"question": "why"})
+        with subject.failing(subject.spec(), ErrorCode.TRANSIENT) as failing, pytest.raises(AdapterError):
+            run(adapter, failing, {"question": "why"})
+        stats = adapter.stats()
+        assert (stats.running, stats.runs, stats.failures) == (0, 2, {ErrorCode.TRANSIENT: 1})
+        assert stats.programs == len(adapter.list_programs()) > 0

@@ -15,8 +15,8 @@ from jsonschema import Draft202012Validator
 
 from adapters.mock import MockAdapter
 from adapters.mock.draws import Draws
-from adapters.port import AdapterError, Outcome, ProgramSpec
-from dspex import LM, Configuration, ErrorCode, ExecutionOptions, Signature
+from adapters.port import AdapterError, Outcome, ProgramSpec, RunOptions
+from dspex import LM, Configuration, ErrorCode, Signature
 from tests.strategies import signatures, values
 
 SIGNATURE = "question: str, k: int -> answer: str, score: float, label: Literal['a', 'b'], tags: list[str]"
@@ -28,7 +28,7 @@ def run(
     adapter = adapter or MockAdapter()
     spec = ProgramSpec("mock", Signature.parse(signature), Configuration(**given))
     backend_id = adapter.create_program(spec)
-    return adapter.execute_program(backend_id, spec.signature.validate_inputs(inputs), ExecutionOptions(seed=seed))
+    return adapter.execute_program(backend_id, spec.signature.validate_inputs(inputs), RunOptions("run", seed=seed))
 
 
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
@@ -58,12 +58,12 @@ def test_outputs_follow_signature_inputs_and_seed_and_nothing_else() -> None:
 def test_outputs_are_the_same_in_another_process_and_in_another_release() -> None:
     program = f"""
         from adapters.mock import MockAdapter
-        from adapters.port import ProgramSpec
-        from dspex import ExecutionOptions, Signature
+        from adapters.port import ProgramSpec, RunOptions
+        from dspex import Signature
         import json, sys
         adapter, spec = MockAdapter(), ProgramSpec("mock", Signature.parse({SIGNATURE!r}))
         backend_id = adapter.create_program(spec)
-        outcome = adapter.execute_program(backend_id, {{"question": "why", "k": 1}}, ExecutionOptions(seed=7))
+        outcome = adapter.execute_program(backend_id, {{"question": "why", "k": 1}}, RunOptions("run", seed=7))
         assert "dspy" not in sys.modules and "litellm" not in sys.modules
         print(json.dumps(outcome.outputs))
     """
@@ -135,12 +135,12 @@ def test_a_failure_for_some_inputs_goes_before_one_for_all_whatever_the_order_in
         assert codes == [ErrorCode.AUTH, ErrorCode.TIMEOUT]
 
 
-def test_latency_is_slept(monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr("time.sleep", slept.append)
+def test_latency_passes_before_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float | None] = []
+    monkeypatch.setattr("threading.Event.wait", lambda _, seconds: waited.append(seconds))
     run("q -> a", {"q": "x"}, parameters={"latency_ms": 250})
     run("q -> a", {"q": "x"})
-    assert slept == [0.25]
+    assert waited == [0.25, 0]
 
 
 @pytest.mark.parametrize(
