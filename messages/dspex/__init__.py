@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from dspex.commands import CreateProgram, CreateSignature, ExecuteProgram, ExecutionOptions, InitializeProgram
-from dspex.configuration import LM, Configuration, LMParameters
+from dspex.configuration import LM, Configuration, Fallback, LMParameters
 from dspex.envelope import Envelope, decode_command, decode_event, wrap
 from dspex.errors import DspexError, Problem
 from dspex.events import (
@@ -18,6 +18,7 @@ from dspex.events import (
 )
 from dspex.ids import uuid7
 from dspex.signature import Signature, SignatureField
+from dspex.state import State
 from dspex.status import ErrorCode, ExecutionStatus, ProgramStatus, SignatureStatus
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ __all__ = [
     "ExecutionFailed",
     "ExecutionOptions",
     "ExecutionStatus",
+    "Fallback",
     "InitializeProgram",
     "LMCall",
     "LMParameters",
@@ -59,6 +61,7 @@ __all__ = [
     "Signature",
     "SignatureField",
     "SignatureStatus",
+    "State",
     "Usage",
     "decode_command",
     "decode_event",
