@@ -7,7 +7,8 @@ building
   the same spec again is cheap and returns the same id;
 - tells of what it keeps (`list_programs`, `info`) and drops it when asked (`delete_program`): a run that is under way
   goes on;
-- connects to nothing and reads no environment before it is asked to run;
+- connects to nothing before it is asked to run, and lets no environment variable decide anything; what it passes on to
+  processes of its own is a list of names;
 
 running
 - is called by many threads at once, for the same program too;

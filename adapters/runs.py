@@ -23,21 +23,24 @@ class Run:
         self._stop: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
-    def when_cancelled(self, stop: Callable[[], None]) -> None:
-        """Have `stop` called, by the thread that cancels, when the run is cancelled; at once if it was already."""
+    def when_cancelled(self, stop: Callable[[], None] | None) -> None:
+        """Have `stop` called, by the thread that cancels, when the run is cancelled; at once if it was already.
+
+        It takes the place of the one before; None for nothing to stop. Once this has returned, the one before is not
+        called any more. `stop` may not wait, nor come back to this run.
+        """
         with self._lock:
             self._stop = stop
-            late = self.cancelled.is_set()
-        if late:
-            stop()
+            if stop is not None and self.cancelled.is_set():
+                stop()
 
     def cancel(self) -> None:
         """Tell it to stop."""
         with self._lock:
-            again, stop = self.cancelled.is_set(), self._stop
+            again = self.cancelled.is_set()
             self.cancelled.set()
-        if stop is not None and not again:
-            stop()
+            if self._stop is not None and not again:
+                self._stop()
 
 
 class Runs:
