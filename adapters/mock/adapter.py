@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pydantic
 from pydantic_core import to_json
 
 from adapters.mock.draws import Draws
@@ -25,8 +27,11 @@ from adapters.port import (
 )
 from adapters.programs import Programs
 from adapters.runs import Run, Runs
+from adapters.trace import bounded
 from dspex import ErrorCode, LMCall, Signature, Usage
+from dspex.annotations import object_model
 from dspex.errors import InvalidOutput
+from dspex.model import problems
 
 CAPACITY: Final = 1024
 """Programs that are kept."""
@@ -40,13 +45,14 @@ class _Program:
     signature: Signature
     parameters: MockParameters
     makers: tuple[tuple[str, Make], ...]
+    model: str
 
 
 class MockAdapter:
     """Makes outputs that fit the signature, from its digest, the inputs and the seed: the same in any process.
 
-    Any module name and any LM will do; `MockParameters` says what a program's parameters may be. Usage is one call,
-    a token for every four bytes of the inputs and of the outputs, and a cost of 0: nobody is billed.
+    Any module name and any LM will do; `MockParameters` says what a program's parameters may be. Usage is one call; by
+    default a token for every four bytes of the inputs and of the outputs, and a cost of 0: nobody is billed.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
@@ -63,20 +69,23 @@ class MockAdapter:
         """See `Adapter.execute_program`."""
         started = time.perf_counter()
         program = self._programs.get(backend_id)
+        script, key = program.parameters, (program.signature.digest, inputs, options.seed)
         with self._runs.begin(options.run_id) as run:
-            _wait(run, program.parameters.latency_ms / 1000, options.timeout)
-            code = program.parameters.failure(inputs)
+            _wait(run, _latency_ms(script, key) / 1000, options.timeout)
+            code = script.failure(inputs, Draws("fail", *key).fraction() if script.fail else 0.0)
             if code is not None:
-                raise AdapterError(code, f"the mock was told to fail with '{code}'", usage=_usage(inputs, None))
-            draws = Draws(program.signature.digest, inputs, options.seed)
-            made = {name: make(draws) for name, make in program.makers}
+                text = f"the mock was told to fail with '{code}'"
+                raise AdapterError(code, text, usage=_usage(program, inputs, None))
+            draws = Draws(*key)
+            made = {name: make(draws) for name, make in program.makers} | deepcopy(dict(script.answer(inputs)))
             try:
                 outputs = program.signature.validate_outputs(made)
             except InvalidOutput as error:
-                raise AdapterError(ErrorCode.INVALID_OUTPUT, error.message, usage=_usage(inputs, made)) from None
+                usage = _usage(program, inputs, made)
+                raise AdapterError(ErrorCode.INVALID_OUTPUT, error.message, usage=usage) from None
         duration_ms = (time.perf_counter() - started) * 1000
-        step = TraceStep(kind="predictor", name="mock", details={"inputs": dict(inputs), "outputs": outputs})
-        return Outcome(outputs, _usage(inputs, outputs), duration_ms, (step,) if options.trace else None)
+        trace = _trace(program, inputs, outputs, duration_ms) if options.trace else None
+        return Outcome(outputs, _usage(program, inputs, outputs), duration_ms, trace)
 
     def cancel(self, run_id: str) -> bool:
         """See `Adapter.cancel`. A run ends in the middle of its latency."""
@@ -115,26 +124,59 @@ def _wait(run: Run, seconds: float, timeout: float | None) -> None:
         raise AdapterError(ErrorCode.TIMEOUT, f"the run took longer than {timeout:g} s", usage=Usage(calls=1))
 
 
+def _latency_ms(script: MockParameters, key: tuple[Any, ...]) -> float:
+    given = script.latency_ms
+    return given if isinstance(given, int | float) else given.draw(Draws("latency", *key))
+
+
 def _build(spec: ProgramSpec) -> _Program:
     parameters = read_parameters(MockParameters, spec.configuration.parameters)
-    known = {field.name for field in spec.signature.inputs}
-    for code, matches in parameters.fail.items():
-        for match in matches if isinstance(matches, list) else ():
-            for name in match:
-                if name not in known:
-                    raise AdapterError(ErrorCode.PERMANENT, f"parameters.fail.{code}: '{name}' is not an input")
+    _check(spec.signature, parameters)
     if sum(least_size(field.type) for field in spec.signature.outputs) > MAX_SIZE:
         raise AdapterError(ErrorCode.PERMANENT, "outputs: their constraints ask for more than the mock can make")
     makers = tuple((field.name, maker(field.type, field.name)) for field in spec.signature.outputs)
-    return _Program(spec.signature, parameters, makers)
+    model = "mock" if spec.configuration.lm is None else spec.configuration.lm.model
+    return _Program(spec.signature, parameters, makers, model)
 
 
-def _usage(inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None) -> Usage:
+def _check(signature: Signature, parameters: MockParameters) -> None:
+    """Refuse a script that speaks of what the signature does not have."""
+    named = [(f"fail.{code}", name) for code, runs in parameters.fail.items() for name in _names(runs)]
+    named += [(f"outputs.{number}.when", name) for number, rule in enumerate(parameters.outputs) for name in rule.when]
+    inputs = {field.name for field in signature.inputs}
+    for field, name in named:
+        if name not in inputs:
+            raise AdapterError(ErrorCode.PERMANENT, f"parameters.{field}: '{name}' is not an input")
+    outputs = {field.name: field for field in signature.outputs}
+    for number, rule in enumerate(parameters.outputs):
+        given = [outputs[name] for name in rule.then if name in outputs]
+        found = object_model("Then", given)
+        try:
+            found.model_validate(rule.then)
+        except pydantic.ValidationError as error:
+            wrong = "; ".join(map(str, problems(error, prefix=("parameters", "outputs", str(number), "then"))))
+            raise AdapterError(ErrorCode.PERMANENT, wrong) from None
+
+
+def _names(runs: object) -> list[str]:
+    return [name for match in runs for name in match] if isinstance(runs, list) else []
+
+
+def _trace(
+    program: _Program, inputs: Mapping[str, Any], outputs: Mapping[str, Any], duration_ms: float
+) -> tuple[TraceStep, ...]:
+    details = {"inputs": bounded(inputs), "outputs": bounded(outputs)}
+    return (TraceStep(kind="predictor", name=program.model, details=details, duration_ms=duration_ms),)
+
+
+def _usage(program: _Program, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None) -> Usage:
+    told = program.parameters.usage
+    answered = 0 if outputs is None else _tokens(outputs)
     call = LMCall(
-        model="mock",
-        input_tokens=_tokens(inputs),
-        output_tokens=0 if outputs is None else _tokens(outputs),
-        cost=0.0,
+        model=program.model,
+        input_tokens=_tokens(inputs) if told.input_tokens is None else told.input_tokens,
+        output_tokens=answered if told.output_tokens is None else told.output_tokens,
+        cost=told.cost or 0.0,
     )
     return Usage(
         calls=1,

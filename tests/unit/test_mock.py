@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -143,9 +145,108 @@ def test_latency_passes_before_the_outputs(monkeypatch: pytest.MonkeyPatch) -> N
     assert waited == [0.25, 0]
 
 
+def latencies(monkeypatch: pytest.MonkeyPatch, latency: dict[str, Any], runs: int = 200) -> list[float]:
+    """The milliseconds that so many runs wait."""
+    waited: list[float] = []
+    monkeypatch.setattr("threading.Event.wait", lambda _, seconds: waited.append(seconds * 1000))
+    for number in range(runs):
+        run("q -> a", {"q": str(number)}, parameters={"latency_ms": latency})
+    return waited
+
+
+@pytest.mark.parametrize(
+    ("latency", "median"),
+    [
+        ({"distribution": "uniform", "low": 100, "high": 300}, 200),
+        ({"distribution": "normal", "mean": 200, "deviation": 40}, 200),
+        ({"distribution": "lognormal", "median": 200, "sigma": 0.3}, 200),
+    ],
+    ids=lambda value: value["distribution"] if isinstance(value, dict) else "",
+)
+def test_latency_follows_its_distribution_and_is_the_same_again(
+    monkeypatch: pytest.MonkeyPatch, latency: dict[str, Any], median: float
+) -> None:
+    waited = latencies(monkeypatch, latency)
+    assert latencies(monkeypatch, latency) == waited
+    assert len(set(waited)) == len(waited)
+    assert statistics.median(waited) == pytest.approx(median, rel=0.1)
+    assert 20 < statistics.stdev(waited) < 100
+
+
+def test_latency_is_never_below_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = latencies(monkeypatch, {"distribution": "normal", "mean": 1, "deviation": 1000})
+    assert min(waited) == 0
+
+
+def codes(fail: dict[str, Any], seed: int | None = None, runs: int = 400) -> list[ErrorCode | None]:
+    """What so many runs end with; None is success."""
+    ended: list[ErrorCode | None] = []
+    for number in range(runs):
+        try:
+            run("q -> a", {"q": str(number)}, seed, parameters={"fail": fail})
+            ended.append(None)
+        except AdapterError as error:
+            ended.append(error.code)
+    return ended
+
+
+def test_a_rate_of_the_runs_fails_and_they_are_the_same_ones_again() -> None:
+    ended = codes({"rate_limited": {"rate": 0.2}, "timeout": {"rate": 0.1}})
+    assert codes({"timeout": {"rate": 0.1}, "rate_limited": {"rate": 0.2}}) == ended
+    assert codes({"rate_limited": {"rate": 0.2}, "timeout": {"rate": 0.1}}, seed=1) != ended
+    assert 50 < ended.count(ErrorCode.RATE_LIMITED) < 110
+    assert 20 < ended.count(ErrorCode.TIMEOUT) < 60
+    assert set(codes({"auth": {"rate": 0}}, runs=20)) == {None}
+    assert set(codes({"auth": {"rate": 1}}, runs=20)) == {ErrorCode.AUTH}
+    assert set(codes({"auth": {"rate": 0}, "billing": "always"}, runs=20)) == {ErrorCode.BILLING}
+
+
+def test_outputs_are_those_of_the_first_rule_that_matches() -> None:
+    rules = [
+        {"when": {"q": "a", "k": 1}, "then": {"x": "first"}},
+        {"when": {"q": "a"}, "then": {"x": "second", "n": 7}},
+        {"then": {"n": 0}},
+    ]
+
+    def outputs(q: str, k: int, **given: Any) -> Mapping[str, Any]:
+        return run("q, k: int -> x, n: int", {"q": q, "k": k}, **given).outputs
+
+    usual, ruled = outputs("a", 1), {"outputs": rules}
+    assert outputs("a", 1, parameters=ruled) == {"x": "first", "n": usual["n"]}
+    assert outputs("a", 2, parameters=ruled) == {"x": "second", "n": 7}
+    assert outputs("b", 2, parameters=ruled) == {"x": outputs("b", 2)["x"], "n": 0}
+
+
+def test_what_a_caller_does_to_outputs_changes_no_rule() -> None:
+    adapter, rules = MockAdapter(), [{"then": {"tags": ["a"]}}]
+    for _ in range(2):
+        outputs = run("q -> tags: list[str]", {"q": "x"}, adapter=adapter, parameters={"outputs": rules}).outputs
+        assert outputs == {"tags": ["a"]}
+        outputs["tags"].append("b")
+
+
+def test_usage_is_as_told() -> None:
+    told = {"input_tokens": 1_000, "output_tokens": 0, "cost": 0.25}
+    usage = run("q -> a", {"q": "x"}, lm=LM(model="openai/x"), parameters={"usage": told}).usage
+    assert (usage.calls, usage.input_tokens, usage.output_tokens, usage.cost) == (1, 1_000, 0, 0.25)
+    assert [call.model for call in usage.lm_calls] == ["openai/x"]
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
+        ({"latency_ms": {"distribution": "pareto"}}, "parameters.latency_ms: is not a known distribution"),
+        ({"latency_ms": {"distribution": "uniform", "low": 1}}, "parameters.latency_ms.high: is missing"),
+        ({"latency_ms": {"distribution": "uniform", "low": 2, "high": 1}}, "parameters.latency_ms: low is above"),
+        ({"fail": {"auth": {"rate": 1.5}}}, "parameters.fail.auth."),
+        ({"fail": {"auth": {"share": 0.5}}}, "parameters.fail: 'auth': give"),
+        ({"fail": {"auth": {"rate": 0.6}, "timeout": {"rate": 0.6}}}, "parameters: fail: the rates are more than 1"),
+        ({"outputs": [{"when": {"q": "x"}}]}, "parameters.outputs.0.then: is missing"),
+        ({"outputs": [{"then": {}}]}, "parameters.outputs.0.then: "),
+        ({"outputs": [{"when": {"z": 1}, "then": {"a": "x"}}]}, "parameters.outputs.0.when: 'z' is not an input"),
+        ({"outputs": [{"then": {"z": "x"}}]}, "parameters.outputs.0.then.z: is not a known field"),
+        ({"outputs": [{"then": {"a": 1}}]}, "parameters.outputs.0.then.a: "),
+        ({"usage": {"input_tokens": -1}}, "parameters.usage.input_tokens: "),
         ({"latency": 1}, "parameters.latency: is not a known field"),
         ({"latency_ms": -1}, "parameters.latency_ms: "),
         ({"latency_ms": "1"}, "parameters.latency_ms: "),
