@@ -12,15 +12,16 @@ import dspy
 
 from adapters.lm import LMCatalog, ResolvedLM
 from adapters.native.failures import adapter_error
-from adapters.native.lms import Recorder, RecordingLM, make_lm
+from adapters.native.lms import RecordingLM, make_lm
 from adapters.native.modules import build_module
+from adapters.native.recorder import Recorder
 from adapters.native.setup import prepare_dspy
 from adapters.native.signatures import dspy_inputs, json_outputs
+from adapters.native.trace import Tracer
 from adapters.port import AdapterError, AdapterStats, Health, Outcome, ProgramInfo, ProgramSpec, RunOptions
 from adapters.programs import Programs
 from adapters.runs import Runs
 from dspex import ErrorCode, Signature, Usage
-from dspex.errors import InvalidOutput
 
 CAPACITY: Final = 128
 """Programs that are kept, each with the connections of its LM."""
@@ -37,12 +38,13 @@ class _Program:
 class NativeAdapter:
     """Runs DSPy in the calling thread.
 
-    One module serves all threads: DSPy keeps what belongs to a run in context variables. The modules are `Predict`,
-    `ChainOfThought` and `MultiChainComparison`; of their outputs, those in the signature are returned.
+    One module serves all threads: DSPy keeps what belongs to a run in context variables. Of a module's outputs, those
+    in the signature are returned.
 
     An answer that DSPy cannot read makes it ask once more, for JSON: a run may use two LM calls where one would do.
 
-    Timeouts are advisory, and `cancel` stops nothing: a thread cannot be stopped.
+    Timeouts are advisory, for a thread cannot be stopped: no LM call begins after the timeout, and a call waits for
+    each part of its answer about as long as the run has left. `cancel` lets no further LM call begin.
 
     Args:
         on_usage: called with a run's id and its usage so far whenever an LM call begins or was answered, in the thread
@@ -83,25 +85,28 @@ class NativeAdapter:
         return spec.backend_id
 
     def execute_program(self, backend_id: str, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
-        """See `Adapter.execute_program`. The seed goes to LMs that take one."""
+        """See `Adapter.execute_program`. LMs that take a seed get the run's, and each call after the first the next."""
         started = time.perf_counter()
         program = self._programs.get(backend_id)
         on_usage = self._on_usage
-        recorder = Recorder(None if on_usage is None else lambda usage: on_usage(options.run_id, usage))
-        with self._runs.begin(options.run_id):
+        changed = None if on_usage is None else lambda usage: on_usage(options.run_id, usage)
+        tracer = Tracer(program.module, program.resolved.api_key) if options.trace else None
+        with self._runs.begin(options.run_id) as run:
+            recorder = Recorder(options, run, changed)
             try:
                 arguments = dspy_inputs(program.signature, inputs)
-                with _run_context(program.lm, recorder):
-                    prediction = program.module(**arguments, config=_lm_options(program.lm, options))
+                with _run_context(program.lm, recorder, tracer):
+                    prediction = program.module(**arguments)
                 outputs = program.signature.validate_outputs(json_outputs(program.signature, prediction))
-            except InvalidOutput as error:
-                raise AdapterError(ErrorCode.INVALID_OUTPUT, error.message, usage=recorder.usage) from None
             except Exception as error:  # noqa: BLE001  the port: AdapterError and nothing else
-                raise adapter_error(error, recorder, program.resolved.api_key) from None
-        return Outcome(outputs, recorder.usage, (time.perf_counter() - started) * 1000)
+                failure = adapter_error(error, recorder, program.resolved.api_key)
+                failure.trace = tracer.steps if tracer else None
+                raise failure from None
+        duration_ms = (time.perf_counter() - started) * 1000
+        return Outcome(outputs, recorder.usage, duration_ms, tracer.steps if tracer else None)
 
     def cancel(self, run_id: str) -> bool:
-        """See `Adapter.cancel`. The run goes on: its result is to be discarded."""
+        """See `Adapter.cancel`. The LM call that a run is at goes on; the run ends before the next one."""
         return self._runs.cancel(run_id)
 
     def list_programs(self) -> list[ProgramInfo]:
@@ -130,20 +135,16 @@ class NativeAdapter:
             program.lm.close()
 
 
-def _run_context(lm: RecordingLM, recorder: Recorder) -> AbstractContextManager[None]:
+def _run_context(lm: RecordingLM, recorder: Recorder, tracer: Tracer | None) -> AbstractContextManager[None]:
     """DSPy's settings for one run; a context variable, so it is entered in the thread that runs."""
     context: AbstractContextManager[None] = dspy.context(
         lm=lm,
         adapter=None,
         usage_tracker=recorder,
         trace=None,  # else every prediction is kept, up to 10,000
-        callbacks=[],
+        callbacks=[tracer] if tracer else [],
         disable_history=False,  # RecordingLM.update_history is called in its place, with the cost
         warn_on_type_mismatch=False,  # validated already; the warning quotes inputs
+        allow_tool_async_sync_conversion=True,
     )
     return context
-
-
-def _lm_options(lm: RecordingLM, options: RunOptions) -> dict[str, Any]:
-    # LiteLLM refuses a seed where the provider knows none; DSPy's own client leaves it out.
-    return {"seed": options.seed} if options.seed is not None and lm.is_native else {}

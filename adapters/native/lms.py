@@ -1,8 +1,9 @@
-"""The LM that a program calls, and the record of what one run used of it."""
+"""The LM that a program calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 import dspy
@@ -10,8 +11,9 @@ from dspy.clients.backend_selection import select_backend
 from dspy.lm15 import LM15Error
 
 from adapters.lm import ResolvedLM
+from adapters.native.recorder import Recorder
 from adapters.port import AdapterError
-from dspex import ErrorCode, LMCall, LMParameters, Usage
+from dspex import ErrorCode, LMParameters
 
 KEYLESS: Final = frozenset({"ollama", "ollama_chat", "hosted_vllm"})
 """Providers on the local machine that need no key."""
@@ -20,67 +22,21 @@ NO_KEY: Final = "none"
 """Sent where there is no key: DSPy would else take one from the environment, and send it to any address."""
 
 
-class Recorder:
-    """What one run used. DSPy calls `add_usage`, as of its own usage tracker; `RecordingLM` the rest.
-
-    Args:
-        changed: called with the usage so far whenever an LM call begins or was answered.
-    """
-
-    def __init__(self, changed: Callable[[Usage], None] | None = None) -> None:
-        self._changed = changed
-        self._begun = 0
-        self._answered: list[LMCall] = []
-        self.finish_reason: str | None = None
-        """Why the last answer ended: `stop`, `length`, `content_filter`, `refusal`, ..."""
-
-    def call_begins(self) -> None:
-        """An LM call is about to be made."""
-        self._begun += 1
-        self.finish_reason = None
-        self._tell()
-
-    def add_usage(self, model: str, usage: Mapping[str, Any]) -> None:
-        """An LM call was answered; also called where its answer cannot be used."""
-        self._answered.append(
-            LMCall(
-                model=model,
-                input_tokens=usage.get("prompt_tokens") or 0,
-                output_tokens=usage.get("completion_tokens") or 0,
-            )
-        )
-        self._tell()
-
-    def add_entry(self, entry: Mapping[str, Any]) -> None:
-        """An LM call is complete: DSPy's history entry of it."""
-        if entry.get("cost") is not None and self._answered:
-            self._answered[-1] = self._answered[-1].model_copy(update={"cost": entry["cost"]})
-            self._tell()
-        self.finish_reason = _finish_reason(entry.get("response"))
-
-    def _tell(self) -> None:
-        if self._changed is not None:
-            self._changed(self.usage)
-
-    @property
-    def usage(self) -> Usage:
-        """So far. The cost is known only where that of every answer is."""
-        costs = [call.cost for call in self._answered if call.cost is not None]
-        return Usage(
-            calls=self._begun,
-            input_tokens=sum(call.input_tokens for call in self._answered),
-            output_tokens=sum(call.output_tokens for call in self._answered),
-            cost=sum(costs) if costs and len(costs) == len(self._answered) else None,
-            lm_calls=tuple(self._answered),
-        )
-
-
 class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type information
-    """A `dspy.LM` that reports to the run's `Recorder` and keeps no history, neither its own nor DSPy's global one."""
+    """A `dspy.LM` that reports to the run's `Recorder`, and calls with its seed and within its time.
+
+    It keeps no history, neither its own nor DSPy's global one.
+    """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         recorder: Recorder = dspy.settings.usage_tracker
         recorder.call_begins()
+        if recorder.seed is not None and self.is_native:
+            # LiteLLM refuses a seed where the provider knows none; DSPy's own client leaves it out.
+            kwargs["seed"] = recorder.seed
+        wait = recorder.wait
+        if wait is not None and wait < self.kwargs.get("timeout", math.inf):
+            kwargs["timeout"] = wait
         return super().__call__(*args, **kwargs)
 
     def update_history(self, entry: Mapping[str, Any]) -> None:
@@ -120,13 +76,3 @@ def make_lm(resolved: ResolvedLM, parameters: LMParameters) -> RecordingLM:
         # Not engine="auto": it chooses at each call, and by the environment as well (OPENAI_BASE_URL).
         lm = RecordingLM(resolved.model, cache=False, num_retries=0, engine="litellm", **settings)
     return lm
-
-
-def _finish_reason(response: Any) -> str | None:
-    """Of a `dspy.lm15.Response`, or of what LiteLLM returns."""
-    message = getattr(response, "message", None)
-    if any(getattr(part, "type", None) == "refusal" for part in getattr(message, "parts", ())):
-        return "refusal"
-    choice = next(iter(getattr(response, "choices", None) or ()), response)
-    reason = getattr(choice, "finish_reason", None)
-    return None if reason is None else str(reason)

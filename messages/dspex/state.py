@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, JsonValue, StrictStr, StringConstraints, model_validator
+from pydantic import Field, JsonValue, StrictStr, StringConstraints, field_validator, model_validator
 
 from dspex.model import Frozen
 
@@ -68,3 +68,9 @@ class State(Frozen):
     signature_digest: StrictStr = Field(pattern=r"^[0-9a-f]{64}$")
     module: StrictStr = Field(max_length=64)
     predictors: dict[Path, PredictorState] = Field(min_length=1, max_length=64)
+
+    @field_validator("predictors", mode="before")
+    @classmethod
+    def _of_one_predictor(cls, value: Any) -> Any:
+        """`Predict.dump_state` writes its own state without a path, which DSPy else calls `self`."""
+        return {"self": value} if isinstance(value, Mapping) and {"demos", "signature"} <= value.keys() else value

@@ -441,7 +441,7 @@ def test_the_cost_of_a_model_without_a_price_is_unknown_not_nothing(server: LMSe
             ErrorCode.PERMANENT,
             "reasoning models require",
         ),
-        ({"module": "ReAct"}, ErrorCode.PERMANENT, "module: 'ReAct' is not one of Predict"),
+        ({"module": "CodeAct"}, ErrorCode.PERMANENT, "module: 'CodeAct' is not one of Predict"),
         ({"module": "Predict", "parameters": {"n": 3}}, ErrorCode.PERMANENT, "parameters.n: is not a known field"),
         ({"module": "ChainOfThought", "parameters": {"lm": "x"}}, ErrorCode.PERMANENT, "parameters.lm: "),
         ({"module": "MultiChainComparison", "parameters": {"M": 0}}, ErrorCode.PERMANENT, "parameters.M: "),
