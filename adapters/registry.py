@@ -14,7 +14,7 @@ from adapters.lm import LMCatalog
 from adapters.port import Adapter, AdapterError
 from dspex import ErrorCode
 
-BUILT_IN: Final = {"mock": "adapters.mock", "native": "adapters.native"}
+BUILT_IN: Final = {"mock": "adapters.mock", "native": "adapters.native", "python_port": "adapters.python_port"}
 """Each module has a function `create_adapter(catalog: LMCatalog) -> Adapter`."""
 
 _METHODS = sorted(name for name in vars(Adapter) if not name.startswith("_"))

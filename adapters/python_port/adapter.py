@@ -43,6 +43,9 @@ from dspex import ErrorCode
 CAPACITY: Final = 512
 """Programs that are kept: here they are specs only."""
 
+GRACE_SECONDS: Final = 0.5
+"""How long a child may still live that has closed its socket: it is about to end, as a rule, and tells why by that."""
+
 
 @dataclass(frozen=True)
 class _Program:
@@ -214,7 +217,7 @@ class PythonPortAdapter:
             text = f"the run took longer than its {timeout:g} s, and was ended"
             raise AdapterError(ErrorCode.TIMEOUT, text, usage=child.usage) from None
         except ChildEnded:
-            child.end()
+            child.end(GRACE_SECONDS)
             if run is not None and run.cancelled.is_set():
                 raise _cancelled(child) from None
             raise self._crashed(child, program) from None

@@ -65,7 +65,7 @@ class Channel:
         """Send a frame.
 
         Raises:
-            FrameError: it is too large, or holds a number that is not finite.
+            FrameError: it is too large.
         """
         payload = encode(frame, self.max_bytes)
         with self.lock:
@@ -93,6 +93,7 @@ class Child:
         self._lms = SentLMs()
         self._native = NativeAdapter(self._lms, CAPACITY, on_usage=self._tell)
         self._start_bytes = resident_bytes()
+        self._usage = Usage()
 
     def serve(self) -> None:
         """Answer until the adapter closes the socket."""
@@ -101,30 +102,28 @@ class Child:
             match frame:
                 case Hello():
                     continue
-                case Create():
-                    reply = self._create(frame)
-                case Run():
-                    reply = self._run(frame)
+                case Create() | Run():
+                    self._usage = Usage()
+                    reply = self._answer(frame)
             _flush()
             self._send(reply)
 
-    def _create(self, frame: Create) -> ToAdapter:
-        self._lms.put(frame.resolved)
+    def _answer(self, frame: Create | Run) -> ToAdapter:
         try:
-            return Created(backend_id=self._native.create_program(frame.spec))
-        except AdapterError as error:
-            return Failed.of(self._explained(error), self._grown)
-
-    def _run(self, frame: Run) -> ToAdapter:
-        try:
+            if isinstance(frame, Create):
+                self._lms.put(frame.resolved)
+                return Created(backend_id=self._native.create_program(frame.spec))
             outcome = self._native.execute_program(frame.backend_id, frame.inputs, frame.options)
+            return Ended.of(outcome, self._grown)
         except ProgramNotLoaded:
             return NotLoaded()
         except AdapterError as error:
-            return Failed.of(self._explained(error), self._grown)
-        return Ended.of(outcome, self._grown)
+            return Failed.of(self._out_of_memory() if _lacked_memory(error) else error, self._grown)
+        except MemoryError:
+            return Failed.of(self._out_of_memory(), self._grown)
 
     def _tell(self, run_id: str, usage: Usage) -> None:  # noqa: ARG002
+        self._usage = usage
         self._channel.send(UsageSoFar(usage=usage))
 
     def _send(self, reply: ToAdapter) -> None:
@@ -136,19 +135,22 @@ class Child:
             message = f"what came of the run cannot be sent: {error}"
             self._channel.send(Failed(code=code, message=message, usage=usage, grown_bytes=self._grown))
 
-    def _explained(self, error: AdapterError) -> AdapterError:
-        """As `crashed`, where memory was what it lacked: to the native adapter this is an error like any other."""
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, MemoryError):
-                text = f"the run needed more memory than the {self._memory_bytes} bytes it may have"
-                return AdapterError(ErrorCode.CRASHED, text, usage=error.usage, trace=error.trace)
-            cause = cause.__cause__ or cause.__context__
-        return error
+    def _out_of_memory(self) -> AdapterError:
+        text = f"the run needed more memory than the {self._memory_bytes} bytes it may have"
+        return AdapterError(ErrorCode.CRASHED, text, usage=self._usage)
 
     @property
     def _grown(self) -> int:
         return max(0, resident_bytes() - self._start_bytes)
+
+
+def _lacked_memory(error: BaseException | None) -> bool:
+    """Whether memory was what an error came from: to the native adapter that is an error like any other."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _flush() -> None:

@@ -126,11 +126,17 @@ class Child:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def end(self) -> None:
-        """Kill it, wait until it is gone, and take what it still had to tell."""
-        self.kill()
+    def end(self, grace: float = 0.0) -> None:
+        """Kill it, wait until it is gone, and take what it still had to tell.
+
+        Args:
+            grace: seconds that it has to end by itself.
+        """
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
+        if grace:
+            poll.poll(grace * 1000)
+        self.kill()
         poll.poll(REAP_SECONDS * 1000)
         # What it sent before it died is still in the socket.
         self._outgoing = memoryview(b"")

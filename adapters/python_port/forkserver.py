@@ -118,8 +118,9 @@ class ForkServer:
             for descriptor in (stdout, stderr, self._control.fileno()):
                 os.close(descriptor)
             limit_memory(self._options["memory_bytes"])
-            with socket.socket(fileno=connection) as channel:
-                code = child.main(channel, self._options["memory_bytes"], self._options["max_frame_bytes"])
+            # Not closed here: the end of the process is to be seen before that of the connection.
+            channel = socket.socket(fileno=connection)
+            code = child.main(channel, self._options["memory_bytes"], self._options["max_frame_bytes"])
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
         except BaseException:  # noqa: BLE001  whatever it is, it must not go on as a second server
