@@ -14,6 +14,7 @@ from dspex.events import (
     MessageRejected,
     ProgramError,
     ProgramReady,
+    Try,
     Usage,
 )
 from dspex.ids import uuid7
@@ -62,6 +63,7 @@ __all__ = [
     "SignatureField",
     "SignatureStatus",
     "State",
+    "Try",
     "Usage",
     "decode_command",
     "decode_event",
