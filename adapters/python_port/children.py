@@ -29,8 +29,9 @@ CHUNK: Final = 1 << 18
 MAX_CHUNKS: Final = 1_024
 """What the child itself left in the socket is far less: who sends more is a process that it started."""
 
-REAP_SECONDS: Final = 5.0
-"""How long a killed child may take to be gone: longer only where it hangs in the kernel, on a dead file system say."""
+END_SECONDS: Final = 0.02
+"""How long is waited for a killed child to be gone. It runs no more from the signal on; to free its memory takes the
+kernel some milliseconds, and far longer when many die at once: no run that has timed out waits for that."""
 
 
 class DeadlinePassed(Exception):
@@ -127,7 +128,7 @@ class Child:
                     signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def end(self, grace: float = 0.0) -> None:
-        """Kill it, wait until it is gone, and take what it still had to tell.
+        """Kill it, and take what it still had to tell.
 
         Args:
             grace: seconds that it has to end by itself.
@@ -137,7 +138,7 @@ class Child:
         if grace:
             poll.poll(grace * 1000)
         self.kill()
-        poll.poll(REAP_SECONDS * 1000)
+        poll.poll(END_SECONDS * 1000)
         # What it sent before it died is still in the socket.
         self._outgoing = memoryview(b"")
         self._drain()
