@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 import json
 import threading
 from collections.abc import Iterator
@@ -405,3 +407,33 @@ def test_a_trace_of_a_failed_run_is_with_its_error(native: NativeAdapter, server
         ("lm_call", "openai/gpt-4o-mini", True),
         ("predictor", "module", True),
     ]
+
+
+# Memory
+
+
+def test_no_object_stays_behind_after_a_run(native: NativeAdapter, server: LMServer) -> None:
+    """Of any module, of runs that fail, and of traced ones; `benchmarks.adapters` looks at 20,000 calls."""
+    scripts = [
+        (spec("Predict"), [fields(answer="x"), lm_server.text("?"), lm_server.server_error]),
+        (spec("BestOfN", parameters=SEARCH), [fields(answer="a b")]),
+        (spec("Refine", parameters=SEARCH), [fields(answer="a b", advice="c d")]),
+        (spec("ReAct", parameters={"tools": ["capital_of"], "max_iters": 2}), [tool("capital_of", country="Italy")]),
+    ]
+
+    def run_all() -> int:
+        for program, answers in scripts:
+            for server.script in answers:
+                with contextlib.suppress(AdapterError):
+                    run(native, program, RunOptions("run", seed=1, timeout=60, trace=True))
+        server.requests.clear()
+        gc.collect()
+        return len(gc.get_objects())
+
+    for _ in range(5):
+        run_all()
+    before = run_all()
+    for _ in range(10):
+        after = run_all()
+    assert after - before < 100  # what the interpreter keeps by itself; a run has thousands
+    assert native.stats().runs == 16 * 6
