@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -272,3 +274,30 @@ def test_outputs_too_large_to_make_are_refused() -> None:
     signature = {"inputs": [{"name": "q", "type": "str"}], "outputs": [{"name": "a", "type": outer}]}
     with pytest.raises(AdapterError, match="more than the mock can make"):
         run(signature, {"q": "x"})
+
+
+def blocks(language: str) -> list[str]:
+    """The examples of the documentation."""
+    text = (Path(__file__).parents[2] / "docs" / "testing.md").read_text("utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_documented_script_is_one() -> None:
+    signature = "ticket -> urgency: Literal['low', 'high'], confidence: float"
+    (script,) = map(json.loads, blocks("json"))
+    quick = script | {"latency_ms": 0, "fail": {}}
+    run(signature, {"ticket": "x"}, seed=1, parameters=quick)
+    outcome = run(signature, {"ticket": "It is on fire."}, parameters=quick)
+    assert outcome.outputs == {"urgency": "high", "confidence": 1.0}
+    assert (outcome.usage.input_tokens, outcome.usage.cost) == (900, 0.0004)
+    with pytest.raises(AdapterError) as caught:
+        run(signature, {"ticket": "broken"}, parameters=script | {"latency_ms": 0})
+    assert caught.value.code is ErrorCode.INVALID_OUTPUT
+
+
+def test_the_documented_program_runs() -> None:
+    (program,) = blocks("python")
+    *lines, last = program.strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(lines), names)
+    assert eval(last, names) == {"answer": "42"}
