@@ -430,10 +430,6 @@ def test_no_object_stays_behind_after_a_run(native: NativeAdapter, server: LMSer
         gc.collect()
         return len(gc.get_objects())
 
-    for _ in range(5):
-        run_all()
-    before = run_all()
-    for _ in range(10):
-        after = run_all()
-    assert after - before < 100  # what the interpreter keeps by itself; a run has thousands
+    counted = [run_all() for _ in range(16)]
+    assert counted[-1] - counted[5] < 100  # what the interpreter keeps by itself; a run has thousands
     assert native.stats().runs == 16 * 6
