@@ -11,6 +11,7 @@ from typing import Any, Final
 from adapters.lm import LMCatalog, ResolvedLM
 from adapters.port import (
     MAX_QUOTE,
+    MAX_TRACE_STEPS,
     AdapterError,
     AdapterStats,
     Health,
@@ -175,12 +176,12 @@ class PythonPortAdapter:
                 answer = self._ask(child, request, program, deadline, options.timeout, run)
         except AdapterError as error:
             if options.trace:
-                error.trace = (*(error.trace or ()), *_printed(child, program.resolved.api_key))
+                error.trace = _with_output(error.trace, child, program)
             raise
         if not isinstance(answer, Ended):
             raise _broken(child, f"answered with '{answer.type}'")
         child.grown_bytes = answer.grown_bytes
-        trace = (*(answer.trace or ()), *_printed(child, program.resolved.api_key)) if options.trace else None
+        trace = _with_output(answer.trace, child, program) if options.trace else None
         return Outcome(answer.outputs, answer.usage, answer.duration_ms, trace)
 
     def _build(
@@ -252,11 +253,13 @@ def _cancelled(child: Child) -> AdapterError:
     return AdapterError(ErrorCode.CANCELLED, "the run was cancelled, and its process ended", usage=child.usage)
 
 
-def _printed(child: Child, key: str | None) -> tuple[TraceStep, ...]:
-    child.stdout.take()
-    child.stderr.take()
-    steps = (child.stdout.step(key), child.stderr.step(key))
-    return tuple(step for step in steps if step is not None)
+def _with_output(steps: tuple[TraceStep, ...] | None, child: Child, program: _Program) -> tuple[TraceStep, ...]:
+    """The steps of a run, and after them what it printed."""
+    for stream in (child.stdout, child.stderr):
+        stream.take()
+    printed = [stream.step(program.resolved.api_key) for stream in (child.stdout, child.stderr)]
+    found = [step for step in printed if step is not None]
+    return (*(steps or ())[: MAX_TRACE_STEPS - len(found)], *found)
 
 
 def _ending(status: int | None) -> str:

@@ -167,6 +167,10 @@ def main(control: int, parent: int, options: Mapping[str, Any]) -> None:
     """
     die_with(parent)
     os.set_inheritable(control, False)
+    for sent in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # Sent to all processes of a service that is stopped: the worker then lets runs end, and they need this one.
+        # Not SIG_IGN, which programs that a child starts would inherit.
+        signal.signal(sent, lambda *_: None)
     setup.prepare_dspy()
     model_metadata.source_info()  # reads the list of prices
     for module in (*LATE_IMPORTS, *options["preload"]):

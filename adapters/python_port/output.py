@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from adapters.port import MAX_TRACE_TEXT, TraceStep
+from adapters.port import TraceStep
+from adapters.trace import bounded
 
 
 class Captured:
@@ -46,8 +47,7 @@ class Captured:
         """What was printed, as a step of a trace, the key taken out of it; None for nothing."""
         if not self._size:
             return None
-        text = self.text(key)
-        return TraceStep(kind="output", name=self.name, details={"text": text[:MAX_TRACE_TEXT], "bytes": self._size})
+        return TraceStep(kind="output", name=self.name, details={"text": bounded(self.text(key)), "bytes": self._size})
 
     def text(self, key: str | None) -> str:
         """What was kept, the key taken out of it."""

@@ -100,28 +100,37 @@ class Server:
             self._keeper = None
 
     def _forked(self, control: socket.socket) -> Child:
-        with ExitStack() as after:
-            ours, theirs = socket.socketpair()
-            after.callback(theirs.close)
-            pipes = []
-            for _ in range(2):
-                reading, writing = os.pipe()
-                after.callback(os.close, writing)
-                os.set_blocking(reading, False)
-                pipes.append((reading, writing))
-            ours.setblocking(False)
-            with ExitStack() as failing:
-                failing.callback(ours.close)
-                for reading, _ in pipes:
-                    failing.callback(os.close, reading)
-                _send(control, {"type": "fork"}, theirs.fileno(), *(writing for _, writing in pipes))
-                packet, descriptors = _receive(control)
-                if packet["type"] == "error":
-                    text = f"no child could be forked: {packet['message']}"
-                    raise AdapterError(ErrorCode.TRANSIENT, text)
-                failing.pop_all()
+        """Have a child forked that holds one end of a socket and of two pipes, and keep the other ends."""
+        with ExitStack() as theirs, ExitStack() as ours:
+            try:
+                connection, other = socket.socketpair()
+                ours.callback(connection.close)
+                theirs.callback(other.close)
+                pipes = [self._pipe(ours, theirs) for _ in ("stdout", "stderr")]
+            except OSError as error:  # too many open files
+                raise _no_room(str(error)) from None
+            connection.setblocking(False)
+            _send(control, {"type": "fork"}, other.fileno(), *(writing for _, writing in pipes))
+            packet, descriptors = _receive(control)
+            if packet["type"] == "error":
+                raise _no_room(packet["message"])
+            if not descriptors:
+                raise _no_room("no descriptor is left for it")  # it ends, for its socket is closed
+            ours.pop_all()
         (stdout, _), (stderr, _) = pipes
-        return Child(packet["pid"], descriptors[0], ours, stdout, stderr, self._limits)
+        return Child(packet["pid"], descriptors[0], connection, stdout, stderr, self._limits)
+
+    @staticmethod
+    def _pipe(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
+        reading, writing = os.pipe()
+        ours.callback(os.close, reading)
+        theirs.callback(os.close, writing)
+        os.set_blocking(reading, False)
+        return reading, writing
+
+
+def _no_room(reason: str) -> AdapterError:
+    return AdapterError(ErrorCode.TRANSIENT, f"no child could be started: {reason}")
 
 
 class _Keeper:

@@ -1,4 +1,4 @@
-"""The example on real text, by DSPy itself, its HTTP, and an LM that knows the right answers: in threads and children."""
+"""The example on real text, by DSPy itself, its HTTP, and an LM that knows the answers: in threads and in children."""
 
 from __future__ import annotations
 

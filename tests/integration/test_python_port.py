@@ -274,6 +274,39 @@ def test_a_server_that_cannot_start_is_reported(make: Make) -> None:
     assert "no_such_module" in port.health_check().message
 
 
+def test_a_service_that_is_stopped_lets_runs_end(make: Make, lm: LMServer, held: threading.Event) -> None:
+    port = make()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, port)
+        wait_until(lambda: len(lm.requests) == 1)
+        server = port._server.pid
+        for sent in (signal.SIGTERM, signal.SIGINT):
+            for pid in (server, *children_of(server)):
+                assert pid is not None
+                os.kill(pid, sent)
+        held.set()
+        assert running.result(PATIENCE).outputs == {"answer": "an answer"}
+    assert port._server.pid == server
+
+
+def test_no_room_for_another_child_is_transient_and_harms_no_other(
+    port: PythonPortAdapter, lm: LMServer, held: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> tuple[int, int]:
+        raise OSError(24, "Too many open files")
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, port)
+        wait_until(lambda: len(lm.requests) == 1)
+        with monkeypatch.context() as patch:
+            patch.setattr("os.pipe", full)
+            error = failure(port)
+        assert error.code is ErrorCode.TRANSIENT
+        assert "Too many open files" in error.message
+        held.set()
+        assert running.result(PATIENCE).outputs == run(port).outputs
+
+
 def test_the_thread_that_ran_first_may_end(make: Make) -> None:
     port = make()
     thread = threading.Thread(target=run, args=(port,))
