@@ -7,12 +7,13 @@ each other, and not with those of another machine. A call is one `Predict` with 
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import statistics
 import threading
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -179,19 +180,17 @@ def memory_of_children(adapter: Adapter) -> float:
         return (private_mb() - before + sum(map(private_mb, children))) / THREADS
 
 
-def growth(adapter: Adapter) -> list[tuple[int, float]]:
-    """MB of this process after so many calls."""
-    call = through(adapter)
+def growth(url: str) -> list[tuple[int, float]]:
+    """MB of a process that does nothing else, after so many calls; those before the first figure warm it."""
+    prepare_dspy()
+    call = through(NativeAdapter(catalog(url)))
     figures = []
     with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: call(), range(1_000)))
         for done in range(0, MEMORY_CALLS + 1, MEMORY_CALLS // 4):
-            if done:
-                list(pool.map(lambda _: call(), range(MEMORY_CALLS // 4)))
+            list(pool.map(lambda _: call(), range(MEMORY_CALLS // 4 if done else 0)))
             gc.collect()
             figures.append((done, private_mb()))
-            if not done:
-                list(pool.map(lambda _: call(), range(500)))  # warm
-                figures[-1] = (0, private_mb())
     return figures
 
 
@@ -254,11 +253,10 @@ def _memory(table: Table, url: str) -> None:
     port = PythonPortAdapter(catalog(address), limits=Limits(max_children=THREADS))
     table.add_row("memory of a run under way, python_port: MB", f"{memory_of_children(port):.1f}")
     port.close()
-    native = NativeAdapter(catalog(f"{url}/0/v1"))
-    figures = growth(native)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+        figures = alone.submit(growth, f"{url}/0/v1").result()
     for calls, megabytes in figures:
         table.add_row(f"memory after {calls:,} calls, native: MB", f"{megabytes:.1f}")
-    native.close()
 
 
 if __name__ == "__main__":
