@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-from adapters.port import ProgramNotLoaded
+from adapters.port import ProgramInfo, ProgramNotLoaded, ProgramSpec
 
 Program = TypeVar("Program")
 
@@ -16,39 +16,84 @@ class Programs(Generic[Program]):
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._programs: OrderedDict[str, Program] = OrderedDict()
+        self._programs: OrderedDict[str, _Kept[Program]] = OrderedDict()
         self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._programs)
 
     def find(self, backend_id: str) -> Program | None:
         """The program of this id, if it is kept."""
         with self._lock:
-            program = self._programs.get(backend_id)
-            if program is not None:
-                self._programs.move_to_end(backend_id)
-            return program
+            kept = self._programs.get(backend_id)
+            if kept is None:
+                return None
+            self._programs.move_to_end(backend_id)
+            return kept.program
 
     def get(self, backend_id: str) -> Program:
-        """The program of this id.
+        """The program of this id, to run it once: it is counted.
 
         Raises:
             ProgramNotLoaded: it was never put here, or was dropped.
         """
-        program = self.find(backend_id)
-        if program is None:
-            raise ProgramNotLoaded(f"program '{backend_id}' is not loaded in this process: create it")
-        return program
+        with self._lock:
+            kept = self._kept(backend_id)
+            self._programs.move_to_end(backend_id)
+            kept.runs += 1
+            return kept.program
 
-    def put(self, backend_id: str, program: Program) -> None:
+    def put(self, spec: ProgramSpec, program: Program) -> None:
         """Keep a program, in the place of one with the same id."""
         with self._lock:
-            self._programs[backend_id] = program
-            self._programs.move_to_end(backend_id)
+            before = self._programs.get(spec.backend_id)
+            self._programs[spec.backend_id] = _Kept(spec, program, before.runs if before else 0)
+            self._programs.move_to_end(spec.backend_id)
             while len(self._programs) > self._capacity:
                 self._programs.popitem(last=False)
+
+    def drop(self, backend_id: str) -> Program | None:
+        """Keep the program of this id no longer, and return it."""
+        with self._lock:
+            kept = self._programs.pop(backend_id, None)
+        return None if kept is None else kept.program
+
+    def info(self, backend_id: str) -> ProgramInfo:
+        """What is known of a program.
+
+        Raises:
+            ProgramNotLoaded: it is not kept.
+        """
+        with self._lock:
+            return self._kept(backend_id).info
+
+    def infos(self) -> list[ProgramInfo]:
+        """What is known of every program, the one that was used last at the end."""
+        with self._lock:
+            return [kept.info for kept in self._programs.values()]
 
     def clear(self) -> list[Program]:
         """Drop all of them, and return them."""
         with self._lock:
-            dropped = list(self._programs.values())
+            dropped = [kept.program for kept in self._programs.values()]
             self._programs.clear()
         return dropped
+
+    def _kept(self, backend_id: str) -> _Kept[Program]:
+        kept = self._programs.get(backend_id)
+        if kept is None:
+            raise ProgramNotLoaded(f"program '{backend_id}' is not loaded in this process: create it")
+        return kept
+
+
+class _Kept(Generic[Program]):
+    def __init__(self, spec: ProgramSpec, program: Program, runs: int) -> None:
+        self.spec = spec
+        self.program = program
+        self.runs = runs
+
+    @property
+    def info(self) -> ProgramInfo:
+        configuration = self.spec.configuration
+        model = None if configuration.lm is None else configuration.lm.model
+        return ProgramInfo(self.spec.backend_id, configuration.module, model, self.runs)

@@ -1,4 +1,7 @@
-"""The adapters by name. An adapter is imported when it is first asked for: `mock` never loads DSPy."""
+"""The adapters by name: the built-in ones, and those of other distributions (`adapters.plugins`).
+
+An adapter is imported when it is first asked for: `mock` never loads DSPy.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ import threading
 from importlib import import_module
 from typing import Final
 
+from adapters import plugins
 from adapters.lm import LMCatalog
 from adapters.port import Adapter, AdapterError
 from dspex import ErrorCode
 
-BUILT_IN: Final = {"mock": "adapters.mock", "native": "adapters.native"}
+BUILT_IN: Final = {"mock": "adapters.mock", "native": "adapters.native", "python_port": "adapters.python_port"}
 """Each module has a function `create_adapter(catalog: LMCatalog) -> Adapter`."""
+
+_METHODS = sorted(name for name in vars(Adapter) if not name.startswith("_"))
 
 
 class AdapterRegistry:
@@ -23,23 +29,30 @@ class AdapterRegistry:
         self._lock = threading.Lock()
 
     def get(self, adapter_type: str) -> Adapter:
-        """The adapter of this name.
+        """The adapter of this name. A built-in one cannot be replaced by a distribution that offers its name.
 
         Raises:
-            AdapterError: `permanent`, there is none.
+            AdapterError: `permanent`; there is none, or the distribution that offers it is broken.
         """
         adapter = self._adapters.get(adapter_type)
         if adapter is not None:
             return adapter
         with self._lock:
             if adapter_type not in self._adapters:
-                module = BUILT_IN.get(adapter_type)
-                if module is None:
-                    raise AdapterError(
-                        ErrorCode.PERMANENT, f"adapter_type: '{adapter_type}' is not one of {', '.join(BUILT_IN)}"
-                    )
-                self._adapters[adapter_type] = import_module(module).create_adapter(self._catalog)
+                self._adapters[adapter_type] = self._make(adapter_type)
             return self._adapters[adapter_type]
+
+    def _make(self, adapter_type: str) -> Adapter:
+        module = BUILT_IN.get(adapter_type)
+        if module is None:
+            return _plugged_in(adapter_type, self._catalog)
+        adapter: Adapter = import_module(module).create_adapter(self._catalog)
+        return adapter
+
+    def made(self) -> dict[str, Adapter]:
+        """The adapters that were asked for so far, by name."""
+        with self._lock:
+            return dict(self._adapters)
 
     def close(self) -> None:
         """Close every adapter that was made."""
@@ -47,3 +60,20 @@ class AdapterRegistry:
             for adapter in self._adapters.values():
                 adapter.close()
             self._adapters.clear()
+
+
+def _plugged_in(adapter_type: str, catalog: LMCatalog) -> Adapter:
+    field = "adapter_type"
+    point = plugins.find(plugins.ADAPTERS, adapter_type, asked_by=field)
+    if point is None:
+        known = ", ".join([*BUILT_IN, *(name for name in plugins.registered(plugins.ADAPTERS) if name not in BUILT_IN)])
+        raise AdapterError(ErrorCode.PERMANENT, f"{field}: '{adapter_type}' is not one of {known}")
+    try:
+        adapter: Adapter = point.load()(catalog)
+    except Exception as error:  # noqa: BLE001  whatever happens in its import, there is no adapter
+        raise AdapterError(ErrorCode.PERMANENT, f"{field}: '{adapter_type}' {plugins.broken(point, error)}") from None
+    missing = [name for name in _METHODS if not callable(getattr(adapter, name, None))]
+    if missing:
+        text = f"{field}: '{adapter_type}' of {plugins.owner(point)} is no adapter: it has no {', '.join(missing)}"
+        raise AdapterError(ErrorCode.PERMANENT, text)
+    return adapter

@@ -20,6 +20,11 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from deploy.local_servers import LocalServer, PostgresServer, RabbitMQServer, RedisServer, ServerError
+from tests import plugin
+
+pytest.register_assert_rewrite("adapters.contract")
+
+collect_ignore_glob = ["plugins/*"]  # of a plug-in's author: `test_plugin.py` runs them as he does
 
 SERVER_FIXTURES = frozenset(
     {"postgres_url", "amqp_url", "redis_url", "postgres_server", "rabbitmq_server", "redis_server"}
@@ -145,3 +150,17 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'dspex.db'}"
     url: str = request.getfixturevalue("postgres_database_url")
     return url
+
+
+@pytest.fixture(scope="session")
+def plugin_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the example of a plug-in (`tests/plugins`), not on the path."""
+    path = tmp_path_factory.mktemp("plugin")
+    plugin.install(path)
+    return path
+
+
+@pytest.fixture
+def example_plugin(plugin_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of a plug-in is installed: its adapter `echo`, its rewards and tools."""
+    monkeypatch.syspath_prepend(str(plugin_path))

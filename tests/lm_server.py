@@ -19,10 +19,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 KEPT_REQUESTS = 1_000
 
@@ -48,7 +48,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server answers: `text` as a chat completion, or any `body`; or cut off in the middle."""
+    """What the server answers: `text` as a chat completion, or any `body`.
+
+    Attributes:
+        cut: end the connection in the middle.
+        pieces, pause: send it in so many pieces, with so many seconds between them.
+        endless: send white space, a byte at a time with `pause` between them, and never the answer.
+    """
 
     text: str = ""
     status: int = 200
@@ -56,6 +62,9 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     finish_reason: str = "stop"
     cut: bool = False
+    pieces: int = 1
+    pause: float = 0.0
+    endless: bool = False
 
 
 Script = Callable[[Request], Answer]
@@ -98,12 +107,14 @@ class LMServer:
         script: what it answers; may be changed at any time.
         requests: those so far, the last 1,000.
         connections: how many were opened so far.
+        closing: set when the server ends.
     """
 
     def __init__(self, script: Script | None = None) -> None:
         self.script: Script = script or fitting
         self.requests: deque[Request] = deque(maxlen=KEPT_REQUESTS)
         self.connections = 0
+        self.closing = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.lm_server = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -120,6 +131,7 @@ class LMServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -206,6 +218,36 @@ def slow(seconds: float, script: Script = fitting) -> Script:
         return script(request)
 
     return later
+
+
+def held(until: threading.Event, script: Script = fitting) -> Script:
+    """The script's answer, once the event is set."""
+
+    def later(request: Request) -> Answer:
+        until.wait()
+        return script(request)
+
+    return later
+
+
+def streamed(pieces: int, pause: float, script: Script = fitting) -> Script:
+    """The script's answer in pieces, each some seconds after the one before."""
+    return lambda request: replace(script(request), pieces=pieces, pause=pause)
+
+
+def dripping(pause: float = 0.01) -> Script:
+    """An answer that begins and never ends: every wait for the next byte is short."""
+    return lambda _: Answer(endless=True, pause=pause)
+
+
+def large(characters: int) -> Script:
+    """An answer whose outputs that are texts have so many characters."""
+
+    def script(request: Request) -> Answer:
+        texts = [name for name, schema in request.prompt.outputs.items() if schema == {"type": "string"}]
+        return fields(**dict.fromkeys(texts, "x" * characters))(request)
+
+    return script
 
 
 def in_turn(*scripts: Script) -> Script:
@@ -389,15 +431,30 @@ class _Handler(BaseHTTPRequestHandler):
         payload = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(answer.status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(payload)))
+        self.send_header("Content-Length", str(len(payload) if not answer.endless else 1 << 40))
         for name, value in answer.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(payload[: len(payload) // 2] if answer.cut else payload)
-        self.wfile.flush()
+        if answer.endless:
+            self._drip(answer.pause)
+        self._write(payload[: len(payload) // 2] if answer.cut else payload, answer)
         if answer.cut:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _write(self, payload: bytes, answer: Answer) -> None:
+        size = max(1, -(-len(payload) // answer.pieces))
+        for start in range(0, len(payload), size):
+            if start:
+                time.sleep(answer.pause)
+            self.wfile.write(payload[start : start + size])
+            self.wfile.flush()
+
+    def _drip(self, pause: float) -> NoReturn:
+        while not self.server.lm_server.closing.wait(pause):
+            self.wfile.write(b" ")
+            self.wfile.flush()
+        raise ConnectionAbortedError
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing."""

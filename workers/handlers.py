@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic_core import to_json
 
-from adapters.port import AdapterError, Outcome
+from adapters.port import AdapterError, Outcome, RunOptions
 from dspex import (
     CreateProgram,
     CreateSignature,
@@ -144,7 +144,8 @@ def _run(app: Application, request: Request, claimed: Claimed) -> Finish:
         if claimed.backend_id is None:
             raise _not_ready(app, request)
         program = app.programs.load(request.program_id, claimed.backend_id)
-        outcome = program.execute(program.signature.validate_inputs(request.inputs), request.options)
+        options = RunOptions(run_id=str(request.id), seed=request.options.seed)
+        outcome = program.execute(program.signature.validate_inputs(request.inputs), options)
         usage = outcome.usage
         outputs = _within(app.settings.max_message_bytes, outcome)
     except InvalidValues as invalid:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 from uuid import UUID
 
-from adapters.port import Adapter, AdapterError, Outcome, ProgramNotLoaded, ProgramSpec
+from adapters.fallback import LoadedProgram
+from adapters.port import AdapterError, ProgramSpec
 from adapters.programs import Programs
 from adapters.registry import AdapterRegistry
-from dspex import ErrorCode, ExecutionOptions, Signature
+from dspex import ErrorCode
 from store.programs import Program
 
 MAX_PROGRAMS = 512
@@ -19,31 +18,6 @@ MAX_PROGRAMS = 512
 def spec_of(program: Program) -> ProgramSpec:
     """What an adapter builds a program from."""
     return ProgramSpec(program.adapter_type, program.signature, program.configuration)
-
-
-@dataclass(frozen=True)
-class LoadedProgram:
-    """A program that can run in this process."""
-
-    spec: ProgramSpec
-    adapter: Adapter
-
-    @property
-    def signature(self) -> Signature:
-        """The program's signature."""
-        return self.spec.signature
-
-    def execute(self, inputs: Mapping[str, Any], options: ExecutionOptions) -> Outcome:
-        """Run it once, on inputs that its signature has validated.
-
-        Raises:
-            AdapterError: the run failed.
-        """
-        try:
-            return self.adapter.execute_program(self.spec.backend_id, inputs, options)
-        except ProgramNotLoaded:
-            self.adapter.create_program(self.spec)
-            return self.adapter.execute_program(self.spec.backend_id, inputs, options)
 
 
 class ProgramCache:
@@ -59,15 +33,13 @@ class ProgramCache:
         self._loaded: Programs[LoadedProgram] = Programs(MAX_PROGRAMS)
 
     def build(self, spec: ProgramSpec) -> LoadedProgram:
-        """Have the adapter build a program, and keep it.
+        """Have its adapter build a program, and those of its fallbacks, and keep it.
 
         Raises:
             AdapterError: it cannot be built.
         """
-        adapter = self._adapters.get(spec.adapter_type)
-        adapter.create_program(spec)
-        loaded = LoadedProgram(spec, adapter)
-        self._loaded.put(spec.backend_id, loaded)
+        loaded = LoadedProgram(spec, self._adapters.get)
+        self._loaded.put(spec, loaded)
         return loaded
 
     def load(self, program_id: UUID, backend_id: str) -> LoadedProgram:

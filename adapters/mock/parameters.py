@@ -1,27 +1,57 @@
-"""What the mock adapter reads from `Configuration.parameters`."""
+"""What the mock adapter reads from `Configuration.parameters`: `docs/testing.md` shows it in use."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
+from adapters.mock.latency import Latency
 from adapters.parameters import Parameters
 from dspex import ErrorCode
+
+Match = dict[str, JsonValue]
+"""Inputs by name: runs whose inputs have all these values."""
+
+
+class Rate(Parameters):
+    """A part of the runs, from 0 to 1: which ones follows from signature, inputs and seed."""
+
+    rate: float = Field(ge=0, le=1)
+
+
+class Rule(Parameters):
+    """The outputs `then` for runs that match `when`; the outputs it does not name are made as without it."""
+
+    when: Match = Field(default_factory=dict)
+    then: dict[str, JsonValue] = Field(min_length=1)
+
+
+class MockUsage(Parameters):
+    """What every run reports; what is not given is counted from the texts, at a cost of 0."""
+
+    input_tokens: int | None = Field(default=None, ge=0)
+    output_tokens: int | None = Field(default=None, ge=0)
+    cost: float | None = Field(default=None, ge=0)
 
 
 class MockParameters(Parameters):
     """How a mock program behaves.
 
     Attributes:
-        latency_ms: milliseconds that every run takes, besides its own work.
-        fail: which inputs fail with which code, `{"rate_limited": [{"question": "again"}]}`: a run whose inputs have
-            all the values of one of the maps; `"always"` is every run.
+        latency_ms: milliseconds that a run takes, besides its own work: a number, or a distribution.
+        fail: which runs fail, by code: `{"rate_limited": [{"question": "again"}]}` those that match one of the maps,
+            `{"transient": {"rate": 0.1}}` a tenth of them, `{"timeout": "always"}` all. What names inputs comes
+            before what names a rate, and that before all.
+        outputs: what runs answer: the first rule that matches.
+        usage: tokens and cost.
     """
 
-    latency_ms: float = Field(default=0, ge=0, le=3_600_000)
-    fail: dict[ErrorCode, list[dict[str, JsonValue]] | Literal["always"]] = Field(default_factory=dict)
+    latency_ms: Latency = 0
+    fail: dict[ErrorCode, list[Match] | Rate | Literal["always"]] = Field(default_factory=dict)
+    outputs: list[Rule] = Field(default_factory=list, max_length=1_000)
+    usage: MockUsage = MockUsage()
 
     @field_validator("fail", mode="before")
     @classmethod
@@ -29,20 +59,36 @@ class MockParameters(Parameters):
         if not isinstance(value, Mapping):
             return value
         codes = {code.value: code for code in ErrorCode}
-        for key, matches in value.items():
+        for key, runs in value.items():
             if key not in codes:
                 raise ValueError(f"'{key}' is not an error code: known are {', '.join(codes)}")
-            if matches != "always" and not (isinstance(matches, list) and all(isinstance(m, Mapping) for m in matches)):
-                raise ValueError(f"'{key}': give \"always\", or a list of maps from input to value")
+            listed = isinstance(runs, list) and all(isinstance(match, Mapping) for match in runs)
+            if runs != "always" and not listed and not (isinstance(runs, Mapping) and set(runs) == {"rate"}):
+                raise ValueError(f'\'{key}\': give "always", {{"rate": 0.1}}, or a list of maps from input to value')
         # In the order of ErrorCode: a map that went through a database has no order of its own.
         return {code: value[name] for name, code in codes.items() if name in value}
 
-    def failure(self, inputs: Mapping[str, Any]) -> ErrorCode | None:
-        """The code to fail with on these inputs: one that names them comes before one for all."""
+    @model_validator(mode="after")
+    def _rates_fit(self) -> Self:
+        if sum(runs.rate for runs in self.fail.values() if isinstance(runs, Rate)) > 1:
+            raise ValueError("fail: the rates are more than 1 together")
+        return self
+
+    def failure(self, inputs: Mapping[str, Any], drawn: float) -> ErrorCode | None:
+        """The code that a run fails with, if it does; `drawn` is a number from 0 up to 1."""
+        rated: ErrorCode | None = None
         always: ErrorCode | None = None
-        for code, matches in self.fail.items():
-            if matches == "always":
+        for code, runs in self.fail.items():
+            if isinstance(runs, Rate):
+                if rated is None and 0 <= drawn < runs.rate:
+                    rated = code
+                drawn -= runs.rate
+            elif runs == "always":
                 always = always or code
-            elif any(match.items() <= inputs.items() for match in matches):
+            elif any(match.items() <= inputs.items() for match in runs):
                 return code
-        return always
+        return rated or always
+
+    def answer(self, inputs: Mapping[str, Any]) -> Mapping[str, JsonValue]:
+        """The outputs that are laid down for these inputs."""
+        return next((rule.then for rule in self.outputs if rule.when.items() <= inputs.items()), {})

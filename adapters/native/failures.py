@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from dspy.utils import exceptions as dspy_errors
 
-from adapters.native.lms import Recorder
+from adapters.native.recorder import Recorder
 from adapters.port import MAX_QUOTE, AdapterError
 from dspex import ErrorCode
+from dspex.errors import InvalidOutput
 
 _CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (dspy_errors.ContextWindowExceededError, ErrorCode.CONTEXT_WINDOW),
@@ -48,6 +49,8 @@ def adapter_error(error: Exception, recorder: Recorder, api_key: str | None) -> 
     if isinstance(error, AdapterError):
         error.usage = recorder.usage
         return error
+    if isinstance(error, InvalidOutput):
+        return AdapterError(ErrorCode.INVALID_OUTPUT, error.message, usage=recorder.usage)
     if isinstance(error, dspy_errors.AdapterParseError):
         code, text = _unreadable(recorder.finish_reason, clean(error.lm_response) or "")
         return AdapterError(code, text, usage=recorder.usage)

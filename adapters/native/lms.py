@@ -1,7 +1,8 @@
-"""The LM that a program calls, and the record of what one run used of it."""
+"""The LM that a program calls."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,8 +11,9 @@ from dspy.clients.backend_selection import select_backend
 from dspy.lm15 import LM15Error
 
 from adapters.lm import ResolvedLM
+from adapters.native.recorder import Recorder
 from adapters.port import AdapterError
-from dspex import ErrorCode, LMParameters, Usage
+from dspex import ErrorCode, LMParameters
 
 KEYLESS: Final = frozenset({"ollama", "ollama_chat", "hosted_vllm"})
 """Providers on the local machine that need no key."""
@@ -20,53 +22,21 @@ NO_KEY: Final = "none"
 """Sent where there is no key: DSPy would else take one from the environment, and send it to any address."""
 
 
-class Recorder:
-    """What one run used. DSPy calls `add_usage`, as of its own usage tracker; `RecordingLM` the rest."""
-
-    def __init__(self) -> None:
-        self._calls = 0
-        self._input_tokens = 0
-        self._output_tokens = 0
-        self._answers = 0
-        self._costs: list[float] = []
-        self.finish_reason: str | None = None
-        """Why the last answer ended: `stop`, `length`, `content_filter`, `refusal`, ..."""
-
-    def call_begins(self) -> None:
-        """An LM call is about to be made."""
-        self._calls += 1
-        self.finish_reason = None
-
-    def add_usage(self, model: str, usage: Mapping[str, Any]) -> None:  # noqa: ARG002  DSPy's interface
-        """An LM call was answered; also called where its answer cannot be used."""
-        self._answers += 1
-        self._input_tokens += usage.get("prompt_tokens") or 0
-        self._output_tokens += usage.get("completion_tokens") or 0
-
-    def add_entry(self, entry: Mapping[str, Any]) -> None:
-        """An LM call is complete: DSPy's history entry of it."""
-        if entry.get("cost") is not None:
-            self._costs.append(entry["cost"])
-        self.finish_reason = _finish_reason(entry.get("response"))
-
-    @property
-    def usage(self) -> Usage:
-        """So far. The cost is known only where that of every answer is."""
-        priced = self._answers > 0 and len(self._costs) == self._answers
-        return Usage(
-            calls=self._calls,
-            input_tokens=self._input_tokens,
-            output_tokens=self._output_tokens,
-            cost=sum(self._costs) if priced else None,
-        )
-
-
 class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type information
-    """A `dspy.LM` that reports to the run's `Recorder` and keeps no history, neither its own nor DSPy's global one."""
+    """A `dspy.LM` that reports to the run's `Recorder`, and calls with its seed and within its time.
+
+    It keeps no history, neither its own nor DSPy's global one.
+    """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         recorder: Recorder = dspy.settings.usage_tracker
         recorder.call_begins()
+        if recorder.seed is not None and self.is_native:
+            # LiteLLM refuses a seed where the provider knows none; DSPy's own client leaves it out.
+            kwargs["seed"] = recorder.seed
+        wait = recorder.wait
+        if wait is not None and wait < self.kwargs.get("timeout", math.inf):
+            kwargs["timeout"] = wait
         return super().__call__(*args, **kwargs)
 
     def update_history(self, entry: Mapping[str, Any]) -> None:
@@ -106,13 +76,3 @@ def make_lm(resolved: ResolvedLM, parameters: LMParameters) -> RecordingLM:
         # Not engine="auto": it chooses at each call, and by the environment as well (OPENAI_BASE_URL).
         lm = RecordingLM(resolved.model, cache=False, num_retries=0, engine="litellm", **settings)
     return lm
-
-
-def _finish_reason(response: Any) -> str | None:
-    """Of a `dspy.lm15.Response`, or of what LiteLLM returns."""
-    message = getattr(response, "message", None)
-    if any(getattr(part, "type", None) == "refusal" for part in getattr(message, "parts", ())):
-        return "refusal"
-    choice = next(iter(getattr(response, "choices", None) or ()), response)
-    reason = getattr(choice, "finish_reason", None)
-    return None if reason is None else str(reason)

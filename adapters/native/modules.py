@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from pydantic import Field
 
-from adapters.native.signatures import dspy_signature, without_marker
+from adapters.native.agent import Agent, AgentParameters
+from adapters.native.comparison import ChainsCompared, ComparisonParameters
+from adapters.native.search import HINT, BestOfN, Refine, SearchParameters
+from adapters.native.signatures import dspy_signature
+from adapters.native.state import apply_state
 from adapters.parameters import Parameters, read_parameters
 from adapters.port import AdapterError
 from dspex import Configuration, ErrorCode, Signature
@@ -19,65 +22,42 @@ class NoParameters(Parameters):
     """The module has no parameters."""
 
 
-class ComparisonParameters(Parameters):
-    """Of `MultiChainComparison`, by DSPy's names.
-
-    Attributes:
-        M: how many chains of thought are made and compared: a run makes M + 1 LM calls.
-        temperature: of all of them, over the LM's own: at 0 the chains would be alike.
-    """
-
-    M: int = Field(default=3, ge=1, le=16)
-    temperature: float = Field(default=0.7, ge=0, le=2)
-
-
-class ChainsCompared(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
-    """`dspy.MultiChainComparison` only compares: this makes the chains of thought as well."""
-
-    def __init__(self, signature: Any, parameters: ComparisonParameters) -> None:
-        super().__init__()
-        self.count = parameters.M
-        config: dict[str, Any] = {"temperature": parameters.temperature}
-        self.chain = dspy.ChainOfThought(signature, **config)
-        self.compare = dspy.MultiChainComparison(signature, M=parameters.M, **config)
-
-    def forward(self, **inputs: Any) -> Any:
-        """Make the chains, one after the other, then the comparison."""
-        last = self.compare.last_key
-        chains = [self.chain(**inputs) for _ in range(self.count)]
-        # What an LM wrote goes into the next prompt: an order to DSPy must not come in by it.
-        attempts = [
-            {"reasoning": without_marker(str(chain["reasoning"])), last: without_marker(str(chain[last]))}
-            for chain in chains
-        ]
-        return self.compare(attempts, **inputs)
-
-
 @dataclass(frozen=True)
 class _Kind:
     parameters: type[Parameters]
-    build: Callable[[Any, Any], Any]
+    build: Callable[[Signature, Any], Any]
     own_names: frozenset[str] = frozenset()
 
 
+_REASONING = frozenset({"reasoning"})
+
 _KINDS = {
-    "Predict": _Kind(NoParameters, lambda signature, _: dspy.Predict(signature)),
+    "Predict": _Kind(NoParameters, lambda signature, _: dspy.Predict(dspy_signature(signature))),
     "ChainOfThought": _Kind(
-        NoParameters, lambda signature, _: dspy.ChainOfThought(signature), frozenset({"reasoning"})
+        NoParameters, lambda signature, _: dspy.ChainOfThought(dspy_signature(signature)), _REASONING
     ),
     "MultiChainComparison": _Kind(
         ComparisonParameters,
         ChainsCompared,
-        frozenset({"reasoning", "rationale"} | {f"reasoning_attempt_{number}" for number in range(1, 17)}),
+        _REASONING | {"rationale"} | {f"reasoning_attempt_{number}" for number in range(1, 17)},
+    ),
+    "BestOfN": _Kind(SearchParameters, BestOfN, _REASONING),
+    "Refine": _Kind(SearchParameters, Refine, _REASONING | {HINT}),
+    "ReAct": _Kind(
+        AgentParameters,
+        Agent,
+        # `max_iters` DSPy takes out of the inputs, as an order.
+        _REASONING | {"trajectory", "next_thought", "next_tool_name", "next_tool_args", "max_iters"},
     ),
 }
 
 
 def build_module(signature: Signature, configuration: Configuration) -> Any:
-    """The DSPy module of a program.
+    """The DSPy module of a program, with its state.
 
     Raises:
-        AdapterError: `permanent`; an unknown module, a wrong parameter, or a field whose name the module needs.
+        AdapterError: `permanent`; an unknown module, a wrong parameter or state, a reward or tool that is not
+            registered, or a field whose name the module needs.
     """
     kind = _KINDS.get(configuration.module)
     if kind is None:
@@ -88,4 +68,9 @@ def build_module(signature: Signature, configuration: Configuration) -> Any:
         if field.name in kind.own_names:
             text = f"signature: {configuration.module} has a field '{field.name}' of its own: rename yours"
             raise AdapterError(ErrorCode.PERMANENT, text)
-    return kind.build(dspy_signature(signature), parameters)
+    module = kind.build(signature, parameters)
+    if configuration.state is not None:
+        apply_state(module, signature, configuration.state)
+    if isinstance(module, Refine):
+        module.prepare()
+    return module

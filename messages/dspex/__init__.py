@@ -3,20 +3,23 @@
 from typing import TYPE_CHECKING
 
 from dspex.commands import CreateProgram, CreateSignature, ExecuteProgram, ExecutionOptions, InitializeProgram
-from dspex.configuration import LM, Configuration, LMParameters
+from dspex.configuration import LM, Configuration, Fallback, LMParameters
 from dspex.envelope import Envelope, decode_command, decode_event, wrap
 from dspex.errors import DspexError, Problem
 from dspex.events import (
     ErrorDetail,
     ExecutionCompleted,
     ExecutionFailed,
+    LMCall,
     MessageRejected,
     ProgramError,
     ProgramReady,
+    Try,
     Usage,
 )
 from dspex.ids import uuid7
 from dspex.signature import Signature, SignatureField
+from dspex.state import State
 from dspex.status import ErrorCode, ExecutionStatus, ProgramStatus, SignatureStatus
 
 if TYPE_CHECKING:
@@ -46,7 +49,9 @@ __all__ = [
     "ExecutionFailed",
     "ExecutionOptions",
     "ExecutionStatus",
+    "Fallback",
     "InitializeProgram",
+    "LMCall",
     "LMParameters",
     "MessageRejected",
     "Problem",
@@ -57,6 +62,8 @@ __all__ = [
     "Signature",
     "SignatureField",
     "SignatureStatus",
+    "State",
+    "Try",
     "Usage",
     "decode_command",
     "decode_event",

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import Field, JsonValue, StrictInt
 
-from dspex.configuration import Configuration
+from dspex.configuration import AdapterType, Configuration
 from dspex.model import Frozen
 from dspex.signature import Signature
 
@@ -50,7 +50,7 @@ class CreateProgram(Command):
     program_id: UUID
     signature_id: UUID
     name: Name
-    adapter_type: str = Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)
+    adapter_type: AdapterType
     configuration: Configuration = Configuration()
 
     @property

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, JsonValue, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from dspex.model import Frozen
+from dspex.state import State
+from dspex.status import ErrorCode
 
+AdapterType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 SecretName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=100)]
 
 
@@ -35,13 +48,61 @@ class LM(Frozen):
     parameters: LMParameters = LMParameters()
 
 
+NO_FALLBACK = frozenset(
+    {ErrorCode.INVALID_INPUT, ErrorCode.CANCELLED, ErrorCode.PROGRAM_NOT_READY, ErrorCode.ATTEMPTS_EXHAUSTED}
+)
+"""The codes that another LM or adapter would end with as well."""
+
+
+class Fallback(Frozen):
+    """What to try next when a run fails with one of the codes in `on`.
+
+    What is given takes the place of the program's own; `lm`, `adapter_type` or both must be. `parameters` are for an
+    adapter whose modules take others.
+    """
+
+    on: tuple[ErrorCode, ...] = Field(min_length=1, max_length=len(ErrorCode))
+    adapter_type: AdapterType | None = None
+    lm: LM | None = None
+    parameters: dict[str, JsonValue] | None = None
+
+    @field_validator("on")
+    @classmethod
+    def _can_help(cls, codes: tuple[ErrorCode, ...]) -> tuple[ErrorCode, ...]:
+        for code in codes:
+            if code in NO_FALLBACK:
+                raise ValueError(f"'{code}' would be the same wherever it runs: remove it")
+        return codes
+
+    @model_validator(mode="after")
+    def _gives_something(self) -> Fallback:
+        if self.adapter_type is None and self.lm is None:
+            raise ValueError("give 'lm', 'adapter_type' or both: what to try in the place of the program's own")
+        return self
+
+
 class Configuration(Frozen):
     """What a program is made of besides its signature and its adapter.
 
     `module` names a DSPy module that the adapter can build from JSON (`Predict`, `ChainOfThought`, ...);
-    `parameters` are that module's own (for instance `{"M": 3}`).
+    `parameters` are that module's own (for instance `{"M": 3}`). `state` is what an optimizer found for the program.
+    `fallbacks` are tried in their order when a run fails: after an error, the next one that lists its code.
     """
 
     module: str = Field(default="Predict", pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=64)
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     lm: LM | None = None
+    state: State | None = None
+    fallbacks: tuple[Fallback, ...] = Field(default=(), max_length=8)
+
+    @model_validator(mode="after")
+    def _of_this_module(self) -> Configuration:
+        if self.state is not None and self.state.module != self.module:
+            raise ValueError(f"state.module: it was found for '{self.state.module}', not for '{self.module}'")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Without them the text is as it was before they existed: backend ids are digests of it.
+        data: dict[str, Any] = handler(self)
+        return {key: value for key, value in data.items() if key not in ("state", "fallbacks") or value}

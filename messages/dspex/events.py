@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from dspex.model import Frozen
+from dspex.status import ErrorCode
 
 
 class ProblemDetail(Frozen):
@@ -25,13 +26,51 @@ class ErrorDetail(Frozen):
     problems: tuple[ProblemDetail, ...] = ()
 
 
+class LMCall(Frozen):
+    """What one LM call that was answered used. `cost` is in US dollars; None where the price is not known."""
+
+    model: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+    cached: bool = False
+
+
+class Try(Frozen):
+    """One try of a run that has fallbacks: on what it ran, how it ended, and what it used of the whole.
+
+    `model` is as the program names it. `error` is None for the try that gave the outputs.
+    """
+
+    adapter_type: str
+    model: str | None = None
+    error: ErrorCode | None = None
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float | None = None
+
+
 class Usage(Frozen):
-    """What the LM calls of one execution used. `cost` is in US dollars, where the provider's prices are known."""
+    """What the LM calls of one execution used. `cost` is in US dollars, where the provider's prices are known.
+
+    `calls` counts the calls that were begun; `lm_calls` has those that were answered, in the order of their answers.
+    `tries` are the tries of a program with fallbacks: the rest is their sum.
+    """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float | None = None
+    lm_calls: tuple[LMCall, ...] = ()
+    tries: tuple[Try, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_no_tries(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        if not self.tries:
+            data.pop("tries", None)
+        return data
 
 
 class Event(Frozen):

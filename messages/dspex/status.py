@@ -84,6 +84,7 @@ class ErrorCode(StrEnum):
     CONTEXT_WINDOW = "context_window"
     REFUSED = "refused"
     CRASHED = "crashed"
+    CANCELLED = "cancelled"
     PERMANENT = "permanent"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     INTERNAL = "internal"

@@ -1,4 +1,4 @@
-"""The example on real text, through `native`: DSPy itself, its HTTP, and an LM that knows the right answers."""
+"""The example on real text, by DSPy itself, its HTTP, and an LM that knows the answers: in threads and in children."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "debian_sections"
 KEY = "sk-a-key-that-only-the-header-may-hold"
 
 
-def test_every_row_of_the_example_runs_over_http_with_the_known_right_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", ["native", "python_port"])
+def test_every_row_of_the_example_runs_over_http_with_the_known_right_answer(adapter: str, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (EXAMPLE / "packages.jsonl").read_text().splitlines()]
     assert len(rows) >= 300
     sections = {row["package"]: row["section"] for row in rows}
@@ -27,7 +28,7 @@ def test_every_row_of_the_example_runs_over_http_with_the_known_right_answer(tmp
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
         environment |= {"DSPEX_LMS": json.dumps({"local": alias}), "LOCAL_API_KEY": KEY}
         command = [*DSPEX, "run", str(EXAMPLE / "signature.json"), "--inputs", str(EXAMPLE / "packages.jsonl")]
-        options = ["--adapter", "native", "--model", "local", "--expect", "section", "--output", "results.jsonl"]
+        options = ["--adapter", adapter, "--model", "local", "--expect", "section", "--output", "results.jsonl"]
         ran = subprocess.run(
             [*command, *options], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
         )

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
+from adapters.contract import AdapterContract, Subject
 from adapters.lm import LMAlias, LMCatalog
 from adapters.mock import MockAdapter
 from adapters.native import NativeAdapter
 from adapters.port import ProgramSpec
+from adapters.python_port import Limits, PythonPortAdapter
+from adapters.python_port.server import Server
 from adapters.registry import BUILT_IN, AdapterRegistry
 from dspex import LM, Configuration, ErrorCode
 from tests import lm_server
-from tests.contract.adapter_contract import AdapterContract, Subject
 
 
 class TestMock(AdapterContract):
@@ -23,12 +26,18 @@ class TestMock(AdapterContract):
 
     @pytest.fixture
     def subject(self) -> Subject:
-        return Subject("mock", MockAdapter, mock_failing, codes=frozenset(ErrorCode))
+        return Subject(
+            "mock",
+            MockAdapter,
+            lambda spec, code: told_to(spec, fail={code.value: "always"}),
+            codes=frozenset(ErrorCode),
+            slow=lambda spec: told_to(spec, latency_ms=3_600_000),
+        )
 
 
 @contextmanager
-def mock_failing(spec: ProgramSpec, code: ErrorCode) -> Generator[ProgramSpec, None, None]:
-    configuration = Configuration(module=spec.configuration.module, parameters={"fail": {code.value: "always"}})
+def told_to(spec: ProgramSpec, **parameters: Any) -> Generator[ProgramSpec, None, None]:
+    configuration = Configuration(module=spec.configuration.module, parameters=parameters)
     yield ProgramSpec(spec.adapter_type, spec.signature, configuration)
 
 
@@ -65,6 +74,8 @@ class TestNative(AdapterContract):
                 lambda capacity: NativeAdapter(catalog, capacity),
                 failing,
                 codes=frozenset(FAILURES),
+                slow=lambda spec: never_answered(server, spec),
+                stops=False,
                 lm=LM(model="local"),
                 secret=SECRET,
             )
@@ -75,13 +86,74 @@ def scripted(
     server: lm_server.LMServer, script: lm_server.Script, spec: ProgramSpec
 ) -> Generator[ProgramSpec, None, None]:
     before, server.script = server.script, script
-    yield spec
-    server.script = before
+    try:
+        yield spec
+    finally:
+        server.script = before
+
+
+@contextmanager
+def never_answered(server: lm_server.LMServer, spec: ProgramSpec) -> Generator[ProgramSpec, None, None]:
+    """The LM does not answer before the context ends."""
+    end = threading.Event()
+    try:
+        with scripted(server, lm_server.held(end), spec):
+            yield spec
+    finally:
+        end.set()
+
+
+@pytest.fixture(scope="module")
+def server_of_children() -> Iterator[Server]:
+    """One for all tests: it takes a second to start."""
+    server = Server(Limits())
+    yield server
+    server.close()
+
+
+class TestPythonPort(AdapterContract):
+    """The python_port adapter, its child processes calling an LM on this machine."""
+
+    @pytest.fixture
+    def subject(self, server_of_children: Server) -> Iterator[Subject]:
+        with lm_server.LMServer() as server, ExitStack() as ending:
+            aliases = {"local": LMAlias("openai/gpt-4o-mini", api_base=server.url, secret="LOCAL_KEY")}
+            catalog = LMCatalog(aliases, {"LOCAL_KEY": SECRET}.get)
+
+            def make(capacity: int) -> PythonPortAdapter:
+                adapter = PythonPortAdapter(catalog, capacity, server=server_of_children)
+                ending.callback(adapter.close)
+                return adapter
+
+            yield Subject(
+                "python_port",
+                make,
+                lambda spec, code: scripted(server, FAILURES[code], spec),
+                codes=frozenset(FAILURES),
+                slow=lambda spec: never_answered(server, spec),
+                lm=LM(model="local"),
+                secret=SECRET,
+                passes_on=frozenset(Limits().environment),
+            )
+
+
+class TestPlugin(AdapterContract):
+    """The adapter of another distribution, as the registry finds it."""
+
+    @pytest.fixture
+    def subject(self, example_plugin: None) -> Subject:
+        return Subject(
+            "echo",
+            type(AdapterRegistry().get("echo")),
+            lambda spec, code: told_to(spec, fail=code.value),
+            codes=frozenset({ErrorCode.TRANSIENT, ErrorCode.REFUSED}),
+            slow=lambda spec: told_to(spec, hang=True),
+        )
 
 
 def test_every_adapter_is_held_to_the_contract() -> None:
     tested = {name.removeprefix("Test").lower() for name in globals() if name.startswith("Test")}
-    assert tested == set(BUILT_IN)
+    assert tested == {*(name.replace("_", "") for name in BUILT_IN), "plugin"}
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

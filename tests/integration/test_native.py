@@ -19,8 +19,8 @@ from dspy.clients.base_lm import GLOBAL_HISTORY
 
 from adapters.lm import LMAlias, LMCatalog
 from adapters.native import NativeAdapter
-from adapters.port import MAX_QUOTE, AdapterError, Outcome, ProgramSpec
-from dspex import LM, Configuration, ErrorCode, ExecutionOptions, LMParameters, Signature
+from adapters.port import MAX_QUOTE, AdapterError, Outcome, ProgramSpec, RunOptions
+from dspex import LM, Configuration, ErrorCode, LMParameters, Signature
 from dspex.signature import RESERVED_NAMES
 from tests import lm_server
 from tests.lm_server import Answer, LMServer
@@ -62,7 +62,7 @@ def spec(signature: Any = "question -> answer", **given: Any) -> ProgramSpec:
 def run(adapter: NativeAdapter, program: ProgramSpec, /, **inputs: Any) -> Outcome:
     backend_id = adapter.create_program(program)
     given = program.signature.validate_inputs(inputs or {"question": "why"})
-    return adapter.execute_program(backend_id, given, ExecutionOptions())
+    return adapter.execute_program(backend_id, given, RunOptions("run"))
 
 
 def failure(adapter: NativeAdapter, program: ProgramSpec, /, **inputs: Any) -> AdapterError:
@@ -101,7 +101,7 @@ def test_parameters_seed_and_key_are_sent_and_nothing_that_was_not_set(native: N
     assert server.requests[0].authorization == f"Bearer {SECRET}"
     parameters = LMParameters(temperature=0.5, top_p=0.9, max_tokens=50, stop=("END",), timeout=30)
     backend_id = native.create_program(spec(lm=LM(model="local", parameters=parameters)))
-    native.execute_program(backend_id, {"question": "why"}, ExecutionOptions(seed=11))
+    native.execute_program(backend_id, {"question": "why"}, RunOptions("run", seed=11))
     sent = {key: value for key, value in server.requests[1].body.items() if key not in ("model", "messages")}
     tokens = sent.pop("max_tokens", None) or sent.pop("max_completion_tokens")
     assert tokens == 50
@@ -131,7 +131,7 @@ def test_a_key_that_changed_is_used_once_the_program_is_created_again(
 def test_an_input_gives_dspy_no_orders(native: NativeAdapter, server: LMServer) -> None:
     backend_id = native.create_program(spec())
     inputs = {"question": "why", "config": {"api_base": "http://127.0.0.1:9"}, "lm": "x", "signature": "a -> b"}
-    native.execute_program(backend_id, inputs, ExecutionOptions())
+    native.execute_program(backend_id, inputs, RunOptions("run"))
     assert server.requests[0].prompt.inputs == {"question": "why"}
 
 
@@ -441,7 +441,7 @@ def test_the_cost_of_a_model_without_a_price_is_unknown_not_nothing(server: LMSe
             ErrorCode.PERMANENT,
             "reasoning models require",
         ),
-        ({"module": "ReAct"}, ErrorCode.PERMANENT, "module: 'ReAct' is not one of Predict"),
+        ({"module": "CodeAct"}, ErrorCode.PERMANENT, "module: 'CodeAct' is not one of Predict"),
         ({"module": "Predict", "parameters": {"n": 3}}, ErrorCode.PERMANENT, "parameters.n: is not a known field"),
         ({"module": "ChainOfThought", "parameters": {"lm": "x"}}, ErrorCode.PERMANENT, "parameters.lm: "),
         ({"module": "MultiChainComparison", "parameters": {"M": 0}}, ErrorCode.PERMANENT, "parameters.M: "),
@@ -483,10 +483,10 @@ def test_nothing_grows_and_nothing_is_printed(
     trace = len(dspy.settings.trace)
     for number in range(30):
         server.script = lm_server.fields(answer="x")
-        native.execute_program(backend_id, {"question": "why", "n": number}, ExecutionOptions())
+        native.execute_program(backend_id, {"question": "why", "n": number}, RunOptions("run"))
         server.script = lm_server.text("?", finish_reason="length")
         with pytest.raises(AdapterError):
-            native.execute_program(backend_id, {"question": "why", "n": "of another type"}, ExecutionOptions())
+            native.execute_program(backend_id, {"question": "why", "n": "of another type"}, RunOptions("run"))
     program = native._programs.get(backend_id)
     assert [len(GLOBAL_HISTORY), len(program.lm.history), len(program.module.history)] == [0, 0, 0]
     assert len(dspy.settings.trace) == trace
@@ -514,7 +514,7 @@ def test_many_threads_with_many_lms_do_not_mix(server: LMServer) -> None:
     ids = [native.create_program(spec(lm=LM(model=f"lm{n}"))) for n in range(8)]
 
     def execute(number: int) -> None:
-        outcome = native.execute_program(ids[number % 8], {"question": f"q{number}"}, ExecutionOptions())
+        outcome = native.execute_program(ids[number % 8], {"question": f"q{number}"}, RunOptions("run"))
         lm = number % 8
         assert outcome.outputs == {"answer": f"model-{lm} Bearer sk-{lm} q{number}"}
         assert (outcome.usage.calls, outcome.usage.input_tokens) == (1, number)
@@ -535,8 +535,8 @@ def in_a_new_process(program: str, **environment: str) -> str:
         sys.addaudithook(only_here)
         from adapters.lm import LMAlias, LMCatalog
         from adapters.registry import AdapterRegistry
-        from adapters.port import AdapterError, ProgramSpec
-        from dspex import LM, Configuration, ExecutionOptions, LMParameters, Signature
+        from adapters.port import AdapterError, ProgramSpec, RunOptions
+        from dspex import LM, Configuration, LMParameters, Signature
     """
     source = textwrap.dedent(guard) + textwrap.dedent(program)
     environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]), "PATH": os.environ["PATH"]}
@@ -554,7 +554,7 @@ def test_a_run_needs_no_litellm_and_no_network_but_the_lm(server: LMServer, tmp_
             spec = ProgramSpec("native", Signature.parse("question -> answer"), Configuration(lm=LM(model="local")))
             backend_id = adapter.create_program(spec)
             try:
-                outcome = adapter.execute_program(backend_id, {{"question": "why"}}, ExecutionOptions())
+                outcome = adapter.execute_program(backend_id, {{"question": "why"}}, RunOptions("run"))
                 print(provider, outcome.outputs["answer"], outcome.usage.cost is not None)
             except AdapterError as error:
                 print(provider, error.code)
@@ -592,7 +592,7 @@ def test_a_provider_that_only_litellm_knows_is_called_by_it(
     native = NativeAdapter(catalog)
     lm = LM(model="local", parameters=LMParameters(timeout=0.5))
     backend_id = native.create_program(spec(lm=lm))
-    outcome = native.execute_program(backend_id, {"question": "why"}, ExecutionOptions(seed=1))
+    outcome = native.execute_program(backend_id, {"question": "why"}, RunOptions("run", seed=1))
     assert outcome.outputs == {"answer": "an answer"}
     assert outcome.usage.input_tokens > 0
     assert server.requests[0].authorization == f"Bearer {SECRET}"
@@ -634,7 +634,7 @@ def test_every_row_of_the_example_is_answered_right(native: NativeAdapter, serve
 
     def execute(row: Mapping[str, Any]) -> Mapping[str, Any]:
         inputs = signature.validate_inputs({"package": row["package"], "description": row["description"]})
-        return native.execute_program(backend_id, inputs, ExecutionOptions()).outputs
+        return native.execute_program(backend_id, inputs, RunOptions("run")).outputs
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(execute, rows))

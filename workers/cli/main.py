@@ -42,7 +42,7 @@ def main() -> None:
 @click.argument("signature")
 @click.option("--inputs", "inputs_file", metavar="FILE", help="Rows to run: .jsonl or .csv; - is JSONL from stdin.")
 @click.option("--input", "pairs", multiple=True, metavar="NAME=VALUE", help="One input of a single row; repeat it.")
-@click.option("--adapter", "adapter_type", default="mock", show_default=True, help="mock or native.")
+@click.option("--adapter", "adapter_type", default="mock", show_default=True, help="mock, native or python_port.")
 @click.option("--module", default="Predict", show_default=True, help="The DSPy module, such as ChainOfThought.")
 @click.option("--model", help="The LM: provider/model such as openai/gpt-4o-mini, or an alias of DSPEX_LMS.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write results to a .jsonl file.")

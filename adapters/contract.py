@@ -1,7 +1,17 @@
 """What every adapter owes, as tests: the obligations of `adapters/port.py`, one by one.
 
-A test module subclasses `AdapterContract` and gives the fixture `subject`: how to make the adapter, and how to have
-its runs fail.
+The author of an adapter runs it, with pytest and jsonschema installed (`dspex-server[contract]`):
+
+    import pytest
+    pytest.register_assert_rewrite("adapters.contract")  # before the import: failures then show values
+    from adapters.contract import AdapterContract, Subject
+
+    class TestMine(AdapterContract):
+        @pytest.fixture
+        def subject(self):
+            return Subject("mine", MyAdapter, failing, codes=frozenset({ErrorCode.TRANSIENT}))
+
+`Subject` says how to make the adapter, and how to have its runs fail.
 """
 
 from __future__ import annotations
@@ -10,8 +20,9 @@ import copy
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -19,11 +30,26 @@ from typing import Any, NoReturn
 import pytest
 from jsonschema import Draft202012Validator
 
-from adapters.port import MAX_QUOTE, Adapter, AdapterError, Outcome, ProgramNotLoaded, ProgramSpec
-from dspex import LM, Configuration, ErrorCode, ExecutionOptions, Signature
+from adapters.port import (
+    MAX_QUOTE,
+    MAX_TRACE_STEPS,
+    MAX_TRACE_TEXT,
+    Adapter,
+    AdapterError,
+    AdapterStats,
+    Outcome,
+    ProgramInfo,
+    ProgramNotLoaded,
+    ProgramSpec,
+    RunOptions,
+    TraceStep,
+)
+from dspex import LM, Configuration, ErrorCode, Signature, Usage
 
-OPTIONS = ExecutionOptions()
+OPTIONS = RunOptions("run")
 THREADS = 16
+PATIENCE = 60
+"""Seconds that a test waits for what must happen."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +61,21 @@ class Subject:
         lm: what its programs name as LM.
         failing: while its context lasts, runs of the spec it gives fail with this code.
         codes: those it can be made to fail with.
+        slow: while its context lasts, runs of the spec it gives do not end by themselves.
+        stops: whether such a run ends when it is cancelled; False where timeouts are advisory.
         secret: a text that no error may hold.
+        passes_on: the environment variables that it passes on to processes of its own.
     """
 
     adapter_type: str
     make: Callable[[int], Adapter]
     failing: Callable[[ProgramSpec, ErrorCode], AbstractContextManager[ProgramSpec]]
     codes: frozenset[ErrorCode]
+    slow: Callable[[ProgramSpec], AbstractContextManager[ProgramSpec]]
     lm: LM | None = None
-    secret: str = "no secret"
+    stops: bool = True
+    secret: str = "no secret"  # noqa: S105  it is the one that is looked for
+    passes_on: frozenset[str] = frozenset()
 
     def spec(self, signature: str | Mapping[str, Any] = "question -> answer", **configuration: Any) -> ProgramSpec:
         """A program of a signature, on this adapter."""
@@ -51,10 +83,32 @@ class Subject:
         return ProgramSpec(self.adapter_type, Signature.parse(signature), Configuration(**configuration))
 
 
-def run(adapter: Adapter, spec: ProgramSpec, inputs: Mapping[str, Any], options: ExecutionOptions = OPTIONS) -> Outcome:
+def run(adapter: Adapter, spec: ProgramSpec, inputs: Mapping[str, Any], options: RunOptions = OPTIONS) -> Outcome:
     """Create the program and run it, as a worker does."""
     backend_id = adapter.create_program(spec)
     return adapter.execute_program(backend_id, spec.signature.validate_inputs(inputs), options)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds; fail where it never does."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {PATIENCE} s in vain")
+        time.sleep(0.005)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    match value:
+        case str():
+            yield value
+        case Mapping():
+            for pair in value.items():
+                yield from texts(list(pair))
+        case list():
+            for item in value:
+                yield from texts(item)
 
 
 def outputs_of(*fields: tuple[str, Any]) -> dict[str, Any]:
@@ -108,7 +162,7 @@ class AdapterContract:
 
     @pytest.fixture
     def subject(self) -> Subject:
-        raise NotImplementedError
+        pytest.fail("override the fixture 'subject'")
 
     @pytest.fixture
     def adapter(self, subject: Subject) -> Adapter:
@@ -162,7 +216,7 @@ class AdapterContract:
         monkeypatch.setattr(socket.socket, "connect", forbidden)
         monkeypatch.setattr(socket, "getaddrinfo", forbidden)
         subject.make(8).create_program(subject.spec())
-        assert {name for name in read if not name.startswith("PYDANTIC_")} == set()
+        assert {name for name in read if not name.startswith("PYDANTIC_")} <= subject.passes_on
 
     # Running
 
@@ -212,7 +266,7 @@ class AdapterContract:
         assert inputs == before
 
     def test_a_seed_is_taken(self, subject: Subject, adapter: Adapter) -> None:
-        options = ExecutionOptions(seed=2**63 - 1)
+        options = RunOptions("run", seed=2**63 - 1)
         assert run(adapter, subject.spec(), {"question": "why"}, options).outputs["answer"]
 
     def test_usage_is_reported(self, subject: Subject, adapter: Adapter) -> None:
@@ -242,6 +296,70 @@ class AdapterContract:
 
         with ThreadPoolExecutor(THREADS) as pool:
             assert all(pool.map(create_and_run, range(64)))
+
+    def test_a_run_tells_how_long_it_took(self, subject: Subject, adapter: Adapter) -> None:
+        assert run(adapter, subject.spec(), {"question": "why"}).duration_ms > 0
+
+    def test_no_trace_is_made_unless_it_is_asked_for(self, subject: Subject, adapter: Adapter) -> None:
+        assert run(adapter, subject.spec(), {"question": "why"}).trace is None
+
+    def test_a_trace_is_bounded_and_holds_no_secret(self, subject: Subject, adapter: Adapter) -> None:
+        inputs = {"question": "why " * MAX_TRACE_TEXT}
+        trace = run(adapter, subject.spec(), inputs, RunOptions("run", trace=True)).trace
+        assert trace
+        assert len(trace) <= MAX_TRACE_STEPS
+        for step in trace:
+            assert TraceStep.model_validate_json(step.model_dump_json()) == step
+            for text in texts(step.model_dump(mode="json")):
+                assert len(text) <= MAX_TRACE_TEXT
+                assert subject.secret not in text
+
+    def test_every_lm_call_is_in_the_usage(self, subject: Subject, adapter: Adapter) -> None:
+        usage = run(adapter, subject.spec(), {"question": "why"}).usage
+        assert len(usage.lm_calls) == usage.calls
+        assert sum(call.input_tokens for call in usage.lm_calls) == usage.input_tokens
+        assert sum(call.output_tokens for call in usage.lm_calls) == usage.output_tokens
+        assert all(call.model for call in usage.lm_calls)
+        assert Usage.model_validate_json(usage.model_dump_json()) == usage
+
+    def test_there_is_nothing_to_cancel_where_nothing_runs(self, subject: Subject, adapter: Adapter) -> None:
+        assert not adapter.cancel("run")
+        run(adapter, subject.spec(), {"question": "why"})
+        assert not adapter.cancel("run")
+
+    # Stopping
+
+    def test_a_run_is_cancelled_from_another_thread_and_others_are_not(
+        self, subject: Subject, adapter: Adapter
+    ) -> None:
+        with ThreadPoolExecutor(2) as pool, subject.slow(subject.spec()) as spec:
+            backend_id = adapter.create_program(spec)
+            first, second = (
+                pool.submit(adapter.execute_program, backend_id, {"question": "why"}, RunOptions(run_id))
+                for run_id in ("first", "second")
+            )
+            wait_until(lambda: adapter.stats().running == 2)
+            assert not adapter.cancel("third")
+            assert adapter.cancel("first")
+            if subject.stops:
+                assert _cancelled(first)
+                assert not second.done()
+            assert adapter.cancel("second")
+            if subject.stops:
+                assert _cancelled(second)
+        wait_until(lambda: adapter.stats().running == 0)
+        assert not adapter.cancel("first")
+        assert run(adapter, subject.spec(), {"question": "why"}).outputs["answer"]
+
+    def test_a_run_ends_at_its_timeout(self, subject: Subject, adapter: Adapter) -> None:
+        timeout = 0.05 if subject.stops else 1e-9  # where it is advisory, it has passed before the first LM call
+        with subject.slow(subject.spec()) as spec, pytest.raises(AdapterError) as caught:
+            run(adapter, spec, {"question": "why"}, RunOptions("run", timeout=timeout))
+        assert caught.value.code is ErrorCode.TIMEOUT
+        assert run(adapter, subject.spec(), {"question": "why"}).outputs["answer"]
+
+    def test_a_run_that_is_quick_ends_before_its_timeout(self, subject: Subject, adapter: Adapter) -> None:
+        assert run(adapter, subject.spec(), {"question": "why"}, RunOptions("run", timeout=3600)).outputs["answer"]
 
     # Failing
 
@@ -304,3 +422,34 @@ class AdapterContract:
         adapter.close()
         with pytest.raises(ProgramNotLoaded):
             adapter.execute_program(backend_id, {"question": "why"}, OPTIONS)
+
+    def test_programs_are_listed_and_deleted(self, subject: Subject, adapter: Adapter) -> None:
+        assert adapter.list_programs() == []
+        spec = subject.spec(module="ChainOfThought")
+        run(adapter, spec, {"question": "why"})
+        model = None if subject.lm is None else subject.lm.model
+        assert adapter.info(spec.backend_id) == ProgramInfo(spec.backend_id, "ChainOfThought", model, 1)
+        other = adapter.create_program(subject.spec())
+        assert {info.backend_id: info.runs for info in adapter.list_programs()} == {spec.backend_id: 1, other: 0}
+        assert adapter.delete_program(other)
+        assert not adapter.delete_program(other)
+        assert [info.backend_id for info in adapter.list_programs()] == [spec.backend_id]
+        with pytest.raises(ProgramNotLoaded):
+            adapter.info(other)
+        with pytest.raises(ProgramNotLoaded):
+            adapter.execute_program(other, {"question": "why"}, OPTIONS)
+
+    def test_runs_are_counted_by_how_they_ended(self, subject: Subject, adapter: Adapter) -> None:
+        assert adapter.health_check().ok
+        assert adapter.stats() == AdapterStats(programs=0, running=0, runs=0, failures={})
+        run(adapter, subject.spec(), {"question": "why"})
+        with subject.failing(subject.spec(), ErrorCode.TRANSIENT) as failing, pytest.raises(AdapterError):
+            run(adapter, failing, {"question": "why"})
+        stats = adapter.stats()
+        assert (stats.running, stats.runs, stats.failures) == (0, 2, {ErrorCode.TRANSIENT: 1})
+        assert stats.programs == len(adapter.list_programs()) > 0
+
+
+def _cancelled(future: Future[Outcome]) -> bool:
+    error = future.exception(PATIENCE)
+    return isinstance(error, AdapterError) and error.code is ErrorCode.CANCELLED

@@ -1,0 +1,154 @@
+"""Programs with fallbacks: the tries of a run, one after the other, until one gives outputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from adapters.port import Adapter, AdapterError, Outcome, ProgramNotLoaded, ProgramSpec, RunOptions, TraceStep
+from adapters.runs import Run, Runs
+from dspex import ErrorCode, Fallback, Signature, Try, Usage
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Where a run is tried: an adapter, and a program without fallbacks.
+
+    Attributes:
+        on: the codes of the try before that this one is for.
+    """
+
+    spec: ProgramSpec
+    adapter: Adapter
+    on: frozenset[ErrorCode] = frozenset()
+
+    def run(self, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
+        """Run the program, created again where its adapter has dropped it."""
+        try:
+            return self.adapter.execute_program(self.spec.backend_id, inputs, options)
+        except ProgramNotLoaded:
+            self.adapter.create_program(self.spec)
+            return self.adapter.execute_program(self.spec.backend_id, inputs, options)
+
+    def told(self, usage: Usage, error: ErrorCode | None) -> Try:
+        """This try, in the usage of the run."""
+        lm = self.spec.configuration.lm
+        return Try(
+            adapter_type=self.spec.adapter_type,
+            model=None if lm is None else lm.model,
+            error=error,
+            calls=usage.calls,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost=usage.cost,
+        )
+
+
+class LoadedProgram:
+    """A program that can run in this process: as its adapter has it, and its fallbacks as theirs have them.
+
+    After an error the next fallback that lists its code is tried, with what is left of the run's timeout; what a try
+    used is billed, whatever it came to. The last error is the run's.
+
+    Args:
+        adapter: gives an adapter by its name.
+
+    Raises:
+        AdapterError: a try cannot be built; that of a fallback begins with its field.
+    """
+
+    def __init__(self, spec: ProgramSpec, adapter: Callable[[str], Adapter]) -> None:
+        self.spec = spec
+        self._runs = Runs()
+        fallbacks = spec.configuration.fallbacks
+        self._attempts = [_built(_without_fallbacks(spec), adapter)]
+        for number, fallback in enumerate(fallbacks):
+            try:
+                self._attempts.append(_built(_in_place(spec, fallback), adapter, frozenset(fallback.on)))
+            except AdapterError as error:
+                raise AdapterError(error.code, f"fallbacks.{number}.{error.message}") from None
+
+    @property
+    def signature(self) -> Signature:
+        """The program's signature."""
+        return self.spec.signature
+
+    def execute(self, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
+        """Run it once, on inputs that its signature has validated.
+
+        Raises:
+            AdapterError: of the last try.
+        """
+        if len(self._attempts) == 1:
+            return self._attempts[0].run(inputs, options)
+        with self._runs.begin(options.run_id) as run:
+            return self._in_turn(run, inputs, options)
+
+    def cancel(self, run_id: str) -> bool:
+        """Cancel the runs of this id, in whatever try they are. Returns whether there is one."""
+        found = [self._runs.cancel(run_id)]
+        adapters = {id(attempt.adapter): attempt.adapter for attempt in self._attempts}
+        found += [adapter.cancel(run_id) for adapter in adapters.values()]
+        return any(found)
+
+    def _in_turn(self, run: Run, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
+        started = time.monotonic()
+        ended: list[tuple[Try, Usage]] = []
+        trace: tuple[TraceStep, ...] = ()
+        error: AdapterError | None = None
+        for attempt in self._attempts:
+            if error is not None and error.code not in attempt.on:
+                continue
+            left = None if options.timeout is None else options.timeout - (time.monotonic() - started)
+            if error is not None and (run.cancelled.is_set() or (left is not None and left <= 0)):
+                break
+            try:
+                outcome = attempt.run(inputs, replace(options, timeout=left))
+            except AdapterError as failed:
+                error = failed
+                ended.append((attempt.told(failed.usage, failed.code), failed.usage))
+                trace += failed.trace or ()
+                continue
+            ended.append((attempt.told(outcome.usage, None), outcome.usage))
+            duration_ms = (time.monotonic() - started) * 1000
+            steps = None if outcome.trace is None else trace + outcome.trace
+            return Outcome(outcome.outputs, _sum(ended), duration_ms, steps)
+        if error is None or (run.cancelled.is_set() and error.code is not ErrorCode.CANCELLED):
+            error = AdapterError(ErrorCode.CANCELLED, "the run was cancelled")
+        error.usage = _sum(ended)
+        error.trace = trace if options.trace else None
+        raise error
+
+
+def _without_fallbacks(spec: ProgramSpec, **changes: Any) -> ProgramSpec:
+    configuration = spec.configuration.model_copy(update={**changes, "fallbacks": ()})
+    return replace(spec, configuration=configuration)
+
+
+def _in_place(spec: ProgramSpec, fallback: Fallback) -> ProgramSpec:
+    given = {"lm": fallback.lm, "parameters": fallback.parameters}
+    changed = _without_fallbacks(spec, **{key: value for key, value in given.items() if value is not None})
+    return replace(changed, adapter_type=fallback.adapter_type or spec.adapter_type)
+
+
+def _built(spec: ProgramSpec, adapter: Callable[[str], Adapter], on: frozenset[ErrorCode] = frozenset()) -> Attempt:
+    made = adapter(spec.adapter_type)
+    made.create_program(spec)
+    return Attempt(spec, made, on)
+
+
+def _sum(ended: Sequence[tuple[Try, Usage]]) -> Usage:
+    """The usage of all tries. The cost is known only where that of every answer is."""
+    calls = tuple(call for _, usage in ended for call in usage.lm_calls)
+    costs = [usage.cost for _, usage in ended if usage.cost is not None or usage.lm_calls]
+    known = [cost for cost in costs if cost is not None]
+    return Usage(
+        calls=sum(usage.calls for _, usage in ended),
+        input_tokens=sum(usage.input_tokens for _, usage in ended),
+        output_tokens=sum(usage.output_tokens for _, usage in ended),
+        cost=sum(known) if known and len(known) == len(costs) else None,
+        lm_calls=calls,
+        tries=tuple(told for told, _ in ended),
+    )

@@ -1,0 +1,72 @@
+"""What other distributions offer by entry points: adapters, and the code that programs may name but never bring.
+
+| group            | an entry point gives                                                                           |
+|------------------|------------------------------------------------------------------------------------------------|
+| `dspex.adapters` | `create_adapter(catalog: adapters.lm.LMCatalog) -> adapters.port.Adapter`                      |
+| `dspex.rewards`  | a reward of `BestOfN` and `Refine`, as DSPy has them: `reward(inputs, prediction) -> float`    |
+| `dspex.tools`    | a tool of `ReAct`: a function with type hints and a docstring, or a `dspy.Tool`                |
+
+They are found by name when one is asked for, among what is installed (https://packaging.python.org/specifications/
+entry-points/); nothing else of a distribution is imported.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+from adapters.port import MAX_QUOTE, AdapterError
+from dspex import ErrorCode
+
+ADAPTERS: Final = "dspex.adapters"
+REWARDS: Final = "dspex.rewards"
+TOOLS: Final = "dspex.tools"
+
+
+def registered(group: str) -> list[str]:
+    """The names in a group, sorted."""
+    return sorted({point.name for point in entry_points(group=group)})
+
+
+def load(group: str, name: str, *, asked_by: str) -> Any:
+    """The object that a name of a group stands for.
+
+    Args:
+        asked_by: the field that holds the name: errors begin with it.
+
+    Raises:
+        AdapterError: `permanent`; no distribution offers the name, two do, or what one offers cannot be imported.
+    """
+    point = find(group, name, asked_by=asked_by)
+    if point is None:
+        names = ", ".join(registered(group)) or "none"
+        raise AdapterError(ErrorCode.PERMANENT, f"{asked_by}: '{name}' is not one of {group} (known: {names})")
+    try:
+        return point.load()
+    except Exception as error:  # noqa: BLE001  whatever happens in its import, the program cannot be built
+        raise AdapterError(ErrorCode.PERMANENT, f"{asked_by}: '{name}' {broken(point, error)}") from None
+
+
+def find(group: str, name: str, *, asked_by: str) -> EntryPoint | None:
+    """The entry point of this name, if there is one.
+
+    Raises:
+        AdapterError: `permanent`; several distributions offer it.
+    """
+    points = list({point.value: point for point in entry_points(group=group, name=name)}.values())
+    if len(points) > 1:
+        owners = " and ".join(sorted(map(owner, points)))
+        text = f"{asked_by}: '{name}' is offered by {owners}: remove all but one"
+        raise AdapterError(ErrorCode.PERMANENT, text)
+    return points[0] if points else None
+
+
+def owner(point: EntryPoint) -> str:
+    """The distribution of an entry point, with its version."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
+
+
+def broken(point: EntryPoint, error: Exception) -> str:
+    """Why what an entry point names is of no use, and whose it is."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_QUOTE]
+    return f"of {owner(point)} ({point.value}) cannot be loaded: {reason}"

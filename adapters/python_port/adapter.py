@@ -1,0 +1,273 @@
+"""The python_port adapter itself."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from adapters.lm import LMCatalog, ResolvedLM
+from adapters.port import (
+    MAX_QUOTE,
+    MAX_TRACE_STEPS,
+    AdapterError,
+    AdapterStats,
+    Health,
+    Outcome,
+    ProgramInfo,
+    ProgramSpec,
+    RunOptions,
+    TraceStep,
+)
+from adapters.programs import Programs
+from adapters.python_port.children import Child, ChildEnded, DeadlinePassed
+from adapters.python_port.frames import (
+    Create,
+    Created,
+    Ended,
+    Failed,
+    FrameError,
+    NotLoaded,
+    Run,
+    ToAdapter,
+    encode,
+)
+from adapters.python_port.limits import Limits
+from adapters.python_port.pool import Pool
+from adapters.python_port.server import Server
+from adapters.runs import Run as OwnRun
+from adapters.runs import Runs
+from dspex import ErrorCode
+
+CAPACITY: Final = 512
+"""Programs that are kept: here they are specs only."""
+
+GRACE_SECONDS: Final = 0.5
+"""How long a child may still live that has closed its socket: it is about to end, as a rule, and tells why by that."""
+
+
+@dataclass(frozen=True)
+class _Program:
+    spec: ProgramSpec
+    resolved: ResolvedLM
+
+
+class PythonPortAdapter:
+    """Runs DSPy in child processes, one run at a time in each, by the native adapter.
+
+    A run that takes longer than `RunOptions.timeout`, or is cancelled, ends with its process, by SIGKILL. The time
+    that a run waits for a free child is part of its timeout, not of its duration. A child that dies, or takes too much
+    memory, fails its own run with `crashed`; the next one has another child. What a run prints is in its trace.
+
+    A child gets the keys of the programs that it runs, with the frames, and an environment by allow-list. Beyond that a
+    process of its own is no sandbox: see docs/isolation.md. Needs Linux 5.4 (pidfd).
+
+    Args:
+        capacity: programs that are kept.
+        server: of the children, where adapters share one; by default it has its own, which is closed with it.
+    """
+
+    def __init__(
+        self,
+        catalog: LMCatalog,
+        capacity: int = CAPACITY,
+        limits: Limits | None = None,
+        server: Server | None = None,
+    ) -> None:
+        self._catalog = catalog
+        self._limits = limits or Limits()
+        self._programs: Programs[_Program] = Programs(capacity)
+        self._runs = Runs()
+        self._server = server or Server(self._limits)
+        self._own_server = server is None
+        self._pool = Pool(self._limits, self._server)
+
+    def create_program(self, spec: ProgramSpec) -> str:
+        """See `Adapter.create_program`. A child builds it, to see whether it can be; others build it when they run it.
+
+        A key that has changed since takes the place of the old one.
+        """
+        lm = spec.configuration.lm
+        if lm is None:
+            raise AdapterError(ErrorCode.PERMANENT, "lm: python_port runs an LM: give its model")
+        program = _Program(spec, self._catalog.resolve(lm))
+        kept = self._programs.find(spec.backend_id)
+        if kept is not None and kept.resolved == program.resolved:
+            return spec.backend_id
+        with self._pool.child(spec.backend_id, None, OwnRun()) as child:
+            self._build(child, program)
+        self._programs.put(spec, program)
+        return spec.backend_id
+
+    def execute_program(self, backend_id: str, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
+        """See `Adapter.execute_program`. The timeout is hard."""
+        deadline = None if options.timeout is None else time.monotonic() + options.timeout
+        program = self._programs.get(backend_id)
+        with self._runs.begin(options.run_id) as run:
+            request = self._request(backend_id, inputs, options)
+            with self._pool.child(backend_id, deadline, run) as child:
+                run.when_cancelled(child.kill)
+                try:
+                    return self._run(child, program, request, options, deadline, run)
+                finally:
+                    # Before the child is given back: the next run in it is not to be killed.
+                    run.when_cancelled(None)
+
+    def cancel(self, run_id: str) -> bool:
+        """See `Adapter.cancel`. The run's process is killed."""
+        return self._runs.cancel(run_id)
+
+    def list_programs(self) -> list[ProgramInfo]:
+        """See `Adapter.list_programs`."""
+        return self._programs.infos()
+
+    def info(self, backend_id: str) -> ProgramInfo:
+        """See `Adapter.info`."""
+        return self._programs.info(backend_id)
+
+    def delete_program(self, backend_id: str) -> bool:
+        """See `Adapter.delete_program`. Children that have built it keep it until they have built enough others."""
+        return self._programs.drop(backend_id) is not None
+
+    def health_check(self) -> Health:
+        """See `Adapter.health_check`. Not healthy once a child could not be started, until one could."""
+        if self._pool.failure is not None:
+            return Health(False, self._pool.failure)
+        busy, idle, waiting = self._pool.counts()
+        return Health(True, f"{busy} children are busy and {idle} idle; {waiting} runs wait for one")
+
+    def stats(self) -> AdapterStats:
+        """See `Adapter.stats`."""
+        return self._runs.stats(len(self._programs))
+
+    def close(self) -> None:
+        """See `Adapter.close`. Runs that are under way are cancelled."""
+        self._programs.clear()
+        self._runs.cancel_all()
+        self._pool.close()
+        if self._own_server:
+            self._server.close()
+
+    def _request(self, backend_id: str, inputs: Mapping[str, Any], options: RunOptions) -> bytes:
+        frame = Run(
+            backend_id=backend_id,
+            inputs=dict(inputs),
+            run_id=options.run_id,
+            seed=options.seed,
+            trace=options.trace,
+        )
+        try:
+            return encode(frame, self._limits.max_frame_bytes)
+        except FrameError as error:
+            raise AdapterError(ErrorCode.INVALID_INPUT, f"the inputs cannot be sent to a child: {error}") from None
+
+    def _run(
+        self, child: Child, program: _Program, request: bytes, options: RunOptions, deadline: float | None, run: OwnRun
+    ) -> Outcome:
+        child.runs += 1
+        answer: ToAdapter = NotLoaded()
+        try:
+            if child.programs.get(program.spec.backend_id) == program.resolved:
+                answer = self._ask(child, request, program, deadline, options.timeout, run)
+            if isinstance(answer, NotLoaded):
+                self._build(child, program, deadline, options.timeout, run)
+                answer = self._ask(child, request, program, deadline, options.timeout, run)
+        except AdapterError as error:
+            if options.trace:
+                error.trace = _with_output(error.trace, child, program)
+            raise
+        if not isinstance(answer, Ended):
+            raise _broken(child, f"answered with '{answer.type}'")
+        child.grown_bytes = answer.grown_bytes
+        trace = _with_output(answer.trace, child, program) if options.trace else None
+        return Outcome(answer.outputs, answer.usage, answer.duration_ms, trace)
+
+    def _build(
+        self,
+        child: Child,
+        program: _Program,
+        deadline: float | None = None,
+        timeout: float | None = None,
+        run: OwnRun | None = None,
+    ) -> None:
+        if deadline is None:
+            timeout = self._limits.build_seconds
+            deadline = time.monotonic() + timeout
+        request = encode(Create.of(program.spec, program.resolved), self._limits.max_frame_bytes)
+        answer = self._ask(child, request, program, deadline, timeout, run)
+        if answer != Created(backend_id=program.spec.backend_id):
+            raise _broken(child, "built another program")
+        child.programs[program.spec.backend_id] = program.resolved
+
+    def _ask(
+        self,
+        child: Child,
+        request: bytes,
+        program: _Program,
+        deadline: float | None,
+        timeout: float | None,
+        run: OwnRun | None,
+    ) -> ToAdapter:
+        """The answer of a child. Whatever else there is, ends as an error with what the run has used."""
+        try:
+            answer = child.ask(request, deadline)
+        except DeadlinePassed:
+            child.end()
+            text = f"the run took longer than its {timeout:g} s, and was ended"
+            raise AdapterError(ErrorCode.TIMEOUT, text, usage=child.usage) from None
+        except ChildEnded:
+            child.end(GRACE_SECONDS)
+            if run is not None and run.cancelled.is_set():
+                raise _cancelled(child) from None
+            raise self._crashed(child, program) from None
+        except FrameError as error:
+            child.end()
+            raise _broken(child, f"sent a frame that is none: {error}") from None
+        if isinstance(answer, Failed):
+            child.grown_bytes = answer.grown_bytes
+            if answer.code is ErrorCode.CRASHED:
+                child.end()
+            raise answer.error
+        if run is not None and run.cancelled.is_set():
+            raise _cancelled(child)
+        return answer
+
+    def _crashed(self, child: Child, program: _Program) -> AdapterError:
+        """For a child that ended by itself, or was ended by somebody."""
+        text = f"the child process {_ending(self._server.status(child.pid))}"
+        lines = child.stderr.text(program.resolved.api_key).strip().splitlines()
+        if lines:
+            text += f"; the last it wrote to stderr: {lines[-1]}"
+        return AdapterError(ErrorCode.CRASHED, text[:MAX_QUOTE], usage=child.usage)
+
+
+def _broken(child: Child, what: str) -> AdapterError:
+    """For a child that does what it may not: its program may be at it."""
+    child.kill()
+    return AdapterError(ErrorCode.CRASHED, f"the child process {what}", usage=child.usage)
+
+
+def _cancelled(child: Child) -> AdapterError:
+    return AdapterError(ErrorCode.CANCELLED, "the run was cancelled, and its process ended", usage=child.usage)
+
+
+def _with_output(steps: tuple[TraceStep, ...] | None, child: Child, program: _Program) -> tuple[TraceStep, ...]:
+    """The steps of a run, and after them what it printed."""
+    for stream in (child.stdout, child.stderr):
+        stream.take()
+    printed = [stream.step(program.resolved.api_key) for stream in (child.stdout, child.stderr)]
+    found = [step for step in printed if step is not None]
+    return (*(steps or ())[: MAX_TRACE_STEPS - len(found)], *found)
+
+
+def _ending(status: int | None) -> str:
+    if status is None:
+        return "is gone"
+    if status >= 0:
+        return f"exited with {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was ended by signal {-status}"

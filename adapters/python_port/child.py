@@ -1,0 +1,173 @@
+"""A child: it runs programs with the native adapter, one at a time, until its socket is closed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from adapters.lm import LMCatalog, ResolvedLM
+from adapters.native import NativeAdapter
+from adapters.port import AdapterError, ProgramNotLoaded
+from adapters.python_port.frames import (
+    Create,
+    Created,
+    Ended,
+    Failed,
+    FrameError,
+    FrameReader,
+    Hello,
+    NotLoaded,
+    Run,
+    ToAdapter,
+    ToChild,
+    UsageSoFar,
+    encode,
+    read_to_child,
+)
+from adapters.python_port.linux import resident_bytes
+from dspex import LM, ErrorCode, Usage
+
+CAPACITY: Final = 32
+"""Programs that a child keeps."""
+
+
+class SentLMs(LMCatalog):
+    """Resolves to what the adapter resolved: a child has no aliases and no secrets of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.__dict__["sent"] = ResolvedLM("none/none")
+
+    def put(self, resolved: ResolvedLM) -> None:
+        """The LM of the program that is about to be built."""
+        self.__dict__["sent"] = resolved
+
+    def resolve(self, lm: LM) -> ResolvedLM:  # noqa: ARG002
+        """See `LMCatalog.resolve`."""
+        resolved: ResolvedLM = self.__dict__["sent"]
+        return resolved
+
+
+@dataclass(frozen=True)
+class Channel:
+    """The socket of the child. Its frames may be sent from any thread."""
+
+    connection: socket.socket
+    max_bytes: int
+    lock: threading.Lock
+
+    def send(self, frame: ToAdapter) -> None:
+        """Send a frame.
+
+        Raises:
+            FrameError: it is too large.
+        """
+        payload = encode(frame, self.max_bytes)
+        with self.lock:
+            self.connection.sendall(payload)
+
+    def frames(self) -> Iterator[ToChild]:
+        """The frames that come, until the adapter closes the socket."""
+        reader = FrameReader(self.max_bytes)
+        while data := self.connection.recv(1 << 18):
+            reader.feed(data)
+            while (body := reader.next()) is not None:
+                yield read_to_child(body)
+
+
+class Child:
+    """Answers frames.
+
+    Args:
+        memory_bytes: its limit, for the text of an error.
+    """
+
+    def __init__(self, channel: Channel, memory_bytes: int) -> None:
+        self._channel = channel
+        self._memory_bytes = memory_bytes
+        self._lms = SentLMs()
+        self._native = NativeAdapter(self._lms, CAPACITY, on_usage=self._tell)
+        self._start_bytes = resident_bytes()
+        self._usage = Usage()
+
+    def serve(self) -> None:
+        """Answer until the adapter closes the socket."""
+        self._channel.send(Hello())
+        for frame in self._channel.frames():
+            match frame:
+                case Hello():
+                    continue
+                case Create() | Run():
+                    self._usage = Usage()
+                    reply = self._answer(frame)
+            _flush()
+            self._send(reply)
+
+    def _answer(self, frame: Create | Run) -> ToAdapter:
+        try:
+            if isinstance(frame, Create):
+                self._lms.put(frame.resolved)
+                return Created(backend_id=self._native.create_program(frame.spec))
+            outcome = self._native.execute_program(frame.backend_id, frame.inputs, frame.options)
+            return Ended.of(outcome, self._grown)
+        except ProgramNotLoaded:
+            return NotLoaded()
+        except AdapterError as error:
+            return Failed.of(self._out_of_memory() if _lacked_memory(error) else error, self._grown)
+        except MemoryError:
+            return Failed.of(self._out_of_memory(), self._grown)
+
+    def _tell(self, run_id: str, usage: Usage) -> None:  # noqa: ARG002
+        self._usage = usage
+        self._channel.send(UsageSoFar(usage=usage))
+
+    def _send(self, reply: ToAdapter) -> None:
+        try:
+            self._channel.send(reply)
+        except FrameError as error:
+            code = ErrorCode.INVALID_OUTPUT if isinstance(reply, Ended) else ErrorCode.INTERNAL
+            usage = reply.usage if isinstance(reply, Ended | Failed) else Usage()
+            message = f"what came of the run cannot be sent: {error}"
+            self._channel.send(Failed(code=code, message=message, usage=usage, grown_bytes=self._grown))
+
+    def _out_of_memory(self) -> AdapterError:
+        text = f"the run needed more memory than the {self._memory_bytes} bytes it may have"
+        return AdapterError(ErrorCode.CRASHED, text, usage=self._usage)
+
+    @property
+    def _grown(self) -> int:
+        return max(0, resident_bytes() - self._start_bytes)
+
+
+def _lacked_memory(error: BaseException | None) -> bool:
+    """Whether memory was what an error came from: to the native adapter that is an error like any other."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _flush() -> None:
+    """What was printed is to be in the pipes before the adapter hears that the run has ended."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # a program may close them
+            continue
+
+
+def main(connection: socket.socket, memory_bytes: int, max_frame_bytes: int) -> int:
+    """Serve the adapter at the other end of the socket. Returns the exit code."""
+    channel = Channel(connection, max_frame_bytes, threading.Lock())
+    try:
+        Child(channel, memory_bytes).serve()
+    except (FrameError, ConnectionError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return os.EX_PROTOCOL
+    return 0

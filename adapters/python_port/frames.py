@@ -1,0 +1,264 @@
+"""The frames between the adapter and a child: four bytes of length, big-endian, then a JSON object with a `type`.
+
+adapter → child    hello, create, run
+child → adapter    hello, created, usage (any number while a run goes on), and at its end outcome or error; not_loaded
+
+Each side sends `hello` first. `VERSION` changes with every change of a frame (tests/unit/frames.jsonl has them all): a
+worker may be older than the files on its disk, from which its children are started.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Annotated, Final, Literal, TypeVar
+
+import pydantic
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
+
+from adapters.lm import ResolvedLM
+from adapters.port import AdapterError, Outcome, ProgramSpec, RunOptions, TraceStep
+from dspex import Configuration, ErrorCode, Signature, Usage
+from dspex.model import Frozen
+
+VERSION: Final = 1
+
+LENGTH: Final = struct.Struct(">I")
+
+
+class FrameError(Exception):
+    """Bytes that are no frame, or a frame that is not expected. The text quotes nothing of it."""
+
+
+class Hello(Frozen):
+    """The first frame of each side. Of another version only the version is read."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["hello"] = "hello"
+    version: int = VERSION
+
+
+class SentLM(Frozen):
+    """The LM of a program, with its key: the only way by which a key comes into a child."""
+
+    model: str
+    api_base: str | None = None
+    api_key: str | None = Field(default=None, repr=False)
+
+
+class Create(Frozen):
+    """Build a program."""
+
+    type: Literal["create"] = "create"
+    adapter_type: str
+    signature: Signature
+    configuration: Configuration
+    lm: SentLM
+
+    @classmethod
+    def of(cls, spec: ProgramSpec, lm: ResolvedLM) -> Create:
+        """For a program and its LM."""
+        return cls(
+            adapter_type=spec.adapter_type,
+            signature=spec.signature,
+            configuration=spec.configuration,
+            lm=SentLM(model=lm.model, api_base=lm.api_base, api_key=lm.api_key),
+        )
+
+    @property
+    def spec(self) -> ProgramSpec:
+        """The program."""
+        return ProgramSpec(self.adapter_type, self.signature, self.configuration)
+
+    @property
+    def resolved(self) -> ResolvedLM:
+        """Its LM."""
+        return ResolvedLM(self.lm.model, self.lm.api_base, self.lm.api_key)
+
+
+class Run(Frozen):
+    """Run a program that was built, on inputs that fit its signature. There is no timeout in it: the adapter kills."""
+
+    type: Literal["run"] = "run"
+    backend_id: str
+    inputs: dict[str, JsonValue]
+    run_id: str
+    seed: int | None = None
+    trace: bool = False
+
+    @property
+    def options(self) -> RunOptions:
+        """As the port has them."""
+        return RunOptions(self.run_id, seed=self.seed, trace=self.trace)
+
+
+class Created(Frozen):
+    """The program was built."""
+
+    type: Literal["created"] = "created"
+    backend_id: str
+
+
+class NotLoaded(Frozen):
+    """The child does not have the program, or no longer: it is to be created first."""
+
+    type: Literal["not_loaded"] = "not_loaded"
+
+
+class UsageSoFar(Frozen):
+    """What the LM calls of the run have used: sent when one begins and when one was answered."""
+
+    type: Literal["usage"] = "usage"
+    usage: Usage
+
+
+class Ended(Frozen):
+    """What the run gave. `grown_bytes` is by how much the child's resident memory has grown since it was started."""
+
+    type: Literal["outcome"] = "outcome"
+    outputs: dict[str, JsonValue]
+    usage: Usage
+    duration_ms: float
+    trace: tuple[TraceStep, ...] | None = None
+    grown_bytes: int = 0
+
+    @classmethod
+    def of(cls, outcome: Outcome, grown_bytes: int) -> Ended:
+        """For an outcome."""
+        return cls(
+            outputs=dict(outcome.outputs),
+            usage=outcome.usage,
+            duration_ms=outcome.duration_ms,
+            trace=outcome.trace,
+            grown_bytes=grown_bytes,
+        )
+
+
+class Failed(Frozen):
+    """How the building or the run failed."""
+
+    type: Literal["error"] = "error"
+    code: ErrorCode
+    message: str
+    retry_after: float | None = None
+    provider_code: str | None = None
+    request_id: str | None = None
+    usage: Usage = Usage()
+    trace: tuple[TraceStep, ...] | None = None
+    grown_bytes: int = 0
+
+    @classmethod
+    def of(cls, error: AdapterError, grown_bytes: int = 0) -> Failed:
+        """For an error."""
+        return cls(
+            code=error.code,
+            message=error.message,
+            retry_after=error.retry_after,
+            provider_code=error.provider_code,
+            request_id=error.request_id,
+            usage=error.usage,
+            trace=error.trace,
+            grown_bytes=grown_bytes,
+        )
+
+    @property
+    def error(self) -> AdapterError:
+        """As the port has it."""
+        return AdapterError(
+            self.code,
+            self.message,
+            retry_after=self.retry_after,
+            provider_code=self.provider_code,
+            request_id=self.request_id,
+            usage=self.usage,
+            trace=self.trace,
+        )
+
+
+ToChild = Hello | Create | Run
+ToAdapter = Hello | Created | NotLoaded | UsageSoFar | Ended | Failed
+
+Frame = TypeVar("Frame", ToChild, ToAdapter)
+
+_TO_CHILD: Final[TypeAdapter[ToChild]] = TypeAdapter(Annotated[ToChild, Field(discriminator="type")])
+_TO_ADAPTER: Final[TypeAdapter[ToAdapter]] = TypeAdapter(Annotated[ToAdapter, Field(discriminator="type")])
+
+
+def encode(frame: ToChild | ToAdapter, max_bytes: int) -> bytes:
+    """A frame as bytes, its length before it.
+
+    Raises:
+        FrameError: it is larger than the cap.
+    """
+    # Escaped, because text that came from an LM may hold half of a surrogate pair, which UTF-8 cannot.
+    data = frame.model_dump(mode="json" if isinstance(frame, Create) else "python")
+    body = json.dumps(data, ensure_ascii=True, separators=(",", ":")).encode("ascii")
+    if len(body) > max_bytes:
+        raise FrameError(f"it has {len(body)} bytes, and the limit is {max_bytes}")
+    return LENGTH.pack(len(body)) + body
+
+
+def read_to_child(body: bytes) -> ToChild:
+    """What the adapter sent.
+
+    Raises:
+        FrameError: nothing it may send.
+    """
+    return _read(_TO_CHILD, body)
+
+
+def read_to_adapter(body: bytes) -> ToAdapter:
+    """What a child sent.
+
+    Raises:
+        FrameError: nothing it may send.
+    """
+    return _read(_TO_ADAPTER, body)
+
+
+def _read(models: TypeAdapter[Frame], body: bytes) -> Frame:
+    try:
+        # Not pydantic's own reader of JSON, which refuses half a surrogate pair.
+        frame = models.validate_python(json.loads(body))
+    except pydantic.ValidationError as error:
+        raise FrameError(f"{error.error_count()} of its members are wrong") from None
+    except (ValueError, RecursionError):
+        raise FrameError("it is not JSON") from None
+    if isinstance(frame, Hello) and frame.version != VERSION:
+        raise FrameError(f"it speaks version {frame.version} of the frames, not {VERSION}: restart the worker")
+    return frame
+
+
+class FrameReader:
+    """Takes bytes as they come, and gives the bodies of the frames in them.
+
+    Args:
+        max_bytes: of a body.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes."""
+        self._buffer += data
+
+    def next(self) -> bytes | None:
+        """The next body that is complete.
+
+        Raises:
+            FrameError: its length is over the cap.
+        """
+        if len(self._buffer) < LENGTH.size:
+            return None
+        (length,) = LENGTH.unpack_from(self._buffer)
+        if length > self._max_bytes:
+            raise FrameError(f"it has {length} bytes, and the limit is {self._max_bytes}")
+        end = LENGTH.size + length
+        if len(self._buffer) < end:
+            return None
+        body = bytes(self._buffer[LENGTH.size : end])
+        del self._buffer[:end]
+        return body

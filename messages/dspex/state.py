@@ -1,0 +1,76 @@
+"""What an optimizer found for a program: better instructions, and demos. Data only, as DSPy's `dump_state` writes it.
+
+    {"signature_digest": "9f86…", "module": "ChainOfThought", "predictors": {"predict": {
+        "demos": [{"question": "why", "reasoning": "…", "answer": "because", "augmented": true}],
+        "signature": {"instructions": "…", "fields": [{"prefix": "Question:", "description": "${question}"}, …]}}}}
+
+What `dump_state` writes besides (`lm`, `traces`, `train`) may be there empty. With content it is refused: an LM belongs
+into the program's own settings, and the rest is of no use to a program that runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, JsonValue, StrictStr, StringConstraints, field_validator, model_validator
+
+from dspex.model import Frozen
+
+MAX_DEMOS = 256
+
+Path = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*([.\[][A-Za-z0-9_'\]]+)*$", max_length=200)]
+"""Where in the module a predictor is, as DSPy names it: `predict`, `extract.predict`, `self`."""
+
+_LEFT_EMPTY = ("lm", "traces", "train")
+
+
+class FieldText(Frozen):
+    """How one field of a predictor is presented to the LM."""
+
+    prefix: StrictStr = Field(max_length=2_000)
+    description: StrictStr = Field(max_length=20_000)
+
+
+class SignatureText(Frozen):
+    """How a predictor's task is put to the LM: `fields` in the order of the predictor's inputs, then its outputs."""
+
+    instructions: StrictStr = Field(max_length=100_000)
+    fields: tuple[FieldText, ...] = Field(max_length=512)
+
+
+class PredictorState(Frozen):
+    """What was found for one predictor of the module.
+
+    A demo maps names of fields to values, and may say that an LM made it (`augmented`).
+    """
+
+    demos: tuple[dict[str, JsonValue], ...] = Field(default=(), max_length=MAX_DEMOS)
+    signature: SignatureText | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_dumped(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {key: item for key, item in value.items() if item or key not in _LEFT_EMPTY}
+
+
+class State(Frozen):
+    """The state of a program.
+
+    Attributes:
+        signature_digest: `Signature.digest` of the signature it was found for; for another one it is refused.
+        module: the module that it was found for.
+        predictors: by path.
+    """
+
+    signature_digest: StrictStr = Field(pattern=r"^[0-9a-f]{64}$")
+    module: StrictStr = Field(max_length=64)
+    predictors: dict[Path, PredictorState] = Field(min_length=1, max_length=64)
+
+    @field_validator("predictors", mode="before")
+    @classmethod
+    def _of_one_predictor(cls, value: Any) -> Any:
+        """`Predict.dump_state` writes its own state without a path, which DSPy else calls `self`."""
+        return {"self": value} if isinstance(value, Mapping) and {"demos", "signature"} <= value.keys() else value

@@ -1,0 +1,116 @@
+"""The adapters that call an LM, and everything that an LM's server may answer with: the same from each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+
+from adapters.contract import wait_until
+from adapters.lm import LMAlias, LMCatalog
+from adapters.native import NativeAdapter
+from adapters.port import Adapter, AdapterError, Outcome, ProgramSpec, RunOptions
+from adapters.python_port import Limits, PythonPortAdapter
+from adapters.python_port.server import Server
+from dspex import LM, Configuration, ErrorCode, Signature
+from tests import lm_server
+from tests.lm_server import LMServer
+
+SECRET = "sk-not-to-be-told"
+SPEC = ProgramSpec("any", Signature.parse("question -> answer"), Configuration(lm=LM(model="local")))
+
+
+@pytest.fixture(scope="module")
+def server_of_children() -> Iterator[Server]:
+    server = Server(Limits())
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server() -> Iterator[LMServer]:
+    with LMServer() as running:
+        yield running
+
+
+@pytest.fixture(params=["native", "python_port"])
+def adapter(request: pytest.FixtureRequest, server: LMServer) -> Iterator[Adapter]:
+    catalog = LMCatalog({"local": LMAlias("openai/gpt-4o-mini", server.url, "LOCAL_KEY")}, {"LOCAL_KEY": SECRET}.get)
+    with ExitStack() as ending:
+        if request.param == "native":
+            made: Adapter = NativeAdapter(catalog)
+        else:
+            made = PythonPortAdapter(catalog, server=request.getfixturevalue("server_of_children"))
+        ending.callback(made.close)
+        yield made
+
+
+def run(adapter: Adapter, options: RunOptions | None = None) -> Outcome:
+    return adapter.execute_program(adapter.create_program(SPEC), {"question": "why"}, options or RunOptions("run"))
+
+
+ERRORS = {
+    "401": (lm_server.unauthorized, ErrorCode.AUTH, None, "invalid_api_key"),
+    "402": (lm_server.error(402), ErrorCode.BILLING, None, None),
+    "403": (lm_server.error(403), ErrorCode.AUTH, None, None),
+    "404": (lm_server.unknown_model, ErrorCode.PERMANENT, None, "model_not_found"),
+    "408": (lm_server.error(408), ErrorCode.TIMEOUT, None, None),
+    "429": (lm_server.rate_limited(), ErrorCode.RATE_LIMITED, None, "rate_limit_exceeded"),
+    "429 with Retry-After": (lm_server.rate_limited(7), ErrorCode.RATE_LIMITED, 7.0, "rate_limit_exceeded"),
+    "429 without money": (lm_server.out_of_quota, ErrorCode.BILLING, None, "insufficient_quota"),
+    "500": (lm_server.server_error, ErrorCode.TRANSIENT, None, None),
+    "503": (lm_server.error(503), ErrorCode.TRANSIENT, None, None),
+    "a prompt that is too long": (lm_server.context_too_long, ErrorCode.CONTEXT_WINDOW, None, None),
+    "a filter": (lm_server.filtered, ErrorCode.REFUSED, None, "content_filter"),
+    "a connection that is cut": (lm_server.cut_off, ErrorCode.TRANSIENT, None, None),
+    "malformed JSON": (lm_server.malformed, ErrorCode.TRANSIENT, None, None),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_has_its_code_and_is_not_retried(adapter: Adapter, server: LMServer, name: str) -> None:
+    server.script, code, retry_after, provider_code = ERRORS[name]
+    with pytest.raises(AdapterError) as caught:
+        run(adapter)
+    error = caught.value
+    assert (error.code, error.retry_after) == (code, retry_after)
+    assert provider_code in (None, error.provider_code)
+    assert error.usage.calls == len(server.requests) == 1
+    assert SECRET not in f"{error} {vars(error)}"
+    server.script = lm_server.fitting
+    assert run(adapter).outputs["answer"]
+
+
+def test_an_answer_that_comes_slowly_is_read(adapter: Adapter, server: LMServer) -> None:
+    server.script = lm_server.streamed(pieces=20, pause=0.01)
+    assert run(adapter).outputs["answer"]
+
+
+def test_an_answer_of_10_mb_is_read(adapter: Adapter, server: LMServer) -> None:
+    server.script = lm_server.large(10_000_000)
+    outcome = run(adapter)
+    assert len(outcome.outputs["answer"]) == 10_000_000
+    assert outcome.usage.output_tokens > 0
+
+
+def test_10_mb_that_cannot_be_read_are_quoted_in_part(adapter: Adapter, server: LMServer) -> None:
+    server.script = lm_server.text("x" * 10_000_000, finish_reason="length")
+    with pytest.raises(AdapterError) as caught:
+        run(adapter)
+    assert caught.value.code is ErrorCode.PARSE_FAILURE
+    assert len(caught.value.message) < 1_000
+
+
+def test_an_answer_that_never_ends_is_ended_where_runs_can_be_stopped(adapter: Adapter, server: LMServer) -> None:
+    server.script = lm_server.dripping()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(run, adapter, RunOptions("run", timeout=2))
+        wait_until(lambda: len(server.requests) == 1 or future.done())
+        if isinstance(adapter, NativeAdapter):
+            server.closing.set()  # its timeout is advisory: every byte came in time
+        error = future.exception(60)
+    assert isinstance(error, AdapterError)
+    assert error.code is (ErrorCode.TRANSIENT if isinstance(adapter, NativeAdapter) else ErrorCode.TIMEOUT)
+    assert error.usage.calls >= len(server.requests)
