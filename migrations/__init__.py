@@ -17,7 +17,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
-__all__ = ["current", "downgrade", "head", "upgrade"]
+__all__ = ["OLDEST", "current", "downgrade", "head", "serves", "upgrade"]
+
+OLDEST = "0002"
+"""The oldest revision that this version runs on: newer ones may have to wait until older workers are gone."""
 
 _one_at_a_time = threading.Lock()
 """What Alembic is doing is in globals of its own; processes are kept apart by the database, see `env.py`."""
@@ -39,6 +42,13 @@ def current(engine: Engine) -> str | None:
     """The revision that the database is at; None: nothing has been migrated."""
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
+
+
+def serves(engine: Engine) -> bool:
+    """Whether this version can run on the database as it is."""
+    revision = current(engine)
+    known = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions(OLDEST, "head")]
+    return revision in known
 
 
 def head() -> str:

@@ -46,8 +46,11 @@ def main() -> None:
 
 def migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
-        _lock(connection)
-        _run(connection)
+        try:
+            _lock(connection)
+            _run(connection)
+        finally:
+            connection.invalidate()  # close it, with its lock and its settings: it is nothing for a pool
     else:
         _migrate_sqlite(connection)
 
@@ -73,8 +76,7 @@ def _migrate_sqlite(connection: Connection) -> None:
 
 
 def _lock(connection: Connection) -> None:
-    """Take the lock, and keep it until the connection is closed: it leaves its pool for that."""
-    connection.detach()
+    """Take the lock: it is kept until the connection is closed."""
     deadline = time.monotonic() + WAIT_SECONDS
     # It asks again and again, and does not wait in the database: that would hold a snapshot, for which
     # CREATE INDEX CONCURRENTLY in the migration that holds the lock would wait in turn.
@@ -84,6 +86,7 @@ def _lock(connection: Connection) -> None:
             raise DatabaseTimeout(f"another migration has been running for {WAIT_SECONDS:.0f} s")
         time.sleep(POLL_SECONDS)
     connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+    connection.exec_driver_sql("SET dspex.tenant = '*'")  # row-level security: the rows of every tenant
     connection.commit()
 
 

@@ -40,13 +40,10 @@ def records(dialect: str, columns: Mapping[str, TypeEngine[Any] | type[TypeEngin
 
 def encode(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """The parameter that `records` reads. Ids are written as both databases keep or take them."""
-    return {PARAMETER: to_json([{key: _plain(value) for key, value in row.items()} for row in rows]).decode()}
+    plain = [{key: value.hex if isinstance(value, UUID) else value for key, value in row.items()} for row in rows]
+    return {PARAMETER: to_json(plain).decode()}
 
 
 def upsert(connection: Connection) -> Any:
     """The dialect's own `insert`, which has `on_conflict_do_update` and `on_conflict_do_nothing`."""
     return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-
-
-def _plain(value: Any) -> Any:
-    return value.hex if isinstance(value, UUID) else value

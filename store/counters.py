@@ -3,30 +3,49 @@
 A shard's row is changed by compare-and-swap on its `lock_version`, once a batch, in the transaction that finishes
 the executions: the sum over the shards equals the count of terminal executions, always. One statement reads the
 versions and swaps; rows are taken in the order of their ids, so that two batches on one shard cannot deadlock.
+
+A second statement adds the durations of the batch to a histogram (`store.histogram`), in rows that only whoever holds
+the program's row of that shard can change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Connection, Float, Integer, Uuid, func, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Connection,
+    Float,
+    Integer,
+    String,
+    Table,
+    Uuid,
+    bindparam,
+    case,
+    func,
+    null,
+    select,
+)
 
 from dspex.errors import Conflict
 from store.batch import encode, records, upsert
-from store.tables import NOW, program_counters
+from store.tables import DEFAULT_TENANT, NOW, program_counters, program_durations
 
 SHARDS = 64
 MAX_TRIES = 5
 
-_KEY: dict[str, Any] = {"program_id": Uuid(), "shard": Integer()}
+_KEY: dict[str, Any] = {"program_id": Uuid(), "shard": Integer(), "tenant": String()}
 _COUNTS: dict[str, Any] = {
     "completed": BigInteger(),
     "failed": BigInteger(),
+    "cancelled": BigInteger(),
     "duration_ms": Float(),
     "input_tokens": BigInteger(),
     "output_tokens": BigInteger(),
@@ -34,59 +53,99 @@ _COUNTS: dict[str, Any] = {
 }
 
 
+def _of_program(table: Table) -> ColumnElement[bool]:
+    return (table.c.program_id == bindparam("program_id")) & (table.c.tenant == bindparam("tenant"))
+
+
+_TOTALS = select(
+    *(func.coalesce(func.sum(program_counters.c[name]), 0).label(name) for name in _COUNTS),
+    func.max(program_counters.c.last_executed_at).label("last_executed_at"),
+).where(_of_program(program_counters))
+
+_DURATIONS = (
+    select(program_durations.c.bucket, func.sum(program_durations.c.runs))
+    .where(_of_program(program_durations))
+    .group_by(program_durations.c.bucket)
+)
+
+
 @dataclass
 class Counts:
-    """Sums over executions: durations in milliseconds, cost in US dollars."""
+    """Sums over the executions of a program: `duration_ms` of those that completed or failed, `cost` in US dollars.
+
+    `durations` are these durations too, as counts by bucket.
+    """
 
     completed: int = 0
     failed: int = 0
+    cancelled: int = 0
     duration_ms: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float = 0.0
     last_executed_at: datetime | None = None
+    tenant: str = DEFAULT_TENANT
+    durations: dict[int, int] = field(default_factory=dict, compare=False)
 
     @property
     def executions(self) -> int:
         """How many ended."""
-        return self.completed + self.failed
+        return self.completed + self.failed + self.cancelled
 
 
-def increment(connection: Connection, shard: int, counts: Mapping[UUID, Counts]) -> None:
+def increment(connection: Connection, shard: int, counts: Mapping[UUID, Counts], *, executed: bool = True) -> None:
     """Add to the counters of each program, on one shard (0 to `SHARDS` - 1).
+
+    Args:
+        executed: whether a worker ran them; else `last_executed_at` stays.
 
     Raises:
         Conflict: a shard's row kept changing under `MAX_TRIES` tries.
     """
     waiting = dict(counts)
-    statement = _swap(connection.dialect.name, upsert(connection))
+    insert = upsert(connection)
+    statement = _swap(connection.dialect.name, insert)
     # A row whose version had moved on was not changed, but is locked by us from then on: the second try has it.
     for _ in range(MAX_TRIES):
         if not waiting:
-            return
-        rows = ({"program_id": p, "shard": shard} | _numbers(numbers) for p, numbers in waiting.items())
-        for program_id in connection.execute(statement, encode(rows)).scalars():
+            break
+        rows = (
+            {"program_id": p, "shard": shard, "tenant": numbers.tenant} | _numbers(numbers)
+            for p, numbers in waiting.items()
+        )
+        for program_id in connection.execute(statement, encode(rows) | {"executed": executed}).scalars():
             del waiting[program_id]
     if waiting:
         raise Conflict(f"the counters of {len(waiting)} programs changed under {MAX_TRIES} tries: try again")
+    durations = [
+        {"program_id": p, "shard": shard, "tenant": numbers.tenant, "bucket": bucket, "runs": runs}
+        for p, numbers in counts.items()
+        for bucket, runs in numbers.durations.items()
+    ]
+    if durations:
+        connection.execute(_add_durations(connection.dialect.name, insert), encode(durations))
 
 
-def totals(connection: Connection, program_id: UUID) -> Counts:
-    """The sums of a program over all shards."""
-    c = program_counters.c
-    sums = [func.coalesce(func.sum(c[name]), 0).label(name) for name in _COUNTS]
-    row = connection.execute(
-        select(*sums, func.max(c.last_executed_at).label("last_executed_at")).where(c.program_id == program_id)
-    ).one()
+def totals(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Counts:
+    """The sums of a program over all shards, without the histogram."""
+    row = connection.execute(_TOTALS, {"program_id": program_id, "tenant": tenant}).one()
     return Counts(
         completed=int(row.completed),
         failed=int(row.failed),
+        cancelled=int(row.cancelled),
         duration_ms=float(row.duration_ms),
         input_tokens=int(row.input_tokens),
         output_tokens=int(row.output_tokens),
         cost=float(row.cost),
         last_executed_at=row.last_executed_at,
+        tenant=tenant,
     )
+
+
+def durations(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> dict[int, int]:
+    """The histogram of a program over all shards."""
+    found = connection.execute(_DURATIONS, {"program_id": program_id, "tenant": tenant})
+    return {bucket: int(runs) for bucket, runs in found}
 
 
 def _numbers(counts: Counts) -> dict[str, float]:
@@ -97,9 +156,15 @@ def _numbers(counts: Counts) -> dict[str, float]:
 def _swap(dialect: str, insert: Any) -> Any:
     c, r = program_counters.c, records(dialect, _KEY | _COUNTS)
     known = program_counters.alias("known")
+    executed_at = case((bindparam("executed", type_=Boolean), NOW), else_=null())
+    # A subquery and no join: each is looked up by its key, however many rows there are.
+    version = (
+        select(known.c.lock_version)
+        .where(known.c.program_id == r.c.program_id, known.c.shard == r.c.shard)
+        .scalar_subquery()
+    )
     rows = (
-        select(*(r.c[name] for name in (*_KEY, *_COUNTS)), NOW, func.coalesce(known.c.lock_version, 0) + 1)
-        .join_from(r, known, (known.c.program_id == r.c.program_id) & (known.c.shard == r.c.shard), isouter=True)
+        select(*(r.c[name] for name in (*_KEY, *_COUNTS)), executed_at, func.coalesce(version, 0) + 1)
         # SQLite needs a WHERE here, to tell ON CONFLICT from a join's ON.
         .where(r.c.program_id.is_not(None))
         .order_by(r.c.program_id)
@@ -109,6 +174,22 @@ def _swap(dialect: str, insert: Any) -> Any:
     return statement.on_conflict_do_update(
         index_elements=[c.program_id, c.shard],
         set_={name: c[name] + new[name] for name in _COUNTS}
-        | {"last_executed_at": new.last_executed_at, "lock_version": new.lock_version},
+        | {
+            "last_executed_at": func.coalesce(new.last_executed_at, c.last_executed_at),
+            "lock_version": new.lock_version,
+        },
         where=c.lock_version == new.lock_version - 1,
     ).returning(c.program_id)
+
+
+@lru_cache(maxsize=2)
+def _add_durations(dialect: str, insert: Any) -> Any:
+    c, columns = program_durations.c, _KEY | {"bucket": Integer(), "runs": BigInteger()}
+    r = records(dialect, columns)
+    rows = (
+        select(*(r.c[name] for name in columns)).where(r.c.program_id.is_not(None)).order_by(r.c.program_id, r.c.bucket)
+    )
+    statement = insert(program_durations).from_select([*columns], rows)
+    return statement.on_conflict_do_update(
+        index_elements=[c.program_id, c.shard, c.bucket], set_={"runs": c.runs + statement.excluded.runs}
+    )

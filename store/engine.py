@@ -9,18 +9,26 @@ from typing import Any, Final
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 
+from store import tenancy
+
 BUSY_TIMEOUT_MS = 30_000
 
 # psycopg prepares what is run often, and PostgreSQL then keeps one plan. One that was made when the tables were small
 # scans the whole table, until the server next analyzes it: finishing a batch took five times as long.
 PLANS = "-c plan_cache_mode=force_custom_plan -c jit=off"
 
+APPLICATION_NAME = "dspex/2"
+"""The name of our sessions in PostgreSQL. Those of workers from before migration 0002 are called `dspex`."""
+
 READ_ONLY: Final = {"read_only": True}
 """Execution options of a connection that only reads: on SQLite it does not wait for the one that writes."""
 
 
-def make_engine(url: str | URL, *, pool_size: int = 5) -> Engine:
+def make_engine(url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL) -> Engine:
     """An engine for `postgresql+psycopg://…` or `sqlite:///file`. It connects when it is first used.
+
+    On PostgreSQL, its sessions see the rows of `tenant` alone: workers, which serve every tenant, see all. A
+    transaction can be narrowed to one by `tenancy.scope`.
 
     SQLite is put into write-ahead logging, synchronous FULL: a commit survives a power cut, readers never wait.
     """
@@ -31,13 +39,14 @@ def make_engine(url: str | URL, *, pool_size: int = 5) -> Engine:
         event.listen(engine, "begin", _begin_immediate)
         return engine
     given = url.query.get("options", "")
-    options = " ".join([PLANS, given] if isinstance(given, str) else [PLANS, *given])
+    ours = f"{PLANS} -c {tenancy.SETTING}={tenancy.checked(tenant)}"
+    options = " ".join([ours, given] if isinstance(given, str) else [ours, *given])
     return create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 10, "application_name": "dspex", "options": options},
+        connect_args={"connect_timeout": 10, "application_name": APPLICATION_NAME, "options": options},
     )
 
 

@@ -1,23 +1,29 @@
-"""Programs: create, initialize in two steps around the adapter's work, find."""
+"""Programs: create, initialize in two steps around the adapter's work, update, archive, destroy, find."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Select, case, delete, func, null, select
+from sqlalchemy import update as update_rows
 
 from dspex import Configuration, ErrorDetail, ProgramStatus, Signature, SignatureStatus
 from dspex.errors import Conflict, IllegalTransition, NotFound
-from store import signatures
+from store import pages
 from store.batch import upsert
-from store.tables import NOW, programs
+from store.executions.statements import OPEN
+from store.pages import DEFAULT_LIMIT, Page
+from store.signatures import CONTENT, signature_of
+from store.tables import DEFAULT_TENANT, NOW, executions, program_counters, programs, signatures
 from store.types import storable
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program as it is kept, with its signature."""
+    """A program as it is kept, with its signature, and what its counters say."""
 
     id: UUID
     name: str
@@ -29,6 +35,12 @@ class Program:
     backend_id: str | None
     error: ErrorDetail | None
     lock_version: int
+    tenant: str
+    inserted_at: datetime
+    updated_at: datetime
+    execution_count: int
+    """How many executions have ended."""
+    last_executed_at: datetime | None
 
 
 def create(
@@ -39,6 +51,7 @@ def create(
     signature_id: UUID,
     adapter_type: str,
     configuration: Configuration,
+    tenant: str = DEFAULT_TENANT,
 ) -> Program:
     """Keep a program, as a draft. The same id with the same content again changes nothing.
 
@@ -46,7 +59,11 @@ def create(
         NotFound: there is no such signature.
         Conflict: the id belongs to another program.
     """
-    signatures.get(connection, signature_id)
+    c = signatures.c
+    # Locked as the foreign key does it, so that the signature is not destroyed before this is committed.
+    kept = select(c.id).where(c.id == signature_id, c.tenant == tenant).with_for_update(read=True, key_share=True)
+    if connection.execute(kept).one_or_none() is None:
+        raise NotFound(f"signature_id: there is no signature {signature_id}")
     connection.execute(
         upsert(connection)(programs)
         .values(
@@ -56,42 +73,54 @@ def create(
             adapter_type=adapter_type,
             configuration=configuration.model_dump(mode="json"),
             status=ProgramStatus.DRAFT,
+            tenant=tenant,
             inserted_at=NOW,
             updated_at=NOW,
         )
         .on_conflict_do_nothing(index_elements=[programs.c.id])
     )
-    program = get(connection, program_id)
+    program = _find(connection, program_id, tenant)
     asked = (name, signature_id, adapter_type, configuration)
-    if (program.name, program.signature_id, program.adapter_type, program.configuration) != asked:
+    if program is None or (program.name, program.signature_id, program.adapter_type, program.configuration) != asked:
         raise Conflict(f"program_id: {program_id} belongs to another program")
     return program
 
 
-def get(connection: Connection, program_id: UUID) -> Program:
+def get(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Program:
     """The program of this id.
 
     Raises:
         NotFound: there is none.
     """
-    row = connection.execute(select(programs).where(programs.c.id == program_id)).one_or_none()
-    if row is None:
+    program = _find(connection, program_id, tenant)
+    if program is None:
         raise NotFound(f"program_id: there is no program {program_id}")
-    return Program(
-        id=row.id,
-        name=row.name,
-        signature_id=row.signature_id,
-        signature=signatures.get(connection, row.signature_id).signature,
-        adapter_type=row.adapter_type,
-        configuration=Configuration(**row.configuration),
-        status=ProgramStatus(row.status),
-        backend_id=row.backend_id,
-        error=ErrorDetail(code=row.error_code, message=row.error_message) if row.error_code else None,
-        lock_version=row.lock_version,
-    )
+    return program
 
 
-def begin_initialize(connection: Connection, program_id: UUID) -> Program:
+def page(
+    connection: Connection,
+    *,
+    name: str | None = None,
+    status: ProgramStatus | None = None,
+    signature_id: UUID | None = None,
+    cursor: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+    tenant: str = DEFAULT_TENANT,
+) -> Page[Program]:
+    """Programs, the newest first: those for which all that is given holds.
+
+    Raises:
+        InvalidValues: the cursor or the limit is wrong.
+    """
+    c = programs.c
+    given = {c.name: name, c.status: status, c.signature_id: signature_id}
+    conditions = [column == value for column, value in given.items() if value is not None]
+    statement = _select().where(c.tenant == tenant, *conditions)
+    return pages.read(connection, statement, programs, _row, cursor=cursor, limit=limit, complete=_with_counts)
+
+
+def begin_initialize(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Program:
     """The first step: initializing. Taken over where another worker is at it: that one's second step is fenced.
 
     Returns:
@@ -102,20 +131,25 @@ def begin_initialize(connection: Connection, program_id: UUID) -> Program:
         IllegalTransition: it is archived, or its signature is a draft.
     """
     c = programs.c
-    program = get(connection, program_id)
+    program = get(connection, program_id, tenant=tenant)
     if program.status == ProgramStatus.READY:
         return program
-    if signatures.get(connection, program.signature_id).status == SignatureStatus.DRAFT:
+    of_signature = select(signatures.c.status).where(signatures.c.id == program.signature_id)
+    if connection.execute(of_signature).scalar_one() == SignatureStatus.DRAFT:
         raise IllegalTransition(
             f"program {program_id} cannot be initialized: its signature is a draft, activate it first"
         )
     begun = connection.execute(
-        update(programs)
-        .where(c.id == program_id, c.status.in_((ProgramStatus.DRAFT, ProgramStatus.ERROR, ProgramStatus.INITIALIZING)))
+        update_rows(programs)
+        .where(
+            c.id == program_id,
+            c.tenant == tenant,
+            c.status.in_((ProgramStatus.DRAFT, ProgramStatus.ERROR, ProgramStatus.INITIALIZING)),
+        )
         .values(status=ProgramStatus.INITIALIZING, lock_version=c.lock_version + 1, updated_at=NOW)
         .returning(c.id)
     ).one_or_none()
-    program = get(connection, program_id)
+    program = get(connection, program_id, tenant=tenant)
     if begun is None and program.status != ProgramStatus.READY:
         raise IllegalTransition(f"program {program_id} cannot be initialized: it is {program.status}")
     return program
@@ -133,8 +167,13 @@ def end_initialize(connection: Connection, begun: Program, result: str | ErrorDe
     c = programs.c
     failed = result if isinstance(result, ErrorDetail) else None
     changed = connection.execute(
-        update(programs)
-        .where(c.id == begun.id, c.lock_version == begun.lock_version, c.status == ProgramStatus.INITIALIZING)
+        update_rows(programs)
+        .where(
+            c.id == begun.id,
+            c.tenant == begun.tenant,
+            c.lock_version == begun.lock_version,
+            c.status == ProgramStatus.INITIALIZING,
+        )
         .values(
             status=ProgramStatus.ERROR if failed else ProgramStatus.READY,
             backend_id=None if failed else result,
@@ -145,11 +184,58 @@ def end_initialize(connection: Connection, begun: Program, result: str | ErrorDe
         )
         .returning(c.id)
     ).one_or_none()
-    return get(connection, begun.id) if changed is not None else None
+    return get(connection, begun.id, tenant=begun.tenant) if changed is not None else None
 
 
-def archive(connection: Connection, program_id: UUID) -> Program:
-    """Archive a program: it takes no new executions.
+def update(
+    connection: Connection,
+    program_id: UUID,
+    *,
+    configuration: Configuration,
+    backend_id: str | None = None,
+    lock_version: int | None = None,
+    tenant: str = DEFAULT_TENANT,
+) -> Program:
+    """Give a program another configuration. What runs goes on with the one it was claimed with.
+
+    Args:
+        backend_id: of the new configuration; it must be given for a program that is ready, and is kept for that alone.
+        lock_version: of the program that the change was made for; None: whatever it is now.
+
+    Raises:
+        NotFound: there is no such program.
+        Conflict: it has been changed meanwhile.
+        IllegalTransition: it is initializing or archived; or it is ready, and there is no backend id.
+    """
+    c = programs.c
+    allowed = [ProgramStatus.DRAFT, ProgramStatus.ERROR] + ([ProgramStatus.READY] if backend_id else [])
+    changed = connection.execute(
+        update_rows(programs)
+        .where(
+            c.id == program_id,
+            c.tenant == tenant,
+            c.status.in_(allowed),
+            c.lock_version == (c.lock_version if lock_version is None else lock_version),
+        )
+        .values(
+            configuration=configuration.model_dump(mode="json"),
+            backend_id=case((c.status == ProgramStatus.READY, backend_id), else_=null()),
+            lock_version=c.lock_version + 1,
+            updated_at=NOW,
+        )
+        .returning(c.id)
+    ).one_or_none()
+    program = get(connection, program_id, tenant=tenant)
+    if changed is not None:
+        return program
+    if lock_version not in (None, program.lock_version):
+        raise Conflict(f"program {program_id} has been changed: it is at lock_version {program.lock_version}")
+    reason = ", and needs the backend id of its new configuration" if program.status == ProgramStatus.READY else ""
+    raise IllegalTransition(f"program {program_id} cannot be updated: it is {program.status}{reason}")
+
+
+def archive(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Program:
+    """Archive a program: it takes no new executions, and what runs may end.
 
     Raises:
         NotFound: there is no such program.
@@ -158,12 +244,91 @@ def archive(connection: Connection, program_id: UUID) -> Program:
     c = programs.c
     allowed = (ProgramStatus.DRAFT, ProgramStatus.READY, ProgramStatus.ERROR)
     changed = connection.execute(
-        update(programs)
-        .where(c.id == program_id, c.status.in_(allowed))
+        update_rows(programs)
+        .where(c.id == program_id, c.tenant == tenant, c.status.in_(allowed))
         .values(status=ProgramStatus.ARCHIVED, lock_version=c.lock_version + 1, updated_at=NOW)
         .returning(c.id)
     ).one_or_none()
-    program = get(connection, program_id)
+    program = get(connection, program_id, tenant=tenant)
     if changed is None:
         raise IllegalTransition(f"program {program_id} cannot be archived: it is {program.status}")
     return program
+
+
+def destroy(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> None:
+    """Delete a program. Its executions are the record of what was done and paid for: they are kept, and its counters.
+
+    It must be archived, so that no worker takes an execution of it at this very moment; one that was never ready and
+    never executed (draft or error) may go as it is. An execution that is claimed all the same fails, and is kept too.
+
+    Raises:
+        NotFound: there is no such program.
+        IllegalTransition: it is not archived, or some of its executions have not ended.
+    """
+    c, e = programs.c, executions.c
+    locked = select(c.status).where(c.id == program_id, c.tenant == tenant).with_for_update()
+    status = connection.execute(locked).scalar_one_or_none()
+    if status is None:
+        raise NotFound(f"program_id: there is no program {program_id}")
+    of_program = (e.tenant == tenant, e.program_id == program_id)
+    opened = connection.execute(select(func.count()).where(*of_program, OPEN)).scalar_one()
+    if opened:
+        raise IllegalTransition(f"program {program_id} cannot be destroyed: {opened} of its executions have not ended")
+    unused = status in (ProgramStatus.DRAFT, ProgramStatus.ERROR)
+    if unused:
+        unused = connection.execute(select(e.id).where(*of_program).limit(1)).one_or_none() is None
+    if status != ProgramStatus.ARCHIVED and not unused:
+        raise IllegalTransition(f"program {program_id} cannot be destroyed: it is {status}, archive it first")
+    connection.execute(delete(programs).where(c.id == program_id, c.tenant == tenant))
+
+
+def _find(connection: Connection, program_id: UUID, tenant: str) -> Program | None:
+    c = programs.c
+    found = _select().where(c.id == program_id, c.tenant == tenant)
+    row = connection.execute(_with_counts(found)).one_or_none()
+    return None if row is None else _row(row)
+
+
+def _select() -> Select[Any]:
+    of_signature = [signatures.c[name].label(f"signature_{name}") for name in (*CONTENT, "digest")]
+    return select(programs, *of_signature).join_from(programs, signatures, signatures.c.id == programs.c.signature_id)
+
+
+def _with_counts(found: Select[Any]) -> Select[Any]:
+    """The programs that a statement finds, with what their counters say: in one statement, however many they are."""
+    k, program = program_counters.c, found.cte("program")
+    counts = (
+        select(
+            k.program_id,
+            func.sum(k.completed + k.failed + k.cancelled).label("execution_count"),
+            func.max(k.last_executed_at).label("last_executed_at"),
+        )
+        .where(k.program_id.in_(select(program.c.id)))
+        .group_by(k.program_id)
+        .subquery("counts")
+    )
+    return (
+        select(program, func.coalesce(counts.c.execution_count, 0).label("execution_count"), counts.c.last_executed_at)
+        .join_from(program, counts, counts.c.program_id == program.c.id, isouter=True)
+        .order_by(program.c.inserted_at.desc(), program.c.id.desc())
+    )
+
+
+def _row(row: Any) -> Program:
+    return Program(
+        id=row.id,
+        name=row.name,
+        signature_id=row.signature_id,
+        signature=signature_of(row, "signature_"),
+        adapter_type=row.adapter_type,
+        configuration=Configuration(**row.configuration),
+        status=ProgramStatus(row.status),
+        backend_id=row.backend_id,
+        error=ErrorDetail(code=row.error_code, message=row.error_message) if row.error_code else None,
+        lock_version=row.lock_version,
+        tenant=row.tenant,
+        inserted_at=row.inserted_at,
+        updated_at=row.updated_at,
+        execution_count=int(row.execution_count),
+        last_executed_at=row.last_executed_at,
+    )

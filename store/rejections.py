@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 
 from store.batch import upsert
-from store.tables import MAX_NAME, NOW, rejected_messages
+from store.tables import DEFAULT_TENANT, MAX_NAME, NOW, rejected_messages
 from store.types import storable
 
 _NAMESPACE = UUID("5ad5f4e0-1c5c-5c0e-9e55-5b7b4f0b1a53")
@@ -27,11 +27,14 @@ class Rejection:
     body_size: int
     message_id: str | None = None
     message_type: str | None = None
+    tenant: str = DEFAULT_TENANT
 
     @property
     def id(self) -> UUID:
         """The same for the same body on the same queue: a message that is delivered twice is rejected once."""
-        return uuid.uuid5(uuid.uuid5(_NAMESPACE, self.queue), f"{self.body_size} {self.body.hex()}")
+        queue = uuid.uuid5(_NAMESPACE, self.queue)
+        space = queue if self.tenant == DEFAULT_TENANT else uuid.uuid5(queue, self.tenant)
+        return uuid.uuid5(space, f"{self.body_size} {self.body.hex()}")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class RecordedRejection:
     body_size: int
     deliveries: int
     inserted_at: datetime
+    tenant: str
 
 
 def record(connection: Connection, rejection: Rejection) -> None:
@@ -65,6 +69,7 @@ def record(connection: Connection, rejection: Rejection) -> None:
             body=rejection.body,
             body_size=rejection.body_size,
             deliveries=1,
+            tenant=rejection.tenant,
             inserted_at=NOW,
             updated_at=NOW,
         )
@@ -72,11 +77,13 @@ def record(connection: Connection, rejection: Rejection) -> None:
     )
 
 
-def recent(connection: Connection, limit: int = 50) -> list[RecordedRejection]:
+def recent(connection: Connection, limit: int = 50, *, tenant: str = DEFAULT_TENANT) -> list[RecordedRejection]:
     """The newest rejected messages, newest first."""
     c = rejected_messages.c
     columns = [c[field.name] for field in fields(RecordedRejection)]
-    found = connection.execute(select(*columns).order_by(c.inserted_at.desc(), c.id).limit(limit))
+    found = connection.execute(
+        select(*columns).where(c.tenant == tenant).order_by(c.inserted_at.desc(), c.id).limit(limit)
+    )
     return [RecordedRejection(*row) for row in found]
 
 

@@ -1,18 +1,31 @@
-"""Signatures: create, find, activate, deprecate."""
+"""Signatures: create, find, change while they are drafts, activate, deprecate, destroy."""
 
 from __future__ import annotations
 
+import re
+import uuid
 from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Row, case, delete, func, select
+from sqlalchemy import update as update_rows
+from sqlalchemy.exc import IntegrityError
 
 from dspex import Signature, SignatureStatus
 from dspex.errors import Conflict, IllegalTransition, NotFound
-from dspex.status import SIGNATURE_TRANSITIONS
+from dspex.ids import canonical_json
+from store import pages
 from store.batch import upsert
-from store.tables import NOW, signatures
+from store.pages import DEFAULT_LIMIT, Page
+from store.tables import DEFAULT_TENANT, NOW, programs, signatures
+
+CONTENT = ("name", "module", "version", "instructions", "inputs", "outputs")
+"""The columns that a `Signature` is read from."""
+
+_NAMESPACE = UUID("7a2f0c1e-5d0b-5c9a-8f3e-2b6d4e9a1c75")
 
 
 @dataclass(frozen=True)
@@ -23,87 +36,305 @@ class SignatureRow:
     signature: Signature
     status: SignatureStatus
     lock_version: int
+    tenant: str
+    inserted_at: datetime
+    updated_at: datetime
 
 
-def create(connection: Connection, signature_id: UUID, signature: Signature, *, activate: bool) -> SignatureRow:
+def create(
+    connection: Connection, signature_id: UUID, signature: Signature, *, activate: bool, tenant: str = DEFAULT_TENANT
+) -> SignatureRow:
     """Keep a signature, active or as a draft. The same id with the same content again changes nothing.
 
     Raises:
         Conflict: the id, or the module and version, belong to another signature.
     """
-    data = signature.model_dump(mode="json")
-    status = SignatureStatus.ACTIVE if activate else SignatureStatus.DRAFT
-    inserted = connection.execute(
-        upsert(connection)(signatures)
-        .values(
-            id=signature_id,
-            name=signature.name,
-            module=signature.module,
-            version=signature.version,
-            instructions=signature.instructions,
-            inputs=data["inputs"],
-            outputs=data["outputs"],
-            digest=signature.digest,
-            status=status,
-            inserted_at=NOW,
-            updated_at=NOW,
-        )
-        .on_conflict_do_nothing()
-        .returning(signatures.c.id)
-    ).one_or_none()
-    if inserted is not None:
-        return get(connection, signature_id)
-    try:
-        existing = get(connection, signature_id)
-    except NotFound:
-        raise Conflict(
-            f"module: '{signature.module}' has a version {signature.version} already: choose another version"
-        ) from None
-    if existing.signature != signature:
+    if _insert(connection, signature_id, signature, activate, tenant):
+        return get(connection, signature_id, tenant=tenant)
+    existing = _find(connection, signature_id, tenant)
+    if existing is None and _of_version(connection, signature, tenant) is not None:
+        raise _taken(signature)
+    if existing is None or existing.signature != signature:
         raise Conflict(f"signature_id: {signature_id} belongs to another signature")
     return existing
 
 
-def get(connection: Connection, signature_id: UUID) -> SignatureRow:
+def find_or_create(
+    connection: Connection, signature: Signature, *, activate: bool = True, tenant: str = DEFAULT_TENANT
+) -> SignatureRow:
+    """The signature of this name, module, version and content: found, whatever its status, or else created.
+
+    Any number of callers at once get the same one.
+
+    Raises:
+        Conflict: the module has this version with other content or another name.
+    """
+    found = _of_content(connection, signature, tenant)
+    if found is not None:
+        return found
+    content = [tenant, signature.name, signature.module, signature.version, signature.digest]
+    # An id derived from the content is what makes it one row. It may be taken: a draft can be changed later.
+    signature_id = uuid.uuid5(_NAMESPACE, canonical_json(content).decode())
+    while not _insert(connection, signature_id, signature, activate, tenant):
+        found = _of_content(connection, signature, tenant)
+        if found is not None:
+            return found
+        if _of_version(connection, signature, tenant) is not None:
+            raise _taken(signature)
+        signature_id = uuid.uuid5(_NAMESPACE, signature_id.hex)
+    return get(connection, signature_id, tenant=tenant)
+
+
+def get(connection: Connection, signature_id: UUID, *, tenant: str = DEFAULT_TENANT) -> SignatureRow:
     """The signature of this id.
 
     Raises:
         NotFound: there is none.
     """
-    row = connection.execute(select(signatures).where(signatures.c.id == signature_id)).one_or_none()
-    if row is None:
+    found = _find(connection, signature_id, tenant)
+    if found is None:
         raise NotFound(f"signature_id: there is no signature {signature_id}")
-    return _row(row)
+    return found
 
 
-def transition(connection: Connection, signature_id: UUID, to: SignatureStatus) -> SignatureRow:
-    """Change the status: draft → active → deprecated.
+def find(connection: Connection, module: str, version: str, *, tenant: str = DEFAULT_TENANT) -> SignatureRow:
+    """The signature of a module and version.
+
+    Raises:
+        NotFound: there is none.
+    """
+    c = signatures.c
+    found = _one(connection, c.tenant == tenant, c.module == module, c.version == version)
+    if found is None:
+        raise NotFound(f"module: there is no version {version} of '{module}'")
+    return found
+
+
+def versions(connection: Connection, module: str, *, tenant: str = DEFAULT_TENANT) -> list[SignatureRow]:
+    """The signatures of a module, the highest version first (as Semantic Versioning orders them)."""
+    c = signatures.c
+    found = connection.execute(select(signatures).where(c.tenant == tenant, c.module == module))
+    return sorted(map(row_of, found), key=lambda row: _precedence(row.signature.version), reverse=True)
+
+
+def page(
+    connection: Connection,
+    *,
+    name: str | None = None,
+    status: SignatureStatus | None = None,
+    module: str | None = None,
+    cursor: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+    tenant: str = DEFAULT_TENANT,
+) -> Page[SignatureRow]:
+    """Signatures, the newest first: those for which all that is given holds.
+
+    Raises:
+        InvalidValues: the cursor or the limit is wrong.
+    """
+    c = signatures.c
+    given = {c.name: name, c.status: status, c.module: module}
+    conditions = [column == value for column, value in given.items() if value is not None]
+    statement = select(signatures).where(c.tenant == tenant, *conditions)
+    return pages.read(connection, statement, signatures, row_of, cursor=cursor, limit=limit)
+
+
+def update(
+    connection: Connection,
+    signature_id: UUID,
+    signature: Signature,
+    *,
+    lock_version: int | None = None,
+    tenant: str = DEFAULT_TENANT,
+) -> SignatureRow:
+    """Give a draft another content.
+
+    Args:
+        lock_version: of the row that the change was made for; None: whatever it is now.
 
     Raises:
         NotFound: there is no such signature.
-        IllegalTransition: it is not in a status from which this is allowed.
+        IllegalTransition: it is not a draft.
+        Conflict: it has been changed meanwhile, or the module and version belong to another signature.
     """
-    allowed = [status for status, targets in SIGNATURE_TRANSITIONS.items() if to in targets]
     c = signatures.c
-    changed = connection.execute(
-        update(signatures)
-        .where(c.id == signature_id, c.status.in_(allowed))
-        .values(status=to, lock_version=c.lock_version + 1, updated_at=NOW)
-        .returning(c.id)
-    ).one_or_none()
-    row = get(connection, signature_id)
+    try:
+        with connection.begin_nested():  # on PostgreSQL, an error would else end the transaction
+            changed = connection.execute(
+                update_rows(signatures)
+                .where(c.id == signature_id, c.tenant == tenant, c.status == SignatureStatus.DRAFT, _at(lock_version))
+                .values(**_content(signature), lock_version=c.lock_version + 1, updated_at=NOW)
+                .returning(c.id)
+            ).one_or_none()
+    except IntegrityError:
+        raise _taken(signature) from None
+    row = get(connection, signature_id, tenant=tenant)
     if changed is None:
-        raise IllegalTransition(f"signature {signature_id} cannot become {to}: it is {row.status}")
+        if row.status != SignatureStatus.DRAFT:
+            raise IllegalTransition(f"Only draft signatures can be updated: {signature_id} is {row.status}")
+        raise Conflict(f"signature {signature_id} has been changed: it is at lock_version {row.lock_version}")
     return row
 
 
-def _row(row: Any) -> SignatureRow:
-    signature = Signature(
-        name=row.name,
-        module=row.module,
-        version=row.version,
-        instructions=row.instructions,
-        inputs=row.inputs,
-        outputs=row.outputs,
+def activate(connection: Connection, signature_id: UUID, *, tenant: str = DEFAULT_TENANT) -> SignatureRow:
+    """Make a draft active: programs can be initialized with it, and it does not change any more.
+
+    Raises:
+        NotFound: there is no such signature.
+        IllegalTransition: it is not a draft.
+    """
+    return _transition(connection, signature_id, tenant, SignatureStatus.DRAFT, SignatureStatus.ACTIVE, "activated")
+
+
+def deprecate(connection: Connection, signature_id: UUID, *, tenant: str = DEFAULT_TENANT) -> SignatureRow:
+    """Mark an active signature as one that new programs should not use.
+
+    Raises:
+        NotFound: there is no such signature.
+        IllegalTransition: it is not active.
+    """
+    return _transition(
+        connection, signature_id, tenant, SignatureStatus.ACTIVE, SignatureStatus.DEPRECATED, "deprecated"
     )
-    return SignatureRow(row.id, signature, SignatureStatus(row.status), row.lock_version)
+
+
+def destroy(connection: Connection, signature_id: UUID, *, tenant: str = DEFAULT_TENANT) -> None:
+    """Delete a signature that no program uses, whatever its status.
+
+    Raises:
+        NotFound: there is no such signature.
+        IllegalTransition: programs use it.
+    """
+    c = signatures.c
+    # A program that is being created has a key-share lock on the row: it is waited for, and then counted.
+    locked = select(c.id).where(c.id == signature_id, c.tenant == tenant).with_for_update()
+    if connection.execute(locked).one_or_none() is None:
+        raise NotFound(f"signature_id: there is no signature {signature_id}")
+    users = connection.execute(select(func.count()).where(programs.c.signature_id == signature_id)).scalar_one()
+    if users:
+        raise IllegalTransition(f"signature {signature_id} cannot be destroyed: {users} programs use it")
+    connection.execute(delete(signatures).where(c.id == signature_id, c.tenant == tenant))
+
+
+def row_of(row: Any) -> SignatureRow:
+    """The signature of a row with all its columns."""
+    return SignatureRow(
+        row.id,
+        signature_of(row),
+        SignatureStatus(row.status),
+        row.lock_version,
+        row.tenant,
+        row.inserted_at,
+        row.updated_at,
+    )
+
+
+def signature_of(row: Any, prefix: str = "") -> Signature:
+    """The content of a row, from columns that are called as in the table, after a prefix.
+
+    Validated once: what has the same digest is the same object, with the validators that it keeps.
+    """
+    content = {name: getattr(row, prefix + name) for name in CONTENT}
+    kept = _kept(getattr(row, f"{prefix}digest"), content["name"], content["module"], content["version"])
+    if not kept:
+        kept.append(Signature(**content))
+    return kept[0]
+
+
+@lru_cache(maxsize=1024)
+def _kept(digest: str, name: str, module: str | None, version: str) -> list[Signature]:  # noqa: ARG001
+    """The signature of this content, once it has been read. The digest is of all that is not named here."""
+    return []
+
+
+def _transition(
+    connection: Connection, signature_id: UUID, tenant: str, start: SignatureStatus, to: SignatureStatus, done: str
+) -> SignatureRow:
+    c = signatures.c
+    changed = connection.execute(
+        update_rows(signatures)
+        .where(c.id == signature_id, c.tenant == tenant, c.status == start)
+        .values(status=to, lock_version=c.lock_version + 1, updated_at=NOW)
+        .returning(c.id)
+    ).one_or_none()
+    row = get(connection, signature_id, tenant=tenant)
+    if changed is None:
+        raise IllegalTransition(f"Only {start} signatures can be {done}: {signature_id} is {row.status}")
+    return row
+
+
+def _insert(connection: Connection, signature_id: UUID, signature: Signature, activate: bool, tenant: str) -> bool:
+    status = SignatureStatus.ACTIVE if activate else SignatureStatus.DRAFT
+    inserted = connection.execute(
+        upsert(connection)(signatures)
+        .values(id=signature_id, **_content(signature), status=status, tenant=tenant, inserted_at=NOW, updated_at=NOW)
+        .on_conflict_do_nothing()
+        .returning(signatures.c.id)
+    ).one_or_none()
+    return inserted is not None
+
+
+def _content(signature: Signature) -> dict[str, Any]:
+    data = signature.model_dump(mode="json")
+    return {
+        "name": signature.name,
+        "module": signature.module,
+        "version": signature.version,
+        "instructions": signature.instructions,
+        "inputs": data["inputs"],
+        "outputs": data["outputs"],
+        "digest": signature.digest,
+    }
+
+
+def _at(lock_version: int | None) -> Any:
+    c = signatures.c
+    return c.lock_version == (c.lock_version if lock_version is None else lock_version)
+
+
+def _taken(signature: Signature) -> Conflict:
+    return Conflict(f"module: '{signature.module}' has a version {signature.version} already: choose another version")
+
+
+def _find(connection: Connection, signature_id: UUID, tenant: str) -> SignatureRow | None:
+    c = signatures.c
+    return _one(connection, c.id == signature_id, c.tenant == tenant)
+
+
+def _of_version(connection: Connection, signature: Signature, tenant: str) -> SignatureRow | None:
+    if signature.module is None:  # of these, there are as many as you like
+        return None
+    c = signatures.c
+    return _one(connection, c.tenant == tenant, c.module == signature.module, c.version == signature.version)
+
+
+def _of_content(connection: Connection, signature: Signature, tenant: str) -> SignatureRow | None:
+    """An active one before a draft, a draft before a deprecated one; of these the oldest."""
+    c = signatures.c
+    order = case((c.status == SignatureStatus.ACTIVE, 0), (c.status == SignatureStatus.DRAFT, 1), else_=2)
+    row: Row[Any] | None = connection.execute(
+        select(signatures)
+        .where(
+            c.tenant == tenant,
+            c.digest == signature.digest,
+            c.name == signature.name,
+            c.module.is_not_distinct_from(signature.module),
+            c.version == signature.version,
+        )
+        .order_by(order, c.inserted_at, c.id)
+        .limit(1)
+    ).one_or_none()
+    return None if row is None else row_of(row)
+
+
+def _one(connection: Connection, *conditions: Any) -> SignatureRow | None:
+    row = connection.execute(select(signatures).where(*conditions)).one_or_none()
+    return None if row is None else row_of(row)
+
+
+def _precedence(version: str) -> tuple[Any, ...]:
+    """What to sort versions by: SemVer 2.0.0, section 11; build metadata last, so that the order is total."""
+    release, _, build = version.partition("+")
+    numbers, _, pre = release.partition("-")
+    identifiers = [(0, int(part), "") if re.fullmatch(r"\d+", part) else (1, 0, part) for part in pre.split(".")]
+    return tuple(map(int, numbers.split("."))), not pre, identifiers if pre else [], build

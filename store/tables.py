@@ -1,7 +1,10 @@
 """The tables. Migrations make them; a test holds the two equal.
 
 An execution has no foreign key to its program: the check would lock the program's row at every insert, by every
-worker. The claim joins the program instead, and programs are not deleted.
+worker. The claim joins the program instead; the executions of a program that is destroyed are kept.
+
+Columns that came with a later migration stand last in their table, where a migration adds them. Those that must have
+a value have a default: workers of the version before do not know them.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from enum import StrEnum
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Float,
@@ -31,6 +35,9 @@ from store.types import Json, UtcDateTime, database_now
 
 MAX_NAME = 512
 """Characters of the id or the type of a rejected message."""
+
+DEFAULT_TENANT = "default"
+"""The tenant where there is only one."""
 
 metadata = MetaData(
     naming_convention={
@@ -56,6 +63,14 @@ def _versioned() -> tuple[Column[int], Column[object], Column[object]]:
     )
 
 
+def _tenant() -> Column[str]:
+    return Column("tenant", String(64), nullable=False, server_default=text(f"'{DEFAULT_TENANT}'"))
+
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    return Index(name, *columns, postgresql_where=text(where), sqlite_where=text(where))
+
+
 signatures = Table(
     "signatures",
     metadata,
@@ -69,8 +84,12 @@ signatures = Table(
     Column("digest", String(64), nullable=False),
     *_status(SignatureStatus),
     *_versioned(),
-    Index(None, "name"),
-    Index(None, "module", "version", unique=True),
+    _tenant(),
+    Index(None, "tenant", "module", "version", unique=True),
+    Index(None, "tenant", "inserted_at"),
+    Index(None, "tenant", "name", "inserted_at"),
+    Index(None, "tenant", "status", "inserted_at"),
+    Index(None, "tenant", "digest"),
 )
 
 programs = Table(
@@ -86,7 +105,10 @@ programs = Table(
     Column("error_message", Text),
     *_status(ProgramStatus),
     *_versioned(),
-    Index(None, "name"),
+    _tenant(),
+    Index(None, "tenant", "inserted_at"),
+    Index(None, "tenant", "name", "inserted_at"),
+    Index(None, "tenant", "status", "inserted_at"),
 )
 
 executions = Table(
@@ -113,14 +135,33 @@ executions = Table(
     Column("finished_at", UtcDateTime),
     *_status(ExecutionStatus),
     *_versioned(),
-    Index(None, "program_id", "inserted_at"),
-    # The open executions only: small however long the history; the lease is not in it, so a heartbeat is a HOT update.
+    _tenant(),
+    Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
+    # See `store.timeline`.
+    Column("timeline", Json, nullable=False, server_default=text("'[]'")),
+    # Copied from `error` and `usage`, so that lists and statistics find them in an index.
+    Column("error_code", String(64)),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("cost", Float),
+    # Lists by tenant.
+    Index(None, "tenant", "inserted_at"),
+    # Lists by program; the statistics of a window are in it, so that PostgreSQL reads no row.
     Index(
-        "ix_executions_open",
-        "worker",
-        postgresql_where=text("status IN ('pending', 'running')"),
-        sqlite_where=text("status IN ('pending', 'running')"),
+        "ix_executions_program",
+        "tenant",
+        "program_id",
+        "inserted_at",
+        postgresql_include=["status", "duration_ms", "input_tokens", "output_tokens", "cost"],
     ),
+    # Lists of what failed or was cancelled, rare among the others: the last three columns are compared in the index.
+    _partial(
+        "ix_executions_unsuccessful",
+        *("tenant", "inserted_at", "status", "error_code", "program_id"),
+        where="status IN ('failed', 'cancelled')",
+    ),
+    # The open executions only: small however long the history; the lease is not in it, so a heartbeat is a HOT update.
+    _partial("ix_executions_open", "worker", where="status IN ('pending', 'running')"),
     postgresql_with={"fillfactor": "85"},
 )
 
@@ -135,9 +176,24 @@ program_counters = Table(
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("cost", Float, nullable=False),
-    Column("last_executed_at", UtcDateTime, nullable=False),
+    # NULL while all that was counted was cancelled before it ran.
+    Column("last_executed_at", UtcDateTime),
     Column("lock_version", Integer, nullable=False, server_default=text("1")),
+    _tenant(),
+    Column("cancelled", BigInteger, nullable=False, server_default=text("0")),
     postgresql_with={"fillfactor": "50"},
+)
+
+program_durations = Table(
+    "program_durations",
+    metadata,
+    Column("program_id", Uuid, primary_key=True),
+    Column("shard", SmallInteger, primary_key=True),
+    # See `store.histogram`.
+    Column("bucket", SmallInteger, primary_key=True),
+    Column("runs", BigInteger, nullable=False),
+    _tenant(),
+    postgresql_with={"fillfactor": "70"},
 )
 
 rejected_messages = Table(
@@ -155,7 +211,11 @@ rejected_messages = Table(
     Column("deliveries", Integer, nullable=False),
     Column("inserted_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
-    Index(None, "inserted_at"),
+    _tenant(),
+    Index(None, "tenant", "inserted_at"),
 )
 
 NOW = database_now()
+
+PROTECTED = (signatures, programs, executions, program_counters, program_durations, rejected_messages)
+"""The tables with row-level security on PostgreSQL: all that have tenants."""

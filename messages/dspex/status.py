@@ -26,12 +26,16 @@ class ProgramStatus(StrEnum):
 
 
 class ExecutionStatus(StrEnum):
-    """pending → running → completed | failed. A running execution goes back to pending when its worker gives it up."""
+    """pending → running → completed | failed | cancelled; what is pending can be cancelled too.
+
+    A running execution goes back to pending when its worker gives it up.
+    """
 
     PENDING = "pending"
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
     @property
     def terminal(self) -> bool:
@@ -59,12 +63,13 @@ PROGRAM_TRANSITIONS: Mapping[ProgramStatus, frozenset[ProgramStatus]] = MappingP
 
 EXECUTION_TRANSITIONS: Mapping[ExecutionStatus, frozenset[ExecutionStatus]] = MappingProxyType(
     {
-        ExecutionStatus.PENDING: frozenset({ExecutionStatus.RUNNING}),
+        ExecutionStatus.PENDING: frozenset({ExecutionStatus.RUNNING, ExecutionStatus.CANCELLED}),
         ExecutionStatus.RUNNING: frozenset(
-            {ExecutionStatus.PENDING, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED}
+            {ExecutionStatus.PENDING, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED}
         ),
         ExecutionStatus.COMPLETED: frozenset(),
         ExecutionStatus.FAILED: frozenset(),
+        ExecutionStatus.CANCELLED: frozenset(),
     }
 )
 

@@ -1,0 +1,148 @@
+"""Row-level security on PostgreSQL, and what executions from before 0002 lack.
+
+Run it when no worker from before 0002 is left. Such a worker does not say for which tenant it works, and so would find
+no rows: where sessions of such workers are connected, this migration refuses. Workers of this version run on 0002 as
+well, so: migrate to 0002, replace the workers, migrate to 0003.
+
+Rows are filled in by batches, each committed by itself: error codes, tokens and cost from their JSON, and the histogram
+of the programs' durations. An upgrade that was broken off goes on where it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import context, op
+from alembic.util import CommandError
+
+revision: str = "0003"
+down_revision: str | None = "0002"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+TABLES = ("executions", "program_counters", "program_durations", "programs", "signatures", "rejected_messages")
+"""The one that is used most comes first: it is waited for while no other is held."""
+
+POLICY = "tenant = current_setting('dspex.tenant', true) OR current_setting('dspex.tenant', true) = '*'"
+
+SHARD = 64
+"""A shard of the histogram that no worker uses: they have those below."""
+
+FIRST, LAST, PER_DOUBLING = -40, 160, 4
+
+FILL = f"""
+DO $$
+DECLARE
+    passed uuid := '00000000-0000-0000-0000-000000000000';
+    batch uuid[];
+BEGIN
+    LOOP
+        SELECT array_agg(id ORDER BY id) INTO batch FROM (
+            SELECT id FROM executions
+            WHERE id > passed AND input_tokens IS NULL AND status IN ('completed', 'failed', 'cancelled')
+            ORDER BY id LIMIT 5000
+        ) AS due;
+        EXIT WHEN batch IS NULL;
+        WITH filled AS (
+            UPDATE executions SET
+                error_code = left(error ->> 'code', 64),
+                input_tokens = COALESCE(CAST(usage ->> 'input_tokens' AS bigint), 0),
+                output_tokens = COALESCE(CAST(usage ->> 'output_tokens' AS bigint), 0),
+                cost = CAST(usage ->> 'cost' AS double precision)
+            WHERE id = ANY (batch) AND input_tokens IS NULL
+            RETURNING tenant, program_id, status, duration_ms
+        ), counted AS (
+            SELECT program_id, tenant, CASE
+                WHEN duration_ms <= power(2.0, {FIRST / PER_DOUBLING}) THEN {FIRST}
+                WHEN duration_ms > power(2.0, {(LAST - 1) / PER_DOUBLING}) THEN {LAST}
+                ELSE ceil(ln(duration_ms) / ln(2.0) * {PER_DOUBLING})
+            END AS bucket
+            FROM filled WHERE status IN ('completed', 'failed') AND duration_ms IS NOT NULL
+        )
+        INSERT INTO program_durations (program_id, shard, bucket, runs, tenant)
+        SELECT program_id, {SHARD}, bucket, count(*), tenant FROM counted GROUP BY program_id, bucket, tenant
+        ON CONFLICT (program_id, shard, bucket) DO UPDATE SET runs = program_durations.runs + excluded.runs;
+        passed := batch[array_upper(batch, 1)];
+        COMMIT;
+    END LOOP;
+END $$
+"""  # noqa: S608
+
+
+def upgrade() -> None:
+    if op.get_context().dialect.name == "sqlite":
+        _fill_sqlite()
+        return
+    if not context.is_offline_mode():
+        _refuse_beside_old_workers()
+    with op.get_context().autocommit_block():
+        op.execute("SET lock_timeout = '2s'")
+        op.execute(FILL)
+        op.execute("ANALYZE executions")
+    # In one transaction: no table is without while others have it.
+    for table in TABLES:
+        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+        op.execute(f"CREATE POLICY tenant ON {table} USING ({POLICY})")
+
+
+def downgrade() -> None:
+    """What was filled in stays."""
+    if op.get_context().dialect.name == "sqlite":
+        return
+    for table in TABLES:
+        op.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY")
+        op.execute(f"DROP POLICY tenant ON {table}")
+
+
+def _refuse_beside_old_workers() -> None:
+    found = op.get_bind().execute(
+        sa.text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'dspex'"
+        )
+    )
+    sessions = found.scalar_one()
+    if sessions:
+        raise CommandError(
+            f"workers of an earlier version are connected ({sessions} sessions), and would find no rows after this: "
+            "replace them, then migrate again; workers of this version run on what there is"
+        )
+
+
+def _fill_sqlite() -> None:
+    connection = op.get_bind()
+    ended = "input_tokens IS NULL AND status IN ('completed', 'failed', 'cancelled')"
+    found = connection.execute(
+        sa.text(
+            f"SELECT program_id, tenant, duration_ms FROM executions WHERE {ended} "  # noqa: S608
+            "AND status <> 'cancelled' AND duration_ms IS NOT NULL"
+        )
+    )
+    runs = Counter((program_id, tenant, _bucket(duration)) for program_id, tenant, duration in found)
+    for (program_id, tenant, bucket), number in runs.items():
+        connection.execute(
+            sa.text(
+                "INSERT INTO program_durations (program_id, shard, bucket, runs, tenant) "
+                "VALUES (:program_id, :shard, :bucket, :runs, :tenant) "
+                "ON CONFLICT (program_id, shard, bucket) DO UPDATE SET runs = runs + excluded.runs"
+            ),
+            {"program_id": program_id, "shard": SHARD, "bucket": bucket, "runs": number, "tenant": tenant},
+        )
+    connection.execute(
+        sa.text(
+            "UPDATE executions SET error_code = substr(error ->> '$.code', 1, 64), "  # noqa: S608
+            "input_tokens = COALESCE(usage ->> '$.input_tokens', 0), "
+            "output_tokens = COALESCE(usage ->> '$.output_tokens', 0), "
+            f"cost = usage ->> '$.cost' WHERE {ended}"
+        )
+    )
+
+
+def _bucket(milliseconds: float) -> int:
+    if milliseconds <= math.exp2(FIRST / PER_DOUBLING):
+        return FIRST
+    if milliseconds > math.exp2((LAST - 1) / PER_DOUBLING):
+        return LAST
+    return math.ceil(math.log2(milliseconds) * PER_DOUBLING)

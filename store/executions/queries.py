@@ -1,0 +1,97 @@
+"""Finding executions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, func, select
+
+from dspex import ExecutionStatus
+from store import pages
+from store.executions.rows import Execution, execution_of
+from store.executions.statements import OPEN, UNSUCCESSFUL
+from store.pages import DEFAULT_LIMIT, Page
+from store.tables import DEFAULT_TENANT, executions
+
+_ALL = select(executions)
+
+
+def get(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> list[Execution]:
+    """The executions of these ids that exist, in no order."""
+    c = executions.c
+    return [execution_of(row) for row in connection.execute(_ALL.where(c.id.in_(ids), c.tenant == tenant))]
+
+
+def ended(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> list[Execution]:
+    """The executions of these ids that have ended, in no order."""
+    c = executions.c
+    found = connection.execute(_ALL.where(c.id.in_(ids), c.tenant == tenant, ~OPEN))
+    return [execution_of(row) for row in found]
+
+
+def count(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> dict[ExecutionStatus, int]:
+    """How many executions of a program there are, by status. Counts rows: for small programs and for checks."""
+    c = executions.c
+    found = connection.execute(
+        select(c.status, func.count()).where(c.program_id == program_id, c.tenant == tenant).group_by(c.status)
+    )
+    return {ExecutionStatus(status): number for status, number in found}
+
+
+def page(
+    connection: Connection,
+    *,
+    program_id: UUID | None = None,
+    status: ExecutionStatus | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    error_code: str | None = None,
+    cursor: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+    tenant: str = DEFAULT_TENANT,
+) -> Page[Execution]:
+    """Executions, the newest first: those for which all that is given holds.
+
+    Args:
+        since, until: they were inserted at or after the one, and before the other.
+
+    Raises:
+        InvalidValues: the cursor or the limit is wrong.
+    """
+    c = executions.c
+    conditions: list[ColumnElement[bool]] = [c.tenant == tenant]
+    if program_id is not None:
+        conditions.append(c.program_id == program_id)
+    if status is not None:
+        conditions.append(c.status == status)
+    if error_code is not None:
+        conditions.append(c.error_code == error_code)
+    if since is not None:
+        conditions.append(c.inserted_at >= since)
+    if until is not None:
+        conditions.append(c.inserted_at < until)
+    # What follows from the rest, written as the predicates of the partial indexes are.
+    if status in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING):
+        conditions.append(OPEN)
+    elif error_code is not None or status in (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED):
+        conditions.append(UNSUCCESSFUL)
+    return pages.read(connection, _ALL.where(*conditions), executions, execution_of, cursor=cursor, limit=limit)
+
+
+def by_program(
+    connection: Connection,
+    program_id: UUID,
+    *,
+    cursor: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+    tenant: str = DEFAULT_TENANT,
+) -> Page[Execution]:
+    """The executions of a program, the newest first."""
+    return page(connection, program_id=program_id, cursor=cursor, limit=limit, tenant=tenant)
+
+
+def recent(connection: Connection, limit: int = DEFAULT_LIMIT, *, tenant: str = DEFAULT_TENANT) -> list[Execution]:
+    """The newest executions, the newest first."""
+    return list(page(connection, limit=limit, tenant=tenant).items)

@@ -1,0 +1,191 @@
+"""What goes into an execution's row, what comes out of it, and what a claim may come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from dspex import ErrorDetail, ExecutionOptions, ExecutionStatus, Usage
+from dspex.ids import digest
+from store import timeline
+from store.tables import DEFAULT_TENANT
+from store.timeline import TimelineEntry
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: the body of an execute command, with where it came from."""
+
+    id: UUID
+    program_id: UUID
+    inputs: Mapping[str, Any]
+    options: ExecutionOptions
+    source: str
+    traceparent: str | None = None
+    tenant: str = DEFAULT_TENANT
+
+    @property
+    def digest(self) -> str:
+        """The same for the same request, also as it is read from the database. Another one is a conflict.
+
+        Options that are not set do not change it, so that one which is added later does not either.
+        """
+        options = self.options.model_dump(mode="json", exclude_defaults=True)
+        return digest({"program": self.program_id.hex, "inputs": _exact(self.inputs), "options": options})
+
+
+def _exact(value: Any) -> Any:
+    """JSON values with whole numbers as integers: PostgreSQL keeps 1e16 as 10000000000000000, and -0.0 as 0.0."""
+    match value:
+        case float():
+            return int(Decimal(repr(value))) if value.is_integer() else value
+        case Mapping():
+            return {key: _exact(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_exact(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The execution is this worker's to run. `backend_id` is None where the program is not ready.
+
+    `cancel_requested`: it was asked to stop while an earlier worker ran it; end it as cancelled.
+    """
+
+    id: UUID
+    attempt: int
+    lock_version: int
+    backend_id: str | None
+    cancel_requested: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """Another worker has it, and its lease has not run out."""
+
+    id: UUID
+
+
+@dataclass(frozen=True)
+class Ended:
+    """It has run already, or was cancelled."""
+
+    execution: Execution
+
+
+@dataclass(frozen=True)
+class Conflicting:
+    """The id belongs to another request."""
+
+    id: UUID
+
+
+@dataclass(frozen=True)
+class NoProgram:
+    """There is no such program, or not any more."""
+
+    id: UUID
+
+
+Claim = Claimed | Running | Ended | Conflicting | NoProgram
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A row, as it is read."""
+
+    id: UUID
+    program_id: UUID
+    status: ExecutionStatus
+    inputs: dict[str, Any]
+    options: ExecutionOptions
+    outputs: dict[str, Any] | None
+    error: ErrorDetail | None
+    usage: Usage
+    duration_ms: float | None
+    attempt: int
+    backend_id: str | None
+    worker: str | None
+    source: str
+    traceparent: str | None
+    inserted_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    lock_version: int
+    tenant: str
+    cancel_requested: bool
+    timeline: tuple[TimelineEntry, ...]
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The end of an execution that was claimed: outputs, or an error, or cancelled (then an error may say why)."""
+
+    id: UUID
+    program_id: UUID
+    lock_version: int
+    duration_ms: float
+    usage: Usage
+    outputs: Mapping[str, Any] | None = None
+    error: ErrorDetail | None = None
+    cancelled: bool = False
+    tenant: str = DEFAULT_TENANT
+
+    @property
+    def status(self) -> ExecutionStatus:
+        if self.cancelled:
+            return ExecutionStatus.CANCELLED
+        return ExecutionStatus.COMPLETED if self.error is None else ExecutionStatus.FAILED
+
+    @property
+    def key(self) -> tuple[UUID, int, str]:
+        """What there is once: one claim ends in one way."""
+        return self.id, self.lock_version, self.status
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who claims, and for how many seconds a claim holds without a heartbeat."""
+
+    worker: str
+    seconds: float
+
+
+def execution_of(row: Any) -> Execution:
+    """The execution of a row with all its columns."""
+    return Execution(
+        id=row.id,
+        program_id=row.program_id,
+        status=ExecutionStatus(row.status),
+        inputs=row.inputs,
+        options=ExecutionOptions(**row.options),
+        outputs=row.outputs,
+        error=ErrorDetail(**row.error) if row.error else None,
+        usage=Usage(**(row.usage or {})),
+        duration_ms=row.duration_ms,
+        attempt=row.attempt,
+        backend_id=row.backend_id,
+        worker=row.worker,
+        source=row.source,
+        traceparent=row.traceparent,
+        inserted_at=row.inserted_at,
+        updated_at=row.updated_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        lock_version=row.lock_version,
+        tenant=row.tenant,
+        cancel_requested=row.cancel_requested,
+        timeline=timeline.read(row.timeline),
+    )
+
+
+def request_of(row: Any) -> Request:
+    """The request that a row was made from."""
+    options = ExecutionOptions(**row.options)
+    return Request(row.id, row.program_id, row.inputs, options, row.source, row.traceparent, row.tenant)

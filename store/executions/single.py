@@ -1,0 +1,191 @@
+"""One execution at a time, by its id: create, cancel, and the transitions of a caller that runs it on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, case, null, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from dspex import ErrorDetail, ExecutionStatus, Usage
+from dspex.errors import Conflict, IllegalTransition, NotFound
+from store import counters
+from store.batch import encode, upsert
+from store.counters import Counts
+from store.executions import statements
+from store.executions.rows import (
+    Claimed,
+    Ended,
+    Execution,
+    Finish,
+    Lease,
+    NoProgram,
+    Request,
+    execution_of,
+    request_of,
+)
+from store.executions.statements import OPEN, PENDING
+from store.executions.transitions import claim, finish, has_program, row_of
+from store.tables import DEFAULT_TENANT, NOW, executions
+from store.timeline import CANCEL_REQUESTED, continued
+
+
+def create(connection: Connection, request: Request, *, due_in: float = 30.0) -> Execution:
+    """Keep an execution, pending. The same request again changes nothing, whatever has become of it.
+
+    Args:
+        due_in: seconds until the relay publishes it, unless a worker has claimed it by then.
+
+    Raises:
+        NotFound: there is no such program.
+        Conflict: the id belongs to another request.
+    """
+    statement = statements.create(connection.dialect.name, upsert(connection))
+    connection.execute(statement, encode([row_of(request)]) | {"due_in": due_in, "by": request.source})
+    # By id alone: another tenant's is a conflict too. On PostgreSQL it may be hidden, then only no row tells of it.
+    row = connection.execute(select(executions).where(executions.c.id == request.id)).one_or_none()
+    if row is None and not has_program(connection, request):
+        raise NotFound(f"program_id: there is no program {request.program_id}")
+    if row is None or (row.tenant, row.request_digest) != (request.tenant, request.digest):
+        raise Conflict(f"execution_id: {request.id} belongs to another request")
+    return execution_of(row)
+
+
+def cancel(
+    connection: Connection, execution_id: UUID, *, by: str, shard: int = 0, tenant: str = DEFAULT_TENANT
+) -> Execution:
+    """Cancel an execution: at once when it is pending; a running one is marked, and its worker told by the heartbeat.
+
+    Once is enough: asking again while it runs changes nothing. Where its worker dies, whoever claims it next is told.
+    One in a transaction: cancelling several could deadlock with a batch that ends others of the same program.
+
+    Args:
+        by: who asks, for the timeline.
+        shard: of the counters.
+
+    Returns:
+        The execution: cancelled, or running with `cancel_requested`.
+
+    Raises:
+        NotFound: there is no such execution.
+        IllegalTransition: it has ended.
+    """
+    row = None
+    while row is None:
+        row = connection.execute(_cancel(execution_id, tenant, by)).one_or_none()
+        if row is None:
+            status = ExecutionStatus(_row(connection, execution_id, tenant).status)
+            if status.terminal:
+                raise IllegalTransition(f"execution {execution_id} cannot be cancelled: it is {status}")
+            # It was created in this very moment.
+    if row.status == ExecutionStatus.CANCELLED:
+        counts = {row.program_id: Counts(cancelled=1, tenant=tenant)}
+        counters.increment(connection, shard, counts, executed=row.started_at is not None)
+    return execution_of(row)
+
+
+def _cancel(execution_id: UUID, tenant: str, by: str) -> ReturningUpdate[Any]:
+    c = executions.c
+    entry = case((PENDING, ExecutionStatus.CANCELLED), else_=CANCEL_REQUESTED)
+    return (
+        update(executions)
+        .where(c.id == execution_id, c.tenant == tenant, OPEN)
+        .values(
+            status=case((PENDING, ExecutionStatus.CANCELLED), else_=c.status),
+            cancel_requested=True,
+            lock_version=case((PENDING, c.lock_version + 1), else_=c.lock_version),
+            lease_expires_at=case((PENDING, null()), else_=c.lease_expires_at),
+            finished_at=case((PENDING, NOW), else_=null()),
+            updated_at=NOW,
+            timeline=case(
+                (PENDING | ~c.cancel_requested, continued(c.timeline, entry, c.attempt, by)), else_=c.timeline
+            ),
+        )
+        .returning(*c)
+    )
+
+
+def mark_running(connection: Connection, execution_id: UUID, lease: Lease, *, tenant: str = DEFAULT_TENANT) -> Claimed:
+    """Claim an execution that exists.
+
+    Raises:
+        NotFound: there is no such execution, or its program is gone.
+        IllegalTransition: it is running, or has ended.
+    """
+    row = _row(connection, execution_id, tenant)
+    match claim(connection, lease, [request_of(row)]):
+        case [Claimed() as claimed]:
+            return claimed
+        case [NoProgram()]:
+            raise NotFound(f"program_id: there is no program {row.program_id}")
+        case [Ended(execution=execution)]:
+            status = execution.status
+        case _:
+            status = ExecutionStatus.RUNNING
+    raise IllegalTransition(f"execution {execution_id} cannot run: it is {status}")
+
+
+def mark_completed(
+    connection: Connection,
+    execution_id: UUID,
+    outputs: Mapping[str, Any],
+    duration_ms: float,
+    *,
+    usage: Usage | None = None,
+    lock_version: int | None = None,
+    shard: int = 0,
+    tenant: str = DEFAULT_TENANT,
+) -> Execution:
+    """End a running execution with outputs, and count it.
+
+    Args:
+        lock_version: as it was claimed, so that it fails when another worker has it by now. None: as it is.
+
+    Raises:
+        NotFound: there is no such execution.
+        IllegalTransition: it is not running, or was claimed again.
+    """
+    row = _held(connection, execution_id, tenant, lock_version, ExecutionStatus.COMPLETED)
+    end = Finish(row.id, row.program_id, row.lock_version, duration_ms, usage or Usage(), outputs, tenant=tenant)
+    finish(connection, shard, [end])
+    return execution_of(_row(connection, execution_id, tenant))
+
+
+def mark_failed(
+    connection: Connection,
+    execution_id: UUID,
+    error: ErrorDetail,
+    duration_ms: float,
+    *,
+    usage: Usage | None = None,
+    lock_version: int | None = None,
+    shard: int = 0,
+    tenant: str = DEFAULT_TENANT,
+) -> Execution:
+    """End a running execution with an error, and count it. Arguments and errors are those of `mark_completed`."""
+    row = _held(connection, execution_id, tenant, lock_version, ExecutionStatus.FAILED)
+    end = Finish(row.id, row.program_id, row.lock_version, duration_ms, usage or Usage(), error=error, tenant=tenant)
+    finish(connection, shard, [end])
+    return execution_of(_row(connection, execution_id, tenant))
+
+
+def _held(
+    connection: Connection, execution_id: UUID, tenant: str, lock_version: int | None, to: ExecutionStatus
+) -> Row[Any]:
+    """The row, locked, if it may end."""
+    row = _row(connection, execution_id, tenant, lock=True)
+    if row.status == ExecutionStatus.RUNNING and lock_version in (None, row.lock_version):
+        return row
+    reason = "it was claimed again" if row.status == ExecutionStatus.RUNNING else f"it is {row.status}"
+    raise IllegalTransition(f"execution {execution_id} cannot become {to}: {reason}")
+
+
+def _row(connection: Connection, execution_id: UUID, tenant: str, *, lock: bool = False) -> Row[Any]:
+    c = executions.c
+    statement = select(executions).where(c.id == execution_id, c.tenant == tenant)
+    row = connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    if row is None:
+        raise NotFound(f"execution_id: there is no execution {execution_id}")
+    return row

@@ -1,0 +1,142 @@
+"""What the executions of a program came to: over all time from the counters, over a window of time from the rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Connection, Float, case, cast, func, literal_column, select
+
+from dspex import ExecutionStatus
+from dspex.errors import NotFound
+from store import counters
+from store.executions.statements import status_in
+from store.histogram import quantile
+from store.tables import DEFAULT_TENANT, executions, programs
+
+QUANTILES = (0.5, 0.95)
+_RAN = status_in(ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of the executions of a program that have ended.
+
+    Durations, in milliseconds, are of those that completed or failed; so is the success rate (0 to 1). Tokens and
+    cost (US dollars) are of all. None: there were none.
+    """
+
+    program_id: UUID
+    total: int
+    successful: int
+    failed: int
+    cancelled: int
+    success_rate: float | None
+    average_duration_ms: float | None
+    p50_duration_ms: float | None
+    p95_duration_ms: float | None
+    input_tokens: int
+    output_tokens: int
+    cost: float
+    last_executed_at: datetime | None
+    """Over all time only: when a worker last ended one."""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def all_time(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Statistics:
+    """Over all time, from the counters: no row is counted. Percentiles are right to `histogram.RELATIVE_ERROR`.
+
+    Raises:
+        NotFound: there is no such program.
+    """
+    _require(connection, program_id, tenant)
+    totals = counters.totals(connection, program_id, tenant=tenant)
+    durations = counters.durations(connection, program_id, tenant=tenant)
+    ran = totals.completed + totals.failed
+    p50, p95 = (quantile(durations, q) for q in QUANTILES)
+    return Statistics(
+        program_id=program_id,
+        total=totals.executions,
+        successful=totals.completed,
+        failed=totals.failed,
+        cancelled=totals.cancelled,
+        success_rate=totals.completed / ran if ran else None,
+        average_duration_ms=totals.duration_ms / ran if ran else None,
+        p50_duration_ms=p50,
+        p95_duration_ms=p95,
+        input_tokens=totals.input_tokens,
+        output_tokens=totals.output_tokens,
+        cost=totals.cost,
+        last_executed_at=totals.last_executed_at,
+    )
+
+
+def window(
+    connection: Connection, program_id: UUID, since: datetime, until: datetime, *, tenant: str = DEFAULT_TENANT
+) -> Statistics:
+    """Of the executions inserted at or after `since` and before `until`, from their rows. Percentiles are exact.
+
+    Raises:
+        NotFound: there is no such program.
+    """
+    _require(connection, program_id, tenant)
+    c = executions.c
+    within = (c.tenant == tenant, c.program_id == program_id, c.inserted_at >= since, c.inserted_at < until)
+    duration = case((_RAN, c.duration_ms))
+    statement = select(
+        *(
+            func.count(case((status_in(status), 1))).label(status.value)
+            for status in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
+        ),
+        func.avg(duration).label("average"),
+        func.coalesce(func.sum(c.input_tokens), 0).label("input_tokens"),
+        func.coalesce(func.sum(c.output_tokens), 0).label("output_tokens"),
+        func.coalesce(func.sum(c.cost), 0).label("cost"),
+    ).where(*within)
+    if connection.dialect.name == "postgresql":
+        shares = cast(literal_column(f"ARRAY[{', '.join(map(str, QUANTILES))}]"), ARRAY(Float))
+        statement = statement.add_columns(func.percentile_cont(shares).within_group(duration).label("quantiles"))
+    row = connection.execute(statement).one()
+    if connection.dialect.name == "postgresql":
+        p50, p95 = row.quantiles or (None, None)
+    else:
+        ordered = select(c.duration_ms).where(*within, _RAN, c.duration_ms.is_not(None)).order_by(c.duration_ms)
+        values = connection.execute(ordered).scalars().all()
+        p50, p95 = (_interpolated(values, q) for q in QUANTILES)
+    ran = row.completed + row.failed
+    return Statistics(
+        program_id=program_id,
+        total=ran + row.cancelled,
+        successful=row.completed,
+        failed=row.failed,
+        cancelled=row.cancelled,
+        success_rate=row.completed / ran if ran else None,
+        average_duration_ms=row.average,
+        p50_duration_ms=p50,
+        p95_duration_ms=p95,
+        input_tokens=int(row.input_tokens),
+        output_tokens=int(row.output_tokens),
+        cost=float(row.cost),
+        last_executed_at=None,
+        since=since,
+        until=until,
+    )
+
+
+def _interpolated(ordered: Sequence[float], q: float) -> float | None:
+    """As `percentile_cont` of PostgreSQL does it."""
+    if not ordered:
+        return None
+    rank = q * (len(ordered) - 1)
+    below, above = ordered[math.floor(rank)], ordered[math.ceil(rank)]
+    return below + (above - below) * (rank - math.floor(rank))
+
+
+def _require(connection: Connection, program_id: UUID, tenant: str) -> None:
+    c = programs.c
+    if connection.execute(select(c.id).where(c.id == program_id, c.tenant == tenant)).one_or_none() is None:
+        raise NotFound(f"program_id: there is no program {program_id}")

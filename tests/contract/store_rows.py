@@ -1,0 +1,144 @@
+"""What the tests of the store make and look at."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection, select, update
+
+from dspex import Configuration, ErrorDetail, ExecutionOptions, ExecutionStatus, Signature, Usage, uuid7
+from dspex.events import ProblemDetail
+from store import counters, executions, programs, signatures
+from store.executions import Claim, Claimed, Finish, Lease, Request
+from store.tables import executions as executions_table
+from store.types import database_now
+
+ALICE: Final = Lease("alice", 60)
+BOB: Final = Lease("bob", 60)
+EXPIRED: Final = -1.0
+"""Seconds of a lease that has run out already."""
+
+SIGNATURE = Signature.parse("question, k: int = 3 -> answer, score: float")
+ERROR = ErrorDetail(code="timeout", message="no answer", problems=(ProblemDetail(field="score", message="is missing"),))
+
+
+def keep_signature(connection: Connection, signature: Signature = SIGNATURE, *, activate: bool = True) -> UUID:
+    return signatures.create(connection, uuid7(), signature, activate=activate).id
+
+
+def keep_program(connection: Connection, signature_id: UUID | None = None) -> UUID:
+    """A program that is a draft."""
+    return programs.create(
+        connection,
+        uuid7(),
+        name="answerer",
+        signature_id=signature_id or keep_signature(connection),
+        adapter_type="mock",
+        configuration=Configuration(),
+    ).id
+
+
+def ready_program(connection: Connection) -> UUID:
+    program_id = keep_program(connection)
+    begun = programs.begin_initialize(connection, program_id)
+    assert programs.end_initialize(connection, begun, "backend-1") is not None
+    return program_id
+
+
+def request(program_id: UUID, execution_id: UUID | None = None, **inputs: Any) -> Request:
+    return Request(
+        execution_id or uuid7(), program_id, inputs or {"question": "why?"}, ExecutionOptions(), "/tests", None
+    )
+
+
+def taken(claim: Claim) -> Claimed:
+    assert isinstance(claim, Claimed)
+    return claim
+
+
+def take(connection: Connection, asked: Request, lease: Lease = ALICE) -> Claimed:
+    return taken(executions.claim(connection, lease, [asked])[0])
+
+
+def completed(asked: Request, claimed: Claimed, **outputs: Any) -> Finish:
+    outputs = outputs or {"answer": "because", "score": 0.5}
+    usage = Usage(calls=1, input_tokens=10, output_tokens=2, cost=0.25)
+    return Finish(asked.id, asked.program_id, claimed.lock_version, 12.5, usage, outputs)
+
+
+def failed(asked: Request, claimed: Claimed, error: ErrorDetail = ERROR) -> Finish:
+    return Finish(asked.id, asked.program_id, claimed.lock_version, 7.5, Usage(calls=1), error=error)
+
+
+def cancelled(asked: Request, claimed: Claimed) -> Finish:
+    return Finish(asked.id, asked.program_id, claimed.lock_version, 3.0, Usage(input_tokens=4), cancelled=True)
+
+
+ENDS: Final[Sequence[Callable[[Request, Claimed], Finish]]] = (completed, failed, cancelled)
+
+
+def expire(connection: Connection, execution_id: UUID) -> None:
+    c = executions_table.c
+    connection.execute(
+        update(executions_table).where(c.id == execution_id).values(lease_expires_at=database_now(EXPIRED))
+    )
+
+
+def row(connection: Connection, execution_id: UUID) -> tuple[Any, ...]:
+    """Everything that is kept of an execution."""
+    return tuple(connection.execute(select(executions_table).where(executions_table.c.id == execution_id)).one())
+
+
+def get(connection: Connection, execution_id: UUID) -> executions.Execution:
+    return executions.get(connection, [execution_id])[0]
+
+
+def counted(connection: Connection, program_id: UUID) -> tuple[int, int]:
+    totals = counters.totals(connection, program_id)
+    return totals.completed, totals.failed
+
+
+def counted_by_status(connection: Connection, program_id: UUID) -> dict[ExecutionStatus, int]:
+    """What the counters say, as `executions.count` says it of the rows that have ended."""
+    totals = counters.totals(connection, program_id)
+    found = {
+        ExecutionStatus.COMPLETED: totals.completed,
+        ExecutionStatus.FAILED: totals.failed,
+        ExecutionStatus.CANCELLED: totals.cancelled,
+    }
+    return {status: number for status, number in found.items() if number}
+
+
+def ended_by_status(connection: Connection, program_id: UUID) -> dict[ExecutionStatus, int]:
+    """What the rows say."""
+    rows = executions.count(connection, program_id)
+    return {status: number for status, number in rows.items() if status.terminal}
+
+
+def clock(connection: Connection) -> datetime:
+    now: datetime = connection.execute(select(database_now())).scalar_one()
+    return now
+
+
+def at_once(actions: Sequence[Callable[[], None]]) -> None:
+    """Run each in a thread of its own, all beginning together; raises what any of them raised."""
+    barrier, errors = threading.Barrier(len(actions)), list[Exception]()
+
+    def run(action: Callable[[], None]) -> None:
+        try:
+            barrier.wait()
+            action()
+        except Exception as error:  # noqa: BLE001
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(action,)) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise ExceptionGroup("in threads", errors)
