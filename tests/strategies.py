@@ -1,11 +1,16 @@
-"""Hypothesis strategies: field types as data, values that fit them, values that nearly do, whole signatures."""
+"""Hypothesis strategies: field types as data, values that fit them, values that nearly do, whole signatures, and what
+either may become in a next version."""
 
 from __future__ import annotations
 
 import math
+from itertools import count
 from typing import Any
 
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from dspex.types import MAX_DEPTH, FieldType, depth
 
 EXACT = 2**53
 """Whole numbers up to here are the same as an int and as a float."""
@@ -196,3 +201,160 @@ def _near(schema: Schema) -> st.SearchStrategy[Any]:
             return st.fixed_dictionaries({}, optional=members | {"unknown": st.just(1)})
         case _:
             return st.dictionaries(TEXT, values(schema["additionalProperties"], exact=False), max_size=3)
+
+
+# Next versions
+
+
+def widened(schema: Schema) -> st.SearchStrategy[Schema]:
+    """Types that every value of this one fits: looser bounds, longer enums, fewer properties required, null."""
+    return _widened(schema).filter(_shallow)
+
+
+def variants(schema: Schema) -> st.SearchStrategy[Schema]:
+    """Types near this one: wider, narrower, of another kind, the same."""
+    return _variants(schema).filter(_shallow)
+
+
+def _shallow(schema: Schema) -> bool:
+    return depth(_TYPES.validate_python(schema)) <= MAX_DEPTH
+
+
+_TYPES: TypeAdapter[Any] = TypeAdapter(FieldType)
+
+
+@st.composite
+def _widened(draw: st.DrawFn, schema: Schema) -> Schema:
+    if "anyOf" in schema:
+        return {"anyOf": [draw(_widened(schema["anyOf"][0])), {"type": "null"}]}
+    loose = draw(_widened_bare(schema))
+    return loose if draw(st.integers(0, 5)) else {"anyOf": [loose, {"type": "null"}]}
+
+
+@st.composite
+def _widened_bare(draw: st.DrawFn, schema: Schema) -> Schema:
+    if "enum" in schema:
+        return draw(_longer(schema))
+    match schema["type"]:
+        case "boolean":
+            return draw(st.sampled_from([schema, {"enum": [True, False, 0]}]))
+        case "array":
+            return draw(_loosened(schema)) | {"items": draw(_widened(schema["items"]))}
+        case "object" if "properties" in schema:
+            members = {name: draw(_widened(member)) for name, member in schema["properties"].items()}
+            required = [name for name in schema["required"] if draw(st.booleans())]
+            return schema | {"properties": members, "required": required}
+        case "object":
+            return schema | {"additionalProperties": draw(_widened(schema["additionalProperties"]))}
+        case "integer" if draw(st.booleans()):
+            bounds = {key: bound for key, bound in schema.items() if key != "multipleOf"}
+            return draw(_loosened(bounds)) | {"type": "number"}
+        case _:
+            return draw(_loosened(schema))
+
+
+@st.composite
+def _longer(draw: st.DrawFn, schema: Schema) -> Schema:
+    free = {} if "type" not in schema else {"type": "string"}
+    if free and draw(st.integers(0, 3)) == 0:
+        return free
+    more = draw(st.lists(TEXT if free else st.one_of(TEXT, st.booleans(), st.sampled_from([0, 1])), max_size=2))
+    members = {(type(value), value): value for value in [*schema["enum"], *more]}
+    kept = free if draw(st.booleans()) else {}
+    return kept | {"enum": draw(st.permutations(list(members.values())))}
+
+
+@st.composite
+def _loosened(draw: st.DrawFn, schema: Schema) -> Schema:
+    """Each bound as it was, gone, or further away."""
+    loose = dict(schema)
+    for key in schema.keys() & (_LOWER | _UPPER | {"multipleOf"}):
+        change = draw(st.sampled_from(["keep", "drop", "move"]))
+        if change == "drop":
+            del loose[key]
+        elif change == "move" and key in _UPPER:
+            loose[key] += draw(st.integers(0, 3))
+        elif change == "move" and key in _LOWER:
+            moved = loose[key] - draw(st.integers(0, 3))
+            loose[key] = max(0, moved) if key in ("minLength", "minItems") else moved
+    return loose
+
+
+_LOWER = {"minimum", "exclusiveMinimum", "minLength", "minItems"}
+_UPPER = {"maximum", "exclusiveMaximum", "maxLength", "maxItems"}
+
+
+@st.composite
+def _variants(draw: st.DrawFn, schema: Schema) -> Schema:
+    match draw(st.sampled_from(["same", "wider", "other", "near", "near", "near"])):
+        case "same":
+            return schema
+        case "wider":
+            return draw(_widened(schema))
+        case "other":
+            return draw(field_types())
+    if "anyOf" in schema:
+        inner = draw(_variants(schema["anyOf"][0]))
+        return draw(st.sampled_from([inner, {"anyOf": [inner, {"type": "null"}]}]))
+    if "enum" in schema:
+        kept = [value for value in schema["enum"] if draw(st.booleans())] or schema["enum"]
+        return draw(_longer(schema | {"enum": kept}))
+    match schema["type"]:
+        case "string":
+            return draw(strings())
+        case "integer":
+            return draw(st.one_of(integers(), numbers(), enums()))
+        case "number":
+            return draw(st.one_of(integers(), numbers()))
+        case "array":
+            return draw(arrays(_variants(schema["items"])))
+        case "object":
+            return draw(_object_variants(schema))
+        case _:
+            return draw(enums())
+
+
+@st.composite
+def _object_variants(draw: st.DrawFn, schema: Schema) -> Schema:
+    if "properties" not in schema:
+        value = schema["additionalProperties"]
+        return draw(st.one_of(maps(_variants(value)), objects(_variants(value))))
+    if draw(st.integers(0, 3)) == 0:
+        return draw(maps(field_types()))
+    members = {name: draw(_variants(member)) for name, member in schema["properties"].items() if draw(st.booleans())}
+    members |= draw(st.dictionaries(PROPERTY_NAMES, field_types(), min_size=0 if members else 1, max_size=1))
+    required = [name for name in members if draw(st.booleans())]
+    return schema | {"properties": members, "required": required}
+
+
+@st.composite
+def next_versions(draw: st.DrawFn, signature: Schema) -> Schema:
+    """Signatures as data that may come after this one: fields that changed, came, went, or may be left out."""
+    new: Schema = {}
+    names = {field["name"] for direction in ("inputs", "outputs") for field in signature[direction]}
+    for direction in ("inputs", "outputs"):
+        fields = [draw(_field_variants(field)) for field in signature[direction] if draw(st.integers(0, 4))]
+        if not fields or draw(st.integers(0, 3)) == 0:
+            free = next(name for number in count() if (name := f"{direction}_{number}") not in names)
+            fields.append({"name": free, "type": draw(field_types())})
+        if direction == "inputs":
+            fields = [draw(_with_default(field)) for field in fields]
+        new[direction] = draw(st.permutations(fields)) if draw(st.integers(0, 4)) == 0 else fields
+    unchanged: Schema = {"instructions": signature["instructions"]} if "instructions" in signature else {}
+    new |= draw(st.sampled_from([unchanged, unchanged, {"instructions": "Do it well."}]))
+    return new
+
+
+@st.composite
+def _field_variants(draw: st.DrawFn, field: Schema) -> Schema:
+    changed: Schema = {"type": draw(st.one_of(st.just(field["type"]), variants(field["type"])))}
+    if draw(st.integers(0, 4)) == 0:
+        changed["description"] = draw(st.sampled_from(["one", "two"]))
+    return {key: kept for key, kept in field.items() if key != "default"} | changed
+
+
+@st.composite
+def _with_default(draw: st.DrawFn, field: Schema) -> Schema:
+    if draw(st.integers(0, 2)):
+        return field
+    return field | {"default": draw(values(field["type"]))}

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from dspex.commands import CreateProgram, CreateSignature, ExecuteProgram, ExecutionOptions, InitializeProgram
+from dspex.commands import CreateProgram, CreateSignature, ExecuteProgram, InitializeProgram
 from dspex.configuration import LM, Configuration, Fallback, LMParameters
 from dspex.envelope import Envelope, decode_command, decode_event, wrap
 from dspex.errors import DspexError, Problem
@@ -18,6 +18,7 @@ from dspex.events import (
     Usage,
 )
 from dspex.ids import uuid7
+from dspex.options import ExecutionOptions
 from dspex.signature import Signature, SignatureField
 from dspex.state import State
 from dspex.status import ErrorCode, ExecutionStatus, ProgramStatus, SignatureStatus

@@ -50,6 +50,8 @@ class Link:
     def __init__(self, parameters: URLParameters, window: int) -> None:
         self._parameters = parameters
         self._where = address(parameters)
+        # RabbitMQ checks it against the login: workers may trust it (https://www.rabbitmq.com/docs/validated-user-id).
+        self._user_id: str | None = getattr(parameters.credentials, "username", None)
         self._window = window
         self._room = threading.Condition()
         self._unsettled = 0  # futures not done, pending or sent
@@ -132,6 +134,8 @@ class Link:
             delivery_mode=DeliveryMode.Persistent,
             message_id=message.message_id,
             correlation_id=message.correlation_id,
+            reply_to=message.reply_to,
+            user_id=self._user_id,
         )
         try:
             channel.basic_publish(

@@ -1,6 +1,7 @@
-"""The commands: what a producer may ask for.
+"""The commands: what may be asked for. Each says what its answer is.
 
-The id of what is created or run is the producer's, so that sending twice is as good as sending once.
+The id of what is created or run is the caller's, so that sending twice is as good as sending once. A command that is
+sent with a reply queue is answered there (`dspex.reply.v1`); the queries, which change nothing, are in `dspex.queries`.
 """
 
 from __future__ import annotations
@@ -8,44 +9,106 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from pydantic import Field, JsonValue, StrictInt
+from pydantic import BaseModel, Field, JsonValue, StrictInt
 
 from dspex.configuration import AdapterType, Configuration
 from dspex.model import Frozen
-from dspex.signature import Signature
+from dspex.options import ExecutionOptions
+from dspex.results import Created, ExecutionView, Nothing, ProgramView, SignatureList, SignatureView
+from dspex.signature import ModuleName, SemVer, Signature
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+ModuleReference = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?$", max_length=300, examples=["pkg.module:Class"]),
+]
 
 
 class Command(Frozen):
     """Base of the commands. `type` is the CloudEvents type, and the routing key on the exchange of commands."""
 
+    answer: ClassVar[type[BaseModel]] = Nothing
     type: ClassVar[str]
 
     @property
-    def subject(self) -> str:
+    def subject(self) -> str | None:
         """The id of the entity that the command is about."""
-        raise NotImplementedError
+        for name in ("execution_id", "program_id", "signature_id"):
+            if (found := getattr(self, name, None)) is not None:
+                return str(found)
+        return None
+
+
+# Signatures
 
 
 class CreateSignature(Command):
     """Create a signature; `activate: false` leaves it a draft, which programs cannot be initialized with."""
 
     type = "dspex.signature.create.v1"
+    answer = SignatureView
 
     signature_id: UUID
     signature: Signature
     activate: bool = True
 
-    @property
-    def subject(self) -> str:
-        return str(self.signature_id)
+
+class CreateSignatureFromModule(Command):
+    """Create drafts of the DSPy signatures that a Python module of the worker's machine defines.
+
+    Only modules under the import prefixes that the operator allows (`DSPEX_MODULES`) are read.
+    """
+
+    type = "dspex.signature.create_from_module.v1"
+    answer = SignatureList
+
+    module: ModuleReference
+
+
+class UpdateSignature(Command):
+    """Replace the content of a draft."""
+
+    type = "dspex.signature.update.v1"
+    answer = SignatureView
+
+    signature_id: UUID
+    signature: Signature
+
+
+class ActivateSignature(Command):
+    """draft → active: programs may be initialized with it."""
+
+    type = "dspex.signature.activate.v1"
+    answer = SignatureView
+
+    signature_id: UUID
+
+
+class DeprecateSignature(Command):
+    """active → deprecated: the programs that have it go on."""
+
+    type = "dspex.signature.deprecate.v1"
+    answer = SignatureView
+
+    signature_id: UUID
+
+
+class DestroySignature(Command):
+    """Delete a signature that no program uses."""
+
+    type = "dspex.signature.destroy.v1"
+
+    signature_id: UUID
+
+
+# Programs
 
 
 class CreateProgram(Command):
     """Create a program of a signature that exists: a draft, until it is initialized."""
 
     type = "dspex.program.create.v1"
+    answer = ProgramView
 
     program_id: UUID
     signature_id: UUID
@@ -53,45 +116,110 @@ class CreateProgram(Command):
     adapter_type: AdapterType
     configuration: Configuration = Configuration()
 
-    @property
-    def subject(self) -> str:
-        return str(self.program_id)
+
+class CreateProgramWithSignature(Command):
+    """Create a program, and find or create its signature: by id, by module and version, or by its content."""
+
+    type = "dspex.program.create_with_signature.v1"
+    answer = Created
+
+    program_id: UUID
+    name: Name
+    signature: UUID | Signature | ModuleVersion
+    adapter_type: AdapterType
+    configuration: Configuration = Configuration()
+
+
+class ModuleVersion(Frozen):
+    """A signature by its module's dotted name; without a version, the newest that is active."""
+
+    module: ModuleName
+    version: SemVer | None = None
 
 
 class InitializeProgram(Command):
     """Have the adapter build a program. `dspex.program.ready.v1` or `dspex.program.error.v1` says what came of it."""
 
     type = "dspex.program.initialize.v1"
+    answer = ProgramView
 
     program_id: UUID
 
-    @property
-    def subject(self) -> str:
-        return str(self.program_id)
+
+class UpdateProgram(Command):
+    """Change a program's configuration; where it is ready, it is built anew and gets a new backend id.
+
+    With `lock_version`, only if nobody has changed it since it was read.
+    """
+
+    type = "dspex.program.update.v1"
+    answer = ProgramView
+
+    program_id: UUID
+    configuration: Configuration
+    lock_version: StrictInt | None = Field(default=None, ge=1)
 
 
-class ExecutionOptions(Frozen):
-    """How one execution runs."""
+class ArchiveProgram(Command):
+    """Take no new executions; those that run end."""
 
-    seed: StrictInt | None = Field(default=None, ge=0, lt=1 << 63)
-    """Passed to the adapter; `mock` draws other outputs from another seed."""
+    type = "dspex.program.archive.v1"
+    answer = ProgramView
+
+    program_id: UUID
+
+
+class DestroyProgram(Command):
+    """Delete an archived program. Its executions stay."""
+
+    type = "dspex.program.destroy.v1"
+
+    program_id: UUID
+
+
+# Executions
 
 
 class ExecuteProgram(Command):
     """Run a program that is ready. The same id with the same content runs once; with other content it is a conflict."""
 
     type = "dspex.program.execute.v1"
+    answer = ExecutionView
 
     execution_id: UUID
     program_id: UUID
     inputs: dict[str, JsonValue]
     options: ExecutionOptions = ExecutionOptions()
 
-    @property
-    def subject(self) -> str:
-        return str(self.execution_id)
 
+class CancelExecution(Command):
+    """Cancel an execution: a pending one at once, a running one as soon as its adapter can stop."""
+
+    type = "dspex.execution.cancel.v1"
+    answer = ExecutionView
+
+    execution_id: UUID
+
+
+CreateProgramWithSignature.model_rebuild()
 
 COMMANDS: dict[str, type[Command]] = {
-    command.type: command for command in (CreateSignature, CreateProgram, InitializeProgram, ExecuteProgram)
+    command.type: command
+    for command in (
+        CreateSignature,
+        CreateSignatureFromModule,
+        UpdateSignature,
+        ActivateSignature,
+        DeprecateSignature,
+        DestroySignature,
+        CreateProgram,
+        CreateProgramWithSignature,
+        InitializeProgram,
+        UpdateProgram,
+        ArchiveProgram,
+        DestroyProgram,
+        ExecuteProgram,
+        CancelExecution,
+    )
 }
+"""What changes something, by type."""

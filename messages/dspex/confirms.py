@@ -22,6 +22,7 @@ class Outgoing:
     correlation_id: str | None
     mandatory: bool
     deadline: float
+    reply_to: str | None = None
     future: Future[None] = field(default_factory=Future)
     returned: bool = False
 

@@ -14,11 +14,12 @@ import pydantic
 from pydantic import AwareDatetime, Field, SerializeAsAny
 from pydantic_core import from_json
 
-from dspex.commands import COMMANDS, Command
+from dspex.commands import Command
 from dspex.errors import InvalidMessage, MalformedMessage, MessageTooLarge, UnknownMessageType
 from dspex.events import EVENTS, Event
 from dspex.ids import uuid7
 from dspex.model import Sparse, problems
+from dspex.queries import REQUESTS
 from dspex.signature import unstorable
 
 CONTENT_TYPE = "application/cloudevents+json"
@@ -31,7 +32,8 @@ Data = TypeVar("Data", bound=Command | Event)
 class Envelope(Sparse, Generic[Data]):
     """A CloudEvent: who says what, when, about what; `data` is the command or the event.
 
-    Attributes beyond these are refused, except those of the Distributed Tracing extension (W3C Trace Context).
+    `traceparent` and `tracestate` are those of the Distributed Tracing extension (W3C Trace Context). `tenant` is what
+    workers say to each other; from anybody else it may only repeat the tenant of the login. Others are refused.
     """
 
     specversion: Literal["1.0"] = "1.0"
@@ -44,6 +46,7 @@ class Envelope(Sparse, Generic[Data]):
     dataschema: Text | None = None
     traceparent: str | None = Field(default=None, pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
     tracestate: Text | None = None
+    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     data: SerializeAsAny[Data]
 
     def encode(self, max_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
@@ -64,6 +67,7 @@ def wrap(
     traceparent: str | None = None,
     tracestate: str | None = None,
     message_id: str | None = None,
+    tenant: str | None = None,
 ) -> Envelope[Data]:
     """Put a command or an event into an envelope of its own.
 
@@ -79,6 +83,7 @@ def wrap(
         time=datetime.now(UTC),
         traceparent=traceparent,
         tracestate=tracestate,
+        tenant=tenant,
         data=data,
     )
 
@@ -104,7 +109,7 @@ def decode_event(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[Ev
 # U+0000, and numbers that may be read as infinity (1e999): rare enough to look at every value only then.
 _SUSPECT = re.compile(rb"\\u0000|[eE]\+?\d{3}|\d{300}")
 
-_COMMAND_ENVELOPES: dict[str, type[Envelope[Any]]] = {name: Envelope[data] for name, data in COMMANDS.items()}  # type: ignore[valid-type]
+_COMMAND_ENVELOPES: dict[str, type[Envelope[Any]]] = {name: Envelope[data] for name, data in REQUESTS.items()}  # type: ignore[valid-type]
 _EVENT_ENVELOPES: dict[str, type[Envelope[Any]]] = {name: Envelope[data] for name, data in EVENTS.items()}  # type: ignore[valid-type]
 
 

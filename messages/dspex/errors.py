@@ -7,12 +7,17 @@ DspexError
 │   ├── UnknownMessageType    unknown_message_type
 │   └── InvalidMessage        invalid_message: a field is missing, unknown or wrong
 ├── InvalidSignature          invalid_signature: fields or arrow form
+├── InvalidModule             invalid_module: a reference to signatures in a module that cannot be read
+│   └── ModuleNotAllowed      module_not_allowed: no operator has allowed its import
 ├── InvalidValues
 │   ├── InvalidInput          invalid_input: inputs do not fit the signature
 │   └── InvalidOutput         invalid_output: outputs do not fit the signature
 ├── NotFound                  not_found
 ├── Conflict                  conflict: the id or the name is taken by something else
 ├── IllegalTransition         illegal_transition: the state machine refuses
+├── Denied                    denied: the principal may not do this
+├── RequestFailed             (the worker's code) a request was answered with an error
+├── NoAnswer                  no_answer: a request was not answered in time
 ├── PublishError              publish_failed: not confirmed by the broker
 │   ├── Unroutable            unroutable: no queue is bound for the message
 │   └── BrokerUnavailable     broker_unavailable
@@ -95,6 +100,18 @@ class InvalidSignature(_Problems):
     code = "invalid_signature"
 
 
+class InvalidModule(DspexError):
+    """A reference `package.module:Class` under which no signature can be read on this machine."""
+
+    code = "invalid_module"
+
+
+class ModuleNotAllowed(InvalidModule):
+    """The module is under none of the import prefixes in the settings; nothing was imported."""
+
+    code = "module_not_allowed"
+
+
 class InvalidValues(_Problems):
     """Values that do not fit a signature; `problems` names every wrong field."""
 
@@ -129,6 +146,31 @@ class IllegalTransition(DspexError):
     """The state machine of the entity does not allow this change."""
 
     code = "illegal_transition"
+
+
+class Denied(DspexError):
+    """The principal may not do this."""
+
+    code = "denied"
+
+
+class RequestFailed(DspexError):
+    """A worker answered a request with an error; `code` is the one that it gave, such as `not_found`.
+
+    Attributes:
+        problems: each wrong field, where there are any.
+    """
+
+    def __init__(self, code: str, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.problems = tuple(problems)
+
+
+class NoAnswer(DspexError):
+    """A request was not answered in time: it may still be carried out. Ask again with the same ids."""
+
+    code = "no_answer"
 
 
 class PublishError(DspexError):

@@ -146,6 +146,22 @@ class ExecutionFailed(Event):
         return str(self.execution_id)
 
 
+class ExecutionCancelled(Event):
+    """An execution was cancelled, before it ran or while it did."""
+
+    type = "dspex.execution.cancelled.v1"
+
+    execution_id: UUID
+    program_id: UUID
+    attempt: int = Field(ge=0)
+    duration_ms: float = Field(ge=0)
+    usage: Usage = Usage()
+
+    @property
+    def subject(self) -> str:
+        return str(self.execution_id)
+
+
 class MessageRejected(Event):
     """A message that was not taken: it is recorded with its body, and dead-lettered."""
 
@@ -162,6 +178,24 @@ class MessageRejected(Event):
         return self.message_id
 
 
+class Reply(Event):
+    """The answer to a command that came with a reply queue: it goes there, with the command's correlation id."""
+
+    type = "dspex.reply.v1"
+
+    answer: JsonValue = None
+    error: ErrorDetail | None = None
+
+
 EVENTS: dict[str, type[Event]] = {
-    event.type: event for event in (ProgramReady, ProgramError, ExecutionCompleted, ExecutionFailed, MessageRejected)
+    event.type: event
+    for event in (
+        ProgramReady,
+        ProgramError,
+        ExecutionCompleted,
+        ExecutionFailed,
+        ExecutionCancelled,
+        MessageRejected,
+        Reply,
+    )
 }

@@ -48,17 +48,18 @@ class Producer:
         producer._owns_publisher = True
         return producer
 
-    def send(self, command: Command, *, traceparent: str | None = None) -> str:
+    def send(self, command: Command, *, traceparent: str | None = None, tenant: str | None = None) -> str:
         """Publish one command; returns the id of the message once the broker has stored it.
 
         Args:
             traceparent: W3C Trace Context of the caller's span.
+            tenant: for workers, which may speak for any; others have the tenant of their login.
 
         Raises:
             MessageTooLarge: the message is over 1 MiB.
             PublishError: the broker did not confirm it. Send the same command again: its id makes that safe.
         """
-        envelope = wrap(command, source=self._source, traceparent=traceparent)
+        envelope = wrap(command, source=self._source, traceparent=traceparent, tenant=tenant)
         self._submit(envelope).result()
         return envelope.id
 

@@ -49,6 +49,7 @@ class Publisher(Protocol):
         routing_key: str,
         message_id: str | None = None,
         correlation_id: str | None = None,
+        reply_to: str | None = None,
         mandatory: bool = True,
         timeout: float | None = None,
     ) -> Future[None]:
@@ -57,7 +58,7 @@ class Publisher(Protocol):
         Args:
             body: a CloudEvent in structured JSON (`dspex.envelope`).
             message_id: the AMQP property, by convention the id in the envelope; at most 255 bytes, like the key.
-            correlation_id: the AMQP property, for replies.
+            correlation_id, reply_to: the AMQP properties, for replies.
             mandatory: fail with `Unroutable` where no queue takes it; False for events, which nobody may listen to.
             timeout: seconds until the future fails; the publisher's own timeout by default.
 
@@ -75,6 +76,7 @@ class Publisher(Protocol):
         routing_key: str,
         message_id: str | None = None,
         correlation_id: str | None = None,
+        reply_to: str | None = None,
         mandatory: bool = True,
         timeout: float | None = None,
     ) -> None:
@@ -108,7 +110,7 @@ class AmqpPublisher:
     def __init__(self, url: str, *, window: int = DEFAULT_WINDOW, timeout: float = DEFAULT_TIMEOUT) -> None:
         if window < 1:
             raise ValueError("window must be at least 1")
-        self._parameters = _parameters(url)
+        self._parameters = amqp_parameters(url)
         self._window = window
         self._timeout = timeout
         self._closed = False
@@ -124,12 +126,13 @@ class AmqpPublisher:
         routing_key: str,
         message_id: str | None = None,
         correlation_id: str | None = None,
+        reply_to: str | None = None,
         mandatory: bool = True,
         timeout: float | None = None,
     ) -> Future[None]:
         """See `Publisher.submit`."""
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
-        message = Outgoing(body, exchange, routing_key, message_id, correlation_id, mandatory, deadline)
+        message = Outgoing(body, exchange, routing_key, message_id, correlation_id, mandatory, deadline, reply_to)
         self._running_link().submit(message)
         return message.future
 
@@ -141,6 +144,7 @@ class AmqpPublisher:
         routing_key: str,
         message_id: str | None = None,
         correlation_id: str | None = None,
+        reply_to: str | None = None,
         mandatory: bool = True,
         timeout: float | None = None,
     ) -> None:
@@ -151,6 +155,7 @@ class AmqpPublisher:
             routing_key=routing_key,
             message_id=message_id,
             correlation_id=correlation_id,
+            reply_to=reply_to,
             mandatory=mandatory,
             timeout=timeout,
         ).result()
@@ -179,7 +184,12 @@ class AmqpPublisher:
         self._starting = threading.Lock()
 
 
-def _parameters(url: str) -> URLParameters:
+def amqp_parameters(url: str) -> URLParameters:
+    """pika's parameters of a URL.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
     try:
         if urlsplit(url).scheme not in ("amqp", "amqps"):
             raise ValueError(url)

@@ -2,6 +2,7 @@
 
     dspex.commands (topic) ── create, initialize ──> dspex.programs
         │                  ── execute ─────────────> dspex.executions
+        │                  ── all others ──────────> dspex.requests
         └─ alternate: dspex.unrouted (fanout) ─────> dspex.programs
     dspex.events (topic)   ── whatever listeners bind
 
@@ -13,8 +14,16 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from dspex.commands import CreateProgram, CreateSignature, ExecuteProgram, InitializeProgram
+from dspex.commands import (
+    CreateProgram,
+    CreateProgramWithSignature,
+    CreateSignature,
+    ExecuteProgram,
+    InitializeProgram,
+    UpdateProgram,
+)
 from dspex.errors import UnknownMessageType
+from dspex.queries import REQUESTS
 
 COMMANDS_EXCHANGE = "dspex.commands"
 EVENTS_EXCHANGE = "dspex.events"
@@ -22,6 +31,7 @@ UNROUTED_EXCHANGE = "dspex.unrouted"
 
 PROGRAMS_QUEUE = "dspex.programs"
 EXECUTIONS_QUEUE = "dspex.executions"
+REQUESTS_QUEUE = "dspex.requests"
 
 
 class Exchange(NamedTuple):
@@ -48,10 +58,17 @@ EXCHANGES = (
 """In the order of declaration: an alternate exchange comes before the one that names it."""
 
 QUEUES: dict[str, tuple[str, ...]] = {
-    PROGRAMS_QUEUE: (CreateSignature.type, CreateProgram.type, InitializeProgram.type),
+    PROGRAMS_QUEUE: (
+        CreateSignature.type,
+        CreateProgram.type,
+        CreateProgramWithSignature.type,
+        InitializeProgram.type,
+        UpdateProgram.type,
+    ),
     EXECUTIONS_QUEUE: (ExecuteProgram.type,),
 }
 """Each durable queue and the types of the commands it takes: nothing waits behind executions but executions."""
+QUEUES[REQUESTS_QUEUE] = tuple(sorted(set(REQUESTS) - {type_ for types in QUEUES.values() for type_ in types}))
 
 BINDINGS = (
     *(Binding(COMMANDS_EXCHANGE, queue, type_) for queue, types in QUEUES.items() for type_ in types),
@@ -65,7 +82,10 @@ def queue_of(command_type: str) -> str:
     Raises:
         UnknownMessageType: no command has this type.
     """
-    for queue, types in QUEUES.items():
-        if command_type in types:
-            return queue
-    raise UnknownMessageType(f"type: {command_type[:100]!r} is not a command")
+    queue = _QUEUE_OF.get(command_type)
+    if queue is None:
+        raise UnknownMessageType(f"type: {command_type[:100]!r} is not a command")
+    return queue
+
+
+_QUEUE_OF = {type_: queue for queue, types in QUEUES.items() for type_ in types}

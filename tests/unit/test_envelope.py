@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,9 @@ from dspex import (
     ExecuteProgram,
     ExecutionCompleted,
     ExecutionOptions,
+    ExecutionStatus,
     InitializeProgram,
+    ProgramStatus,
     Signature,
     Usage,
     decode_command,
@@ -26,12 +29,50 @@ from dspex import (
     uuid7,
     wrap,
 )
-from dspex.commands import COMMANDS, Command
+from dspex.commands import (
+    ActivateSignature,
+    ArchiveProgram,
+    CancelExecution,
+    Command,
+    CreateProgramWithSignature,
+    CreateSignatureFromModule,
+    DeprecateSignature,
+    DestroyProgram,
+    DestroySignature,
+    ModuleVersion,
+    UpdateProgram,
+    UpdateSignature,
+)
 from dspex.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import InvalidMessage, MalformedMessage, MessageError, MessageTooLarge, UnknownMessageType
-from dspex.events import EVENTS, ErrorDetail, Event, ExecutionFailed, MessageRejected, ProgramError, ProgramReady
+from dspex.events import (
+    EVENTS,
+    ErrorDetail,
+    Event,
+    ExecutionCancelled,
+    ExecutionFailed,
+    MessageRejected,
+    ProgramError,
+    ProgramReady,
+    Reply,
+)
+from dspex.queries import (
+    REQUESTS,
+    CompareSignatures,
+    GetExecution,
+    GetProgram,
+    GetProgramStatistics,
+    GetProgramStats,
+    GetSignature,
+    ListExecutions,
+    ListPrograms,
+    ListSignatures,
+    ValidateModule,
+)
 
 ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
+
+IDS = ("execution_id", "program_id", "signature_id")
 
 A_COMMAND_OF_EACH = [
     CreateSignature(signature_id=ID, signature=Signature.parse("q, k: int = 3 -> a: Literal['x', 'y']")),
@@ -43,6 +84,32 @@ A_COMMAND_OF_EACH = [
         inputs={"q": "é \N{GRINNING FACE}", "n": 1.5, "l": [None, True, {"a": 10**30}]},
         options=ExecutionOptions(seed=7),
     ),
+    CreateSignatureFromModule(module="acme.signatures:Triage"),
+    UpdateSignature(signature_id=ID, signature=Signature.parse("a -> b")),
+    ActivateSignature(signature_id=ID),
+    DeprecateSignature(signature_id=ID),
+    DestroySignature(signature_id=ID),
+    CreateProgramWithSignature(program_id=ID, name="p", signature=OTHER, adapter_type="mock"),
+    CreateProgramWithSignature(
+        program_id=ID, name="p", signature=ModuleVersion(module="a.b", version="1.0.0"), adapter_type="mock"
+    ),
+    CreateProgramWithSignature(
+        program_id=ID, name="p", signature=Signature.parse("a, k: int = 1 -> b"), adapter_type="mock"
+    ),
+    UpdateProgram(program_id=ID, configuration=Configuration(module="ChainOfThought"), lock_version=3),
+    ArchiveProgram(program_id=ID),
+    DestroyProgram(program_id=ID),
+    CancelExecution(execution_id=ID),
+    GetSignature(signature_id=ID),
+    ListSignatures(name="n", limit=10),
+    CompareSignatures(old_id=ID, new_id=OTHER),
+    ValidateModule(module="acme.signatures"),
+    GetProgram(program_id=ID),
+    ListPrograms(status=ProgramStatus.READY),
+    GetProgramStats(program_id=ID),
+    GetProgramStatistics(program_id=ID, since=datetime(2026, 1, 1, tzinfo=UTC)),
+    GetExecution(execution_id=ID),
+    ListExecutions(program_id=ID, status=ExecutionStatus.CANCELLED, error_code="auth", cursor="c"),
 ]
 
 AN_EVENT_OF_EACH = [
@@ -54,7 +121,9 @@ AN_EVENT_OF_EACH = [
     ExecutionFailed(
         execution_id=ID, program_id=OTHER, error=ErrorDetail(code="auth", message="no"), attempt=1, duration_ms=0
     ),
+    ExecutionCancelled(execution_id=ID, program_id=OTHER, attempt=0, duration_ms=0),
     MessageRejected(rejection_id=ID, queue="q", error=ErrorDetail(code="malformed_message", message="no")),
+    Reply(answer={"a": [1, None]}),
 ]
 
 
@@ -69,7 +138,7 @@ def decode(message: Any) -> Envelope[Command]:
 
 
 def test_there_is_one_of_each() -> None:
-    assert {command.type for command in A_COMMAND_OF_EACH} == set(COMMANDS)
+    assert {command.type for command in A_COMMAND_OF_EACH} == set(REQUESTS)
     assert {event.type for event in AN_EVENT_OF_EACH} == set(EVENTS)
 
 
@@ -78,7 +147,8 @@ def test_a_command_comes_back_as_it_was(command: Command) -> None:
     sent = wrap(command, source="/test", traceparent=f"00-{'1' * 32}-{'2' * 16}-01", tracestate="a=b")
     assert decode_command(sent.encode()) == sent
     assert decode_command(sent.encode()).data == command
-    assert sent.subject == command.subject == str(ID)
+    assert sent.subject == command.subject
+    assert command.subject == next((str(v) for k, v in command if k in IDS and v is not None), None)
 
 
 @pytest.mark.parametrize("event", AN_EVENT_OF_EACH, ids=lambda event: event.type)

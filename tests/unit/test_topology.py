@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from dspex.commands import COMMANDS
 from dspex.errors import UnknownMessageType
+from dspex.queries import REQUESTS
 from dspex.topology import (
     BINDINGS,
     COMMANDS_EXCHANGE,
@@ -15,6 +15,7 @@ from dspex.topology import (
     EXECUTIONS_QUEUE,
     PROGRAMS_QUEUE,
     QUEUES,
+    REQUESTS_QUEUE,
     UNROUTED_EXCHANGE,
     queue_of,
 )
@@ -27,6 +28,7 @@ from dspex.topology import (
         ("dspex.program.create.v1", "dspex.programs"),
         ("dspex.program.initialize.v1", "dspex.programs"),
         ("dspex.program.execute.v1", "dspex.executions"),
+        ("dspex.execution.get.v1", "dspex.requests"),
     ],
 )
 def test_where_commands_go(command_type: str, queue: str) -> None:
@@ -35,7 +37,7 @@ def test_where_commands_go(command_type: str, queue: str) -> None:
 
 def test_every_command_goes_to_one_queue() -> None:
     bound = [type_ for types in QUEUES.values() for type_ in types]
-    assert sorted(bound) == sorted(COMMANDS)
+    assert sorted(bound) == sorted(REQUESTS)
 
 
 def test_an_unknown_type_has_no_queue() -> None:
@@ -53,7 +55,7 @@ def test_what_no_queue_is_bound_for_reaches_a_worker() -> None:
 
 def test_bindings_join_what_is_there() -> None:
     assert {binding.exchange for binding in BINDINGS} <= {exchange.name for exchange in EXCHANGES}
-    assert {binding.queue for binding in BINDINGS} == {PROGRAMS_QUEUE, EXECUTIONS_QUEUE} == set(QUEUES)
+    assert {binding.queue for binding in BINDINGS} == {PROGRAMS_QUEUE, EXECUTIONS_QUEUE, REQUESTS_QUEUE} == set(QUEUES)
 
 
 def test_the_contract_is_imported_without_pika() -> None:

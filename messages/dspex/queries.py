@@ -1,0 +1,154 @@
+"""The queries: what may be asked without changing anything. They are commands, answered to the reply queue."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AwareDatetime, Field, StrictInt
+
+from dspex.commands import COMMANDS, Command, ModuleReference
+from dspex.compatibility import Compatibility
+from dspex.results import (
+    Answer,
+    ExecutionView,
+    Page,
+    ProgramStatistics,
+    ProgramStats,
+    ProgramView,
+    SignatureView,
+)
+from dspex.status import ExecutionStatus, ProgramStatus, SignatureStatus
+
+Limit = Annotated[StrictInt, Field(ge=1, le=1000)]
+Cursor = Annotated[str, Field(max_length=500)]
+
+
+class Query(Command):
+    """Base of the queries."""
+
+
+class GetSignature(Query):
+    """One signature."""
+
+    type = "dspex.signature.get.v1"
+    answer = SignatureView
+
+    signature_id: UUID
+
+
+class ListSignatures(Query):
+    """Signatures, newest first."""
+
+    type = "dspex.signature.list.v1"
+    answer = Page[SignatureView]
+
+    name: str | None = None
+    status: SignatureStatus | None = None
+    module: str | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class CompareSignatures(Query):
+    """What changed from one signature to another, field by field, and whether callers of the old one still work."""
+
+    type = "dspex.signature.compare.v1"
+    answer = Compatibility
+
+    old_id: UUID
+    new_id: UUID
+
+
+class ValidateModule(Query):
+    """Whether a module can be read and holds DSPy signatures. Never imports outside the operator's allow-list."""
+
+    type = "dspex.signature.validate_module.v1"
+    answer = Answer
+
+    module: ModuleReference
+
+
+class GetProgram(Query):
+    """One program."""
+
+    type = "dspex.program.get.v1"
+    answer = ProgramView
+
+    program_id: UUID
+
+
+class ListPrograms(Query):
+    """Programs, newest first."""
+
+    type = "dspex.program.list.v1"
+    answer = Page[ProgramView]
+
+    name: str | None = None
+    status: ProgramStatus | None = None
+    signature_id: UUID | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class GetProgramStats(Query):
+    """What a program is and has done, in short."""
+
+    type = "dspex.program.stats.v1"
+    answer = ProgramStats
+
+    program_id: UUID
+
+
+class GetProgramStatistics(Query):
+    """Figures over a program's executions, of all time or of a window of time."""
+
+    type = "dspex.program.statistics.v1"
+    answer = ProgramStatistics
+
+    program_id: UUID
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+
+
+class GetExecution(Query):
+    """One execution."""
+
+    type = "dspex.execution.get.v1"
+    answer = ExecutionView
+
+    execution_id: UUID
+
+
+class ListExecutions(Query):
+    """Executions, newest first."""
+
+    type = "dspex.execution.list.v1"
+    answer = Page[ExecutionView]
+
+    program_id: UUID | None = None
+    status: ExecutionStatus | None = None
+    error_code: str | None = Field(default=None, max_length=64)
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+QUERIES: dict[str, type[Query]] = {
+    query.type: query
+    for query in (
+        GetSignature,
+        ListSignatures,
+        CompareSignatures,
+        ValidateModule,
+        GetProgram,
+        ListPrograms,
+        GetProgramStats,
+        GetProgramStatistics,
+        GetExecution,
+        ListExecutions,
+    )
+}
+REQUESTS: dict[str, type[Command]] = COMMANDS | QUERIES
+"""Everything that may be asked for, by type."""

@@ -1,0 +1,149 @@
+"""The answers: what an entity looks like from outside, and what a command or a query gives back."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from pydantic import AwareDatetime, Field, JsonValue
+
+from dspex.compatibility import Compatibility
+from dspex.configuration import Configuration
+from dspex.events import ErrorDetail, Usage
+from dspex.model import Frozen
+from dspex.options import ExecutionOptions
+from dspex.signature import Signature
+from dspex.status import ExecutionStatus, ProgramStatus, SignatureStatus
+
+Item = TypeVar("Item")
+
+
+class Nothing(Frozen):
+    """The answer of a command that has none to give."""
+
+
+class Page(Frozen, Generic[Item]):
+    """A page of a list, newest first; `next_cursor` asks for the one after, and is null on the last."""
+
+    items: tuple[Item, ...]
+    next_cursor: str | None = None
+
+
+class SignatureView(Frozen):
+    """A signature."""
+
+    signature_id: UUID
+    signature: Signature
+    status: SignatureStatus
+    digest: str
+    compatibility: Compatibility | None = Field(
+        default=None, description="when it was just created: what it changes against the last version of its module"
+    )
+    lock_version: int
+    inserted_at: AwareDatetime
+    updated_at: AwareDatetime
+
+
+class SignatureList(Frozen):
+    """Several signatures."""
+
+    signatures: tuple[SignatureView, ...]
+
+
+class ProgramView(Frozen):
+    """A program."""
+
+    program_id: UUID
+    name: str
+    signature_id: UUID
+    adapter_type: str
+    configuration: Configuration
+    status: ProgramStatus
+    backend_id: str | None
+    error: ErrorDetail | None
+    execution_count: int
+    last_executed_at: AwareDatetime | None
+    lock_version: int
+    inserted_at: AwareDatetime
+    updated_at: AwareDatetime
+
+
+class Created(Frozen):
+    """A program and the signature that it was given."""
+
+    program: ProgramView
+    signature: SignatureView
+
+
+class ProgramStats(Frozen):
+    """What a program is and has done, in short."""
+
+    program_id: UUID
+    name: str
+    status: ProgramStatus
+    execution_count: int
+    last_executed_at: AwareDatetime | None
+    adapter_type: str
+    backend_id: str | None
+
+
+class ProgramStatistics(Frozen):
+    """Figures over a program's executions: of all time, or of those that began within a window.
+
+    Durations are in milliseconds, the cost in US dollars. Percentiles of all time are within 10 %.
+    """
+
+    program_id: UUID
+    since: AwareDatetime | None
+    until: AwareDatetime | None
+    total: int
+    successful: int
+    failed: int
+    cancelled: int
+    success_rate: float | None
+    average_duration_ms: float | None
+    p50_duration_ms: float | None
+    p95_duration_ms: float | None
+    input_tokens: int
+    output_tokens: int
+    cost: float
+    last_executed_at: AwareDatetime | None
+
+
+class Transition(Frozen):
+    """A change of an execution's status, or a request to cancel it: when, at which attempt, and by whom."""
+
+    status: str
+    at: AwareDatetime
+    attempt: int
+    by: str | None = None
+
+
+class ExecutionView(Frozen):
+    """An execution."""
+
+    execution_id: UUID
+    program_id: UUID
+    status: ExecutionStatus
+    inputs: dict[str, JsonValue]
+    outputs: dict[str, JsonValue] | None
+    error: ErrorDetail | None
+    options: ExecutionOptions
+    attempt: int
+    duration_ms: float | None
+    usage: Usage
+    backend_id: str | None
+    worker: str | None
+    source: str
+    cancel_requested: bool
+    timeline: tuple[Transition, ...]
+    inserted_at: AwareDatetime
+    executed_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    lock_version: int
+
+
+class Answer(Frozen):
+    """Yes or no."""
+
+    value: bool
