@@ -1,4 +1,4 @@
-"""The port: what an adapter is, and what it owes. One contract suite (`tests/contract`) holds every adapter to it.
+"""The port: what an adapter is, and what it owes. One suite (`adapters/contract.py`) holds every adapter to it.
 
 An adapter
 

@@ -5,40 +5,44 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import dramatiq
 
-from dspex import Envelope, ErrorDetail, ExecuteProgram, MessageRejected
-from dspex.errors import DspexError, PublishError
-from dspex.events import ProblemDetail
+from dspex import Envelope, ExecuteProgram, MessageRejected, wrap
+from dspex.client import MAX_ANSWER_BYTES
+from dspex.commands import Command
+from dspex.errors import DspexError, PublishError, Unroutable
+from dspex.events import Reply
 from dspex.topology import PROGRAMS_QUEUE, queue_of
 from store.rejections import Rejection
-from workers.application import Application
-from workers.brokers.encoding import REJECT
+from workers.application import SOURCE, Application
+from workers.brokers.encoding import REJECT, Origin
 from workers.brokers.settlement import DeadLetter, Requeue
-from workers.handlers import HANDLERS
+from workers.handlers import HANDLERS, dispatch
+from workers.handlers.details import detail_of
+from workers.received import Received
 from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
 
-# A process takes from both queues; executions wait for LMs, what creates and builds programs goes first.
+# A process takes from all queues; executions wait for LMs, so what is quick goes first.
 _PRIORITY = {ExecuteProgram.type: 10}
 
 
 def declare_actors(app: Application) -> None:
     """Declare the actors on the application's broker."""
-    for command_type, handler in HANDLERS.items():
-        _declare(app, command_type, queue_of(command_type), _guarded(app, handler))
-
-    def reject(**details: Any) -> None:
-        with _settling():
-            _reject(app, **details)
-
-    _declare(app, REJECT, PROGRAMS_QUEUE, reject)
+    for command_type in HANDLERS:
+        _declare(app, command_type, queue_of(command_type), partial(_handle, app))
+    _declare(app, REJECT, PROGRAMS_QUEUE, partial(_reject, app))
 
 
 def _declare(app: Application, name: str, queue_name: str, function: Callable[..., None]) -> None:
+    def settled(**details: Any) -> None:
+        with _settling():
+            function(**details)
+
     declare = dramatiq.actor(
         actor_name=name,
         queue_name=queue_name,
@@ -46,33 +50,54 @@ def _declare(app: Application, name: str, queue_name: str, function: Callable[..
         broker=app.broker,
         throws=(DeadLetter, Requeue),
     )
-    declare(function)
+    declare(settled)
 
 
-def _guarded(app: Application, handler: Callable[[Application, Envelope[Any]], None]) -> Callable[..., None]:
-    """A handler whose every error settles its message: given back, or rejected with the reason on record."""
+def _handle(app: Application, *, envelope: Envelope[Command], body: bytes, origin: Origin) -> None:
+    """Carry out a command. Whatever goes wrong settles its message: given back, answered, or rejected."""
+    try:
+        received = Received(
+            command=envelope.data,
+            principal=app.principals.of(origin.user_id, envelope.tenant),
+            source=envelope.source,
+            traceparent=envelope.traceparent,
+            answered=origin.reply_to is not None,
+        )
+        answer = dispatch(app, received)
+    except (WriterClosed, PublishError):
+        raise
+    except Exception as error:
+        if not isinstance(error, DspexError):
+            logger.exception("Message %s failed unexpectedly.", envelope.id)
+            error = DspexError(f"{type(error).__name__}: see the worker's log")
+        if origin.reply_to is not None:
+            _answer(app, origin, Reply(error=detail_of(error)))
+            return
+        _reject(
+            app,
+            error=error,
+            body=body,
+            body_size=len(body),
+            message_id=envelope.id,
+            message_type=envelope.type,
+            origin=origin,
+        )
+    if origin.reply_to is not None and answer is not None:
+        _answer(app, origin, Reply(answer=answer.model_dump(mode="json")))
 
-    def handle(envelope: Envelope[Any], body: bytes, queue: str) -> None:
-        with _settling():
-            try:
-                handler(app, envelope)
-            except (WriterClosed, PublishError):
-                raise
-            except Exception as error:
-                if not isinstance(error, DspexError):
-                    logger.exception("Message %s failed unexpectedly.", envelope.id)
-                    error = DspexError(f"{type(error).__name__}: see the worker's log")
-                _reject(
-                    app,
-                    error=error,
-                    body=body,
-                    body_size=len(body),
-                    message_id=envelope.id,
-                    message_type=envelope.type,
-                    queue=queue,
-                )
 
-    return handle
+def _answer(app: Application, origin: Origin, reply: Reply) -> None:
+    envelope = wrap(reply, source=SOURCE)
+    try:
+        app.publisher.publish(
+            envelope.encode(MAX_ANSWER_BYTES),
+            exchange="",
+            routing_key=origin.reply_to or "",
+            message_id=envelope.id,
+            correlation_id=origin.correlation_id,
+        )
+    except Unroutable:
+        logger.info("Nobody waits any more on the reply queue %s.", origin.reply_to)
 
 
 @contextmanager
@@ -93,28 +118,30 @@ def _reject(
     body_size: int,
     message_id: str | None,
     message_type: str | None,
-    queue: str,
-) -> None:
+    origin: Origin,
+) -> NoReturn:
     """Record a message as rejected, tell, and dead-letter it."""
     rejection = Rejection(
-        queue=queue,
+        queue=origin.queue,
         error_code=error.code,
         error_message=error.message,
         body=body,
         body_size=body_size,
         message_id=message_id,
         message_type=message_type,
+        tenant=app.principals.tenant_of(origin.user_id),
     )
     app.writer.call(app.writes.reject, rejection)
-    logger.warning("A message on %s was rejected (%s): %s", queue, error.code, error.message)
-    problems = tuple(ProblemDetail(field=p.field, message=p.message) for p in getattr(error, "problems", ()))
+    logger.warning("A message on %s was rejected (%s): %s", origin.queue, error.code, error.message)
     app.emit(
         MessageRejected(
             rejection_id=rejection.id,
-            queue=queue,
-            error=ErrorDetail(code=error.code, message=error.message, problems=problems),
+            queue=origin.queue,
+            error=detail_of(error),
             message_id=message_id,
             message_type=message_type,
         )
     )
+    if origin.reply_to is not None:
+        _answer(app, origin, Reply(error=detail_of(error)))
     raise DeadLetter(error.message)

@@ -7,11 +7,15 @@ import os
 import socket
 import uuid
 import zlib
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
+from uuid import UUID
 
 import dramatiq
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from adapters.lm import LMCatalog
 from adapters.registry import AdapterRegistry
@@ -19,13 +23,19 @@ from dspex.envelope import wrap
 from dspex.events import Event
 from dspex.publisher import AmqpPublisher, Publisher
 from dspex.topology import EVENTS_EXCHANGE
+from store import programs
 from store.counters import SHARDS
-from store.engine import make_engine
-from store.executions import Claimed, Lease
-from workers.brokers.amqp import AmqpBroker
+from store.engine import READ_ONLY, make_engine
+from store.executions import Lease
+from store.programs import Program
+from store.tenancy import scope
+from workers.brokers.amqp import AmqpBroker, connection_parameters
 from workers.brokers.encoding import CloudEventEncoder
 from workers.brokers.memory import MemoryBroker, MemoryPublisher
+from workers.policy import Principal
+from workers.principals import Principals
 from workers.programs import ProgramCache
+from workers.running import RunningExecutions
 from workers.settings import Settings, load_secrets
 from workers.writer import Writer
 from workers.writes import Writes
@@ -33,6 +43,8 @@ from workers.writes import Writes
 logger = logging.getLogger(__name__)
 
 SOURCE = "/dspex/worker"
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -47,8 +59,24 @@ class Application:
     publisher: Publisher
     writer: Writer
     writes: Writes
-    running: set[Claimed] = field(default_factory=set)
-    """What threads of this process are running now: the same execution twice, where it was rescued from one of them."""
+    principals: Principals
+    running: RunningExecutions = field(default_factory=RunningExecutions)
+
+    def write(self, action: Callable[[Connection], Result]) -> Result:
+        """Write something, and wait until it is committed. Where the database is away, it waits for it.
+
+        Args:
+            action: it may be run more than once, each time in a new transaction.
+        """
+        result: Result = self.writer.call(self.writes.each, action)
+        return result
+
+    @contextmanager
+    def read(self, tenant: str) -> Generator[Connection]:
+        """A connection that only reads, and sees one tenant."""
+        with self.engine.connect().execution_options(**READ_ONLY) as connection:
+            scope(connection, tenant)
+            yield connection
 
     def emit(self, event: Event, traceparent: str | None = None) -> None:
         """Publish an event; returns when the broker has it.
@@ -95,14 +123,34 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
         settings=settings,
         engine=engine,
         adapters=adapters,
-        programs=ProgramCache(partial(writer.call, writes.get_program), adapters),
+        programs=ProgramCache(partial(_find_program, writer, writes), adapters),
         broker=broker,
         publisher=publisher,
         writer=writer,
         writes=writes,
+        principals=_principals(settings),
     )
     writer.start()
     return application
+
+
+def _find_program(writer: Writer, writes: Writes, program_id: UUID, tenant: str) -> Program:
+    found: Program = writer.call(writes.each, lambda connection: programs.get(connection, program_id, tenant=tenant))
+    return found
+
+
+def _principals(settings: Settings) -> Principals:
+    if not settings.tenancy:
+        return Principals()
+    known = {
+        login: Principal(login, given.tenant, frozenset(given.roles)) for login, given in settings.principals.items()
+    }
+    return Principals(
+        known,
+        None
+        if settings.embedded
+        else getattr(connection_parameters(settings.broker_url).credentials, "username", None),
+    )
 
 
 def _messaging(settings: Settings) -> tuple[dramatiq.Broker, Publisher]:

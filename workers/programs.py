@@ -27,7 +27,7 @@ class ProgramCache:
         find: reads a program; it waits while the database cannot be reached.
     """
 
-    def __init__(self, find: Callable[[UUID], Program], adapters: AdapterRegistry) -> None:
+    def __init__(self, find: Callable[[UUID, str], Program], adapters: AdapterRegistry) -> None:
         self._find = find
         self._adapters = adapters
         self._loaded: Programs[LoadedProgram] = Programs(MAX_PROGRAMS)
@@ -42,7 +42,7 @@ class ProgramCache:
         self._loaded.put(spec, loaded)
         return loaded
 
-    def load(self, program_id: UUID, backend_id: str) -> LoadedProgram:
+    def load(self, program_id: UUID, backend_id: str, tenant: str) -> LoadedProgram:
         """The program that an execution was claimed for.
 
         Raises:
@@ -51,7 +51,7 @@ class ProgramCache:
         loaded = self._loaded.find(backend_id)
         if loaded is not None:
             return loaded
-        spec = spec_of(self._find(program_id))
+        spec = spec_of(self._find(program_id, tenant))
         if spec.backend_id != backend_id:
             raise AdapterError(ErrorCode.TRANSIENT, f"program {program_id} was changed after the claim: try again")
         return self.build(spec)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pika import URLParameters
-from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -18,8 +19,10 @@ from adapters.lm import LMAlias
 from dspex.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import Problem, SettingsError
 from dspex.model import problems
+from workers.policy import Role
 
 PREFIX = "DSPEX_"
+MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*_(API_KEY|TOKEN)")
 """What a message may name as a secret: never, for instance, the variable that holds the database's password."""
 
@@ -61,6 +64,33 @@ def _redis_url(value: str) -> str:
     raise ValueError("use redis://host:6379/0")
 
 
+def _modules(value: Any) -> Any:
+    """`a.b, c.d`, or a JSON list."""
+    if not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith("["):
+        return [prefix.strip() for prefix in value.split(",")]
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("is not valid JSON: use acme.signatures,acme.shared") from None
+
+
+def _dotted(value: str) -> str:
+    if MODULE_NAME.fullmatch(value):
+        return value
+    raise ValueError("is not a dotted module name: use for instance acme.signatures,acme.shared")
+
+
+class PrincipalSetting(BaseModel):
+    """What a broker login may see and do. The role `system` is the workers' own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    roles: tuple[Literal[Role.ADMIN, Role.OPERATOR, Role.PRODUCER, Role.VIEWER], ...]
+
+
 class Settings(BaseSettings):
     """Every setting, with its default. Each is read from the environment as `DSPEX_` and its name in capitals."""
 
@@ -93,6 +123,13 @@ class Settings(BaseSettings):
 
     lms: dict[str, LMAlias] = Field(default_factory=dict)
     """LMs by alias, as JSON: `{"fast": {"model": "openai/gpt-4o-mini", "api_base": "https://…", "secret": "NAME"}}`."""
+    modules: Annotated[tuple[Annotated[str, AfterValidator(_dotted)], ...], NoDecode, BeforeValidator(_modules)] = ()
+    """Import prefixes under which a message may have signatures read; `acme` allows `acme.signatures` too."""
+    tenancy: bool = False
+    """Whether messages belong to the tenant of their login, and roles decide; else there is one tenant."""
+    principals: dict[str, PrincipalSetting] = Field(default_factory=dict)
+    """Tenant and roles by broker login, as JSON: `{"orders": {"tenant": "acme", "roles": ["producer"]}}`."""
+
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
 
     @property

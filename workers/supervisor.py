@@ -40,10 +40,10 @@ def supervise(settings: Settings, stop: threading.Event) -> int:
 
 
 def _start(settings: Settings) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-m", "workers.cli", "worker", "--processes", "1", "--threads", str(settings.threads)]
+    arguments = [sys.executable, "-P", "-m", "workers.cli", "worker", "--processes", "1"]
     return subprocess.Popen(
         # A group of its own: Ctrl-C is for the supervisor alone, which then drains the processes.
-        [*arguments, "--parent", str(os.getpid())],
+        [*arguments, "--threads", str(settings.threads), "--parent", str(os.getpid())],
         start_new_session=True,
     )
 

@@ -14,10 +14,12 @@ from dspex.errors import MessageTooLarge, PublishError
 from dspex.topology import COMMANDS_EXCHANGE
 from store.executions import Request
 from workers.application import Application
-from workers.handlers import give_up
+from workers.handlers.executions import give_up
 from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
+
+CANCEL_SECONDS = 2.0
 
 
 class Upkeep:
@@ -27,8 +29,12 @@ class Upkeep:
         self._app = app
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=self._every, args=(app.settings.lease_seconds / 3, work), name=name, daemon=True)
-            for name, work in (("heartbeat", self._heartbeat), ("relay", self._relay))
+            threading.Thread(target=self._every, args=(seconds, work), name=name, daemon=True)
+            for name, seconds, work in (
+                # It also learns what is to be cancelled: often enough for somebody who waits.
+                ("heartbeat", min(app.settings.lease_seconds / 3, CANCEL_SECONDS), self._heartbeat),
+                ("relay", app.settings.lease_seconds / 3, self._relay),
+            )
         ]
 
     def start(self) -> None:
@@ -52,8 +58,9 @@ class Upkeep:
                 logger.exception("The %s failed; it goes on.", threading.current_thread().name)
 
     def _heartbeat(self) -> None:
-        if running := set(self._app.running):
-            self._app.writer.call(self._app.writes.heartbeat, {claimed.id for claimed in running})
+        if self._app.running:
+            heartbeat = self._app.writer.call(self._app.writes.heartbeat, self._app.running.ids)
+            self._app.running.cancel(heartbeat.cancel_requested)
 
     def _relay(self) -> None:
         """Publish again what nobody runs: its message or its worker was lost."""
@@ -73,7 +80,7 @@ class Upkeep:
             inputs=dict(request.inputs),
             options=request.options,
         )
-        envelope = wrap(command, source=request.source, traceparent=request.traceparent)
+        envelope = wrap(command, source=request.source, traceparent=request.traceparent, tenant=request.tenant)
         try:
             body = envelope.encode(self._app.settings.max_message_bytes)
         except MessageTooLarge as error:

@@ -25,7 +25,7 @@ from dspex.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE, QUEUES, queue_of
 from tests.conftest import private
 from workers.brokers import amqp
 from workers.brokers.amqp import AmqpBroker
-from workers.brokers.encoding import REJECT, CloudEventEncoder
+from workers.brokers.encoding import REJECT, CloudEventEncoder, Origin
 from workers.brokers.memory import MemoryBroker
 from workers.brokers.settlement import DeadLetter, Requeue
 from workers.brokers.topology import dead_letter_queue
@@ -146,7 +146,7 @@ class Jobs:
         self.rejected: list[dict[str, Any]] = []
         self._worker: dramatiq.Worker | None = None
 
-        def handle(envelope: Envelope[Command], body: bytes, queue: str) -> None:
+        def handle(envelope: Envelope[Command], body: bytes, origin: Origin) -> None:
             self.act(envelope)
             self.handled.append(envelope.id)
 
@@ -429,7 +429,7 @@ def test_poison_is_rejected_and_the_next_message_runs(rig: Rig, jobs: Jobs, queu
         assert wait_until(lambda: len(jobs.rejected) == 1, PATIENCE), name
         details = jobs.rejected.pop()
         assert details["error"].code == code, name
-        assert details["queue"] == queue
+        assert details["origin"].queue == queue
         assert details["body"] == body[:MAX_MESSAGE_BYTES]
         assert details["body_size"] == len(body)
     assert all(thread.is_alive() for thread in (*jobs.worker.workers, *jobs.worker.consumers.values()))

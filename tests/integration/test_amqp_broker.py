@@ -24,7 +24,7 @@ from tests.conftest import private
 from tests.integration.tcp_proxy import TcpProxy
 from workers.brokers import amqp
 from workers.brokers.amqp import AmqpBroker
-from workers.brokers.encoding import CloudEventEncoder
+from workers.brokers.encoding import CloudEventEncoder, Origin
 from workers.brokers.topology import dead_letter_queue
 
 pytestmark = pytest.mark.integration
@@ -72,7 +72,7 @@ class Jobs:
         self._publisher = AmqpPublisher(url)
         self.broker = AmqpBroker(url, self._publisher, max_bytes=MAX_MESSAGE_BYTES)
 
-        def handle(envelope: Envelope[Command], body: bytes, queue: str) -> None:
+        def handle(envelope: Envelope[Command], body: bytes, origin: Origin) -> None:
             gate = threading.Event()
             with self._lock:
                 number = len(self.entered)

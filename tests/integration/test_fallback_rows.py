@@ -19,14 +19,17 @@ from dspex.commands import Command
 from dspex.envelope import decode_command, wrap
 from store import executions, programs
 from workers.application import Application, bootstrap
-from workers.handlers import HANDLERS
+from workers.handlers import dispatch
+from workers.principals import EVERYBODY
+from workers.received import Received
 from workers.schema import require_schema
 from workers.settings import Settings
 
 
 def handle(app: Application, command: Command) -> None:
     """As an actor does, with a message that went over the wire."""
-    HANDLERS[command.type](app, decode_command(wrap(command, source="/test").encode()))
+    received = decode_command(wrap(command, source="/test").encode()).data
+    dispatch(app, Received(received, EVERYBODY, "/test"))
 
 
 def test_every_try_is_in_the_row_of_the_execution(tmp_path: Path) -> None:

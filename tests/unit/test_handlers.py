@@ -15,7 +15,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 import migrations
-from adapters.port import AdapterError, Outcome, ProgramSpec
+from adapters.mock.adapter import MockAdapter
+from adapters.port import AdapterError, Outcome, ProgramSpec, RunOptions
 from deploy.processes import wait_until
 from dspex import (
     Configuration,
@@ -60,10 +61,11 @@ PATIENCE = 30.0
 Kind = TypeVar("Kind", bound=Event)
 
 
-class Scripted:
+class Scripted(MockAdapter):
     """An adapter, `scripted`, that does what the test says."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.run: Callable[[Mapping[str, Any]], Outcome] = lambda inputs: Outcome({"answer": inputs["question"]})
         self.build: Callable[[], None] = lambda: None
         self.runs: list[Mapping[str, Any]] = []
@@ -72,12 +74,9 @@ class Scripted:
         self.build()
         return spec.backend_id
 
-    def execute_program(self, backend_id: str, inputs: Mapping[str, Any], options: ExecutionOptions) -> Outcome:
+    def execute_program(self, backend_id: str, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
         self.runs.append(inputs)
         return self.run(inputs)
-
-    def close(self) -> None:
-        pass
 
 
 class System:
@@ -366,7 +365,7 @@ class TestPrograms:
         assert str(signature_id) in rejected.data.error.message
 
     def test_a_signature_that_never_comes(self, system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("workers.handlers.DEPENDENCY_SECONDS", 0.1)
+        monkeypatch.setattr("workers.handlers.programs.DEPENDENCY_SECONDS", 0.1)
         signature_id = uuid7()
         message_id = system.send(
             CreateProgram(program_id=uuid7(), signature_id=signature_id, name="n", adapter_type="mock")

@@ -51,13 +51,14 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "max_attempts": 6,
         "shutdown_seconds": 0.0,
         "max_message_bytes": 2048,
+        "tenancy": True,
         "log_level": "DEBUG",
     }
     for name, value in given.items():
         monkeypatch.setenv(f"DSPEX_{name.upper()}", str(value))
     settings = load_settings()
-    assert settings.model_dump(exclude={"lms"}) == given
-    assert {*given, "lms"} == set(Settings.model_fields)
+    assert settings.model_dump(exclude={"lms", "modules", "principals"}) == given
+    assert {*given, "lms", "modules", "principals"} == set(Settings.model_fields)
     assert not settings.embedded
     assert settings.prefetch_count == 4
 
@@ -194,6 +195,32 @@ def test_wrong_lms(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> No
     assert "sesame" not in line
 
 
+@pytest.mark.parametrize("value", ["acme.signatures, shared", '["acme.signatures", "shared"]'])
+def test_modules(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    assert load_settings().modules == ()
+    monkeypatch.setenv("DSPEX_MODULES", value)
+    assert load_settings().modules == ("acme.signatures", "shared")
+    assert load_settings(modules=["acme"]).modules == ("acme",)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("acme,", "1: is not a dotted module name"),
+        ("acme,acme.*", "1: is not a dotted module name"),
+        ("acme:Class", "0: is not a dotted module name"),
+        ("acme.ünicode", "0: is not a dotted module name"),
+        ("[acme]", "is not valid JSON"),
+        ("[1]", "0: "),
+        ('{"acme": 1}', "0: is not a dotted module name"),
+    ],
+)
+def test_wrong_modules(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
+    (line,) = refused(monkeypatch, DSPEX_MODULES=value)
+    assert line.startswith("DSPEX_MODULES: ")
+    assert said in line
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().threads = 2  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
@@ -214,3 +241,23 @@ def test_secrets_are_keys_and_tokens_only(monkeypatch: pytest.MonkeyPatch) -> No
     assert secrets.items() >= named.items()
     assert not secrets.keys() & others.keys()
     assert all(name.endswith(("_API_KEY", "_TOKEN")) for name in secrets)
+
+
+def test_principals_have_a_tenant_and_roles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_PRINCIPALS", '{"orders": {"tenant": "acme", "roles": ["producer", "viewer"]}}')
+    orders = load_settings().principals["orders"]
+    assert (orders.tenant, set(orders.roles)) == ("acme", {"producer", "viewer"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        '{"orders": {"tenant": "*", "roles": []}}',
+        '{"orders": {"tenant": "acme", "roles": ["system"]}}',
+        '{"orders": 1}',
+    ],
+)
+def test_nobody_is_made_a_worker_or_given_every_tenant(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    monkeypatch.setenv("DSPEX_PRINCIPALS", wrong)
+    with pytest.raises(SettingsError, match=r"^DSPEX_PRINCIPALS: orders"):
+        load_settings()

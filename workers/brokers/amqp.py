@@ -23,7 +23,7 @@ from dspex.amqp_errors import address, describe, refusal
 from dspex.errors import BrokerUnavailable
 from dspex.publisher import Publisher
 from dspex.topology import COMMANDS_EXCHANGE
-from workers.brokers.encoding import read
+from workers.brokers.encoding import Origin, read
 from workers.brokers.settlement import Delivery, Settlement
 from workers.brokers.topology import declare
 
@@ -101,13 +101,14 @@ class AmqpConsumer(dramatiq.Consumer):
 
     def __next__(self) -> Delivery | None:
         try:
-            method, _, body = next(self._deliveries)
+            method, properties, body = next(self._deliveries)
         except (*_CONNECTION_ERRORS, StopIteration) as error:
             raise _closed(error) from None
         if method is None:
             return None
         self._unsettled.add(method.delivery_tag)
-        return Delivery(read(body, self._queue_name, self._max_bytes), self, method.delivery_tag)
+        origin = Origin(self._queue_name, properties.user_id, properties.reply_to, properties.correlation_id)
+        return Delivery(read(body, origin, self._max_bytes), self, method.delivery_tag)
 
     def ack(self, message: dramatiq.MessageProxy) -> None:
         """Ack, or give back if the actor asked for it."""

@@ -6,6 +6,7 @@ no error here: it becomes a message for the actor `REJECT`, which records it and
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from dramatiq import Message
@@ -49,31 +50,37 @@ class CloudEventEncoder(Encoder):
         }
 
 
-def read(body: bytes, queue_name: str, max_bytes: int = MAX_MESSAGE_BYTES) -> Message[Any]:
-    """The message that a body is; where it cannot be decoded, one for the actor that rejects it. Never raises.
+@dataclass(frozen=True)
+class Origin:
+    """Where a message came from, beside its body.
 
-    Args:
-        queue_name: the queue it came from; Dramatiq acks by this name, whatever the body says.
+    Attributes:
+        queue: the queue it was taken from; Dramatiq acks by this name, whatever the body says.
+        user_id: the AMQP property, which RabbitMQ has checked against the publisher's login.
+        reply_to, correlation_id: where the answer goes, and what it is matched by.
     """
+
+    queue: str
+    user_id: str | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+
+
+def read(body: bytes, origin: Origin, max_bytes: int = MAX_MESSAGE_BYTES) -> Message[Any]:
+    """The message that a body is; where it cannot be decoded, one for the actor that rejects it. Never raises."""
     try:
         message = Message.decode(body)
-        return message.copy(queue_name=queue_name, kwargs=message.kwargs | {"body": body, "queue": queue_name})
+        return message.copy(queue_name=origin.queue, kwargs=message.kwargs | {"body": body, "origin": origin})
     except DecodeError as error:
         cause = error.__cause__
         reason = cause if isinstance(cause, MessageError) else MalformedMessage("the message cannot be decoded")
         message_id, message_type = _identify(body, max_bytes)
+        details = {"message_id": message_id, "message_type": message_type, "origin": origin}
         return Message(
-            queue_name=queue_name,
+            queue_name=origin.queue,
             actor_name=REJECT,
             args=(),
-            kwargs={
-                "error": reason,
-                "body": body[:max_bytes],
-                "body_size": len(body),
-                "message_id": message_id,
-                "message_type": message_type,
-                "queue": queue_name,
-            },
+            kwargs={"error": reason, "body": body[:max_bytes], "body_size": len(body), **details},
             options={},
         )
 

@@ -13,7 +13,7 @@ import dramatiq
 
 from dspex.errors import BrokerUnavailable, Unroutable
 from dspex.topology import BINDINGS, EVENTS_EXCHANGE, EXCHANGES, Binding, Exchange
-from workers.brokers.encoding import read
+from workers.brokers.encoding import Origin, read
 from workers.brokers.settlement import Delivery, Settlement
 
 MAX_DEAD_LETTERS = 1_000
@@ -117,7 +117,7 @@ class MemoryConsumer(dramatiq.Consumer):
             return None
         tag = next(self._tags)
         self._unsettled[tag] = body
-        return Delivery(read(body, self._queue_name, self._max_bytes), self, tag)
+        return Delivery(read(body, Origin(self._queue_name), self._max_bytes), self, tag)
 
     def ack(self, message: dramatiq.MessageProxy) -> None:
         """Forget the message, or put it back if the actor asked for it."""
@@ -178,6 +178,7 @@ class MemoryPublisher:
         routing_key: str,
         message_id: str | None = None,  # noqa: ARG002
         correlation_id: str | None = None,  # noqa: ARG002
+        reply_to: str | None = None,  # noqa: ARG002
         mandatory: bool = True,
         timeout: float | None = None,
     ) -> Future[None]:
@@ -201,6 +202,7 @@ class MemoryPublisher:
         routing_key: str,
         message_id: str | None = None,
         correlation_id: str | None = None,
+        reply_to: str | None = None,
         mandatory: bool = True,
         timeout: float | None = None,
     ) -> None:
@@ -211,6 +213,7 @@ class MemoryPublisher:
             routing_key=routing_key,
             message_id=message_id,
             correlation_id=correlation_id,
+            reply_to=reply_to,
             mandatory=mandatory,
             timeout=timeout,
         ).result()

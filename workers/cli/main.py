@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from workers.cli.entities import execution, program, signature
+
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
@@ -98,3 +100,7 @@ def rejected(limit: int) -> None:
 
     for line in rejected_messages(limit):
         click.echo(line)
+
+
+for group in (signature, program, execution):
+    main.add_command(group)

@@ -63,6 +63,7 @@ NAMESPACE = UUID("0d8f4f5a-33f7-5b7b-9a40-7c2b1f6f2e11")
 SOURCE = "/dspex/run"
 IN_FLIGHT = 256
 POLL_SECONDS = 0.02
+SILENCE_SECONDS = 15.0
 PROGRAM_SECONDS = 120.0
 INTERRUPTED = 130
 ENVELOPE_BYTES = 512
@@ -171,6 +172,7 @@ class Session:
         self._occurrences: Counter[str] = Counter()
         self._signature: Signature | None = None
         self._program_id = UUID(int=0)
+        self._news = time.monotonic()
 
     def prepare(self, spec: ProgramSpec) -> None:
         """Create and initialize the program, unless an earlier run has.
@@ -284,8 +286,19 @@ class Session:
         ended = self._ended(list(self._waiting))
         for execution in ended:
             self._take(self._waiting.pop(execution.id), execution)
-        if not ended:
-            time.sleep(POLL_SECONDS)
+        if ended:
+            self._news = time.monotonic()
+            return
+        time.sleep(POLL_SECONDS)
+        if time.monotonic() - self._news > SILENCE_SECONDS:
+            self._news = time.monotonic()
+            self._require_workers()
+
+    def _require_workers(self) -> None:
+        """Nothing has ended for a while: that is fine as long as somebody is at it."""
+        url = self.app.settings.broker_url
+        if not self.app.settings.embedded and not amqp.consumers(url, EXECUTIONS_QUEUE):
+            raise RunFailed("no worker takes jobs any more: start one, and run the same command again to go on")
 
     def _ended(self, ids: Sequence[UUID]) -> list[Execution]:
         with self._read() as connection:

@@ -1,0 +1,516 @@
+"""Signatures read out of real modules of DSPy classes, and the way from a signature to such a class and back."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dspy.signatures.signature import make_signature
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adapters.native.signatures import dspy_signature
+from dspex import Signature
+from dspex.errors import InvalidModule, InvalidSignature
+from tests.strategies import signatures
+from workers.modules import read_signatures, signature_of, validate_module
+
+pytestmark = [  # pytest brings filters of its own in the place of those that the adapter sets
+    pytest.mark.filterwarnings("ignore:Field name .* shadows:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The 'prefix' argument:DeprecationWarning"),
+]
+
+Schema = dict[str, Any]
+Write = Callable[..., str]
+
+HEAD = """
+from typing import Annotated, Any, List, Literal, NewType, Optional, Union
+import enum
+import dspy
+from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints, field_validator
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Writes a module and says its name; it is forgotten after the test."""
+    (tmp_path / "acme_test").mkdir()
+    (tmp_path / "acme_test" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write_module(text: str, name: str = "signatures", head: str = HEAD) -> str:
+        (tmp_path / "acme_test" / f"{name}.py").write_text(head + textwrap.dedent(text))
+        return f"acme_test.{name}"
+
+    yield write_module
+    for name in [name for name in sys.modules if name.partition(".")[0] == "acme_test"]:
+        del sys.modules[name]
+
+
+def refusal(reference: str) -> str:
+    with pytest.raises(InvalidModule) as caught:
+        read_signatures(reference, allowed_prefixes=None)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    assert validate_module(reference, None) is False
+    return caught.value.message
+
+
+def names(found: list[Signature]) -> list[str]:
+    return [signature.name for signature in found]
+
+
+# References
+
+TWO = """
+from dspy import Signature, InputField, OutputField
+
+class _Base(Signature):
+    ticket: str = InputField()
+    urgency: str = OutputField()
+
+class Triage(_Base):
+    "Judge how urgent a ticket is."
+
+class Answer(Signature):
+    question: str = InputField()
+    answer: str = OutputField()
+
+Again = Answer
+QA = dspy.Signature("question -> answer: float")
+Nothing = None
+"""
+
+
+def test_a_class(write: Write) -> None:
+    module = write(TWO)
+    (found,) = read_signatures(f"{module}:Triage", allowed_prefixes=["acme_test"])
+    assert found == Signature.parse(
+        {
+            "name": "Triage",
+            "module": f"{module}.Triage",
+            "instructions": "Judge how urgent a ticket is.",
+            "arrow": "ticket -> urgency",
+        }
+    )
+    assert validate_module(f"{module}:Triage", ["acme_test"]) is True
+
+
+def test_all_of_a_module_in_their_order(write: Write) -> None:
+    module = write(TWO)
+    write(f"from {module} import *", "others")
+    assert names(read_signatures(module, allowed_prefixes=None)) == ["Triage", "Answer", "QA"]
+    assert "has no signatures" in refusal("acme_test")
+
+
+def test_the_list_of_a_module(write: Write) -> None:
+    write(TWO)
+    module = write("from acme_test.signatures import Answer, QA\nSIGNATURES = (QA, Answer)", "listed")
+    assert names(read_signatures(module, allowed_prefixes=["acme_test.listed"])) == ["QA", "Answer"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("SIGNATURES = 3", "SIGNATURES is not a list"),
+        ("SIGNATURES = []", "has no signatures"),
+        ("SIGNATURES = [str]", "SIGNATURES holds what is not a class derived from dspy.Signature"),
+        ("SIGNATURES = [dspy.Signature]", "SIGNATURES holds what is not a class derived from dspy.Signature"),
+        ("SIGNATURES = [dspy.Signature('q -> a'), dspy.Signature('q -> b')]", "two classes called StringSignature"),
+        ("x = 3", "has no signatures"),
+        ("sesame = 3; sesame()", "raised TypeError"),
+        ("raise ValueError('sesame')", "raised ValueError"),
+        ("import sys; sys.exit('sesame')", "raised SystemExit"),
+        ("class E(BaseException): ...\nraise E('sesame')", "raised E"),
+        ("import sesame_of_nobody", "needs sesame_of_nobody, which is not installed"),
+        ("raise ModuleNotFoundError('sesame', name='x y')", "needs a module, which is not installed"),
+        ("from enum import sesame", "raised ImportError"),
+        ("class X(", "raised SyntaxError"),
+    ],
+)
+def test_a_module_that_cannot_be_read(write: Write, text: str, said: str) -> None:
+    message = refusal(write(text))
+    assert said in message
+    assert "sesame" not in message.replace("sesame_of_nobody", "")
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("acme_test.nothing:Triage", "there is no module acme_test.nothing: install it"),
+        ("acme_of_nobody.nothing", "there is no module acme_of_nobody: install it"),
+        ("acme_test.signatures.more", "there is no module acme_test.signatures.more"),
+        ("acme_test.signatures:Nobody", "acme_test.signatures has no Nobody"),
+        ("acme_test.signatures:Nothing", "acme_test.signatures:Nothing is not a signature"),
+        ("acme_test.signatures:dspy", "acme_test.signatures:dspy is not a signature"),
+        ("acme_test.signatures:Signature", "acme_test.signatures:Signature is not a signature"),
+        ("acme_test.signatures:BaseModel", "acme_test.signatures:BaseModel is not a signature"),
+    ],
+)
+def test_what_is_not_there_or_no_signature(write: Write, reference: str, said: str) -> None:
+    write(TWO)
+    assert said in refusal(reference)
+
+
+def test_a_module_that_answers_for_names_by_code(write: Write) -> None:
+    assert "raised KeyError" in refusal(write("def __getattr__(name): raise KeyError('sesame')") + ":Triage")
+
+
+def test_a_module_installed_later_is_found(write: Write) -> None:
+    assert validate_module("acme_test.signatures:Triage", ["acme_test"]) is False
+    assert validate_module(write(TWO) + ":Triage", ["acme_test"]) is True
+
+
+# Types
+
+
+def read_field(write: Write, annotation: str, field: str = "", before: str = "") -> Schema:
+    text = (
+        f"\nclass S(dspy.Signature):\n    x: {annotation} = dspy.InputField({field})\n    y: str = dspy.OutputField()"
+    )
+    (found,) = read_signatures(write(textwrap.dedent(before) + text) + ":S", allowed_prefixes=None)
+    data: Schema = found.inputs[0].model_dump(mode="json")
+    assert data.pop("name") == "x"
+    return data
+
+
+NULL = {"type": "null"}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "schema"),
+    [
+        ("str", {"type": "string"}),
+        ("int", {"type": "integer"}),
+        ("float", {"type": "number"}),
+        ("bool", {"type": "boolean"}),
+        ("Literal['a', 'b']", {"type": "string", "enum": ["a", "b"]}),
+        ("Literal['a', 1, True]", {"enum": ["a", 1, True]}),
+        ("Literal['a', None]", {"anyOf": [{"type": "string", "enum": ["a"]}, NULL]}),
+        ("Optional[Literal['a', None]]", {"anyOf": [{"type": "string", "enum": ["a"]}, NULL]}),
+        ("list[int]", {"type": "array", "items": {"type": "integer"}}),
+        ("List[List[int]]", {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}),
+        ("dict[str, float]", {"type": "object", "additionalProperties": {"type": "number"}}),
+        ("Optional[int]", {"anyOf": [{"type": "integer"}, NULL]}),
+        ("int | None", {"anyOf": [{"type": "integer"}, NULL]}),
+        ("None | list[int | None]",
+         {"anyOf": [{"type": "array", "items": {"anyOf": [{"type": "integer"}, NULL]}}, NULL]}),
+        ("Annotated[int, Field(ge=1), Field(le=3)]", {"type": "integer", "minimum": 1, "maximum": 3}),
+        ("Annotated[Annotated[int, Field(ge=1)], Field(ge=0)]", {"type": "integer", "minimum": 1}),
+        ("Annotated[int, Field(multiple_of=4), Field(multiple_of=6)]", {"type": "integer", "multipleOf": 12}),
+        ("list[Annotated[str, Field(max_length=3, description='one')]]",
+         {"type": "array", "items": {"type": "string", "maxLength": 3, "description": "one"}}),
+        ("Annotated[str, StringConstraints(min_length=1, strict=True)]", {"type": "string", "minLength": 1}),
+        ("Annotated[int, Strict(), 'a remark']", {"type": "integer"}),
+        ("NewType('Name', str)", {"type": "string"}),
+    ],
+)  # fmt: skip
+def test_types(write: Write, annotation: str, schema: Schema) -> None:
+    assert read_field(write, annotation) == {"type": schema}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "field", "data"),
+    [
+        ("int", "ge=0, lt=9, multiple_of=3",
+         {"type": {"type": "integer", "minimum": 0, "exclusiveMaximum": 9, "multipleOf": 3}}),
+        ("int", "ge=1.0", {"type": {"type": "integer", "minimum": 1}}),
+        ("float", "gt=0, le=1, allow_inf_nan=False",
+         {"type": {"type": "number", "exclusiveMinimum": 0.0, "maximum": 1.0}}),
+        ("str", "min_length=1, max_length=3", {"type": {"type": "string", "minLength": 1, "maxLength": 3}}),
+        ("list[str]", "min_length=1", {"type": {"type": "array", "items": {"type": "string"}, "minItems": 1}}),
+        ("Optional[int]", "ge=0", {"type": {"anyOf": [{"type": "integer", "minimum": 0}, NULL]}}),
+        ("Optional[int]", "default=None", {"type": {"anyOf": [{"type": "integer"}, NULL]}}),
+        ("Optional[int]", "default=3", {"type": {"anyOf": [{"type": "integer"}, NULL]}, "default": 3}),
+        ("int", "default=3", {"type": {"type": "integer"}, "default": 3}),
+        ("list[int]", "default_factory=list", {"type": {"type": "array", "items": {"type": "integer"}}, "default": []}),
+        ("str", "desc='what it is'", {"type": {"type": "string"}, "description": "what it is"}),
+        ("str", "description='what it is'", {"type": {"type": "string"}, "description": "what it is"}),
+        ("Annotated[str, Field(description='what')]", "", {"type": {"type": "string"}, "description": "what"}),
+    ],
+)  # fmt: skip
+def test_fields(write: Write, annotation: str, field: str, data: Schema) -> None:
+    assert read_field(write, annotation, field) == data
+
+
+MODELS = '''
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+class Line(BaseModel):
+    """One line of an order."""
+    article: str = Field(alias="class", min_length=1)
+    count: int = Field(default=1, ge=1, description="how many")
+    color: Color | None = None
+
+class Order(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    lines: list[Line] = Field(max_length=9)
+    first: Line = Field(description="of all")
+    notes: dict[str, Line] = {}
+'''
+
+
+def test_nested_models(write: Write) -> None:
+    line = {
+        "type": "object",
+        "description": "One line of an order.",
+        "properties": {
+            "class": {"type": "string", "minLength": 1},
+            "count": {"type": "integer", "minimum": 1, "description": "how many"},
+            "color": {"anyOf": [{"type": "string", "enum": ["red", "blue"]}, NULL]},
+        },
+        "required": ["class"],
+        "additionalProperties": False,
+    }
+    assert read_field(write, "Order", before=MODELS)["type"] == {
+        "type": "object",
+        "properties": {
+            "lines": {"type": "array", "items": line, "maxItems": 9},
+            "first": line | {"description": "of all"},
+            "notes": {"type": "object", "additionalProperties": line},
+        },
+        "required": ["lines", "first"],
+        "additionalProperties": False,
+    }
+
+
+def test_a_model_as_a_default_is_kept_as_data(write: Write) -> None:
+    assert read_field(write, "Line", "default=Line(**{'class': 'a'}, color=Color.RED)", MODELS)["default"] == {
+        "class": "a",
+        "count": 1,
+        "color": "red",
+    }
+
+
+BAD = """
+class Tree(BaseModel):
+    children: list["Tree"]
+
+class Open(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    a: str
+
+class Strange(BaseModel):
+    a: str
+    @field_validator("a")
+    def check(cls, value):
+        return value
+
+class Aliased(BaseModel):
+    a: str = Field(validation_alias="b")
+
+class Empty(BaseModel):
+    ...
+
+class Holder(BaseModel):
+    when: list[complex]
+
+class Plain:
+    __get_pydantic_core_schema__ = classmethod(lambda cls, source, handler: handler(str))
+
+class Mine(dspy.Type):
+    a: str
+    def format(self):
+        return self.a
+
+def broken():
+    raise ValueError("sesame")
+
+class Wide(enum.Enum):
+    HALF = 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("annotation", "field", "said"),
+    [
+        ("dspy.Image", "", "S.x: dspy.adapters.types.image.Image cannot be kept as data"),
+        ("Optional[dspy.Audio]", "", "S.x: dspy.adapters.types.audio.Audio cannot"),
+        ("list[dspy.History]", "", "S.x[]: dspy.adapters.types.history.History cannot"),
+        ("Mine", "", "S.x: acme_test.signatures.Mine cannot"),
+        ("Plain", "", "S.x: acme_test.signatures.Plain cannot"),
+        ("Any", "", "Any cannot be kept as data"),
+        ("object", "", "S.x: object cannot"),
+        ("bytes", "", "S.x: bytes cannot"),
+        ("None", "", "S.x: NoneType cannot"),
+        ("tuple[int, str]", "", "S.x: tuple[int, str] cannot"),
+        ("set[str]", "", "S.x: set[str] cannot"),
+        ("list", "", "S.x: list does not say what is in it"),
+        ("dict", "", "S.x: dict does not say what is in it"),
+        ("List", "", "S.x: List does not say what is in it"),
+        ("dict[int, str]", "", "S.x: dict[int, str] has keys that are not str"),
+        ("int | str", "", "S.x: int | str is a union of types"),
+        ("Union[int, str, None]", "", "S.x: Union[int, str, NoneType] is a union of types"),
+        ("Literal[b'a']", "", "S.x: Literal[b'a'] holds what is not text"),
+        ("Wide", "", "S.x: acme_test.signatures.Wide holds what is not text"),
+        ("Tree", "", "S.x.children[]: acme_test.signatures.Tree refers to itself"),
+        ("Open", "", "S.x: acme_test.signatures.Open allows keys"),
+        ("Strange", "", "S.x: acme_test.signatures.Strange has validators"),
+        ("Aliased", "", "S.x: its a has several aliases"),
+        ("Empty", "", "S.x.type.properties: "),
+        ("Holder", "", "S.x.when[]: complex cannot"),
+        ("str", "pattern='a+'", "S.x: pattern cannot be kept as data"),
+        ("Annotated[str, StringConstraints(to_lower=True)]", "", "S.x: to_lower cannot be kept as data"),
+        ("float", "multiple_of=0.5", "S.x: multiple_of cannot be kept for float"),
+        ("dict[str, str]", "min_length=1", "S.x: min_length cannot be kept for dict[str, str]"),
+        ("float", "ge=float('-inf')", "S.x.type.minimum: "),
+        ("int", "default_factory=broken", "S.x: its default raised ValueError"),
+        ("str", "default_factory=object", "S.x: its default raised PydanticSerializationError"),
+        ("int", "default='a'", "S: the default of x: "),
+        ("list[list[list[list[list[list[list[list[list[int]]]]]]]]]", "", "S.x.type: types nest deeper than 8"),
+    ],
+)
+def test_what_cannot_be_kept_is_named(write: Write, annotation: str, field: str, said: str) -> None:
+    with pytest.raises(InvalidSignature) as caught:
+        read_field(write, annotation, field, BAD)
+    assert said in caught.value.message
+    assert "sesame" not in caught.value.message
+    assert len(caught.value.problems) == 1
+    assert validate_module("acme_test.signatures:S", ["acme_test"]) is False
+
+
+def test_every_wrong_field_of_every_class_is_named(write: Write) -> None:
+    module = write(
+        """
+        class One(dspy.Signature):
+            a: Any = dspy.InputField()
+            b: str = dspy.InputField()
+            c: bytes = dspy.OutputField()
+
+        class Two(dspy.Signature):
+            a: str = dspy.InputField()
+
+        class Three(dspy.Signature):
+            a: str = dspy.InputField()
+            b: str = dspy.OutputField(default="x")
+        """
+    )
+    with pytest.raises(InvalidSignature) as caught:
+        read_signatures(module, allowed_prefixes=None)
+    assert [problem.field for problem in caught.value.problems] == ["One.a", "One.c", "Two.outputs", "Three"]
+    assert "output 'b' has a default" in caught.value.message
+
+
+def test_the_sentence_that_dspy_writes_is_no_instruction() -> None:
+    written: Any = make_signature("question, k: int -> answer")
+    assert written.instructions
+    assert signature_of(written, name="QA") == Signature.parse({"name": "QA", "arrow": "question, k: int -> answer"})
+
+
+# There and back
+
+
+def carried(data: Schema) -> Schema:
+    """What of a signature DSPy's class carries, as `workers.modules` says."""
+    kept: Schema = {}
+    if data.get("instructions"):
+        kept["instructions"] = data["instructions"]
+    for direction in ("inputs", "outputs"):
+        kept[direction] = []
+        for field in data[direction]:
+            description = field.get("description") or field["type"].get("description")
+            kept[direction].append(
+                {"name": field["name"], "type": carried_type(field["type"])}
+                | ({"description": description} if description else {})
+            )
+    return kept
+
+
+def carried_type(schema: Schema) -> Schema:
+    """The same for a type: without its own description, which is kept by whoever holds it, or not."""
+    kept = {key: value for key, value in schema.items() if key != "description"}
+    if "anyOf" in kept:
+        inner = carried_type(kept["anyOf"][0])
+        return inner if "anyOf" in inner else {"anyOf": [inner, NULL]}
+    if "enum" in kept:
+        return kept | ({"type": "string"} if all(isinstance(value, str) for value in kept["enum"]) else {})
+    if "items" in kept:
+        return kept | {"items": carried_type(kept["items"])}
+    if "properties" not in kept:
+        return kept | (
+            {"additionalProperties": carried_type(kept["additionalProperties"])} if kept["type"] == "object" else {}
+        )
+    properties = {}
+    for name, member in kept["properties"].items():
+        properties[name] = carried_type(member)
+        if name not in kept["required"] and "anyOf" not in properties[name]:
+            properties[name] = {"anyOf": [properties[name], NULL]}
+        if "description" in member:
+            properties[name]["description"] = member["description"]
+    return kept | {"properties": properties}
+
+
+@st.composite
+def described(draw: st.DrawFn) -> Schema:
+    """Signatures with descriptions here and there."""
+    signature = deepcopy(draw(signatures()))
+
+    def describe(schema: Schema) -> None:
+        if draw(st.booleans()):
+            schema["description"] = draw(st.sampled_from(["one", "a {brace} and a $sign"]))
+        for inner in [*schema.get("properties", {}).values(), schema.get("items"), *schema.get("anyOf", [])[:1]]:
+            if isinstance(inner, dict):
+                describe(inner)
+        if isinstance(schema.get("additionalProperties"), dict):
+            describe(schema["additionalProperties"])
+
+    for field in [*signature["inputs"], *signature["outputs"]]:
+        describe(field["type"])
+        if draw(st.booleans()):
+            field["description"] = "of the field"
+    return signature
+
+
+def there_and_back(signature: Signature) -> Signature:
+    return signature_of(dspy_signature(signature), name=signature.name, module=signature.module)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(described())
+def test_there_and_back(data: Schema) -> None:
+    assert there_and_back(Signature.parse(data)) == Signature.parse(carried(data))
+
+
+@pytest.mark.parametrize(
+    "given_signature",
+    [
+        "question -> answer",
+        "question: str, k: int, tags: Optional[list[str]] -> answer: str, label: Literal['a', 'b'], score: float",
+        "a: Literal[1, 'x', True], b: dict[str, list[int]], c: list[Optional[bool]] -> d: Optional[dict[str, float]]",
+        {"arrow": "q -> a", "instructions": "First line.\n\n    indented\nLast line."},
+        {
+            "inputs": [{"name": "ticket", "type": {"type": "string", "maxLength": 9}, "description": "what"}],
+            "outputs": [
+                {"name": "urgency", "type": {"type": "string", "enum": ["low", "high"]}},
+                {"name": "confidence", "type": {"type": "number", "minimum": 0, "maximum": 1}},
+                {"name": "steps", "type": {"type": "array", "items": {"type": "integer", "minimum": 2}, "minItems": 1}},
+                {
+                    "name": "person",
+                    "type": {
+                        "type": "object",
+                        "properties": {
+                            "class": {"type": "string", "minLength": 1, "description": "by alias"},
+                            "age": {"anyOf": [{"type": "integer", "exclusiveMinimum": 0}, NULL]},
+                        },
+                        "required": ["class", "age"],
+                    },
+                },
+            ],
+        },
+    ],
+)  # fmt: skip
+def test_what_survives_whole(given_signature: Any) -> None:
+    signature = Signature.parse(given_signature)
+    again = there_and_back(signature)
+    assert again == signature
+    assert again.digest == signature.digest
+
+
+def test_a_default_does_not_survive() -> None:
+    assert there_and_back(Signature.parse("q, k: int = 3 -> a")) == Signature.parse("q, k: int -> a")

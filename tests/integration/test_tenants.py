@@ -1,0 +1,105 @@
+"""Tenants on the broker: who asks is the login that RabbitMQ has checked, and sees what is its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from deploy.local_servers import RabbitMQServer
+from dspex import DspexError, ExecutionStatus
+from dspex.client import RemoteClient
+from tests.conftest import new_database, start
+from tests.contract.test_interface import code_of, working
+from workers.brokers import amqp
+from workers.settings import PrincipalSetting, Settings
+
+ROLES = {"acme-app": ("acme", "admin"), "other-app": ("other", "admin"), "acme-viewer": ("acme", "viewer")}
+
+
+def add_login(server: RabbitMQServer, login: str) -> None:
+    """A broker login whose password is its name."""
+    control = shutil.which("rabbitmqctl", path=f"{os.environ.get('PATH', '')}:/usr/lib/rabbitmq/bin:/usr/sbin")
+    assert control is not None
+    environment = server.environment() | {"PATH": os.environ.get("PATH", "")}
+    script = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
+    for arguments in (["add_user", login, login], ["set_permissions", login, ".*", ".*", ".*"]):
+        subprocess.run(
+            [str(script if script.exists() else control), "--node", environment["RABBITMQ_NODENAME"], *arguments],
+            env=environment,
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+
+
+@pytest.fixture(scope="module")
+def url(servers_directory: Path, postgres_url: str) -> Iterator[str]:
+    """A broker with three logins, and a worker that knows them."""
+    server = RabbitMQServer(servers_directory / "tenants-rabbitmq")
+    start(server)
+    try:
+        for login in (*ROLES, "stranger"):
+            add_login(server, login)
+        amqp.check(server.url)
+        principals = {
+            login: PrincipalSetting.model_validate({"tenant": tenant, "roles": [role]})
+            for login, (tenant, role) in ROLES.items()
+        }
+        with new_database(postgres_url) as database_url:
+            settings = Settings(
+                database_url=database_url,
+                broker_url=server.url,
+                threads=4,
+                tenancy=True,
+                principals=principals,
+                log_level="WARNING",
+            )
+            with working(settings):
+                yield server.url
+    finally:
+        server.stop()
+
+
+def client(url: str, login: str) -> RemoteClient:
+    """A client that logs in by this name."""
+    at = urlsplit(url)
+    return RemoteClient(f"amqp://{login}:{login}@{at.hostname}:{at.port}{at.path}", source=f"/{login}")
+
+
+@pytest.mark.integration
+def test_a_tenant_sees_and_runs_what_is_its_own(url: str) -> None:
+    with client(url, "acme-app") as acme, client(url, "other-app") as other:
+        program = acme.create_program("p", "q -> a", adapter_type="mock")
+        acme.initialize_program(program.program_id)
+        execution = acme.execute_program(program.program_id, {"q": "?"})
+        assert execution.status == ExecutionStatus.COMPLETED
+        assert acme.get_stats(program.program_id).execution_count == 1
+        for ask in (
+            lambda: other.get_program(program.program_id),
+            lambda: other.get_signature(program.signature_id),
+            lambda: other.get_execution(execution.execution_id),
+            lambda: other.cancel_execution(execution.execution_id),
+            lambda: other.execute_program(program.program_id, {"q": "?"}),
+            lambda: other.get_program_statistics(program.program_id),
+        ):
+            assert code_of(ask) == "not_found"
+        assert not other.list_programs().items
+        assert not other.list_executions().items
+        # The same content is another signature: nothing tells one tenant of the other.
+        assert other.create_program("p", "q -> a", adapter_type="mock").signature_id != program.signature_id
+
+
+@pytest.mark.integration
+def test_roles_decide_and_strangers_are_denied(url: str) -> None:
+    with client(url, "acme-viewer") as viewer, client(url, "stranger") as stranger:
+        viewer.list_programs()
+        with pytest.raises(DspexError, match=r"'acme-viewer' has the roles viewer; it needs one of admin"):
+            viewer.create_signature("a -> b")
+        assert code_of(lambda: viewer.quick_execute("q -> a", {"q": "?"})) == "denied"
+        assert code_of(stranger.list_programs) == "denied"

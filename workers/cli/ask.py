@@ -1,0 +1,223 @@
+"""What the entity commands do: ask the interface in this process, in the operator's name, and print the answer."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import click
+from pydantic import BaseModel
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from dspex import LM, Configuration
+from dspex.compatibility import Compatibility
+from dspex.errors import InvalidInput
+from dspex.interface import Interface
+from dspex.results import ExecutionView, Page, ProgramView, SignatureView
+from workers.application import bootstrap
+from workers.cli.rows import read_rows
+from workers.cli.run import load_signature
+from workers.cli.worker import check_servers, configure_logging
+from workers.local import LocalClient
+from workers.modules import read_signatures, validate_module
+from workers.process import WorkerProcess
+from workers.settings import load_settings
+
+EXECUTE_SECONDS = 3600.0
+
+
+def ask(verb: str, **arguments: Any) -> Any:
+    """Ask one verb of the interface.
+
+    Raises:
+        DspexError: it was refused, or a server does not answer.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    check_servers(settings)
+    app = bootstrap(settings)
+    # Without a server, what this command asks to run, it runs itself.
+    worker = WorkerProcess(app) if settings.embedded and verb == "execute_program" else None
+    try:
+        if worker is not None:
+            worker.start()
+        with LocalClient(app) as client:
+            prepare = _SPECIAL.get(verb)
+            return prepare(client, **arguments) if prepare else getattr(client, verb)(**_zoned(arguments))
+    finally:
+        if worker is not None:
+            worker.stop(settings.shutdown_seconds)
+        app.close()
+
+
+def _zoned(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+        for key, value in arguments.items()
+    }
+
+
+def _create_signature(client: Interface, signature: str, draft: bool) -> Any:
+    return client.create_signature(load_signature(signature), activate=not draft)
+
+
+def _from_module(client: Interface, module: str) -> Any:
+    # An operator's command: what this machine can import, it may.
+    found = read_signatures(module, allowed_prefixes=None)
+    return tuple(client.create_signature(signature, activate=False) for signature in found)
+
+
+def _validate_module(client: Interface, module: str) -> bool:  # noqa: ARG001
+    return validate_module(module, allowed_prefixes=None)
+
+
+def _create_program(
+    client: Interface, name: str, signature: str, adapter_type: str, module: str, model: str | None = None
+) -> Any:
+    configuration = Configuration(module=module, lm=LM(model=model) if model else None)
+    try:
+        wanted: Any = uuid.UUID(signature)
+    except ValueError:
+        wanted = load_signature(signature)
+    return client.create_program(name, wanted, adapter_type=adapter_type, configuration=configuration)
+
+
+def _update_signature(client: Interface, signature_id: UUID, signature: str) -> Any:
+    return client.update_signature(signature_id, load_signature(signature))
+
+
+def _update_program(client: Interface, program_id: UUID, module: str, model: str | None = None) -> Any:
+    before = client.get_program(program_id)
+    lm = LM(model=model) if model else before.configuration.lm
+    configuration = before.configuration.model_copy(update={"module": module, "lm": lm})
+    return client.update_program(program_id, configuration, lock_version=before.lock_version)
+
+
+def _execute_program(client: Interface, program_id: UUID, pairs: tuple[str, ...]) -> Any:
+    signature = client.get_signature(client.get_program(program_id).signature_id).signature
+    (row,) = read_rows(signature, None, pairs)
+    if row.inputs is None:
+        raise InvalidInput(row.problems)
+    return client.execute_program(program_id, row.inputs, timeout=EXECUTE_SECONDS)
+
+
+_SPECIAL: dict[str, Any] = {
+    "create_signature": _create_signature,
+    "create_signature_from_module": _from_module,
+    "validate_module": _validate_module,
+    "create_program": _create_program,
+    "execute_program": _execute_program,
+    "update_program": _update_program,
+    "update_signature": _update_signature,
+}
+
+
+def show(answer: Any, *, as_json: bool) -> None:
+    """Print an answer. A validation that says no ends with exit code 1."""
+    match answer:
+        case bool():
+            click.echo("true" if answer else "false")
+            sys.exit(0 if answer else 1)
+        case None:
+            click.echo("null" if as_json else "Done.")
+        case _ if as_json:
+            click.echo(_json(answer))
+        case Page():
+            _show_list(answer.items)
+            if answer.next_cursor:
+                click.echo(f"More: --cursor {answer.next_cursor}", err=True)
+        case tuple():
+            _show_list(answer)
+        case Compatibility():
+            _show_compatibility(answer)
+        case _:
+            _show_one(answer)
+
+
+def _json(answer: Any) -> str:
+    if isinstance(answer, tuple):
+        return "[" + ", ".join(item.model_dump_json() for item in answer) + "]"
+    text: str = answer.model_dump_json(indent=2)
+    return text
+
+
+_COLUMNS: dict[type[BaseModel], dict[str, Any]] = {
+    SignatureView: {
+        "id": lambda v: v.signature_id,
+        "name": lambda v: v.signature.name,
+        "module": lambda v: v.signature.module,
+        "version": lambda v: v.signature.version,
+        "status": lambda v: v.status,
+        "inserted": lambda v: v.inserted_at,
+    },
+    ProgramView: {
+        "id": lambda v: v.program_id,
+        "name": lambda v: v.name,
+        "adapter": lambda v: v.adapter_type,
+        "status": lambda v: v.status,
+        "executions": lambda v: v.execution_count,
+        "last executed": lambda v: v.last_executed_at,
+    },
+    ExecutionView: {
+        "id": lambda v: v.execution_id,
+        "program": lambda v: v.program_id,
+        "status": lambda v: v.status,
+        "error": lambda v: v.error and v.error.code,
+        "attempt": lambda v: v.attempt,
+        "ms": lambda v: v.duration_ms and round(v.duration_ms, 1),
+        "inserted": lambda v: v.inserted_at,
+    },
+}
+
+
+def _show_list(items: tuple[BaseModel, ...]) -> None:
+    if not items:
+        click.echo("None.")
+        return
+    columns = _COLUMNS[type(items[0])]
+    table = Table(box=SIMPLE_HEAD)
+    for name in columns:
+        table.add_column(name, no_wrap=True)
+    for item in items:
+        table.add_row(*(_text(read(item)) for read in columns.values()))
+    # Ids are there to be copied: a line may be wider than the terminal.
+    Console(width=max(Console().width, 160), soft_wrap=True).print(table)
+
+
+def _show_one(answer: BaseModel) -> None:
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in answer.model_dump(mode="json").items():
+        table.add_row(name.replace("_", " "), _text(value))
+    Console().print(table, markup=False)
+
+
+def _show_compatibility(answer: Compatibility) -> None:
+    click.echo("compatible" if answer.compatible else "breaking")
+    for change in answer.changes:
+        click.echo(f"  {'+' if change.compatible else '!'} {change.message}")
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case datetime():
+            return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        case dict() | list():
+            return click.unstyle(_compact(value))
+        case _:
+            return str(value)
+
+
+def _compact(value: Any) -> str:
+    from pydantic_core import to_json
+
+    return to_json(value).decode()

@@ -1,0 +1,134 @@
+"""`dspex signature|program|execution`: the verbs of the code interface, as tables or as `--json`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+STATUS = {
+    "signature": ("draft", "active", "deprecated"),
+    "program": ("draft", "initializing", "ready", "error", "archived"),
+    "execution": ("pending", "running", "completed", "failed", "cancelled"),
+}
+
+
+@click.group()
+def signature() -> None:
+    """Signatures: create, activate, compare, ..."""
+
+
+@click.group()
+def program() -> None:
+    """Programs: create, initialize, statistics, ..."""
+
+
+@click.group()
+def execution() -> None:
+    """Executions: list, show, cancel. (`dspex run` makes them.)"""
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+limit = click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+cursor = click.option("--cursor", help="Where the page before ended.")
+
+
+def _verb(group: click.Group, name: str, verb: str, help_text: str, *parameters: Callable[..., Any]) -> None:
+    """A command that asks one verb of the interface and prints the answer."""
+
+    def command(as_json: bool, **arguments: Any) -> None:
+        from workers.cli.ask import ask, show
+
+        show(ask(verb, **{key: value for key, value in arguments.items() if value is not None}), as_json=as_json)
+
+    command.__doc__ = help_text
+    for parameter in reversed((*parameters, as_json)):
+        command = parameter(command)
+    group.command(name)(command)
+
+
+def _id(of: str) -> Callable[..., Any]:
+    return click.argument(f"{of}_id", type=click.UUID, metavar="ID")
+
+
+def _status(of: str) -> Callable[..., Any]:
+    return click.option("--status", type=click.Choice(STATUS[of]))
+
+
+def _when(name: str) -> Callable[..., Any]:
+    formats = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]
+    return click.option(f"--{name}", type=click.DateTime(formats), help="A moment; UTC where it names no zone.")
+
+
+name = click.option("--name")
+of_program = click.option("--program", "program_id", type=click.UUID)
+draft = click.option("--draft", is_flag=True, help="Leave it a draft.")
+
+_verb(
+    signature, "list", "list_signatures", "List signatures, newest first.",
+    name, _status("signature"), click.option("--module"), limit, cursor,
+)  # fmt: skip
+_verb(signature, "show", "get_signature", "Show a signature.", _id("signature"))
+_verb(
+    signature, "create", "create_signature", "Create a signature from the arrow form or a JSON file.",
+    click.argument("signature"), draft,
+)  # fmt: skip
+_verb(
+    signature, "from-module", "create_signature_from_module",
+    "Create drafts of the DSPy signatures in package.module or package.module:Class, which is imported here.",
+    click.argument("module"),
+)  # fmt: skip
+_verb(
+    signature, "validate-module", "validate_module", "Whether a module holds DSPy signatures.", click.argument("module")
+)
+_verb(
+    signature, "update", "update_signature", "Replace the content of a draft: the arrow form or a JSON file.",
+    _id("signature"), click.argument("signature"),
+)  # fmt: skip
+_verb(signature, "activate", "activate_signature", "draft → active.", _id("signature"))
+_verb(signature, "deprecate", "deprecate_signature", "active → deprecated.", _id("signature"))
+_verb(signature, "destroy", "destroy_signature", "Delete a signature that no program uses.", _id("signature"))
+_verb(
+    signature, "compare", "compare_signatures", "What changed from one signature to another, field by field.",
+    click.argument("old_id", type=click.UUID), click.argument("new_id", type=click.UUID),
+)  # fmt: skip
+
+_verb(
+    program, "list", "list_programs", "List programs, newest first.",
+    name, _status("program"), click.option("--signature", "signature_id", type=click.UUID), limit, cursor,
+)  # fmt: skip
+_verb(program, "show", "get_program", "Show a program.", _id("program"))
+_verb(
+    program, "create", "create_program", "Create a program of a signature: an id, the arrow form, or a JSON file.",
+    click.argument("name"), click.argument("signature"),
+    click.option("--adapter", "adapter_type", default="python_port", show_default=True),
+    click.option("--module", default="Predict", show_default=True, help="The DSPy module."),
+    click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS."),
+)  # fmt: skip
+_verb(program, "initialize", "initialize_program", "Have the adapter build a program.", _id("program"))
+_verb(
+    program, "update", "update_program", "Change the configuration; a ready program is built anew.",
+    _id("program"),
+    click.option("--module", default="Predict", show_default=True, help="The DSPy module."),
+    click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS."),
+)  # fmt: skip
+_verb(
+    program, "execute", "execute_program", "Run a program once, and wait for it.",
+    _id("program"),
+    click.option("--input", "pairs", multiple=True, metavar="NAME=VALUE", help="One input; repeat it."),
+)  # fmt: skip
+_verb(program, "archive", "archive_program", "Take no new executions.", _id("program"))
+_verb(program, "destroy", "destroy_program", "Delete an archived program.", _id("program"))
+_verb(program, "stats", "get_stats", "What a program is and has done, in short.", _id("program"))
+_verb(
+    program, "statistics", "get_program_statistics", "Figures of all time, or of a window of time.",
+    _id("program"), _when("since"), _when("until"),
+)  # fmt: skip
+
+_verb(
+    execution, "list", "list_executions", "List executions, newest first.",
+    of_program, _status("execution"), click.option("--error-code"), _when("since"), _when("until"), limit, cursor,
+)  # fmt: skip
+_verb(execution, "show", "get_execution", "Show an execution, with its timeline.", _id("execution"))
+_verb(execution, "cancel", "cancel_execution", "Cancel an execution that has not ended.", _id("execution"))

@@ -1,0 +1,53 @@
+"""What each command does: one function for each, found by the command's type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
+
+from dspex import commands as c
+from dspex import queries as q
+from workers.application import Application
+from workers.handlers import executions, programs, signatures
+from workers.policy import authorize
+from workers.received import Received
+
+HANDLERS: dict[str, Callable[[Application, Received[Any]], BaseModel | None]] = {
+    c.CreateSignature.type: signatures.create_signature,
+    c.CreateSignatureFromModule.type: signatures.create_from_module,
+    c.UpdateSignature.type: signatures.update_signature,
+    c.ActivateSignature.type: signatures.activate_signature,
+    c.DeprecateSignature.type: signatures.deprecate_signature,
+    c.DestroySignature.type: signatures.destroy_signature,
+    q.GetSignature.type: signatures.get_signature,
+    q.ListSignatures.type: signatures.list_signatures,
+    q.CompareSignatures.type: signatures.compare_signatures,
+    q.ValidateModule.type: signatures.is_module,
+    c.CreateProgram.type: programs.create_program,
+    c.CreateProgramWithSignature.type: programs.create_with_signature,
+    c.InitializeProgram.type: programs.initialize_program,
+    c.UpdateProgram.type: programs.update_program,
+    c.ArchiveProgram.type: programs.archive_program,
+    c.DestroyProgram.type: programs.destroy_program,
+    q.GetProgram.type: programs.get_program,
+    q.ListPrograms.type: programs.list_programs,
+    q.GetProgramStats.type: programs.get_stats,
+    q.GetProgramStatistics.type: programs.get_statistics,
+    c.ExecuteProgram.type: executions.execute_program,
+    c.CancelExecution.type: executions.cancel_execution,
+    q.GetExecution.type: executions.get_execution,
+    q.ListExecutions.type: executions.list_executions,
+}
+
+
+def dispatch(app: Application, received: Received[Any]) -> BaseModel | None:
+    """Carry out a command in the name of its principal; returns its answer, if it has one now.
+
+    Raises:
+        Denied: the policy does not allow it.
+        DspexError: it cannot be done; the code says why.
+    """
+    authorize(received.principal, received.command)
+    return HANDLERS[received.command.type](app, received)

@@ -1,0 +1,239 @@
+"""What is done with programs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from adapters.port import AdapterError, ProgramSpec
+from dspex import ErrorCode, ErrorDetail, ProgramError, ProgramReady, ProgramStatus, Signature
+from dspex.commands import (
+    ArchiveProgram,
+    CreateProgram,
+    CreateProgramWithSignature,
+    DestroyProgram,
+    InitializeProgram,
+    ModuleVersion,
+    UpdateProgram,
+)
+from dspex.errors import NotFound
+from dspex.events import Event
+from dspex.queries import GetProgram, GetProgramStatistics, GetProgramStats, ListPrograms
+from dspex.results import Created, Nothing, Page, ProgramStatistics, ProgramStats, ProgramView
+from dspex.status import SignatureStatus
+from store import programs, signatures, statistics
+from store.programs import Program
+from store.signatures import SignatureRow
+from workers.application import Application
+from workers.handlers.details import internal, storable
+from workers.handlers.views import page_of, program_view, signature_view
+from workers.programs import spec_of
+from workers.received import Received
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+DEPENDENCY_SECONDS = 5.0
+"""How long a command waits for the one before it, which another thread or worker may still be at."""
+
+
+def create_program(app: Application, received: Received[CreateProgram]) -> ProgramView:
+    """Keep a program, as a draft."""
+    command, tenant = received.command, received.tenant
+    row = _after_its_dependency(
+        lambda: app.write(
+            lambda connection: programs.create(
+                connection,
+                command.program_id,
+                name=command.name,
+                signature_id=command.signature_id,
+                adapter_type=command.adapter_type,
+                configuration=command.configuration,
+                tenant=tenant,
+            )
+        )
+    )
+    return program_view(row)
+
+
+def create_with_signature(app: Application, received: Received[CreateProgramWithSignature]) -> Created:
+    """Keep a program; its signature is found, or created, in the same transaction."""
+    command, tenant = received.command, received.tenant
+
+    def create(connection: Connection) -> Created:
+        signature = _signature(connection, command.signature, tenant)
+        program = programs.create(
+            connection,
+            command.program_id,
+            name=command.name,
+            signature_id=signature.id,
+            adapter_type=command.adapter_type,
+            configuration=command.configuration,
+            tenant=tenant,
+        )
+        return Created(program=program_view(program), signature=signature_view(signature))
+
+    return app.write(create)
+
+
+def _signature(connection: Connection, wanted: UUID | Signature | ModuleVersion, tenant: str) -> SignatureRow:
+    match wanted:
+        case UUID():
+            return signatures.get(connection, wanted, tenant=tenant)
+        case ModuleVersion(version=None):
+            active = (row for row in signatures.versions(connection, wanted.module, tenant=tenant))
+            found = next((row for row in active if row.status == SignatureStatus.ACTIVE), None)
+            if found is None:
+                raise NotFound(f"signature: module '{wanted.module}' has no active version")
+            return found
+        case ModuleVersion():
+            return signatures.find(connection, wanted.module, wanted.version or "", tenant=tenant)
+        case Signature():
+            return signatures.find_or_create(connection, wanted, tenant=tenant)
+
+
+def initialize_program(app: Application, received: Received[InitializeProgram]) -> ProgramView:
+    """Have the adapter build a program: ready with its backend id, or error with the reason."""
+    program_id, tenant = received.command.program_id, received.tenant
+    program = _after_its_dependency(
+        lambda: app.write(lambda connection: programs.begin_initialize(connection, program_id, tenant=tenant))
+    )
+    if program.status != ProgramStatus.READY:
+        result = _build(app, spec_of(program), program_id)
+        begun = program
+        ended = app.write(lambda connection: programs.end_initialize(connection, begun, result))
+        if ended is None:
+            logger.info("Program %s is being initialized by another worker.", program_id)
+            return program_view(program)
+        program = ended
+    app.emit(_event_of(program), received.traceparent)
+    return program_view(program)
+
+
+def _build(app: Application, spec: ProgramSpec, program_id: UUID) -> str | ErrorDetail:
+    try:
+        return app.programs.build(spec).spec.backend_id
+    except AdapterError as error:
+        return ErrorDetail(code=error.code, message=storable(error.message))
+    except (Exception, SystemExit) as error:
+        logger.exception("Program %s could not be built.", program_id)
+        return internal(error)
+
+
+def _event_of(program: Program) -> Event:
+    if program.status == ProgramStatus.READY:
+        return ProgramReady(program_id=program.id, name=program.name, backend_id=program.backend_id or "")
+    reason = program.error or ErrorDetail(code=ErrorCode.INTERNAL, message="no reason was kept")
+    return ProgramError(program_id=program.id, name=program.name, error=reason)
+
+
+def update_program(app: Application, received: Received[UpdateProgram]) -> ProgramView:
+    """Change the configuration. A ready program is built with it first, so that it stays ready, or as it is.
+
+    Raises:
+        AdapterError: the new configuration cannot be built; nothing has changed.
+    """
+    command, tenant = received.command, received.tenant
+    with app.read(tenant) as connection:
+        before = programs.get(connection, command.program_id, tenant=tenant)
+    backend_id = None
+    if before.status == ProgramStatus.READY:
+        spec = ProgramSpec(before.adapter_type, before.signature, command.configuration)
+        backend_id = app.programs.build(spec).spec.backend_id
+    row = app.write(
+        lambda connection: programs.update(
+            connection,
+            command.program_id,
+            configuration=command.configuration,
+            backend_id=backend_id,
+            lock_version=command.lock_version or before.lock_version,
+            tenant=tenant,
+        )
+    )
+    if row.status == ProgramStatus.READY:
+        app.emit(_event_of(row), received.traceparent)
+    return program_view(row)
+
+
+def archive_program(app: Application, received: Received[ArchiveProgram]) -> ProgramView:
+    """Take no new executions."""
+    program_id, tenant = received.command.program_id, received.tenant
+    return program_view(app.write(lambda connection: programs.archive(connection, program_id, tenant=tenant)))
+
+
+def destroy_program(app: Application, received: Received[DestroyProgram]) -> Nothing:
+    """Delete an archived program."""
+    program_id, tenant = received.command.program_id, received.tenant
+    app.write(lambda connection: programs.destroy(connection, program_id, tenant=tenant))
+    return Nothing()
+
+
+def get_program(app: Application, received: Received[GetProgram]) -> ProgramView:
+    """Read one."""
+    with app.read(received.tenant) as connection:
+        return program_view(programs.get(connection, received.command.program_id, tenant=received.tenant))
+
+
+def list_programs(app: Application, received: Received[ListPrograms]) -> Page[ProgramView]:
+    """Read a page."""
+    asked = received.command
+    with app.read(received.tenant) as connection:
+        page = programs.page(
+            connection,
+            name=asked.name,
+            status=asked.status,
+            signature_id=asked.signature_id,
+            cursor=asked.cursor,
+            limit=asked.limit,
+            tenant=received.tenant,
+        )
+    return page_of(page, program_view, Page[ProgramView])
+
+
+def get_stats(app: Application, received: Received[GetProgramStats]) -> ProgramStats:
+    """What a program is and has done, in short."""
+    with app.read(received.tenant) as connection:
+        program = programs.get(connection, received.command.program_id, tenant=received.tenant)
+    return ProgramStats(
+        program_id=program.id,
+        name=program.name,
+        status=program.status,
+        execution_count=program.execution_count,
+        last_executed_at=program.last_executed_at,
+        adapter_type=program.adapter_type,
+        backend_id=program.backend_id,
+    )
+
+
+def get_statistics(app: Application, received: Received[GetProgramStatistics]) -> ProgramStatistics:
+    """Figures of all time from the counters, or of a window from the rows."""
+    asked, tenant = received.command, received.tenant
+    with app.read(tenant) as connection:
+        if asked.since is None and asked.until is None:
+            found = statistics.all_time(connection, asked.program_id, tenant=tenant)
+        else:
+            since = asked.since or datetime.min.replace(tzinfo=UTC)
+            until = asked.until or datetime.max.replace(tzinfo=UTC)
+            found = statistics.window(connection, asked.program_id, since, until, tenant=tenant)
+    return ProgramStatistics.model_validate(vars(found))
+
+
+def _after_its_dependency(act: Callable[[], Result]) -> Result:
+    """Commands sent one after the other are handled side by side: give the earlier one a moment."""
+    deadline = time.monotonic() + DEPENDENCY_SECONDS
+    pause = 0.01
+    while True:
+        try:
+            return act()
+        except NotFound:
+            if time.monotonic() + pause > deadline:
+                raise
+            time.sleep(pause)
+            pause = min(2 * pause, 0.5)

@@ -1,0 +1,113 @@
+"""What is done with signatures."""
+
+from __future__ import annotations
+
+from dspex.commands import (
+    ActivateSignature,
+    CreateSignature,
+    CreateSignatureFromModule,
+    DeprecateSignature,
+    DestroySignature,
+    UpdateSignature,
+)
+from dspex.compatibility import Compatibility, compare
+from dspex.queries import CompareSignatures, GetSignature, ListSignatures, ValidateModule
+from dspex.results import Answer, Nothing, Page, SignatureList, SignatureView
+from store import signatures
+from workers.application import Application
+from workers.handlers.views import page_of, signature_view
+from workers.modules import read_signatures, validate_module
+from workers.received import Received
+
+
+def create_signature(app: Application, received: Received[CreateSignature]) -> SignatureView:
+    """Keep a signature; of a new version of a module, say what it changes against the last one."""
+    command, tenant = received.command, received.tenant
+    row = app.write(
+        lambda connection: signatures.create(
+            connection, command.signature_id, command.signature, activate=command.activate, tenant=tenant
+        )
+    )
+    if row.signature.module is None:
+        return signature_view(row)
+    with app.read(tenant) as connection:
+        versions = signatures.versions(connection, row.signature.module, tenant=tenant)
+    earlier = versions[[version.id for version in versions].index(row.id) + 1 :]
+    changes = compare(earlier[0].signature, row.signature) if earlier else None
+    return signature_view(row).model_copy(update={"compatibility": changes})
+
+
+def create_from_module(app: Application, received: Received[CreateSignatureFromModule]) -> SignatureList:
+    """Keep the signatures of a module, as drafts; one that is there already is left as it is."""
+    found = read_signatures(received.command.module, allowed_prefixes=app.settings.modules)
+    rows = app.write(
+        lambda connection: [
+            signatures.find_or_create(connection, signature, activate=False, tenant=received.tenant)
+            for signature in found
+        ]
+    )
+    return SignatureList(signatures=tuple(map(signature_view, rows)))
+
+
+def is_module(app: Application, received: Received[ValidateModule]) -> Answer:
+    """Whether a module holds signatures."""
+    return Answer(value=validate_module(received.command.module, allowed_prefixes=app.settings.modules))
+
+
+def update_signature(app: Application, received: Received[UpdateSignature]) -> SignatureView:
+    """Replace the content of a draft."""
+    command, tenant = received.command, received.tenant
+    row = app.write(
+        lambda connection: signatures.update(connection, command.signature_id, command.signature, tenant=tenant)
+    )
+    return signature_view(row)
+
+
+def activate_signature(app: Application, received: Received[ActivateSignature]) -> SignatureView:
+    """draft → active."""
+    signature_id, tenant = received.command.signature_id, received.tenant
+    return signature_view(app.write(lambda connection: signatures.activate(connection, signature_id, tenant=tenant)))
+
+
+def deprecate_signature(app: Application, received: Received[DeprecateSignature]) -> SignatureView:
+    """active → deprecated."""
+    signature_id, tenant = received.command.signature_id, received.tenant
+    return signature_view(app.write(lambda connection: signatures.deprecate(connection, signature_id, tenant=tenant)))
+
+
+def destroy_signature(app: Application, received: Received[DestroySignature]) -> Nothing:
+    """Delete one that no program uses."""
+    signature_id, tenant = received.command.signature_id, received.tenant
+    app.write(lambda connection: signatures.destroy(connection, signature_id, tenant=tenant))
+    return Nothing()
+
+
+def get_signature(app: Application, received: Received[GetSignature]) -> SignatureView:
+    """Read one."""
+    with app.read(received.tenant) as connection:
+        return signature_view(signatures.get(connection, received.command.signature_id, tenant=received.tenant))
+
+
+def list_signatures(app: Application, received: Received[ListSignatures]) -> Page[SignatureView]:
+    """Read a page."""
+    asked = received.command
+    with app.read(received.tenant) as connection:
+        page = signatures.page(
+            connection,
+            name=asked.name,
+            status=asked.status,
+            module=asked.module,
+            cursor=asked.cursor,
+            limit=asked.limit,
+            tenant=received.tenant,
+        )
+    return page_of(page, signature_view, Page[SignatureView])
+
+
+def compare_signatures(app: Application, received: Received[CompareSignatures]) -> Compatibility:
+    """What changed from one to another."""
+    asked = received.command
+    with app.read(received.tenant) as connection:
+        old = signatures.get(connection, asked.old_id, tenant=received.tenant)
+        new = signatures.get(connection, asked.new_id, tenant=received.tenant)
+    return compare(old.signature, new.signature)

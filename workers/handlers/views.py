@@ -1,0 +1,77 @@
+"""From the store's rows to the views of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from dspex.results import ExecutionView, Page, ProgramView, SignatureView, Transition
+from store import pages
+from store.executions import Execution
+from store.programs import Program
+from store.signatures import SignatureRow
+
+Row = TypeVar("Row")
+View = TypeVar("View")
+
+
+def signature_view(row: SignatureRow) -> SignatureView:
+    """A signature."""
+    return SignatureView(
+        signature_id=row.id,
+        signature=row.signature,
+        status=row.status,
+        digest=row.signature.digest,
+        lock_version=row.lock_version,
+        inserted_at=row.inserted_at,
+        updated_at=row.updated_at,
+    )
+
+
+def program_view(row: Program) -> ProgramView:
+    """A program."""
+    return ProgramView(
+        program_id=row.id,
+        name=row.name,
+        signature_id=row.signature_id,
+        adapter_type=row.adapter_type,
+        configuration=row.configuration,
+        status=row.status,
+        backend_id=row.backend_id,
+        error=row.error,
+        execution_count=row.execution_count,
+        last_executed_at=row.last_executed_at,
+        lock_version=row.lock_version,
+        inserted_at=row.inserted_at,
+        updated_at=row.updated_at,
+    )
+
+
+def execution_view(row: Execution) -> ExecutionView:
+    """An execution."""
+    return ExecutionView(
+        execution_id=row.id,
+        program_id=row.program_id,
+        status=row.status,
+        inputs=row.inputs,
+        outputs=row.outputs,
+        error=row.error,
+        options=row.options,
+        attempt=row.attempt,
+        duration_ms=row.duration_ms,
+        usage=row.usage,
+        backend_id=row.backend_id,
+        worker=row.worker,
+        source=row.source,
+        cancel_requested=row.cancel_requested,
+        timeline=tuple(Transition(status=t.status, at=t.at, attempt=t.attempt, by=t.by) for t in row.timeline),
+        inserted_at=row.inserted_at,
+        executed_at=row.started_at,
+        finished_at=row.finished_at,
+        lock_version=row.lock_version,
+    )
+
+
+def page_of(page: pages.Page[Row], view: Callable[[Row], View], of: type[Page[View]]) -> Page[View]:
+    """A page of views."""
+    return of(items=tuple(map(view, page.items)), next_cursor=page.next_cursor)

@@ -1,0 +1,99 @@
+"""Who may do what: principals, their roles, and one table of actions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from dspex import commands as c
+from dspex import queries as q
+from dspex.commands import Command
+from dspex.errors import Denied
+
+audit = logging.getLogger("dspex.audit")
+
+DEFAULT_TENANT: Final = "default"
+
+
+class Role(StrEnum):
+    """What a principal is for. `system` is a worker's own: it may act for every tenant, and is given to nobody else."""
+
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    PRODUCER = "producer"
+    VIEWER = "viewer"
+    SYSTEM = "system"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks: a name, the tenant whose entities it sees, and its roles."""
+
+    name: str
+    tenant: str = DEFAULT_TENANT
+    roles: frozenset[Role] = field(default_factory=frozenset)
+
+
+_ALL = frozenset({Role.ADMIN, Role.OPERATOR, Role.PRODUCER, Role.VIEWER})
+_MAKES = frozenset({Role.ADMIN, Role.OPERATOR, Role.PRODUCER})
+_RUNS = frozenset({Role.ADMIN, Role.OPERATOR})
+_ADMIN = frozenset({Role.ADMIN})
+
+POLICY: Final[Mapping[type[Command], frozenset[Role]]] = MappingProxyType(
+    {
+        # signatures
+        c.CreateSignature: _MAKES,
+        c.CreateSignatureFromModule: _RUNS,
+        c.UpdateSignature: _MAKES,
+        c.ActivateSignature: _RUNS,
+        c.DeprecateSignature: _RUNS,
+        c.DestroySignature: _ADMIN,
+        q.GetSignature: _ALL,
+        q.ListSignatures: _ALL,
+        q.CompareSignatures: _ALL,
+        q.ValidateModule: _RUNS,
+        # programs
+        c.CreateProgram: _MAKES,
+        c.CreateProgramWithSignature: _MAKES,
+        c.InitializeProgram: _MAKES,
+        c.UpdateProgram: _MAKES,
+        c.ArchiveProgram: _RUNS,
+        c.DestroyProgram: _ADMIN,
+        q.GetProgram: _ALL,
+        q.ListPrograms: _ALL,
+        q.GetProgramStats: _ALL,
+        q.GetProgramStatistics: _ALL,
+        # executions
+        c.ExecuteProgram: _MAKES,
+        c.CancelExecution: _MAKES,
+        q.GetExecution: _ALL,
+        q.ListExecutions: _ALL,
+    }
+)
+"""The roles that each action needs one of. An action that is not listed is denied; a test keeps the list whole."""
+
+
+def authorize(principal: Principal, command: Command) -> None:
+    """Let an action pass, or leave an audit line.
+
+    Raises:
+        Denied: no role of the principal allows it.
+    """
+    allowed = POLICY.get(type(command), frozenset())
+    if Role.SYSTEM in principal.roles or principal.roles & allowed:
+        return
+    roles = ", ".join(sorted(principal.roles)) or "none"
+    needed = ", ".join(sorted(allowed)) or "nobody"
+    audit.warning(
+        "denied: %s by %s of tenant %s (roles: %s) on %s",
+        command.type,
+        principal.name,
+        principal.tenant,
+        roles,
+        command.subject or "-",
+    )
+    raise Denied(f"{command.type}: '{principal.name}' has the roles {roles}; it needs one of {needed}")

@@ -1,0 +1,53 @@
+"""From the login of a message to the principal that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dspex.errors import Denied
+from workers.policy import DEFAULT_TENANT, Principal, Role
+
+EVERYBODY = Principal("everybody", DEFAULT_TENANT, frozenset({Role.ADMIN}))
+"""Who asks while tenancy is off: there is one tenant, and whoever may publish may do everything."""
+
+
+@dataclass(frozen=True)
+class Principals:
+    """The principals of a deployment.
+
+    Args:
+        known: by broker login, as the operator has set them; None: tenancy is off.
+        system: the workers' own login, which may act for any tenant.
+    """
+
+    known: Mapping[str, Principal] | None = None
+    system: str | None = None
+
+    def of(self, user_id: str | None, tenant: str | None = None) -> Principal:
+        """The principal of a message.
+
+        Args:
+            user_id: the AMQP property `user-id`, which RabbitMQ has checked against the login; None: it is not set.
+            tenant: what the envelope says.
+
+        Raises:
+            Denied: with tenancy on, a message without `user-id`, of an unknown login, or for another's tenant.
+        """
+        if self.known is None:
+            return EVERYBODY
+        if user_id is not None and user_id == self.system:
+            return Principal(user_id, tenant or DEFAULT_TENANT, frozenset({Role.SYSTEM}))
+        if user_id is None:
+            raise Denied("user-id: the message does not say who sent it: set the AMQP property to the broker's login")
+        principal = self.known.get(user_id)
+        if principal is None:
+            raise Denied(f"user-id: '{user_id}' is not in DSPEX_PRINCIPALS")
+        if tenant not in (None, principal.tenant):
+            raise Denied(f"tenant: '{user_id}' belongs to '{principal.tenant}'")
+        return principal
+
+    def tenant_of(self, user_id: str | None) -> str:
+        """The tenant that a message is recorded for, whoever it is from."""
+        known = (self.known or {}).get(user_id or "")
+        return known.tenant if known else DEFAULT_TENANT
