@@ -19,6 +19,7 @@ from deploy.local_servers import (
     find_program,
 )
 from deploy.processes import Process
+from tests.waiting import wait_until
 
 
 def members(server: LocalServer) -> list[Process]:
@@ -115,7 +116,7 @@ def test_a_server_left_behind_is_found_again_and_stopped(redis_server: Callable[
     assert again.running
     assert again.url == server.url
     again.stop()
-    assert not server.running
+    wait_until(lambda: not server.running, "the process has ended for its parent too")
     assert not RedisServer(server.directory).adopt().running
 
 
