@@ -19,7 +19,7 @@ def require_schema(engine: Engine) -> None:
     try:
         if engine.dialect.name == "sqlite":
             migrations.upgrade(engine)
-        elif migrations.current(engine) != migrations.head():
+        elif not migrations.serves(engine):
             raise SettingsError("the database does not have this version's tables: run `dspex migrate`")
     except DBAPIError as error:
         raise unreachable(engine, error) from None

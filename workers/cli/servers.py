@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from alembic.util import CommandError
 from pydantic_core import to_json
 from sqlalchemy.exc import DBAPIError
 
@@ -28,6 +29,8 @@ def migrate_database() -> str:
         migrations.upgrade(engine)
     except DBAPIError as error:
         raise unreachable(engine, error) from None
+    except CommandError as error:
+        raise SettingsError(f"the database is at {migrations.current(engine)}: {error}") from None
     where = engine.url.render_as_string(hide_password=True)
     after = migrations.head()
     return f"{where} is at {after}" + ("" if before == after else f" (was {before or 'empty'})")
