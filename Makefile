@@ -25,8 +25,9 @@ demo: .venv/.runtime ## run an example on the mock adapter: no server, no key
 	echo "  $(DEMO_REAL)"
 
 .PHONY: test
-test: lint servers ## linters, type checkers and every test, on real servers
-	@$(BIN)/pytest
+test: lint ## linters, type checkers and every test, on real servers
+	@deploy/system_packages.sh tests
+	$(BIN)/pytest
 
 .PHONY: check
 check: lint ## linters, type checkers and the tests that need no server

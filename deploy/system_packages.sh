@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Have the programs of PostgreSQL, RabbitMQ and Redis on this machine: as root they are installed where missing,
 # without starting any service; others are told what to install. A server whose URL the environment gives is not needed.
+# With the argument "tests" Node too, for the producer that the tests run in it.
 set -euo pipefail
 
 missing=()
@@ -14,6 +15,10 @@ if [ -z "${DSPEX_TEST_BROKER_URL:-}" ] && ! [ -x /usr/sbin/rabbitmq-server ] \
 fi
 if [ -z "${DSPEX_TEST_REDIS_URL:-}" ] && ! command -v redis-server >/dev/null; then
     missing+=(redis-server)
+fi
+if [ "${1:-}" = tests ]; then
+    command -v node >/dev/null || missing+=(nodejs)
+    command -v npm >/dev/null || missing+=(npm)
 fi
 [ "${#missing[@]}" = 0 ] && exit 0
 
