@@ -80,7 +80,10 @@ class Event(Frozen):
 
     @property
     def subject(self) -> str | None:
-        """The id of the entity that the event is about."""
+        """The id of what the event is about: an execution, a program, or a message that was rejected."""
+        for name in ("execution_id", "program_id", "message_id"):
+            if (found := getattr(self, name, None)) is not None:
+                return str(found)
         return None
 
 
@@ -93,10 +96,6 @@ class ProgramReady(Event):
     name: str
     backend_id: str
 
-    @property
-    def subject(self) -> str:
-        return str(self.program_id)
-
 
 class ProgramError(Event):
     """A program could not be built."""
@@ -106,10 +105,6 @@ class ProgramError(Event):
     program_id: UUID
     name: str
     error: ErrorDetail
-
-    @property
-    def subject(self) -> str:
-        return str(self.program_id)
 
 
 class ExecutionCompleted(Event):
@@ -124,10 +119,6 @@ class ExecutionCompleted(Event):
     duration_ms: float = Field(ge=0)
     usage: Usage = Usage()
 
-    @property
-    def subject(self) -> str:
-        return str(self.execution_id)
-
 
 class ExecutionFailed(Event):
     """An execution ended without outputs."""
@@ -141,10 +132,6 @@ class ExecutionFailed(Event):
     duration_ms: float = Field(ge=0)
     usage: Usage = Usage()
 
-    @property
-    def subject(self) -> str:
-        return str(self.execution_id)
-
 
 class ExecutionCancelled(Event):
     """An execution was cancelled, before it ran or while it did."""
@@ -157,10 +144,6 @@ class ExecutionCancelled(Event):
     duration_ms: float = Field(ge=0)
     usage: Usage = Usage()
 
-    @property
-    def subject(self) -> str:
-        return str(self.execution_id)
-
 
 class MessageRejected(Event):
     """A message that was not taken: it is recorded with its body, and dead-lettered."""
@@ -172,10 +155,6 @@ class MessageRejected(Event):
     error: ErrorDetail
     message_id: str | None = None
     message_type: str | None = None
-
-    @property
-    def subject(self) -> str | None:
-        return self.message_id
 
 
 class Reply(Event):
