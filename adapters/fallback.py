@@ -140,15 +140,6 @@ def _built(spec: ProgramSpec, adapter: Callable[[str], Adapter], on: frozenset[E
 
 
 def _sum(ended: Sequence[tuple[Try, Usage]]) -> Usage:
-    """The usage of all tries. The cost is known only where that of every answer is."""
-    calls = tuple(call for _, usage in ended for call in usage.lm_calls)
-    costs = [usage.cost for _, usage in ended if usage.cost is not None or usage.lm_calls]
-    known = [cost for cost in costs if cost is not None]
-    return Usage(
-        calls=sum(usage.calls for _, usage in ended),
-        input_tokens=sum(usage.input_tokens for _, usage in ended),
-        output_tokens=sum(usage.output_tokens for _, usage in ended),
-        cost=sum(known) if known and len(known) == len(costs) else None,
-        lm_calls=calls,
-        tries=tuple(told for told, _ in ended),
-    )
+    """The usage of all tries."""
+    usage = sum((usage for _, usage in ended), Usage())
+    return usage.model_copy(update={"tries": tuple(told for told, _ in ended)})

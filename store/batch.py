@@ -6,14 +6,30 @@ PostgreSQL reads it by `jsonb_to_recordset`, SQLite by `json_each`; what uses th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from pydantic_core import to_json
-from sqlalchemy import JSON, Connection, FromClause, Text, bindparam, cast, column, func, select, type_coerce
+from sqlalchemy import (
+    JSON,
+    ColumnClause,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+    type_coerce,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
+
+from store.types import UtcDateTime
 
 PARAMETER = "records"
 
@@ -25,23 +41,33 @@ def records(dialect: str, columns: Mapping[str, TypeEngine[Any] | type[TypeEngin
         source = func.jsonb_to_recordset(cast(bindparam(PARAMETER, type_=Text), JSONB))
         return source.table_valued(*typed).render_derived(PARAMETER, with_types=True)
     value = func.json_each(bindparam(PARAMETER, type_=Text)).table_valued("value", name="each").c.value
-    return select(
-        *(
-            type_coerce(
-                func.nullif(value.op("->")(f"$.{c.name}"), "null")
-                if isinstance(c.type, JSON)
-                else value.op("->>")(f"$.{c.name}"),
-                c.type,
-            ).label(c.name)
-            for c in typed
-        )
-    ).subquery(PARAMETER)
+    return select(*(type_coerce(_member(value, c), c.type).label(c.name) for c in typed)).subquery(PARAMETER)
+
+
+def _member(value: ColumnElement[Any], c: ColumnClause[Any]) -> ColumnElement[Any]:
+    """A member of SQLite's JSON, as the column keeps it."""
+    if isinstance(c.type, JSON):
+        return func.nullif(value.op("->")(f"$.{c.name}"), "null")
+    text = value.op("->>")(f"$.{c.name}")
+    return func.substr(text, 1, len(_MOMENT)) if isinstance(c.type, UtcDateTime) else text
+
+
+_MOMENT = "2026-11-25 10:00:00.000000"
 
 
 def encode(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The parameter that `records` reads. Ids are written as both databases keep or take them."""
-    plain = [{key: value.hex if isinstance(value, UUID) else value for key, value in row.items()} for row in rows]
+    """The parameter that `records` reads. Ids and moments are written as both databases keep or take them."""
+    plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
     return {PARAMETER: to_json(plain).decode()}
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case UUID():
+            return value.hex
+        case datetime():
+            return value.astimezone(UTC).isoformat(" ", "microseconds")
+    return value
 
 
 def upsert(connection: Connection) -> Any:

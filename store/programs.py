@@ -12,6 +12,7 @@ from sqlalchemy import update as update_rows
 
 from dspex import Configuration, ErrorDetail, ProgramStatus, Signature, SignatureStatus
 from dspex.errors import Conflict, IllegalTransition, NotFound
+from dspex.policy import ExecutionPolicy
 from store import pages
 from store.batch import upsert
 from store.executions.statements import OPEN
@@ -31,6 +32,7 @@ class Program:
     signature: Signature
     adapter_type: str
     configuration: Configuration
+    policy: ExecutionPolicy
     status: ProgramStatus
     backend_id: str | None
     error: ErrorDetail | None
@@ -51,6 +53,7 @@ def create(
     signature_id: UUID,
     adapter_type: str,
     configuration: Configuration,
+    policy: ExecutionPolicy | None = None,
     tenant: str = DEFAULT_TENANT,
 ) -> Program:
     """Keep a program, as a draft. The same id with the same content again changes nothing.
@@ -72,6 +75,7 @@ def create(
             signature_id=signature_id,
             adapter_type=adapter_type,
             configuration=configuration.model_dump(mode="json"),
+            policy=_kept(policy),
             status=ProgramStatus.DRAFT,
             tenant=tenant,
             inserted_at=NOW,
@@ -80,10 +84,19 @@ def create(
         .on_conflict_do_nothing(index_elements=[programs.c.id])
     )
     program = _find(connection, program_id, tenant)
-    asked = (name, signature_id, adapter_type, configuration)
-    if program is None or (program.name, program.signature_id, program.adapter_type, program.configuration) != asked:
+    asked = (name, signature_id, adapter_type, configuration, policy or ExecutionPolicy())
+    if program is None or _content(program) != asked:
         raise Conflict(f"program_id: {program_id} belongs to another program")
     return program
+
+
+def _content(program: Program) -> tuple[object, ...]:
+    return program.name, program.signature_id, program.adapter_type, program.configuration, program.policy
+
+
+def _kept(policy: ExecutionPolicy | None) -> dict[str, Any] | None:
+    """What is not the default, so that a default which changes does so for all."""
+    return policy.model_dump(mode="json", exclude_defaults=True) or None if policy else None
 
 
 def get(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Program:
@@ -192,6 +205,7 @@ def update(
     program_id: UUID,
     *,
     configuration: Configuration,
+    policy: ExecutionPolicy | None = None,
     backend_id: str | None = None,
     lock_version: int | None = None,
     tenant: str = DEFAULT_TENANT,
@@ -199,6 +213,7 @@ def update(
     """Give a program another configuration. What runs goes on with the one it was claimed with.
 
     Args:
+        policy: another policy, for what is claimed from now on; None: it stays.
         backend_id: of the new configuration; it must be given for a program that is ready, and is kept for that alone.
         lock_version: of the program that the change was made for; None: whatever it is now.
 
@@ -219,6 +234,7 @@ def update(
         )
         .values(
             configuration=configuration.model_dump(mode="json"),
+            policy=c.policy if policy is None else _kept(policy),
             backend_id=case((c.status == ProgramStatus.READY, backend_id), else_=null()),
             lock_version=c.lock_version + 1,
             updated_at=NOW,
@@ -322,6 +338,7 @@ def _row(row: Any) -> Program:
         signature=signature_of(row, "signature_"),
         adapter_type=row.adapter_type,
         configuration=Configuration(**row.configuration),
+        policy=ExecutionPolicy(**(row.policy or {})),
         status=ProgramStatus(row.status),
         backend_id=row.backend_id,
         error=ErrorDetail(code=row.error_code, message=row.error_message) if row.error_code else None,

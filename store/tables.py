@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 
 from dspex import ExecutionStatus, ProgramStatus, SignatureStatus
+from dspex.status import LetterStatus
 from store.types import Json, UtcDateTime, database_now
 
 MAX_NAME = 512
@@ -65,6 +66,14 @@ def _versioned() -> tuple[Column[int], Column[object], Column[object]]:
 
 def _tenant() -> Column[str]:
     return Column("tenant", String(64), nullable=False, server_default=text(f"'{DEFAULT_TENANT}'"))
+
+
+def _letter() -> tuple[Column[str], CheckConstraint]:
+    listed = ", ".join(f"'{status}'" for status in LetterStatus)
+    return (
+        Column("status", String(16), nullable=False, server_default=text(f"'{LetterStatus.DEAD}'")),
+        CheckConstraint(f"status IN ({listed})", "status"),
+    )
 
 
 def _partial(name: str, *columns: str, where: str) -> Index:
@@ -106,6 +115,8 @@ programs = Table(
     *_status(ProgramStatus),
     *_versioned(),
     _tenant(),
+    # Of its executions; NULL: all defaults.
+    Column("policy", Json),
     Index(None, "tenant", "inserted_at"),
     Index(None, "tenant", "name", "inserted_at"),
     Index(None, "tenant", "status", "inserted_at"),
@@ -125,7 +136,7 @@ executions = Table(
     Column("backend_id", String(128)),
     Column("attempt", Integer, nullable=False),
     Column("worker", String(128)),
-    # running: when the worker's claim lapses. pending: when the relay publishes it again.
+    # running: when the worker's claim lapses.
     Column("lease_expires_at", UtcDateTime),
     Column("outputs", Json),
     Column("error", Json),
@@ -144,6 +155,21 @@ executions = Table(
     Column("input_tokens", BigInteger),
     Column("output_tokens", BigInteger),
     Column("cost", Float),
+    # pending: when the relay publishes it (again), and before when it may not be claimed.
+    Column("due_at", UtcDateTime),
+    Column("not_before", UtcDateTime),
+    Column("deadline", UtcDateTime),
+    # The program's, as it was at the claim; NULL: all defaults.
+    Column("policy", Json),
+    # Where the answer goes, and what it is matched by.
+    Column("reply_to", Text),
+    Column("correlation_id", Text),
+    # What earlier attempts leave to the next, see `store.executions.rows.Carried`.
+    Column("carried", Json),
+    # How many attempts ended with their worker.
+    Column("lost", SmallInteger, nullable=False, server_default=text("0")),
+    # failed: no dead letter any more.
+    Column("discarded", Boolean, nullable=False, server_default=text("false")),
     # Lists by tenant.
     Index(None, "tenant", "inserted_at"),
     # Lists by program; the statistics of a window are in it, so that PostgreSQL reads no row.
@@ -160,8 +186,10 @@ executions = Table(
         *("tenant", "inserted_at", "status", "error_code", "program_id"),
         where="status IN ('failed', 'cancelled')",
     ),
-    # The open executions only: small however long the history; the lease is not in it, so a heartbeat is a HOT update.
-    _partial("ix_executions_open", "worker", where="status IN ('pending', 'running')"),
+    # What runs: small however long the history; the lease is in no index, so a heartbeat is a HOT update.
+    _partial("ix_executions_running", "worker", where="status = 'running'"),
+    # What waits, by when it is due.
+    _partial("ix_executions_pending", "due_at", where="status = 'pending'"),
     postgresql_with={"fillfactor": "85"},
 )
 
@@ -196,6 +224,28 @@ program_durations = Table(
     postgresql_with={"fillfactor": "70"},
 )
 
+callbacks = Table(
+    "callbacks",
+    metadata,
+    # What is owed to the world for an execution that has ended: its event, and the answer where one is waited for. The
+    # row comes with the end of the execution, and goes when the broker has confirmed. No index beside the key: few rows
+    # live at a time, and each lives for milliseconds.
+    Column("execution_id", Uuid, primary_key=True),
+    _tenant(),
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("execution_id", Uuid, nullable=False),
+    Column("request_digest", String(64), nullable=False),
+    Column("inserted_at", UtcDateTime, nullable=False),
+)
+
 rejected_messages = Table(
     "rejected_messages",
     metadata,
@@ -212,10 +262,20 @@ rejected_messages = Table(
     Column("inserted_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     _tenant(),
+    *_letter(),
     Index(None, "tenant", "inserted_at"),
 )
 
 NOW = database_now()
 
-PROTECTED = (signatures, programs, executions, program_counters, program_durations, rejected_messages)
+PROTECTED = (
+    signatures,
+    programs,
+    executions,
+    program_counters,
+    program_durations,
+    rejected_messages,
+    callbacks,
+    idempotency_keys,
+)
 """The tables with row-level security on PostgreSQL: all that have tenants."""

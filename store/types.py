@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect
+from sqlalchemy import JSON, DateTime, Dialect, Float
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -61,3 +61,23 @@ def _postgresql_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> 
         for clause in element.clauses
     )
     return f"(clock_timestamp(){offset})"
+
+
+class seconds_until(FunctionElement[float]):  # noqa: N801
+    """Seconds from the database's clock to a moment: `seconds_until(column)`; NULL where that is NULL."""
+
+    type: TypeEngine[Any] = Float()
+    inherit_cache = True
+    name = "seconds_until"
+
+
+@compiles(seconds_until)
+def _sqlite_until(element: seconds_until, compiler: SQLCompiler, **kw: Any) -> str:
+    [moment] = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"((julianday({moment}) - julianday('now')) * 86400.0)"
+
+
+@compiles(seconds_until, "postgresql")
+def _postgresql_until(element: seconds_until, compiler: SQLCompiler, **kw: Any) -> str:
+    [moment] = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"CAST(EXTRACT(EPOCH FROM {moment} - clock_timestamp()) AS double precision)"

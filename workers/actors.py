@@ -62,6 +62,8 @@ def _handle(app: Application, *, envelope: Envelope[Command], body: bytes, origi
             source=envelope.source,
             traceparent=envelope.traceparent,
             answered=origin.reply_to is not None,
+            reply_to=origin.reply_to,
+            correlation_id=origin.correlation_id,
         )
         answer = dispatch(app, received)
     except (WriterClosed, PublishError):

@@ -35,7 +35,7 @@ from workers.brokers.memory import MemoryBroker, MemoryPublisher
 from workers.policy import Principal
 from workers.principals import Principals
 from workers.programs import ProgramCache
-from workers.running import RunningExecutions
+from workers.running import Isolation, RunningExecutions
 from workers.settings import Settings, load_secrets
 from workers.writer import Writer
 from workers.writes import Writes
@@ -61,6 +61,7 @@ class Application:
     writes: Writes
     principals: Principals
     running: RunningExecutions = field(default_factory=RunningExecutions)
+    isolation: Isolation = field(default_factory=Isolation)
 
     def write(self, action: Callable[[Connection], Result]) -> Result:
         """Write something, and wait until it is committed. Where the database is away, it waits for it.
@@ -94,9 +95,9 @@ class Application:
         )
 
     def close(self) -> None:
-        """Close every part."""
-        self.writer.close()
+        """Close every part. The publisher comes first: what it confirms is still written down."""
         self.publisher.close(timeout=5)
+        self.writer.close()
         self.broker.close()
         self.adapters.close()
         self.engine.dispose()

@@ -17,6 +17,7 @@ class Received(Generic[C]):
 
     Attributes:
         answered: whether somebody waits for the answer.
+        reply_to, correlation_id: where it goes, if it comes later, and what it is matched by.
     """
 
     command: C
@@ -24,6 +25,8 @@ class Received(Generic[C]):
     source: str
     traceparent: str | None = None
     answered: bool = False
+    reply_to: str | None = None
+    correlation_id: str | None = None
 
     @property
     def tenant(self) -> str:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import threading
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from adapters.fallback import LoadedProgram
-from store.executions import Claimed
+
+if TYPE_CHECKING:
+    from workers.attempts import Attempt
+
+PATIENCE_SECONDS = 30.0
 
 
 class RunningExecutions:
-    """By claim: the same execution may be here twice, where it was rescued from one thread and claimed by another."""
+    """By attempt: the same execution may be here twice, where it was rescued from one thread and claimed by another."""
 
     def __init__(self) -> None:
-        self._programs: dict[Claimed, LoadedProgram | None] = {}
-        self._cancelled: set[Claimed] = set()
+        self._programs: dict[Attempt, LoadedProgram | None] = {}
+        self._cancelled: set[Attempt] = set()
 
     def __bool__(self) -> bool:
         return bool(self._programs)
@@ -22,25 +29,78 @@ class RunningExecutions:
     @property
     def ids(self) -> set[UUID]:
         """The executions."""
-        return {claimed.id for claimed in list(self._programs)}
+        return {attempt.claimed.id for attempt in list(self._programs)}
 
-    def begin(self, claimed: Claimed, program: LoadedProgram | None = None) -> None:
+    @property
+    def overdue(self) -> list[Attempt]:
+        """Those that run on beyond their time."""
+        return [attempt for attempt in list(self._programs) if attempt.overdue]
+
+    def begin(self, attempt: Attempt, program: LoadedProgram | None = None) -> None:
         """An execution was claimed, or is handed to its adapter."""
-        self._programs[claimed] = program
+        self._programs[attempt] = program
 
-    def end(self, claimed: Claimed) -> None:
+    def end(self, attempt: Attempt) -> None:
         """It has ended."""
-        self._programs.pop(claimed, None)
-        self._cancelled.discard(claimed)
+        self._programs.pop(attempt, None)
+        self._cancelled.discard(attempt)
 
     def cancel(self, ids: Collection[UUID]) -> None:
         """Tell the adapters to stop these. Of what they cannot stop, the result is discarded when it comes."""
-        for claimed, program in list(self._programs.items()):
-            if claimed.id in ids and claimed not in self._cancelled:
-                self._cancelled.add(claimed)
+        for attempt, program in list(self._programs.items()):
+            if attempt.claimed.id in ids and attempt not in self._cancelled:
+                self._cancelled.add(attempt)
                 if program is not None:
-                    program.cancel(str(claimed.id))
+                    program.cancel(str(attempt.claimed.id))
 
-    def is_cancelled(self, claimed: Claimed) -> bool:
+    def is_cancelled(self, attempt: Attempt) -> bool:
         """Whether it was asked to stop."""
-        return claimed in self._cancelled
+        return attempt in self._cancelled
+
+
+class Isolation:
+    """Lets executions run together, and one alone: the one that may take its process with it.
+
+    Without it, one that ends its process would each time spend an attempt of every other that runs there. What waits
+    too long runs anyway: a long one that is under way must not stop a process.
+    """
+
+    def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
+        self._patience = patience
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._alone = 0
+        self._waiting = 0
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """Run beside others."""
+        with self._changed:
+            if self._alone or self._waiting:
+                self._changed.wait_for(lambda: not self._alone and not self._waiting, self._patience)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            self._leave()
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Run when all others have ended, and keep new ones waiting."""
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: not self._inside, self._patience)
+            self._waiting -= 1
+            self._inside += 1
+            self._alone += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone -= 1
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""The two threads that keep a process honest: one renews its leases, one rescues what others have left.
+"""The two threads that keep a process honest: one renews its leases, one sends what is due.
 
 Both run in every worker process; any number of them is safe together.
 """
@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from dspex import ExecuteProgram, wrap
-from dspex.errors import MessageTooLarge, PublishError
-from dspex.topology import COMMANDS_EXCHANGE
-from store.executions import Request
+from dspex import ErrorCode, ErrorDetail
+from dspex.errors import PublishError
 from workers.application import Application
-from workers.handlers.executions import give_up
-from workers.writer import WriterClosed
+from workers.handlers.executions import end
+from workers.relay import Relay
+from workers.writer import WriterClosed, describe, passing
 
 logger = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 2.0
+RELAY_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 30.0
+"""Between two tries, while a server is away."""
 
 
 class Upkeep:
@@ -28,14 +30,17 @@ class Upkeep:
     def __init__(self, app: Application) -> None:
         self._app = app
         self._stop = threading.Event()
+        lease = app.settings.lease_seconds
+        # The heartbeat also learns what is to be cancelled: often enough for somebody who waits.
         self._threads = [
-            threading.Thread(target=self._every, args=(seconds, work), name=name, daemon=True)
-            for name, seconds, work in (
-                # It also learns what is to be cancelled: often enough for somebody who waits.
-                ("heartbeat", min(app.settings.lease_seconds / 3, CANCEL_SECONDS), self._heartbeat),
-                ("relay", app.settings.lease_seconds / 3, self._relay),
-            )
+            self._thread("heartbeat", min(lease / 3, CANCEL_SECONDS), self._heartbeat),
+            self._thread("relay", min(lease / 3, RELAY_SECONDS), Relay(app).run),
         ]
+
+    @property
+    def threads(self) -> Sequence[threading.Thread]:
+        """They live until `stop`."""
+        return self._threads
 
     def start(self) -> None:
         """Start the threads."""
@@ -48,48 +53,35 @@ class Upkeep:
         for thread in self._threads:
             thread.join(timeout=5)
 
+    def _thread(self, name: str, seconds: float, work: Callable[[], None]) -> threading.Thread:
+        return threading.Thread(target=self._every, args=(seconds, work), name=name, daemon=True)
+
     def _every(self, seconds: float, work: Callable[[], None]) -> None:
-        while not self._stop.wait(seconds):
+        failures = 0
+        while not self._stop.wait(min(MAX_PAUSE_SECONDS, seconds * 2 ** min(failures, 16))):
             try:
                 work()
             except WriterClosed:
                 return
-            except Exception:
-                logger.exception("The %s failed; it goes on.", threading.current_thread().name)
+            except Exception as error:
+                failures += 1
+                name = threading.current_thread().name
+                if not isinstance(error, PublishError) and not passing(error):
+                    logger.exception("The %s failed; it goes on.", name)
+                elif failures == 1:
+                    logger.warning("The %s waits for a server: %s", name, describe(error))
+            else:
+                failures = 0
 
     def _heartbeat(self) -> None:
-        if self._app.running:
-            heartbeat = self._app.writer.call(self._app.writes.heartbeat, self._app.running.ids)
-            self._app.running.cancel(heartbeat.cancel_requested)
-
-    def _relay(self) -> None:
-        """Publish again what nobody runs: its message or its worker was lost."""
-        for request in self._app.writer.call(self._app.writes.rescue, None):
-            logger.warning("Execution %s has no worker: it is published again.", request.id)
-            try:
-                self._publish(request)
-            except (PublishError, WriterClosed) as error:
-                logger.warning("Execution %s will be due again in a lease: %s", request.id, error)
-            except Exception:
-                logger.exception("Execution %s cannot be published; the others are.", request.id)
-
-    def _publish(self, request: Request) -> None:
-        command = ExecuteProgram(
-            execution_id=request.id,
-            program_id=request.program_id,
-            inputs=dict(request.inputs),
-            options=request.options,
-        )
-        envelope = wrap(command, source=request.source, traceparent=request.traceparent, tenant=request.tenant)
-        try:
-            body = envelope.encode(self._app.settings.max_message_bytes)
-        except MessageTooLarge as error:
-            # It was just small enough when it came, in other JSON: whoever gets it now would reject it.
-            give_up(self._app, request, f"its worker was lost, and it cannot be sent again: {error.message}")
+        app = self._app
+        if not app.running:
             return
-        self._app.publisher.publish(
-            body,
-            exchange=COMMANDS_EXCHANGE,
-            routing_key=command.type,
-            message_id=envelope.id,
-        )
+        heartbeat = app.writer.call(app.writes.heartbeat, app.running.ids)
+        app.running.cancel(heartbeat.cancel_requested)
+        for attempt in app.running.overdue:
+            logger.error("Execution %s runs on beyond its time: what it comes to is discarded.", attempt.claimed.id)
+            app.running.end(attempt)
+            limit = attempt.claimed.policy.time_limit
+            message = f"it was not stopped by its adapter; policy.time_limit is {limit:g} s"
+            end(app, attempt, attempt.failed(ErrorDetail(code=ErrorCode.TIMEOUT, message=message)))

@@ -76,13 +76,24 @@ class Writer:
             TimeoutError: it was not made in time.
             Exception: what the operation raised for this item.
         """
+        return self._submit(operation, item).result(timeout)
+
+    def post(self, operation: Operation[Item, Any], item: Item) -> None:
+        """Write, and wait for nothing: for what is made up for if it is lost. What fails is logged.
+
+        Raises:
+            WriterClosed: the process is shutting down.
+        """
+        self._submit(operation, item).add_done_callback(_log_failure)
+
+    def _submit(self, operation: Operation[Item, Result], item: Item) -> Future[Result]:
         future: Future[Result] = Future()
         with self._wake:
             if self._closing.is_set():
                 raise WriterClosed("the worker is shutting down")
             self._waiting.append((operation, item, future))
             self._wake.notify()
-        return future.result(timeout)
+        return future
 
     def _run(self) -> None:
         while True:
@@ -135,6 +146,12 @@ class Writer:
         if tries % 10 == 1:
             logger.warning("The database cannot be written, trying again: %s", describe(error))
         return not self._closing.wait(seconds)
+
+
+def _log_failure(future: Future[Any]) -> None:
+    error = future.exception()
+    if error is not None:
+        logger.warning("A write that nobody waits for was not made: %s", error)
 
 
 def passing(error: Exception) -> bool:

@@ -9,11 +9,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from store import executions, rejections
-from store.executions import Claim, Finish, Heartbeat, Lease, Request
+from store import callbacks, executions, rejections
+from store.executions import Claim, Execution, Finish, Heartbeat, Lease, Request, Retry
 from store.rejections import Rejection
 
-RESCUE_LIMIT = 100
+RELAY_LIMIT = 100
+"""How much of a kind the relay takes at a time."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,17 @@ class Writes:
         return executions.claim(connection, self.lease, requests)
 
     def finish(self, connection: Connection, finishes: Sequence[Finish]) -> list[bool]:
-        """End executions, and count them."""
-        return executions.finish(connection, self.shard, finishes)
+        """End executions, count them, and note what is owed for them."""
+        return executions.finish(connection, self.shard, finishes, callback_in=self.lease.seconds)
+
+    def retry(self, connection: Connection, retries: Sequence[Retry]) -> list[bool]:
+        """Make executions wait for their next attempt."""
+        return executions.retry(connection, retries)
+
+    def callback_sent(self, connection: Connection, ids: Sequence[UUID]) -> list[None]:
+        """Nothing is owed any more for these."""
+        callbacks.sent(connection, ids)
+        return [None] * len(ids)
 
     def heartbeat(self, connection: Connection, running: Sequence[Collection[UUID]]) -> list[Heartbeat]:
         """Extend the leases of what this process runs."""
@@ -41,7 +51,19 @@ class Writes:
 
     def rescue(self, connection: Connection, items: Sequence[None]) -> list[list[Request]]:
         """Take what nobody has heard of for a lease."""
-        return [executions.rescue(connection, self.lease.seconds, RESCUE_LIMIT) for _ in items]
+        return [executions.rescue(connection, self.lease.seconds, RELAY_LIMIT) for _ in items]
+
+    def due(self, connection: Connection, items: Sequence[None]) -> list[list[Request]]:
+        """Take what waits and is due."""
+        return [executions.due(connection, self.lease.seconds, RELAY_LIMIT) for _ in items]
+
+    def callbacks_due(self, connection: Connection, items: Sequence[None]) -> list[list[Execution]]:
+        """Take the executions that something has been owed for too long."""
+        found = []
+        for _ in items:
+            ids = callbacks.due(connection, self.lease.seconds, RELAY_LIMIT)
+            found.append(executions.of_all_tenants(connection, ids))
+        return found
 
     def reject(self, connection: Connection, rejected: Sequence[Rejection]) -> list[None]:
         """Record rejected messages."""

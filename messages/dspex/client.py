@@ -10,7 +10,6 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from typing import Any, TypeVar
-from uuid import UUID
 
 import pika
 import pika.exceptions
@@ -74,7 +73,7 @@ class RemoteClient(Interface):
             except NoAnswer:
                 if time.monotonic() >= deadline:
                     raise
-                found = self._ended(command.execution_id, deadline)
+                found = self._ended(command, deadline)
                 if found is not None:
                     return answer.model_validate(found.model_dump())
 
@@ -97,8 +96,11 @@ class RemoteClient(Interface):
         )
         return future
 
-    def _ended(self, execution_id: UUID, deadline: float) -> ExecutionView | None:
-        query = GetExecution(execution_id=execution_id)
+    def _ended(self, command: ExecuteProgram, deadline: float) -> ExecutionView | None:
+        query = GetExecution(
+            execution_id=None if command.idempotency_key else command.execution_id,
+            idempotency_key=command.idempotency_key,
+        )
         try:
             patience = min(ASK_AGAIN_SECONDS, max(0.0, deadline - time.monotonic()))
             found = self.call(query, ExecutionView, timeout=patience)

@@ -12,8 +12,9 @@ from uuid import UUID
 from pydantic import BaseModel, Field, JsonValue, StrictInt
 
 from dspex.configuration import AdapterType, Configuration
-from dspex.model import Frozen
+from dspex.model import Frozen, Sparse
 from dspex.options import ExecutionOptions
+from dspex.policy import ExecutionPolicy
 from dspex.results import Created, ExecutionView, Nothing, ProgramView, SignatureList, SignatureView
 from dspex.signature import ModuleName, SemVer, Signature
 
@@ -24,7 +25,10 @@ ModuleReference = Annotated[
 ]
 
 
-class Command(Frozen):
+IdempotencyKey = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class Command(Sparse):
     """Base of the commands. `type` is the CloudEvents type, and the routing key on the exchange of commands."""
 
     answer: ClassVar[type[BaseModel]] = Nothing
@@ -115,6 +119,7 @@ class CreateProgram(Command):
     name: Name
     adapter_type: AdapterType
     configuration: Configuration = Configuration()
+    policy: ExecutionPolicy | None = None
 
 
 class CreateProgramWithSignature(Command):
@@ -128,6 +133,7 @@ class CreateProgramWithSignature(Command):
     signature: UUID | Signature | ModuleVersion
     adapter_type: AdapterType
     configuration: Configuration = Configuration()
+    policy: ExecutionPolicy | None = None
 
 
 class ModuleVersion(Frozen):
@@ -149,7 +155,7 @@ class InitializeProgram(Command):
 class UpdateProgram(Command):
     """Change a program's configuration; where it is ready, it is built anew and gets a new backend id.
 
-    With `lock_version`, only if nobody has changed it since it was read.
+    Without `policy`, that stays. With `lock_version`, only if nobody has changed it since it was read.
     """
 
     type = "dspex.program.update.v1"
@@ -157,6 +163,7 @@ class UpdateProgram(Command):
 
     program_id: UUID
     configuration: Configuration
+    policy: ExecutionPolicy | None = None
     lock_version: StrictInt | None = Field(default=None, ge=1)
 
 
@@ -181,7 +188,10 @@ class DestroyProgram(Command):
 
 
 class ExecuteProgram(Command):
-    """Run a program that is ready. The same id with the same content runs once; with other content it is a conflict."""
+    """Run a program that is ready. The same id with the same content runs once; with other content it is a conflict.
+
+    So it is with the same `idempotency_key` of a tenant, whatever the ids: the first execution stands for all.
+    """
 
     type = "dspex.program.execute.v1"
     answer = ExecutionView
@@ -190,6 +200,7 @@ class ExecuteProgram(Command):
     program_id: UUID
     inputs: dict[str, JsonValue]
     options: ExecutionOptions = ExecutionOptions()
+    idempotency_key: IdempotencyKey | None = None
 
 
 class CancelExecution(Command):

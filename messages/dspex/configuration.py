@@ -49,7 +49,13 @@ class LM(Frozen):
 
 
 NO_FALLBACK = frozenset(
-    {ErrorCode.INVALID_INPUT, ErrorCode.CANCELLED, ErrorCode.PROGRAM_NOT_READY, ErrorCode.ATTEMPTS_EXHAUSTED}
+    {
+        ErrorCode.INVALID_INPUT,
+        ErrorCode.CANCELLED,
+        ErrorCode.PROGRAM_NOT_READY,
+        ErrorCode.ATTEMPTS_EXHAUSTED,
+        ErrorCode.EXPIRED,
+    }
 )
 """The codes that another LM or adapter would end with as well."""
 

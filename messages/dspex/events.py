@@ -65,6 +65,24 @@ class Usage(Frozen):
     lm_calls: tuple[LMCall, ...] = ()
     tries: tuple[Try, ...] = ()
 
+    def __add__(self, other: Usage) -> Usage:
+        """What both used. The cost is known only where that of every answer is."""
+        costs = [usage.cost for usage in (self, other) if usage.cost is not None or usage.lm_calls]
+        known = [cost for cost in costs if cost is not None]
+        return Usage(
+            calls=self.calls + other.calls,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cost=sum(known) if known and len(known) == len(costs) else None,
+            lm_calls=self.lm_calls + other.lm_calls,
+            tries=self.tries + other.tries,
+        )
+
+    @property
+    def summary(self) -> Usage:
+        """Without the single calls and tries, which may be many."""
+        return self.model_copy(update={"lm_calls": (), "tries": ()})
+
     @model_serializer(mode="wrap")
     def _without_no_tries(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         data: dict[str, Any] = handler(self)

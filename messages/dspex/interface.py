@@ -42,6 +42,7 @@ from dspex.configuration import Configuration
 from dspex.errors import RequestFailed
 from dspex.ids import uuid7
 from dspex.options import ExecutionOptions
+from dspex.policy import ExecutionPolicy
 from dspex.queries import (
     CompareSignatures,
     GetExecution,
@@ -168,6 +169,7 @@ class Interface(abc.ABC):
         *,
         adapter_type: str = "python_port",
         configuration: Configuration | None = None,
+        policy: ExecutionPolicy | None = None,
         program_id: UUID | None = None,
     ) -> ProgramView:
         """Create a program, and find or create its signature (an id, a module and version, data, or the arrow form)."""
@@ -178,6 +180,7 @@ class Interface(abc.ABC):
             signature=found,
             adapter_type=adapter_type,
             configuration=configuration or Configuration(),
+            policy=policy,
         )
         return self.call(command, Created).program
 
@@ -186,10 +189,17 @@ class Interface(abc.ABC):
         return self.call(InitializeProgram(program_id=program_id), ProgramView, timeout=timeout)
 
     def update_program(
-        self, program_id: UUID, configuration: Configuration, *, lock_version: int | None = None
+        self,
+        program_id: UUID,
+        configuration: Configuration,
+        *,
+        policy: ExecutionPolicy | None = None,
+        lock_version: int | None = None,
     ) -> ProgramView:
-        """Change the configuration; a ready program is built anew."""
-        command = UpdateProgram(program_id=program_id, configuration=configuration, lock_version=lock_version)
+        """Change the configuration; a ready program is built anew. Without a policy, that stays."""
+        command = UpdateProgram(
+            program_id=program_id, configuration=configuration, policy=policy, lock_version=lock_version
+        )
         return self.call(command, ProgramView)
 
     def archive_program(self, program_id: UUID) -> ProgramView:
@@ -229,17 +239,19 @@ class Interface(abc.ABC):
         *,
         options: ExecutionOptions | None = None,
         execution_id: UUID | None = None,
+        idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> ExecutionView:
         """Run a program, and wait until the execution has ended. A failed one is returned, not raised.
 
-        With the id of an execution that is there already, nothing runs twice: it is waited for.
+        With the id or the idempotency key of an execution that is there already, nothing runs twice: it is waited for.
         """
         command = ExecuteProgram(
             execution_id=execution_id or uuid7(),
             program_id=program_id,
             inputs=dict(inputs),
             options=options or ExecutionOptions(),
+            idempotency_key=idempotency_key,
         )
         return self.call(command, ExecutionView, timeout=timeout)
 
@@ -279,9 +291,10 @@ class Interface(abc.ABC):
         """Cancel an execution: a pending one at once, a running one as soon as its adapter can stop."""
         return self.call(CancelExecution(execution_id=execution_id), ExecutionView)
 
-    def get_execution(self, execution_id: UUID) -> ExecutionView:
-        """One execution."""
-        return self.call(GetExecution(execution_id=execution_id), ExecutionView)
+    def get_execution(self, execution_id: UUID | None = None, *, idempotency_key: str | None = None) -> ExecutionView:
+        """One execution, by its id or by its idempotency key."""
+        query = GetExecution(execution_id=execution_id, idempotency_key=idempotency_key)
+        return self.call(query, ExecutionView)
 
     def list_executions(self, **filters: Any) -> Page[ExecutionView]:
         """A page of executions; the filters are the fields of `dspex.queries.ListExecutions`."""

@@ -1,14 +1,36 @@
-"""How one execution runs."""
+"""How one execution runs, and when."""
 
 from __future__ import annotations
 
-from pydantic import Field, StrictInt
+from datetime import UTC, datetime
+from typing import Annotated
 
-from dspex.model import Frozen
+from pydantic import AfterValidator, AwareDatetime, Field, StrictInt, model_validator
+
+from dspex.model import Sparse
 
 
-class ExecutionOptions(Frozen):
-    """How one execution runs."""
+def _in_utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
+class ExecutionOptions(Sparse):
+    """How one execution runs, and when.
+
+    `not_before`: it waits in the database until then. `deadline`: one that has not begun an attempt by then fails with
+    `expired`; one that runs has until then. Both are judged by the database's clock.
+    """
 
     seed: StrictInt | None = Field(default=None, ge=0, lt=1 << 63)
     """Passed to the adapter; `mock` draws other outputs from another seed."""
+    not_before: Moment | None = None
+    deadline: Moment | None = None
+
+    @model_validator(mode="after")
+    def _leaves_time(self) -> ExecutionOptions:
+        if self.not_before is not None and self.deadline is not None and self.deadline <= self.not_before:
+            raise ValueError("deadline: must be later than not_before")
+        return self

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, StrictInt
+from pydantic import AwareDatetime, Field, StrictInt, model_validator
 
-from dspex.commands import COMMANDS, Command, ModuleReference
+from dspex.commands import COMMANDS, Command, IdempotencyKey, ModuleReference
 from dspex.compatibility import Compatibility
 from dspex.results import (
     Answer,
@@ -112,12 +112,19 @@ class GetProgramStatistics(Query):
 
 
 class GetExecution(Query):
-    """One execution."""
+    """One execution, by its id or by its idempotency key."""
 
     type = "dspex.execution.get.v1"
     answer = ExecutionView
 
-    execution_id: UUID
+    execution_id: UUID | None = None
+    idempotency_key: IdempotencyKey | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> GetExecution:
+        if (self.execution_id is None) == (self.idempotency_key is None):
+            raise ValueError("give execution_id or idempotency_key")
+        return self
 
 
 class ListExecutions(Query):

@@ -12,6 +12,7 @@ from dspex.configuration import Configuration
 from dspex.events import ErrorDetail, Usage
 from dspex.model import Frozen
 from dspex.options import ExecutionOptions
+from dspex.policy import ExecutionPolicy
 from dspex.signature import Signature
 from dspex.status import ExecutionStatus, ProgramStatus, SignatureStatus
 
@@ -58,6 +59,7 @@ class ProgramView(Frozen):
     signature_id: UUID
     adapter_type: str
     configuration: Configuration
+    policy: ExecutionPolicy = ExecutionPolicy()
     status: ProgramStatus
     backend_id: str | None
     error: ErrorDetail | None
@@ -120,7 +122,11 @@ class Transition(Frozen):
 
 
 class ExecutionView(Frozen):
-    """An execution."""
+    """An execution.
+
+    While it is pending or runs again, `error` is what its last attempt failed with, and `not_before` when the next one
+    may begin.
+    """
 
     execution_id: UUID
     program_id: UUID
@@ -136,6 +142,7 @@ class ExecutionView(Frozen):
     worker: str | None
     source: str
     cancel_requested: bool
+    not_before: AwareDatetime | None = None
     timeline: tuple[Transition, ...]
     inserted_at: AwareDatetime
     executed_at: AwareDatetime | None

@@ -28,7 +28,8 @@ class ProgramStatus(StrEnum):
 class ExecutionStatus(StrEnum):
     """pending → running → completed | failed | cancelled; what is pending can be cancelled too.
 
-    A running execution goes back to pending when its worker gives it up.
+    A running execution goes back to pending when its worker gives it up, or when its attempt failed and another is
+    due. A failed one becomes pending again only where an operator replays it.
     """
 
     PENDING = "pending"
@@ -41,6 +42,14 @@ class ExecutionStatus(StrEnum):
     def terminal(self) -> bool:
         """Whether nothing may change any more."""
         return not EXECUTION_TRANSITIONS[self]
+
+
+class LetterStatus(StrEnum):
+    """A rejected message: dead → replayed | discarded. One that is rejected again is dead again."""
+
+    DEAD = "dead"
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
 
 
 SIGNATURE_TRANSITIONS: Mapping[SignatureStatus, frozenset[SignatureStatus]] = MappingProxyType(
@@ -92,4 +101,5 @@ class ErrorCode(StrEnum):
     CANCELLED = "cancelled"
     PERMANENT = "permanent"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    EXPIRED = "expired"
     INTERNAL = "internal"

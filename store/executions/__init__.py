@@ -4,9 +4,10 @@ A claim takes the row for one worker: status running, attempt + 1, lock_version 
 Every later write carries the lock_version that was claimed; where the row has moved on, it changes nothing.
 """
 
-from store.executions.leases import Heartbeat, heartbeat, release, rescue
-from store.executions.queries import by_program, count, ended, get, page, recent
+from store.executions.leases import Heartbeat, anything_due, due, heartbeat, release, rescue
+from store.executions.queries import by_program, count, ended, get, of_all_tenants, page, recent
 from store.executions.rows import (
+    Carried,
     Claim,
     Claimed,
     Conflicting,
@@ -16,15 +17,15 @@ from store.executions.rows import (
     Lease,
     NoProgram,
     Request,
+    Retry,
     Running,
+    Waiting,
 )
 from store.executions.single import cancel, create, mark_completed, mark_failed, mark_running
-from store.executions.statements import _OPEN as _OPEN
-from store.executions.statements import _claim as _claim
-from store.executions.statements import _finish as _finish
-from store.executions.transitions import claim, finish
+from store.executions.transitions import claim, finish, retry
 
 __all__ = [
+    "Carried",
     "Claim",
     "Claimed",
     "Conflicting",
@@ -35,12 +36,16 @@ __all__ = [
     "Lease",
     "NoProgram",
     "Request",
+    "Retry",
     "Running",
+    "Waiting",
+    "anything_due",
     "by_program",
     "cancel",
     "claim",
     "count",
     "create",
+    "due",
     "ended",
     "finish",
     "get",
@@ -48,8 +53,10 @@ __all__ = [
     "mark_completed",
     "mark_failed",
     "mark_running",
+    "of_all_tenants",
     "page",
     "recent",
     "release",
     "rescue",
+    "retry",
 ]

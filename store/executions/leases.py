@@ -6,12 +6,24 @@ from collections.abc import Collection
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, CursorResult, Float, bindparam, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Float,
+    bindparam,
+    exists,
+    null,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from dspex import ExecutionStatus
 from store.executions.rows import Lease, Request, request_of
-from store.executions.statements import OPEN, RUNNING
-from store.tables import NOW, executions
+from store.executions.statements import ABANDONED, PENDING, RUNNING
+from store.tables import NOW, callbacks, executions
 from store.timeline import continued
 from store.types import database_now
 
@@ -44,7 +56,7 @@ def heartbeat(connection: Connection, lease: Lease, ids: Collection[UUID] | None
 
 
 def release(connection: Connection, lease: Lease) -> int:
-    """Give up everything that the worker runs: a shutdown spends no attempt. Returns how many there were."""
+    """Give up everything that the worker runs, due at once: a shutdown spends no attempt. Returns how many."""
     c = executions.c
     held = select(c.id).where(c.worker == lease.worker, RUNNING).order_by(c.id).with_for_update()
     statement = (
@@ -54,7 +66,8 @@ def release(connection: Connection, lease: Lease) -> int:
             status=ExecutionStatus.PENDING,
             attempt=c.attempt - 1,
             lock_version=c.lock_version + 1,
-            lease_expires_at=database_now(bindparam("lease_seconds", lease.seconds, Float)),
+            lease_expires_at=null(),
+            due_at=NOW,
             updated_at=NOW,
             timeline=continued(c.timeline, ExecutionStatus.PENDING, c.attempt - 1, c.worker),
         )
@@ -62,25 +75,60 @@ def release(connection: Connection, lease: Lease) -> int:
     return cast("CursorResult[Any]", connection.execute(statement)).rowcount
 
 
-def rescue(connection: Connection, again_in: float, limit: int, *, by: str = "relay") -> list[Request]:
-    """Take executions from workers that have not been heard of for a lease, and those that wait too long.
+# Workers from before migration 0004 know no `due_at`: what they leave pending is due by its lease.
+_WAITED_ENOUGH = PENDING & or_(
+    executions.c.due_at < NOW, executions.c.due_at.is_(None) & (executions.c.lease_expires_at < NOW)
+)
 
-    They become pending, so a worker that is alive after all is fenced; the caller publishes them after the commit. If
-    that message is lost too, they are due again in `again_in` seconds. Any number of callers may do this at once.
+
+def due(connection: Connection, again_in: float, limit: int) -> list[Request]:
+    """Take what is pending and due, for the caller to publish after the commit.
+
+    If that message is lost, it is due again in `again_in` seconds. Any number of callers may do this at once.
+    """
+    again = database_now(bindparam("again_in", again_in, Float))
+    return _take(connection, _WAITED_ENOUGH, limit, due_at=again)
+
+
+def rescue(connection: Connection, again_in: float, limit: int, *, by: str = "relay") -> list[Request]:
+    """Take executions from workers that have not been heard of for a lease, for the caller to publish as in `due`.
+
+    They become pending, so a worker that is alive after all is fenced.
     """
     c = executions.c
+    return _take(
+        connection,
+        ABANDONED,
+        limit,
+        status=ExecutionStatus.PENDING,
+        lock_version=c.lock_version + 1,
+        lease_expires_at=null(),
+        due_at=database_now(bindparam("again_in", again_in, Float)),
+        lost=c.lost + 1,
+        updated_at=NOW,
+        timeline=continued(c.timeline, ExecutionStatus.PENDING, c.attempt, by),
+    )
+
+
+def anything_due(connection: Connection) -> bool:
+    """Whether a relay has something to do: a look that locks nothing."""
+    c = executions.c
+    looks = (
+        select(c.id).where(_WAITED_ENOUGH),
+        select(c.id).where(ABANDONED),
+        select(callbacks.c.execution_id).where(callbacks.c.due_at < NOW),
+    )
+    return bool(connection.execute(select(or_(*(exists(look) for look in looks)))).scalar_one())
+
+
+def _take(connection: Connection, condition: ColumnElement[bool], limit: int, **changes: Any) -> list[Request]:
+    c = executions.c
     # A common table expression is run once; a plain subquery may be run again for each row, each time with a new limit.
-    due = select(c.id).where(OPEN, c.lease_expires_at < NOW).limit(limit).with_for_update(skip_locked=True).cte("due")
+    picked = select(c.id).where(condition).limit(limit).with_for_update(skip_locked=True).cte("due")
     statement = (
         update(executions)
-        .where(c.id.in_(select(due.c.id)))
-        .values(
-            status=ExecutionStatus.PENDING,
-            lock_version=c.lock_version + 1,
-            lease_expires_at=database_now(bindparam("again_in", again_in, Float)),
-            updated_at=NOW,
-            timeline=continued(c.timeline, ExecutionStatus.PENDING, c.attempt, by),
-        )
+        .where(c.id.in_(select(picked.c.id)))
+        .values(**changes)
         .returning(c.id, c.program_id, c.inputs, c.options, c.source, c.traceparent, c.tenant)
     )
     return [request_of(row) for row in connection.execute(statement)]

@@ -11,17 +11,23 @@ from sqlalchemy import ColumnElement, Connection, func, select
 from dspex import ExecutionStatus
 from store import pages
 from store.executions.rows import Execution, execution_of
-from store.executions.statements import OPEN, UNSUCCESSFUL
+from store.executions.statements import OPEN, PENDING, RUNNING, UNSUCCESSFUL
 from store.pages import DEFAULT_LIMIT, Page
 from store.tables import DEFAULT_TENANT, executions
 
 _ALL = select(executions)
+_OPEN = {ExecutionStatus.PENDING: PENDING, ExecutionStatus.RUNNING: RUNNING}
 
 
 def get(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> list[Execution]:
     """The executions of these ids that exist, in no order."""
     c = executions.c
     return [execution_of(row) for row in connection.execute(_ALL.where(c.id.in_(ids), c.tenant == tenant))]
+
+
+def of_all_tenants(connection: Connection, ids: Sequence[UUID]) -> list[Execution]:
+    """The executions of these ids, whosever they are: for workers."""
+    return [execution_of(row) for row in connection.execute(_ALL.where(executions.c.id.in_(ids)))] if ids else []
 
 
 def ended(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> list[Execution]:
@@ -73,8 +79,8 @@ def page(
     if until is not None:
         conditions.append(c.inserted_at < until)
     # What follows from the rest, written as the predicates of the partial indexes are.
-    if status in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING):
-        conditions.append(OPEN)
+    if status in _OPEN:
+        conditions.append(_OPEN[status])
     elif error_code is not None or status in (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED):
         conditions.append(UNSUCCESSFUL)
     return pages.read(connection, _ALL.where(*conditions), executions, execution_of, cursor=cursor, limit=limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -11,6 +11,7 @@ from uuid import UUID
 
 from dspex import ErrorDetail, ExecutionOptions, ExecutionStatus, Usage
 from dspex.ids import digest
+from dspex.policy import ExecutionPolicy
 from store import timeline
 from store.tables import DEFAULT_TENANT
 from store.timeline import TimelineEntry
@@ -27,6 +28,9 @@ class Request:
     source: str
     traceparent: str | None = None
     tenant: str = DEFAULT_TENANT
+    idempotency_key: str | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
 
     @property
     def digest(self) -> str:
@@ -34,7 +38,7 @@ class Request:
 
         Options that are not set do not change it, so that one which is added later does not either.
         """
-        options = self.options.model_dump(mode="json", exclude_defaults=True)
+        options = self.options.model_dump(mode="json")
         return digest({"program": self.program_id.hex, "inputs": _exact(self.inputs), "options": options})
 
 
@@ -51,10 +55,32 @@ def _exact(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Claimed:
-    """The execution is this worker's to run. `backend_id` is None where the program is not ready.
+class Carried:
+    """What the attempts of an execution leave to the next one.
 
-    `cancel_requested`: it was asked to stop while an earlier worker ran it; end it as cancelled.
+    Attributes:
+        waits, waited: how often, and for how many seconds in all, it waited for a rate limit.
+        repaired: whether it was run again for an answer that could not be used.
+    """
+
+    waits: int = 0
+    waited: float = 0.0
+    repaired: bool = False
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The execution is this worker's to run.
+
+    Attributes:
+        id: the request's, or that of the first request with its idempotency key.
+        backend_id: None where the program is not ready.
+        cancel_requested: it was asked to stop while an earlier worker ran it; end it as cancelled.
+        policy: the program's.
+        usage: what the attempts before used.
+        lost: how many attempts ended with their worker.
+        seconds_left: until its deadline, where it has one; not above zero: do not run it.
+        answered: whether somebody waits for an answer.
     """
 
     id: UUID
@@ -62,6 +88,19 @@ class Claimed:
     lock_version: int
     backend_id: str | None
     cancel_requested: bool = False
+    policy: ExecutionPolicy = field(default_factory=ExecutionPolicy, compare=False)
+    usage: Usage = field(default_factory=Usage, compare=False)
+    carried: Carried = field(default_factory=Carried, compare=False)
+    lost: int = 0
+    seconds_left: float | None = None
+    answered: bool = False
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """It is pending, and not due yet: scheduled, or between two attempts. The relay publishes it when it is."""
+
+    id: UUID
 
 
 @dataclass(frozen=True)
@@ -80,9 +119,10 @@ class Ended:
 
 @dataclass(frozen=True)
 class Conflicting:
-    """The id belongs to another request."""
+    """The id, or the idempotency key, belongs to another request."""
 
     id: UUID
+    by_key: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +132,7 @@ class NoProgram:
     id: UUID
 
 
-Claim = Claimed | Running | Ended | Conflicting | NoProgram
+Claim = Claimed | Waiting | Running | Ended | Conflicting | NoProgram
 
 
 @dataclass(frozen=True)
@@ -121,6 +161,10 @@ class Execution:
     tenant: str
     cancel_requested: bool
     timeline: tuple[TimelineEntry, ...]
+    not_before: datetime | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    discarded: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +191,30 @@ class Finish:
     def key(self) -> tuple[UUID, int, str]:
         """What there is once: one claim ends in one way."""
         return self.id, self.lock_version, self.status
+
+
+@dataclass(frozen=True)
+class Retry:
+    """The end of an attempt after which there is another: pending, and due in `delay` seconds.
+
+    Attributes:
+        attempt: how many attempts are spent.
+        usage: of all attempts so far.
+    """
+
+    id: UUID
+    lock_version: int
+    delay: float
+    attempt: int
+    error: ErrorDetail
+    usage: Usage
+    carried: Carried
+    tenant: str = DEFAULT_TENANT
+
+    @property
+    def key(self) -> tuple[UUID, int, str]:
+        """What there is once, as `Finish.key`."""
+        return self.id, self.lock_version, ExecutionStatus.PENDING
 
 
 @dataclass(frozen=True)
@@ -182,10 +250,21 @@ def execution_of(row: Any) -> Execution:
         tenant=row.tenant,
         cancel_requested=row.cancel_requested,
         timeline=timeline.read(row.timeline),
+        not_before=row.not_before,
+        reply_to=row.reply_to,
+        correlation_id=row.correlation_id,
+        discarded=row.discarded,
     )
 
 
 def request_of(row: Any) -> Request:
     """The request that a row was made from."""
-    options = ExecutionOptions(**row.options)
-    return Request(row.id, row.program_id, row.inputs, options, row.source, row.traceparent, row.tenant)
+    return Request(
+        id=row.id,
+        program_id=row.program_id,
+        inputs=row.inputs,
+        options=ExecutionOptions(**row.options),
+        source=row.source,
+        traceparent=row.traceparent,
+        tenant=row.tenant,
+    )

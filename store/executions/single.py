@@ -11,7 +11,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from dspex import ErrorDetail, ExecutionStatus, Usage
 from dspex.errors import Conflict, IllegalTransition, NotFound
-from store import counters
+from store import callbacks, counters
 from store.batch import encode, upsert
 from store.counters import Counts
 from store.executions import statements
@@ -54,7 +54,13 @@ def create(connection: Connection, request: Request, *, due_in: float = 30.0) ->
 
 
 def cancel(
-    connection: Connection, execution_id: UUID, *, by: str, shard: int = 0, tenant: str = DEFAULT_TENANT
+    connection: Connection,
+    execution_id: UUID,
+    *,
+    by: str,
+    shard: int = 0,
+    tenant: str = DEFAULT_TENANT,
+    callback_in: float = 30.0,
 ) -> Execution:
     """Cancel an execution: at once when it is pending; a running one is marked, and its worker told by the heartbeat.
 
@@ -64,6 +70,7 @@ def cancel(
     Args:
         by: who asks, for the timeline.
         shard: of the counters.
+        callback_in: seconds until the relay tells of it, where it was cancelled at once.
 
     Returns:
         The execution: cancelled, or running with `cancel_requested`.
@@ -81,9 +88,21 @@ def cancel(
                 raise IllegalTransition(f"execution {execution_id} cannot be cancelled: it is {status}")
             # It was created in this very moment.
     if row.status == ExecutionStatus.CANCELLED:
-        counts = {row.program_id: Counts(cancelled=1, tenant=tenant)}
+        counts = {row.program_id: _cancelled(row)}
         counters.increment(connection, shard, counts, executed=row.started_at is not None)
+        callbacks.owe(connection, {row.id: tenant}, callback_in)
     return execution_of(row)
+
+
+def _cancelled(row: Row[Any]) -> Counts:
+    """What is counted: attempts before it was cancelled may have used something."""
+    return Counts(
+        cancelled=1,
+        input_tokens=row.input_tokens or 0,
+        output_tokens=row.output_tokens or 0,
+        cost=row.cost or 0.0,
+        tenant=row.tenant,
+    )
 
 
 def _cancel(execution_id: UUID, tenant: str, by: str) -> ReturningUpdate[Any]:
@@ -97,6 +116,7 @@ def _cancel(execution_id: UUID, tenant: str, by: str) -> ReturningUpdate[Any]:
             cancel_requested=True,
             lock_version=case((PENDING, c.lock_version + 1), else_=c.lock_version),
             lease_expires_at=case((PENDING, null()), else_=c.lease_expires_at),
+            due_at=null(),
             finished_at=case((PENDING, NOW), else_=null()),
             updated_at=NOW,
             timeline=case(

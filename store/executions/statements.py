@@ -15,6 +15,7 @@ from sqlalchemy import (
     Uuid,
     bindparam,
     case,
+    func,
     literal_column,
     null,
     or_,
@@ -26,7 +27,7 @@ from dspex import ExecutionStatus, ProgramStatus
 from store.batch import records
 from store.tables import NOW, executions, programs
 from store.timeline import begun, continued
-from store.types import Json, database_now
+from store.types import Json, UtcDateTime, database_now, seconds_until
 
 
 def status_in(*statuses: ExecutionStatus) -> ColumnElement[bool]:
@@ -39,8 +40,13 @@ def status_in(*statuses: ExecutionStatus) -> ColumnElement[bool]:
 
 PENDING = status_in(ExecutionStatus.PENDING)
 RUNNING = status_in(ExecutionStatus.RUNNING)
-OPEN = _OPEN = status_in(ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
+OPEN = status_in(ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
 UNSUCCESSFUL = status_in(ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
+
+DUE = PENDING & or_(executions.c.not_before.is_(None), executions.c.not_before <= NOW)
+"""It may be claimed."""
+ABANDONED = RUNNING & (executions.c.lease_expires_at < NOW)
+"""Its worker has not been heard of for a lease."""
 
 _REQUEST: dict[str, Any] = {
     "id": Uuid(),
@@ -51,47 +57,76 @@ _REQUEST: dict[str, Any] = {
     "source": Text(),
     "traceparent": String(),
     "tenant": String(),
+    "not_before": UtcDateTime(),
+    "deadline": UtcDateTime(),
+    "reply_to": Text(),
+    "correlation_id": Text(),
 }
 
 
 @lru_cache(maxsize=2)
-def _claim(dialect: str, insert: Any) -> Any:
+def claim(dialect: str, insert: Any) -> Any:
     """Parameters: `records` of requests, `worker`, `lease_seconds`."""
-    c, r = executions.c, records(dialect, _REQUEST)
+    c, read = executions.c, records(dialect, _REQUEST)
+    # In a subquery, so that one reading of the clock decides.
+    r = select(*read.c, (read.c.not_before > NOW).label("later")).subquery("asked")
     worker = bindparam("worker", type_=String)
     lease = database_now(bindparam("lease_seconds", type_=Float))
+    running = bindparam("running", ExecutionStatus.RUNNING, String)
+    pending = bindparam("pending", ExecutionStatus.PENDING, String)
     ready = case((programs.c.status == ProgramStatus.READY, programs.c.backend_id), else_=null())
+
+    def now(value: Any, later: Any = null()) -> Any:  # noqa: B008 - an immutable expression
+        return case((r.c.later, later), else_=value)
+
+    first = now(literal_column("1"), literal_column("0"))
     values = {name: r.c[name] for name in _REQUEST} | {
-        "status": bindparam("running", ExecutionStatus.RUNNING, String),
-        "attempt": bindparam("first", 1, Integer),
+        "status": now(running, pending),
+        "attempt": first,
         "lock_version": bindparam("first", 1, Integer),
-        "worker": worker,
-        "lease_expires_at": lease,
+        "worker": now(worker),
+        "lease_expires_at": now(lease),
+        "due_at": now(null(), r.c.not_before),
         "backend_id": ready,
-        "started_at": NOW,
+        "policy": programs.c.policy,
+        "started_at": now(NOW),
         "inserted_at": NOW,
         "updated_at": NOW,
-        "timeline": begun(bindparam("running", ExecutionStatus.RUNNING, String), literal_column("1"), worker),
+        "timeline": begun(now(running, pending), first, worker),
     }
     statement = insert(executions).from_select(list(values), _of_programs(r, values))
     new = statement.excluded
     return statement.on_conflict_do_update(
         index_elements=[c.id],
         set_={
-            "status": new.status,
+            "status": running,
             "attempt": c.attempt + 1,
             "lock_version": c.lock_version + 1,
-            "worker": new.worker,
-            "lease_expires_at": new.lease_expires_at,
+            "worker": worker,
+            "lease_expires_at": lease,
+            "due_at": null(),
             "backend_id": new.backend_id,
-            "started_at": new.started_at,
-            "updated_at": new.updated_at,
-            "timeline": continued(c.timeline, new.status, c.attempt + 1, new.worker),
+            "policy": new.policy,
+            "started_at": NOW,
+            "updated_at": NOW,
+            "lost": c.lost + case((RUNNING, 1), else_=0),
+            "timeline": continued(c.timeline, running, c.attempt + 1, worker),
         },
-        where=(c.request_digest == new.request_digest)
-        & (c.tenant == new.tenant)
-        & or_(PENDING, RUNNING & (c.lease_expires_at < NOW)),
-    ).returning(c.id, c.attempt, c.lock_version, c.backend_id, c.cancel_requested)
+        where=(c.request_digest == new.request_digest) & (c.tenant == new.tenant) & or_(DUE, ABANDONED),
+    ).returning(
+        c.id,
+        c.status,
+        c.attempt,
+        c.lock_version,
+        c.backend_id,
+        c.cancel_requested,
+        c.policy,
+        c.usage,
+        c.carried,
+        c.lost,
+        seconds_until(c.deadline).label("seconds_left"),
+        c.reply_to,
+    )
 
 
 @lru_cache(maxsize=2)
@@ -102,7 +137,7 @@ def create(dialect: str, insert: Any) -> Any:
         "status": bindparam("pending", ExecutionStatus.PENDING, String),
         "attempt": bindparam("none", 0, Integer),
         "lock_version": bindparam("first", 1, Integer),
-        "lease_expires_at": database_now(bindparam("due_in", type_=Float)),
+        "due_at": func.coalesce(r.c.not_before, database_now(bindparam("due_in", type_=Float))),
         "inserted_at": NOW,
         "updated_at": NOW,
         "timeline": begun(
@@ -123,19 +158,24 @@ def _of_programs(r: Any, values: dict[str, Any]) -> Any:
     )
 
 
+_USED: dict[str, Any] = {
+    "usage": Json,
+    "input_tokens": BigInteger(),
+    "output_tokens": BigInteger(),
+    "cost": Float(),
+}
+
+
 @lru_cache(maxsize=2)
-def _finish(dialect: str) -> Any:
+def finish(dialect: str) -> Any:
     """Parameter: `records` of ends."""
     c = executions.c
     results: dict[str, Any] = {
         "outputs": Json,
         "error": Json,
-        "usage": Json,
         "duration_ms": Float(),
         "error_code": String(),
-        "input_tokens": BigInteger(),
-        "output_tokens": BigInteger(),
-        "cost": Float(),
+        **_USED,
     }
     r = records(dialect, {"id": Uuid(), "tenant": String(), "lock_version": Integer(), "status": String()} | results)
     return (
@@ -161,3 +201,45 @@ def _finish(dialect: str) -> Any:
         )
         .returning(c.id, c.lock_version, c.status)
     )
+
+
+@lru_cache(maxsize=2)
+def retry(dialect: str) -> Any:
+    """Parameter: `records` of attempts after which there is another."""
+    c, r = executions.c, records(dialect, _RETRY)
+    due = database_now(r.c.delay)
+    pending = bindparam("pending", ExecutionStatus.PENDING, String)
+    return (
+        update(executions)
+        .where(
+            c.id == r.c.id,
+            c.lock_version == r.c.lock_version,
+            c.tenant == r.c.tenant,
+            c.status.concat("") == ExecutionStatus.RUNNING,  # as in `finish`
+        )
+        .values(
+            status=ExecutionStatus.PENDING,
+            attempt=r.c.attempt,
+            lock_version=c.lock_version + 1,
+            lease_expires_at=null(),
+            due_at=due,
+            not_before=due,
+            **{name: r.c[name] for name in ("error", "error_code", "carried", *_USED)},
+            updated_at=NOW,
+            timeline=continued(c.timeline, pending, r.c.attempt, c.worker),
+        )
+        .returning(c.id, c.lock_version, c.status)
+    )
+
+
+_RETRY: dict[str, Any] = {
+    "id": Uuid(),
+    "tenant": String(),
+    "lock_version": Integer(),
+    "delay": Float(),
+    "attempt": Integer(),
+    "error": Json,
+    "error_code": String(),
+    "carried": Json,
+    **_USED,
+}

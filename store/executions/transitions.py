@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, select
 
-from dspex import ErrorDetail, ExecutionStatus
-from store import counters, histogram
+from dspex import ErrorDetail, ExecutionStatus, Usage
+from dspex.policy import ExecutionPolicy
+from store import callbacks, counters, histogram
 from store.batch import encode, upsert
 from store.counters import Counts
+from store.executions import statements
 from store.executions.rows import (
+    Carried,
     Claim,
     Claimed,
     Conflicting,
@@ -21,27 +25,65 @@ from store.executions.rows import (
     Lease,
     NoProgram,
     Request,
+    Retry,
     Running,
+    Waiting,
     execution_of,
 )
-from store.executions.statements import _claim, _finish
+from store.idempotency import Holder, Key, give_back, take
 from store.tables import executions, programs
 from store.types import storable
 
 
 def claim(connection: Connection, lease: Lease, requests: Sequence[Request]) -> list[Claim]:
-    """Claim each execution for a worker: insert it, or take it again when it is pending or its lease ran out.
+    """Claim each execution for a worker: insert it, or take it again when it is due or its lease ran out.
+
+    One that is not to begin before some moment is inserted as pending. A request whose idempotency key is another's
+    stands for that one: what is claimed has its id.
 
     Returns:
         For each request, in order, what it is now. Only `Claimed` may be run.
     """
+    if not any(request.idempotency_key for request in requests):
+        return _claim_by_id(connection, lease, requests)
+    holders = _take_keys(connection, requests)
+    claims: list[Claim] = [Conflicting(request.id, by_key=True) for request in requests]
+    resolved: dict[int, Request] = {}
+    for index, request in enumerate(requests):
+        holder = holders.get(Key(request.tenant, request.idempotency_key or ""))
+        if holder is None:
+            resolved[index] = request
+        elif holder.request_digest == request.digest:
+            resolved[index] = replace(request, id=holder.execution_id)
+    answers = _claim_by_id(connection, lease, list(resolved.values()))
+    for index, answer in zip(resolved, answers, strict=True):
+        claims[index] = answer
+    fruitless = {
+        Key(request.tenant, request.idempotency_key)
+        for index, request in resolved.items()
+        if request.idempotency_key and isinstance(claims[index], NoProgram | Conflicting)
+    }
+    if fruitless:
+        give_back(connection, fruitless)
+    return claims
+
+
+def _take_keys(connection: Connection, requests: Sequence[Request]) -> dict[Key, Holder]:
+    wanted: dict[Key, Holder] = {}
+    for request in requests:
+        if request.idempotency_key:
+            wanted.setdefault(Key(request.tenant, request.idempotency_key), Holder(request.id, request.digest))
+    return take(connection, list(wanted.items()))
+
+
+def _claim_by_id(connection: Connection, lease: Lease, requests: Sequence[Request]) -> list[Claim]:
     first = {request.id: index for index, request in reversed(list(enumerate(requests)))}
     outcome = _claim_each(connection, lease, [requests[index] for index in first.values()])
     # An id that is there twice: the first request has been taken, and the others are told so.
     different = [
         index for index, r in enumerate(requests) if index != first[r.id] and _differ(r, requests[first[r.id]])
     ]
-    answers = claim(connection, lease, [requests[index] for index in different]) if different else ()
+    answers = _claim_by_id(connection, lease, [requests[index] for index in different]) if different else ()
     others = dict(zip(different, answers, strict=True))
     claims: list[Claim] = []
     for index, request in enumerate(requests):
@@ -66,18 +108,44 @@ def row_of(request: Request) -> dict[str, Any]:
         "source": request.source,
         "traceparent": request.traceparent,
         "tenant": request.tenant,
+        "not_before": request.options.not_before,
+        "deadline": request.options.deadline,
+        "reply_to": request.reply_to,
+        "correlation_id": request.correlation_id,
     }
 
 
 def _claim_each(connection: Connection, lease: Lease, requests: Sequence[Request]) -> dict[UUID, Claim]:
-    statement = _claim(connection.dialect.name, upsert(connection))
+    statement = statements.claim(connection.dialect.name, upsert(connection))
     parameters = encode(map(row_of, requests)) | {"worker": lease.worker, "lease_seconds": lease.seconds}
-    outcome: dict[UUID, Claim] = {
-        row.id: Claimed(row.id, row.attempt, row.lock_version, row.backend_id, row.cancel_requested)
-        for row in connection.execute(statement, parameters)
-    }
+    outcome: dict[UUID, Claim] = {row.id: _claimed(row) for row in connection.execute(statement, parameters)}
     refused = [request for request in requests if request.id not in outcome]
     return outcome | (_explain(connection, refused) if refused else {})
+
+
+def _claimed(row: Any) -> Claim:
+    if row.status == ExecutionStatus.PENDING:
+        return Waiting(row.id)
+    return Claimed(
+        row.id,
+        row.attempt,
+        row.lock_version,
+        row.backend_id,
+        row.cancel_requested,
+        _policy(row.policy),
+        Usage(**row.usage) if row.usage else _UNUSED,
+        Carried(**row.carried) if row.carried else _FIRST,
+        row.lost,
+        row.seconds_left,
+        row.reply_to is not None,
+    )
+
+
+_DEFAULTS, _UNUSED, _FIRST = ExecutionPolicy(), Usage(), Carried()
+
+
+def _policy(value: dict[str, Any] | None) -> ExecutionPolicy:
+    return ExecutionPolicy(**value) if value else _DEFAULTS
 
 
 def _explain(connection: Connection, requests: Sequence[Request]) -> dict[UUID, Claim]:
@@ -94,8 +162,9 @@ def _explain(connection: Connection, requests: Sequence[Request]) -> dict[UUID, 
             explained[request.id] = Conflicting(request.id)
         elif ExecutionStatus(row.status).terminal:
             explained[request.id] = Ended(execution_of(row))
-        elif row.status == ExecutionStatus.PENDING and not has_program(connection, request):
-            explained[request.id] = NoProgram(request.id)
+        elif row.status == ExecutionStatus.PENDING:
+            program = has_program(connection, request)
+            explained[request.id] = Waiting(request.id) if program else NoProgram(request.id)
         else:
             explained[request.id] = Running(request.id)
     return explained
@@ -108,11 +177,12 @@ def has_program(connection: Connection, request: Request) -> bool:
     return connection.execute(found).one_or_none() is not None
 
 
-def finish(connection: Connection, shard: int, finishes: Sequence[Finish]) -> list[bool]:
-    """End executions and count them, where they are still as they were claimed.
+def finish(connection: Connection, shard: int, finishes: Sequence[Finish], *, callback_in: float = 30.0) -> list[bool]:
+    """End executions, count them, and note what is owed for them, where they are still as they were claimed.
 
     Args:
         shard: of the counters (see `store.counters`).
+        callback_in: seconds until the relay tells of them (see `store.callbacks`).
 
     Returns:
         For each, in order, whether it is ended as asked. False: fenced, another worker has it; discard the result.
@@ -126,34 +196,73 @@ def finish(connection: Connection, shard: int, finishes: Sequence[Finish]) -> li
             "status": item.status,
             "outputs": None if item.outputs is None else dict(item.outputs),
             "error": item.error and _error(item.error),
-            "usage": item.usage.model_dump(mode="json"),
             "duration_ms": item.duration_ms,
             "error_code": item.error and storable(item.error.code)[:64],
-            "input_tokens": item.usage.input_tokens,
-            "output_tokens": item.usage.output_tokens,
-            "cost": item.usage.cost,
+            **_used(item.usage),
         }
         for item in sorted(asked.values(), key=lambda item: item.id)
     ]
-    ended = {_key(row) for row in connection.execute(_finish(connection.dialect.name), encode(rows))}
+    ended = {_key(row) for row in connection.execute(statements.finish(connection.dialect.name), encode(rows))}
     counts: dict[UUID, Counts] = {}
     for key in ended:
         item = asked[key]
         _count(counts.setdefault(item.program_id, Counts(tenant=item.tenant)), item)
     counters.increment(connection, shard, counts)
-    missed = {item.id for key, item in asked.items() if key not in ended}
-    if missed:
-        # Where the commit of this very finish arrived, and the connection broke before the answer, it is ended.
-        c = executions.c
-        tenants = {item.id: item.tenant for item in finishes}
-        found = connection.execute(select(c.id, c.lock_version, c.status, c.tenant).where(c.id.in_(missed)))
-        ended |= {_key(row) for row in found if row.tenant == tenants[row.id]}
+    if ended:
+        callbacks.owe(connection, {key[0]: asked[key].tenant for key in ended}, callback_in)
+    ended |= _committed_before(connection, [item for key, item in asked.items() if key not in ended])
     return [item.key in ended for item in finishes]
 
 
+def retry(connection: Connection, retries: Sequence[Retry]) -> list[bool]:
+    """Make executions whose attempt failed wait for the next one, where they are still as they were claimed.
+
+    Returns:
+        For each, in order, whether it waits now. False: fenced, another worker has it.
+    """
+    asked = {item.key: item for item in reversed(retries)}
+    rows = [
+        {
+            "id": item.id,
+            "tenant": item.tenant,
+            "lock_version": item.lock_version,
+            "delay": item.delay,
+            "attempt": item.attempt,
+            "error": _error(item.error),
+            "error_code": storable(item.error.code)[:64],
+            "carried": vars(item.carried),
+            **_used(item.usage),
+        }
+        for item in sorted(asked.values(), key=lambda item: item.id)
+    ]
+    waiting = {_key(row) for row in connection.execute(statements.retry(connection.dialect.name), encode(rows))}
+    waiting |= _committed_before(connection, [item for key, item in asked.items() if key not in waiting])
+    return [item.key in waiting for item in retries]
+
+
+def _committed_before(connection: Connection, missed: Sequence[Finish | Retry]) -> set[tuple[UUID, int, str]]:
+    """Where the commit of this very write arrived, and the connection broke before the answer, it has been made."""
+    if not missed:
+        return set()
+    c = executions.c
+    tenants = {item.id: item.tenant for item in missed}
+    found = connection.execute(select(c.id, c.lock_version, c.status, c.tenant).where(c.id.in_(tenants)))
+    return {_key(row) for row in found if row.tenant == tenants[row.id]}
+
+
 def _key(row: Any) -> tuple[UUID, int, str]:
-    """The `Finish.key` of the finish that made the row what it is."""
+    """The `key` of the write that made the row what it is."""
     return row.id, row.lock_version - 1, row.status
+
+
+def _used(usage: Usage) -> dict[str, Any]:
+    """What was used, with the columns that are copied from it."""
+    return {
+        "usage": usage.model_dump(mode="json"),
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cost": usage.cost,
+    }
 
 
 def _error(error: ErrorDetail) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, case, null, select, update
 
 from dspex import Configuration, ErrorDetail, ExecutionOptions, ExecutionStatus, Signature, Usage, uuid7
 from dspex.events import ProblemDetail
@@ -84,7 +84,12 @@ ENDS: Final[Sequence[Callable[[Request, Claimed], Finish]]] = (completed, failed
 def expire(connection: Connection, execution_id: UUID) -> None:
     c = executions_table.c
     connection.execute(
-        update(executions_table).where(c.id == execution_id).values(lease_expires_at=database_now(EXPIRED))
+        update(executions_table)
+        .where(c.id == execution_id)
+        .values(
+            lease_expires_at=case((c.status == "running", database_now(EXPIRED)), else_=null()),
+            due_at=case((c.status == "pending", database_now(EXPIRED)), else_=null()),
+        )
     )
 
 
@@ -142,3 +147,12 @@ def at_once(actions: Sequence[Callable[[], None]]) -> None:
         thread.join()
     if errors:
         raise ExceptionGroup("in threads", errors)
+
+
+def told(connection: Connection, execution_id: UUID) -> list[tuple[str, int, str | None]]:
+    """The timeline without its moments, which must not go back."""
+    entries = get(connection, execution_id).timeline
+    moments = [entry.at for entry in entries]
+    assert moments == sorted(moments)
+    assert all(moment.tzinfo is UTC for moment in moments)
+    return [(entry.status, entry.attempt, entry.by) for entry in entries]

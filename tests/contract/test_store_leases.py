@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, update
 
 from dspex import ExecutionOptions, ExecutionStatus, uuid7
 from store import executions
 from store.executions import Heartbeat, Lease, Request, Running
 from store.tables import executions as executions_table
+from store.types import database_now
 from tests.contract.store_rows import (
     ALICE,
     BOB,
@@ -23,7 +24,9 @@ from tests.contract.store_rows import (
     row,
     take,
     taken,
+    told,
 )
+from tests.waiting import wait_until
 
 
 class TestLease:
@@ -88,14 +91,39 @@ class TestLease:
         asked = request(ready_program(connection))
         take(connection, asked, Lease("alice", EXPIRED))
         assert executions.rescue(connection, EXPIRED, 10) == [asked]
-        assert executions.rescue(connection, 60.0, 10) == [asked]
-        assert executions.rescue(connection, 60.0, 10) == []
+        assert executions.due(connection, EXPIRED, 10) == [asked]
+        assert executions.due(connection, 60.0, 10) == [asked]
+        assert executions.due(connection, 60.0, 10) == []
+        assert get(connection, asked.id).lock_version == 2
+        assert told(connection, asked.id) == [("running", 1, "alice"), ("pending", 1, "relay")]
 
-    def test_released_is_rescued_when_its_message_is_lost(self, connection: Connection) -> None:
+    def test_what_is_released_is_due_at_once(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
         take(connection, asked)
-        executions.release(connection, Lease("alice", EXPIRED))
-        assert executions.rescue(connection, 60.0, 10) == [asked]
+        assert not executions.anything_due(connection)
+        executions.release(connection, ALICE)
+        wait_until(lambda: executions.anything_due(connection), "it is due")
+        assert executions.due(connection, 60.0, 10) == [asked]
+        assert not executions.anything_due(connection)
+
+    def test_what_an_older_worker_left_is_due_by_its_lease(self, connection: Connection) -> None:
+        asked = request(ready_program(connection))
+        executions.create(connection, asked)
+        c = executions_table.c
+        changes = {"due_at": None, "lease_expires_at": database_now(EXPIRED)}
+        connection.execute(update(executions_table).where(c.id == asked.id).values(changes))
+        assert executions.anything_due(connection)
+        assert executions.due(connection, 60.0, 10) == [asked]
+        assert executions.due(connection, 60.0, 10) == []
+
+    def test_the_lost_attempts_are_counted(self, connection: Connection) -> None:
+        asked = request(ready_program(connection))
+        assert take(connection, asked, Lease("alice", EXPIRED)).lost == 0
+        assert take(connection, asked, Lease("bob", EXPIRED)).lost == 1
+        executions.rescue(connection, 60.0, 10)
+        assert take(connection, asked).lost == 2
+        executions.release(connection, ALICE)
+        assert take(connection, asked).lost == 2
 
     def test_rescue_takes_no_more_than_it_may(self, connection: Connection) -> None:
         program_id = ready_program(connection)

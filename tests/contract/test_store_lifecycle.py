@@ -19,19 +19,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import Connection, Engine, delete, event, select, update
 
-from dspex import ExecutionStatus, uuid7
+from dspex import ExecutionStatus, Usage, uuid7
 from dspex.errors import Conflict, IllegalTransition, NotFound
 from dspex.status import EXECUTION_TRANSITIONS
 from store import counters, executions
 from store.engine import make_engine
-from store.executions import Claimed, Conflicting, Ended, Finish, Heartbeat, Lease, Request, Running
+from store.executions import Carried, Claimed, Conflicting, Ended, Finish, Heartbeat, Lease, Request, Retry, Running
 from store.tables import executions as executions_table
 from store.tables import metadata
 from store.tables import program_counters as counters_table
 from store.tables import program_durations as durations_table
 from store.tables import programs as programs_table
 from store.timeline import MAX_ENTRIES
-from tests.contract.store_rows import ENDS, ERROR, counted_by_status, expire, ready_program, request
+from tests.contract.store_rows import ENDS, ERROR, EXPIRED, counted_by_status, expire, ready_program, request
 
 PROGRAM_ID = uuid7()
 WORKERS = st.sampled_from("ab")
@@ -301,6 +301,23 @@ class Lifecycle(RuleBasedStateMachine):
         action = Finishes(shard, tuple(ends.values()))
         assert self.run(action) == action.expect(self.world)
 
+    @rule(number=NUMBERS, fenced=st.booleans())
+    def retry(self, number: int, fenced: bool) -> None:
+        claims = list(self.world.claims)
+        if not claims:
+            return
+        asked, version = claims[number % len(claims)]
+        item, version = self.world.items[asked.id], version - fenced
+        attempt = Retry(asked.id, version, EXPIRED, item.attempt, ERROR, Usage(), Carried())
+        waits = item.status == ExecutionStatus.RUNNING and item.lock_version == version
+        with self.engine.begin() as connection:
+            told = executions.retry(connection, [attempt])
+        again = item.status == ExecutionStatus.PENDING and item.lock_version == version + 1
+        assert told == [waits or again]
+        if waits:
+            waiting = item.to(ExecutionStatus.PENDING)
+            self.world.items[asked.id] = replace(waiting, expired=True)
+
     @rule(number=NUMBERS)
     def expire(self, number: int) -> None:
         items = list(self.world.items.values())
@@ -325,11 +342,27 @@ class Lifecycle(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             assert executions.release(connection, Lease(worker, 60)) == len(running)
         for item in running:
-            self.world.items[item.request.id] = item.to(ExecutionStatus.PENDING, attempt=item.attempt - 1)
+            given_up = item.to(ExecutionStatus.PENDING, attempt=item.attempt - 1)
+            self.world.items[item.request.id] = replace(given_up, expired=True)
+
+    @rule(limit=st.integers(1, 5))
+    def due(self, limit: int) -> None:
+        due = self.expired(ExecutionStatus.PENDING)
+        with self.engine.begin() as connection:
+            found = executions.due(connection, 60.0, limit)
+        assert len(found) == min(limit, len(due))
+        for asked in found:
+            item = self.world.items[asked.id]
+            assert asked.id in due
+            assert asked == item.request
+            self.world.items[asked.id] = replace(item, expired=False)
+
+    def expired(self, status: ExecutionStatus) -> set[UUID]:
+        return {item.request.id for item in self.world.items.values() if item.expired and item.status == status}
 
     @rule(limit=st.integers(1, 5))
     def rescue(self, limit: int) -> None:
-        due = {item.request.id for item in self.world.items.values() if item.expired}
+        due = self.expired(ExecutionStatus.RUNNING)
         with self.engine.begin() as connection:
             rescued = executions.rescue(connection, 60.0, limit)
         assert len(rescued) == min(limit, len(due))

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, event
 
 from dspex import LM, Configuration, ErrorDetail, LMParameters, ProgramStatus, uuid7
 from dspex.errors import Conflict, IllegalTransition, NotFound
+from dspex.policy import ExecutionPolicy
 from store import counters, executions, programs, signatures
 from store.executions import Ended, NoProgram
 from tests.contract.store_rows import (
@@ -48,6 +49,7 @@ class TestPrograms:
             signature_id=signature_id,
             adapter_type="native",
             configuration=configuration,
+            policy=ExecutionPolicy(max_attempts=7, time_limit=60),
         )
         assert created == programs.get(connection, program_id)
         assert created == programs.Program(
@@ -57,6 +59,7 @@ class TestPrograms:
             signature=SIGNATURE,
             adapter_type="native",
             configuration=configuration,
+            policy=ExecutionPolicy(max_attempts=7, time_limit=60),
             status=ProgramStatus.DRAFT,
             backend_id=None,
             error=None,

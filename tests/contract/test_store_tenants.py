@@ -39,6 +39,7 @@ from tests.contract.store_rows import (
     take,
     taken,
 )
+from tests.waiting import wait_until
 
 OTHER = "acme"
 FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
@@ -73,7 +74,7 @@ def keep(connection: Connection, tenant: str) -> Kept:
     assert ready is not None
     pending, running, done = (replace(request(program.id), tenant=tenant) for _ in range(3))
     executions.create(connection, pending, due_in=60)
-    claimed = take(connection, running)
+    claimed = take(connection, replace(running, idempotency_key="key"))
     end = replace(completed(done, take(connection, done)), tenant=tenant)
     assert executions.finish(connection, 0, [end]) == [True]
     rejections.record(connection, Rejection("q", "malformed_message", "no", b"{", 1, tenant=tenant))
@@ -190,7 +191,7 @@ class TestQueries:
         assert executions.release(connection, ALICE) == 2
         for kept in both:
             expire(connection, kept.running.id)
-        rescued = executions.rescue(connection, 60.0, 10)
+        rescued = executions.due(connection, 60.0, 10)
         assert sorted(rescued, key=lambda item: item.id) == sorted([mine.running, his.running], key=lambda i: i.id)
         claims = [taken(claim) for claim in executions.claim(connection, BOB, [*rescued, request(mine.program.id)])]
         backends = {claim.id: claim.backend_id for claim in claims}
@@ -332,7 +333,7 @@ class TestPolicies:
             assert executions.finish(connection, 0, ends) == [True, True]
             assert executions.heartbeat(connection, ALICE) == Heartbeat(3, frozenset({kept.running.id}))
             assert executions.release(connection, ALICE) == 3
-            expire(connection, kept.running.id)
-            assert executions.rescue(connection, 60.0, 10) == [kept.running]
+            wait_until(lambda: executions.anything_due(connection), "it is due")
+            assert kept.running in executions.due(connection, 60.0, 10)
         workers.dispose()
         service.dispose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import re
 import subprocess
 import sys
 import threading
@@ -45,6 +46,9 @@ SCHEMA = {
         "SELECT relname, relkind::text, reloptions::text FROM pg_class WHERE relnamespace = 'public'::regnamespace",
     ),
 }
+PART = re.compile(r",(?![^(]*\))|(?<=\S) (?=CONSTRAINT)")
+"""Columns and constraints are parted by commas outside of parentheses; one that came with its column, by nothing."""
+
 Rows = dict[str, list[tuple[Any, ...]]]
 
 
@@ -75,13 +79,14 @@ def schema(engine: Engine) -> set[tuple[Any, ...]]:
 
 
 def normal(value: Any) -> Any:
-    """SQLite keeps the text: a table that was made anew is quoted, and its constraints are in another order."""
+    """SQLite keeps the text: quotes, white space and the place of the constraints depend on how a table came about."""
     if not isinstance(value, str) or not value.startswith("CREATE TABLE"):
         return value
-    head, *lines = value.removesuffix(")").rstrip("\n").replace('"', "").replace("\t", "").splitlines()
-    columns = [line.rstrip(", ") for line in lines if not line.startswith("CONSTRAINT")]
-    constraints = sorted(line.rstrip(", ") for line in lines if line.startswith("CONSTRAINT"))
-    return "\n".join([head, *columns, *constraints])
+    head, _, body = value.replace('"', "").partition("(")
+    parts = [" ".join(part.split()) for part in PART.split(body.rstrip().removesuffix(")"))]
+    columns = [part for part in parts if not part.startswith("CONSTRAINT")]
+    constraints = sorted(part for part in parts if part.startswith("CONSTRAINT"))
+    return "\n".join([head.strip(), *columns, *constraints])
 
 
 def fill(engine: Engine) -> None:
@@ -98,7 +103,10 @@ def fill(engine: Engine) -> None:
             configuration=Configuration(),
         )
         asked = [
-            executions.Request(uuid7(), program_id, {"question": "é"}, ExecutionOptions(seed=1), "/tests") for _ in "ab"
+            executions.Request(
+                uuid7(), program_id, {"question": "é"}, ExecutionOptions(seed=1), "/tests", idempotency_key=key
+            )
+            for key in "ab"
         ]
         claimed, _ = executions.claim(connection, executions.Lease("w", 30), asked)
         assert isinstance(claimed, executions.Claimed)
@@ -129,7 +137,7 @@ def test_up_makes_the_same_as_the_metadata_to_the_last_index_predicate(engine: E
     migrations.downgrade(engine, "base")
     metadata.create_all(engine)
     assert migrated == schema(engine)
-    assert any("ix_executions_open" in str(item) and "WHERE" in str(item).upper() for item in migrated)
+    assert any("ix_executions_running" in str(item) and "WHERE" in str(item).upper() for item in migrated)
 
 
 def test_down_leaves_nothing_but_the_version_table(engine: Engine) -> None:
@@ -273,7 +281,7 @@ def test_a_migration_gives_up_where_workers_hold_a_table(postgres_database_url: 
 def test_rows_of_0001_are_served_and_filled_in(engine: Engine) -> None:
     migrations.upgrade(engine, "0001")
     program_id = worker_before_tenants.fill(engine)
-    migrations.upgrade(engine, "0002")
+    migrations.upgrade(engine)
     with engine.connect() as connection:
         program = programs.get(connection, program_id)
         assert (program.tenant, program.execution_count, program.signature.module) == ("default", 6, "m")
@@ -282,9 +290,6 @@ def test_rows_of_0001_are_served_and_filled_in(engine: Engine) -> None:
         assert {(item.tenant, item.timeline, item.cancel_requested) for item in found} == {("default", (), False)}
         assert len(rejections.recent(connection)) == 1
         assert signatures.find(connection, "m", "1.0.0").id == program.signature_id
-        assert statistics.all_time(connection, program_id).p50_duration_ms is None
-    migrations.upgrade(engine)
-    with engine.connect() as connection:
         assert len(executions.page(connection, error_code="timeout").items) == 3
         whole = statistics.all_time(connection, program_id)
         since = datetime(2000, 1, 1, tzinfo=UTC)
@@ -345,7 +350,7 @@ def test_down_from_tenants_is_refused_where_there_are_others(engine: Engine) -> 
         signatures.create(connection, uuid7(), signature, activate=True, tenant="acme")
     with pytest.raises(CommandError, match="signatures has rows of other tenants"):
         migrations.downgrade(engine, "0001")
-    assert migrations.current(engine) in ("0002", "0003")
+    assert migrations.current(engine) in ("0002", migrations.head())
     migrations.upgrade(engine)
     assert differences(engine) == []
 
@@ -378,7 +383,7 @@ def test_workers_of_the_version_before_go_on(postgres_database_url: str) -> None
             with pytest.raises(CommandError, match="workers of an earlier version are connected"):
                 migrations.upgrade(engine)
             assert migrations.current(engine) == "0002"
-            assert migrations.serves(engine)
+            assert not migrations.serves(engine)
             migrations.downgrade(engine, "0001")
             assert not migrations.serves(engine)
             migrations.upgrade(engine, "0002")

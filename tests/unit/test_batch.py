@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import BigInteger, Dialect, Float, String, Uuid, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from store import counters, executions
+from store import counters
 from store.batch import encode, records
+from store.executions import statements
 from store.types import Json
 
 ID = UUID("0190a0e0-7c11-7000-8000-00000000000a")
@@ -26,8 +27,9 @@ def insert_of(dialect: str) -> Any:
 
 STATEMENTS: dict[str, Callable[[str], Any]] = {
     "records": lambda dialect: select(records(dialect, COLUMNS)),
-    "claim": lambda dialect: executions._claim(dialect, insert_of(dialect)),
-    "finish": executions._finish,
+    "claim": lambda dialect: statements.claim(dialect, insert_of(dialect)),
+    "finish": statements.finish,
+    "retry": statements.retry,
     "count": lambda dialect: counters._swap(dialect, insert_of(dialect)),
 }
 
@@ -41,7 +43,7 @@ def test_a_statement_takes_its_batch_as_one_parameter(name: str, dialect: str) -
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize("name", ["claim", "finish", "count"])
+@pytest.mark.parametrize("name", ["claim", "finish", "retry", "count"])
 def test_a_hot_statement_is_made_once_and_can_be_cached(name: str, dialect: str) -> None:
     statement = STATEMENTS[name](dialect)
     assert STATEMENTS[name](dialect) is statement
@@ -51,7 +53,7 @@ def test_a_hot_statement_is_made_once_and_can_be_cached(name: str, dialect: str)
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_what_is_open_is_written_as_in_the_partial_index(dialect: str) -> None:
     """As a parameter it would hide from a prepared statement that the index is enough."""
-    assert "status IN ('pending', 'running')" in text(select(executions._OPEN), dialect)
+    assert "status IN ('running')" in text(select(statements.RUNNING), dialect)
 
 
 def text(statement: Any, dialect: str) -> str:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-import migrations
-from adapters.mock.adapter import MockAdapter
-from adapters.port import AdapterError, Outcome, ProgramSpec, RunOptions
+from adapters.port import AdapterError, Outcome
 from deploy.processes import wait_until
 from dspex import (
-    Configuration,
     CreateProgram,
     CreateSignature,
     ErrorCode,
@@ -35,195 +30,17 @@ from dspex import (
     ProgramStatus,
     Signature,
     Usage,
-    decode_event,
     uuid7,
     wrap,
 )
-from dspex.commands import Command
-from dspex.envelope import Envelope
-from dspex.errors import BrokerUnavailable, NotFound
-from dspex.events import Event
-from dspex.producer import Producer
+from dspex.errors import BrokerUnavailable
 from dspex.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE
-from store import counters, executions, programs, rejections
-from store.engine import make_engine
-from store.executions import Execution, Lease, Request
-from store.programs import Program
-from store.rejections import RecordedRejection
-from workers.application import Application, bootstrap
-from workers.brokers.memory import MemoryBroker, MemoryPublisher
-from workers.process import WorkerProcess
-from workers.settings import Settings
+from store import callbacks, counters, executions
+from store.executions import Request
+from tests.unit.system import PATIENCE, System
+from workers.brokers.memory import MemoryPublisher
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-PATIENCE = 30.0
-
-Kind = TypeVar("Kind", bound=Event)
-
-
-class Scripted(MockAdapter):
-    """An adapter, `scripted`, that does what the test says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.run: Callable[[Mapping[str, Any]], Outcome] = lambda inputs: Outcome({"answer": inputs["question"]})
-        self.build: Callable[[], None] = lambda: None
-        self.runs: list[Mapping[str, Any]] = []
-
-    def create_program(self, spec: ProgramSpec) -> str:
-        self.build()
-        return spec.backend_id
-
-    def execute_program(self, backend_id: str, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
-        self.runs.append(inputs)
-        return self.run(inputs)
-
-
-class System:
-    """An application and its worker, with every event that it sent."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.app: Application = bootstrap(settings)
-        self.scripted = Scripted()
-        self.app.adapters._adapters["scripted"] = self.scripted
-        self.producer = Producer(self.app.publisher, source="/tests")
-        self.events: list[Envelope[Event]] = []
-        assert isinstance(self.app.publisher, MemoryPublisher)
-        self.app.publisher.listen(lambda _, body: self.events.append(decode_event(body, 1 << 30)))
-        self.process = WorkerProcess(self.app)
-        self._stopped = False
-
-    def start(self) -> None:
-        self.process.start()
-
-    def stop(self, seconds: float = PATIENCE) -> None:
-        if not self._stopped:
-            self._stopped = True
-            self.process.stop(seconds)
-            self.app.close()
-
-    @property
-    def broker(self) -> MemoryBroker:
-        assert isinstance(self.app.broker, MemoryBroker)
-        return self.app.broker
-
-    def send(self, command: Command, traceparent: str | None = None) -> str:
-        return self.producer.send(command, traceparent=traceparent)
-
-    def events_of(self, kind: type[Kind], subject: UUID | str | None = None) -> list[Envelope[Kind]]:
-        found: list[Envelope[Any]] = [event for event in self.events if isinstance(event.data, kind)]
-        return [event for event in found if subject is None or event.subject == str(subject)]
-
-    def event(self, kind: type[Kind], subject: UUID | str | None = None) -> Envelope[Kind]:
-        """The first event of this kind about this, once it is there."""
-        assert wait_until(lambda: bool(self.events_of(kind, subject)), PATIENCE), self.events
-        return self.events_of(kind, subject)[0]
-
-    def program(
-        self,
-        signature: str = "question -> answer",
-        *,
-        adapter: str = "mock",
-        initialize: bool = True,
-        parameters: dict[str, Any] | None = None,
-    ) -> UUID:
-        signature_id, program_id = uuid7(), uuid7()
-        self.send(CreateSignature(signature_id=signature_id, signature=Signature.parse(signature)))
-        configuration = Configuration(parameters=parameters or {})
-        self.send(
-            CreateProgram(
-                program_id=program_id,
-                signature_id=signature_id,
-                name="program",
-                adapter_type=adapter,
-                configuration=configuration,
-            )
-        )
-        if initialize:
-            self.send(InitializeProgram(program_id=program_id))
-            assert wait_until(
-                lambda: bool(self.events_of(ProgramReady, program_id) or self.events_of(ProgramError, program_id)),
-                PATIENCE,
-            )
-        else:
-            assert wait_until(lambda: self.find_program(program_id) is not None, PATIENCE)
-        return program_id
-
-    def execute(self, program_id: UUID, execution_id: UUID | None = None, **inputs: Any) -> UUID:
-        execution_id = execution_id or uuid7()
-        self.send(ExecuteProgram(execution_id=execution_id, program_id=program_id, inputs=inputs))
-        return execution_id
-
-    def find_program(self, program_id: UUID) -> Program | None:
-        with self.app.engine.connect() as connection:
-            try:
-                return programs.get(connection, program_id)
-            except NotFound:
-                return None
-
-    def row(self, execution_id: UUID) -> Execution | None:
-        with self.app.engine.connect() as connection:
-            return next(iter(executions.get(connection, [execution_id])), None)
-
-    def ended(self, execution_id: UUID) -> Execution:
-        """The row, once it is terminal."""
-
-        def terminal() -> bool:
-            row = self.row(execution_id)
-            return row is not None and row.status.terminal
-
-        assert wait_until(terminal, PATIENCE), self.row(execution_id)
-        row = self.row(execution_id)
-        assert row is not None
-        return row
-
-    def rejected(self) -> list[RecordedRejection]:
-        with self.app.engine.connect() as connection:
-            return rejections.recent(connection)
-
-    def lose(self, request: Request) -> None:
-        """Claim an execution for a worker that is then never heard of again."""
-        with self.app.engine.begin() as connection:
-            executions.claim(connection, Lease("lost", 0.01), [request])
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file with every table."""
-    file = tmp_path_factory.mktemp("migrated") / "dspex.db"
-    engine = make_engine(f"sqlite:///{file}")
-    migrations.upgrade(engine)
-    engine.dispose()
-    return file
-
-
-@pytest.fixture
-def start(migrated: Path, tmp_path: Path) -> Iterator[Callable[..., System]]:
-    """Starts a system with settings of the test's own; each on the same database."""
-    database = tmp_path / "dspex.db"
-    shutil.copy(migrated, database)
-    systems: list[System] = []
-
-    def start(*, running: bool = True, **settings: Any) -> System:
-        given: dict[str, Any] = {
-            "database_url": f"sqlite:///{database}",
-            "broker_url": "memory://",
-            "threads": 8,
-        } | settings
-        system = System(Settings(**given))
-        systems.append(system)
-        if running:
-            system.start()
-        return system
-
-    yield start
-    for system in systems:
-        system.stop()
-
-
-@pytest.fixture
-def system(start: Callable[..., System]) -> System:
-    return start()
 
 
 def request_of(program_id: UUID, **inputs: Any) -> Request:
@@ -465,14 +282,22 @@ class TestRefusals:
 
 
 class TestDuplicates:
-    def test_a_message_that_comes_again_tells_again_and_runs_once(self, system: System) -> None:
+    def test_a_message_that_comes_again_runs_nothing_and_tells_what_is_still_owed(self, system: System) -> None:
         program_id = system.program(adapter="scripted")
-        execution_id = system.execute(program_id, question="why")
+        execution_id, other = (system.execute(program_id, question="why") for _ in "ab")
         first = system.event(ExecutionCompleted, execution_id)
+        system.event(ExecutionCompleted, other)
+        assert wait_until(lambda: system.owed() == set(), PATIENCE)
+        system.app.write(lambda connection: callbacks.owe(connection, {execution_id: "default"}, 60))
         system.execute(program_id, execution_id, question="why")
+        system.execute(program_id, other, question="why")
         assert wait_until(lambda: len(system.events_of(ExecutionCompleted, execution_id)) == 2, PATIENCE)
-        assert system.events_of(ExecutionCompleted, execution_id)[1].data == first.data
-        assert len(system.scripted.runs) == 1
+        again = system.events_of(ExecutionCompleted, execution_id)[1]
+        assert (again.id, again.data) == (first.id, first.data)
+        assert wait_until(lambda: system.owed() == set(), PATIENCE)
+        system.stop()
+        assert len(system.events_of(ExecutionCompleted, other)) == 1
+        assert len(system.scripted.runs) == 2
 
     def test_a_hundred_at_once(self, system: System) -> None:
         program_id = system.program(adapter="scripted")
@@ -483,9 +308,10 @@ class TestDuplicates:
         system.stop()
         assert len(system.scripted.runs) == 1
 
-    def test_an_event_that_is_not_confirmed_is_sent_again(self, system: System) -> None:
+    def test_an_event_that_is_not_confirmed_is_sent_again(self, start: Callable[..., System]) -> None:
+        system = start(lease_seconds=1)
         program_id = system.program(adapter="scripted")
-        refusals = [BrokerUnavailable("not now")] * 3
+        refusals = [BrokerUnavailable("not now")] * 2
 
         def refuse(_key: str, _body: bytes) -> None:
             if refusals:
@@ -496,6 +322,7 @@ class TestDuplicates:
         execution_id = system.execute(program_id, question="why")
         assert system.event(ExecutionCompleted, execution_id).data.attempt == 1
         assert refusals == []
+        assert wait_until(lambda: system.owed() == set(), PATIENCE)
         assert len(system.scripted.runs) == 1
         assert system.rejected() == []
 
@@ -503,12 +330,12 @@ class TestDuplicates:
 class TestFailures:
     def test_an_adapter_error_is_kept_with_its_usage(self, system: System) -> None:
         def run(_inputs: Mapping[str, Any]) -> Outcome:
-            raise AdapterError(ErrorCode.RATE_LIMITED, "slow\x00 down \ud800", usage=Usage(calls=2, input_tokens=5))
+            raise AdapterError(ErrorCode.REFUSED, "slow\x00 down \ud800", usage=Usage(calls=2, input_tokens=5))
 
         system.scripted.run = run
         row = system.ended(system.execute(system.program(adapter="scripted"), question="why"))
         assert row.error is not None
-        assert row.error.code == ErrorCode.RATE_LIMITED
+        assert row.error.code == ErrorCode.REFUSED
         assert row.error.message.startswith("slow")
         assert row.usage == Usage(calls=2, input_tokens=5)
         assert system.event(ExecutionFailed, row.id).data.usage == row.usage
@@ -542,17 +369,17 @@ class TestFailures:
         assert row.error.code == ErrorCode.INVALID_OUTPUT
         assert "2049 bytes" in row.error.message
         assert row.outputs is None
-        assert row.usage == usage
+        assert row.usage == usage + usage  # it was asked once more
 
     def test_a_result_that_cannot_be_stored_ends_the_execution_too(
         self, system: System, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         store = executions.finish
 
-        def finish(connection: Any, shard: int, finishes: Any) -> list[bool]:
+        def finish(connection: Any, shard: int, finishes: Any, **options: Any) -> list[bool]:
             if any(item.outputs for item in finishes):
                 raise ValueError("sesame")
-            return store(connection, shard, finishes)
+            return store(connection, shard, finishes, **options)
 
         monkeypatch.setattr(executions, "finish", finish)
         row = system.ended(system.execute(system.program(), question="why"))
@@ -641,8 +468,8 @@ class TestCommitsInDoubt:
         system = start(lease_seconds=1)
         store, doubts = getattr(executions, write), [True]
 
-        def in_doubt(connection: Connection, *arguments: Any) -> Any:
-            answer = store(connection, *arguments)
+        def in_doubt(connection: Connection, *arguments: Any, **options: Any) -> Any:
+            answer = store(connection, *arguments, **options)
             if doubts:
                 doubts.pop()
                 transaction = connection.get_transaction()

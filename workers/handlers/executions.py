@@ -1,35 +1,22 @@
-"""What is done with executions. `execute_program` is the walk of one message: claim, run, finish, tell."""
+"""What is done with executions. `execute_program` is the walk of one message: claim, run, end, tell."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
-from pydantic_core import to_json
-
-from adapters.port import AdapterError, Outcome, RunOptions
-from dspex import (
-    ErrorCode,
-    ErrorDetail,
-    ExecuteProgram,
-    ExecutionCompleted,
-    ExecutionFailed,
-    ExecutionStatus,
-    Usage,
-)
+from dspex import ErrorCode, ErrorDetail, ExecuteProgram, ExecutionStatus, Usage
 from dspex.commands import CancelExecution
-from dspex.errors import Conflict, InvalidValues, NotFound
-from dspex.events import ExecutionCancelled
+from dspex.errors import Conflict, NotFound
 from dspex.queries import GetExecution, ListExecutions
 from dspex.results import ExecutionView, Page
-from store import executions, programs
-from store.executions import Claimed, Conflicting, Ended, Execution, Finish, NoProgram, Request, Running
+from store import callbacks, executions, idempotency
+from store.executions import Claimed, Conflicting, Ended, Execution, Finish, NoProgram, Request, Retry, Running, Waiting
 from workers.application import Application
-from workers.handlers.details import detail_of, internal, storable
+from workers.attempts import Attempt, End
+from workers.callbacks import announce, announce_end
+from workers.handlers.details import internal
 from workers.handlers.views import execution_view, page_of
 from workers.received import Received
 from workers.writer import WriterClosed
@@ -38,7 +25,10 @@ logger = logging.getLogger(__name__)
 
 
 def execute_program(app: Application, received: Received[ExecuteProgram]) -> ExecutionView | None:
-    """Run a program once, and leave exactly one row of it, however often the message comes."""
+    """Run a program, and leave exactly one row of it, however often the message comes.
+
+    The answer of an execution that ends here is among what is owed for it, and sent as such.
+    """
     command = received.command
     request = Request(
         id=command.execution_id,
@@ -48,25 +38,41 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
         source=received.source,
         traceparent=received.traceparent,
         tenant=received.tenant,
+        idempotency_key=command.idempotency_key,
+        reply_to=received.reply_to,
+        correlation_id=received.correlation_id,
     )
     match app.writer.call(app.writes.claim, request):
         case Claimed() as claimed:
-            app.running.begin(claimed)
-            try:
-                _end(app, request, claimed, _run(app, request, claimed))
-            finally:
-                app.running.end(claimed)
+            _run(app, Attempt(app, request, claimed))
         case Ended(execution=execution):
             # A crash between the commit and the event: the event may still be owed.
-            app.emit(_event_of(execution, execution.attempt), execution.traceparent)
+            with app.read(request.tenant) as connection:
+                owed = callbacks.owed(connection, [execution.id])
+            if owed:
+                announce(app, execution)
+            if received.answered:
+                return execution_view(execution)
         case Running():
             logger.info("Execution %s is running elsewhere: the message is dropped.", request.id)
-            return None
-        case Conflicting():
-            raise Conflict(f"execution_id: {request.id} belongs to another request")
+        case Waiting():
+            logger.debug("Execution %s is not due yet: the message is dropped.", request.id)
+        case Conflicting(by_key=by_key):
+            taken = f"idempotency_key: '{command.idempotency_key}'" if by_key else f"execution_id: {request.id}"
+            raise Conflict(f"{taken} belongs to another request")
         case NoProgram():
             raise NotFound(f"program_id: there is no program {request.program_id}")
-    return _find(app, request.id, request.tenant) if received.answered else None
+    return None
+
+
+def _run(app: Application, attempt: Attempt) -> None:
+    app.running.begin(attempt)
+    try:
+        with app.isolation.alone() if attempt.last_chance else app.isolation.together():
+            ended = attempt.run()
+        end(app, attempt, ended)
+    finally:
+        app.running.end(attempt)
 
 
 def cancel_execution(app: Application, received: Received[CancelExecution]) -> ExecutionView:
@@ -78,7 +84,7 @@ def cancel_execution(app: Application, received: Received[CancelExecution]) -> E
         )
     )
     if execution.status == ExecutionStatus.CANCELLED:
-        app.emit(_event_of(execution, execution.attempt), execution.traceparent)
+        announce(app, execution)
     else:
         app.running.cancel({execution_id})
     return execution_view(execution)
@@ -86,7 +92,14 @@ def cancel_execution(app: Application, received: Received[CancelExecution]) -> E
 
 def get_execution(app: Application, received: Received[GetExecution]) -> ExecutionView:
     """Read one."""
-    return _find(app, received.command.execution_id, received.tenant)
+    asked, tenant = received.command, received.tenant
+    execution_id = asked.execution_id
+    if asked.idempotency_key is not None:
+        with app.read(tenant) as connection:
+            execution_id = idempotency.find(connection, asked.idempotency_key, tenant=tenant)
+    if execution_id is None:
+        raise NotFound(f"idempotency_key: there is no execution of '{asked.idempotency_key}'")
+    return execution_view(_read(app, execution_id, tenant))
 
 
 def list_executions(app: Application, received: Received[ListExecutions]) -> Page[ExecutionView]:
@@ -111,111 +124,50 @@ def give_up(app: Application, request: Request, reason: str) -> None:
     """End an execution that cannot be sent again, unless somebody runs it."""
     claimed = app.writer.call(app.writes.claim, request)
     if isinstance(claimed, Claimed):
-        error = ErrorDetail(code=ErrorCode.INTERNAL, message=reason)
-        finish = Finish(
-            request.id, request.program_id, claimed.lock_version, 0.0, Usage(), error=error, tenant=request.tenant
-        )
-        _end(app, request, claimed, finish)
+        attempt = Attempt(app, request, claimed)
+        end(app, attempt, attempt.failed(ErrorDetail(code=ErrorCode.INTERNAL, message=reason)))
 
 
-def _end(app: Application, request: Request, claimed: Claimed, finish: Finish) -> None:
+def end(app: Application, attempt: Attempt, ended: End) -> None:
+    """Write down how an attempt ended, and tell where that was the end of the execution.
+
+    Raises:
+        WriterClosed: the process is shutting down.
+    """
+    if isinstance(ended, Retry):
+        held = app.writer.call(app.writes.retry, ended)
+        logger.info("Execution %s: %s; again in %.1f s.", ended.id, ended.error.code, ended.delay)
+    else:
+        ended, held = _finish(app, ended)
+    if not held:
+        logger.warning("Execution %s was taken over by another worker: its result is discarded.", ended.id)
+    elif isinstance(ended, Finish):
+        _tell(app, attempt, ended)
+
+
+def _finish(app: Application, finish: Finish) -> tuple[Finish, bool]:
     try:
-        ended = app.writer.call(app.writes.finish, finish)
+        return finish, app.writer.call(app.writes.finish, finish)
     except WriterClosed:
         raise
     except Exception as unexpected:
         # Not to end it would have it run again, and come to this again.
-        logger.exception("What execution %s came to cannot be stored.", request.id)
+        logger.exception("What execution %s came to cannot be stored.", finish.id)
         finish = replace(finish, outputs=None, usage=Usage(), error=internal(unexpected))
-        ended = app.writer.call(app.writes.finish, finish)
-    if ended:
-        app.emit(_event_of(finish, claimed.attempt), request.traceparent)
+        return finish, app.writer.call(app.writes.finish, finish)
+
+
+def _tell(app: Application, attempt: Attempt, ended: Finish) -> None:
+    request, claimed = attempt.request, attempt.claimed
+    if claimed.answered:
+        announce(app, _read(app, ended.id, request.tenant))
     else:
-        logger.warning("Execution %s was taken over by another worker: its result is discarded.", request.id)
+        announce_end(app, ended, claimed.attempt, request.traceparent)
 
 
-def _run(app: Application, request: Request, claimed: Claimed) -> Finish:
-    """Validate, run, and say how it ended. No transaction is open."""
-    started = time.perf_counter()
-    usage, outputs, error = Usage(), None, None
-    try:
-        if claimed.cancel_requested:
-            raise AdapterError(ErrorCode.CANCELLED, "it was cancelled before it was run again")
-        if claimed.attempt > app.settings.max_attempts:
-            raise AdapterError(
-                ErrorCode.ATTEMPTS_EXHAUSTED,
-                f"its worker died or lost its lease {claimed.attempt - 1} times; DSPEX_MAX_ATTEMPTS is the limit",
-            )
-        if claimed.backend_id is None:
-            raise _not_ready(app, request)
-        loaded = app.programs.load(request.program_id, claimed.backend_id, request.tenant)
-        app.running.begin(claimed, loaded)
-        options = RunOptions(run_id=str(request.id), seed=request.options.seed)
-        outcome = loaded.execute(loaded.signature.validate_inputs(request.inputs), options)
-        usage = outcome.usage
-        outputs = _within(app.settings.max_message_bytes, outcome)
-    except InvalidValues as invalid:
-        error = detail_of(invalid)
-    except AdapterError as failed:
-        usage = failed.usage
-        error = ErrorDetail(code=failed.code, message=storable(failed.message))
-    except WriterClosed:
-        raise
-    except (Exception, SystemExit) as unexpected:
-        logger.exception("Execution %s failed unexpectedly.", request.id)
-        error = internal(unexpected)
-    cancelled = app.running.is_cancelled(claimed) or (error is not None and error.code == ErrorCode.CANCELLED)
-    return Finish(
-        id=request.id,
-        program_id=request.program_id,
-        lock_version=claimed.lock_version,
-        duration_ms=(time.perf_counter() - started) * 1000,
-        usage=usage,
-        outputs=None if cancelled else outputs,
-        error=None if cancelled else error,
-        cancelled=cancelled,
-        tenant=request.tenant,
-    )
-
-
-def _not_ready(app: Application, request: Request) -> AdapterError:
-    program = app.write(lambda connection: programs.get(connection, request.program_id, tenant=request.tenant))
-    reason = f" ({program.error.message})" if program.error else ""
-    return AdapterError(
-        ErrorCode.PROGRAM_NOT_READY,
-        f"program {program.id} is {program.status}{reason}: execute it after dspex.program.ready.v1",
-    )
-
-
-def _within(max_bytes: int, outcome: Outcome) -> Mapping[str, Any]:
-    size = len(to_json(outcome.outputs))
-    if size > max_bytes:
-        raise AdapterError(
-            ErrorCode.INVALID_OUTPUT,
-            f"the outputs have {size} bytes; DSPEX_MAX_MESSAGE_BYTES allows {max_bytes}",
-            usage=outcome.usage,
-        )
-    return outcome.outputs
-
-
-def _find(app: Application, execution_id: UUID, tenant: str) -> ExecutionView:
+def _read(app: Application, execution_id: UUID, tenant: str) -> Execution:
     with app.read(tenant) as connection:
         found = executions.get(connection, [execution_id], tenant=tenant)
     if not found:
         raise NotFound(f"execution_id: there is no execution {execution_id}")
-    return execution_view(found[0])
-
-
-def _event_of(ended: Finish | Execution, attempt: int) -> ExecutionCompleted | ExecutionFailed | ExecutionCancelled:
-    common: dict[str, Any] = {
-        "execution_id": ended.id,
-        "program_id": ended.program_id,
-        "attempt": attempt,
-        "duration_ms": ended.duration_ms or 0.0,
-        "usage": ended.usage,
-    }
-    if ended.status == ExecutionStatus.CANCELLED:
-        return ExecutionCancelled(**common)
-    if ended.error is None:
-        return ExecutionCompleted(outputs=dict(ended.outputs or {}), **common)
-    return ExecutionFailed(error=ended.error, **common)
+    return found[0]

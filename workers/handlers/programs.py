@@ -56,6 +56,7 @@ def create_program(app: Application, received: Received[CreateProgram]) -> Progr
                 signature_id=command.signature_id,
                 adapter_type=command.adapter_type,
                 configuration=command.configuration,
+                policy=command.policy,
                 tenant=tenant,
             )
         )
@@ -76,6 +77,7 @@ def create_with_signature(app: Application, received: Received[CreateProgramWith
             signature_id=signature.id,
             adapter_type=command.adapter_type,
             configuration=command.configuration,
+            policy=command.policy,
             tenant=tenant,
         )
         return Created(program=program_view(program), signature=signature_view(signature))
@@ -152,6 +154,7 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
             connection,
             command.program_id,
             configuration=command.configuration,
+            policy=command.policy,
             backend_id=backend_id,
             lock_version=command.lock_version or before.lock_version,
             tenant=tenant,

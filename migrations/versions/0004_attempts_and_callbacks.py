@@ -1,0 +1,177 @@
+"""Attempts that wait, schedules and deadlines, policies, callbacks that are owed, idempotency keys, dead letters.
+
+Workers from before it go on while it runs, and after it: every new column may be NULL or has a default, and what they
+write without `due_at` is found by its lease. They do not know the new fields of messages, and would reject them: send
+these when the old workers are gone.
+
+On PostgreSQL nothing holds a table for longer than it takes to change the catalogue: each statement is committed by
+itself, and indexes are built concurrently. Where one fails, run the migration again: what has been done is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import context, op
+from sqlalchemy.dialects import postgresql
+
+revision: str = "0004"
+down_revision: str | None = "0003"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+MOMENT = sa.DateTime(timezone=True)
+
+LOCK_TIMEOUT = "SET lock_timeout = '2s'"
+
+LETTER = "CONSTRAINT ck_rejected_messages_status CHECK (status IN ('dead', 'replayed', 'discarded'))"
+
+TABLES = ("callbacks", "idempotency_keys")
+POLICY = "tenant = current_setting('dspex.tenant', true) OR current_setting('dspex.tenant', true) = '*'"
+
+NEW = (
+    ("ix_executions_running", ["worker"], "status = 'running'"),
+    ("ix_executions_pending", ["due_at"], "status = 'pending'"),
+)
+OLD = (("ix_executions_open", ["worker"], "status IN ('pending', 'running')"),)
+
+
+def columns() -> dict[str, list[sa.Column[Any]]]:
+    """What each table gets. The one that is used most comes first: where it is held, nothing has been done yet."""
+    return {
+        "executions": [
+            sa.Column("due_at", MOMENT),
+            sa.Column("not_before", MOMENT),
+            sa.Column("deadline", MOMENT),
+            sa.Column("policy", JSON),
+            sa.Column("reply_to", sa.Text()),
+            sa.Column("correlation_id", sa.Text()),
+            sa.Column("carried", JSON),
+            sa.Column("lost", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
+            sa.Column("discarded", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        ],
+        "programs": [sa.Column("policy", JSON)],
+        "rejected_messages": [sa.Column("status", sa.String(16), server_default=sa.text("'dead'"), nullable=False)],
+    }
+
+
+def upgrade() -> None:
+    if op.get_context().dialect.name == "sqlite":
+        _upgrade_sqlite()
+        return
+    with op.get_context().autocommit_block():
+        op.execute(LOCK_TIMEOUT)
+        for table, added in columns().items():
+            changes = [f"ADD COLUMN IF NOT EXISTS {_ddl(column)}" for column in added]
+            if table == "rejected_messages":
+                changes += ["DROP CONSTRAINT IF EXISTS ck_rejected_messages_status", f"ADD {LETTER} NOT VALID"]
+            op.execute(f"ALTER TABLE {table} {', '.join(changes)}")
+        op.execute("ALTER TABLE rejected_messages VALIDATE CONSTRAINT ck_rejected_messages_status")
+        _index_concurrently(NEW, OLD)
+    _create_tables()
+    for table in TABLES:
+        op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+        op.execute(f"CREATE POLICY tenant ON {table} USING ({POLICY})")
+
+
+def downgrade() -> None:
+    """What waits is due by its lease again; what is owed, and which keys are taken, is forgotten."""
+    waiting = "UPDATE executions SET lease_expires_at = due_at WHERE status = 'pending' AND lease_expires_at IS NULL"
+    if op.get_context().dialect.name == "sqlite":
+        op.execute(waiting)
+        _downgrade_sqlite()
+        return
+    with op.get_context().autocommit_block():
+        op.execute(LOCK_TIMEOUT)
+        op.execute(waiting)
+        # First what waits for a table, and fails where it is held; the index of a column goes with it.
+        for table, added in columns().items():
+            op.execute(f"ALTER TABLE {table} {', '.join(f'DROP COLUMN IF EXISTS {column.name}' for column in added)}")
+        for table in TABLES:
+            op.execute(f"DROP TABLE IF EXISTS {table}")
+        _index_concurrently(OLD, NEW)
+
+
+def _ddl(column: sa.Column[Any]) -> str:
+    return str(sa.schema.CreateColumn(column).compile(dialect=op.get_context().dialect))
+
+
+def _create_tables() -> None:
+    op.create_table(
+        "callbacks",
+        sa.Column("execution_id", sa.Uuid(), nullable=False),
+        sa.Column("tenant", sa.String(64), server_default=sa.text("'default'"), nullable=False),
+        sa.Column("due_at", MOMENT, nullable=False),
+        sa.Column("tries", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.PrimaryKeyConstraint("execution_id", name=op.f("pk_callbacks")),
+    )
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("tenant", sa.String(64), nullable=False),
+        sa.Column("key", sa.String(255), nullable=False),
+        sa.Column("execution_id", sa.Uuid(), nullable=False),
+        sa.Column("request_digest", sa.String(64), nullable=False),
+        sa.Column("inserted_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "key", name=op.f("pk_idempotency_keys")),
+    )
+
+
+Indexes = Sequence[tuple[str, list[str], str]]
+
+
+def _index_concurrently(made: Indexes, dropped: Indexes) -> None:
+    # It waits for every transaction that is older, and nobody waits for it.
+    op.execute("SET lock_timeout = 0")
+    for name, on, where in made:
+        if not context.is_offline_mode() and _is_broken(name):
+            op.drop_index(op.f(name), "executions", postgresql_concurrently=True, if_exists=True)
+        op.create_index(
+            op.f(name),
+            "executions",
+            on,
+            if_not_exists=True,
+            postgresql_concurrently=True,
+            postgresql_where=sa.text(where),
+        )
+    for name, _, _ in dropped:
+        op.drop_index(op.f(name), "executions", postgresql_concurrently=True, if_exists=True)
+    op.execute(LOCK_TIMEOUT)
+
+
+def _is_broken(name: str) -> bool:
+    """Whether an attempt to build the index was broken off."""
+    found = op.get_bind().execute(
+        sa.text("SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT indisvalid"), {"name": name}
+    )
+    return found.first() is not None
+
+
+def _upgrade_sqlite() -> None:
+    for table, added in columns().items():
+        for column in added:
+            op.execute(f"ALTER TABLE {table} ADD COLUMN {_ddl(column)}{_check_sqlite(column)}")
+    _create_tables()
+    _exchange_sqlite(NEW, OLD)
+
+
+def _downgrade_sqlite() -> None:
+    _exchange_sqlite(OLD, NEW)
+    for table in TABLES:
+        op.drop_table(table)
+    for table, added in columns().items():
+        for column in added:
+            op.execute(f"ALTER TABLE {table} DROP COLUMN {column.name}")
+
+
+def _check_sqlite(column: sa.Column[Any]) -> str:
+    return f" {LETTER}" if column.name == "status" else ""
+
+
+def _exchange_sqlite(made: Indexes, dropped: Indexes) -> None:
+    for name, _, _ in dropped:
+        op.drop_index(op.f(name), "executions")
+    for name, on, where in made:
+        op.create_index(op.f(name), "executions", on, sqlite_where=sa.text(where))

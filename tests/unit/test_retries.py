@@ -1,0 +1,102 @@
+"""Whether there is another attempt, and when."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspex import ErrorCode
+from dspex.policy import ExecutionPolicy
+from store.executions import Carried
+from workers.retries import PASSING, REPAIRABLE, Again, Failed, decide
+
+FINAL = set(ErrorCode) - PASSING - REPAIRABLE - {ErrorCode.RATE_LIMITED}
+POLICIES = st.builds(
+    ExecutionPolicy,
+    first_delay=st.floats(0, 100),
+    multiplier=st.floats(1, 10),
+    max_delay=st.floats(0, 1000),
+    max_wait=st.floats(0, 1000),
+    repair=st.booleans(),
+)
+
+
+def failed(code: ErrorCode, attempt: int = 1, **changes: object) -> Failed:
+    given = {"max_attempts": 3, "policy": ExecutionPolicy(), "carried": Carried()} | changes
+    return Failed(code, attempt, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("code", sorted(FINAL))
+def test_what_would_fail_again_has_failed(code: ErrorCode) -> None:
+    assert decide(failed(code)) is None
+
+
+@pytest.mark.parametrize("code", sorted(PASSING))
+def test_what_passes_is_tried_again_after_a_growing_pause(code: ErrorCode) -> None:
+    pauses = [decide(failed(code, attempt, max_attempts=9)) for attempt in range(1, 9)]
+    for number, again in enumerate(pauses):
+        assert again is not None
+        assert 2**number / 2 <= again.delay <= 2**number
+        assert again.attempt == number + 1
+    assert decide(failed(code, 9, max_attempts=9)) is None
+
+
+def test_a_pause_has_a_bound() -> None:
+    again = decide(failed(ErrorCode.TRANSIENT, 99, max_attempts=100, policy=ExecutionPolicy(max_delay=7)))
+    assert again is not None
+    assert 3.5 <= again.delay <= 7
+
+
+def test_many_that_fail_together_do_not_come_again_together() -> None:
+    delays = {decide(failed(ErrorCode.TRANSIENT)) for _ in range(50)}
+    assert len(delays) > 40
+
+
+@pytest.mark.parametrize("code", sorted(REPAIRABLE))
+def test_an_answer_that_cannot_be_used_is_asked_for_once_more(code: ErrorCode) -> None:
+    again = decide(failed(code))
+    assert again == Again(0.0, 1, Carried(repaired=True))
+    assert decide(failed(code, 2, carried=again.carried)) is None
+    assert decide(failed(code, policy=ExecutionPolicy(repair=False))) is None
+    assert decide(failed(code, max_attempts=1)) is None
+
+
+def test_a_rate_limit_waits_as_long_as_it_says_and_spends_no_attempt() -> None:
+    again = decide(failed(ErrorCode.RATE_LIMITED, 3, retry_after=40.0))
+    assert again == Again(40.0, 2, Carried(waits=1, waited=40.0))
+
+
+def test_rate_limits_together_wait_no_longer_than_the_policy_allows() -> None:
+    carried, waits, policy = Carried(), 0, ExecutionPolicy(max_wait=100)
+    while (again := decide(failed(ErrorCode.RATE_LIMITED, carried=carried, policy=policy))) is not None:
+        carried, waits = again.carried, waits + 1
+    assert carried.waited <= 100
+    assert 6 <= waits <= 8
+    assert decide(failed(ErrorCode.RATE_LIMITED, retry_after=101.0, policy=policy)) is None
+
+
+def test_no_pause_outlasts_the_deadline() -> None:
+    assert decide(failed(ErrorCode.RATE_LIMITED, retry_after=40.0, seconds_left=40.0)) is None
+    assert decide(failed(ErrorCode.TRANSIENT, seconds_left=0.4)) is None
+    assert decide(failed(ErrorCode.TRANSIENT, seconds_left=1.1)) is not None
+    assert decide(failed(ErrorCode.PARSE_FAILURE, seconds_left=-1.0)) is None
+
+
+@given(st.data())
+def test_whatever_happens_the_attempts_are_a_bound(data: st.DataObject) -> None:
+    """Any sequence of failures ends, and no attempt is beyond the last."""
+    policy, most = data.draw(POLICIES), data.draw(st.integers(1, 5))
+    attempt, carried = 0, Carried()
+    for _ in range(40):
+        attempt += 1
+        assert attempt <= most
+        code = data.draw(st.sampled_from(sorted(ErrorCode)))
+        retry_after = data.draw(st.none() | st.floats(0, 1e6))
+        again = decide(Failed(code, attempt, most, policy, carried, retry_after))
+        if again is None:
+            return
+        assert again.delay >= 0
+        assert again.carried.waited <= policy.max_wait
+        assert attempt - 1 <= again.attempt <= attempt
+        attempt, carried = again.attempt, again.carried

@@ -1,0 +1,192 @@
+"""One attempt of an execution that is claimed: validate, run, and say how it ended. No transaction is open."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import to_json
+
+from adapters.port import AdapterError, Outcome, RunOptions
+from dspex import ErrorCode, ErrorDetail, Usage
+from dspex.errors import InvalidValues
+from store import programs
+from store.executions import Claimed, Finish, Request, Retry
+from workers.application import Application
+from workers.handlers.details import detail_of, internal, storable
+from workers.retries import Failed, decide
+from workers.writer import WriterClosed
+
+logger = logging.getLogger(__name__)
+
+End = Finish | Retry
+
+
+class Attempt:
+    """What an attempt is about, and how it may end."""
+
+    def __init__(self, app: Application, request: Request, claimed: Claimed) -> None:
+        self._app = app
+        self._started = time.perf_counter()
+        self._running = True
+        self.request = request
+        self.claimed = claimed
+
+    @property
+    def max_attempts(self) -> int:
+        """How often the execution may be started."""
+        return self.claimed.policy.max_attempts or self._app.settings.max_attempts
+
+    @property
+    def last_chance(self) -> bool:
+        """Whether it is the last attempt, after some that ended with their worker: this one may end with it as well."""
+        return self.claimed.lost > 0 and self.claimed.attempt >= self.max_attempts
+
+    def run(self) -> End:
+        """Run it, and say how it ended.
+
+        Raises:
+            WriterClosed: the process is shutting down.
+        """
+        self._started = time.perf_counter()
+        try:
+            return self._outcome()
+        finally:
+            self._running = False
+
+    def _outcome(self) -> End:
+        usage, retry_after = Usage(), None
+        try:
+            outcome = self._run()
+            usage = outcome.usage
+            outputs = _within(self._app.settings.max_message_bytes, outcome)
+            return self.cancelled(usage) if self._is_cancelled else self.completed(usage, outputs)
+        except InvalidValues as invalid:
+            error = detail_of(invalid)
+        except AdapterError as failed:
+            usage, retry_after = failed.usage, failed.retry_after
+            error = ErrorDetail(code=failed.code, message=storable(failed.message))
+        except WriterClosed:
+            raise
+        except (Exception, SystemExit) as unexpected:
+            logger.exception("Execution %s failed unexpectedly.", self.request.id)
+            error = internal(unexpected)
+        if self._is_cancelled or error.code == ErrorCode.CANCELLED:
+            return self.cancelled(usage)
+        return self.failed(error, usage, retry_after=retry_after)
+
+    @property
+    def _is_cancelled(self) -> bool:
+        return self._app.running.is_cancelled(self)
+
+    def _run(self) -> Outcome:
+        self._check()
+        app, request, claimed = self._app, self.request, self.claimed
+        if claimed.backend_id is None:
+            raise _not_ready(app, request)
+        loaded = app.programs.load(request.program_id, claimed.backend_id, request.tenant)
+        app.running.begin(self, loaded)
+        limit = claimed.policy.time_limit
+        timeout = limit if claimed.seconds_left is None else min(limit, claimed.seconds_left)
+        options = RunOptions(run_id=str(request.id), seed=request.options.seed, timeout=timeout)
+        return loaded.execute(loaded.signature.validate_inputs(request.inputs), options)
+
+    def _check(self) -> None:
+        """What may not be run any more."""
+        claimed = self.claimed
+        if claimed.cancel_requested:
+            raise AdapterError(ErrorCode.CANCELLED, "it was cancelled before it was run again")
+        if claimed.seconds_left is not None and claimed.seconds_left <= 0:
+            raise AdapterError(ErrorCode.EXPIRED, "its deadline passed before it could be run")
+        if claimed.attempt > self.max_attempts:
+            raise AdapterError(
+                ErrorCode.ATTEMPTS_EXHAUSTED,
+                f"it was started {claimed.attempt - 1} times, and {claimed.lost} times its worker died or lost its "
+                "lease; the program's policy.max_attempts, or DSPEX_MAX_ATTEMPTS, is the limit",
+            )
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was claimed."""
+        return time.perf_counter() - self._started
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it runs on beyond its time: its adapter cannot stop it."""
+        limits = (self.claimed.policy.time_limit, self.claimed.seconds_left)
+        allowed = min(limit for limit in limits if limit is not None) + GRACE_SECONDS
+        return self._running and self.elapsed > allowed
+
+    def completed(self, usage: Usage, outputs: Mapping[str, Any]) -> End:
+        """It gave outputs."""
+        return self._finish(usage, outputs=outputs)
+
+    def cancelled(self, usage: Usage) -> End:
+        """It was asked to stop."""
+        return self._finish(usage, cancelled=True)
+
+    def failed(self, error: ErrorDetail, usage: Usage | None = None, *, retry_after: float | None = None) -> End:
+        """It failed; whether there is another attempt, its meaning decides."""
+        claimed, used = self.claimed, usage or Usage()
+        left = None if claimed.seconds_left is None else claimed.seconds_left - self.elapsed
+        if error.code == ErrorCode.TIMEOUT and left is not None and left <= 0:
+            error = ErrorDetail(code=ErrorCode.EXPIRED, message="its deadline passed while it ran")
+        failed = Failed(
+            code=ErrorCode(error.code),
+            attempt=claimed.attempt,
+            max_attempts=self.max_attempts,
+            policy=claimed.policy,
+            carried=claimed.carried,
+            retry_after=retry_after,
+            seconds_left=left,
+        )
+        again = decide(failed)
+        if again is None:
+            return self._finish(used, error=error)
+        return Retry(
+            id=claimed.id,
+            lock_version=claimed.lock_version,
+            delay=again.delay,
+            attempt=again.attempt,
+            error=error,
+            usage=claimed.usage + used,
+            carried=again.carried,
+            tenant=self.request.tenant,
+        )
+
+    def _finish(self, usage: Usage, **how: Any) -> Finish:
+        return Finish(
+            id=self.claimed.id,
+            program_id=self.request.program_id,
+            lock_version=self.claimed.lock_version,
+            duration_ms=self.elapsed * 1000,
+            usage=self.claimed.usage + usage,
+            tenant=self.request.tenant,
+            **how,
+        )
+
+
+GRACE_SECONDS = 2.0
+"""What an adapter may take to stop a run whose time is over."""
+
+
+def _not_ready(app: Application, request: Request) -> AdapterError:
+    program = app.write(lambda connection: programs.get(connection, request.program_id, tenant=request.tenant))
+    reason = f" ({program.error.message})" if program.error else ""
+    return AdapterError(
+        ErrorCode.PROGRAM_NOT_READY,
+        f"program {program.id} is {program.status}{reason}: execute it after dspex.program.ready.v1",
+    )
+
+
+def _within(max_bytes: int, outcome: Outcome) -> Mapping[str, Any]:
+    size = len(to_json(outcome.outputs))
+    if size > max_bytes:
+        raise AdapterError(
+            ErrorCode.INVALID_OUTPUT,
+            f"the outputs have {size} bytes; DSPEX_MAX_MESSAGE_BYTES allows {max_bytes}",
+            usage=outcome.usage,
+        )
+    return outcome.outputs

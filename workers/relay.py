@@ -1,0 +1,88 @@
+"""The relay: sends what the database says is due. It runs in every worker process; any number of them is safe together.
+
+Retries and schedules, executions whose worker is gone, rows whose message was lost, and callbacks that were not
+confirmed: all of them are found by their status and their time, never by a position. What was taken and could not be
+sent is due again later.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from dspex import ExecuteProgram, wrap
+from dspex.errors import MessageTooLarge, PublishError
+from dspex.topology import COMMANDS_EXCHANGE
+from store import executions
+from store.engine import READ_ONLY
+from store.executions import Request
+from workers.application import Application
+from workers.callbacks import announce
+from workers.handlers.executions import give_up
+from workers.writes import RELAY_LIMIT
+
+logger = logging.getLogger(__name__)
+
+
+class Relay:
+    """Sends what is due. One thread."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    def run(self) -> None:
+        """Send all that is due now.
+
+        Raises:
+            PublishError: the broker does not confirm: come again later.
+        """
+        while self._anything_due() and self._round():
+            pass
+
+    def _anything_due(self) -> bool:
+        with self._app.engine.connect().execution_options(**READ_ONLY) as connection:
+            return executions.anything_due(connection)
+
+    def _round(self) -> bool:
+        """One batch of each kind; returns whether there may be more."""
+        app = self._app
+        rescued = app.writer.call(app.writes.rescue, None)
+        for request in rescued:
+            logger.warning("Execution %s has no worker: it is published again.", request.id)
+        due = app.writer.call(app.writes.due, None)
+        self._publish([*rescued, *due])
+        owed = app.writer.call(app.writes.callbacks_due, None)
+        for execution in owed:
+            announce(app, execution)
+        return RELAY_LIMIT in (len(rescued), len(due), len(owed))
+
+    def _publish(self, requests: Sequence[Request]) -> None:
+        sent = [(request, future) for request in requests if (future := self._submit(request)) is not None]
+        failed = None
+        for request, future in sent:
+            try:
+                future.result()
+            except PublishError as error:
+                logger.info("Execution %s will be due again in a lease: %s", request.id, error)
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def _submit(self, request: Request) -> Future[None] | None:
+        command = ExecuteProgram(
+            execution_id=request.id,
+            program_id=request.program_id,
+            inputs=dict(request.inputs),
+            options=request.options,
+        )
+        envelope = wrap(command, source=request.source, traceparent=request.traceparent, tenant=request.tenant)
+        try:
+            body = envelope.encode(self._app.settings.max_message_bytes)
+        except MessageTooLarge as error:
+            # It was just small enough when it came, in other JSON: whoever gets it now would reject it.
+            give_up(self._app, request, f"its message cannot be sent again: {error.message}")
+            return None
+        return self._app.publisher.submit(
+            body, exchange=COMMANDS_EXCHANGE, routing_key=command.type, message_id=envelope.id
+        )
