@@ -1,0 +1,82 @@
+"""What is owed for executions that have ended."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Engine
+
+from dspex import uuid7
+from store import callbacks, executions
+from store.tables import callbacks as callbacks_table
+from tests.contract.store_rows import BOB, EXPIRED, completed, failed, ready_program, request, take
+
+TENANT = "default"
+
+
+def test_the_end_of_an_execution_owes_once(connection: Connection) -> None:
+    program_id = ready_program(connection)
+    done, stale = request(program_id), request(program_id)
+    end = completed(done, take(connection, done))
+    zombie = take(connection, stale, BOB)
+    executions.release(connection, BOB)
+    assert executions.finish(connection, 0, [end, failed(stale, zombie)]) == [True, False]
+    assert callbacks.owed(connection, [done.id, stale.id]) == {done.id}
+    callbacks.sent(connection, [done.id])
+    assert callbacks.owed(connection, [done.id]) == set()
+    # As where the commit arrived and its answer did not: it is ended, and has been told.
+    assert executions.finish(connection, 0, [end]) == [True]
+    assert callbacks.owed(connection, [done.id]) == set()
+
+
+def test_what_is_cancelled_at_once_owes_too(connection: Connection) -> None:
+    waiting, running = (request(ready_program(connection)) for _ in "ab")
+    executions.create(connection, waiting)
+    take(connection, running)
+    for asked in (waiting, running):
+        executions.cancel(connection, asked.id, by="ann")
+    assert callbacks.owed(connection, [waiting.id, running.id]) == {waiting.id}
+
+
+def test_the_relay_waits_a_while_and_then_longer_each_time(connection: Connection) -> None:
+    first, later = uuid7(), uuid7()
+    callbacks.owe(connection, {first: TENANT}, EXPIRED)
+    callbacks.owe(connection, {later: TENANT}, 60)
+    assert executions.anything_due(connection)
+    assert callbacks.due(connection, EXPIRED, 10) == [first]
+    c = callbacks_table.c
+    for tries in range(1, 10):
+        before = connection.execute(callbacks_table.select().where(c.execution_id == first)).one()
+        assert before.tries == tries
+        assert callbacks.due(connection, EXPIRED, 10) == [first]
+        after = connection.execute(callbacks_table.select().where(c.execution_id == first)).one()
+        # Here the interval is negative, and grows all the same.
+        assert (before.due_at > after.due_at) == (tries <= 6)
+    assert callbacks.due(connection, 60.0, 10) == [first]
+    assert callbacks.due(connection, 60.0, 10) == []
+
+
+def test_what_is_taken_has_a_bound(connection: Connection) -> None:
+    callbacks.owe(connection, {uuid7(): TENANT for _ in range(25)}, EXPIRED)
+    assert [len(callbacks.due(connection, 60.0, 10)) for _ in range(4)] == [10, 10, 5, 0]
+
+
+def test_two_relays_take_different_ones(engine: Engine) -> None:
+    with engine.begin() as connection:
+        callbacks.owe(connection, {uuid7(): TENANT for _ in range(20)}, EXPIRED)
+    if engine.dialect.name == "postgresql":
+        with engine.begin() as first, engine.begin() as second:
+            one, other = (set(callbacks.due(connection, 60.0, 10)) for connection in (first, second))
+    else:
+        with engine.begin() as first:
+            one = set(callbacks.due(first, 60.0, 10))
+        with engine.begin() as second:
+            other = set(callbacks.due(second, 60.0, 10))
+    assert (len(one), len(other)) == (10, 10)
+    assert not one & other
+
+
+def test_owing_again_begins_anew(connection: Connection) -> None:
+    id_ = uuid7()
+    callbacks.owe(connection, {id_: TENANT}, EXPIRED)
+    assert callbacks.due(connection, 60.0, 10) == [id_]
+    callbacks.owe(connection, {id_: TENANT}, EXPIRED)
+    assert callbacks.due(connection, 60.0, 10) == [id_]
