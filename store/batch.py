@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from pydantic_core import to_json
 from sqlalchemy import (
@@ -18,6 +17,7 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Text,
+    Uuid,
     bindparam,
     cast,
     column,
@@ -49,25 +49,21 @@ def _member(value: ColumnElement[Any], c: ColumnClause[Any]) -> ColumnElement[An
     if isinstance(c.type, JSON):
         return func.nullif(value.op("->")(f"$.{c.name}"), "null")
     text = value.op("->>")(f"$.{c.name}")
-    return func.substr(text, 1, len(_MOMENT)) if isinstance(c.type, UtcDateTime) else text
-
-
-_MOMENT = "2026-11-25 10:00:00.000000"
+    if isinstance(c.type, Uuid):
+        return func.replace(text, "-", "")
+    if isinstance(c.type, UtcDateTime):
+        return func.substr(text, 1, len("2026-11-25 10:00:00.000000"))
+    return text
 
 
 def encode(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The parameter that `records` reads. Ids and moments are written as both databases keep or take them."""
-    plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
-    return {PARAMETER: to_json(plain).decode()}
+    """The parameter that `records` reads. Moments come as `moment` writes them."""
+    return {PARAMETER: to_json(list(rows)).decode()}
 
 
-def _plain(value: Any) -> Any:
-    match value:
-        case UUID():
-            return value.hex
-        case datetime():
-            return value.astimezone(UTC).isoformat(" ", "microseconds")
-    return value
+def moment(value: datetime | None) -> str | None:
+    """A moment in a batch: as PostgreSQL reads it, and with SQLite's text at its beginning."""
+    return None if value is None else value.astimezone(UTC).isoformat(" ", "microseconds")
 
 
 def upsert(connection: Connection) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import uuid
 import zlib
 from collections.abc import Callable, Generator
@@ -35,7 +36,7 @@ from workers.brokers.memory import MemoryBroker, MemoryPublisher
 from workers.policy import Principal
 from workers.principals import Principals
 from workers.programs import ProgramCache
-from workers.running import Isolation, RunningExecutions
+from workers.running import Isolation, RunningExecutions, Unwritten
 from workers.settings import Settings, load_secrets
 from workers.writer import Writer
 from workers.writes import Writes
@@ -60,8 +61,10 @@ class Application:
     writer: Writer
     writes: Writes
     principals: Principals
+    unwritten: Unwritten
     running: RunningExecutions = field(default_factory=RunningExecutions)
     isolation: Isolation = field(default_factory=Isolation)
+    unconfirmed: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(UNCONFIRMED))
 
     def write(self, action: Callable[[Connection], Result]) -> Result:
         """Write something, and wait until it is committed. Where the database is away, it waits for it.
@@ -103,6 +106,9 @@ class Application:
         self.engine.dispose()
 
 
+UNCONFIRMED = 2048
+"""How many executions may have events that are sent and not confirmed. The publisher's window has room for more."""
+
 EVENT_MARGIN_BYTES = 64 * 1024
 """What an event may have besides the outputs, which are within the cap of a message."""
 
@@ -130,6 +136,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
         writer=writer,
         writes=writes,
         principals=_principals(settings),
+        unwritten=Unwritten(2 * settings.threads),
     )
     writer.start()
     return application
@@ -158,5 +165,5 @@ def _messaging(settings: Settings) -> tuple[dramatiq.Broker, Publisher]:
     if settings.embedded:
         memory = MemoryBroker(max_bytes=settings.max_message_bytes)
         return memory, MemoryPublisher(memory)
-    publisher = AmqpPublisher(settings.broker_url)
+    publisher = AmqpPublisher(settings.broker_url, window=3 * UNCONFIRMED)
     return AmqpBroker(settings.broker_url, publisher, max_bytes=settings.max_message_bytes), publisher

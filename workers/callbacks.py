@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
+from typing import NamedTuple
 from uuid import UUID
 
 from dspex import ExecutionCompleted, ExecutionFailed, ExecutionStatus, wrap
@@ -18,6 +20,7 @@ from dspex.events import Event, ExecutionCancelled, Reply
 from dspex.topology import EVENTS_EXCHANGE
 from store.executions import Execution, Finish
 from workers.application import EVENT_MARGIN_BYTES, SOURCE, Application
+from workers.attempts import Attempt
 from workers.handlers.views import execution_view
 from workers.writer import WriterClosed
 
@@ -28,22 +31,16 @@ Ended = ExecutionCompleted | ExecutionFailed | ExecutionCancelled
 
 def announce(app: Application, execution: Execution) -> None:
     """Send what is owed for an execution: its event, and its answer."""
-    due = _Due(app, execution.id, execution.lock_version, 2 if execution.reply_to else 1)
-    _send_event(app, due, event_of(execution, execution.attempt), execution.traceparent)
+    messages = [_event(app, event_of(execution, execution.attempt), execution.lock_version, execution.traceparent)]
     if execution.reply_to:
-        answer = Reply(answer=execution_view(execution).model_dump(mode="json"))
-        due.send(
-            answer,
-            exchange="",
-            routing_key=execution.reply_to,
-            correlation_id=execution.correlation_id,
-            max_bytes=MAX_ANSWER_BYTES,
-        )
+        messages.append(_answer(execution, execution.reply_to))
+    Callback(app, execution.id, messages).send()
 
 
-def announce_end(app: Application, ended: Finish, attempt: int, traceparent: str | None) -> None:
-    """Send what is owed for an execution that nobody waits for an answer of, without reading it."""
-    _send_event(app, _Due(app, ended.id, ended.lock_version + 1, 1), event_of(ended, attempt), traceparent)
+def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
+    """What will be owed for an execution that nobody waits for an answer of: its event alone."""
+    event = event_of(ended, attempt.claimed.attempt)
+    return Callback(app, ended.id, [_event(app, event, ended.lock_version + 1, attempt.request.traceparent)])
 
 
 def event_of(ended: Finish | Execution, attempt: int) -> Ended:
@@ -62,83 +59,82 @@ def event_of(ended: Finish | Execution, attempt: int) -> Ended:
     return ExecutionFailed.model_validate(common | {"error": ended.error})
 
 
-def _send_event(app: Application, due: _Due, event: Ended, traceparent: str | None) -> None:
-    limit = app.settings.max_message_bytes + EVENT_MARGIN_BYTES
-    for told in (event, event.model_copy(update={"usage": event.usage.summary})):
-        try:
-            due.send(
-                told,
-                traceparent=traceparent,
-                exchange=EVENTS_EXCHANGE,
-                routing_key=told.type,
-                mandatory=False,
-                max_bytes=limit,
-            )
-        except MessageTooLarge as error:
-            logger.warning("The event of execution %s: %s", event.execution_id, error)
-        else:
-            return
-    due.confirm()  # no later try could send it
+class _Message(NamedTuple):
+    """A message as it goes out. Its id is that of the end: however often it is sent, it is the same message."""
+
+    body: bytes
+    exchange: str
+    routing_key: str
+    message_id: str
+    mandatory: bool
+    correlation_id: str | None = None
 
 
-class _Due:
-    """What is to be confirmed before nothing is owed any more for an execution. Confirms come in any thread.
+def _event(app: Application, event: Ended, lock_version: int, traceparent: str | None) -> _Message:
+    message_id = f"{event.execution_id}.{lock_version}"
+    envelope = wrap(event, source=SOURCE, traceparent=traceparent, message_id=message_id)
+    try:
+        body = envelope.encode(app.settings.max_message_bytes + EVENT_MARGIN_BYTES)
+    except MessageTooLarge as error:
+        logger.warning("The event of execution %s goes without its single LM calls: %s", event.execution_id, error)
+        short = event.model_copy(update={"usage": event.usage.summary})
+        body = wrap(short, source=SOURCE, traceparent=traceparent, message_id=message_id).encode(MAX_ANSWER_BYTES)
+    return _Message(body, EVENTS_EXCHANGE, event.type, message_id, mandatory=False)
 
-    The ids of its messages are those of the end: however often it is sent, it is the same message.
-    """
 
-    def __init__(self, app: Application, execution_id: UUID, lock_version: int, messages: int) -> None:
+def _answer(execution: Execution, reply_to: str) -> _Message:
+    reply: Event = Reply(answer=execution_view(execution).model_dump(mode="json"))
+    envelope = wrap(reply, source=SOURCE, message_id=f"{execution.id}.{execution.lock_version}.reply")
+    body = envelope.encode(MAX_ANSWER_BYTES)
+    return _Message(body, "", reply_to, envelope.id, mandatory=True, correlation_id=execution.correlation_id)
+
+
+class Callback:
+    """What is owed for one execution, until all of it is confirmed. Confirms come in any thread."""
+
+    def __init__(self, app: Application, execution_id: UUID, messages: Sequence[_Message]) -> None:
         self._app = app
         self._execution_id = execution_id
-        self._lock_version = lock_version
         self._messages = messages
+        self._missing = len(messages)
+        self._failed = False
         self._lock = threading.Lock()
 
-    def send(
-        self,
-        event: Event,
-        *,
-        exchange: str,
-        routing_key: str,
-        max_bytes: int,
-        correlation_id: str | None = None,
-        traceparent: str | None = None,
-        mandatory: bool = True,
-    ) -> None:
-        message_id = f"{self._execution_id}.{self._lock_version}.{event.type.split('.')[1]}"
-        envelope = wrap(event, source=SOURCE, traceparent=traceparent, message_id=message_id)
-        body = envelope.encode(max_bytes)
-        try:
-            future = self._app.publisher.submit(
-                body,
-                exchange=exchange,
-                routing_key=routing_key,
-                message_id=message_id,
-                correlation_id=correlation_id,
-                mandatory=mandatory,
-            )
-        except PublishError as error:
-            self._failed(error)
-        else:
-            future.add_done_callback(self._settled)
-
-    def _settled(self, future: Future[None]) -> None:
-        error = future.exception()
-        # An answer that cannot be routed: nobody waits any more.
-        if error is None or isinstance(error, Unroutable):
-            self.confirm()
-        else:
-            self._failed(error)
-
-    def confirm(self) -> None:
-        with self._lock:
-            self._messages -= 1
-            done = self._messages == 0
-        if done:
+    def send(self) -> None:
+        """Send it. Returns at once: where too much is unconfirmed already, the relay sends it later."""
+        if not self._app.unconfirmed.acquire(blocking=False):
+            return
+        for message in self._messages:
             try:
-                self._app.writer.post(self._app.writes.callback_sent, self._execution_id)
-            except WriterClosed:
-                logger.info("The event of execution %s was sent, and will be again.", self._execution_id)
+                future = self._app.publisher.submit(
+                    message.body,
+                    exchange=message.exchange,
+                    routing_key=message.routing_key,
+                    message_id=message.message_id,
+                    correlation_id=message.correlation_id,
+                    mandatory=message.mandatory,
+                )
+            except PublishError as error:
+                self._settled(error)
+            else:
+                future.add_done_callback(self._confirmed)
 
-    def _failed(self, error: BaseException) -> None:
-        logger.info("What is owed for execution %s will be sent later: %s", self._execution_id, error)
+    def _confirmed(self, future: Future[None]) -> None:
+        self._settled(future.exception())
+
+    def _settled(self, error: BaseException | None) -> None:
+        # An answer that cannot be routed: nobody waits any more.
+        if error is not None and not isinstance(error, Unroutable):
+            logger.info("What is owed for execution %s will be sent later: %s", self._execution_id, error)
+            self._failed = True
+        with self._lock:
+            self._missing -= 1
+            if self._missing:
+                return
+        self._app.unconfirmed.release()
+        if self._failed:
+            return
+        try:
+            self._app.writer.post(self._app.writes.callback_sent, self._execution_id)
+        except WriterClosed:
+            logger.info("The event of execution %s was sent, and will be again.", self._execution_id)

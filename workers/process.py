@@ -44,7 +44,8 @@ class WorkerProcess:
             thread.stop()
         for thread in self._worker.workers:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
-        if any(thread.is_alive() for thread in self._worker.workers):
+        written = self._app.unwritten.wait(max(0.0, deadline - time.monotonic()))
+        if not written or any(thread.is_alive() for thread in self._worker.workers):
             # Before the broker has their messages back: whoever gets them must find the executions free.
             self._give_back(seconds)
             self._worker.workers.clear()

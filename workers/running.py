@@ -104,3 +104,30 @@ class Isolation:
         with self._changed:
             self._inside -= 1
             self._changed.notify_all()
+
+
+class Unwritten:
+    """Counts the ends that are on their way into the database, and holds up those that are too many."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def enter(self) -> None:
+        """Count one more, once there is room."""
+        with self._changed:
+            if self._count >= self._limit:
+                self._changed.wait_for(lambda: self._count < self._limit)
+            self._count += 1
+
+    def leave(self) -> None:
+        """It is written, or will not be."""
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all are written. Returns whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._count, seconds)

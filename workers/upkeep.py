@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dspex import ErrorCode, ErrorDetail
 from dspex.errors import PublishError
 from workers.application import Application
-from workers.handlers.executions import end
+from workers.endings import end
 from workers.relay import Relay
 from workers.writer import WriterClosed, describe, passing
 

@@ -76,7 +76,7 @@ class Writer:
             TimeoutError: it was not made in time.
             Exception: what the operation raised for this item.
         """
-        return self._submit(operation, item).result(timeout)
+        return self.submit(operation, item).result(timeout)
 
     def post(self, operation: Operation[Item, Any], item: Item) -> None:
         """Write, and wait for nothing: for what is made up for if it is lost. What fails is logged.
@@ -84,9 +84,16 @@ class Writer:
         Raises:
             WriterClosed: the process is shutting down.
         """
-        self._submit(operation, item).add_done_callback(_log_failure)
+        self.submit(operation, item).add_done_callback(_log_failure)
 
-    def _submit(self, operation: Operation[Item, Result], item: Item) -> Future[Result]:
+    def submit(self, operation: Operation[Item, Result], item: Item) -> Future[Result]:
+        """Write, and have the future say what came of it.
+
+        Callbacks on it run in the writer's thread, and may wait for nothing.
+
+        Raises:
+            WriterClosed: the process is shutting down.
+        """
         future: Future[Result] = Future()
         with self._wake:
             if self._closing.is_set():

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from dspex import ErrorDetail, ExecutionStatus, Usage
 from dspex.policy import ExecutionPolicy
 from store import callbacks, counters, histogram
-from store.batch import encode, upsert
+from store.batch import encode, moment, upsert
 from store.counters import Counts
 from store.executions import statements
 from store.executions.rows import (
@@ -108,8 +108,8 @@ def row_of(request: Request) -> dict[str, Any]:
         "source": request.source,
         "traceparent": request.traceparent,
         "tenant": request.tenant,
-        "not_before": request.options.not_before,
-        "deadline": request.options.deadline,
+        "not_before": moment(request.options.not_before),
+        "deadline": moment(request.options.deadline),
         "reply_to": request.reply_to,
         "correlation_id": request.correlation_id,
     }

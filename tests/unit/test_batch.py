@@ -64,7 +64,7 @@ def text(statement: Any, dialect: str) -> str:
 def test_every_size_is_one_text_with_other_parameters(size: int) -> None:
     parameters = encode({"id": ID, "value": None} for _ in range(size))
     assert list(parameters) == ["records"]
-    assert json.loads(parameters["records"]) == [{"id": ID.hex, "value": None}] * size
+    assert json.loads(parameters["records"]) == [{"id": str(ID), "value": None}] * size
 
 
 def test_sqlite_reads_back_what_was_encoded() -> None:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from uuid import UUID
 
-from dspex import ErrorCode, ErrorDetail, ExecuteProgram, ExecutionStatus, Usage
+from dspex import ErrorCode, ErrorDetail, ExecuteProgram, ExecutionStatus
 from dspex.commands import CancelExecution
 from dspex.errors import Conflict, NotFound
 from dspex.queries import GetExecution, ListExecutions
 from dspex.results import ExecutionView, Page
 from store import callbacks, executions, idempotency
-from store.executions import Claimed, Conflicting, Ended, Execution, Finish, NoProgram, Request, Retry, Running, Waiting
+from store.executions import Claimed, Conflicting, Ended, Execution, NoProgram, Request, Running, Waiting
 from workers.application import Application
-from workers.attempts import Attempt, End
-from workers.callbacks import announce, announce_end
-from workers.handlers.details import internal
+from workers.attempts import Attempt
+from workers.callbacks import announce
+from workers.endings import end
 from workers.handlers.views import execution_view, page_of
 from workers.received import Received
-from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +68,10 @@ def _run(app: Application, attempt: Attempt) -> None:
     try:
         with app.isolation.alone() if attempt.last_chance else app.isolation.together():
             ended = attempt.run()
-        end(app, attempt, ended)
-    finally:
+    except BaseException:
         app.running.end(attempt)
+        raise
+    end(app, attempt, ended)
 
 
 def cancel_execution(app: Application, received: Received[CancelExecution]) -> ExecutionView:
@@ -126,43 +125,6 @@ def give_up(app: Application, request: Request, reason: str) -> None:
     if isinstance(claimed, Claimed):
         attempt = Attempt(app, request, claimed)
         end(app, attempt, attempt.failed(ErrorDetail(code=ErrorCode.INTERNAL, message=reason)))
-
-
-def end(app: Application, attempt: Attempt, ended: End) -> None:
-    """Write down how an attempt ended, and tell where that was the end of the execution.
-
-    Raises:
-        WriterClosed: the process is shutting down.
-    """
-    if isinstance(ended, Retry):
-        held = app.writer.call(app.writes.retry, ended)
-        logger.info("Execution %s: %s; again in %.1f s.", ended.id, ended.error.code, ended.delay)
-    else:
-        ended, held = _finish(app, ended)
-    if not held:
-        logger.warning("Execution %s was taken over by another worker: its result is discarded.", ended.id)
-    elif isinstance(ended, Finish):
-        _tell(app, attempt, ended)
-
-
-def _finish(app: Application, finish: Finish) -> tuple[Finish, bool]:
-    try:
-        return finish, app.writer.call(app.writes.finish, finish)
-    except WriterClosed:
-        raise
-    except Exception as unexpected:
-        # Not to end it would have it run again, and come to this again.
-        logger.exception("What execution %s came to cannot be stored.", finish.id)
-        finish = replace(finish, outputs=None, usage=Usage(), error=internal(unexpected))
-        return finish, app.writer.call(app.writes.finish, finish)
-
-
-def _tell(app: Application, attempt: Attempt, ended: Finish) -> None:
-    request, claimed = attempt.request, attempt.claimed
-    if claimed.answered:
-        announce(app, _read(app, ended.id, request.tenant))
-    else:
-        announce_end(app, ended, claimed.attempt, request.traceparent)
 
 
 def _read(app: Application, execution_id: UUID, tenant: str) -> Execution:

@@ -1,0 +1,123 @@
+"""How an attempt ended, written down and told.
+
+The thread that ran it goes on to the next message at once: the end is committed with whatever else gathers, and told of
+when it is. So many ends may be unwritten at a time, and no more. Where somebody waits for the answer the thread waits
+as well, for the answer is read from the row.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+from dspex import Usage
+from dspex.errors import NotFound
+from store import executions
+from store.executions import Finish
+from workers.application import Application
+from workers.attempts import Attempt, End
+from workers.callbacks import announce, prepared
+from workers.handlers.details import internal
+from workers.writer import WriterClosed
+
+logger = logging.getLogger(__name__)
+
+
+def end(app: Application, attempt: Attempt, ended: End) -> None:
+    """Write down how an attempt ended, and tell where that was the end of the execution.
+
+    Raises:
+        WriterClosed: the process is shutting down.
+    """
+    ending = _Ending(app, attempt, ended)
+    app.unwritten.enter()
+    ending.write()
+    if ending.answer is not None:
+        ending.answer.wait()
+        if ending.owes_answer:
+            _answer(app, attempt)
+
+
+def _answer(app: Application, attempt: Attempt) -> None:
+    execution_id, tenant = attempt.claimed.id, attempt.request.tenant
+    with app.read(tenant) as connection:
+        found = executions.get(connection, [execution_id], tenant=tenant)
+    if not found:
+        raise NotFound(f"execution_id: there is no execution {execution_id}")
+    announce(app, found[0])
+
+
+class _Ending:
+    """One end on its way into the database. The writer's thread does what follows the commit, and waits for nothing.
+
+    Attributes:
+        answer: set when it is written, where somebody waits for an answer.
+        owes_answer: whether the answer is to be sent then.
+    """
+
+    def __init__(self, app: Application, attempt: Attempt, ended: End) -> None:
+        self._app = app
+        self._attempt = attempt
+        self._ended = ended
+        self._stored = True
+        self.answer = threading.Event() if attempt.claimed.answered else None
+        self.owes_answer = False
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """The event is made before the commit, by the thread that ran the execution."""
+        self._event = None
+        if isinstance(self._ended, Finish) and self.answer is None:
+            self._event = prepared(self._app, self._ended, self._attempt)
+
+    def write(self) -> None:
+        """Hand it to the writer.
+
+        Raises:
+            WriterClosed: the process is shutting down.
+        """
+        writes = self._app.writes
+        operation: Any = writes.finish if isinstance(self._ended, Finish) else writes.retry
+        try:
+            future = self._app.writer.submit(operation, self._ended)
+        except WriterClosed:
+            self._leave()
+            raise
+        future.add_done_callback(self._written)
+
+    def _written(self, future: Future[bool]) -> None:
+        error = future.exception()
+        if error is None:
+            self._tell(future.result())
+        elif isinstance(error, WriterClosed):
+            logger.info("The end of execution %s was not written: it will be run again.", self._ended.id)
+        elif self._stored and isinstance(self._ended, Finish):
+            # Not to end it would have it run again, and come to this again.
+            logger.error("What execution %s came to cannot be stored.", self._ended.id, exc_info=error)
+            self._stored = False
+            self._ended = replace(self._ended, outputs=None, usage=Usage(), error=internal(error))
+            self._prepare()
+            self.write()
+            return
+        else:
+            logger.error("The end of execution %s cannot be written.", self._ended.id, exc_info=error)
+        self._leave()
+
+    def _tell(self, held: bool) -> None:
+        if not held:
+            logger.warning("Execution %s was taken over by another worker: its result is discarded.", self._ended.id)
+        elif not isinstance(self._ended, Finish):
+            logger.info("Execution %s: %s; again in %.1f s.", self._ended.id, self._ended.error.code, self._ended.delay)
+        elif self._event is not None:
+            self._event.send()
+        else:
+            self.owes_answer = True
+
+    def _leave(self) -> None:
+        self._app.running.end(self._attempt)
+        self._app.unwritten.leave()
+        if self.answer is not None:
+            self.answer.set()
