@@ -1,0 +1,116 @@
+"""The table of an outbox, and how a command gets into it."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from uuid import UUID
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    Uuid,
+    event,
+    insert,
+)
+from sqlalchemy.orm import Session, scoped_session
+
+from dspex.commands import Command
+from dspex.envelope import wrap
+from dspex.ids import uuid7
+from dspex.outbox.statements import NOW
+
+
+class Outbox:
+    """The outbox of a service. Make one beside the models; it connects to nothing. Thread-safe.
+
+    Args:
+        metadata: the service's own (`Base.metadata`): its migrations make the table.
+        source: who sends, a URI reference such as `/orders` (CloudEvents `source`).
+        name: of the table.
+
+    Attributes:
+        table: the rows that are to be published. `id` is the id of the message, `type` its type and routing key, `body`
+            its envelope; `attempts` counts how often the broker refused it, `last_error` is why it is still here.
+    """
+
+    def __init__(self, metadata: MetaData, *, source: str, name: str = "dspex_outbox") -> None:
+        self.table = Table(
+            name,
+            metadata,
+            Column("id", Uuid, primary_key=True),
+            Column("type", String(255), nullable=False),
+            Column("body", LargeBinary, nullable=False),
+            Column("attempts", Integer, nullable=False),
+            Column("last_error", Text),
+            Column("inserted_at", DateTime(timezone=True), nullable=False),
+            # When it is published; of a claimed row, when the claim runs out.
+            Column("due_at", DateTime(timezone=True), nullable=False, index=True),
+        )
+        self._source = source
+        self._listeners: set[Callable[[], None]] = set()
+
+    def add(
+        self,
+        session: Session | scoped_session[Session] | Connection,
+        command: Command,
+        *,
+        traceparent: str | None = None,
+    ) -> str:
+        """Have a command published once the caller's transaction commits; returns the id of its message.
+
+        After a commit of a `Session` the relays of this process look at once; after one of a `Connection` call `wake`.
+
+        Args:
+            traceparent: W3C Trace Context of the caller's span.
+
+        Raises:
+            MessageTooLarge: the message is over 1 MiB; nothing was added.
+        """
+        envelope = wrap(command, source=self._source, traceparent=traceparent, message_id=str(_increasing_id()))
+        row = {"id": UUID(envelope.id), "type": envelope.type, "body": envelope.encode(), "attempts": 0}
+        session.execute(insert(self.table).values(**row, inserted_at=NOW, due_at=NOW))
+        if not isinstance(session, Connection):
+            self._listen(session if isinstance(session, Session) else session())
+        return envelope.id
+
+    def wake(self) -> None:
+        """Have the relays of this process look for rows now. A hint: without it they look at their interval."""
+        for listener in tuple(self._listeners):
+            listener()
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called by `wake`, and after commits."""
+        self._listeners.add(listener)
+
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
+        """No longer."""
+        self._listeners.discard(listener)
+
+    def _listen(self, session: Session) -> None:
+        session.info[self] = True
+        if not event.contains(session, "after_commit", self._after_commit):
+            event.listen(session, "after_commit", self._after_commit)
+
+    def _after_commit(self, session: Session) -> None:
+        # It is called for savepoints, too, and then nobody else can see the rows yet.
+        if not session.in_nested_transaction() and session.info.pop(self, False):
+            self.wake()
+
+
+_last = threading.local()
+
+
+def _increasing_id() -> UUID:
+    """A UUIDv7 above the last one of this thread, within a millisecond too (RFC 9562, section 6.2, method 2)."""
+    number = max(uuid7().int, getattr(_last, "number", 0) + 1 + secrets.randbits(16))
+    _last.number = number
+    return UUID(int=number)

@@ -1,0 +1,42 @@
+"""What the outbox does without a database, and that nobody pays for it who does not use it."""
+
+import os
+import subprocess
+import sys
+
+from sqlalchemy.exc import OperationalError
+
+from dspex.errors import Unroutable
+from dspex.outbox.relay import MAX_ERROR, _backoff, _line
+
+
+def test_pauses_double_up_to_the_last() -> None:
+    for failures, most in enumerate([0.5, 1, 2, 4, 8, 16, 30, 30]):
+        drawn = [_backoff(0.5, 30.0, failures) for _ in range(200)]
+        assert most / 2 <= min(drawn) < max(drawn) <= most
+    assert 15 <= _backoff(0.5, 30.0, 10**6) <= 30
+
+
+def test_an_error_is_a_line_that_can_be_stored() -> None:
+    assert _line(Unroutable("a\nb\x00 \ud800 ü")) == "unroutable: a b ü"
+    assert _line(ValueError("x" * 10_000)) == f"ValueError: {'x' * 10_000}"[:MAX_ERROR]
+
+
+def test_an_error_of_the_database_is_told_without_parameters() -> None:
+    error = OperationalError("UPDATE dspex_outbox", {"body": b"secret"}, RuntimeError("no connection\nLINE 1"))
+    assert _line(error) == "RuntimeError: no connection LINE 1"
+
+
+def run(code: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run([sys.executable, "-c", code], env=environment, check=False, capture_output=True, text=True)
+
+
+def test_dspex_does_not_load_sqlalchemy() -> None:
+    everything = "dspex, dspex.client, dspex.producer, dspex.publisher, dspex.topology"
+    assert run(f"import sys, {everything}; sys.exit('sqlalchemy' in sys.modules)").returncode == 0
+
+
+def test_without_sqlalchemy_it_says_what_to_install() -> None:
+    ended = run("import sys; sys.modules['sqlalchemy'] = None; import dspex.outbox")
+    assert "ImportError: dspex.outbox needs SQLAlchemy 2: pip install 'dspex[sqlalchemy]'" in ended.stderr
