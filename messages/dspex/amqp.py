@@ -271,7 +271,8 @@ class Link:
             self._retry_later()
 
     def _retry_later(self) -> None:
-        pause = min(LAST_RETRY, FIRST_RETRY * 2**self._attempts) * random.uniform(0.5, 1)  # noqa: S311 (jitter)
+        whole = min(LAST_RETRY, FIRST_RETRY * 2 ** min(self._attempts, 10))
+        pause = whole * random.uniform(0.5, 1)  # noqa: S311 (jitter)
         self._attempts += 1
         self._retrying = True
         logger.warning("no connection to %s: %s; next attempt in %.1f s", self._where, self._trouble, pause)
