@@ -166,4 +166,6 @@ def _messaging(settings: Settings) -> tuple[dramatiq.Broker, Publisher]:
         memory = MemoryBroker(max_bytes=settings.max_message_bytes)
         return memory, MemoryPublisher(memory)
     publisher = AmqpPublisher(settings.broker_url, window=3 * UNCONFIRMED)
-    return AmqpBroker(settings.broker_url, publisher, max_bytes=settings.max_message_bytes), publisher
+    return AmqpBroker(
+        settings.broker_url, publisher, max_bytes=settings.max_message_bytes, queue_type=settings.queue_type
+    ), publisher

@@ -19,6 +19,7 @@ from adapters.lm import LMAlias
 from dspex.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import Problem, SettingsError
 from dspex.model import problems
+from workers.brokers.topology import QueueType
 from workers.policy import Role
 
 PREFIX = "DSPEX_"
@@ -104,6 +105,8 @@ class Settings(BaseSettings):
     """`memory://` (this process alone) or `amqp://…` (RabbitMQ)."""
     redis_url: Annotated[str, AfterValidator(_redis_url)] | None = None
     """Optional; nothing is lost without it."""
+    queue_type: QueueType = "classic"
+    """RabbitMQ's queues: `classic` lives on one node, `quorum` on the majority of a cluster, for production."""
 
     processes: int = Field(default=1, ge=1, le=256)
     """Worker processes that `dspex worker` starts."""

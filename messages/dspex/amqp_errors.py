@@ -21,13 +21,13 @@ def address(parameters: URLParameters) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """The cause of a lost or failed connection, out of pika's wrappings."""
+    """The cause of a lost or failed connection or channel, out of pika's wrappings."""
     while True:
         inner = _inner(error)
         if inner is None:
             break
         error = inner
-    if isinstance(error, exceptions.ConnectionClosed):
+    if isinstance(error, exceptions.ConnectionClosed | exceptions.ChannelClosed):
         return f"{error.reply_code} {error.reply_text}"
     return str(error) or type(error).__name__
 

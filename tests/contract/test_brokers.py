@@ -1,4 +1,4 @@
-"""What every broker owes Dramatiq's worker, and us: one suite over the in-process broker and RabbitMQ."""
+"""What every broker owes Dramatiq's worker, and us: one suite over the in-process broker and RabbitMQ's two queues."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from dspex.commands import Command
 from dspex.envelope import MAX_MESSAGE_BYTES, Envelope
 from dspex.errors import DspexError
 from dspex.publisher import AmqpPublisher
-from dspex.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE, QUEUES, queue_of
+from dspex.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE, queue_of
 from tests.conftest import private
-from workers.brokers import amqp
+from tests.queues import QUEUE_TYPES, declare_empty
 from workers.brokers.amqp import AmqpBroker
 from workers.brokers.encoding import REJECT, CloudEventEncoder, Origin
 from workers.brokers.memory import MemoryBroker
-from workers.brokers.settlement import DeadLetter, Requeue
-from workers.brokers.topology import dead_letter_queue
+from workers.brokers.settlement import DeadLetter, Requeue, ack_early
+from workers.brokers.topology import QueueType, dead_letter_queue
 
 PATIENCE = 30.0
 
@@ -85,16 +85,13 @@ class MemoryRig(Rig):
 
 
 class AmqpRig(Rig):
-    def __init__(self, url: str) -> None:
-        amqp.check(url)
+    def __init__(self, url: str, queue_type: QueueType) -> None:
+        declare_empty(url, queue_type)
         self._publisher = AmqpPublisher(url)
-        self.broker = AmqpBroker(url, self._publisher, max_bytes=MAX_MESSAGE_BYTES)
+        self.broker = AmqpBroker(url, self._publisher, max_bytes=MAX_MESSAGE_BYTES, queue_type=queue_type)
         self._connection = pika.BlockingConnection(pika.URLParameters(url))
         self._channel: BlockingChannel = self._connection.channel()
         self._channel.confirm_delivery()
-        for queue in QUEUES:
-            self._channel.queue_purge(queue)
-            self._channel.queue_purge(dead_letter_queue(queue))
 
     def put(self, queue: str, body: bytes) -> None:
         self._channel.basic_publish("", queue, body, mandatory=True)
@@ -126,9 +123,18 @@ def rabbitmq_url(servers_directory: Path) -> Iterator[str]:
         yield make().url
 
 
-@pytest.fixture(params=["memory", pytest.param("amqp", marks=pytest.mark.integration)])
-def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
-    rig = MemoryRig() if request.param == "memory" else AmqpRig(request.getfixturevalue("rabbitmq_url"))
+@pytest.fixture(
+    scope="module", params=["memory", *(pytest.param(kind, marks=pytest.mark.integration) for kind in QUEUE_TYPES)]
+)
+def broker_kind(request: pytest.FixtureRequest) -> str:
+    """The broker in memory, or the type of RabbitMQ's queues."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def rig(request: pytest.FixtureRequest, broker_kind: Any) -> Iterator[Rig]:
+    rig = MemoryRig() if broker_kind == "memory" else AmqpRig(request.getfixturevalue("rabbitmq_url"), broker_kind)
     encoder = dramatiq.get_encoder()
     dramatiq.set_encoder(CloudEventEncoder())
     yield rig
@@ -178,6 +184,15 @@ class Jobs:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop()
+
+    def abandon(self) -> list[threading.Thread]:
+        """Stop without what runs, as a process does whose time to shut down is over; returns the threads."""
+        threads: list[threading.Thread] = list(self.worker.workers)
+        for thread in self.worker.workers:
+            thread.stop()
+        self.worker.workers.clear()
+        self.stop()
+        return threads
 
     def send(self, number: int = 1) -> list[str]:
         """Put messages into the queue of programs; returns their ids."""
@@ -361,17 +376,139 @@ def test_a_job_that_is_abandoned_settles_nothing(rig: Rig, jobs: Jobs) -> None:
     jobs.start(threads=1, prefetch=1)
     ids = jobs.send(1)
     gate.wait_for(1)
-    threads = list(jobs.worker.workers)
-    for thread in threads:
-        thread.stop()
-    jobs.worker.workers.clear()  # as a process does whose time to shut down is over
-    jobs.stop()
+    threads = jobs.abandon()
     assert wait_until(lambda: rig.ready(PROGRAMS_QUEUE) == 1, PATIENCE)
     gate.open()
     for thread in threads:
         thread.join(PATIENCE)
     assert jobs.handled == ids
     assert ids_of(rig.take(PROGRAMS_QUEUE)) == ids
+
+
+def test_an_early_ack_is_the_end_of_the_message(rig: Rig, jobs: Jobs) -> None:
+    gate = Gate()
+
+    def act(envelope: Envelope[Command]) -> None:
+        ack_early()
+        gate(envelope)
+
+    jobs.act = act
+    jobs.start(threads=2, prefetch=2)
+    ids = jobs.send(4)
+    gate.wait_for(2)
+    # The two that run take no place: the other two are with the worker. It dies, and the broker has these two alone.
+    assert wait_until(lambda: rig.ready(PROGRAMS_QUEUE) == 0, PATIENCE)
+    threads = jobs.abandon()
+    assert wait_until(lambda: rig.ready(PROGRAMS_QUEUE) == 2, PATIENCE)
+    gate.open()
+    for thread in threads:
+        thread.join(PATIENCE)
+    running = set(jobs.handled)
+    assert sorted(running) == sorted(jobs.handled)
+    assert set(ids_of(rig.take(PROGRAMS_QUEUE))) == set(ids) - running
+    assert rig.dead_letters(PROGRAMS_QUEUE) == []
+
+
+@pytest.mark.parametrize("kind", [None, Requeue, DeadLetter, RuntimeError])
+def test_after_an_early_ack_there_is_nothing_to_settle(
+    rig: Rig, jobs: Jobs, kind: type[Exception] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[str] = []
+
+    def act(envelope: Envelope[Command]) -> None:
+        tries.append(envelope.id)
+        ack_early()
+        ack_early()
+        if kind is not None:
+            raise kind("too late")
+
+    jobs.act = act
+    jobs.start(threads=4)
+    ids = jobs.send(20)
+    assert wait_until(lambda: len(tries) == 20, PATIENCE)
+    jobs.act = lambda _: None
+    jobs.wait_for(jobs.send(20))  # nothing is wrong with the consumer, and what was requeued would have come
+    jobs.stop()
+    assert sorted(tries) == sorted(ids)
+    assert rig.take(PROGRAMS_QUEUE) == []
+    assert rig.dead_letters(PROGRAMS_QUEUE) == []
+    assert [record for record in caplog.records if record.name.startswith("workers")] == []
+
+
+def test_an_early_ack_is_of_the_message_of_the_thread(rig: Rig, jobs: Jobs) -> None:
+    """Of many that run at once, and some ack early, each other one that fails is dead-lettered."""
+    barrier = threading.Barrier(4)
+    early: set[str] = set()
+
+    def act(envelope: Envelope[Command]) -> None:
+        barrier.wait(PATIENCE)
+        if envelope.id in early:
+            ack_early()
+        barrier.wait(PATIENCE)
+        raise DeadLetter("no")
+
+    jobs.act = act
+    envelopes = [message() for _ in range(40)]
+    early.update(envelope.id for envelope in envelopes[::3])
+    for envelope in envelopes:
+        rig.put(PROGRAMS_QUEUE, envelope.encode())
+    jobs.start(threads=4, prefetch=8)
+    expected = {envelope.id for envelope in envelopes} - early
+    dead: list[str] = []
+
+    def all_dead() -> bool:
+        dead.extend(ids_of(rig.dead_letters(PROGRAMS_QUEUE)))
+        return len(dead) >= len(expected)
+
+    assert wait_until(all_dead, PATIENCE)
+    jobs.stop()
+    assert sorted(dead) == sorted(expected)
+    assert rig.take(PROGRAMS_QUEUE) == []
+
+
+def test_outside_of_an_actor_there_is_nothing_to_ack(rig: Rig, jobs: Jobs) -> None:
+    gate = Gate()
+    jobs.act = gate
+    jobs.start(threads=1, prefetch=1)
+    ids = jobs.send(1)
+    gate.wait_for(1)
+    ack_early()
+    jobs.abandon()
+    assert wait_until(lambda: rig.ready(PROGRAMS_QUEUE) == 1, PATIENCE)
+    gate.open()
+    assert ids_of(rig.take(PROGRAMS_QUEUE)) == ids
+
+
+def test_what_is_settled_in_any_order_is_settled(rig: Rig, jobs: Jobs) -> None:
+    """Acks go out in groups: whichever end together, the others are still the broker's."""
+    gates = {number: threading.Event() for number in range(8)}
+    numbers: dict[str, int] = {}
+
+    def act(envelope: Envelope[Command]) -> None:
+        number = numbers[envelope.id]
+        assert gates[number].wait(PATIENCE)
+        if number == 6:
+            raise DeadLetter("no")
+
+    jobs.act = act
+    envelopes = [message() for _ in range(8)]
+    numbers.update({envelope.id: number for number, envelope in enumerate(envelopes)})
+    for envelope in envelopes:
+        rig.put(PROGRAMS_QUEUE, envelope.encode())
+    jobs.start(threads=8, prefetch=8)
+    for number in (4, 1, 6, 2):  # the oldest still runs, and so do some in between
+        gates[number].set()
+    expected = [envelopes[number].id for number in (1, 2, 4)]
+    jobs.wait_for(expected)
+    assert wait_until(lambda: rig.ready(PROGRAMS_QUEUE) == 0, PATIENCE)
+    threads = jobs.abandon()
+    assert wait_until(lambda: rig.ready(PROGRAMS_QUEUE) == 4, PATIENCE)
+    for gate in gates.values():
+        gate.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert ids_of(rig.take(PROGRAMS_QUEUE)) == [envelopes[number].id for number in (0, 3, 5, 7)]
+    assert ids_of(rig.dead_letters(PROGRAMS_QUEUE)) == [envelopes[6].id]
 
 
 def raw(**fields: Any) -> bytes:

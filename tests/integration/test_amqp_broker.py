@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,13 +20,16 @@ from dspex.commands import Command
 from dspex.envelope import MAX_MESSAGE_BYTES, Envelope
 from dspex.errors import BrokerUnavailable
 from dspex.publisher import AmqpPublisher
-from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE, QUEUES
+from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
+from tests import queues
 from tests.conftest import private
 from tests.integration.tcp_proxy import TcpProxy
+from tests.queues import QUEUE_TYPES, declare_empty
 from workers.brokers import amqp
 from workers.brokers.amqp import AmqpBroker
 from workers.brokers.encoding import CloudEventEncoder, Origin
-from workers.brokers.topology import dead_letter_queue
+from workers.brokers.settlement import ack_early
+from workers.brokers.topology import QueueType, dead_letter_queue
 
 pytestmark = pytest.mark.integration
 
@@ -39,21 +43,34 @@ def rabbitmq(servers_directory: Path) -> Iterator[RabbitMQServer]:
         yield make()
 
 
+@pytest.fixture(scope="module")
+def impatient(servers_directory: Path) -> Iterator[RabbitMQServer]:
+    """A RabbitMQ with a consumer_timeout of a second, which it looks at twice a second."""
+    for make in private(ImpatientServer, servers_directory):
+        yield make()
+
+
+class ImpatientServer(RabbitMQServer):
+    def prepare(self) -> None:
+        super().prepare()
+        self._write("advanced.config", "[{rabbit, [{consumer_timeout, 1000}, {channel_tick_interval, 500}]}].\n")
+
+
+@pytest.fixture(scope="module", params=QUEUE_TYPES)
+def queue_type(request: pytest.FixtureRequest) -> QueueType:
+    kind: QueueType = request.param
+    return kind
+
+
 @pytest.fixture
-def url(rabbitmq: RabbitMQServer) -> str:
+def url(rabbitmq: RabbitMQServer, queue_type: QueueType) -> str:
     """The URL of the broker, with the topology declared and nothing in it."""
-    amqp.check(rabbitmq.url)
-    with pika.BlockingConnection(pika.URLParameters(rabbitmq.url)) as connection:
-        channel = connection.channel()
-        for queue in QUEUES:
-            channel.queue_purge(queue)
-            channel.queue_purge(dead_letter_queue(queue))
+    declare_empty(rabbitmq.url, queue_type)
     return rabbitmq.url
 
 
 @pytest.fixture(autouse=True)
-def quick_and_strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
+def strict() -> Iterator[None]:
     encoder = dramatiq.get_encoder()
     dramatiq.set_encoder(CloudEventEncoder())
     yield
@@ -61,16 +78,19 @@ def quick_and_strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Jobs:
-    """A worker over RabbitMQ whose every job enters, waits until the test lets it end, and ends, or fails."""
+    """A worker over RabbitMQ whose every job enters, waits until the test lets it end, and ends, or fails.
 
-    def __init__(self, url: str, *, threads: int) -> None:
+    With `early`, a job acks its message as it enters.
+    """
+
+    def __init__(self, url: str, queue_type: QueueType, *, threads: int, prefetch: int | None, early: bool) -> None:
         self.entered: list[str] = []
         self.ended: list[str] = []
         self.failing: set[int] = set()
         self._gates: list[threading.Event] = []
         self._lock = threading.Lock()
         self._publisher = AmqpPublisher(url)
-        self.broker = AmqpBroker(url, self._publisher, max_bytes=MAX_MESSAGE_BYTES)
+        self.broker = AmqpBroker(url, self._publisher, max_bytes=MAX_MESSAGE_BYTES, queue_type=queue_type)
 
         def handle(envelope: Envelope[Command], body: bytes, origin: Origin) -> None:
             gate = threading.Event()
@@ -78,6 +98,8 @@ class Jobs:
                 number = len(self.entered)
                 self.entered.append(envelope.id)
                 self._gates.append(gate)
+            if early:
+                ack_early()
             assert gate.wait(PATIENCE)
             self.ended.append(envelope.id)
             if number in self.failing:
@@ -85,7 +107,7 @@ class Jobs:
 
         dramatiq.actor(actor_name=InitializeProgram.type, queue_name=PROGRAMS_QUEUE, broker=self.broker)(handle)
         self.worker = dramatiq.Worker(self.broker, worker_threads=threads, worker_timeout=50)
-        self.worker.queue_prefetch = threads
+        self.worker.queue_prefetch = prefetch or threads
         self.worker.start()
 
     def wait_for(self, entered: int) -> None:
@@ -118,11 +140,11 @@ class Jobs:
 
 
 @pytest.fixture
-def run(request: pytest.FixtureRequest) -> Iterator[Callable[..., Jobs]]:
+def run(queue_type: QueueType) -> Iterator[Callable[..., Jobs]]:
     started: list[Jobs] = []
 
-    def run(url: str, *, threads: int = 8) -> Jobs:
-        started.append(Jobs(url, threads=threads))
+    def run(url: str, *, threads: int = 8, prefetch: int | None = None, early: bool = False) -> Jobs:
+        started.append(Jobs(url, queue_type, threads=threads, prefetch=prefetch, early=early))
         return started[-1]
 
     yield run
@@ -140,9 +162,12 @@ def send(url: str, number: int) -> list[str]:
 
 
 def ready(url: str, queue: str = PROGRAMS_QUEUE) -> int:
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        count: int = connection.channel().queue_declare(queue, passive=True).method.message_count
-        return count
+    return queues.ready(url, queue)
+
+
+def told(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:
+    """The lines of the log that have this text."""
+    return [line for line in caplog.messages if text in line]
 
 
 class TestAConnectionIsCut:
@@ -218,7 +243,7 @@ def test_a_job_that_is_longer_than_the_heartbeat_keeps_its_connection(url: str, 
         jobs.wait_for(entered=1)
         accepted = proxy.accepted
         consumer: Any = jobs.worker.consumers[PROGRAMS_QUEUE].consumer
-        heart = consumer._connection._impl._heartbeat_checker
+        heart = consumer._subscription._connection._impl._heartbeat_checker
         # The broker sends two in a heartbeat's time, and gives up a connection that is silent for two.
         assert wait_until(lambda: heart._heartbeat_frames_received >= 8, PATIENCE)
         jobs.let_end(0)
@@ -228,13 +253,21 @@ def test_a_job_that_is_longer_than_the_heartbeat_keeps_its_connection(url: str, 
         assert ready(url) == 0
 
 
-def test_a_broker_that_is_killed_and_comes_back(rabbitmq: RabbitMQServer, url: str, run: Callable[..., Jobs]) -> None:
+def test_a_broker_that_is_killed_and_comes_back(
+    rabbitmq: RabbitMQServer, url: str, run: Callable[..., Jobs], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "workers")
     jobs = run(url, threads=8)
     ids = send(url, 4)
     jobs.wait_for(entered=4)
     rabbitmq.kill()
     rabbitmq.start()
     jobs.wait_for(entered=5)
+    assert told(caplog, "is back after")
+    away = told(caplog, "is away")
+    assert 1 <= len(away) == len(set(away)) < 5  # each reason once, whatever the number of tries
+    assert all("DSPEX_BROKER_URL: RabbitMQ at 127.0.0.1" in line for line in away)
+    assert told(caplog, "Consumer encountered") == []
     later = send(url, 6)
     jobs.let_all_end(lambda: set(jobs.ended) == {*ids, *later} and ready(url) == 0)
     assert all(thread.is_alive() for thread in (*jobs.worker.workers, *jobs.worker.consumers.values()))
@@ -260,6 +293,64 @@ def test_a_consumer_that_is_refused_leaves_no_connection(url: str, run: Callable
             connection.channel().exchange_delete(COMMANDS_EXCHANGE)
 
 
+class TestConsumerTimeout:
+    @pytest.fixture
+    def url(self, impatient: RabbitMQServer, queue_type: QueueType) -> str:
+        declare_empty(impatient.url, queue_type)
+        return impatient.url
+
+    def test_what_waited_behind_a_long_job_runs_once(
+        self, url: str, run: Callable[..., Jobs], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "workers")
+        jobs = run(url, threads=1, prefetch=4, early=True)
+        ids = send(url, 5)
+        jobs.wait_for(entered=1)
+        # The four others wait with the worker: the channel is closed over them, again and again.
+        assert wait_until(lambda: len(told(caplog, "is back")) >= 2, PATIENCE)
+        assert wait_until(lambda: jobs.worker.work_queue.qsize() == 4, PATIENCE), "they are there more than once"
+        away = told(caplog, "is away")
+        assert all("consumer_timeout" in line and "(1000 ms)" in line for line in away), away
+        assert told(caplog, "Consumer encountered") == []
+        jobs.let_all_end(lambda: len(jobs.ended) >= 5 and ready(url) == 0)
+        jobs.stop()
+        assert Counter(jobs.entered) == dict.fromkeys(ids, 1)
+        assert ready(url) == ready(url, dead_letter_queue(PROGRAMS_QUEUE)) == 0
+
+
+class TestQueueType:
+    def test_the_other_type_is_told_and_waited_for(
+        self, url: str, queue_type: QueueType, run: Callable[..., Jobs], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (other,) = set(QUEUE_TYPES) - {queue_type}
+        declare_empty(url, other)
+        jobs = run(url, threads=1)
+        assert wait_until(lambda: bool(told(caplog, "is away")), PATIENCE)
+        (line,) = told(caplog, "is away")
+        assert f"'{dead_letter_queue(PROGRAMS_QUEUE)}' is of type {other}, not {queue_type}" in line
+        assert f"set DSPEX_QUEUE_TYPE={other}, or replace" in line
+        declare_empty(url, queue_type)
+        ids = send(url, 1)
+        jobs.let_all_end(lambda: jobs.ended == ids)
+
+    def test_check_tells_the_same(self, url: str, queue_type: QueueType) -> None:
+        (other,) = set(QUEUE_TYPES) - {queue_type}
+        with pytest.raises(BrokerUnavailable, match=f"^DSPEX_QUEUE_TYPE: .*set DSPEX_QUEUE_TYPE={queue_type}, or"):
+            amqp.check(url, other)
+        amqp.check(url, queue_type)
+
+    def test_what_never_started_is_not_dead_lettered(self, url: str, run: Callable[..., Jobs]) -> None:
+        """However often it was delivered: a quorum queue counts, RabbitMQ 4 up to 20 by default."""
+        send(url, 4)
+        for _ in range(25):
+            with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+                channel = connection.channel()
+                channel.basic_qos(prefetch_count=4)
+                assert next(channel.consume(PROGRAMS_QUEUE, inactivity_timeout=PATIENCE))[0] is not None
+            assert wait_until(lambda: ready(url) == 4, PATIENCE)
+        assert ready(url, dead_letter_queue(PROGRAMS_QUEUE)) == 0
+
+
 class TestCheck:
     def test_consumers_are_counted(self, url: str, run: Callable[..., Jobs]) -> None:
         assert amqp.consumers(url, PROGRAMS_QUEUE) == 0
@@ -279,13 +370,10 @@ class TestCheck:
             amqp.check(url.replace("guest:guest", "guest:sesame"))
         assert "sesame" not in caught.value.message
 
-    def test_a_queue_of_another_kind_is_named(self, url: str) -> None:
+    def test_a_queue_with_other_arguments_is_named(self, url: str, queue_type: QueueType) -> None:
         with pika.BlockingConnection(pika.URLParameters(url)) as connection:
             channel = connection.channel()
             channel.queue_delete(EXECUTIONS_QUEUE)
-            channel.queue_declare(EXECUTIONS_QUEUE, durable=True)
-            try:
-                with pytest.raises(BrokerUnavailable, match=EXECUTIONS_QUEUE):
-                    amqp.check(url)
-            finally:
-                channel.queue_delete(EXECUTIONS_QUEUE)
+            channel.queue_declare(EXECUTIONS_QUEUE, durable=True, arguments={"x-queue-type": queue_type})
+        with pytest.raises(BrokerUnavailable, match=f"queue '{EXECUTIONS_QUEUE}' exists with another x-d"):
+            amqp.check(url, queue_type)

@@ -44,6 +44,7 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "database_url": "postgresql+psycopg://user:pass@host/name",
         "broker_url": "amqp://user:pass@host:5672/vhost",
         "redis_url": "redis://host:6379/0",
+        "queue_type": "quorum",
         "processes": 2,
         "threads": 3,
         "prefetch": 4,

@@ -7,39 +7,37 @@ always with confirms.
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Generator, Iterable, Iterator
+import time
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import dramatiq
 import pika
-import pika.exceptions
-from dramatiq.errors import ConnectionClosed
 
-from dspex.amqp_errors import address, describe, refusal
 from dspex.errors import BrokerUnavailable
 from dspex.publisher import Publisher
 from dspex.topology import COMMANDS_EXCHANGE
-from workers.brokers.encoding import Origin, read
-from workers.brokers.settlement import Delivery, Settlement
-from workers.brokers.topology import declare
+from workers.brokers.outage import Outage
+from workers.brokers.reasons import CONNECTION_ERRORS, explain
+from workers.brokers.settlement import Delivery, Settlement, SettlingConsumer
+from workers.brokers.subscription import Subscription
+from workers.brokers.topology import QueueType, declare
 
-logger = logging.getLogger(__name__)
-
-_CONNECTION_ERRORS = (pika.exceptions.AMQPError, AssertionError, OSError)
 CONNECT_TIMEOUT_SECONDS = 10.0
 
 
 class AmqpBroker(dramatiq.Broker):
     """Consumes the queues of `dspex.topology`. Nothing connects before the first consumer does."""
 
-    def __init__(self, url: str, publisher: Publisher, *, max_bytes: int) -> None:
-        super().__init__(middleware=[Settlement()])
+    def __init__(self, url: str, publisher: Publisher, *, max_bytes: int, queue_type: QueueType = "classic") -> None:
+        self.settlement = Settlement()
+        super().__init__(middleware=[self.settlement])
         self.queues: set[str] = set()
         self.parameters = connection_parameters(url)
+        self.queue_type: QueueType = queue_type
         self.max_bytes = max_bytes
         self._publisher = publisher
 
@@ -55,11 +53,7 @@ class AmqpBroker(dramatiq.Broker):
         return set(self.queues)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> dramatiq.Consumer:
-        """Connect, declare, and consume a queue; `timeout` is in milliseconds.
-
-        Raises:
-            ConnectionClosed: the broker cannot be reached, or refuses.
-        """
+        """Consume a queue, once the broker is there; `timeout` is in milliseconds."""
         return AmqpConsumer(self, queue_name, prefetch, timeout / 1000)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
@@ -79,83 +73,59 @@ class AmqpBroker(dramatiq.Broker):
         return message
 
 
-class AmqpConsumer(dramatiq.Consumer):
-    """Consumes one queue over one connection. Its methods other than iteration may be called by any thread."""
+class AmqpConsumer(SettlingConsumer):
+    """Consumes one queue, over one connection after the other: while the broker is away it tries again by itself.
+
+    Dramatiq would do that too, but with a fixed pause of 3 seconds, and a critical line in the log for each try.
+    """
 
     def __init__(self, broker: AmqpBroker, queue_name: str, prefetch: int, timeout: float) -> None:
-        self._queue_name = queue_name
-        self._max_bytes = broker.max_bytes
-        self._unsettled: set[int] = set()
-        try:
-            self._connection = pika.BlockingConnection(broker.parameters)
-        except _CONNECTION_ERRORS as error:
-            raise _closed(error) from None
-        try:
-            self._channel = self._connection.channel()
-            declare(self._channel)
-            self._channel.basic_qos(prefetch_count=prefetch)
-            self._deliveries: Iterator[Any] = self._channel.consume(queue_name, inactivity_timeout=timeout)
-        except _CONNECTION_ERRORS as error:
-            self.close()
-            raise _closed(error) from None
+        self._broker = broker
+        self._subscribe = partial(
+            Subscription,
+            broker.parameters,
+            queue_name,
+            queue_type=broker.queue_type,
+            prefetch=prefetch,
+            timeout=timeout,
+            max_bytes=broker.max_bytes,
+        )
+        self._timeout = timeout
+        self._subscription: Subscription | None = None
+        self._outage = Outage(f"Queue {queue_name}")
+        self._next_try = time.monotonic()
+        self._closed = threading.Event()
 
     def __next__(self) -> Delivery | None:
         try:
-            method, properties, body = next(self._deliveries)
-        except (*_CONNECTION_ERRORS, StopIteration) as error:
-            raise _closed(error) from None
-        if method is None:
-            return None
-        self._unsettled.add(method.delivery_tag)
-        origin = Origin(self._queue_name, properties.user_id, properties.reply_to, properties.correlation_id)
-        return Delivery(read(body, origin, self._max_bytes), self, method.delivery_tag)
+            if self._subscription is not None:
+                return self._subscription.get()
+            pause = self._next_try - time.monotonic()
+            if pause > 0:
+                self._closed.wait(min(pause, self._timeout))
+                return None
+            self._subscription = self._subscribe()
+            self._outage.end()
+        except (*CONNECTION_ERRORS, StopIteration) as error:
+            self._lose(error)
+        return None
 
-    def ack(self, message: dramatiq.MessageProxy) -> None:
-        """Ack, or give back if the actor asked for it."""
-        if isinstance(message, Delivery) and message.requeue:
-            self._settle(message, partial(self._channel.basic_nack, requeue=True))
-        else:
-            self._settle(message, self._channel.basic_ack)
-
-    def nack(self, message: dramatiq.MessageProxy) -> None:
-        """Dead-letter."""
-        self._settle(message, partial(self._channel.basic_nack, requeue=False))
-
-    def _settle(self, message: dramatiq.MessageProxy, settle: Any) -> None:
-        # After a reconnection, a job of the old channel ends here with a tag of the old channel: on the new one that
-        # number is another message, still running. The broker delivers the old one again; the claim knows it.
-        if not isinstance(message, Delivery) or message.consumer is not self or message.tag not in self._unsettled:
-            logger.info("Message %s came over a connection that is gone: it will come again.", message.message_id)
-            return
-        self._unsettled.discard(message.tag)
-        try:
-            self._connection.add_callback_threadsafe(partial(self._settle_now, settle, message.tag))
-        except _CONNECTION_ERRORS as error:
-            logger.info("Message %s could not be settled, it will come again: %s", message.message_id, describe(error))
-
-    def _settle_now(self, settle: Any, tag: int) -> None:
-        try:
-            settle(delivery_tag=tag)
-        except _CONNECTION_ERRORS as error:
-            logger.info("A message could not be settled, it will come again: %s", describe(error))
+    def _lose(self, error: BaseException) -> None:
+        lost, self._subscription = self._subscription, None
+        reason = explain(error, self._broker.parameters, self._broker.queue_type)
+        self._next_try = time.monotonic() + self._outage.begin(reason)
+        if lost is not None:
+            lost.close()
+            self._broker.settlement.forget(lost)
 
     def requeue(self, messages: Iterable[dramatiq.MessageProxy]) -> None:
         """Nothing to do: the broker takes back what is not acked when the connection ends."""
 
     def close(self) -> None:
-        """Send the acks that are waiting, and disconnect."""
-        try:
-            sent = threading.Event()
-            self._connection.add_callback_threadsafe(sent.set)
-            while not sent.is_set():
-                self._connection.process_data_events(time_limit=1)
-            self._connection.close()
-        except _CONNECTION_ERRORS as error:
-            logger.debug("Closing a connection that is gone: %s", describe(error))
-
-
-def _closed(error: BaseException) -> Exception:
-    return ConnectionClosed(describe(error))  # type: ignore[no-untyped-call]
+        """Send the settlements that are waiting, and disconnect."""
+        self._closed.set()
+        if self._subscription is not None:
+            self._subscription.close()
 
 
 def connection_parameters(url: str) -> pika.URLParameters:
@@ -168,14 +138,14 @@ def connection_parameters(url: str) -> pika.URLParameters:
     return parameters
 
 
-def check(url: str) -> None:
+def check(url: str, queue_type: QueueType = "classic") -> None:
     """Connect once, and declare the topology.
 
     Raises:
         BrokerUnavailable: says what to do; the URL's password is not in it.
     """
-    with _channel(url) as channel:
-        declare(channel)
+    with _channel(url, queue_type) as channel:
+        declare(channel, queue_type)
 
 
 def consumers(url: str, queue_name: str) -> int:
@@ -190,12 +160,10 @@ def consumers(url: str, queue_name: str) -> int:
 
 
 @contextmanager
-def _channel(url: str) -> Generator[Any]:
+def _channel(url: str, queue_type: QueueType = "classic") -> Generator[Any]:
     parameters = connection_parameters(url)
     try:
-        connection = pika.BlockingConnection(parameters)
-        yield connection.channel()
-        connection.close()
-    except _CONNECTION_ERRORS as error:
-        reason = refusal(error, parameters) or f"{address(parameters)}: {describe(error)}; is it running?"
-        raise BrokerUnavailable(f"DSPEX_BROKER_URL: {reason}") from None
+        with pika.BlockingConnection(parameters) as connection:
+            yield connection.channel()
+    except CONNECTION_ERRORS as error:
+        raise BrokerUnavailable(explain(error, parameters, queue_type)) from None

@@ -14,7 +14,7 @@ import dramatiq
 from dspex.errors import BrokerUnavailable, Unroutable
 from dspex.topology import BINDINGS, EVENTS_EXCHANGE, EXCHANGES, Binding, Exchange
 from workers.brokers.encoding import Origin, read
-from workers.brokers.settlement import Delivery, Settlement
+from workers.brokers.settlement import Delivery, Outcome, Settlement, SettlingConsumer
 
 MAX_DEAD_LETTERS = 1_000
 
@@ -96,7 +96,7 @@ class _Queue:
             return self._bodies.popleft()
 
 
-class MemoryConsumer(dramatiq.Consumer):
+class MemoryConsumer(SettlingConsumer):
     """Takes bodies from one queue; those that are not settled when it closes go back."""
 
     def __init__(self, broker: MemoryBroker, queue_name: str, prefetch: int, timeout: float) -> None:
@@ -119,25 +119,16 @@ class MemoryConsumer(dramatiq.Consumer):
         self._unsettled[tag] = body
         return Delivery(read(body, Origin(self._queue_name), self._max_bytes), self, tag)
 
-    def ack(self, message: dramatiq.MessageProxy) -> None:
-        """Forget the message, or put it back if the actor asked for it."""
-        body = self._settle(message)
-        if body is not None and isinstance(message, Delivery) and message.requeue:
+    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Forget the body, put it back, or put it to the dead letters; once closed, it has been put back."""
+        body = self._unsettled.pop(delivery.tag, None)
+        if body is None:
+            return
+        self._free.release()
+        if outcome is Outcome.REQUEUE:
             self._queue.put_back([body])
-
-    def nack(self, message: dramatiq.MessageProxy) -> None:
-        """Dead-letter."""
-        body = self._settle(message)
-        if body is not None:
+        elif outcome is Outcome.DEAD_LETTER:
             self._queue.dead_letters.append(body)
-
-    def _settle(self, message: dramatiq.MessageProxy) -> bytes | None:
-        if not isinstance(message, Delivery) or message.consumer is not self:
-            return None
-        body = self._unsettled.pop(message.tag, None)
-        if body is not None:
-            self._free.release()
-        return body
 
     def close(self) -> None:
         """Put back what is not settled, in its order."""

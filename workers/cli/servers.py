@@ -46,7 +46,7 @@ def declare_topology() -> str:
     settings = load_settings()
     if settings.embedded:
         raise SettingsError("DSPEX_BROKER_URL: the in-process broker has nothing to declare; set amqp://…")
-    amqp.check(settings.broker_url)
+    amqp.check(settings.broker_url, settings.queue_type)
     return "The exchanges and queues are declared."
 
 

@@ -65,7 +65,7 @@ def check_servers(settings: Settings) -> None:
     require_schema(engine)
     engine.dispose()
     if not settings.embedded:
-        amqp.check(settings.broker_url)
+        amqp.check(settings.broker_url, settings.queue_type)
 
 
 def stop_on_signals() -> threading.Event:

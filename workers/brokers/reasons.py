@@ -1,0 +1,63 @@
+"""Why RabbitMQ cannot be used, in one line for people, with the setting to look at. The URL's password is not in it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pika import URLParameters, exceptions
+
+from dspex.amqp_errors import address, describe, refusal
+from workers.brokers.topology import QueueType
+
+CONNECTION_ERRORS = (exceptions.AMQPError, AssertionError, OSError)
+"""What pika raises when a connection or a channel cannot be made, or is lost."""
+
+PRECONDITION_FAILED = 406
+_INEQUIVALENT = re.compile(r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>[^']+)'")
+_CURRENT_TYPE = re.compile(r"current is (?:the value )?'(\w+)'")
+
+
+def explain(error: BaseException, parameters: URLParameters, queue_type: QueueType) -> str:
+    """The line for an error of pika."""
+    said = _precondition(error)
+    if "delivery acknowledgement" in said:
+        return (
+            f"RabbitMQ's consumer_timeout closed the channel: messages waited too long behind running jobs, and are "
+            f"delivered again ({_timeout(said)}); raise it there, or lower DSPEX_PREFETCH"
+        )
+    conflict = _INEQUIVALENT.search(said)
+    if conflict and conflict["argument"] == "x-queue-type":
+        current = _CURRENT_TYPE.search(said)
+        return _other_type(conflict["name"], current[1] if current else "classic", queue_type)
+    if conflict:
+        return (
+            f"DSPEX_BROKER_URL: {conflict['kind']} '{conflict['name']}' exists with another {conflict['argument']}: "
+            "delete it once nothing is in it, or use a virtual host of DSPex's own"
+        )
+    return f"DSPEX_BROKER_URL: {refusal(error, parameters) or _unreachable(error, parameters)}"
+
+
+def _precondition(error: BaseException) -> str:
+    closed = isinstance(error, exceptions.ChannelClosedByBroker) and error.reply_code == PRECONDITION_FAILED
+    return str(getattr(error, "reply_text", "")) if closed else ""
+
+
+def _timeout(said: str) -> str:
+    found = re.search(r"\d+ ms", said)
+    return found[0] if found else "see its log"
+
+
+def _other_type(queue: str, current: str, wanted: QueueType) -> str:
+    return (
+        f"DSPEX_QUEUE_TYPE: queue '{queue}' is of type {current}, not {wanted}: set DSPEX_QUEUE_TYPE={current}, or "
+        f"replace DSPex's queues: let workers with {current} empty them, stop all, and delete each with "
+        f"`rabbitmqctl delete_queue {queue}`"
+    )
+
+
+def _unreachable(error: Any, parameters: URLParameters) -> str:
+    if isinstance(error, StopIteration):
+        return f"{address(parameters)} cancelled the consumer; was the queue deleted?"
+    by_broker = isinstance(error, exceptions.ConnectionClosed | exceptions.ChannelClosed)
+    return f"{address(parameters)}: {describe(error)}{'' if by_broker else '; is it running?'}"

@@ -1,0 +1,118 @@
+"""A queue consumed over one connection, until that is lost: deliveries come in, settlements go out in groups."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import pika
+
+from dspex.amqp_errors import describe
+from workers.brokers.encoding import Origin, read
+from workers.brokers.reasons import CONNECTION_ERRORS
+from workers.brokers.settlement import Delivery, Outcome
+from workers.brokers.topology import QueueType, declare
+
+logger = logging.getLogger(__name__)
+
+
+class Subscription:
+    """Belongs to one thread, pika's; only `settle` is for any.
+
+    Settlements gather while that thread is busy or asleep, and one call of it sends them all: waking it for each was a
+    quarter of a worker's CPU. Of acks, those that leave no older message unsettled go out as one.
+
+    Args:
+        timeout: seconds that `get` waits.
+
+    Raises:
+        CONNECTION_ERRORS: the broker cannot be reached, or refuses.
+    """
+
+    def __init__(
+        self,
+        parameters: pika.URLParameters,
+        queue_name: str,
+        *,
+        queue_type: QueueType,
+        prefetch: int,
+        timeout: float,
+        max_bytes: int,
+    ) -> None:
+        self._queue_name = queue_name
+        self._max_bytes = max_bytes
+        self._settlements: deque[tuple[int, Outcome]] = deque()
+        self._awake = False  # a call of _flush is on its way
+        self._gone = False
+        self._unsettled: dict[int, None] = {}  # the tags that the broker waits for, oldest first
+        self._connection = pika.BlockingConnection(parameters)
+        try:
+            self._channel = self._connection.channel()
+            declare(self._channel, queue_type)
+            self._channel.basic_qos(prefetch_count=prefetch)
+            self._deliveries: Iterator[Any] = self._channel.consume(queue_name, inactivity_timeout=timeout)
+        except CONNECTION_ERRORS:
+            self.close()
+            raise
+
+    def get(self) -> Delivery | None:
+        """The next message, if one comes in time.
+
+        Raises:
+            CONNECTION_ERRORS, StopIteration: the connection, the channel, or the queue is gone.
+        """
+        method, properties, body = next(self._deliveries)
+        if method is None:
+            return None
+        self._unsettled[method.delivery_tag] = None
+        origin = Origin(self._queue_name, properties.user_id, properties.reply_to, properties.correlation_id)
+        return Delivery(read(body, origin, self._max_bytes), self, method.delivery_tag)
+
+    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Have a delivery settled soon. Where the connection is gone, the broker delivers it again."""
+        self._settlements.append((delivery.tag, outcome))
+        if not self._awake and not self._gone:
+            self._awake = True
+            try:
+                self._connection.add_callback_threadsafe(self._flush)
+            except CONNECTION_ERRORS as error:
+                logger.debug("Message %s could not be settled: %s", delivery.message_id, describe(error))
+
+    def close(self) -> None:
+        """Send the settlements that are waiting, and disconnect."""
+        self._gone = True
+        self._flush()
+        try:
+            self._connection.close()
+        except CONNECTION_ERRORS as error:
+            logger.debug("Closing a connection that is gone: %s", describe(error))
+
+    def _flush(self) -> None:
+        self._awake = False  # before the first look at what waits: what comes later wakes again
+        acked: set[int] = set()
+        try:
+            while self._settlements:
+                tag, outcome = self._settlements.popleft()
+                if outcome is Outcome.ACK:
+                    acked.add(tag)
+                else:
+                    self._channel.basic_nack(tag, requeue=outcome is Outcome.REQUEUE)
+                    del self._unsettled[tag]
+            self._ack(acked)
+        except CONNECTION_ERRORS as error:
+            logger.debug("Messages could not be settled, they come again: %s", describe(error))
+
+    def _ack(self, tags: set[int]) -> None:
+        up_to = 0
+        for tag in self._unsettled:
+            if tag not in tags:
+                break
+            up_to = tag
+        if up_to:
+            self._channel.basic_ack(up_to, multiple=True)
+        for tag in sorted(tags):
+            if tag > up_to:
+                self._channel.basic_ack(tag)
+            del self._unsettled[tag]
