@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
 import dramatiq
@@ -32,9 +33,23 @@ class WorkerProcess:
         self._worker.queue_prefetch = app.settings.prefetch_count
         self._upkeep = Upkeep(app)
 
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """All that live from `start` to `stop`, the application's too."""
+        return [
+            *self._worker.workers,
+            *self._worker.consumers.values(),
+            *self._upkeep.threads,
+            *self._app.writer.threads,
+        ]
+
     def start(self) -> None:
         """Consume."""
         self._worker.start()
+        for number, thread in enumerate(self._worker.workers):
+            thread.name = f"worker-{number}"
+        for queue_name, thread in self._worker.consumers.items():
+            thread.name = f"consumer-{queue_name}"
         self._upkeep.start()
 
     def stop(self, seconds: float) -> None:

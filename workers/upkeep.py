@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from dspex import ErrorCode, ErrorDetail
 from dspex.errors import PublishError
@@ -32,25 +32,20 @@ class Upkeep:
         self._stop = threading.Event()
         lease = app.settings.lease_seconds
         # The heartbeat also learns what is to be cancelled: often enough for somebody who waits.
-        self._threads = [
+        self.threads = [
             self._thread("heartbeat", min(lease / 3, CANCEL_SECONDS), self._heartbeat),
             self._thread("relay", min(lease / 3, RELAY_SECONDS), Relay(app).run),
         ]
 
-    @property
-    def threads(self) -> Sequence[threading.Thread]:
-        """They live until `stop`."""
-        return self._threads
-
     def start(self) -> None:
         """Start the threads."""
-        for thread in self._threads:
+        for thread in self.threads:
             thread.start()
 
     def stop(self) -> None:
         """Stop the threads, and wait for them."""
         self._stop.set()
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join(timeout=5)
 
     def _thread(self, name: str, seconds: float, work: Callable[[], None]) -> threading.Thread:

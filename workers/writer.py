@@ -48,6 +48,11 @@ class Writer:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """The thread, once it was started."""
+        return [] if self._thread is None else [self._thread]
+
     def start(self) -> None:
         """Start the thread."""
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -37,8 +37,28 @@ from store.executions import Execution
 from tests.conftest import new_database, private
 from workers.brokers import amqp
 from workers.brokers.topology import dead_letter_queue
+from workers.watchdog import EXIT_CODE
 
 pytestmark = pytest.mark.integration
+
+DOOM = """
+import ctypes, os, signal, sys, threading, time, traceback
+
+def kill(thread):
+    while thread.is_alive():
+        stack = traceback.extract_stack(sys._current_frames()[thread.ident])
+        if not any(frame.name == "process_message" for frame in stack):  # what an actor raises, Dramatiq catches
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+        time.sleep(0.02)
+
+def doom(*_):
+    for thread in threading.enumerate():
+        if thread.name == os.environ["DOOMED_THREAD"]:
+            threading.Thread(target=kill, args=(thread,), daemon=True).start()
+
+signal.signal(signal.SIGUSR1, doom)
+"""
+"""Python runs it in every process at its start; at a signal, one thread ends as if a bug had ended it."""
 
 DSPEX = (sys.executable, "-m", "workers.cli")
 PATIENCE = 60.0
@@ -306,3 +326,43 @@ class TestDeath:
         workers.wait_until_said("takes jobs", 4)
         system.check(program_id, system.execute(program_id, 20))
         assert workers.terminate() == 0
+
+
+class TestALostThread:
+    @pytest.fixture
+    def doomed(self, tmp_path: Path, system: System) -> Callable[[str], None]:
+        """Processes whose thread of this name dies at SIGUSR1."""
+
+        def doomed(name: str) -> None:
+            (tmp_path / "sitecustomize.py").write_text(DOOM, encoding="utf-8")
+            system.environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+            system.environment["DOOMED_THREAD"] = name
+
+        return doomed
+
+    @pytest.mark.parametrize("name", ["worker-1", f"consumer-{EXECUTIONS_QUEUE}", "writer", "heartbeat", "relay"])
+    def test_the_process_says_so_and_ends(self, system: System, doomed: Callable[[str], None], name: str) -> None:
+        doomed(name)
+        workers = system.work("--threads", "4", lease_seconds=1)
+        program_id = system.program(latency_ms=500)
+        ids = system.execute(program_id, 8)
+        system.wait_for(ids, 4, ExecutionStatus.RUNNING)
+        workers.process.send_signal(signal.SIGUSR1)
+        assert workers.process.wait(PATIENCE) == EXIT_CODE
+        assert workers.said("has died") == workers.said(f"Thread {name} has died: this process ends.") == 1
+        del system.environment["PYTHONPATH"]
+        system.work("--threads", "8", lease_seconds=1)
+        rows = system.check(program_id, ids)
+        assert max(row.attempt for row in rows) == (2 if name == "writer" else 1)
+
+    def test_the_supervisor_replaces_it(self, system: System, doomed: Callable[[str], None]) -> None:
+        doomed("worker-0")
+        workers = system.work("--processes", "2", "--threads", "2", wait=2)
+        program_id = system.program(latency_ms=20)
+        workers.children[0].send(signal.SIGUSR1)
+        workers.wait_until_said(f"ended with {EXIT_CODE}: it is replaced")
+        workers.wait_until_said("takes jobs", 3)
+        system.check(program_id, system.execute(program_id, 20))
+        assert workers.terminate() == 0
+        assert workers.said("has died") == 1
+        assert workers.alive() == []

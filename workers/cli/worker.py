@@ -6,10 +6,12 @@ import logging
 import os
 import signal
 import threading
+from functools import partial
 
 from dspex.errors import SettingsError
 from store.engine import make_engine
-from workers.application import bootstrap
+from workers import watchdog
+from workers.application import Application, bootstrap
 from workers.brokers import amqp
 from workers.process import WorkerProcess
 from workers.schema import require_schema
@@ -18,9 +20,14 @@ from workers.supervisor import supervise
 
 logger = logging.getLogger(__name__)
 
+DRAIN_SECONDS = 5.0
+"""How long what runs may take to end in a process that has lost a thread."""
+DRAIN_MARGIN_SECONDS = 10.0
+"""For giving back what did not end, and for closing connections."""
+
 
 def run_worker(processes: int | None, threads: int | None, parent: int | None) -> int:
-    """Run until a signal, then drain. Returns the exit code.
+    """Run until a signal, then drain. Returns the exit code. A process that loses a thread ends by itself.
 
     Args:
         parent: the supervisor's process id; without it this process drains as well.
@@ -48,11 +55,21 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
         if parent is not None and os.getppid() != parent:
             logger.error("The supervisor is gone: draining.")
             break
+        if lost := watchdog.dead(process.threads):
+            logger.critical("Thread %s has died: this process ends.", ", ".join(lost))
+            watchdog.end_process(partial(_drain, app, process), DRAIN_SECONDS + DRAIN_MARGIN_SECONDS)
     logger.info("Draining.")
     process.stop(settings.shutdown_seconds)
     app.close()
     logger.info("Stopped.")
     return 0
+
+
+def _drain(app: Application, process: WorkerProcess) -> None:
+    """Let what runs end, for a short time; without a writer nothing can."""
+    if not watchdog.dead(app.writer.threads):
+        process.stop(min(DRAIN_SECONDS, app.settings.shutdown_seconds))
+        app.close()
 
 
 def check_servers(settings: Settings) -> None:
