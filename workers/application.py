@@ -33,6 +33,7 @@ from store.tenancy import scope
 from workers.brokers.amqp import AmqpBroker, connection_parameters
 from workers.brokers.encoding import CloudEventEncoder
 from workers.brokers.memory import MemoryBroker, MemoryPublisher
+from workers.metrics import Metrics
 from workers.policy import Principal
 from workers.principals import Principals
 from workers.programs import ProgramCache
@@ -65,6 +66,7 @@ class Application:
     running: RunningExecutions = field(default_factory=RunningExecutions)
     isolation: Isolation = field(default_factory=Isolation)
     unconfirmed: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(UNCONFIRMED))
+    metrics: Metrics = field(default_factory=Metrics)
 
     def write(self, action: Callable[[Connection], Result]) -> Result:
         """Write something, and wait until it is committed. Where the database is away, it waits for it.
@@ -104,6 +106,7 @@ class Application:
         self.broker.close()
         self.adapters.close()
         self.engine.dispose()
+        self.metrics.close()
 
 
 UNCONFIRMED = 2048

@@ -41,15 +41,16 @@ class WorkerProcess:
             *self._worker.consumers.values(),
             *self._upkeep.threads,
             *self._app.writer.threads,
+            *self._app.metrics.threads,
         ]
 
     def start(self) -> None:
         """Consume."""
         self._worker.start()
-        for number, thread in enumerate(self._worker.workers):
-            thread.name = f"worker-{number}"
-        for queue_name, thread in self._worker.consumers.items():
-            thread.name = f"consumer-{queue_name}"
+        for number, worker in enumerate(self._worker.workers):
+            worker.name = f"worker-{number}"
+        for queue_name, consumer in self._worker.consumers.items():
+            consumer.name = f"consumer-{queue_name}"
         self._upkeep.start()
 
     def stop(self, seconds: float) -> None:

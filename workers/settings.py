@@ -59,6 +59,12 @@ def _broker_url(value: str) -> str:
     raise ValueError("use memory:// (this process alone) or amqp://user:password@host:5672/")
 
 
+def _address(value: str) -> str:
+    if re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}", value):
+        return value
+    raise ValueError("is not host:port: use 127.0.0.1:9464")
+
+
 def _redis_url(value: str) -> str:
     if re.match(r"(rediss?://[^/]|unix://)", value):
         return value
@@ -133,12 +139,22 @@ class Settings(BaseSettings):
     principals: dict[str, PrincipalSetting] = Field(default_factory=dict)
     """Tenant and roles by broker login, as JSON: `{"orders": {"tenant": "acme", "roles": ["producer"]}}`."""
 
+    metrics_address: Annotated[str, AfterValidator(_address)] | None = None
+    """`host:port` where a process serves its metrics to Prometheus; process n of several takes the port + n."""
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
 
     @property
     def embedded(self) -> bool:
         """Whether messages stay in this process."""
         return self.broker_url == "memory://"
+
+    @property
+    def metrics_addresses(self) -> list[str]:
+        """`host:port` of each process; none where metrics are not served."""
+        if self.metrics_address is None:
+            return []
+        host, _, port = self.metrics_address.rpartition(":")
+        return [f"{host}:{int(port) + number}" for number in range(self.processes)]
 
     @property
     def prefetch_count(self) -> int:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from workers.settings import Settings
+from workers.settings import PREFIX, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -25,26 +25,28 @@ def supervise(settings: Settings, stop: threading.Event) -> int:
     Returns:
         The exit code: 0 where every process drained, 1 where one had to be killed.
     """
-    processes = [_start(settings) for _ in range(settings.processes)]
+    processes = [_start(settings, index) for index in range(settings.processes)]
     while not stop.wait(0.2):
         for index, process in enumerate(processes):
             if process.poll() is not None:
                 logger.error("Worker process %d ended with %d: it is replaced.", process.pid, process.returncode)
                 if stop.wait(RESTART_SECONDS):
                     break
-                processes[index] = _start(settings)
+                processes[index] = _start(settings, index)
     for process in processes:
         process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + settings.shutdown_seconds + KILL_MARGIN_SECONDS
     return max(_end(process, deadline) for process in processes)
 
 
-def _start(settings: Settings) -> subprocess.Popen[bytes]:
+def _start(settings: Settings, index: int) -> subprocess.Popen[bytes]:
     arguments = [sys.executable, "-P", "-m", "workers.cli", "worker", "--processes", "1"]
+    own = {f"{PREFIX}METRICS_ADDRESS": address for address in settings.metrics_addresses[index : index + 1]}
     return subprocess.Popen(
         # A group of its own: Ctrl-C is for the supervisor alone, which then drains the processes.
         [*arguments, "--threads", str(settings.threads), "--parent", str(os.getpid())],
         start_new_session=True,
+        env=os.environ | own,
     )
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 from uuid import UUID
 
 import pika
@@ -16,7 +19,7 @@ from sqlalchemy import Engine
 
 import migrations
 from deploy.local_servers import RabbitMQServer
-from deploy.processes import Process, start_time, wait_until
+from deploy.processes import Process, free_port, start_time, wait_until
 from dspex import (
     Configuration,
     CreateProgram,
@@ -28,7 +31,7 @@ from dspex import (
     Signature,
     uuid7,
 )
-from dspex.errors import NotFound
+from dspex.errors import NotFound, SettingsError
 from dspex.producer import Producer
 from dspex.topology import EXECUTIONS_QUEUE, QUEUES
 from store import counters, executions, programs
@@ -37,6 +40,7 @@ from store.executions import Execution
 from tests.conftest import new_database, private
 from workers.brokers import amqp
 from workers.brokers.topology import dead_letter_queue
+from workers.metrics import require_free
 from workers.watchdog import EXIT_CODE
 
 pytestmark = pytest.mark.integration
@@ -238,6 +242,41 @@ class TestRefusals:
     def test_a_database_without_tables(self, rabbitmq_url: str, postgres_url: str) -> None:
         with new_database(postgres_url) as url:
             refused("`dspex migrate`", DSPEX_BROKER_URL=rabbitmq_url, DSPEX_DATABASE_URL=url)
+
+    @pytest.mark.parametrize("processes", ["1", "2"])
+    def test_a_port_for_metrics_that_is_taken(self, system: System, processes: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            given = {"DSPEX_METRICS_ADDRESS": address, "DSPEX_PROCESSES": processes, "DSPEX_LOG_LEVEL": "ERROR"}
+            refused(f"DSPEX_METRICS_ADDRESS: cannot listen on {address}", **system.environment | given)
+
+    @pytest.mark.parametrize("processes", ["1", "2"])
+    def test_queues_of_the_other_type(self, system: System, processes: str) -> None:
+        given = {"DSPEX_QUEUE_TYPE": "quorum", "DSPEX_PROCESSES": processes}
+        refused("DSPEX_QUEUE_TYPE: queue", "set DSPEX_QUEUE_TYPE=classic, or", **system.environment | given)
+
+
+class TestMetrics:
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_each_process_serves_its_own(self, system: System, processes: int) -> None:
+        port = free_ports(processes)
+        workers = system.work(
+            "--processes", str(processes), "--threads", "1", wait=processes, metrics_address=f"127.0.0.1:{port}"
+        )
+        for number in range(processes):
+            with urlopen(f"http://127.0.0.1:{port + number}/metrics", timeout=PATIENCE) as response:
+                lines = response.read().decode().splitlines()
+            assert "dspex_stale_writes_total 0.0" in lines
+        assert workers.terminate() == 0
+
+
+def free_ports(number: int) -> int:
+    """The first of some ports in a row on which nobody listens."""
+    while True:
+        first = free_port()
+        with suppress(SettingsError):
+            require_free(f"127.0.0.1:{first + offset}" for offset in range(number))
+            return first
 
 
 class TestDrain:

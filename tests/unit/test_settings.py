@@ -53,6 +53,7 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "shutdown_seconds": 0.0,
         "max_message_bytes": 2048,
         "tenancy": True,
+        "metrics_address": "127.0.0.1:9464",
         "log_level": "DEBUG",
     }
     for name, value in given.items():
@@ -262,3 +263,22 @@ def test_nobody_is_made_a_worker_or_given_every_tenant(monkeypatch: pytest.Monke
     monkeypatch.setenv("DSPEX_PRINCIPALS", wrong)
     with pytest.raises(SettingsError, match=r"^DSPEX_PRINCIPALS: orders"):
         load_settings()
+
+
+@pytest.mark.parametrize("address", ["9464", ":9464", "::1:9464", "localhost:", "localhost:x", "http://localhost:1"])
+def test_an_address_is_host_and_port(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    (line,) = refused(monkeypatch, DSPEX_METRICS_ADDRESS=address)
+    assert line == "DSPEX_METRICS_ADDRESS: is not host:port: use 127.0.0.1:9464"
+
+
+def test_each_process_has_a_port_for_its_metrics() -> None:
+    assert Settings(processes=3).metrics_addresses == []
+    addresses = Settings(processes=2, metrics_address="127.0.0.1:9464").metrics_addresses
+    assert addresses == ["127.0.0.1:9464", "127.0.0.1:9465"]
+    assert Settings(metrics_address="[::1]:9464").metrics_addresses == ["[::1]:9464"]
+
+
+def test_queues_are_classic_or_quorum(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = refused(monkeypatch, DSPEX_QUEUE_TYPE="stream")
+    assert line.startswith("DSPEX_QUEUE_TYPE: ")
+    assert "'classic' or 'quorum'" in line

@@ -13,6 +13,7 @@ from store.engine import make_engine
 from workers import watchdog
 from workers.application import Application, bootstrap
 from workers.brokers import amqp
+from workers.metrics import require_free
 from workers.process import WorkerProcess
 from workers.schema import require_schema
 from workers.settings import Settings, load_settings
@@ -45,9 +46,12 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
     check_servers(settings)
     stop = stop_on_signals()
     if settings.processes > 1:
+        require_free(settings.metrics_addresses)
         logger.info("Starting %d processes.", settings.processes)
         return supervise(settings, stop)
     app = bootstrap(settings)
+    for address in settings.metrics_addresses:
+        app.metrics.serve(address)
     process = WorkerProcess(app)
     process.start()
     logger.info("Worker %s takes jobs, %d at once.", app.writes.lease.worker, settings.threads)
