@@ -293,6 +293,21 @@ def test_a_consumer_that_is_refused_leaves_no_connection(url: str, run: Callable
             connection.channel().exchange_delete(COMMANDS_EXCHANGE)
 
 
+def test_a_queue_that_is_deleted_is_declared_again(
+    url: str, run: Callable[..., Jobs], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "workers")
+    jobs = run(url, threads=1)
+    ids = send(url, 1)
+    jobs.let_all_end(lambda: jobs.ended == ids)
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        connection.channel().queue_delete(PROGRAMS_QUEUE)
+    assert wait_until(lambda: bool(told(caplog, "was the queue deleted?")), PATIENCE)
+    assert wait_until(lambda: bool(told(caplog, "is back")), PATIENCE)
+    ids = send(url, 1)
+    jobs.let_all_end(lambda: set(ids) <= set(jobs.ended))
+
+
 class TestConsumerTimeout:
     @pytest.fixture
     def url(self, impatient: RabbitMQServer, queue_type: QueueType) -> str:
