@@ -135,6 +135,7 @@ def _reject(
     )
     app.writer.call(app.writes.reject, rejection)
     logger.warning("A message on %s was rejected (%s): %s", origin.queue, error.code, error.message)
+    app.metrics.message_rejected(error.code)
     app.emit(
         MessageRejected(
             rejection_id=rejection.id,

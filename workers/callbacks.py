@@ -134,6 +134,7 @@ class Callback:
         self._app.unconfirmed.release()
         if self._failed:
             return
+        self._app.metrics.callback_sent()
         try:
             self._app.writer.post(self._app.writes.callback_sent, self._execution_id)
         except WriterClosed:

@@ -107,14 +107,19 @@ class _Ending:
         self._leave()
 
     def _tell(self, held: bool) -> None:
+        ended, metrics = self._ended, self._app.metrics
         if not held:
-            logger.warning("Execution %s was taken over by another worker: its result is discarded.", self._ended.id)
-        elif not isinstance(self._ended, Finish):
-            logger.info("Execution %s: %s; again in %.1f s.", self._ended.id, self._ended.error.code, self._ended.delay)
-        elif self._event is not None:
+            logger.warning("Execution %s was taken over by another worker: its result is discarded.", ended.id)
+            metrics.stale_write()
+            return
+        if not isinstance(ended, Finish):
+            logger.info("Execution %s: %s; again in %.1f s.", ended.id, ended.error.code, ended.delay)
+            metrics.retry(ended.error.code)
+            return
+        metrics.execution_ended(ended.status, None if ended.error is None else ended.error.code)
+        self.owes_answer = self.answer is not None
+        if self._event is not None:
             self._event.send()
-        else:
-            self.owes_answer = True
 
     def _leave(self) -> None:
         self._app.running.end(self._attempt)

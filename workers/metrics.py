@@ -34,7 +34,7 @@ class Metrics:
         self._executions = self._counter("executions", "Executions that ended", "status", "error_code")
         self._stale_writes = self._counter("stale_writes", "Results that were discarded: another worker has the row")
         self._retries = self._counter("retries", "Attempts that failed and are to be made again", "error_code")
-        self._rescued = self._counter("rescued_executions", "Executions of lost workers, or that were due, sent again")
+        self._rescued = self._counter("rescued_executions", "Executions of lost workers, sent again")
         self._rejected = self._counter("rejected_messages", "Messages that were not taken", "error_code")
         self._callbacks = self._counter("callbacks_sent", "Events and replies that the broker has confirmed")
         self._redeliveries = self._counter("redeliveries", "Messages that came again and changed nothing")

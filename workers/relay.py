@@ -50,6 +50,7 @@ class Relay:
         rescued = app.writer.call(app.writes.rescue, None)
         for request in rescued:
             logger.warning("Execution %s has no worker: it is published again.", request.id)
+        app.metrics.execution_rescued(len(rescued))
         due = app.writer.call(app.writes.due, None)
         self._publish([*rescued, *due])
         owed = app.writer.call(app.writes.callbacks_due, None)

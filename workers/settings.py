@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     threads: int = Field(default=64, ge=1, le=1024)
     """Executions that one process runs at once."""
     prefetch: int | None = Field(default=None, ge=1, le=65_535)
-    """Messages that one process takes from a queue ahead; twice its threads by default."""
+    """Messages that one process takes from a queue ahead; as many as its threads by default."""
 
     lease_seconds: float = Field(default=30, ge=1, le=3600)
     """How long a claim holds without a heartbeat; then another worker runs the execution again."""
@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     @property
     def prefetch_count(self) -> int:
         """Messages that one process takes from a queue ahead."""
-        return self.prefetch or 2 * self.threads
+        return self.prefetch or self.threads
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -34,7 +34,7 @@ def test_defaults_need_no_server() -> None:
     assert settings.embedded
     assert settings.redis_url is None
     assert settings.processes == 1
-    assert settings.prefetch_count == 2 * settings.threads
+    assert settings.prefetch_count == settings.threads
     assert settings.max_message_bytes == 1024 * 1024
     assert settings.lms == {}
 

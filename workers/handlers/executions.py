@@ -14,6 +14,7 @@ from store import callbacks, executions, idempotency
 from store.executions import Claimed, Conflicting, Ended, Execution, NoProgram, Request, Running, Waiting
 from workers.application import Application
 from workers.attempts import Attempt
+from workers.brokers.settlement import ack_early
 from workers.callbacks import announce
 from workers.endings import end
 from workers.handlers.views import execution_view, page_of
@@ -40,8 +41,13 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
         reply_to=received.reply_to,
         correlation_id=received.correlation_id,
     )
-    match app.writer.call(app.writes.claim, request):
+    claim = app.writer.call(app.writes.claim, request)
+    if isinstance(claim, Running | Waiting | Ended):
+        app.metrics.redelivery()
+    match claim:
         case Claimed() as claimed:
+            # The row and its lease hold what is owed from here on: a long run holds no message unacked.
+            ack_early()
             _run(app, Attempt(app, request, claimed))
         case Ended(execution=execution):
             # A crash between the commit and the event: the event may still be owed.
@@ -83,6 +89,7 @@ def cancel_execution(app: Application, received: Received[CancelExecution]) -> E
         )
     )
     if execution.status == ExecutionStatus.CANCELLED:
+        app.metrics.execution_ended(execution.status)
         announce(app, execution)
     else:
         app.running.cancel({execution_id})
