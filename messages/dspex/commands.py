@@ -122,6 +122,13 @@ class CreateProgram(Command):
     policy: ExecutionPolicy | None = None
 
 
+class ModuleVersion(Frozen):
+    """A signature by its module's dotted name; without a version, the newest that is active."""
+
+    module: ModuleName
+    version: SemVer | None = None
+
+
 class CreateProgramWithSignature(Command):
     """Create a program, and find or create its signature: by id, by module and version, or by its content."""
 
@@ -134,13 +141,6 @@ class CreateProgramWithSignature(Command):
     adapter_type: AdapterType
     configuration: Configuration = Configuration()
     policy: ExecutionPolicy | None = None
-
-
-class ModuleVersion(Frozen):
-    """A signature by its module's dotted name; without a version, the newest that is active."""
-
-    module: ModuleName
-    version: SemVer | None = None
 
 
 class InitializeProgram(Command):
@@ -211,8 +211,6 @@ class CancelExecution(Command):
 
     execution_id: UUID
 
-
-CreateProgramWithSignature.model_rebuild()
 
 COMMANDS: dict[str, type[Command]] = {
     command.type: command

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pydantic
@@ -94,7 +95,7 @@ def decode_command(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[
     Raises:
         MessageTooLarge, MalformedMessage, UnknownMessageType, InvalidMessage: the message is to be rejected.
     """
-    return _decode(body, max_bytes, _COMMAND_ENVELOPES)
+    return _decode(body, max_bytes, REQUESTS)
 
 
 def decode_event(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[Event]:
@@ -103,17 +104,20 @@ def decode_event(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[Ev
     Raises:
         MessageTooLarge, MalformedMessage, UnknownMessageType, InvalidMessage: it is no event that this version knows.
     """
-    return _decode(body, max_bytes, _EVENT_ENVELOPES)
+    return _decode(body, max_bytes, EVENTS)
 
 
 # U+0000, and numbers that may be read as infinity (1e999): rare enough to look at every value only then.
 _SUSPECT = re.compile(rb"\\u0000|[eE]\+?\d{3}|\d{300}")
 
-_COMMAND_ENVELOPES: dict[str, type[Envelope[Any]]] = {name: Envelope[data] for name, data in REQUESTS.items()}  # type: ignore[valid-type]
-_EVENT_ENVELOPES: dict[str, type[Envelope[Any]]] = {name: Envelope[data] for name, data in EVENTS.items()}  # type: ignore[valid-type]
+
+@cache
+def envelope_of(data: type[Data]) -> type[Envelope[Data]]:
+    """The envelope of one type of command or event. It is built when it is first asked for: most see few types."""
+    return Envelope[data]  # type: ignore[valid-type]
 
 
-def _decode(body: bytes, max_bytes: int, envelopes: Mapping[str, type[Envelope[Any]]]) -> Envelope[Any]:
+def _decode(body: bytes, max_bytes: int, types: Mapping[str, type[Any]]) -> Envelope[Any]:
     _check_size(body, max_bytes)
     try:
         raw = from_json(body, allow_inf_nan=False)
@@ -122,12 +126,12 @@ def _decode(body: bytes, max_bytes: int, envelopes: Mapping[str, type[Envelope[A
     if not isinstance(raw, dict) or raw.get("specversion") != "1.0":
         raise MalformedMessage("not a CloudEvents 1.0 message in structured JSON: 'specversion' must be \"1.0\"")
     name = raw.get("type")
-    if not isinstance(name, str) or name not in envelopes:
-        raise UnknownMessageType(f"type: {str(name)[:100]!r} is not one of {', '.join(envelopes)}")
+    if not isinstance(name, str) or name not in types:
+        raise UnknownMessageType(f"type: {str(name)[:100]!r} is not one of {', '.join(types)}")
     if _SUSPECT.search(body) and (reason := unstorable(raw)):
         raise InvalidMessage(f"data {reason}")
     try:
-        return envelopes[name].model_validate_json(body)
+        return envelope_of(types[name]).model_validate_json(body)
     except pydantic.ValidationError as error:
         raise InvalidMessage(problems(error)) from None
 

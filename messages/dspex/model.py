@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,27 @@ from dspex.errors import Problem
 MAX_PROBLEMS = 50
 
 
-class Frozen(BaseModel):
-    """Immutable; refuses unknown fields, NaN and infinities."""
+_building = threading.RLock()
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+class Frozen(BaseModel):
+    """Immutable; refuses unknown fields, NaN and infinities.
+
+    Its validator is built at first use: most processes use few of the models, and should not wait for all at import.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, defer_build=True
+    )
+
+    @classmethod
+    def model_rebuild(cls, **options: Any) -> bool | None:
+        """As pydantic's, one thread at a time: before 2.14 two that use a model first get in each other's way.
+
+        https://github.com/pydantic/pydantic/pull/13438
+        """
+        with _building:
+            return super().model_rebuild(**options)
 
 
 class Sparse(Frozen):

@@ -198,9 +198,6 @@ FieldType = Annotated[
     ),
 ]
 
-for _model in (ArrayType, MapType, ObjectType, OptionalType):
-    _model.model_rebuild()
-
 
 def json_schema(field_type: FieldType) -> dict[str, Any]:
     """The type as JSON Schema 2020-12: it already is one, less what is not set."""

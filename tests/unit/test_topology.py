@@ -1,9 +1,5 @@
 """The table of names on the broker is complete and consistent."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from dspex.errors import UnknownMessageType
@@ -56,9 +52,3 @@ def test_what_no_queue_is_bound_for_reaches_a_worker() -> None:
 def test_bindings_join_what_is_there() -> None:
     assert {binding.exchange for binding in BINDINGS} <= {exchange.name for exchange in EXCHANGES}
     assert {binding.queue for binding in BINDINGS} == {PROGRAMS_QUEUE, EXECUTIONS_QUEUE, REQUESTS_QUEUE} == set(QUEUES)
-
-
-def test_the_contract_is_imported_without_pika() -> None:
-    code = "import sys, dspex, dspex.topology; sys.exit('pika' in sys.modules)"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
