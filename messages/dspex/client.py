@@ -117,7 +117,7 @@ def _answer(future: Future[Reply], answer: type[View], command: Command, timeout
     if reply.error is not None:
         problems = [Problem(p.field, p.message) for p in reply.error.problems]
         raise RequestFailed(reply.error.code, reply.error.message, problems)
-    return answer.model_validate(reply.answer)
+    return answer.model_validate(reply.answer, extra="ignore")  # what a later version added
 
 
 class _Replies:

@@ -95,16 +95,16 @@ def decode_command(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[
     Raises:
         MessageTooLarge, MalformedMessage, UnknownMessageType, InvalidMessage: the message is to be rejected.
     """
-    return _decode(body, max_bytes, REQUESTS)
+    return _decode(body, max_bytes, REQUESTS, "forbid")
 
 
 def decode_event(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[Event]:
-    """Read an event from the body of a message.
+    """Read an event from the body of a message. What a later version added to it is ignored.
 
     Raises:
         MessageTooLarge, MalformedMessage, UnknownMessageType, InvalidMessage: it is no event that this version knows.
     """
-    return _decode(body, max_bytes, EVENTS)
+    return _decode(body, max_bytes, EVENTS, "ignore")
 
 
 # U+0000, and numbers that may be read as infinity (1e999): rare enough to look at every value only then.
@@ -117,7 +117,9 @@ def envelope_of(data: type[Data]) -> type[Envelope[Data]]:
     return Envelope[data]  # type: ignore[valid-type]
 
 
-def _decode(body: bytes, max_bytes: int, types: Mapping[str, type[Any]]) -> Envelope[Any]:
+def _decode(
+    body: bytes, max_bytes: int, types: Mapping[str, type[Any]], unknown: Literal["forbid", "ignore"]
+) -> Envelope[Any]:
     _check_size(body, max_bytes)
     try:
         raw = from_json(body, allow_inf_nan=False)
@@ -131,7 +133,7 @@ def _decode(body: bytes, max_bytes: int, types: Mapping[str, type[Any]]) -> Enve
     if _SUSPECT.search(body) and (reason := unstorable(raw)):
         raise InvalidMessage(f"data {reason}")
     try:
-        return envelope_of(types[name]).model_validate_json(body)
+        return envelope_of(types[name]).model_validate_json(body, extra=unknown)
     except pydantic.ValidationError as error:
         raise InvalidMessage(problems(error)) from None
 

@@ -8,7 +8,6 @@ from uuid import UUID
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from dspex.model import Frozen
-from dspex.status import ErrorCode
 
 
 class ProblemDetail(Frozen):
@@ -39,12 +38,12 @@ class LMCall(Frozen):
 class Try(Frozen):
     """One try of a run that has fallbacks: on what it ran, how it ended, and what it used of the whole.
 
-    `model` is as the program names it. `error` is None for the try that gave the outputs.
+    `model` is as the program names it. `error` is a code, None for the try that gave the outputs.
     """
 
     adapter_type: str
     model: str | None = None
-    error: ErrorCode | None = None
+    error: str | None = None
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0

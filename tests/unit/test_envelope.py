@@ -157,6 +157,13 @@ def test_an_event_comes_back_as_it_was(event: Event) -> None:
     assert decode_event(sent.encode()) == sent
 
 
+def test_what_a_later_version_adds_to_an_event_is_ignored() -> None:
+    sent = wrap(AN_EVENT_OF_EACH[2], source="/test")
+    later = json.loads(sent.encode())
+    later |= {"priority": 1, "data": later["data"] | {"later": 1, "usage": later["data"]["usage"] | {"later": [1]}}}
+    assert decode_event(json.dumps(later).encode()) == sent
+
+
 def test_what_is_on_the_wire_is_cloudevents() -> None:
     message = body()
     assert message["specversion"] == "1.0"
