@@ -46,6 +46,10 @@ format: .venv/.dev ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix-only --quiet
 	$(BIN)/ruff format
 
+.PHONY: contract
+contract: .venv/.dev ## write the JSON Schemas and AsyncAPI again, from the models
+	@$(BIN)/python -m dspex.contract messages/contract
+
 .PHONY: servers
 servers:
 	@deploy/system_packages.sh

@@ -14,13 +14,15 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import (
     Field,
+    GetJsonSchemaHandler,
     JsonValue,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
     model_validator,
 )
-from pydantic_core import to_json
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, to_json
 
 from dspex.annotations import object_model
 from dspex.arrow import parse_arrow, parse_type
@@ -91,6 +93,14 @@ class SignatureField(Frozen):
         if "default" not in self.model_fields_set:
             data.pop("default", None)
         return data
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        if handler.mode == "validation":
+            arrow = {"type": "string", "description": "in the arrow form: `list[str]`"}
+            schema["properties"]["type"] = {"anyOf": [schema["properties"]["type"], arrow]}
+        return schema
 
     @property
     def required(self) -> bool:
@@ -173,6 +183,18 @@ class Signature(Sparse):
         if reason is not None:
             raise ValueError(f"a text {reason}")
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        if handler.mode == "serialization":
+            return schema
+        text = {"type": "string", "description": "the arrow form: `question -> answer`"}
+        others = {name: field for name, field in schema["properties"].items() if name not in ("inputs", "outputs")}
+        arrow = schema | {"properties": {"arrow": text} | others, "required": ["arrow"]}
+        del arrow["title"], arrow["description"]
+        described = {key: schema.pop(key) for key in ("title", "description")}
+        return described | {"anyOf": [schema, arrow, text]}
 
     @cached_property
     def digest(self) -> str:

@@ -13,7 +13,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, JsonValue, StrictStr, StringConstraints, field_validator, model_validator
+from pydantic import (
+    Field,
+    GetJsonSchemaHandler,
+    JsonValue,
+    StrictStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from dspex.model import Frozen
 
@@ -55,6 +65,13 @@ class PredictorState(Frozen):
             return value
         return {key: item for key, item in value.items() if item or key not in _LEFT_EMPTY}
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        if handler.mode == "validation":
+            schema["properties"] |= {key: {"enum": [None, [], {}]} for key in _LEFT_EMPTY}
+        return schema
+
 
 class State(Frozen):
     """The state of a program.
@@ -74,3 +91,11 @@ class State(Frozen):
     def _of_one_predictor(cls, value: Any) -> Any:
         """`Predict.dump_state` writes its own state without a path, which DSPy else calls `self`."""
         return {"self": value} if isinstance(value, Mapping) and {"demos", "signature"} <= value.keys() else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        if handler.mode == "validation":
+            by_path = schema["properties"]["predictors"]
+            schema["properties"]["predictors"] = {"anyOf": [by_path, *by_path["patternProperties"].values()]}
+        return schema

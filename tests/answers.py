@@ -1,0 +1,186 @@
+"""An answer of each kind, as a worker may give it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from dspex import (
+    LM,
+    Configuration,
+    ErrorCode,
+    ErrorDetail,
+    ExecutionOptions,
+    ExecutionStatus,
+    Fallback,
+    LMCall,
+    ProgramStatus,
+    Signature,
+    SignatureStatus,
+    State,
+    Try,
+    Usage,
+)
+from dspex.compatibility import compare
+from dspex.events import ProblemDetail
+from dspex.results import (
+    Answer,
+    Created,
+    ExecutionView,
+    Nothing,
+    Page,
+    ProgramStatistics,
+    ProgramStats,
+    ProgramView,
+    SignatureList,
+    SignatureView,
+    Transition,
+)
+
+ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
+AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+
+SIGNATURE = Signature.parse(
+    {
+        "name": "Triage",
+        "module": "acme.signatures.Triage",
+        "version": "1.2.0",
+        "instructions": "Judge how urgent a ticket is.",
+        "inputs": [
+            {"name": "ticket", "type": "str", "description": "what the customer wrote"},
+            {"name": "tags", "type": "Optional[list[str]]"},
+            {"name": "k", "type": {"type": "integer", "minimum": 1, "multipleOf": 2}, "default": 4},
+        ],
+        "outputs": [
+            {"name": "urgency", "type": {"type": "string", "enum": ["low", "high"]}},
+            {"name": "scores", "type": "dict[str, float]"},
+            {
+                "name": "parts",
+                "type": {
+                    "type": "object",
+                    "properties": {"flag": {"type": "boolean"}, "one": {"enum": ["a", 1, True]}},
+                    "required": ["flag"],
+                },
+            },
+        ],
+    }
+)
+STATE = State.model_validate(
+    {
+        "signature_digest": SIGNATURE.digest,
+        "module": "ChainOfThought",
+        "predictors": {
+            "predict": {
+                "demos": [{"ticket": "t", "augmented": True}],
+                "signature": {"instructions": "Judge.", "fields": [{"prefix": "Ticket:", "description": "${ticket}"}]},
+            }
+        },
+    }
+)
+CONFIGURATION = Configuration(
+    module="ChainOfThought",
+    parameters={"temperature": 0.5},
+    lm=LM.model_validate({"model": "openai/gpt-4o-mini", "secret": "A_API_KEY", "parameters": {"stop": ["x"]}}),
+    state=STATE,
+    fallbacks=(Fallback(on=(ErrorCode.TIMEOUT,), adapter_type="mock", parameters={"a": None}),),
+)
+ERROR = ErrorDetail(
+    code="invalid_input", message="k: is missing", problems=(ProblemDetail(field="k", message="is missing"),)
+)
+USAGE = Usage(
+    calls=2,
+    input_tokens=3,
+    output_tokens=4,
+    cost=0.5,
+    lm_calls=(LMCall(model="m", input_tokens=3, output_tokens=4, cost=0.5, cached=True),),
+    tries=(Try(adapter_type="mock", model="m", error="timeout", calls=1), Try(adapter_type="native", calls=1)),
+)
+
+SIGNATURE_VIEW = SignatureView(
+    signature_id=ID,
+    signature=SIGNATURE,
+    status=SignatureStatus.ACTIVE,
+    digest=SIGNATURE.digest,
+    compatibility=compare(Signature.parse("ticket, old -> urgency"), SIGNATURE),
+    lock_version=1,
+    inserted_at=AT,
+    updated_at=AT,
+)
+PROGRAM_VIEW = ProgramView(
+    program_id=ID,
+    name="triage",
+    signature_id=OTHER,
+    adapter_type="mock",
+    configuration=CONFIGURATION,
+    status=ProgramStatus.ERROR,
+    backend_id="mock-1",
+    error=ERROR,
+    execution_count=7,
+    last_executed_at=AT,
+    lock_version=2,
+    inserted_at=AT,
+    updated_at=AT,
+)
+EXECUTION_VIEW = ExecutionView(
+    execution_id=ID,
+    program_id=OTHER,
+    status=ExecutionStatus.FAILED,
+    inputs={"ticket": "é", "k": 2},
+    outputs=None,
+    error=ERROR,
+    options=ExecutionOptions(seed=7),
+    attempt=2,
+    duration_ms=1.5,
+    usage=USAGE,
+    backend_id="mock-1",
+    worker="host:1",
+    source="/orders",
+    cancel_requested=False,
+    timeline=(Transition(status="running", at=AT, attempt=1, by="host:1"),),
+    inserted_at=AT,
+    executed_at=AT,
+    finished_at=AT,
+    lock_version=3,
+)
+
+AN_ANSWER_OF_EACH: list[BaseModel] = [
+    Nothing(),
+    Answer(value=True),
+    SIGNATURE_VIEW,
+    SignatureList(signatures=(SIGNATURE_VIEW,)),
+    PROGRAM_VIEW,
+    Created(program=PROGRAM_VIEW, signature=SIGNATURE_VIEW),
+    ProgramStats(
+        program_id=ID,
+        name="triage",
+        status=ProgramStatus.READY,
+        execution_count=7,
+        last_executed_at=None,
+        adapter_type="mock",
+        backend_id=None,
+    ),
+    ProgramStatistics(
+        program_id=ID,
+        since=AT,
+        until=None,
+        total=3,
+        successful=1,
+        failed=1,
+        cancelled=1,
+        success_rate=0.5,
+        average_duration_ms=1.5,
+        p50_duration_ms=1.0,
+        p95_duration_ms=None,
+        input_tokens=3,
+        output_tokens=4,
+        cost=0.25,
+        last_executed_at=AT,
+    ),
+    EXECUTION_VIEW,
+    compare(Signature.parse("ticket, old -> urgency"), SIGNATURE),
+    Page[SignatureView](items=(SIGNATURE_VIEW,), next_cursor="c"),
+    Page[ProgramView](items=(PROGRAM_VIEW,)),
+    Page[ExecutionView](items=(EXECUTION_VIEW,)),
+]
