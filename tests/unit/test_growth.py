@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from dspex import contract
 from dspex.contract.growth import breaks
 from tests.strategies import Schema, field_types, values, variants, widened
+
+SLOW = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer"}
@@ -162,7 +164,7 @@ def test_no_document_breaks_itself() -> None:
     assert contract.broken(documents, documents) == {}
 
 
-@settings(max_examples=60, deadline=None)
+@SLOW
 @given(st.data())
 def test_what_was_sent_is_taken_where_nothing_is_said(data: st.DataObject) -> None:
     then = data.draw(field_types())
@@ -174,7 +176,7 @@ def test_what_was_sent_is_taken_where_nothing_is_said(data: st.DataObject) -> No
         Draft202012Validator(opened).validate(data.draw(values(now)))
 
 
-@settings(max_examples=60, deadline=None)
+@SLOW
 @given(st.data())
 def test_what_only_grows_is_no_break(data: st.DataObject) -> None:
     then = data.draw(field_types())
