@@ -67,7 +67,7 @@ class Fallback(Frozen):
     adapter whose modules take others.
     """
 
-    on: tuple[ErrorCode, ...] = Field(min_length=1, max_length=len(ErrorCode))
+    on: tuple[ErrorCode, ...] = Field(min_length=1, max_length=32)
     adapter_type: AdapterType | None = None
     lm: LM | None = None
     parameters: dict[str, JsonValue] | None = None
