@@ -20,8 +20,8 @@ from store.rejections import Rejection
 from workers.application import SOURCE, Application
 from workers.brokers.encoding import REJECT, Origin
 from workers.brokers.settlement import DeadLetter, Requeue
+from workers.details import detail_of
 from workers.handlers import HANDLERS, dispatch
-from workers.handlers.details import detail_of
 from workers.received import Received
 from workers.writer import WriterClosed
 

@@ -15,7 +15,7 @@ from dspex.errors import InvalidValues
 from store import programs
 from store.executions import Claimed, Finish, Request, Retry
 from workers.application import Application
-from workers.handlers.details import detail_of, internal, storable
+from workers.details import detail_of, internal, storable
 from workers.retries import Failed, decide
 from workers.writer import WriterClosed
 

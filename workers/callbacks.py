@@ -21,7 +21,7 @@ from dspex.topology import EVENTS_EXCHANGE
 from store.executions import Execution, Finish
 from workers.application import EVENT_MARGIN_BYTES, SOURCE, Application
 from workers.attempts import Attempt
-from workers.handlers.views import execution_view
+from workers.views import execution_view
 from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from store.executions import Finish
 from workers.application import Application
 from workers.attempts import Attempt, End
 from workers.callbacks import announce, prepared
-from workers.handlers.details import internal
+from workers.details import internal
 from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)

@@ -18,13 +18,13 @@ from store import executions, rejections
 from store.executions import Execution, Request
 from workers.application import Application, bootstrap
 from workers.handlers import dispatch
-from workers.handlers.views import execution_view
 from workers.policy import Principal, authorize
 from workers.principals import EVERYBODY
 from workers.process import WorkerProcess
 from workers.received import Received
 from workers.schema import require_schema
 from workers.settings import Settings, load_settings
+from workers.views import execution_view
 
 View = TypeVar("View", bound=BaseModel)
 

@@ -17,8 +17,8 @@ from workers.attempts import Attempt
 from workers.brokers.settlement import ack_early
 from workers.callbacks import announce
 from workers.endings import end
-from workers.handlers.views import execution_view, page_of
 from workers.received import Received
+from workers.views import execution_view, page_of
 
 logger = logging.getLogger(__name__)
 

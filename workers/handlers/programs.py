@@ -31,10 +31,10 @@ from store import programs, signatures, statistics
 from store.programs import Program
 from store.signatures import SignatureRow
 from workers.application import Application
-from workers.handlers.details import internal, storable
-from workers.handlers.views import page_of, program_view, signature_view
+from workers.details import internal, storable
 from workers.programs import spec_of
 from workers.received import Received
+from workers.views import page_of, program_view, signature_view
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from dspex.queries import CompareSignatures, GetSignature, ListSignatures, Valid
 from dspex.results import Answer, Nothing, Page, SignatureList, SignatureView
 from store import signatures
 from workers.application import Application
-from workers.handlers.views import page_of, signature_view
 from workers.modules import read_signatures, validate_module
 from workers.received import Received
+from workers.views import page_of, signature_view
 
 
 def create_signature(app: Application, received: Received[CreateSignature]) -> SignatureView:
