@@ -77,7 +77,9 @@ class MockAdapter:
                 text = f"the mock was told to fail with '{code}'"
                 raise AdapterError(code, text, usage=_usage(program, inputs, None))
             draws = Draws(*key)
-            made = {name: make(draws) for name, make in program.makers} | deepcopy(dict(script.answer(inputs)))
+            made = {name: make(draws) for name, make in program.makers}
+            if answer := script.answer(inputs):
+                made |= deepcopy(dict(answer))
             try:
                 outputs = program.signature.validate_outputs(made)
             except InvalidOutput as error:
@@ -118,7 +120,8 @@ class MockAdapter:
 
 def _wait(run: Run, seconds: float, timeout: float | None) -> None:
     """Let the latency pass, but for a run that is cancelled or whose time is up."""
-    if run.cancelled.wait(seconds if timeout is None else min(seconds, timeout)):
+    pause = seconds if timeout is None else min(seconds, timeout)
+    if run.cancelled.wait(pause) if pause else run.cancelled.is_set():
         raise AdapterError(ErrorCode.CANCELLED, "the run was cancelled", usage=Usage(calls=1))
     if timeout is not None and seconds > timeout:
         raise AdapterError(ErrorCode.TIMEOUT, f"the run took longer than {timeout:g} s", usage=Usage(calls=1))
