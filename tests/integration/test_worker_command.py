@@ -320,7 +320,6 @@ class TestDrain:
         assert first.terminate() == 0
         assert first.said("are given back") == 1
         assert {(row.status, row.attempt) for row in system.rows(ids)} == {(ExecutionStatus.PENDING, 0)}
-        assert wait_until(lambda: system.ready() == 4, PATIENCE)
         system.work("--threads", "4")
         rows = system.check(program_id, ids)
         assert {row.attempt for row in rows} == {1}
