@@ -29,7 +29,7 @@ from dspex.arrow import parse_arrow, parse_type
 from dspex.errors import InvalidInput, InvalidOutput, InvalidSignature, InvalidValues, Problem
 from dspex.ids import digest
 from dspex.model import Frozen, Sparse, problems
-from dspex.types import MAX_DEPTH, FieldType, OptionalType, depth, json_schema
+from dspex.types import DIALECT, MAX_DEPTH, FieldType, OptionalType, depth, json_schema
 
 MAX_FIELDS = 64
 
@@ -209,6 +209,21 @@ class Signature(Sparse):
         """JSON Schema 2020-12 of an outputs object."""
         return _object_schema(self.outputs)
 
+    def json_schema(self) -> dict[str, Any]:
+        """JSON Schema 2020-12 of both, as the properties `inputs` and `outputs` of one object."""
+        described = {"title": self.name} | ({"description": self.instructions} if self.instructions else {})
+        both = {"inputs": self.input_schema(), "outputs": self.output_schema()}
+        for schema in both.values():
+            del schema["$schema"]
+        return {
+            "$schema": DIALECT,
+            **described,
+            "type": "object",
+            "properties": both,
+            "required": list(both),
+            "additionalProperties": False,
+        }
+
     def validate_inputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs as JSON values, defaults filled in. Nothing is coerced: `"3"` is not an integer.
 
@@ -240,7 +255,7 @@ class Signature(Sparse):
 
 def _object_schema(fields: tuple[SignatureField, ...]) -> dict[str, Any]:
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": DIALECT,
         "type": "object",
         "properties": {field.name: field.json_schema() for field in fields},
         "required": [field.name for field in fields if field.required],

@@ -21,6 +21,7 @@ from pydantic import Discriminator, Field, StrictBool, StrictFloat, StrictInt, S
 
 from dspex.model import Sparse
 
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_DEPTH = 8
 MAX_MEMBERS = 256
 

@@ -36,6 +36,19 @@ def test_values_that_fit_pass_both_validators_unchanged(data: st.DataObject) -> 
     assert signature.validate_outputs(outputs) == outputs
 
 
+def test_one_schema_has_both_inputs_and_outputs() -> None:
+    signature = Signature.parse({"name": "qa", "instructions": "Answer.", "arrow": "q, k: int = 3 -> a: list[str]"})
+    schema = signature.json_schema()
+    Draft202012Validator.check_schema(schema)
+    assert (schema["title"], schema["description"]) == ("qa", "Answer.")
+    row = Draft202012Validator(schema)
+    assert row.is_valid({"inputs": {"q": "why"}, "outputs": {"a": ["because"]}})
+    assert not row.is_valid({"inputs": {"q": "why"}})
+    assert not row.is_valid({"inputs": {"k": 3}, "outputs": {"a": []}})
+    assert not row.is_valid({"inputs": {"q": "why"}, "outputs": {"a": [1]}})
+    assert signature.input_schema()["$schema"] == schema["$schema"]
+
+
 def test_name_and_version_are_not_in_the_digest_and_all_else_is() -> None:
     base = Signature.parse("question, k: int = 3 -> answer")
     same = Signature.parse({"arrow": "question, k: int = 3 -> answer", "name": "other", "version": "2.0.0"})
