@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import uuid
@@ -18,6 +17,7 @@ import pytest
 from deploy.local_servers import RabbitMQServer
 from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from tests.acceptance.deployment import Deployment, deployed
+from tests.acceptance.node import installed
 from tests.conftest import new_database, start
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
@@ -96,12 +96,38 @@ def test_a_bare_amqp_client_in_python_produces(deployment: Deployment, program_i
     check_produced(deployment, [*command, json.dumps({"question": "from pika"})], "from pika")
 
 
-def test_a_bare_amqp_client_in_node_produces(deployment: Deployment, program_ids: list[str], tmp_path: Path) -> None:
-    shutil.copytree(EXAMPLES, tmp_path / "producer", ignore=shutil.ignore_patterns("node_modules"))
-    npm = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
-    subprocess.run(npm, cwd=tmp_path / "producer", check=True, timeout=180, stdin=subprocess.DEVNULL)
-    command = ["node", str(tmp_path / "producer" / "publish.mjs"), deployment.broker_url, program_ids[0]]
+@pytest.fixture(scope="module")
+def node_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The producers in Node, with what they need."""
+    return installed(EXAMPLES, tmp_path_factory.mktemp("producers"))
+
+
+def test_a_bare_amqp_client_in_node_produces(
+    deployment: Deployment, program_ids: list[str], node_examples: Path
+) -> None:
+    command = ["node", str(node_examples / "publish.mjs"), deployment.broker_url, program_ids[0]]
     check_produced(deployment, [*command, json.dumps({"question": "from amqplib"})], "from amqplib")
+
+
+def test_a_bare_amqp_client_in_node_is_answered(
+    deployment: Deployment, program_ids: list[str], node_examples: Path
+) -> None:
+    ask = ["node", str(node_examples / "ask.mjs"), deployment.broker_url, program_ids[0]]
+    rows = [json.dumps({"question": f"question {number}"}) for number in range(20)]
+    asked = subprocess.run([*ask, *rows], check=True, capture_output=True, text=True, timeout=60)
+    answers = [json.loads(line) for line in asked.stdout.splitlines()]
+    assert [answer["inputs"]["question"] for answer in answers] == [f"question {number}" for number in range(20)]
+    assert {answer["status"] for answer in answers} == {"completed"}
+    completed = "SELECT outputs FROM executions WHERE id = :id AND status = 'completed'"
+    for answer in answers:
+        assert deployment.scalar(completed, id=uuid.UUID(answer["execution_id"])) == answer["outputs"]
+
+
+def test_a_bare_amqp_client_in_node_is_told_why_it_is_refused(deployment: Deployment, node_examples: Path) -> None:
+    ask = ["node", str(node_examples / "ask.mjs"), deployment.broker_url, str(uuid.uuid4()), "{}"]
+    asked = subprocess.run(ask, check=False, capture_output=True, text=True, timeout=60)
+    assert asked.returncode == 1
+    assert "not_found" in asked.stderr
 
 
 def check_produced(deployment: Deployment, command: list[str], question: str) -> None:
