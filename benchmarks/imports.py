@@ -1,0 +1,62 @@
+"""What a service pays for `dspex`: time to import it, and what is on the disk.
+
+    python -m benchmarks.imports
+
+Each line is the best of some new processes, in milliseconds of CPU time; the rest of the machine does not count much.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+RUNS = 10
+
+CASES = {
+    "import dspex": "import dspex",
+    "a first command, encoded and decoded": """
+from dspex import ExecuteProgram, decode_command, uuid7, wrap
+command = ExecuteProgram(execution_id=uuid7(), program_id=uuid7(), inputs={"question": "why"})
+decode_command(wrap(command, source="/benchmark").encode())
+""",
+    "the client": "from dspex.client import RemoteClient",
+    "for comparison: pydantic, and one model": """
+from pydantic import BaseModel
+class Model(BaseModel):
+    x: int
+""",
+}
+NEEDED = ("dspex", "pika", "pydantic", "pydantic-core", "annotated-types", "typing-inspection", "typing-extensions")
+
+
+def milliseconds(code: str) -> float:
+    """The CPU time of running some code in a new process, its start not counted."""
+    timed = f"import time; began = time.process_time()\n{code}\nprint(time.process_time() - began)"
+    return (
+        min(
+            float(subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True).stdout)
+            for _ in range(RUNS)
+        )
+        * 1000
+    )
+
+
+def size(name: str) -> int:
+    """The bytes of an installed distribution, without what is compiled at first use."""
+    files = distribution(name).files or ()
+    paths = [Path(str(file.locate())) for file in files if file.suffix != ".pyc"]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def main() -> None:
+    """Print both."""
+    for what, code in CASES.items():
+        print(f"{what:42}{milliseconds(code):6.0f} ms")
+    for name in NEEDED:
+        print(f"{name:42}{size(name) / 1000:6.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
