@@ -19,6 +19,7 @@ from dspex import CreateProgram, CreateSignature, ExecutionCompleted, ExecutionF
 from dspex.commands import Command
 from dspex.contract.schemas import ANSWERS, MESSAGES
 from dspex.events import Event
+from dspex.queries import REQUESTS
 from tests.answers import AN_ANSWER_OF_EACH, CONFIGURATION, ERROR, ID, OTHER, SIGNATURE, USAGE
 from tests.unit.test_envelope import A_COMMAND_OF_EACH, AN_EVENT_OF_EACH
 
@@ -47,7 +48,7 @@ def read(name: str, body: dict[str, Any]) -> BaseModel:
     """What a body is read as."""
     if name not in MESSAGES:
         return ANSWERS[Path(name).name].model_validate(body, extra="ignore")
-    decode = decode_command if MESSAGES[name] == "asked" else decode_event
+    decode = decode_command if name in REQUESTS else decode_event
     return decode(json.dumps(body).encode()).data
 
 

@@ -112,13 +112,13 @@ _SUSPECT = re.compile(rb"\\u0000|[eE]\+?\d{3}|\d{300}")
 
 
 @cache
-def envelope_of(data: type[Data]) -> type[Envelope[Data]]:
+def envelope_of(data: type[Command | Event]) -> type[Envelope[Any]]:
     """The envelope of one type of command or event. It is built when it is first asked for: most see few types."""
     return Envelope[data]  # type: ignore[valid-type]
 
 
 def _decode(
-    body: bytes, max_bytes: int, types: Mapping[str, type[Any]], unknown: Literal["forbid", "ignore"]
+    body: bytes, max_bytes: int, types: Mapping[str, type[Command | Event]], unknown: Literal["forbid", "ignore"]
 ) -> Envelope[Any]:
     _check_size(body, max_bytes)
     try:

@@ -24,6 +24,7 @@ from tests.unit.test_envelope import A_COMMAND_OF_EACH, AN_EVENT_OF_EACH
 
 COMMITTED = Path(__file__).parents[2] / "messages" / "contract"
 DOCUMENTS = contract.read(COMMITTED)
+SAMPLES: list[Command | Event] = [*A_COMMAND_OF_EACH, *AN_EVENT_OF_EACH]
 AGAIN = "the models and the committed contract differ: run `make contract`, and commit what it writes"
 
 
@@ -49,7 +50,7 @@ def test_every_schema_is_one(path: str) -> None:
     Draft202012Validator.check_schema(DOCUMENTS[path])
 
 
-@pytest.mark.parametrize("data", [*A_COMMAND_OF_EACH, *AN_EVENT_OF_EACH], ids=lambda data: data.type)
+@pytest.mark.parametrize("data", SAMPLES, ids=lambda data: data.type)
 def test_a_message_of_each_type_fits_its_schema(data: Command | Event) -> None:
     validator(data.type).validate(message(data))
 
@@ -64,7 +65,7 @@ def test_an_answer_of_each_kind_fits_its_schema(answer: BaseModel) -> None:
 
 def test_there_is_a_sample_of_each() -> None:
     assert {type(answer) for answer in AN_ANSWER_OF_EACH} == set(ANSWERS.values())
-    assert {data.type for data in [*A_COMMAND_OF_EACH, *AN_EVENT_OF_EACH]} == set(MESSAGES)
+    assert {data.type for data in SAMPLES} == set(MESSAGES)
 
 
 @pytest.mark.parametrize("data", A_COMMAND_OF_EACH, ids=lambda data: data.type)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dspex.contract.schemas import ANSWERS, MESSAGES
+from dspex.queries import REQUESTS
 from tests.golden import DIRECTORY, read
 
 NAMES = [path.relative_to(DIRECTORY).with_suffix("").as_posix() for path in sorted(DIRECTORY.rglob("*.json"))]
@@ -33,6 +34,17 @@ def holds(now: Any, then: Any) -> bool:
     return type(now) is type(then) and bool(now == then)
 
 
+def unknown(now: Any, then: Any) -> list[str]:
+    """The fields that were not there."""
+    match now, then:
+        case dict(), dict():
+            inner = [key for name in now.keys() & then.keys() for key in unknown(now[name], then[name])]
+            return sorted(now.keys() - then.keys()) + inner
+        case list(), list():
+            return [key for pair in zip(now, then, strict=True) for key in unknown(*pair)]
+    return []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_was_sent_means_what_it_meant(name: str) -> None:
     entries = json.loads((DIRECTORY / f"{name}.json").read_text(encoding="utf-8"))
@@ -42,6 +54,13 @@ def test_what_was_sent_means_what_it_meant(name: str) -> None:
         assert holds(without_null(data.model_dump(mode="json")), without_null(entry["means"]))
         # What was left out is what it was then, and no field of then is unknown now.
         assert data == type(data).model_validate(entry["means"])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name in REQUESTS])
+def test_a_new_client_sends_to_an_old_worker_what_that_knows(name: str) -> None:
+    for entry in json.loads((DIRECTORY / f"{name}.json").read_text(encoding="utf-8")):
+        sent = read(name, entry["body"]).model_dump(mode="json")
+        assert not unknown(sent, entry["means"]), "a field that is not set must not be sent: see dspex.model.Sparse"
 
 
 def test_there_is_one_of_each() -> None:

@@ -17,10 +17,11 @@ def run(code: str) -> None:
 
 
 def test_every_name_is_there_and_listed() -> None:
-    assert sorted(dspex._MODULES) == sorted(dspex.__all__)
+    modules: dict[str, str] = vars(dspex)["_MODULES"]
+    assert sorted(modules) == sorted(dspex.__all__)
     assert set(dspex.__all__) <= set(dir(dspex))
     for name in dspex.__all__:
-        assert getattr(dspex, name).__module__ == f"dspex.{dspex._MODULES[name]}"
+        assert getattr(dspex, name).__module__ == f"dspex.{modules[name]}"
     assert not hasattr(dspex, "Nothing")
 
 

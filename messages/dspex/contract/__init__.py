@@ -16,6 +16,7 @@ from typing import Any
 from dspex.contract.asyncapi import asyncapi
 from dspex.contract.growth import Break, breaks
 from dspex.contract.schemas import ANSWERS, MESSAGES, answer_schema, message_schema
+from dspex.queries import REQUESTS
 
 Documents = dict[str, dict[str, Any]]
 """Documents by their paths in the directory of the contract."""
@@ -67,4 +68,4 @@ def write(directory: Path) -> None:
 
 def _is_asked(path: str) -> bool:
     """Whether it goes to DSPex, and does not come from it."""
-    return MESSAGES.get(Path(path).stem) == "asked"
+    return Path(path).stem in REQUESTS

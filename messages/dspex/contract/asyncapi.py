@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from dspex import errors
-from dspex.contract.schemas import DIALECT, answer_name, description
+from dspex.contract.schemas import MESSAGES, answer_name, description
 from dspex.envelope import CONTENT_TYPE
 from dspex.events import EVENTS, Reply
 from dspex.queries import REQUESTS
 from dspex.status import ErrorCode
 from dspex.topology import BINDINGS, COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXCHANGES, QUEUES, queue_of
+from dspex.types import DIALECT
 
 VERSION = "1.0.0"
 """Of the messages, whose types all end in `.v1`."""
@@ -75,7 +76,7 @@ def asyncapi() -> Document:
 def _channel(type_: str, exchange: str) -> Document:
     """Where a message of a type is published to."""
     kinds = {exchange.name: exchange for exchange in EXCHANGES}
-    binding = {
+    binding: Document = {
         "is": "routingKey",
         "exchange": {"name": exchange, "type": kinds[exchange].kind, "durable": True, "autoDelete": False},
         **_BINDING,
@@ -134,7 +135,7 @@ def _send(type_: str) -> Document:
 def _messages() -> Document:
     messages = {
         type_: _message(type_, description(model), {"$ref": f"schemas/{type_}.json"})
-        for type_, model in (REQUESTS | EVENTS).items()
+        for type_, model in MESSAGES.items()
         if model is not Reply
     }
     for name, answer in _replies().items():
@@ -174,7 +175,7 @@ def _reply_name(type_: str) -> str:
 
 
 def _summary(type_: str) -> str:
-    return _first_line((REQUESTS | EVENTS)[type_])
+    return _first_line(MESSAGES[type_])
 
 
 def _first_line(documented: type) -> str:

@@ -12,23 +12,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 
+from dspex.commands import Command
 from dspex.envelope import envelope_of
-from dspex.events import EVENTS
+from dspex.events import EVENTS, Event
 from dspex.queries import REQUESTS
 from dspex.status import ErrorCode
+from dspex.types import DIALECT
 
 Schema = dict[str, Any]
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-MESSAGES: Mapping[str, Literal["asked", "told"]] = MappingProxyType(
-    dict.fromkeys(REQUESTS, "asked") | dict.fromkeys(EVENTS, "told")
-)
-"""Every type of message, and whether it is asked of DSPex or told by it."""
+MESSAGES: Mapping[str, type[Command | Event]] = MappingProxyType({**REQUESTS, **EVENTS})
+"""Every message: what is asked of DSPex, and what it tells."""
 
 
 def _name(model: type[BaseModel]) -> str:
@@ -52,9 +51,8 @@ def message_schema(type_: str) -> Schema:
     Raises:
         KeyError: no message has this type.
     """
-    asked = MESSAGES[type_] == "asked"
-    data: type[Any] = REQUESTS[type_] if asked else EVENTS[type_]
-    schema = _generated(envelope_of(data), "validation" if asked else "serialization")
+    data = MESSAGES[type_]
+    schema = _generated(envelope_of(data), "validation" if type_ in REQUESTS else "serialization")
     schema |= {"title": data.__name__, "description": description(data)}
     schema["properties"]["type"] = {"const": type_}
     return _in_order(schema)
