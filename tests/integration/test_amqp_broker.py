@@ -23,8 +23,8 @@ from dspex.publisher import AmqpPublisher
 from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from tests import queues
 from tests.conftest import private
-from tests.integration.tcp_proxy import TcpProxy
 from tests.queues import QUEUE_TYPES, declare_empty
+from tests.tcp_proxy import TcpProxy
 from workers.brokers import amqp
 from workers.brokers.amqp import AmqpBroker
 from workers.brokers.encoding import CloudEventEncoder, Origin
@@ -286,8 +286,7 @@ def test_a_consumer_that_is_refused_leaves_no_connection(url: str, run: Callable
             jobs = run(proxy.url, threads=1)
             assert wait_until(lambda: proxy.accepted >= 5, PATIENCE)
             jobs.stop()
-            ends = [end for pair in proxy._pairs for end in pair]
-            assert wait_until(lambda: all(end.fileno() == -1 for end in ends), PATIENCE)
+            assert wait_until(lambda: proxy.open == 0, PATIENCE)
     finally:
         with pika.BlockingConnection(pika.URLParameters(url)) as connection:
             connection.channel().exchange_delete(COMMANDS_EXCHANGE)

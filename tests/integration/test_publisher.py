@@ -1,20 +1,18 @@
 """AmqpPublisher and Producer against a real RabbitMQ: the contract, and what only a network can do to them."""
 
 import multiprocessing
-import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from deploy.local_servers import RabbitMQServer, find_program
+from deploy.local_servers import RabbitMQServer
 from deploy.processes import free_port
 from dspex import ExecuteProgram, decode_command, uuid7
 from dspex.errors import BrokerUnavailable, MessageTooLarge, PublishError, SettingsError, Unroutable
@@ -22,7 +20,8 @@ from dspex.producer import Producer
 from dspex.publisher import AmqpPublisher
 from dspex.topology import COMMANDS_EXCHANGE
 from tests.contract.publisher_contract import Arrived, PublisherContract
-from tests.integration.tcp_proxy import TcpProxy
+from tests.rabbitmqctl import rabbitmqctl
+from tests.tcp_proxy import TcpProxy
 
 
 class RabbitMQ:
@@ -259,22 +258,16 @@ def test_stopped_and_started_again(rabbitmq_server: Callable[[], RabbitMQServer]
 
 def test_a_memory_alarm_holds_messages_up(rabbitmq_server: Callable[[], RabbitMQServer], name: str) -> None:
     server = rabbitmq_server()
-    program = find_program("rabbitmqctl", server.package, Path("/usr/lib/rabbitmq/bin"))
-
-    def set_memory_limit(fraction: str) -> None:
-        command = [str(program), "set_vm_memory_high_watermark", fraction]
-        subprocess.run(command, env=server.environment(), check=True, capture_output=True)
-
     broker = RabbitMQ(server.url)
     broker.declare(name, name)
     publisher = broker.publisher(timeout=100)
     publisher.publish(b"before", exchange=name, routing_key="k")
-    set_memory_limit("0.00001")
+    rabbitmqctl(server, "set_vm_memory_high_watermark", "0.00001")
     impatient = publisher.submit(b"impatient", exchange=name, routing_key="k", timeout=2)
     with pytest.raises(BrokerUnavailable, match="alarm"):
         impatient.result(30)
     patient = [publisher.submit(b"patient", exchange=name, routing_key="k") for _ in range(10)]
-    set_memory_limit("0.4")
+    rabbitmqctl(server, "set_vm_memory_high_watermark", "0.4")
     assert [future.exception(100) for future in patient] == [None] * 10
     assert [arrived.body for arrived in broker.take(name)].count(b"patient") == 10
     broker.close()
