@@ -16,9 +16,11 @@ import pytest
 
 from deploy.local_servers import RabbitMQServer
 from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
-from tests.acceptance.deployment import Deployment, deployed
+from tests.acceptance.deployment import deployed
 from tests.acceptance.node import installed
 from tests.conftest import new_database, start
+from tests.deployment import Deployment
+from tests.poison import bad_messages, envelope
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
@@ -136,60 +138,6 @@ def check_produced(deployment: Deployment, command: list[str], question: str) ->
     execution_id = uuid.UUID(produced.stdout.split()[-1])
     completed = "SELECT inputs ->> 'question' FROM executions WHERE id = :id AND status = 'completed'"
     deployment.wait(lambda: deployment.scalar(completed, id=execution_id) == question, "the execution completed")
-
-
-def envelope(program_id: str, **changes: Any) -> dict[str, Any]:
-    """A good execute command, written by hand, with changes."""
-    message = {
-        "specversion": "1.0",
-        "id": str(uuid.uuid4()),
-        "source": "/by-hand",
-        "type": "dspex.program.execute.v1",
-        "datacontenttype": "application/json",
-        "data": {"execution_id": str(uuid.uuid4()), "program_id": program_id, "inputs": {"question": "good"}},
-    }
-    return message | changes
-
-
-def bad_messages(program_id: str) -> dict[str, tuple[bytes, str]]:
-    """What must be refused, with the code of its rejection."""
-
-    def data(**changes: Any) -> dict[str, Any]:
-        message = envelope(program_id)
-        message["data"] |= changes
-        return message
-
-    raw = {
-        "queue_name": "dspex.executions",
-        "actor_name": "dspex.program.execute.v1",
-        "args": [],
-        "kwargs": {"command": "x"},
-        "options": {"throws": "x", "pipe_target": {}},
-        "message_id": "1",
-        "message_timestamp": 1,
-    }
-    messages: dict[str, tuple[Any, str]] = {
-        "garbage": (b"\x00\xff garbage", "malformed_message"),
-        "empty": (b"", "malformed_message"),
-        "not an object": ([1, 2], "malformed_message"),
-        "not a CloudEvent": ({"type": "dspex.program.execute.v1", "data": {}}, "malformed_message"),
-        "unknown type": (envelope(program_id, type="dspex.program.explode.v1"), "unknown_message_type"),
-        "an event": (envelope(program_id, type="dspex.program.ready.v1"), "unknown_message_type"),
-        "wrong field": (data(inputz={}), "invalid_message"),
-        "missing field": (envelope(program_id, data={"program_id": program_id}), "invalid_message"),
-        "options null": (data(options=None), "invalid_message"),
-        "options null in the envelope": (envelope(program_id, options=None), "invalid_message"),
-        "unknown option": (data(options={"throws": "x"}), "invalid_message"),
-        "raw Dramatiq envelope": (raw, "malformed_message"),
-        "raw Dramatiq envelope, options null": (raw | {"options": None}, "malformed_message"),
-        "NUL": (data(inputs={"question": "a\x00b"}), "invalid_message"),
-        "2 MiB": (data(inputs={"question": "x" * 2 * 1024 * 1024}), "message_too_large"),
-        "unknown program": (data(program_id=str(uuid.uuid4())), "not_found"),
-    }
-    return {
-        name: (body if isinstance(body, bytes) else json.dumps(body).encode(), code)
-        for name, (body, code) in messages.items()
-    }
 
 
 def test_what_cannot_be_taken_is_recorded_and_dead_lettered_and_the_next_good_message_runs(
