@@ -29,6 +29,11 @@ test: lint ## linters, type checkers and every test, on real servers
 	@deploy/system_packages.sh tests
 	$(BIN)/pytest
 
+.PHONY: torture
+torture: .venv/.dev ## the tests of faults at their full size: hours
+	@deploy/system_packages.sh tests
+	DSPEX_TEST_TORTURE=1 $(BIN)/pytest tests/faults
+
 .PHONY: check
 check: lint ## linters, type checkers and the tests that need no server
 	@$(BIN)/pytest -q -m "not integration and not acceptance"
