@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from uuid import UUID
@@ -84,6 +85,14 @@ def recent(connection: Connection, limit: int = 50, *, tenant: str = DEFAULT_TEN
     found = connection.execute(
         select(*columns).where(c.tenant == tenant).order_by(c.inserted_at.desc(), c.id).limit(limit)
     )
+    return [RecordedRejection(*row) for row in found]
+
+
+def find(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> list[RecordedRejection]:
+    """The rejected messages of these ids that exist, in no order."""
+    c = rejected_messages.c
+    columns = [c[field.name] for field in fields(RecordedRejection)]
+    found = connection.execute(select(*columns).where(c.id.in_(ids), c.tenant == tenant))
     return [RecordedRejection(*row) for row in found]
 
 

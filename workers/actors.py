@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import dramatiq
 
 from dspex import Envelope, ExecuteProgram, MessageRejected, wrap
-from dspex.client import MAX_ANSWER_BYTES
 from dspex.commands import Command
+from dspex.envelope import MAX_ANSWER_BYTES
 from dspex.errors import DspexError, PublishError, Unroutable
 from dspex.events import Reply
 from dspex.topology import PROGRAMS_QUEUE, queue_of

@@ -34,6 +34,7 @@ from workers.brokers.amqp import AmqpBroker, connection_parameters
 from workers.brokers.encoding import CloudEventEncoder
 from workers.brokers.memory import MemoryBroker, MemoryPublisher
 from workers.metrics import Metrics
+from workers.notifications import Notifications
 from workers.policy import Principal
 from workers.principals import Principals
 from workers.programs import ProgramCache
@@ -63,6 +64,7 @@ class Application:
     writes: Writes
     principals: Principals
     unwritten: Unwritten
+    notifications: Notifications = field(default_factory=Notifications)
     running: RunningExecutions = field(default_factory=RunningExecutions)
     isolation: Isolation = field(default_factory=Isolation)
     unconfirmed: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(UNCONFIRMED))
@@ -103,6 +105,7 @@ class Application:
         """Close every part. The publisher comes first: what it confirms is still written down."""
         self.publisher.close(timeout=5)
         self.writer.close()
+        self.notifications.close()
         self.broker.close()
         self.adapters.close()
         self.engine.dispose()
@@ -140,6 +143,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
         writes=writes,
         principals=_principals(settings),
         unwritten=Unwritten(2 * settings.threads),
+        notifications=Notifications(settings.redis_url),
     )
     writer.start()
     return application

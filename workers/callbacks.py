@@ -14,7 +14,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from dspex import ExecutionCompleted, ExecutionFailed, ExecutionStatus, wrap
-from dspex.client import MAX_ANSWER_BYTES
+from dspex.envelope import MAX_ANSWER_BYTES
 from dspex.errors import MessageTooLarge, PublishError, Unroutable
 from dspex.events import Event, ExecutionCancelled, Reply
 from dspex.topology import EVENTS_EXCHANGE
@@ -102,6 +102,7 @@ class Callback:
 
     def send(self) -> None:
         """Send it. Returns at once: where too much is unconfirmed already, the relay sends it later."""
+        self._app.notifications.ended(self._execution_id)
         if not self._app.unconfirmed.acquire(blocking=False):
             return
         for message in self._messages:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
+from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
+from sqlalchemy import Connection
 
 from dspex.commands import Command, ExecuteProgram
+from dspex.envelope import wrap
 from dspex.errors import Conflict, NoAnswer, RequestFailed
-from dspex.interface import DEFAULT_TIMEOUT, Interface
-from dspex.producer import Producer
-from store import executions, rejections
+from dspex.interface import Interface
+from dspex.pending import Pending
+from dspex.queries import GetExecution
+from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE
+from dspex.wakeups import Wakeups
+from dspex.watch import Watch
+from store import executions, idempotency, rejections
 from store.executions import Execution, Request
+from store.rejections import Rejection
 from workers.application import Application, bootstrap
 from workers.handlers import dispatch
 from workers.policy import Principal, authorize
@@ -29,11 +37,16 @@ from workers.views import execution_view
 View = TypeVar("View", bound=BaseModel)
 
 SOURCE = "/dspex/local"
-POLL_SECONDS = 0.01
+FIRST_SECONDS = 0.01
+LONGEST_SECONDS = 0.5
+"""Between two looks at an execution that nothing was heard of."""
 
 
 class LocalClient(Interface):
     """Asks in the name of a principal. Thread-safe; whoever made the application closes it.
+
+    An execution that is waited for is looked up in the database: when it is heard of, which it is at once where this
+    process runs it or Redis is set, and otherwise from time to time.
 
     Args:
         app: its broker takes the executions; with the in-process one, a `WorkerProcess` of it runs them.
@@ -42,47 +55,90 @@ class LocalClient(Interface):
     def __init__(self, app: Application, principal: Principal = EVERYBODY) -> None:
         self._app = app
         self._principal = principal
-        self._producer = Producer(app.publisher, source=SOURCE)
+        self._watch = Watch(self._look_up, longest=lambda _: LONGEST_SECONDS)
+        self._refusals: WeakKeyDictionary[Pending, UUID] = WeakKeyDictionary()  # the ids that they would have
+        self._wakeups = None
+        app.notifications.listen(self._watch.wake)
+        if app.settings.redis_url is not None:
+            self._wakeups = Wakeups(
+                app.settings.redis_url, self._watch.wake, lambda: self._watch.wake_all(FIRST_SECONDS)
+            )
 
-    def call(self, command: Command, answer: type[View], *, timeout: float | None = None) -> View:
-        """See `Interface.call`."""
-        if isinstance(command, ExecuteProgram):
-            found: BaseModel | None = self._execute(command, DEFAULT_TIMEOUT if timeout is None else timeout)
-        else:
-            found = dispatch(self._app, Received(command, self._principal, SOURCE, answered=True))
+    def ask(self, command: Command, answer: type[View], *, timeout: float) -> View:  # noqa: ARG002  done here, now
+        """See `Port.ask`."""
+        found = dispatch(self._app, Received(command, self._principal, SOURCE, answered=True))
         return answer.model_validate(found.model_dump() if found is not None else None)
 
-    def close(self) -> None:
-        """Nothing is its own."""
-
-    def _execute(self, command: ExecuteProgram, timeout: float) -> BaseModel:
+    def start(self, command: ExecuteProgram, *, timeout: float | None = None) -> Pending:
+        """See `Port.start`."""
         authorize(self._principal, command)
-        deadline = time.monotonic() + timeout
-        message_id = self._producer.send(command, tenant=self._principal.tenant)
-        while True:
-            found = self._ended(command, message_id)
-            if found is not None:
-                return found
-            if time.monotonic() > deadline:
-                raise NoAnswer(f"execution {command.execution_id} has not ended in {timeout:.0f} s; it goes on")
-            time.sleep(POLL_SECONDS)
+        envelope = wrap(command, source=SOURCE, tenant=self._principal.tenant)
+        body = envelope.encode()
+        pending = Pending.of(command)
+        self._refusals[pending] = Rejection(EXECUTIONS_QUEUE, "", "", body, len(body), tenant=self._principal.tenant).id
+        self._wait_for(pending)
+        pending.sent(
+            self._app.publisher.submit(
+                body,
+                exchange=COMMANDS_EXCHANGE,
+                routing_key=command.type,
+                message_id=envelope.id,
+                timeout=timeout,
+            )
+        )
+        return pending
 
-    def _ended(self, command: ExecuteProgram, message_id: str) -> BaseModel | None:
+    def attach(self, wanted: GetExecution) -> Pending:
+        """See `Port.attach`."""
+        authorize(self._principal, wanted)
+        pending = Pending(wanted)
+        self._wait_for(pending)
+        return pending
+
+    def close(self) -> None:
+        """Stop looking; what is waited for fails with `NoAnswer`, and goes on."""
+        self._app.notifications.unlisten(self._watch.wake)
+        if self._wakeups is not None:
+            self._wakeups.close()
+        self._watch.close(lambda: NoAnswer("the client is closed; the execution goes on"))
+
+    def _wait_for(self, pending: Pending) -> None:
+        if self._wakeups is not None:
+            self._wakeups.start()
+        self._watch.add(pending, FIRST_SECONDS, FIRST_SECONDS)
+
+    def _look_up(self, some: Sequence[Pending]) -> None:
         tenant = self._principal.tenant
         with self._app.read(tenant) as connection:
-            refused = [r for r in rejections.recent(connection, tenant=tenant) if r.message_id == message_id]
-            found = executions.ended(connection, [command.execution_id], tenant=tenant)
-        if refused:
-            raise RequestFailed(refused[0].error_code, refused[0].error_message)
-        if not found:
-            return None
-        if _digest(found[0]) != _digest(command):
-            raise Conflict(f"execution_id: {command.execution_id} belongs to another request")
-        return execution_view(found[0])
+            refusals = [self._refusals[pending] for pending in some if pending in self._refusals]
+            refused = {found.id: found for found in rejections.find(connection, refusals, tenant=tenant)}
+            ids = {pending: _id_of(pending, connection, tenant) for pending in some}
+            known = [id_ for id_ in ids.values() if id_ is not None]
+            ended = {found.id: found for found in executions.ended(connection, known, tenant=tenant)}
+        for pending, execution_id in ids.items():
+            refusal = self._refusals.get(pending)
+            if refusal in refused:
+                reason = refused[refusal]
+                pending.fail(RequestFailed(reason.error_code, reason.error_message))
+            elif execution_id in ended:
+                _settle(pending, ended[execution_id])
+
+
+def _id_of(pending: Pending, connection: Connection, tenant: str) -> UUID | None:
+    key = pending.wanted.idempotency_key
+    return pending.wanted.execution_id if key is None else idempotency.find(connection, key, tenant=tenant)
+
+
+def _settle(pending: Pending, found: Execution) -> None:
+    # The worker rejects another request under the same id, and the old one has ended.
+    if pending.command is not None and _digest(found) != _digest(pending.command):
+        pending.fail(Conflict(f"execution_id: {found.id} belongs to another request"))
+    else:
+        pending.seen(execution_view(found))
 
 
 def _digest(asked: ExecuteProgram | Execution) -> str:
-    """Of what was asked for: the worker rejects another request under the same id, and the old one has ended."""
+    """Of what was asked for."""
     return Request(uuid.UUID(int=0), asked.program_id, asked.inputs, asked.options, SOURCE).digest
 
 
@@ -101,7 +157,8 @@ def embedded(settings: Settings | None = None) -> Generator[LocalClient]:
     try:
         require_schema(app.engine)
         worker.start()
-        yield LocalClient(app)
+        with LocalClient(app) as client:
+            yield client
         worker.stop(app.settings.shutdown_seconds)
     finally:
         app.close()

@@ -6,6 +6,8 @@ Each name is imported when it is first asked for: whoever only sends loads no cl
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dspex.aio import AsyncClient
+    from dspex.client import RemoteClient
     from dspex.commands import CreateProgram, CreateSignature, ExecuteProgram, InitializeProgram
     from dspex.configuration import LM, Configuration, Fallback, LMParameters
     from dspex.envelope import Envelope, decode_command, decode_event, wrap
@@ -31,6 +33,8 @@ else:
     from importlib import import_module
 
     _NAMES = {
+        "aio": "AsyncClient",
+        "client": "RemoteClient",
         "commands": "CreateProgram CreateSignature ExecuteProgram InitializeProgram",
         "configuration": "LM Configuration Fallback LMParameters",
         "envelope": "Envelope decode_command decode_event wrap",
@@ -60,6 +64,7 @@ else:
 
 __all__ = [
     "LM",
+    "AsyncClient",
     "Configuration",
     "CreateProgram",
     "CreateSignature",
@@ -82,6 +87,7 @@ __all__ = [
     "ProgramError",
     "ProgramReady",
     "ProgramStatus",
+    "RemoteClient",
     "Signature",
     "SignatureField",
     "SignatureStatus",

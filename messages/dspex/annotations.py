@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import keyword
+from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import pydantic
@@ -84,19 +85,22 @@ def unconstrained(field_type: FieldType, *, strict: bool = True, name: str = "Va
 
 
 def object_model(name: str, fields: Iterable[SignatureField]) -> type[pydantic.BaseModel]:
-    """A strict pydantic model of these fields, read and dumped by alias: no other key is allowed.
-
-    The names are aliases, as those of nested properties: any name may be one, but an attribute of a pydantic model may
-    not be called `model_config`, or `copy` without a warning.
-    """
+    """A strict pydantic model of these fields, read and dumped by alias: no other key is allowed."""
     members: dict[str, Any] = {}
-    for number, field in enumerate(fields):
+    for field in fields:
         default = ... if field.required else field.default
-        members[f"p{number}"] = (
+        members[_attribute(field.name, members)] = (
             annotation(field.type, name=field.name.title()),
             Field(default=default, alias=field.name),
         )
     return pydantic.create_model(name, __config__=_CONFIG, **members)
+
+
+def _attribute(name: str, taken: Container[str]) -> str:
+    """What the value is called in Python: any name may be one of JSON, but `copy` is a method of a pydantic model."""
+    while hasattr(pydantic.BaseModel, name) or keyword.iskeyword(name) or name in taken:
+        name += "_"
+    return name
 
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, protected_namespaces=())
@@ -104,13 +108,13 @@ _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=T
 
 def _nested(field_type: ObjectType, *, strict: bool, name: str) -> type[pydantic.BaseModel]:
     members: dict[str, Any] = {}
-    for number, (key, member) in enumerate(field_type.properties.items()):
+    for key, member in field_type.properties.items():
         inner = annotation(member, strict=strict, name=f"{name}{key.title()}")
         required = key in field_type.required
         if not (required or strict):
             inner = Optional[inner]  # an LM writes null for what it leaves out  # noqa: UP045
         default = ... if required else None
-        members[f"p{number}"] = (inner, Field(default=default, alias=key, description=member.description))
+        members[_attribute(key, members)] = (inner, Field(default=default, alias=key, description=member.description))
     return pydantic.create_model(name, __config__=_CONFIG, **members)
 
 

@@ -1,92 +1,159 @@
-"""The interface over the broker: a command goes to the exchange, its answer comes to a reply queue of this client."""
+"""The interface over the broker: a command goes to the exchange, its answer comes to a reply queue of this client.
+
+with RemoteClient("amqp://...", source="/orders") as dspex:
+    handles = [dspex.submit_program(program_id, {"question": text}) for text in questions]
+    for handle in as_completed(handles, timeout=60):
+        print(handle.inputs, handle.result())
+"""
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
 import time
+import weakref
+from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
 
-import pika
-import pika.exceptions
 from pydantic import BaseModel
 
-from dspex.amqp_errors import address, describe, refusal
 from dspex.commands import Command, ExecuteProgram
-from dspex.envelope import decode_event, wrap
-from dspex.errors import BrokerUnavailable, MessageError, NoAnswer, Problem, RequestFailed
+from dspex.completion import as_completed
+from dspex.envelope import MAX_ANSWER_BYTES, wrap
+from dspex.errors import BrokerUnavailable, Denied, NoAnswer, NotFound, PublishError
 from dspex.events import Reply
-from dspex.interface import DEFAULT_TIMEOUT, Interface
-from dspex.publisher import AmqpPublisher, amqp_parameters
+from dspex.handles import Handle
+from dspex.interface import Interface
+from dspex.pending import Pending, refused
+from dspex.port import DEFAULT_TIMEOUT
 from dspex.queries import GetExecution
 from dspex.results import ExecutionView
 from dspex.topology import COMMANDS_EXCHANGE
+from dspex.wakeups import Wakeups
+from dspex.watch import Watch
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from dspex.replies import Expecting
+
+__all__ = ["MAX_ANSWER_BYTES", "Handle", "RemoteClient", "as_completed"]
 
 View = TypeVar("View", bound=BaseModel)
 
-_CONNECTION_ERRORS = (pika.exceptions.AMQPError, AssertionError, OSError)
-ASK_AGAIN_SECONDS = 5.0
-"""An execution whose answer does not come is looked up this often: its worker may have died, or the reply queue."""
-RECONNECT_SECONDS = 1.0
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""A page of executions is larger than a message."""
+LOOK_SECONDS = 5.0
+"""An execution whose answer does not come is looked up after this time: the answer may have been lost."""
+LOOK_UP_SECONDS = 5.0
+"""What a look at some executions may take."""
+LONGEST_SECONDS = 60.0
+"""Between two looks at an execution whose answer is still expected."""
+LONGEST_UNTOLD_SECONDS = 10.0
+"""Between two looks at one whose answer goes nowhere: it was started elsewhere, or the reply queue has been lost."""
+FIRST_UNTOLD_SECONDS = 0.25
 
 
 class RemoteClient(Interface):
     """Thread-safe; connects at the first call, and again when the broker comes back.
 
+    A command is published with a reply queue of this client's, where its answer comes. When that is lost with the
+    connection there is a new one, and the executions that are waited for are looked up until they have ended.
+
     Args:
         url: `amqp://user:password@host:5672/vhost`.
         source: who asks, a URI reference such as `/orders` (CloudEvents `source`).
         timeout: seconds to wait for an answer, where a call does not say.
+        validate: check inputs against the program's signature before they are published. Costs two requests, once for
+            each program.
+        redis_url: `redis://host:6379/0`, the workers' `DSPEX_REDIS_URL`: an execution that this client has not started
+            itself is looked up as soon as it has ended, and not only from time to time. Needs `dspex[redis]`.
+
+    Raises:
+        SettingsError: a URL cannot be read, or redis is not installed.
     """
 
-    def __init__(self, url: str, *, source: str, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        source: str,
+        timeout: float = DEFAULT_TIMEOUT,
+        validate: bool = True,
+        redis_url: str | None = None,
+    ) -> None:
+        from dspex.publisher import AmqpPublisher  # pika: whoever only reads messages does not load it
+
+        self.timeout = timeout
+        self.validate = validate
+        self._url = url
         self._source = source
-        self._timeout = timeout
+        self._redis_url = redis_url
         self._publisher = AmqpPublisher(url, timeout=timeout)
-        self._replies = _Replies(url)
+        self._closed = False
+        self._start_anew()
+        _clients.add(self)
 
-    def call(self, command: Command, answer: type[View], *, timeout: float | None = None) -> View:
-        """See `Interface.call`. An execution's answer is looked up where it does not come."""
-        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
-        future = self._ask(command, deadline)
-        try:
-            if not isinstance(command, ExecuteProgram):
-                return _answer(future, answer, command, deadline - time.monotonic())
-            return self._await_execution(command, future, answer, deadline)
-        finally:
-            future.cancel()
+    def _start_anew(self) -> None:
+        """Make the parts that have threads; these start when they are needed."""
+        from dspex.replies import Replies
 
-    def _await_execution(
-        self, command: ExecuteProgram, future: Future[Reply], answer: type[View], deadline: float
-    ) -> View:
-        while True:
-            try:
-                return _answer(future, answer, command, min(ASK_AGAIN_SECONDS, deadline - time.monotonic()))
-            except NoAnswer:
-                if time.monotonic() >= deadline:
-                    raise
-                found = self._ended(command, deadline)
-                if found is not None:
-                    return answer.model_validate(found.model_dump())
+        self._watch = Watch(self._look_up, self._longest)
+        self._replies = Replies(self._url, lambda: self._watch.wake_all(FIRST_UNTOLD_SECONDS))
+        self._wakeups = None
+        if self._redis_url is not None:
+            self._wakeups = Wakeups(self._redis_url, self._heard, lambda: self._watch.wake_all(LOOK_SECONDS))
+
+    def ask(self, command: Command, answer: type[View], *, timeout: float) -> View:
+        """See `Port.ask`."""
+        deadline = time.monotonic() + timeout
+        request = _Request()
+        self._send(command, request, deadline).result()
+        reply = request.wait(deadline)
+        if reply is None:
+            raise NoAnswer(f"{command.type}: no answer; is a worker running? It may still be carried out")
+        if reply.error is not None:
+            raise refused(reply)
+        return answer.model_validate(reply.answer, extra="ignore")  # what a later version added
+
+    def start(self, command: ExecuteProgram, *, timeout: float | None = None) -> Pending:
+        """See `Port.start`."""
+        pending = Pending.of(command)
+        self._listen()
+        pending.sent(self._send(command, pending, time.monotonic() + (self.timeout if timeout is None else timeout)))
+        self._watch.add(pending, LOOK_SECONDS, LOOK_SECONDS)
+        return pending
+
+    def attach(self, wanted: GetExecution) -> Pending:
+        """See `Port.attach`."""
+        pending = Pending(wanted)
+        self._listen()
+        self._watch.add(pending, 0.0, FIRST_UNTOLD_SECONDS)
+        return pending
 
     def close(self) -> None:
-        """Disconnect; calls that wait for an answer fail."""
+        """Disconnect; what is waited for fails with `BrokerUnavailable`, and goes on."""
+        self._closed = True
         self._publisher.close()
+        if self._wakeups is not None:
+            self._wakeups.close()
+        self._watch.close(lambda: BrokerUnavailable("the client is closed; the execution goes on"))
         self._replies.close()
 
-    def _ask(self, command: Command, deadline: float) -> Future[Reply]:
+    def _listen(self) -> None:
+        """Hear of what ends, before the first look at it: what ends later is heard of."""
+        if self._wakeups is not None:
+            self._wakeups.start()
+
+    def _send(self, command: Command, who: Expecting, deadline: float) -> Future[None]:
+        if self._closed:
+            raise BrokerUnavailable("the client is closed: make a new one")
         envelope = wrap(command, source=self._source)
-        future, queue = self._replies.expect(envelope.id, deadline)
-        self._publisher.publish(
-            envelope.encode(),
+        body = envelope.encode()
+        queue = self._replies.expect(envelope.id, who, deadline)
+        if isinstance(who, Pending):
+            who.reply_queue = queue
+        return self._publisher.submit(
+            body,
             exchange=COMMANDS_EXCHANGE,
             routing_key=command.type,
             message_id=envelope.id,
@@ -94,104 +161,73 @@ class RemoteClient(Interface):
             reply_to=queue,
             timeout=max(0.0, deadline - time.monotonic()),
         )
-        return future
 
-    def _ended(self, command: ExecuteProgram, deadline: float) -> ExecutionView | None:
-        query = GetExecution(
-            execution_id=None if command.idempotency_key else command.execution_id,
-            idempotency_key=command.idempotency_key,
-        )
+    def _heard(self, execution_id: UUID) -> None:
+        self._watch.wake(execution_id, unless=self._told)
+
+    def _told(self, pending: Pending) -> bool:
+        """Whether its answer can still come."""
+        return pending.reply_queue is not None and pending.reply_queue == self._replies.queue
+
+    def _longest(self, pending: Pending) -> float:
+        return LONGEST_SECONDS if self._told(pending) else LONGEST_UNTOLD_SECONDS
+
+    def _look_up(self, some: Sequence[Pending]) -> None:
+        deadline = time.monotonic() + LOOK_UP_SECONDS
+        asked: list[tuple[Pending, _Request]] = []
+        for pending in some:
+            request = _Request()
+            try:
+                self._send(pending.wanted, request, deadline)
+            except PublishError:
+                break  # the broker is away: the others are due again, too
+            asked.append((pending, request))
+        for pending, request in asked:
+            reply = request.wait(deadline)
+            if reply is not None:
+                self._found(pending, reply, deadline)
+
+    def _found(self, pending: Pending, reply: Reply, deadline: float) -> None:
+        if reply.error is None:
+            pending.seen(ExecutionView.model_validate(reply.answer, extra="ignore"))
+        elif reply.error.code == Denied.code:
+            pending.fail(refused(reply))
+        elif reply.error.code == NotFound.code and pending.command is not None and not self._told(pending):
+            # No worker has taken it, or one has refused it and the answer was lost: to send it again is harmless.
+            with suppress(PublishError):
+                self._send(pending.command, pending, deadline)
+
+
+class _Request:
+    """An answer that is waited for."""
+
+    def __init__(self) -> None:
+        self._reply: Future[Reply] = Future()
+
+    def take(self, reply: Reply) -> None:
+        with suppress(InvalidStateError):
+            self._reply.set_result(reply)
+
+    def fail(self, error: BaseException) -> None:
+        with suppress(InvalidStateError):
+            self._reply.set_exception(error)
+
+    def wait(self, deadline: float) -> Reply | None:
+        """The answer, or None where there is none by the deadline."""
         try:
-            patience = min(ASK_AGAIN_SECONDS, max(0.0, deadline - time.monotonic()))
-            found = self.call(query, ExecutionView, timeout=patience)
-        except (NoAnswer, RequestFailed):
+            return self._reply.result(timeout=max(0.0, deadline - time.monotonic()))
+        except FutureTimeout:
             return None
-        return found if found.status.terminal else None
 
 
-def _answer(future: Future[Reply], answer: type[View], command: Command, timeout: float) -> View:
-    try:
-        reply = future.result(timeout=max(0.0, timeout))
-    except FutureTimeout:
-        raise NoAnswer(f"{command.type}: no answer; is a worker running? It may still be carried out") from None
-    if reply.error is not None:
-        problems = [Problem(p.field, p.message) for p in reply.error.problems]
-        raise RequestFailed(reply.error.code, reply.error.message, problems)
-    return answer.model_validate(reply.answer, extra="ignore")  # what a later version added
+# A forked child has none of the threads: it starts anew.
+_clients: weakref.WeakSet[RemoteClient] = weakref.WeakSet()
 
 
-class _Replies:
-    """One reply queue, consumed by one thread; answers are matched by correlation id."""
+def _after_fork() -> None:
+    for client in _clients:
+        client._start_anew()  # noqa: SLF001
 
-    def __init__(self, url: str) -> None:
-        self._parameters = amqp_parameters(url)
-        self._queue = ""
-        self._waiting: dict[str, Future[Reply]] = {}
-        self._lock = threading.Lock()
-        self._ready = threading.Event()
-        self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._refusal: str | None = None
-        self._pid = 0
 
-    def expect(self, correlation_id: str, deadline: float) -> tuple[Future[Reply], str]:
-        """A future of the answer, and the queue that it will come to."""
-        with self._lock:
-            if self._pid != os.getpid():  # a child of a fork has no thread
-                self._thread, self._pid = None, os.getpid()
-                self._ready.clear()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="dspex-replies", daemon=True)
-                self._thread.start()
-        while not self._ready.wait(0.05):
-            if self._refusal is not None:
-                raise BrokerUnavailable(self._refusal)
-            if self._closed.is_set() or time.monotonic() > deadline:
-                raise BrokerUnavailable(f"{address(self._parameters)} cannot be reached; is it running?")
-        future: Future[Reply] = Future()
-        self._waiting[correlation_id] = future
-        future.add_done_callback(lambda _: self._waiting.pop(correlation_id, None))
-        return future, self._queue
-
-    def close(self) -> None:
-        """End the thread."""
-        self._closed.set()
-        if self._thread is not None and self._pid == os.getpid():
-            self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        while not self._closed.is_set():
-            try:
-                self._consume()
-            except _CONNECTION_ERRORS as error:
-                self._ready.clear()
-                self._refusal = refusal(error, self._parameters)
-                logger.info("The reply queue is gone, connecting again: %s", describe(error))
-                self._closed.wait(RECONNECT_SECONDS)
-
-    def _consume(self) -> None:
-        connection = pika.BlockingConnection(self._parameters)
-        channel = connection.channel()
-        self._queue = channel.queue_declare("", exclusive=True).method.queue
-        replies = channel.consume(self._queue, auto_ack=True, inactivity_timeout=0.5)
-        self._refusal = None
-        self._ready.set()
-        for method, properties, body in replies:
-            if self._closed.is_set():
-                break
-            if method is not None and properties is not None and body is not None:
-                self._take(properties.correlation_id, body)
-        connection.close()
-
-    def _take(self, correlation_id: Any, body: bytes) -> None:
-        future = self._waiting.get(correlation_id)
-        if future is None:
-            return
-        with suppress(InvalidStateError):  # whoever asked has given up
-            try:
-                reply = decode_event(body, MAX_ANSWER_BYTES).data
-            except MessageError as error:
-                future.set_exception(error)
-                return
-            if isinstance(reply, Reply):
-                future.set_result(reply)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

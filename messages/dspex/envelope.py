@@ -25,6 +25,8 @@ from dspex.signature import unstorable
 
 CONTENT_TYPE = "application/cloudevents+json"
 MAX_MESSAGE_BYTES = 1024 * 1024
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""A page of executions is larger than a message."""
 
 Text = Annotated[str, Field(min_length=1, max_length=512)]
 Data = TypeVar("Data", bound=Command | Event)

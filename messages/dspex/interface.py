@@ -6,32 +6,26 @@
         dspex.initialize_program(program.program_id)
         execution = dspex.execute_program(program.program_id, {"question": "..."})
 
-The verbs are written here once, on `call`: a command goes in, its answer comes out.
+The verbs are written once, here and in `dspex.executions`, on two methods: `call`, a command goes in and its answer
+comes out; and `start`, an execution goes in and what can be waited for comes out (`dspex.port`).
 """
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 from uuid import UUID
-
-from pydantic import BaseModel
 
 from dspex.commands import (
     ActivateSignature,
     ArchiveProgram,
-    CancelExecution,
-    Command,
     CreateProgramWithSignature,
     CreateSignature,
     CreateSignatureFromModule,
     DeprecateSignature,
     DestroyProgram,
     DestroySignature,
-    ExecuteProgram,
     InitializeProgram,
     ModuleVersion,
     UpdateProgram,
@@ -40,17 +34,15 @@ from dspex.commands import (
 from dspex.compatibility import Compatibility
 from dspex.configuration import Configuration
 from dspex.errors import RequestFailed
+from dspex.executions import ExecutionVerbs
 from dspex.ids import uuid7
-from dspex.options import ExecutionOptions
 from dspex.policy import ExecutionPolicy
 from dspex.queries import (
     CompareSignatures,
-    GetExecution,
     GetProgram,
     GetProgramStatistics,
     GetProgramStats,
     GetSignature,
-    ListExecutions,
     ListPrograms,
     ListSignatures,
     ValidateModule,
@@ -58,7 +50,6 @@ from dspex.queries import (
 from dspex.results import (
     Answer,
     Created,
-    ExecutionView,
     Page,
     ProgramStatistics,
     ProgramStats,
@@ -67,40 +58,11 @@ from dspex.results import (
     SignatureView,
 )
 from dspex.signature import Signature
-from dspex.status import ExecutionStatus, ProgramStatus, SignatureStatus
-
-View = TypeVar("View", bound=BaseModel)
-
-DEFAULT_TIMEOUT = 30.0
-"""Seconds to wait for an answer."""
+from dspex.status import ProgramStatus, SignatureStatus
 
 
-class Interface(abc.ABC):
+class Interface(ExecutionVerbs):
     """The verbs. Every one raises `RequestFailed` (or another `DspexError` in process) with the reason and its code."""
-
-    @abc.abstractmethod
-    def call(self, command: Command, answer: type[View], *, timeout: float | None = None) -> View:
-        """Have a command carried out, and return its answer.
-
-        Args:
-            timeout: seconds to wait for the answer.
-
-        Raises:
-            NoAnswer: none came in time.
-            DspexError: it was refused; the code says why.
-        """
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Free what it holds. Safe to call twice."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     # Signatures
 
@@ -142,7 +104,7 @@ class Interface(abc.ABC):
         """One signature."""
         return self.call(GetSignature(signature_id=signature_id), SignatureView)
 
-    def list_signatures(self, **filters: Any) -> Page[SignatureView]:
+    def list_signatures(self, /, **filters: Any) -> Page[SignatureView]:
         """A page of signatures; the filters are the fields of `dspex.queries.ListSignatures`."""
         return self.call(ListSignatures(**filters), Page[SignatureView])
 
@@ -215,7 +177,7 @@ class Interface(abc.ABC):
         """One program."""
         return self.call(GetProgram(program_id=program_id), ProgramView)
 
-    def list_programs(self, **filters: Any) -> Page[ProgramView]:
+    def list_programs(self, /, **filters: Any) -> Page[ProgramView]:
         """A page of programs; the filters are the fields of `dspex.queries.ListPrograms`."""
         return self.call(ListPrograms(**filters), Page[ProgramView])
 
@@ -230,30 +192,7 @@ class Interface(abc.ABC):
         query = GetProgramStatistics(program_id=program_id, since=since, until=until)
         return self.call(query, ProgramStatistics)
 
-    # Executions
-
-    def execute_program(
-        self,
-        program_id: UUID,
-        inputs: Mapping[str, Any],
-        *,
-        options: ExecutionOptions | None = None,
-        execution_id: UUID | None = None,
-        idempotency_key: str | None = None,
-        timeout: float | None = None,
-    ) -> ExecutionView:
-        """Run a program, and wait until the execution has ended. A failed one is returned, not raised.
-
-        With the id or the idempotency key of an execution that is there already, nothing runs twice: it is waited for.
-        """
-        command = ExecuteProgram(
-            execution_id=execution_id or uuid7(),
-            program_id=program_id,
-            inputs=dict(inputs),
-            options=options or ExecutionOptions(),
-            idempotency_key=idempotency_key,
-        )
-        return self.call(command, ExecutionView, timeout=timeout)
+    # All of it
 
     def quick_execute(
         self,
@@ -267,7 +206,8 @@ class Interface(abc.ABC):
         """Signature and inputs in, outputs out: creates or finds what it needs on the way.
 
         Raises:
-            RequestFailed: the program cannot be built, or the execution failed; the code says why.
+            RequestFailed: the program cannot be built; the code says why.
+            ExecutionError: the execution failed; the code says why.
         """
         parsed = signature if isinstance(signature, Signature) else Signature.parse(signature)
         program = self.create_program(
@@ -279,27 +219,5 @@ class Interface(abc.ABC):
                 program.error.code if program.error else "internal",
                 program.error.message if program.error else f"the program is {program.status}",
             )
-        execution = self.execute_program(program.program_id, inputs, timeout=timeout)
-        if execution.status != ExecutionStatus.COMPLETED or execution.outputs is None:
-            raise RequestFailed(
-                execution.error.code if execution.error else execution.status,
-                execution.error.message if execution.error else f"the execution is {execution.status}",
-            )
-        return execution.outputs
-
-    def cancel_execution(self, execution_id: UUID) -> ExecutionView:
-        """Cancel an execution: a pending one at once, a running one as soon as its adapter can stop."""
-        return self.call(CancelExecution(execution_id=execution_id), ExecutionView)
-
-    def get_execution(self, execution_id: UUID | None = None, *, idempotency_key: str | None = None) -> ExecutionView:
-        """One execution, by its id or by its idempotency key."""
-        query = GetExecution(execution_id=execution_id, idempotency_key=idempotency_key)
-        return self.call(query, ExecutionView)
-
-    def list_executions(self, **filters: Any) -> Page[ExecutionView]:
-        """A page of executions; the filters are the fields of `dspex.queries.ListExecutions`."""
-        return self.call(ListExecutions(**filters), Page[ExecutionView])
-
-    def recent_executions(self, limit: int = 50) -> tuple[ExecutionView, ...]:
-        """The newest executions."""
-        return self.list_executions(limit=limit).items
+        handle = self.submit_program(program.program_id, inputs, timeout=timeout)
+        return handle.result(self.timeout if timeout is None else timeout)

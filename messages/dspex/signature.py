@@ -238,7 +238,7 @@ class Signature(Sparse):
         Raises:
             InvalidOutput: every wrong field is named.
         """
-        return _validate(self._output_model, values, InvalidOutput)
+        return _validate(self.output_model, values, InvalidOutput)
 
     @cached_property
     def _defaults(self) -> dict[str, Any]:
@@ -249,7 +249,11 @@ class Signature(Sparse):
         return object_model("Inputs", self.inputs)
 
     @cached_property
-    def _output_model(self) -> type[pydantic.BaseModel]:
+    def output_model(self) -> type[pydantic.BaseModel]:
+        """A pydantic model of the outputs: each is an attribute, nested objects are models.
+
+        An attribute that Python or pydantic need for themselves has an underscore after its name: `class_`, `copy_`.
+        """
         return object_model("Outputs", self.outputs)
 
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-import migrations
-from deploy.local_servers import RabbitMQServer
 from dspex import (
     Configuration,
     DspexError,
@@ -23,98 +17,10 @@ from dspex import (
     SignatureStatus,
     uuid7,
 )
-from dspex.client import RemoteClient
 from dspex.commands import ModuleVersion
 from dspex.interface import Interface
-from dspex.results import ExecutionView, ProgramView
-from store.engine import make_engine
-from tests.conftest import new_database, start
+from tests.contract.interface import ARROW, SLOW, code_of, in_background, ready
 from tests.waiting import wait_until
-from workers.application import Application, bootstrap
-from workers.brokers import amqp
-from workers.local import LocalClient
-from workers.process import WorkerProcess
-from workers.settings import Settings
-
-ARROW = "question: str, k: int = 3 -> answer: str, score: float"
-SLOW = Configuration(parameters={"latency_ms": 60_000})
-
-
-@contextmanager
-def working(settings: Settings) -> Generator[Application]:
-    """An application whose worker runs."""
-    engine = make_engine(settings.database_url)
-    migrations.upgrade(engine)
-    engine.dispose()
-    app = bootstrap(settings)
-    worker = WorkerProcess(app)
-    worker.start()
-    try:
-        yield app
-    finally:
-        worker.stop(0)
-        app.close()
-
-
-@pytest.fixture(scope="module")
-def broker_url(servers_directory: Path) -> Iterator[str]:
-    """A RabbitMQ of this module's own: the names of the queues are fixed."""
-    broker = RabbitMQServer(servers_directory / "interface-rabbitmq")
-    start(broker)
-    yield broker.url
-    broker.stop()
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        "sqlite",
-        pytest.param("postgresql", marks=pytest.mark.integration),
-        pytest.param("remote", marks=pytest.mark.integration),
-    ],
-)
-def dspex(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interface]:
-    """The interface, with a worker behind it."""
-    common: dict[str, Any] = {"threads": 8, "lease_seconds": 3, "log_level": "WARNING"}
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('interface') / 'dspex.db'}"
-        with working(Settings(database_url=url, broker_url="memory://", **common)) as app:
-            yield LocalClient(app)
-        return
-    with new_database(request.getfixturevalue("postgres_url")) as url:
-        if request.param == "postgresql":
-            with working(Settings(database_url=url, broker_url="memory://", **common)) as app:
-                yield LocalClient(app)
-        else:
-            broker_url: str = request.getfixturevalue("broker_url")
-            amqp.check(broker_url)
-            with (
-                working(Settings(database_url=url, broker_url=broker_url, **common)),
-                RemoteClient(broker_url, source="/tests") as client,
-            ):
-                yield client
-
-
-def code_of(call: Callable[[], object]) -> str:
-    """The code of the error that a call raises."""
-    with pytest.raises(DspexError) as raised:
-        call()
-    return raised.value.code
-
-
-def ready(dspex: Interface, signature: Any = ARROW, **options: Any) -> ProgramView:
-    """A program that is ready, on the mock."""
-    program = dspex.create_program("a program", signature, adapter_type="mock", **options)
-    assert program.status == ProgramStatus.DRAFT
-    return dspex.initialize_program(program.program_id)
-
-
-def in_background(call: Callable[[], ExecutionView]) -> tuple[threading.Thread, list[ExecutionView]]:
-    """Make a call in a thread; its answer comes into the list."""
-    answers: list[ExecutionView] = []
-    thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
-    thread.start()
-    return thread, answers
 
 
 class TestSignatures:
@@ -282,7 +188,8 @@ class TestExecutions:
 
     def test_every_wrong_input_is_named_and_leaves_a_row(self, dspex: Interface) -> None:
         program = ready(dspex)
-        failed = dspex.execute_program(program.program_id, {"question": 1, "k": "3", "extra": True})
+        wrong = {"question": 1, "k": "3", "extra": True}
+        failed = dspex.execute_program(program.program_id, wrong, validate=False)
         assert failed.status == ExecutionStatus.FAILED
         assert failed.error is not None
         assert failed.error.code == "invalid_input"
@@ -313,7 +220,7 @@ class TestExecutions:
         program = ready(dspex)
         begun = datetime.now(UTC) - timedelta(minutes=1)
         good = [dspex.execute_program(program.program_id, {"question": str(n)}).execution_id for n in range(3)]
-        bad = dspex.execute_program(program.program_id, {}).execution_id
+        bad = dspex.execute_program(program.program_id, {}, validate=False).execution_id
 
         def ids(**filters: Any) -> list[UUID]:
             page = dspex.list_executions(program_id=program.program_id, **filters)
@@ -333,7 +240,7 @@ class TestStatistics:
         program = ready(dspex)
         for number in range(2):
             dspex.execute_program(program.program_id, {"question": str(number)})
-        dspex.execute_program(program.program_id, {})
+        dspex.execute_program(program.program_id, {}, validate=False)
         stats = dspex.get_stats(program.program_id)
         assert stats.execution_count == 3
         assert stats.last_executed_at is not None

@@ -15,7 +15,7 @@ from deploy.local_servers import RabbitMQServer
 from dspex import DspexError, ExecutionStatus
 from dspex.client import RemoteClient
 from tests.conftest import new_database, start
-from tests.contract.test_interface import code_of, working
+from tests.contract.interface import code_of, working
 from workers.brokers import amqp
 from workers.settings import PrincipalSetting, Settings
 

@@ -1,0 +1,320 @@
+"""The interface for asyncio: the same client, its threads and its one connection, waited for by an event loop.
+
+    async with AsyncClient.connect("amqp://...", source="/orders") as dspex:
+        handle = await dspex.submit_program(program_id, {"question": "..."})
+        outputs = await handle.result(timeout=60)
+
+Nothing is written twice: a verb runs in a thread of the loop's executor, and an execution is waited for by its future.
+One `AsyncClient` serves a whole process; a task that is cancelled stops waiting, and the execution goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
+from uuid import UUID
+
+from dspex import completion
+from dspex.executions import IN_FLIGHT
+from dspex.handles import Handle, Model, result_of
+from dspex.interface import Interface
+from dspex.options import ExecutionOptions
+from dspex.results import ExecutionView
+from dspex.status import ExecutionStatus
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+def _in_thread(
+    verb: Callable[Concatenate[Interface, P], Result],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, Result]]:
+    """A verb of the interface, in a thread."""
+
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        return await asyncio.to_thread(verb, self.client, *args, **kwargs)
+
+    functools.update_wrapper(method, verb)
+    return method
+
+
+class AsyncClient:
+    """The verbs of `dspex.interface.Interface`, to be awaited. For one event loop at a time.
+
+    Args:
+        client: what carries them out, and is closed with it.
+    """
+
+    def __init__(self, client: Interface) -> None:
+        self.client = client
+
+    @classmethod
+    def connect(cls, url: str, *, source: str, **options: Any) -> Self:
+        """A client over the broker; the arguments are those of `dspex.client.RemoteClient`."""
+        from dspex.client import RemoteClient
+
+        return cls(RemoteClient(url, source=source, **options))
+
+    async def close(self) -> None:
+        """Disconnect; what is waited for fails, and goes on."""
+        await asyncio.to_thread(self.client.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def submit_program(
+        self,
+        program_id: UUID,
+        inputs: Mapping[str, Any],
+        *,
+        options: ExecutionOptions | None = None,
+        execution_id: UUID | None = None,
+        idempotency_key: str | None = None,
+        validate: bool | None = None,
+        timeout: float | None = None,
+    ) -> AsyncHandle:
+        """See `ExecutionVerbs.submit_program`."""
+        handle = await self.start_program(
+            program_id,
+            inputs,
+            options=options,
+            execution_id=execution_id,
+            idempotency_key=idempotency_key,
+            validate=validate,
+            timeout=timeout,
+        )
+        await _done(handle.handle.pending.published)
+        return handle
+
+    async def start_program(
+        self,
+        program_id: UUID,
+        inputs: Mapping[str, Any],
+        *,
+        options: ExecutionOptions | None = None,
+        execution_id: UUID | None = None,
+        idempotency_key: str | None = None,
+        validate: bool | None = None,
+        timeout: float | None = None,
+    ) -> AsyncHandle:
+        """See `ExecutionVerbs.start_program`."""
+        start = functools.partial(
+            self.client.start_program,
+            options=options,
+            execution_id=execution_id,
+            idempotency_key=idempotency_key,
+            validate=validate,
+            timeout=timeout,
+        )
+        return AsyncHandle(await asyncio.to_thread(start, program_id, inputs))
+
+    async def execute_program(
+        self,
+        program_id: UUID,
+        inputs: Mapping[str, Any],
+        *,
+        options: ExecutionOptions | None = None,
+        execution_id: UUID | None = None,
+        idempotency_key: str | None = None,
+        validate: bool | None = None,
+        timeout: float | None = None,
+    ) -> ExecutionView:
+        """See `ExecutionVerbs.execute_program`."""
+        handle = await self.submit_program(
+            program_id,
+            inputs,
+            options=options,
+            execution_id=execution_id,
+            idempotency_key=idempotency_key,
+            validate=validate,
+            timeout=timeout,
+        )
+        return await handle.execution(self.client.timeout if timeout is None else timeout)
+
+    async def handle(self, execution_id: UUID | None = None, *, idempotency_key: str | None = None) -> AsyncHandle:
+        """See `ExecutionVerbs.handle`."""
+        attach = functools.partial(self.client.handle, execution_id, idempotency_key=idempotency_key)
+        return AsyncHandle(await asyncio.to_thread(attach))
+
+    async def map(
+        self,
+        program_id: UUID,
+        rows: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        *,
+        in_flight: int = IN_FLIGHT,
+        ordered: bool = True,
+        options: ExecutionOptions | None = None,
+        validate: bool | None = None,
+    ) -> AsyncIterator[AsyncHandle]:
+        """See `ExecutionVerbs.map`. The rows may be asynchronous, too."""
+        if in_flight < 1:
+            raise ValueError("in_flight must be at least 1")
+        window: deque[AsyncHandle] = deque()
+        finished: asyncio.Queue[AsyncHandle] = asyncio.Queue()
+
+        async def take() -> AsyncHandle:
+            handle = window[0] if ordered else await finished.get()
+            await handle.wait()
+            window.remove(handle)
+            return handle
+
+        async for row in _each(rows):
+            handle = await self.start_program(program_id, row, options=options, validate=validate)
+            window.append(handle)
+            if not ordered:
+                _tell(handle, finished)
+            if len(window) == in_flight:
+                yield await take()
+        while window:
+            yield await take()
+
+    create_signature = _in_thread(Interface.create_signature)
+    create_signature_from_module = _in_thread(Interface.create_signature_from_module)
+    validate_module = _in_thread(Interface.validate_module)
+    update_signature = _in_thread(Interface.update_signature)
+    activate_signature = _in_thread(Interface.activate_signature)
+    deprecate_signature = _in_thread(Interface.deprecate_signature)
+    destroy_signature = _in_thread(Interface.destroy_signature)
+    get_signature = _in_thread(Interface.get_signature)
+    list_signatures = _in_thread(Interface.list_signatures)
+    compare_signatures = _in_thread(Interface.compare_signatures)
+    create_program = _in_thread(Interface.create_program)
+    initialize_program = _in_thread(Interface.initialize_program)
+    update_program = _in_thread(Interface.update_program)
+    archive_program = _in_thread(Interface.archive_program)
+    destroy_program = _in_thread(Interface.destroy_program)
+    get_program = _in_thread(Interface.get_program)
+    list_programs = _in_thread(Interface.list_programs)
+    get_stats = _in_thread(Interface.get_stats)
+    get_program_statistics = _in_thread(Interface.get_program_statistics)
+    cancel_execution = _in_thread(Interface.cancel_execution)
+    get_execution = _in_thread(Interface.get_execution)
+    list_executions = _in_thread(Interface.list_executions)
+    recent_executions = _in_thread(Interface.recent_executions)
+    signature_of = _in_thread(Interface.signature_of)
+    output_model = _in_thread(Interface.output_model)
+    quick_execute = _in_thread(Interface.quick_execute)
+
+    async def list_active_signatures(self) -> AsyncIterator[Any]:
+        """See `Interface.list_active_signatures`."""
+        pages = self.client.list_active_signatures()
+        while (found := await asyncio.to_thread(next, pages, None)) is not None:
+            yield found
+
+
+class AsyncHandle:
+    """See `dspex.handles.Handle`.
+
+    Attributes:
+        handle: the same, for threads.
+    """
+
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
+
+    def __repr__(self) -> str:
+        return repr(self.handle)
+
+    @property
+    def execution_id(self) -> UUID:
+        """See `Handle.execution_id`."""
+        return self.handle.execution_id
+
+    def done(self) -> bool:
+        """See `Handle.done`."""
+        return self.handle.done()
+
+    async def inputs(self) -> dict[str, Any]:
+        """See `Handle.inputs`."""
+        return await asyncio.to_thread(lambda: self.handle.inputs)
+
+    async def status(self) -> ExecutionStatus:
+        """See `Handle.status`."""
+        return await asyncio.to_thread(self.handle.status)
+
+    async def execution(self, timeout: float | None = None) -> ExecutionView:
+        """See `Handle.execution`."""
+        await self.wait(timeout)
+        return self.handle.execution(0)
+
+    @overload
+    async def result(self, timeout: float | None = None) -> dict[str, Any]: ...
+    @overload
+    async def result(self, timeout: float | None = None, *, result_type: type[Model]) -> Model: ...
+    async def result(
+        self, timeout: float | None = None, *, result_type: type[Model] | None = None
+    ) -> dict[str, Any] | Model:
+        """See `Handle.result`."""
+        return result_of(await self.execution(timeout), result_type)
+
+    async def cancel(self) -> ExecutionView:
+        """See `Handle.cancel`."""
+        return await asyncio.to_thread(self.handle.cancel)
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait until it is done, whatever it came to.
+
+        Raises:
+            NoAnswer: it has not ended in time; it goes on.
+        """
+        ended = asyncio.wrap_future(self.handle.pending.ended)
+        try:
+            await asyncio.wait([ended], timeout=timeout)
+        finally:
+            late = ended.cancel()  # of the wait alone: the future that it stands for cannot be
+        if late:
+            raise self.handle.pending.late(timeout)
+        ended.exception()  # it is raised to whoever asks for the result
+
+
+async def as_completed(handles: Iterable[AsyncHandle], timeout: float | None = None) -> AsyncIterator[AsyncHandle]:
+    """See `dspex.completion.as_completed`."""
+    loop = asyncio.get_running_loop()
+    deadline = None if timeout is None else loop.time() + timeout
+    held = set(handles)
+    total = len(held)
+    finished: asyncio.Queue[AsyncHandle] = asyncio.Queue()
+    for handle in held:
+        _tell(handle, finished)
+    while held:
+        left = None if deadline is None else max(0.0, deadline - loop.time())
+        try:
+            handle = await asyncio.wait_for(finished.get(), left)
+        except TimeoutError:
+            raise completion.late(len(held), total, timeout) from None
+        held.remove(handle)
+        yield handle
+
+
+def _tell(handle: AsyncHandle, finished: asyncio.Queue[AsyncHandle]) -> None:
+    """Put it into the queue when it is done."""
+
+    def tell(ended: asyncio.Future[ExecutionView]) -> None:
+        ended.exception()  # it is raised to whoever asks for the result
+        finished.put_nowait(handle)
+
+    asyncio.wrap_future(handle.handle.pending.ended).add_done_callback(tell)
+
+
+async def _done(future: Future[Result]) -> Result:
+    """Wait for a future; to cancel the wait does not cancel what it stands for."""
+    return await asyncio.shield(asyncio.wrap_future(future))
+
+
+async def _each(rows: Iterable[Result] | AsyncIterable[Result]) -> AsyncIterator[Result]:
+    if isinstance(rows, AsyncIterable):
+        async for row in rows:
+            yield row
+    else:
+        for row in rows:
+            yield row

@@ -1,0 +1,72 @@
+"""Waiting for many executions: in order, or each when it is done."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent import futures
+
+from dspex.errors import NoAnswer
+from dspex.handles import Handle
+
+
+def as_completed(handles: Iterable[Handle], timeout: float | None = None) -> Iterator[Handle]:
+    """The handles, each when it is done, whatever it came to.
+
+    Args:
+        timeout: seconds for all of them, from the first that is asked for; None: without end.
+
+    Raises:
+        NoAnswer: they were not all done in time.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    held = set(handles)  # an execution that nobody holds is not looked up
+    total = len(held)
+    finished: queue.SimpleQueue[Handle] = queue.SimpleQueue()
+    for handle in held:
+        handle.add_done_callback(finished.put)
+    while held:
+        try:
+            handle = finished.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise late(len(held), total, timeout) from None
+        held.remove(handle)
+        yield handle
+
+
+def late(left: int, total: int, timeout: float | None) -> NoAnswer:
+    """The error of who has waited long enough for many."""
+    return NoAnswer(f"{left} of {total} executions have not ended in {timeout or 0:g} s; they go on")
+
+
+def in_order(started: Iterable[Handle], in_flight: int) -> Iterator[Handle]:
+    """Handles as they are started, each when it is done, in their order; `in_flight` are started and not given out."""
+    window: deque[Handle] = deque()
+    for handle in started:
+        window.append(handle)
+        if len(window) == in_flight:
+            yield _done(window.popleft())
+    while window:
+        yield _done(window.popleft())
+
+
+def as_done(started: Iterable[Handle], in_flight: int) -> Iterator[Handle]:
+    """Handles as they are started, each when it is done; `in_flight` are started and not given out."""
+    held: set[Handle] = set()
+    finished: queue.SimpleQueue[Handle] = queue.SimpleQueue()
+    for handle in started:
+        held.add(handle)
+        handle.add_done_callback(finished.put)
+        if len(held) == in_flight:
+            held.remove(handle := finished.get())
+            yield handle
+    while held:
+        held.remove(handle := finished.get())
+        yield handle
+
+
+def _done(handle: Handle) -> Handle:
+    futures.wait([handle.pending.ended])
+    return handle

@@ -1,0 +1,311 @@
+"""Executions that are submitted and not waited for, one suite: in process and over RabbitMQ, threads and asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import pydantic
+import pytest
+
+from dspex import Configuration, DspexError, ExecutionStatus, uuid7
+from dspex.aio import AsyncClient, AsyncHandle
+from dspex.aio import as_completed as async_as_completed
+from dspex.completion import as_completed
+from dspex.errors import ExecutionError, InvalidInput, InvalidOutput, NoAnswer, RequestFailed
+from dspex.interface import Interface
+from tests.contract.interface import ARROW, SLOW, code_of, ready
+from tests.waiting import wait_until
+
+PATIENCE = 60.0
+
+Result = TypeVar("Result")
+
+
+def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Run it in an event loop, and not for ever."""
+
+    async def bounded() -> Result:
+        async with asyncio.timeout(PATIENCE):
+            return await coroutine
+
+    return asyncio.run(bounded())
+
+
+class Scored(pydantic.BaseModel):
+    """The outputs of `ARROW`, as a caller would write them."""
+
+    answer: str
+    score: float
+
+
+class TestHandles:
+    def test_it_is_there_at_once_and_its_result_later(self, dspex: Interface) -> None:
+        program = ready(dspex, configuration=Configuration(parameters={"latency_ms": 300}))
+        handle = dspex.submit_program(program.program_id, {"question": "why?"})
+        assert not handle.done()
+        assert handle.status() in (ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
+        outputs = handle.result(timeout=PATIENCE)
+        assert set(outputs) == {"answer", "score"}
+        assert handle.done()
+        assert handle.status() == ExecutionStatus.COMPLETED
+        assert handle.inputs == {"question": "why?"}
+        assert handle.execution() == dspex.get_execution(handle.execution_id)
+
+    def test_who_does_not_wait_long_enough_can_wait_again(self, dspex: Interface) -> None:
+        program = ready(dspex, configuration=Configuration(parameters={"latency_ms": 500}))
+        handle = dspex.submit_program(program.program_id, {"question": "why?"})
+        with pytest.raises(NoAnswer, match=str(handle.execution_id)):
+            handle.result(timeout=0.01)
+        assert handle.result(timeout=PATIENCE)
+
+    def test_a_failure_is_raised_with_its_code(self, dspex: Interface) -> None:
+        program = ready(dspex, configuration=Configuration(parameters={"fail": {"refused": "always"}}))
+        handle = dspex.submit_program(program.program_id, {"question": "?"})
+        with pytest.raises(ExecutionError, match=str(handle.execution_id)) as failed:
+            handle.result(timeout=PATIENCE)
+        assert failed.value.code == "refused"
+        assert failed.value.execution == handle.execution()
+        assert handle.status() == ExecutionStatus.FAILED
+
+    def test_it_is_cancelled(self, dspex: Interface) -> None:
+        program = ready(dspex, configuration=SLOW)
+        handle = dspex.submit_program(program.program_id, {"question": "?"})
+        wait_until(lambda: handle.status() == ExecutionStatus.RUNNING, "it runs")
+        assert handle.cancel().cancel_requested
+        assert code_of(lambda: handle.result(timeout=PATIENCE)) == "cancelled"
+
+    def test_another_handle_is_had_by_the_id(self, dspex: Interface) -> None:
+        program = ready(dspex, configuration=Configuration(parameters={"latency_ms": 200}))
+        execution_id = dspex.submit_program(program.program_id, {"question": "?"}).execution_id
+        gc.collect()  # the first handle is forgotten
+        again = dspex.handle(execution_id)
+        assert again.inputs == {"question": "?"}
+        outputs = again.result(timeout=PATIENCE)
+        assert dspex.handle(execution_id).result(timeout=PATIENCE) == outputs  # it has ended
+
+    def test_one_of_no_execution_says_so(self, dspex: Interface) -> None:
+        handle = dspex.handle(uuid7())
+        assert code_of(handle.status) == "not_found"
+        assert code_of(handle.cancel) == "not_found"
+        with pytest.raises(NoAnswer):
+            handle.result(timeout=0.1)
+
+    def test_a_duplicate_of_one_that_runs_gets_the_same_result(self, dspex: Interface) -> None:
+        program = ready(dspex, configuration=Configuration(parameters={"latency_ms": 500}))
+        execution_id = uuid7()
+        handles = [
+            dspex.submit_program(program.program_id, {"question": "?"}, execution_id=execution_id) for _ in range(3)
+        ]
+        assert len({str(handle.result(timeout=PATIENCE)) for handle in handles}) == 1
+        assert dspex.get_stats(program.program_id).execution_count == 1
+
+    def test_an_idempotency_key_leads_to_the_first_execution(self, dspex: Interface) -> None:
+        program = ready(dspex, configuration=Configuration(parameters={"latency_ms": 200}))
+        key = f"order {uuid4()}"
+        first = dspex.submit_program(program.program_id, {"question": "?"}, idempotency_key=key)
+        second = dspex.submit_program(program.program_id, {"question": "?"}, idempotency_key=key)
+        third = dspex.handle(idempotency_key=key)
+        views = [handle.execution(timeout=PATIENCE) for handle in (first, second, third)]
+        assert views[0] == views[1] == views[2]
+        assert {handle.execution_id for handle in (first, second, third)} == {views[0].execution_id}
+        other = dspex.submit_program(program.program_id, {"question": "other"}, idempotency_key=key)
+        assert code_of(lambda: other.result(timeout=PATIENCE)) == "conflict"
+
+    def test_what_is_refused_is_raised_when_it_is_waited_for(self, dspex: Interface) -> None:
+        handle = dspex.submit_program(uuid4(), {"question": "?"}, validate=False)
+        with pytest.raises(RequestFailed):
+            handle.result(timeout=PATIENCE)
+        assert handle.done()
+        assert code_of(handle.execution) == "not_found"
+
+    def test_inputs_that_do_not_fit_are_not_sent(self, dspex: Interface) -> None:
+        program = ready(dspex)
+        with pytest.raises(InvalidInput) as refused:
+            dspex.submit_program(program.program_id, {"question": 1, "k": "3", "extra": True})
+        assert {problem.field for problem in refused.value.problems} == {"question", "k", "extra"}
+        assert code_of(lambda: dspex.execute_program(program.program_id, {})) == "invalid_input"
+        assert code_of(lambda: dspex.submit_program(uuid4(), {"question": "?"})) == "not_found"
+        with pytest.raises(InvalidInput, match="inputs"):
+            dspex.submit_program(program.program_id, {"question": object()}, validate=False)
+        assert not dspex.list_executions(program_id=program.program_id).items
+
+    def test_many_threads_share_a_client(self, dspex: Interface) -> None:
+        program = ready(dspex)
+
+        def ask(number: int) -> dict[str, Any]:
+            return dspex.submit_program(program.program_id, {"question": f"{number % 50}"}).result(timeout=PATIENCE)
+
+        with ThreadPoolExecutor(16) as threads:
+            answers = list(threads.map(ask, range(200)))
+        assert answers[:50] * 4 == answers
+        assert dspex.get_stats(program.program_id).execution_count == 200
+
+
+class TestTypedResults:
+    def test_as_a_model_of_the_callers(self, dspex: Interface) -> None:
+        program = ready(dspex)
+        handle = dspex.submit_program(program.program_id, {"question": "?"})
+        scored = handle.result(timeout=PATIENCE, result_type=Scored)
+        assert scored.model_dump() == handle.result()
+
+        class Other(pydantic.BaseModel):
+            answer: int
+
+        with pytest.raises(InvalidOutput, match="answer: "):
+            handle.result(result_type=Other)
+
+    def test_as_the_model_of_the_signature(self, dspex: Interface) -> None:
+        program = ready(dspex, "question -> answer: list[str], copy: bool, class: Literal['a', 'b']")
+        handle = dspex.submit_program(program.program_id, {"question": "?"})
+        outputs: Any = handle.result(timeout=PATIENCE, result_type=dspex.output_model(program.program_id))
+        assert isinstance(outputs.answer, list)
+        assert isinstance(outputs.copy_, bool)
+        assert outputs.class_ in ("a", "b")
+        assert outputs.model_dump(by_alias=True) == handle.result()
+
+
+class TestMany:
+    def test_each_when_it_is_done(self, dspex: Interface) -> None:
+        slow, fast = (
+            ready(dspex, configuration=Configuration(parameters={"latency_ms": latency})) for latency in (1500, 0)
+        )
+        late = dspex.submit_program(slow.program_id, {"question": "?"})
+        soon = [dspex.submit_program(fast.program_id, {"question": f"{n}"}) for n in range(5)]
+        done = list(as_completed([late, *soon], timeout=PATIENCE))
+        assert done[-1] is late
+        assert set(done) == {late, *soon}
+        endless = dspex.submit_program(ready(dspex, configuration=SLOW).program_id, {"question": "?"})
+        with pytest.raises(NoAnswer, match="1 of 2 executions"):
+            list(as_completed([late, endless], timeout=0.2))
+        endless.cancel()
+
+    def test_rows_in_their_order_and_no_more_than_may_be_in_flight(self, dspex: Interface) -> None:
+        program = ready(dspex)
+        taken = itertools.count()
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for number in range(40):
+                next(taken)
+                yield {"question": f"{number}"}
+
+        results = dspex.map(program.program_id, rows(), in_flight=8)
+        assert next(taken) == 0  # nothing is taken before it is asked for
+        first = next(results)
+        assert first.inputs == {"question": "0"}
+        assert next(taken) == 1 + 8
+        others = list(results)
+        assert [handle.inputs["question"] for handle in others] == [f"{number}" for number in range(1, 40)]
+        assert all(handle.done() and handle.result() for handle in others)
+
+    def test_rows_as_they_are_done_each_with_its_own_failure(self, dspex: Interface) -> None:
+        fail = {"parameters": {"fail": {"refused": [{"question": "3"}]}}}
+        program = ready(dspex, configuration=Configuration.model_validate(fail))
+        rows: list[dict[str, Any]] = [{"question": str(number)} for number in range(10)]
+        rows[5] = {"question": 5}
+        codes: dict[str, str] = {}
+        for handle in dspex.map(program.program_id, rows, in_flight=4, ordered=False):
+            try:
+                codes[str(handle.inputs["question"])] = str(len(handle.result()))
+            except DspexError as error:
+                codes[str(handle.inputs["question"])] = error.code
+        assert codes == {str(number): "2" for number in range(10)} | {"3": "refused", "5": "invalid_input"}
+
+
+class TestAsync:
+    """The same by asyncio: what is tested above is the same code."""
+
+    def test_the_whole_way(self, dspex: Interface) -> None:
+        async def main() -> None:
+            client = AsyncClient(dspex)
+            program = await client.create_program("p", ARROW, adapter_type="mock")
+            await client.initialize_program(program.program_id)
+            handle = await client.submit_program(program.program_id, {"question": "?"})
+            scored = await handle.result(timeout=PATIENCE, result_type=Scored)
+            view = await client.execute_program(program.program_id, {"question": "?"})
+            assert view.outputs == scored.model_dump()
+            again = await client.handle(handle.execution_id)
+            assert await again.execution(timeout=PATIENCE) == await client.get_execution(handle.execution_id)
+            assert await again.status() == ExecutionStatus.COMPLETED
+            assert await again.inputs() == {"question": "?"}
+            with pytest.raises(InvalidInput):
+                await client.submit_program(program.program_id, {})
+            refused = await client.submit_program(uuid4(), {}, validate=False)
+            with pytest.raises(RequestFailed):
+                await refused.result(timeout=PATIENCE)
+
+        run(main())
+
+    def test_a_wait_that_is_cancelled_or_too_short_leaves_the_execution(self, dspex: Interface) -> None:
+        program = ready(dspex, configuration=Configuration(parameters={"latency_ms": 500}))
+
+        async def main() -> None:
+            client = AsyncClient(dspex)
+            handle = await client.submit_program(program.program_id, {"question": "?"})
+            waiting = asyncio.ensure_future(handle.result())
+            with pytest.raises(NoAnswer):
+                await handle.result(timeout=0.01)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert await handle.result(timeout=PATIENCE)
+
+        run(main())
+
+    def test_a_running_one_is_cancelled(self, dspex: Interface) -> None:
+        program = ready(dspex, configuration=SLOW)
+
+        async def main() -> str:
+            handle = await AsyncClient(dspex).submit_program(program.program_id, {"question": "?"})
+            while await handle.status() != ExecutionStatus.RUNNING:
+                await asyncio.sleep(0.05)
+            await handle.cancel()
+            with pytest.raises(ExecutionError) as cancelled:
+                await handle.result(timeout=PATIENCE)
+            return cancelled.value.code
+
+        assert run(main()) == "cancelled"
+
+    def test_many(self, dspex: Interface) -> None:
+        program = ready(dspex)
+
+        async def rows() -> AsyncIterator[dict[str, Any]]:
+            for number in range(20):
+                yield {"question": f"{number}"}
+
+        async def questions(handles: AsyncIterator[AsyncHandle]) -> list[str]:
+            return [(await handle.inputs())["question"] async for handle in handles]
+
+        async def main() -> None:
+            client = AsyncClient(dspex)
+            names = [f"{number}" for number in range(20)]
+            assert await questions(client.map(program.program_id, rows(), in_flight=4)) == names
+            listed = [{"question": name} for name in names]
+            unordered = client.map(program.program_id, listed, in_flight=4, ordered=False)
+            assert sorted(await questions(unordered)) == sorted(names)
+            handles = [await client.submit_program(program.program_id, row) for row in listed]
+            done = async_as_completed(handles, timeout=PATIENCE)
+            assert {handle.execution_id async for handle in done} == {handle.execution_id for handle in handles}
+
+        run(main())
+
+    def test_many_tasks_at_once(self, dspex: Interface) -> None:
+        program = ready(dspex)
+        before = threading.active_count()
+
+        async def main() -> None:
+            client = AsyncClient(dspex)
+            ask = [
+                client.execute_program(program.program_id, {"question": f"{n}"}, timeout=PATIENCE) for n in range(100)
+            ]
+            views = await asyncio.gather(*ask)
+            assert {view.status for view in views} == {ExecutionStatus.COMPLETED}
+            assert threading.active_count() < before + 50  # nothing waits in a thread
+
+        run(main())
