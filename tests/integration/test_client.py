@@ -1,0 +1,124 @@
+"""The client on a real broker that is restarted, or whose connection breaks: every result comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from deploy.local_servers import RabbitMQServer
+from dspex import Configuration, ExecutionStatus, uuid7
+from dspex.aio import AsyncClient
+from dspex.client import RemoteClient, as_completed
+from dspex.errors import BrokerUnavailable, NoAnswer, RequestFailed
+from tests.conftest import start
+from tests.contract.interface import ready, working
+from tests.contract.test_handles import run
+from tests.integration.tcp_proxy import TcpProxy
+from tests.waiting import wait_until
+from workers.brokers import amqp
+from workers.settings import Settings
+
+PATIENCE = 90.0
+LATENCY = Configuration.model_validate(
+    {"parameters": {"latency_ms": {"distribution": "uniform", "low": 0, "high": 6000}}}
+)
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def broker(servers_directory: Path) -> Iterator[RabbitMQServer]:
+    """A RabbitMQ of this module's own, which a test may kill: the names of the queues are fixed."""
+    server = RabbitMQServer(servers_directory / "client-rabbitmq")
+    start(server)
+    amqp.check(server.url)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def settings(broker: RabbitMQServer, postgres_database_url: str) -> Settings:
+    return Settings(
+        database_url=postgres_database_url, broker_url=broker.url, threads=64, lease_seconds=5, log_level="WARNING"
+    )
+
+
+def questions(count: int) -> list[dict[str, Any]]:
+    return [{"question": f"{number}"} for number in range(count)]
+
+
+def test_every_result_comes_where_the_broker_is_killed_and_comes_back(
+    broker: RabbitMQServer, settings: Settings
+) -> None:
+    with working(settings), RemoteClient(broker.url, source="/tests", timeout=PATIENCE) as client:
+        program_id = ready(client, configuration=LATENCY).program_id
+        handles = [client.submit_program(program_id, row) for row in questions(100)]
+        broker.kill()
+        broker.start()
+        later = [client.submit_program(program_id, row) for row in questions(20)]
+        done = list(as_completed([*handles, *later], timeout=PATIENCE))
+        assert len({handle.execution_id for handle in done}) == 120
+        assert all(handle.result() for handle in done)
+        assert client.get_stats(program_id).execution_count == 120
+
+
+def test_what_was_asked_over_a_connection_that_broke_is_looked_up(broker: RabbitMQServer, settings: Settings) -> None:
+    with (
+        TcpProxy(broker.url) as proxy,
+        working(settings),
+        RemoteClient(proxy.url, source="/tests", timeout=PATIENCE) as client,
+    ):
+        program_id = ready(client, configuration=LATENCY).program_id
+        handles = client.map(program_id, questions(60), in_flight=30, ordered=False)
+        done = [next(handles)]
+        proxy.cut()
+        done += handles
+        assert len(done) == 60
+        assert all(handle.result() for handle in done)
+
+
+def test_a_refusal_that_went_to_a_lost_queue_is_asked_for_again(broker: RabbitMQServer, settings: Settings) -> None:
+    with TcpProxy(broker.url) as proxy, RemoteClient(proxy.url, source="/tests", timeout=PATIENCE) as client:
+        handle = client.submit_program(uuid4(), {"question": "?"}, validate=False)  # no worker takes it yet
+        proxy.cut()
+        with pytest.raises(NoAnswer):
+            handle.result(timeout=0.1)
+        with working(settings), pytest.raises(RequestFailed) as refused:
+            handle.result(timeout=PATIENCE)
+        assert refused.value.code == "not_found"
+
+
+def test_a_client_that_comes_back_finds_its_results(broker: RabbitMQServer, settings: Settings) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(working(settings))
+        first = stack.enter_context(RemoteClient(broker.url, source="/tests"))
+        program_id = ready(first, configuration=LATENCY).program_id
+        handles = [first.submit_program(program_id, row) for row in questions(20)]
+        ids = [handle.execution_id for handle in handles]
+        first.close()
+        with pytest.raises(BrokerUnavailable, match="the execution goes on"):
+            [handle.result(timeout=PATIENCE) for handle in handles]
+        again = stack.enter_context(RemoteClient(broker.url, source="/tests"))
+        results = {handle.execution_id: handle.result() for handle in map(again.handle, ids)}
+        assert set(results) == set(ids)
+
+        async def main() -> list[dict[str, Any]]:
+            async with AsyncClient.connect(broker.url, source="/tests") as client:
+                found = [await client.handle(execution_id) for execution_id in ids]
+                return [await handle.result(timeout=PATIENCE) for handle in found]
+
+        assert run(main()) == [results[execution_id] for execution_id in ids]
+
+
+def test_a_dropped_handle_leaves_the_execution(broker: RabbitMQServer, settings: Settings) -> None:
+    with working(settings), RemoteClient(broker.url, source="/tests") as client:
+        program_id = ready(client).program_id
+        execution_id = uuid7()
+        client.submit_program(program_id, {"question": "?"}, execution_id=execution_id)
+        wait_until(lambda: bool(client.list_executions(program_id=program_id).items), "it was taken")
+        assert client.handle(execution_id).execution(timeout=PATIENCE).status == ExecutionStatus.COMPLETED

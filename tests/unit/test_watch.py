@@ -1,0 +1,181 @@
+"""Looking up what is waited for: when, how often, and for whom not any more."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from dspex import ExecutionStatus, uuid7
+from dspex.errors import NoAnswer
+from dspex.events import Usage
+from dspex.options import ExecutionOptions
+from dspex.pending import Pending
+from dspex.queries import GetExecution
+from dspex.results import ExecutionView
+from dspex.watch import BATCH, Watch
+from tests.waiting import wait_until
+
+NEVER = 3600.0
+
+
+def view(execution_id: UUID) -> ExecutionView:
+    """An execution that was cancelled."""
+    now = datetime.now(UTC)
+    return ExecutionView(
+        execution_id=execution_id,
+        program_id=uuid7(),
+        status=ExecutionStatus.CANCELLED,
+        inputs={},
+        outputs=None,
+        error=None,
+        options=ExecutionOptions(),
+        attempt=0,
+        duration_ms=None,
+        usage=Usage(),
+        backend_id=None,
+        worker=None,
+        source="/tests",
+        cancel_requested=True,
+        timeline=(),
+        inserted_at=now,
+        executed_at=None,
+        finished_at=now,
+        lock_version=1,
+    )
+
+
+def pending() -> Pending:
+    return Pending(GetExecution(execution_id=uuid7()))
+
+
+class Looks:
+    """What was looked at, in its order."""
+
+    def __init__(self) -> None:
+        self.ids: list[UUID | None] = []
+        self.largest = 0
+        self.during: Callable[[], None] = lambda: None
+        self.ended: set[UUID] = set()
+        self.watch = Watch(self._look, longest=lambda _: 0.1)
+
+    def _look(self, some: Sequence[Pending]) -> None:
+        self.ids += [one.execution_id for one in some]
+        self.largest = max(self.largest, len(some))
+        during, self.during = self.during, lambda: None
+        ended = set(self.ended)
+        during()
+        for one in some:
+            if one.execution_id in ended:
+                one.seen(view(one.execution_id))
+
+    def of(self, one: Pending) -> int:
+        return self.ids.count(one.execution_id)
+
+
+@pytest.fixture
+def looks() -> Iterator[Looks]:
+    looks = Looks()
+    yield looks
+    looks.watch.close(lambda: NoAnswer("closed"))
+
+
+def test_it_looks_until_the_execution_has_ended(looks: Looks) -> None:
+    one = pending()
+    looks.watch.add(one, 0.0, 0.01)
+    wait_until(lambda: looks.of(one) >= 5, "it looks again and again")
+    assert one.execution_id is not None
+    looks.ended.add(one.execution_id)
+    assert one.wait(30).status == ExecutionStatus.CANCELLED
+    seen = looks.of(one)
+    other = pending()
+    looks.watch.add(other, 0.0, 0.01)
+    wait_until(lambda: looks.of(other) >= 10, "the pause that it would have had is over")
+    assert looks.of(one) == seen
+
+
+def test_it_looks_at_once_when_it_hears_of_it(looks: Looks) -> None:
+    one, told, other = pending(), pending(), pending()
+    for each in (one, told, other):
+        looks.watch.add(each, NEVER, NEVER)
+        assert each.execution_id is not None
+    looks.ended = {one.execution_id, told.execution_id}  # type: ignore[arg-type]
+    looks.watch.wake(told.execution_id, unless=lambda who: who is told)  # type: ignore[arg-type]
+    looks.watch.wake(one.execution_id)  # type: ignore[arg-type]
+    assert one.wait(30)
+    assert looks.ids == [one.execution_id]
+    looks.watch.wake_all(NEVER)
+    assert told.wait(30)
+    assert looks.of(other) == 1
+    assert not other.ended.done()
+
+
+def test_what_it_hears_while_it_looks_is_not_lost(looks: Looks) -> None:
+    one = pending()
+    assert one.execution_id is not None
+    execution_id = one.execution_id
+
+    def ends_after_it_was_read() -> None:
+        looks.ended.add(execution_id)
+        looks.watch.wake(execution_id)
+
+    looks.during = ends_after_it_was_read
+    looks.watch.add(one, 0.0, NEVER)
+    assert one.wait(30)
+    assert looks.ids == [execution_id, execution_id]
+
+
+def test_what_nobody_holds_is_not_looked_at(looks: Looks) -> None:
+    dropped = pending()
+    execution_id = dropped.execution_id
+    looks.watch.add(dropped, 0.0, 0.01)
+    wait_until(lambda: execution_id in looks.ids, "it looks")
+    del dropped
+    gc.collect()
+    held = pending()
+    looks.watch.add(held, 0.0, 0.01)
+    wait_until(lambda: looks.of(held) >= 3, "it looks at another")
+    before = looks.ids.count(execution_id)
+    wait_until(lambda: looks.of(held) >= 10, "the pause that it would have had is over")
+    assert looks.ids.count(execution_id) == before
+
+
+def test_a_look_that_fails_is_made_again(looks: Looks, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise RuntimeError("no database")
+
+    one = pending()
+    looks.during = fail
+    looks.ended = {one.execution_id}  # type: ignore[arg-type]
+    looks.watch.add(one, 0.0, 0.01)
+    assert one.wait(30)
+    assert "no database" in caplog.text
+
+
+def test_many_are_looked_at_in_batches(looks: Looks) -> None:
+    many = [pending() for _ in range(3 * BATCH)]
+    looks.ended = {one.execution_id for one in many if one.execution_id}
+    begun = threading.Event()
+    first = pending()
+    looks.during = lambda: begun.wait(30) and None
+    looks.watch.add(first, 0.0, NEVER)
+    for one in many:
+        looks.watch.add(one, 0.0, NEVER)
+    begun.set()
+    for one in many:
+        assert one.wait(30)
+    assert looks.largest == BATCH
+
+
+def test_closing_fails_what_is_waited_for(looks: Looks) -> None:
+    many = [pending() for _ in range(2)]
+    for one in many:
+        looks.watch.add(one, NEVER, NEVER)
+    looks.watch.close(lambda: NoAnswer("closed"))
+    errors = [one.ended.exception(timeout=30) for one in many]
+    assert [str(error) for error in errors] == ["closed", "closed"]
+    assert errors[0] is not errors[1]
