@@ -23,7 +23,7 @@ from dspex.wakeups import Wakeups
 from dspex.watch import Watch
 from store import executions, idempotency, rejections
 from store.executions import Execution, Request
-from store.rejections import Rejection
+from store.rejections import RecordedRejection, Rejection
 from workers.application import Application, bootstrap
 from workers.handlers import dispatch
 from workers.policy import Principal, authorize
@@ -111,10 +111,14 @@ class LocalClient(Interface):
         tenant = self._principal.tenant
         with self._app.read(tenant) as connection:
             refusals = [self._refusals[pending] for pending in some if pending in self._refusals]
-            refused = {found.id: found for found in rejections.find(connection, refusals, tenant=tenant)}
+            refused: dict[UUID | None, RecordedRejection] = {
+                found.id: found for found in rejections.find(connection, refusals, tenant=tenant)
+            }
             ids = {pending: _id_of(pending, connection, tenant) for pending in some}
             known = [id_ for id_ in ids.values() if id_ is not None]
-            ended = {found.id: found for found in executions.ended(connection, known, tenant=tenant)}
+            ended: dict[UUID | None, Execution] = {
+                found.id: found for found in executions.ended(connection, known, tenant=tenant)
+            }
         for pending, execution_id in ids.items():
             refusal = self._refusals.get(pending)
             if refusal in refused:

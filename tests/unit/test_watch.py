@@ -53,28 +53,33 @@ def pending() -> Pending:
     return Pending(GetExecution(execution_id=uuid7()))
 
 
+def id_of(one: Pending) -> UUID:
+    assert one.execution_id is not None
+    return one.execution_id
+
+
 class Looks:
     """What was looked at, in its order."""
 
     def __init__(self) -> None:
-        self.ids: list[UUID | None] = []
+        self.ids: list[UUID] = []
         self.largest = 0
         self.during: Callable[[], None] = lambda: None
         self.ended: set[UUID] = set()
         self.watch = Watch(self._look, longest=lambda _: 0.1)
 
     def _look(self, some: Sequence[Pending]) -> None:
-        self.ids += [one.execution_id for one in some]
+        self.ids += map(id_of, some)
         self.largest = max(self.largest, len(some))
         during, self.during = self.during, lambda: None
         ended = set(self.ended)
         during()
         for one in some:
-            if one.execution_id in ended:
-                one.seen(view(one.execution_id))
+            if id_of(one) in ended:
+                one.seen(view(id_of(one)))
 
     def of(self, one: Pending) -> int:
-        return self.ids.count(one.execution_id)
+        return self.ids.count(id_of(one))
 
 
 @pytest.fixture
@@ -88,8 +93,7 @@ def test_it_looks_until_the_execution_has_ended(looks: Looks) -> None:
     one = pending()
     looks.watch.add(one, 0.0, 0.01)
     wait_until(lambda: looks.of(one) >= 5, "it looks again and again")
-    assert one.execution_id is not None
-    looks.ended.add(one.execution_id)
+    looks.ended.add(id_of(one))
     assert one.wait(30).status == ExecutionStatus.CANCELLED
     seen = looks.of(one)
     other = pending()
@@ -102,22 +106,20 @@ def test_it_looks_at_once_when_it_hears_of_it(looks: Looks) -> None:
     one, told, other = pending(), pending(), pending()
     for each in (one, told, other):
         looks.watch.add(each, NEVER, NEVER)
-        assert each.execution_id is not None
-    looks.ended = {one.execution_id, told.execution_id}  # type: ignore[arg-type]
-    looks.watch.wake(told.execution_id, unless=lambda who: who is told)  # type: ignore[arg-type]
-    looks.watch.wake(one.execution_id)  # type: ignore[arg-type]
-    assert one.wait(30)
-    assert looks.ids == [one.execution_id]
+    looks.ended = {id_of(one), id_of(told)}
+    looks.watch.wake(id_of(told), unless=lambda who: who is told)
+    looks.watch.wake(id_of(one))
+    one.wait(30)
+    assert looks.ids == [id_of(one)]
     looks.watch.wake_all(NEVER)
-    assert told.wait(30)
+    told.wait(30)
     assert looks.of(other) == 1
     assert not other.ended.done()
 
 
 def test_what_it_hears_while_it_looks_is_not_lost(looks: Looks) -> None:
     one = pending()
-    assert one.execution_id is not None
-    execution_id = one.execution_id
+    execution_id = id_of(one)
 
     def ends_after_it_was_read() -> None:
         looks.ended.add(execution_id)
@@ -125,13 +127,13 @@ def test_what_it_hears_while_it_looks_is_not_lost(looks: Looks) -> None:
 
     looks.during = ends_after_it_was_read
     looks.watch.add(one, 0.0, NEVER)
-    assert one.wait(30)
+    one.wait(30)
     assert looks.ids == [execution_id, execution_id]
 
 
 def test_what_nobody_holds_is_not_looked_at(looks: Looks) -> None:
     dropped = pending()
-    execution_id = dropped.execution_id
+    execution_id = id_of(dropped)
     looks.watch.add(dropped, 0.0, 0.01)
     wait_until(lambda: execution_id in looks.ids, "it looks")
     del dropped
@@ -150,24 +152,27 @@ def test_a_look_that_fails_is_made_again(looks: Looks, caplog: pytest.LogCapture
 
     one = pending()
     looks.during = fail
-    looks.ended = {one.execution_id}  # type: ignore[arg-type]
+    looks.ended = {id_of(one)}
     looks.watch.add(one, 0.0, 0.01)
-    assert one.wait(30)
+    assert one.wait(30).execution_id == id_of(one)
     assert "no database" in caplog.text
 
 
 def test_many_are_looked_at_in_batches(looks: Looks) -> None:
     many = [pending() for _ in range(3 * BATCH)]
-    looks.ended = {one.execution_id for one in many if one.execution_id}
+    looks.ended = set(map(id_of, many))
     begun = threading.Event()
+
+    def until_all_are_due() -> None:
+        begun.wait(30)
+
     first = pending()
-    looks.during = lambda: begun.wait(30) and None
+    looks.during = until_all_are_due
     looks.watch.add(first, 0.0, NEVER)
     for one in many:
         looks.watch.add(one, 0.0, NEVER)
     begun.set()
-    for one in many:
-        assert one.wait(30)
+    assert [one.wait(30).execution_id for one in many] == [id_of(one) for one in many]
     assert looks.largest == BATCH
 
 
