@@ -18,7 +18,7 @@ from dspex.errors import BrokerUnavailable, NoAnswer, RequestFailed
 from tests.conftest import start
 from tests.contract.interface import ready, working
 from tests.contract.test_handles import run
-from tests.integration.tcp_proxy import TcpProxy
+from tests.tcp_proxy import TcpProxy
 from tests.waiting import wait_until
 from workers.brokers import amqp
 from workers.settings import Settings
