@@ -9,6 +9,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -q --disable-pip-version-check
 
+# What we are measured against has an environment of its own: it is for nothing else.
+BENCH := .venv/bench/bin/python -m
+
 DEMO := DSPEX_DATABASE_URL=sqlite:///.demo/dspex.db $(BIN)/dspex run examples/debian_sections/signature.json --inputs examples/debian_sections/packages.jsonl --output demo-output.jsonl
 DEMO_REAL := OPENAI_API_KEY=... $(BIN)/dspex run examples/debian_sections/signature.json --inputs examples/debian_sections/packages.jsonl --output demo-output.jsonl --expect section --adapter native --model openai/gpt-4o-mini
 
@@ -45,6 +48,14 @@ lint: .venv/.dev
 	echo "mypy --strict"; $(BIN)/mypy --strict --no-error-summary
 	echo "pyright";       $(BIN)/pyright --warnings --project pyproject.toml | { grep -v '^0 errors, 0 warnings' || true; }
 	echo "import-linter"; $(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+
+.PHONY: bench
+bench: .venv/.bench servers ## measure DSPex against its peers, three hours; ARGUMENTS=--quick tries it out, five minutes
+	@$(BENCH) benchmarks.bench $(ARGUMENTS)
+
+.PHONY: profile
+profile: .venv/.bench servers ## where the CPU of one execution goes, two minutes
+	@$(BENCH) benchmarks.profile $(ARGUMENTS)
 
 .PHONY: format
 format: .venv/.dev ## rewrite the code in the project's format
@@ -91,4 +102,11 @@ clean: down ## remove what was built, and the data of local servers
 .venv/.dev: .venv/.runtime constraints/dev.txt
 	@echo "Installing the tools of development"
 	$(PIP) install --require-hashes -r constraints/dev.txt
+	touch $@
+
+.venv/.bench: .venv/.runtime constraints/bench.txt
+	@echo "Installing what DSPex is measured against"
+	deploy/virtual_environment.sh $(PYTHON) .venv/bench
+	.venv/bench/bin/python -m pip -q --disable-pip-version-check install --require-hashes -r constraints/bench.txt
+	.venv/bench/bin/python -m pip -q --disable-pip-version-check install --no-deps --no-build-isolation -e ./messages -e .
 	touch $@

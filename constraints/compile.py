@@ -1,4 +1,4 @@
-"""Write constraints/runtime.txt and constraints/dev.txt from both pyproject.toml files: `make constraints`.
+"""Write constraints/runtime.txt, dev.txt and bench.txt from both pyproject.toml files: `make constraints`.
 
 Every third-party package is pinned to one version and to the sha256 of each of its files, so an install
 with `pip install --require-hashes -r constraints/dev.txt` gets the same bytes everywhere. The distributions
@@ -57,14 +57,16 @@ def tidy(text: str) -> str:
 
 
 def main() -> None:
-    """Compile both files; `--upgrade` moves every pin to the newest version allowed."""
+    """Compile all files; `--upgrade` moves every pin to the newest version allowed."""
     upgrade = "--upgrade" in sys.argv[1:]
     server, messages = load(ROOT / "pyproject.toml"), load(ROOT / "messages" / "pyproject.toml")
     runtime = [*server["project"]["dependencies"], *messages["project"]["dependencies"], *BUILD_REQUIREMENTS]
     dev = [*runtime, *server["dependency-groups"]["dev"]]
+    bench = [*runtime, *server["dependency-groups"]["bench"]]
     folder = ROOT / "constraints"
     compile_requirements(runtime, folder / "runtime.txt", None, upgrade)
     compile_requirements(dev, folder / "dev.txt", folder / "runtime.txt", upgrade)
+    compile_requirements(bench, folder / "bench.txt", folder / "runtime.txt", upgrade)
 
 
 if __name__ == "__main__":
