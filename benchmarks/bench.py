@@ -1,0 +1,132 @@
+"""DSPex against what a user would pick instead: `make bench`, or a part of it.
+
+    python -m benchmarks.bench --quick                               everything, small: does it work?
+    python -m benchmarks.bench --scenario drain --system own --system taskiq_asyncpg --jobs 2000
+
+Servers are started for it, private and on loopback, and end with it, as do all workers. Tables, JSON and a plot are
+written to benchmarks/results; scenarios that are not measured this time keep their last figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pika.exceptions
+import psycopg
+
+from benchmarks.harness import plot, results, tables
+from benchmarks.harness.failures import Void
+from benchmarks.harness.results import Measured, Measurement
+from benchmarks.harness.runs import Stage
+from benchmarks.harness.scenario import Options, Scenario
+from benchmarks.harness.servers import servers
+from benchmarks.harness.targets import targets
+from benchmarks.scenarios import SCENARIOS, drain, end_to_end
+from benchmarks.systems import OWN, SYSTEMS
+from deploy.local_servers import ServerError
+
+
+def main() -> int:
+    """Measure, print and write."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything ends in good order
+    given = _arguments()
+    options = _options(given)
+    chosen = given.system or list(SYSTEMS)
+    kept = results.load(given.output)
+    began = time.monotonic()
+    try:
+        with servers() as started, tempfile.TemporaryDirectory(prefix="dspex-bench-logs-") as logs:
+            stage = Stage(started, Path(logs), given.limit)
+            for name in given.scenario or SCENARIOS:
+                kept[name] = _measure(SCENARIOS[name], stage, options, chosen)
+                results.save(given.output, kept)
+                print("\n".join(tables.section(SCENARIOS[name], kept[name])), flush=True)
+    except ServerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted: what was measured so far is written.", file=sys.stderr)
+        return 130
+    finally:
+        _write(given.output, kept)
+    print(f"\n{(time.monotonic() - began) / 60:.0f} minutes; {given.output}/README.md")
+    return 1 if any(measured.voids() for measured in kept.values()) else 0
+
+
+def _measure(scenario: Scenario, stage: Stage, options: Options, chosen: list[str]) -> Measured:
+    """All rounds: every system in turn, starting with another one each time."""
+    measured = Measured(datetime.now(UTC).date().isoformat(), results.machine(), options)
+    systems = [name for name in scenario.systems if name in chosen]
+    for number in range(options.rounds):
+        turn = number % max(1, len(systems))
+        for variant in scenario.variants(options):
+            for name in systems[turn:] + systems[:turn]:
+                measured.runs.append(_once(scenario, stage, options, name, variant, number + 1))
+    return measured
+
+
+def _once(scenario: Scenario, stage: Stage, options: Options, name: str, variant: str, number: int) -> Measurement:
+    for log in stage.directory.glob("*.log"):
+        log.write_bytes(b"")
+    try:
+        figures = scenario.measure(stage, options, SYSTEMS[name], variant)
+    except (Void, OSError, ValueError, psycopg.Error, pika.exceptions.AMQPError) as error:
+        measurement = Measurement(variant, name, number, void=f"{type(error).__name__}: {error}")
+        print(f"  {scenario.name}, {variant}, {name}: {measurement.void}", file=sys.stderr, flush=True)
+        return measurement
+    main_column = scenario.columns[0]
+    shown = tables.number(figures[main_column.key], main_column.digits)
+    print(f"  {scenario.name}, {variant}, round {number}: {name} {shown} {main_column.title}", flush=True)
+    return Measurement(variant, name, number, figures)
+
+
+def _write(output: Path, measured: dict[str, Measured]) -> None:
+    if not measured:
+        return
+    goals = targets(measured)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "README.md").write_text(tables.report(SCENARIOS, measured, goals))
+    plot.throughput(_charts(measured), SYSTEMS[OWN].title, output / "throughput.svg")
+    print("\n" + "\n".join(tables.targets_table(goals)))
+
+
+def _charts(measured: dict[str, Measured]) -> dict[str, dict[str, float]]:
+    charts: dict[str, dict[str, float]] = {}
+    for title, name, variant in (
+        ("Drain, 100 programs: jobs/s", "drain", drain.SPREAD),
+        ("Drain, one hot program: jobs/s", "drain", drain.HOT),
+        ("End to end from one producer: jobs/s", "end_to_end", end_to_end.SPREAD),
+    ):
+        if name in measured:
+            found = {system: measured[name].spread(variant, system.name, "rate") for system in SYSTEMS.values()}
+            charts[title] = {system.title: values.median for system, values in found.items() if values}
+    return charts
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="again for several; all by default")
+    parser.add_argument("--system", action="append", choices=SYSTEMS, help="again for several; all by default")
+    parser.add_argument("--quick", action="store_true", help="small sizes and one round, to try it out")
+    parser.add_argument("--limit", type=float, default=900, metavar="SECONDS", help="how long one run may take")
+    parser.add_argument("--output", type=Path, default=results.DIRECTORY)
+    for option in fields(Options):
+        parser.add_argument(f"--{option.name.replace('_', '-')}", type=type(option.default), metavar="N")
+    return parser.parse_args()
+
+
+def _options(given: argparse.Namespace) -> Options:
+    chosen = {option.name: getattr(given, option.name) for option in fields(Options)}
+    options = Options.quick() if given.quick else Options()
+    return replace(options, **{name: value for name, value in chosen.items() if value is not None})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""What was measured, kept as JSON: a run of some scenarios replaces those, and keeps the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.scenario import Figures, Options
+from benchmarks.harness.statistics import Spread, spread
+
+DIRECTORY = Path(__file__).resolve().parent.parent / "results"
+FILE = "results.json"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run of one system. `void` says why its figures say nothing."""
+
+    variant: str
+    system: str
+    round: int
+    figures: Figures = field(default_factory=dict)
+    void: str | None = None
+
+
+@dataclass
+class Measured:
+    """A scenario's runs."""
+
+    date: str
+    machine: str
+    options: Options
+    runs: list[Measurement] = field(default_factory=list)
+
+    def values(self, variant: str, system: str, key: str) -> list[float]:
+        """A figure of the runs that are not void, in the order of the rounds."""
+        return [run.figures[key] for run in self._of(variant, system) if key in run.figures]
+
+    def spread(self, variant: str, system: str, key: str) -> Spread | None:
+        """The same as median, least and greatest; None where every run is void."""
+        values = self.values(variant, system, key)
+        return spread(values) if values else None
+
+    def ratio(self, variant: str, system: str, to: str, key: str) -> float | None:
+        """The median over the rounds of a system's figure to another's of the same round."""
+        theirs = {run.round: run.figures[key] for run in self._of(variant, to) if key in run.figures}
+        found = [
+            run.figures[key] / theirs[run.round]
+            for run in self._of(variant, system)
+            if key in run.figures and theirs.get(run.round)
+        ]
+        return spread(found).median if found else None
+
+    def voids(self) -> list[Measurement]:
+        """The runs that say nothing."""
+        return [run for run in self.runs if run.void is not None]
+
+    def _of(self, variant: str, system: str) -> list[Measurement]:
+        return [run for run in self.runs if (run.variant, run.system) == (variant, system)]
+
+
+def load(directory: Path) -> dict[str, Measured]:
+    """What was kept, by scenario."""
+    path = directory / FILE
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return {
+        name: Measured(
+            found["date"],
+            found["machine"],
+            Options(**found["options"]),
+            [Measurement(**run) for run in found["runs"]],
+        )
+        for name, found in kept.items()
+    }
+
+
+def save(directory: Path, measured: dict[str, Measured]) -> None:
+    """Keep it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({name: asdict(one) for name, one in measured.items()}, indent=1)
+    (directory / FILE).write_text(text + "\n")
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return f"{os.cpu_count()} cores ({model}), Python {platform.python_version()}"

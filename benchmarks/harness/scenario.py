@@ -1,0 +1,82 @@
+"""What a scenario is: a name, what is shown of it, and a function that measures one system once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.harness.runs import Stage
+from benchmarks.systems import System
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much is measured."""
+
+    rounds: int = 3
+    jobs: int = 10_000
+    """Of a drain, and of an end-to-end run."""
+    warm_up: int = 500
+    asks: int = 500
+    """One in flight."""
+    waiting_seconds: float = 10
+    """How long an I/O-bound run is watched."""
+    published: int = 20_000
+    backlog: int = 1_000_000
+    rows: int = 10_000_000
+    """Executions in the full table."""
+    embedded: int = 10_000
+
+    @classmethod
+    def quick(cls) -> Options:
+        """To try it out: the figures mean nothing."""
+        return cls(
+            rounds=1,
+            jobs=500,
+            warm_up=100,
+            asks=50,
+            waiting_seconds=2,
+            published=1_000,
+            backlog=20_000,
+            rows=50_000,
+            embedded=500,
+        )
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure in the table: its key, its title, and how many digits after the point."""
+
+    key: str
+    title: str
+    digits: int = 0
+
+
+CPU_COLUMNS = tuple(
+    Column(f"cpu {part}", f"CPU s per 1,000: {part}", 2) for part in ("worker", "PostgreSQL", "RabbitMQ", "producer")
+)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One thing to measure.
+
+    Attributes:
+        text: what is done, and what a figure means.
+        columns: the first is the one that is compared, with its median, least and greatest.
+        systems: which are measured.
+        variants: ways it is measured, each a table; numbers of `Options` may be in their names.
+        measure: one system, once. Raises Void.
+        lower_is_better: of the first column.
+    """
+
+    name: str
+    title: str
+    text: str
+    columns: tuple[Column, ...]
+    systems: tuple[str, ...]
+    variants: Callable[[Options], tuple[str, ...]]
+    measure: Callable[[Stage, Options, System, str], Figures]
+    lower_is_better: bool = False

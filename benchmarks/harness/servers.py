@@ -1,0 +1,109 @@
+"""Private PostgreSQL, RabbitMQ and Redis for a benchmark, and an empty place in them for each run."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import LiteralString
+
+import pika
+import psycopg
+import redis
+from psycopg import sql
+
+from deploy.local_servers import LocalServer, PostgresServer, RabbitMQServer, RedisServer
+
+
+class Servers:
+    """The three, started. As the tests have them: fsync and synchronous commits on, Redis with its append-only file."""
+
+    def __init__(self, postgres: PostgresServer, rabbitmq: RabbitMQServer, redis_server: RedisServer) -> None:
+        self.postgres, self.rabbitmq, self.redis = postgres, rabbitmq, redis_server
+        self._admin = psycopg.connect(self.database_url("postgres"), autocommit=True)
+        self._results = redis.Redis.from_url(redis_server.url)
+
+    def database_url(self, database: str) -> str:
+        """The URL of a database, for any driver."""
+        return f"postgresql://dspex@127.0.0.1:{self.postgres.port}/{database}"
+
+    def environment(self, database: str) -> dict[str, str]:
+        """Where a run takes place, for the processes of any system."""
+        return {
+            "BENCH_DATABASE_URL": self.database_url(database),
+            "BENCH_BROKER_URL": self.rabbitmq.url,
+            "BENCH_REDIS_URL": self.redis.url,
+            "DSPEX_DATABASE_URL": self.database_url(database),
+            "DSPEX_BROKER_URL": self.rabbitmq.url,
+            "DSPEX_LOG_LEVEL": "WARNING",
+        }
+
+    @property
+    def roots(self) -> dict[str, list[int]]:
+        """The processes of each."""
+        servers: dict[str, LocalServer] = {"PostgreSQL": self.postgres, "RabbitMQ": self.rabbitmq, "Redis": self.redis}
+        return {name: [process.pid for process in server.processes] for name, server in servers.items()}
+
+    def empty(self, database: str, queues: Iterable[str]) -> None:
+        """An empty database, no such queues, an empty Redis."""
+        self.drop(database)
+        self._execute("CREATE DATABASE {}", database)
+        self.delete_queues(queues)
+        self._results.flushall()
+
+    def drop(self, database: str) -> None:
+        """Remove a database, where it is there."""
+        self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", database)
+
+    def has(self, database: str) -> bool:
+        """Whether there is such a database."""
+        query = "SELECT 1 FROM pg_database WHERE datname = %s"
+        return self._admin.execute(query, (database,)).fetchone() is not None
+
+    def rename(self, database: str, name: str) -> None:
+        """Keep a database under another name."""
+        self._execute("ALTER DATABASE {} RENAME TO {}", database, name)
+
+    def settle(self) -> None:
+        """Write what PostgreSQL still has to write, so that a run does not pay for what came before it."""
+        self._admin.execute("CHECKPOINT")
+
+    def results(self) -> int:
+        """How many results Redis has."""
+        return int(self._results.dbsize())
+
+    def delete_queues(self, queues: Iterable[str]) -> None:
+        """Delete queues, where they are there."""
+        connection = pika.BlockingConnection(pika.URLParameters(self.rabbitmq.url))
+        channel = connection.channel()
+        for queue in queues:
+            channel.queue_delete(queue)
+        connection.close()
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._admin.close()
+        self._results.close()
+
+    def _execute(self, statement: LiteralString, *names: str) -> None:
+        self._admin.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+@contextmanager
+def servers(directory: Path | None = None) -> Generator[Servers]:
+    """The servers, while the context lasts; their data is removed.
+
+    Args:
+        directory: where they keep it; PostgreSQL's user must be able to reach it. The default is a new one.
+    """
+    with ExitStack() as ending:
+        home = Path(tempfile.mkdtemp(prefix="dspex-bench-", dir=directory))
+        ending.callback(shutil.rmtree, home, ignore_errors=True)
+        home.chmod(0o755)
+        postgres = ending.enter_context(PostgresServer(home / "postgresql"))
+        rabbitmq = ending.enter_context(RabbitMQServer(home / "rabbitmq"))
+        made = Servers(postgres, rabbitmq, ending.enter_context(RedisServer(home / "redis")))
+        ending.callback(made.close)
+        yield made

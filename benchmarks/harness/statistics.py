@@ -1,0 +1,61 @@
+"""Pure arithmetic on what was measured."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Progress(NamedTuple):
+    """How many jobs were done at a moment, in seconds of `time.monotonic`."""
+
+    at: float
+    done: int
+
+
+class Spread(NamedTuple):
+    """Several runs as one figure."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """The median, the least and the greatest of some values, at least one."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The least value that so many percent of all values do not exceed (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+def reached(progress: Sequence[Progress], done: float) -> float:
+    """When so many were done, between the two observations around it; the first one, where it had more already.
+
+    Raises:
+        ValueError: it never was.
+    """
+    before = progress[0]
+    for now in progress:
+        if now.done >= done:
+            if now.done == before.done:
+                return now.at
+            share = (done - before.done) / (now.done - before.done)
+            return before.at + max(0.0, share) * (now.at - before.at)
+        before = now
+    raise ValueError(f"{done:g} were never done")
+
+
+def middle_rate(progress: Sequence[Progress], jobs: int, begin: float = 0.05, end: float = 0.95) -> float:
+    """Jobs a second between two shares of all jobs: without the start of the workers, and without stragglers."""
+    return jobs * (end - begin) / (reached(progress, jobs * end) - reached(progress, jobs * begin))
+
+
+def rate_of_time(progress: Sequence[Progress]) -> float:
+    """Jobs a second from the first observation to the last."""
+    return (progress[-1].done - progress[0].done) / (progress[-1].at - progress[0].at)

@@ -1,0 +1,125 @@
+"""The targets, each a ratio of figures of one run or a figure that any machine should reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from benchmarks.harness.results import Measured
+from benchmarks.scenarios import backlog, drain, end_to_end, full_table
+from benchmarks.systems import FLOOR, HAND_WRITTEN, OWN, PROCESSES, SYSTEMS
+
+
+@dataclass(frozen=True)
+class Target:
+    """What was to be reached, and what was. `least`: whether more is better. `found` is None where it is unknown."""
+
+    text: str
+    wanted: float
+    found: float | None
+    least: bool = True
+
+    @property
+    def met(self) -> bool:
+        """Whether it was reached."""
+        return self.found is not None and (self.found >= self.wanted if self.least else self.found <= self.wanted)
+
+
+def targets(all_measured: Mapping[str, Measured]) -> list[Target]:
+    """The targets of the scenarios that were measured."""
+    found: list[Target] = []
+    for name, of in (
+        ("drain", _drain),
+        ("end_to_end", _end_to_end),
+        ("publish", _publish),
+        ("latency", _latency),
+        ("waiting", _waiting),
+        ("full_table", _full_table),
+        ("backlog", _backlog),
+        ("embedded", _embedded),
+    ):
+        if name in all_measured:
+            found += of(all_measured[name])
+    return found
+
+
+def _over(measured: Measured, variant: str, others: Iterable[str], key: str = "rate") -> tuple[float | None, str]:
+    """Our figure to the best of others', and which that is."""
+    ratios = {name: measured.ratio(variant, OWN, name, key) for name in others}
+    known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+    if not known:
+        return None, "?"
+    best = min(known, key=lambda name: known[name])
+    return known[best], SYSTEMS[best].title
+
+
+def _peers() -> list[str]:
+    return [system.name for system in SYSTEMS.values() if system.peer and system.durable]
+
+
+def _drain(measured: Measured) -> Iterable[Target]:
+    for variant in (drain.SPREAD, drain.HOT):
+        ratio, best = _over(measured, variant, _peers())
+        yield Target(f"Drain, {variant}, to the fastest durable peer ({best})", 2.5, ratio)
+    yield Target("Drain, one hot program, to the ORM", 20, _over(measured, drain.HOT, ["dramatiq_orm"])[0])
+    for variant in (drain.SPREAD, drain.HOT):
+        ratio, _ = _over(measured, variant, [FLOOR])
+        yield Target(f"Drain, {variant}, to the floor without a database", 0.65, ratio)
+
+
+def _end_to_end(measured: Measured) -> Iterable[Target]:
+    ratio, best = _over(measured, end_to_end.SPREAD, _peers())
+    yield Target(f"End to end, to the fastest durable peer ({best})", 4, ratio)
+
+
+def _publish(measured: Measured) -> Iterable[Target]:
+    yield Target("Publish with confirms, messages/s", 8000, _median(measured, "1 kB", "rate"))
+
+
+def _latency(measured: Measured) -> Iterable[Target]:
+    variant = "one in flight"
+    ratio = measured.ratio(variant, OWN, HAND_WRITTEN, "p50")
+    yield Target("Latency p50, to Dramatiq with psycopg by hand", 1.5, ratio, least=False)
+    p50, p99 = (_median(measured, variant, key) for key in ("p50", "p99"))
+    yield Target("Latency p99, to p50", 3, p99 / p50 if p99 and p50 else None, least=False)
+
+
+def _waiting(measured: Measured) -> Iterable[Target]:
+    memory: dict[int, float] = {}
+    for variant in dict.fromkeys(run.variant for run in measured.runs):
+        concurrency = int(variant.split()[0])
+        yield Target(f"I/O-bound, {variant}: share of the ideal", 0.95, _median(measured, variant, "share"))
+        if (used := _median(measured, variant, "memory")) is not None:
+            memory[concurrency] = used
+    if len(memory) > 1:
+        low, high = min(memory), max(memory)
+        each = (memory[high] - memory[low]) / (PROCESSES * (high - low))
+        yield Target("I/O-bound, MB for each more at once", 0.3, each, least=False)
+
+
+def _full_table(measured: Measured) -> Iterable[Target]:
+    empty, full = (_median(measured, variant, "rate") for variant in (full_table.EMPTY, full_table.FULL))
+    text = f"Drain with {measured.options.rows:,} executions in the table, to empty tables"
+    yield Target(text, 0.9, full / empty if full and empty else None)
+
+
+def _backlog(measured: Measured) -> Iterable[Target]:
+    (empty, small), (full, large) = (
+        (_median(measured, variant, "p99"), _median(measured, variant, "memory"))
+        for variant in (backlog.EMPTY, backlog.FULL)
+    )
+    size = f"{measured.options.backlog:,}"
+    yield Target(
+        f"Publish p99 behind {size}, to an empty queue", 2, full / empty if full and empty else None, least=False
+    )
+    more = large - small if large and small else None
+    yield Target(f"Memory of the workers with {size} waiting: MB more", 50, more, least=False)
+
+
+def _embedded(measured: Measured) -> Iterable[Target]:
+    yield Target("Embedded, executions/s", 1500, _median(measured, "SQLite", "rate"))
+
+
+def _median(measured: Measured, variant: str, key: str) -> float | None:
+    found = measured.spread(variant, OWN, key)
+    return found.median if found else None

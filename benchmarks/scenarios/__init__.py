@@ -1,0 +1,10 @@
+"""What is measured: one module for each scenario, in the order of the report."""
+
+from __future__ import annotations
+
+from benchmarks.scenarios import backlog, drain, embedded, end_to_end, full_table, latency, publish, waiting
+
+SCENARIOS = {
+    module.SCENARIO.name: module.SCENARIO
+    for module in (drain, end_to_end, latency, waiting, publish, backlog, full_table, embedded)
+}
