@@ -20,6 +20,7 @@ from pydantic import JsonValue
 import migrations
 from adapters.port import ProgramSpec
 from dspex import Configuration, ExecuteProgram, ExecutionStatus, uuid7, wrap
+from dspex.policy import ExecutionPolicy
 from dspex.publisher import AmqpPublisher
 from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, QUEUES
 from store import counters, executions, programs, signatures
@@ -36,6 +37,8 @@ from workers.brokers.topology import dead_letter_queue
 EVENTS: Final = "faults.events"
 """A durable queue that gets the events of executions: what a listener would have got."""
 
+POLICY: Final = ExecutionPolicy(first_delay=0.2, max_delay=1.0)
+"""Of the program: its retries do not keep a test waiting."""
 NO_MORE: Final[Mapping[str, str]] = {}
 
 # Forked from a process that has loaded the worker's code, a worker starts in a fiftieth of a second.
@@ -135,6 +138,7 @@ class FaultDeployment(Deployment):
                 signature_id=signature.id,
                 adapter_type=NAME,
                 configuration=Configuration(),
+                policy=POLICY,
             )
             begun = programs.begin_initialize(connection, self.program_id)
             spec = ProgramSpec(NAME, SIGNATURE, program.configuration)
@@ -243,12 +247,13 @@ class FaultDeployment(Deployment):
     def _take_told(self) -> list[Told]:
         taken = []
         with self.channel() as channel:
-            for _, _, body in channel.consume(EVENTS, auto_ack=True, inactivity_timeout=0.1):
+            for method, _, body in channel.consume(EVENTS, inactivity_timeout=0.1):
                 if body is None:
                     break
                 event = json.loads(body)
                 taken.append(Told(UUID(event["data"]["execution_id"]), event["type"], event["data"]))
-            channel.cancel()
+                channel.basic_ack(method.delivery_tag)
+            channel.cancel()  # what came meanwhile goes back
         return taken
 
     def waiting(self, queue: str) -> int:

@@ -1,7 +1,8 @@
-"""Where a worker of the fault tests ends itself, by SIGKILL: around claim, call, finish, event and ack.
+"""Where a worker of the fault tests ends itself, by SIGKILL: at each point of an execution's walk, and of the relay's.
 
-`before` and `after` are what they say: after the commit, after the confirm, after the ack is on the wire. `uncommitted`
-is inside of the transaction, when its statements have run.
+`before` and `after` are what they say: `claim.after` is after the commit, when no thread knows of it yet; `event.after`
+when the broker has confirmed, `ack.after` when it is on the wire. `uncommitted` is inside of the transaction, when its
+statements have run.
 """
 
 from __future__ import annotations
@@ -9,23 +10,26 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, Final
 
 from dspex.topology import EXECUTIONS_QUEUE
 from tests.faults.history import History
-from workers.application import Application
-from workers.brokers.amqp import AmqpConsumer
+from workers.brokers.subscription import Subscription
+from workers.callbacks import Callback
+from workers.relay import Relay
 from workers.writer import Writer
 from workers.writes import Writes
 
+_WRITES: Final = ("claim", "finish", "retry", "callback_sent", "rescue", "due")
+
 POINTS: Final = (
-    *("claim.before", "claim.uncommitted", "claim.after"),
+    *(f"{write}.{when}" for write in _WRITES for when in ("before", "uncommitted", "after")),
     *("call.before", "call.after"),
-    *("finish.before", "finish.uncommitted", "finish.after"),
-    *("event.before", "event.after"),
     *("ack.before", "ack.after"),
+    *("event.before", "event.after"),
+    *("relay.before", "relay.after"),
 )
 
 _KILLED_AT: Final = "DSPEX_TEST_FAILPOINT"
@@ -70,41 +74,42 @@ def arm(history: History) -> None:
     if not point:
         return
     _armed.append(_Failpoint(history, point, int(times)))
-    _around(Writer, "call", lambda _, operation, *__: _write(operation))
-    for name in ("claim", "finish"):
-        _around(Writes, name, lambda *_, name=name: name, before=None, after="uncommitted")
-    _around(Application, "emit", lambda _, event, *__: "event" if event.type.startswith("dspex.execution.") else None)
-    _around(AmqpConsumer, "ack", lambda consumer, _: _ack(consumer), after=None)
-    _around(AmqpConsumer, "_settle_now", lambda consumer, *_: _ack(consumer), before=None)
+    _around(Writer, "_transaction", lambda _, batch: _writes_of(batch))
+    for name in _WRITES:
+        _around(Writes, name, lambda *_, name=name: [name], before=None, after="uncommitted")
+    _around(Subscription, "settle", lambda subscription, *_: _ack(subscription), after=None)
+    _around(Subscription, "_flush", _ack, before=None)
+    _around(Callback, "send", lambda _: ["event"], after=None)
+    _around(Callback, "_confirmed", lambda *_: ["event"], before="after", after=None)
+    _around(Relay, "_publish", lambda _, requests: ["relay"] if requests else [])
 
 
-def _write(operation: Any) -> str | None:
-    name: str = operation.__name__
-    return name if name in ("claim", "finish") else None
+def _writes_of(batch: Iterable[tuple[Any, Any, Any]]) -> list[str]:
+    return [operation.__name__ for operation, _, _ in batch if operation.__name__ in _WRITES]
 
 
-def _ack(consumer: Any) -> str | None:
-    return "ack" if consumer._queue_name == EXECUTIONS_QUEUE else None
+def _ack(subscription: Any) -> list[str]:
+    return ["ack"] if subscription._queue_name == EXECUTIONS_QUEUE else []
 
 
 def _around(
     owner: Any,
     name: str,
-    what: Callable[..., str | None],
+    what: Callable[..., list[str]],
     *,
     before: str | None = "before",
     after: str | None = "after",
 ) -> None:
-    """Have a method come to a point before and after its work; `what` names it by the arguments, or None."""
+    """Have a method come to a point before and after its work; `what` names it by the arguments."""
     method = getattr(owner, name)
 
     @wraps(method)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        point = what(*args)
-        if point and before:
+        points = what(*args)
+        for point in points if before else ():
             reached(f"{point}.{before}")
         result = method(*args, **kwargs)
-        if point and after:
+        for point in points if after else ():
             reached(f"{point}.{after}")
         return result
 

@@ -14,9 +14,9 @@ def cut_and_kill(deployment: FaultDeployment, environment: Mapping[str, str] = N
     """Cut a worker's connection while executions run and others wait in its memory, then kill it.
 
     A worker of four threads runs four executions, and holds four more that it has not begun. The connection is cut; the
-    new one brings what was not acked again, with smaller tags, and then as many new executions as it takes for tags of
-    the old connection to name, on the new one, executions that nobody has begun. The old ones end: an ack by their tag
-    alone would take those off the broker. The threads are busy with others when the worker is killed.
+    new one brings those four again, with smaller tags, and then as many new executions as it takes for their old tags
+    to name, on the new connection, executions that nobody has begun. The threads come free, and take the four: an ack
+    by their old tags alone takes the others off the broker. They are still in memory when the worker is killed.
 
     Args:
         environment: of the worker that dies.

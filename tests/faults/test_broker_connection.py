@@ -1,4 +1,4 @@
-"""Rows 6, 17 and 25: the broker lives, and the connection to it does not."""
+"""Rows 5, 6, 17 and 25: the broker lives, and the connection to it does not."""
 
 from __future__ import annotations
 
@@ -10,12 +10,25 @@ import pytest
 from deploy.local_servers import RabbitMQServer
 from dspex.topology import EXECUTIONS_QUEUE
 from tests.faults.deployment import FaultDeployment
+from tests.faults.retrying import RETRIED, fail_while_refused
 from tests.faults.stale_tags import cut_and_kill
 from tests.rabbitmqctl import rabbitmqctl
 from tests.tcp_proxy import TcpProxy
 
 Passed = Callable[..., None]
 Sized = Callable[[int, int], int]
+
+
+def test_a_retry_while_the_broker_refuses(deployment: FaultDeployment, passed: Passed, sized: Sized) -> None:
+    rounds = sized(1, 10)
+    for _ in range(rounds):
+        with TcpProxy(deployment.broker_url) as proxy:
+            fail_while_refused(deployment, proxy)
+            deployment.wait_until_ended()
+            deployment.workers[-1].kill()
+    verdict = deployment.judge()
+    assert deployment.count("attempt = 2 AND status = 'completed'", deployment.confirmed) == rounds * RETRIED
+    passed(5, "the broker is refused during a retry", rounds * RETRIED, verdict)
 
 
 def test_a_cut_while_jobs_run_and_then_sigkill(deployment: FaultDeployment, passed: Passed, sized: Sized) -> None:
@@ -62,7 +75,7 @@ def test_jobs_that_are_longer_than_the_broker_waits_for_an_ack(
     worker = deployment.work(threads=4, prefetch=8, lease_seconds=5)
     deployment.send(12, sleep=3.0 * impatient)
     verdict = deployment.judge(120)
-    closed = worker.log.count("connection error")
+    closed = worker.log.count("consumer_timeout")
     passed(17, "consumer_timeout below the length of a job", 12, verdict, f"channels closed: {closed}")
     assert set(deployment.history.count("call").values()) == {1}, "an execution was run twice"
 
@@ -77,7 +90,7 @@ def test_a_black_hole(deployment: FaultDeployment, passed: Passed, sized: Sized)
         proxy.hold()
         began = time.monotonic()
         deployment.send(30)
-        deployment.wait(lambda: "connection error" in worker.log, "it is noticed", 3.0 * (heartbeat + 5))
+        deployment.wait(lambda: "is away" in worker.log, "it is noticed", 3.0 * (heartbeat + 5))
         noticed = time.monotonic() - began
         proxy.release()
         verdict = deployment.judge()

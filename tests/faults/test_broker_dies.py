@@ -20,7 +20,7 @@ def test_killed_while_messages_are_published(
     deployment: FaultDeployment, rabbitmq: RabbitMQServer, passed: Passed, sized: Sized
 ) -> None:
     """What was confirmed is there, also after a second kill: it was on disk."""
-    number = sized(3_000, 10_000)
+    number = sized(2_000, 10_000)
     submitted: dict[UUID, Future[None]] = {}
 
     def publish() -> None:

@@ -20,7 +20,7 @@ Sized = Callable[[int, int], int]
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
 def test_cut_at_the_commit(deployment: FaultDeployment, passed: Passed, sized: Sized, answered: bool) -> None:
     """`before`: the server never gets it. `after`: it commits, and its answer is lost."""
-    cuts = sized(20, 100)
+    cuts = sized(10, 100)
     url = deployment.engine.url.render_as_string(hide_password=False)
     with TcpProxy(url) as proxy:
         worker = deployment.work(threads=4, database_url=proxy.url)

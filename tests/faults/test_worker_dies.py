@@ -48,7 +48,8 @@ def feed_until_dead(deployment: FaultDeployment, workers: list[Worker]) -> None:
 
     def dead() -> bool:
         if len(given) - deployment.ended(given) < 100:
-            given.extend(deployment.send(20, sleep=0.02))
+            given.extend(deployment.send(15, sleep=0.02))
+            given.extend(deployment.send(5, fail="transient", times=1))
         return not any(worker.alive for worker in workers)
 
     deployment.wait(dead, "the workers have come to their points")

@@ -6,28 +6,33 @@ A test that passes with its protection off proves nothing; `test_protections.py`
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Final
 
 from dramatiq import Message
 from dramatiq.encoder import JSONEncoder
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
-from dspex import ExecutionStatus
+from dspex import ExecuteProgram, ExecutionStatus, wrap
 from dspex.errors import MessageError
-from store.executions import Finish
+from dspex.publisher import AmqpPublisher
+from dspex.topology import COMMANDS_EXCHANGE
+from store.executions import Finish, Request, Retry
+from store.executions.rows import request_of
 from store.tables import executions
-from workers.brokers import amqp
-from workers.brokers.amqp import AmqpConsumer
+from workers.brokers import subscription
 from workers.brokers.encoding import Origin, read
+from workers.brokers.settlement import Outcome, Settlement
+from workers.brokers.subscription import Subscription
 from workers.writes import Writes
 
 _OFF: Final = "DSPEX_TEST_UNPROTECTED"
 
 
 def setting(name: str) -> dict[str, str]:
-    """The environment of a worker without a protection: `stale acks`, `fence` or `decoding`."""
+    """The environment of a worker without a protection: `retries`, `stale acks`, `fence` or `decoding`."""
     if name not in _SWITCHES:
         raise ValueError(f"{name} is not one of {', '.join(_SWITCHES)}")
     return {_OFF: name}
@@ -39,16 +44,49 @@ def switch_off() -> None:
         _SWITCHES[name]()
 
 
+def _retries() -> None:
+    """As in Dramatiq: another attempt is a message, sent when the one before fails; where it is not, nobody is told."""
+    retry = Writes.retry
+    publisher = AmqpPublisher(os.environ["DSPEX_BROKER_URL"], timeout=1)
+
+    def send(request: Request) -> None:
+        command = ExecuteProgram(
+            execution_id=request.id,
+            program_id=request.program_id,
+            inputs=dict(request.inputs),
+            options=request.options,
+        )
+        body = wrap(command, source=request.source).encode()
+        publisher.submit(body, exchange=COMMANDS_EXCHANGE, routing_key=command.type)
+
+    @wraps(retry)
+    def retry_by_message(self: Writes, connection: Connection, retries: Sequence[Retry]) -> list[bool]:
+        waiting = retry(self, connection, retries)
+        delays = {item.id: item.delay for item in retries}
+        for row in connection.execute(select(executions).where(executions.c.id.in_(delays))):
+            threading.Timer(delays[row.id] + 0.2, send, (request_of(row),)).start()
+        return waiting
+
+    Writes.retry = retry_by_message  # type: ignore[method-assign]
+    Writes.due = lambda *arguments: [[] for _ in arguments[2]]  # type: ignore[method-assign]
+
+
 def _stale_acks() -> None:
     """As in Dramatiq: a tag of a connection that is gone is acked on the one that took its place."""
-    settle = AmqpConsumer._settle
+    newest: dict[str, Subscription] = {}
+    begin, settle = Subscription.__init__, Subscription.settle
 
-    def settle_any(self: Any, message: Any, how: Any) -> None:
-        message.consumer = self
-        self._unsettled.add(message.tag)
-        settle(self, message, how)
+    @wraps(begin)
+    def begin_and_note(self: Subscription, parameters: Any, queue_name: str, **options: Any) -> None:
+        begin(self, parameters, queue_name, **options)
+        newest[queue_name] = self
 
-    AmqpConsumer._settle = settle_any  # type: ignore[method-assign, assignment]
+    def settle_on_newest(self: Subscription, delivery: Any, outcome: Outcome) -> None:
+        settle(newest[self._queue_name], delivery, outcome)
+
+    Subscription.__init__ = begin_and_note  # type: ignore[method-assign]
+    Subscription.settle = settle_on_newest  # type: ignore[method-assign]
+    Settlement.forget = lambda *_: None  # type: ignore[method-assign]
 
 
 def _fence() -> None:
@@ -80,10 +118,11 @@ def _decoding() -> None:
             # Dramatiq dead-letters it, as it does what is for an actor that there is not.
             return Message(origin.queue, "nobody", (), {}, {})
 
-    amqp.read = read_anything  # type: ignore[attr-defined, assignment]
+    subscription.read = read_anything  # type: ignore[attr-defined, assignment]
 
 
 _SWITCHES: Final[dict[str, Callable[[], None]]] = {
+    "retries": _retries,
     "stale acks": _stale_acks,
     "fence": _fence,
     "decoding": _decoding,

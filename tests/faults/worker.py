@@ -20,7 +20,7 @@ from dramatiq.worker import ConsumerThread, WorkerThread
 from adapters.registry import BUILT_IN
 from dspex.errors import DspexError
 from store.engine import make_engine
-from store.executions import Finish
+from store.executions import Finish, Retry
 from tests.faults import adapter, failpoints, unprotected
 from tests.faults.history import History
 from workers import application
@@ -63,18 +63,19 @@ def _end_with_parent() -> None:
 
 
 def _tell_of_refused(history: History) -> None:
-    """A finish that changed nothing, because another worker has the execution, is told."""
-    finish = Writes.finish
+    """The end of an attempt that changed nothing, because another worker has the execution, is told."""
+    for name in ("finish", "retry"):
+        write = getattr(Writes, name)
 
-    @wraps(finish)
-    def told(self: Writes, connection: Any, finishes: Sequence[Finish]) -> list[bool]:
-        ended = finish(self, connection, finishes)
-        for item, good in zip(finishes, ended, strict=True):
-            if not good:
-                history.record("refused", id=item.id, pid=os.getpid())
-        return ended
+        @wraps(write)
+        def told(self: Writes, connection: Any, ends: Sequence[Finish | Retry], write: Any = write) -> list[bool]:
+            held: list[bool] = write(self, connection, ends)
+            for item, good in zip(ends, held, strict=True):
+                if not good:
+                    history.record("refused", id=item.id, pid=os.getpid())
+            return held
 
-    Writes.finish = told  # type: ignore[method-assign]
+        setattr(Writes, name, told)
 
 
 def _tell_of_threads(history: History) -> None:

@@ -20,7 +20,8 @@ def stop_until_rescued(deployment: FaultDeployment, environment: Mapping[str, st
         How many executions it ran.
     """
     gate = uuid4().hex
-    zombie = deployment.work(threads=ZOMBIES, prefetch=ZOMBIES, lease_seconds=2, environment=environment)
+    # What it has read ahead when it stops comes to the other one a lease later.
+    zombie = deployment.work(threads=ZOMBIES, prefetch=1, lease_seconds=2, environment=environment)
     ids = deployment.send(ZOMBIES, gate=gate)
     deployment.wait(lambda: deployment.running(ids) == ZOMBIES, "all run")
     zombie.stop()
