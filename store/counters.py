@@ -66,6 +66,7 @@ _DURATIONS = (
     select(program_durations.c.bucket, func.sum(program_durations.c.runs))
     .where(_of_program(program_durations))
     .group_by(program_durations.c.bucket)
+    .having(func.sum(program_durations.c.runs) != 0)
 )
 
 
@@ -94,7 +95,7 @@ class Counts:
 
 
 def increment(connection: Connection, shard: int, counts: Mapping[UUID, Counts], *, executed: bool = True) -> None:
-    """Add to the counters of each program, on one shard (0 to `SHARDS` - 1).
+    """Add to the counters of each program, on one shard (0 to `SHARDS` - 1). What is below zero is taken back.
 
     Args:
         executed: whether a worker ran them; else `last_executed_at` stays.

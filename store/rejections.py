@@ -1,4 +1,4 @@
-"""Rejected messages: what could not be taken, with its reason and its body."""
+"""Rejected messages: what could not be taken, with its reason and its body; a dead letter until somebody acts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, CursorResult, select, tuple_, update
 
+from dspex.errors import NotFound
+from dspex.status import LetterStatus
+from store import pages
 from store.batch import upsert
+from store.pages import DEFAULT_LIMIT, Page
 from store.tables import DEFAULT_TENANT, MAX_NAME, NOW, rejected_messages
 from store.types import storable
 
@@ -52,19 +58,27 @@ class RecordedRejection:
     body_size: int
     deliveries: int
     inserted_at: datetime
+    updated_at: datetime
     tenant: str
+    status: LetterStatus
+
+
+_ALL = select(*(rejected_messages.c[field.name] for field in fields(RecordedRejection)))
 
 
 def record(connection: Connection, rejection: Rejection) -> None:
-    """Keep a rejected message. It came from anywhere: texts are cut to size, and what cannot be stored is replaced."""
+    """Keep a rejected message. It came from anywhere: texts are cut to size, and what cannot be stored is replaced.
+
+    One that is rejected again is dead again, for the newest reason.
+    """
     c = rejected_messages.c
+    reason = {"error_code": rejection.error_code, "error_message": storable(rejection.error_message)}
     connection.execute(
         upsert(connection)(rejected_messages)
         .values(
             id=rejection.id,
             queue=rejection.queue,
-            error_code=rejection.error_code,
-            error_message=storable(rejection.error_message),
+            **reason,
             message_id=_cut(rejection.message_id),
             message_type=_cut(rejection.message_type),
             body=rejection.body,
@@ -74,18 +88,130 @@ def record(connection: Connection, rejection: Rejection) -> None:
             inserted_at=NOW,
             updated_at=NOW,
         )
-        .on_conflict_do_update(index_elements=[c.id], set_={"deliveries": c.deliveries + 1, "updated_at": NOW})
+        .on_conflict_do_update(
+            index_elements=[c.id],
+            set_=reason | {"deliveries": c.deliveries + 1, "status": LetterStatus.DEAD, "updated_at": NOW},
+        )
     )
 
 
-def recent(connection: Connection, limit: int = 50, *, tenant: str = DEFAULT_TENANT) -> list[RecordedRejection]:
-    """The newest rejected messages, newest first."""
+def get(connection: Connection, rejection_id: UUID, *, tenant: str = DEFAULT_TENANT) -> RecordedRejection:
+    """The rejected message of this id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    found = find(connection, [rejection_id], tenant=tenant)
+    if not found:
+        raise NotFound(f"rejection_id: there is no rejected message {rejection_id}")
+    return found[0]
+
+
+def find(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> list[RecordedRejection]:
+    """The rejected messages of these ids that exist, in no order."""
     c = rejected_messages.c
-    columns = [c[field.name] for field in fields(RecordedRejection)]
-    found = connection.execute(
-        select(*columns).where(c.tenant == tenant).order_by(c.inserted_at.desc(), c.id).limit(limit)
-    )
-    return [RecordedRejection(*row) for row in found]
+    return [_row(row) for row in connection.execute(_ALL.where(c.id.in_(ids), c.tenant == tenant))]
+
+
+def page(
+    connection: Connection,
+    *,
+    status: LetterStatus | None = None,
+    error_code: str | None = None,
+    queue: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    cursor: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+    tenant: str = DEFAULT_TENANT,
+) -> Page[RecordedRejection]:
+    """Rejected messages, the newest first: those for which all that is given holds.
+
+    Args:
+        since, until: they first came at or after the one, and before the other.
+
+    Raises:
+        InvalidValues: the cursor or the limit is wrong.
+    """
+    statement = _ALL.where(*_conditions(status, error_code, queue, since, until, tenant))
+    return pages.read(connection, statement, rejected_messages, _row, cursor=cursor, limit=limit)
+
+
+def recent(
+    connection: Connection, limit: int = DEFAULT_LIMIT, *, tenant: str = DEFAULT_TENANT
+) -> list[RecordedRejection]:
+    """The newest rejected messages, newest first."""
+    return list(page(connection, limit=limit, tenant=tenant).items)
+
+
+def dead(
+    connection: Connection,
+    *,
+    error_code: str | None = None,
+    queue: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    cursor: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+    tenant: str = DEFAULT_TENANT,
+) -> Page[UUID]:
+    """The ids of those that are dead letters. Filters are those of `page`."""
+    c = rejected_messages.c
+    columns = [c.id, c.inserted_at]
+    ids = select(*columns).where(*_conditions(LetterStatus.DEAD, error_code, queue, since, until, tenant))
+    return pages.read(connection, ids, rejected_messages, attrgetter("id"), cursor=cursor, limit=limit)
+
+
+def replayed(connection: Connection, sent: Sequence[RecordedRejection]) -> int:
+    """The broker has these again. One that has been rejected once more meanwhile is dead, and stays so.
+
+    Args:
+        sent: as they were read before they were sent.
+
+    Returns:
+        How many are marked.
+    """
+    if not sent:
+        return 0
+    c = rejected_messages.c
+    as_read = tuple_(c.id, c.deliveries).in_([(letter.id, letter.deliveries) for letter in sent])
+    return _mark(connection, LetterStatus.REPLAYED, as_read)
+
+
+def discard(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> int:
+    """Mark dead letters as dealt with: the rows stay. Returns how many of these were dead."""
+    c = rejected_messages.c
+    return _mark(connection, LetterStatus.DISCARDED, c.id.in_(ids), c.tenant == tenant, c.status == LetterStatus.DEAD)
+
+
+def _mark(connection: Connection, status: LetterStatus, *conditions: ColumnElement[bool]) -> int:
+    c = rejected_messages.c
+    # In one order, so that two who mark the same wait for each other and do not deadlock.
+    held = select(c.id).where(*conditions).order_by(c.id).with_for_update()
+    statement = update(rejected_messages).where(c.id.in_(held)).values(status=status, updated_at=NOW)
+    return cast("CursorResult[Any]", connection.execute(statement)).rowcount
+
+
+def _conditions(
+    status: LetterStatus | None,
+    error_code: str | None,
+    queue: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    tenant: str,
+) -> list[ColumnElement[bool]]:
+    c = rejected_messages.c
+    given = {c.status: status, c.error_code: error_code, c.queue: queue}
+    conditions = [c.tenant == tenant, *(column == value for column, value in given.items() if value is not None)]
+    if since is not None:
+        conditions.append(c.inserted_at >= since)
+    if until is not None:
+        conditions.append(c.inserted_at < until)
+    return conditions
+
+
+def _row(row: Any) -> RecordedRejection:
+    return RecordedRejection(**row._asdict() | {"status": LetterStatus(row.status)})
 
 
 def find(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> list[RecordedRejection]:

@@ -1,7 +1,8 @@
 """The timeline of an execution: what became of it, when, in which attempt, and by whom; the last `MAX_ENTRIES` kept.
 
 An array of `{"status", "at", "attempt", "by"}` in the row itself, written by the statement that makes the change.
-`status` is the new one, or `cancel_requested` where a running execution was asked to stop.
+`status` is the new one, or `cancel_requested` where a running execution was asked to stop, or `discarded` where one
+that failed was dealt with.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from store.types import Json
 
 MAX_ENTRIES = 50
 CANCEL_REQUESTED = "cancel_requested"
+DISCARDED = "discarded"
 
 
 class TimelineEntry(NamedTuple):

@@ -1,11 +1,12 @@
-"""Executions: create, claim, finish, cancel, what keeps a claim alive, and lists. The hot path takes batches.
+"""Executions: create, claim, finish, cancel, replay, what keeps a claim alive, and lists. The hot path takes batches.
 
 A claim takes the row for one worker: status running, attempt + 1, lock_version + 1, a lease in the database's time.
 Every later write carries the lock_version that was claimed; where the row has moved on, it changes nothing.
 """
 
 from store.executions.leases import Heartbeat, anything_due, due, heartbeat, release, rescue
-from store.executions.queries import by_program, count, ended, get, of_all_tenants, page, recent
+from store.executions.queries import by_program, count, dead, ended, get, of_all_tenants, page, recent
+from store.executions.replays import MAX_REPLAYS, discard, replay
 from store.executions.rows import (
     Carried,
     Claim,
@@ -25,6 +26,7 @@ from store.executions.single import cancel, create, mark_completed, mark_failed,
 from store.executions.transitions import claim, finish, retry
 
 __all__ = [
+    "MAX_REPLAYS",
     "Carried",
     "Claim",
     "Claimed",
@@ -45,6 +47,8 @@ __all__ = [
     "claim",
     "count",
     "create",
+    "dead",
+    "discard",
     "due",
     "ended",
     "finish",
@@ -57,6 +61,7 @@ __all__ = [
     "page",
     "recent",
     "release",
+    "replay",
     "rescue",
     "retry",
 ]

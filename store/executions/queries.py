@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, func, select
@@ -54,6 +55,7 @@ def page(
     since: datetime | None = None,
     until: datetime | None = None,
     error_code: str | None = None,
+    discarded: bool | None = None,
     cursor: str | None = None,
     limit: int = DEFAULT_LIMIT,
     tenant: str = DEFAULT_TENANT,
@@ -66,24 +68,52 @@ def page(
     Raises:
         InvalidValues: the cursor or the limit is wrong.
     """
+    conditions = _conditions(program_id, status, since, until, error_code, discarded, tenant)
+    return pages.read(connection, _ALL.where(*conditions), executions, execution_of, cursor=cursor, limit=limit)
+
+
+def dead(
+    connection: Connection,
+    *,
+    program_id: UUID | None = None,
+    error_code: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    cursor: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+    tenant: str = DEFAULT_TENANT,
+) -> Page[UUID]:
+    """The ids of dead letters: of the executions that failed and were not discarded. Filters are those of `page`."""
+    c, failed = executions.c, ExecutionStatus.FAILED
+    conditions = _conditions(program_id, failed, since, until, error_code, False, tenant)
+    columns = [c.id, c.inserted_at]
+    return pages.read(
+        connection, select(*columns).where(*conditions), executions, attrgetter("id"), cursor=cursor, limit=limit
+    )
+
+
+def _conditions(
+    program_id: UUID | None,
+    status: ExecutionStatus | None,
+    since: datetime | None,
+    until: datetime | None,
+    error_code: str | None,
+    discarded: bool | None,
+    tenant: str,
+) -> list[ColumnElement[bool]]:
     c = executions.c
-    conditions: list[ColumnElement[bool]] = [c.tenant == tenant]
-    if program_id is not None:
-        conditions.append(c.program_id == program_id)
-    if status is not None:
-        conditions.append(c.status == status)
-    if error_code is not None:
-        conditions.append(c.error_code == error_code)
+    given = {c.program_id: program_id, c.status: status, c.error_code: error_code, c.discarded: discarded}
+    conditions = [c.tenant == tenant, *(column == value for column, value in given.items() if value is not None)]
     if since is not None:
         conditions.append(c.inserted_at >= since)
     if until is not None:
         conditions.append(c.inserted_at < until)
     # What follows from the rest, written as the predicates of the partial indexes are.
-    if status in _OPEN:
+    if status is not None and status in _OPEN:
         conditions.append(_OPEN[status])
     elif error_code is not None or status in (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED):
         conditions.append(UNSUCCESSFUL)
-    return pages.read(connection, _ALL.where(*conditions), executions, execution_of, cursor=cursor, limit=limit)
+    return conditions
 
 
 def by_program(

@@ -41,6 +41,7 @@ def status_in(*statuses: ExecutionStatus) -> ColumnElement[bool]:
 PENDING = status_in(ExecutionStatus.PENDING)
 RUNNING = status_in(ExecutionStatus.RUNNING)
 OPEN = status_in(ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
+FAILED = status_in(ExecutionStatus.FAILED)
 UNSUCCESSFUL = status_in(ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
 
 DUE = PENDING & or_(executions.c.not_before.is_(None), executions.c.not_before <= NOW)

@@ -1,6 +1,7 @@
 """Everything that can be done to an execution, in any order, by two actors at once.
 
-What has ended never changes, no transition is illegal, and the counters are the rows. Two actions that run at the same
+What has ended never changes, save where it is replayed or discarded, no transition is illegal, and the counters are the
+rows. Two actions that run at the same
 time come to what one after the other would have: which of the two orders it was, the database decides.
 """
 
@@ -30,13 +31,14 @@ from store.tables import metadata
 from store.tables import program_counters as counters_table
 from store.tables import program_durations as durations_table
 from store.tables import programs as programs_table
-from store.timeline import MAX_ENTRIES
+from store.timeline import CANCEL_REQUESTED, DISCARDED, MAX_ENTRIES
 from tests.contract.store_rows import ENDS, ERROR, EXPIRED, counted_by_status, expire, ready_program, request
 
 PROGRAM_ID = uuid7()
 WORKERS = st.sampled_from("ab")
 NUMBERS = st.integers(0, 30)
 SHARD = st.integers(0, 3)
+NO_STATUS = (CANCEL_REQUESTED, DISCARDED)
 EXAMPLES = {"sqlite": 150, "postgresql": 75}
 STEPS = {"sqlite": 6_000, "postgresql": 3_000}
 """At least."""
@@ -53,6 +55,7 @@ class Item:
     worker: str | None = None
     expired: bool = False
     cancel_requested: bool = False
+    discarded: bool = False
     told: tuple[str, ...] = ()
 
     def to(self, status: ExecutionStatus, **changes: Any) -> Item:
@@ -217,6 +220,37 @@ class MarkEnded(Action):
         return status
 
 
+@dataclass(frozen=True)
+class Replay(Action):
+    ids: tuple[UUID, ...]
+    shard: int
+
+    def do(self, connection: Connection) -> Any:
+        return executions.replay(connection, self.ids, by="ann", shard=self.shard)
+
+    def expect(self, world: World) -> Any:
+        failed = [item for id_ in self.ids if (item := world.items.get(id_)) and item.status == ExecutionStatus.FAILED]
+        for item in failed:
+            pending = item.to(ExecutionStatus.PENDING, attempt=0, cancel_requested=False, discarded=False)
+            world.items[item.request.id] = replace(pending, expired=True)
+        return len(failed)
+
+
+@dataclass(frozen=True)
+class Discard(Action):
+    ids: tuple[UUID, ...]
+
+    def do(self, connection: Connection) -> Any:
+        return executions.discard(connection, self.ids, by="ann")
+
+    def expect(self, world: World) -> Any:
+        dead = [item for id_ in self.ids if (item := world.items.get(id_)) and item.status == ExecutionStatus.FAILED]
+        dead = [item for item in dead if not item.discarded]
+        for item in dead:
+            world.items[item.request.id] = replace(item, discarded=True, told=(*item.told, "discarded"))
+        return len(dead)
+
+
 class Lifecycle(RuleBasedStateMachine):
     """Two actors, on connections of their own.
 
@@ -229,7 +263,7 @@ class Lifecycle(RuleBasedStateMachine):
         super().__init__()
         self.engine, self.threads = engine, threads
         self.world = World()
-        self.ended: dict[UUID, tuple[Any, ...]] = {}
+        self.ended: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         with engine.begin() as connection:
             for table in (executions_table, counters_table, durations_table):
                 connection.execute(delete(table))
@@ -256,6 +290,8 @@ class Lifecycle(RuleBasedStateMachine):
             Cancel(asked.id, other % 4),
             MarkRunning(asked.id, worker),
             MarkEnded(asked.id, other % 4, good=other % 2 == 0),
+            Replay((asked.id,), other % 4),
+            Discard((asked.id,)),
         ]
         if self.world.claims:
             actions.append(Finishes(other % 4, (self.finish_of(number, other % 3),)))
@@ -265,13 +301,13 @@ class Lifecycle(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             return action.answer(connection)
 
-    @rule(kind=st.integers(0, 5), number=NUMBERS, other=NUMBERS, worker=WORKERS)
+    @rule(kind=st.integers(0, 7), number=NUMBERS, other=NUMBERS, worker=WORKERS)
     def one(self, kind: int, number: int, other: int, worker: str) -> None:
         action = self.action(kind, number, other, worker)
         answer = self.run(action)
         assert answer == action.expect(self.world)
 
-    @rule(first=st.tuples(st.integers(0, 5), NUMBERS), second=st.integers(0, 5), apart=st.booleans(), other=NUMBERS)
+    @rule(first=st.tuples(st.integers(0, 7), NUMBERS), second=st.integers(0, 7), apart=st.booleans(), other=NUMBERS)
     def two_at_once(self, first: tuple[int, int], second: int, apart: bool, other: int) -> None:
         kind, number = first
         one = self.action(kind, number, other, "a")
@@ -300,6 +336,14 @@ class Lifecycle(RuleBasedStateMachine):
         ends = {number % claims: self.finish_of(number, kind) for number, kind in chosen if claims}
         action = Finishes(shard, tuple(ends.values()))
         assert self.run(action) == action.expect(self.world)
+
+    @rule(numbers=st.lists(NUMBERS, min_size=2, max_size=8), shard=SHARD, discarded=st.booleans())
+    def replay_many(self, numbers: list[int], shard: int, discarded: bool) -> None:
+        known = list(self.world.items)
+        ids = tuple({known[number] for number in numbers if number < len(known)})
+        actions: list[Action] = [Discard(ids)] if discarded else []
+        for action in (*actions, Replay(ids, shard), Replay(ids, shard)):
+            assert self.run(action) == action.expect(self.world)
 
     @rule(number=NUMBERS, fenced=st.booleans())
     def retry(self, number: int, fenced: bool) -> None:
@@ -374,15 +418,18 @@ class Lifecycle(RuleBasedStateMachine):
 
     def wanted(self, world: World) -> dict[UUID, tuple[Any, ...]]:
         return {
-            id_: (item.status, item.lock_version, item.attempt, item.cancel_requested, item.told[-MAX_ENTRIES:])
+            id_: (
+                *(item.status, item.lock_version, item.attempt, item.cancel_requested, item.discarded),
+                item.told[-MAX_ENTRIES:],
+            )
             for id_, item in world.items.items()
         }
 
     def seen(self, connection: Connection) -> dict[UUID, tuple[Any, ...]]:
         c = executions_table.c
-        columns = select(c.id, c.status, c.lock_version, c.attempt, c.cancel_requested, c.timeline)
+        columns = select(c.id, c.status, c.lock_version, c.attempt, c.cancel_requested, c.discarded, c.timeline)
         return {
-            row.id: (*tuple(row)[1:5], tuple(entry["status"] for entry in row.timeline))
+            row.id: (*tuple(row)[1:6], tuple(entry["status"] for entry in row.timeline))
             for row in connection.execute(columns)
         }
 
@@ -393,21 +440,28 @@ class Lifecycle(RuleBasedStateMachine):
             assert self.seen(connection) == self.wanted(self.world)
             ended = [id_ for id_, item in self.world.items.items() if item.status.terminal]
             c = executions_table.c
-            rows = connection.execute(select(executions_table).where(c.id.in_(ended)))
+            rows = connection.execute(select(executions_table).where(c.id.in_(ended))).all()
             for found in rows:
-                assert self.ended.setdefault(found.id, tuple(found)) == tuple(found)
+                end = found.id, found.lock_version, found.discarded
+                assert self.ended.setdefault(end, tuple(found)) == tuple(found)
             counts = Counter(self.world.items[id_].status for id_ in ended)
             assert counted_by_status(connection, PROGRAM_ID) == counts
             ran = counts[ExecutionStatus.COMPLETED] + counts[ExecutionStatus.FAILED]
             assert sum(counters.durations(connection, PROGRAM_ID).values()) == ran
+            totals = counters.totals(connection, PROGRAM_ID)
+            for name in ("input_tokens", "output_tokens", "cost"):
+                assert getattr(totals, name) == sum(getattr(found, name) or 0 for found in rows), name
+            assert totals.duration_ms == sum(found.duration_ms for found in rows if found.status != "cancelled")
 
     @invariant()
     def no_transition_is_illegal(self) -> None:
         for item in self.world.items.values():
-            statuses = [ExecutionStatus(status) for status in item.told if status != "cancel_requested"]
+            statuses = [ExecutionStatus(status) for status in item.told if status not in NO_STATUS]
             for before, after in pairwise(statuses):
                 # A lease that has run out is taken over, and what is pending may be sent again.
-                assert after in EXECUTION_TRANSITIONS[before] or (before == after and not before.terminal)
+                again = before == after and not before.terminal
+                replayed = (before, after) == (ExecutionStatus.FAILED, ExecutionStatus.PENDING)
+                assert after in EXECUTION_TRANSITIONS[before] or again or replayed
 
 
 @pytest.mark.timeout(300)

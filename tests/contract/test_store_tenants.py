@@ -33,6 +33,7 @@ from tests.contract.store_rows import (
     clock,
     completed,
     expire,
+    failed,
     keep_program,
     request,
     row,
@@ -55,6 +56,7 @@ class Kept:
     running: Request
     claimed: Claimed
     done: Request
+    failed: Request
 
 
 def keep(connection: Connection, tenant: str) -> Kept:
@@ -72,13 +74,14 @@ def keep(connection: Connection, tenant: str) -> Kept:
     begun = programs.begin_initialize(connection, program.id, tenant=tenant)
     ready = programs.end_initialize(connection, begun, f"backend of {tenant}")
     assert ready is not None
-    pending, running, done = (replace(request(program.id), tenant=tenant) for _ in range(3))
+    pending, running, done, bad = (replace(request(program.id), tenant=tenant) for _ in range(4))
     executions.create(connection, pending, due_in=60)
     claimed = take(connection, replace(running, idempotency_key="key"))
     end = replace(completed(done, take(connection, done)), tenant=tenant)
-    assert executions.finish(connection, 0, [end]) == [True]
+    failure = replace(failed(bad, take(connection, bad)), tenant=tenant)
+    assert executions.finish(connection, 0, [end, failure]) == [True, True]
     rejections.record(connection, Rejection("q", "malformed_message", "no", b"{", 1, tenant=tenant))
-    return Kept(signature, ready, pending, running, claimed, done)
+    return Kept(signature, ready, pending, running, claimed, done, bad)
 
 
 @pytest.fixture
@@ -96,24 +99,29 @@ class TestQueries:
             assert signatures.page(connection, tenant=tenant).items == (kept.signature,)
             assert signatures.find_or_create(connection, kept.signature.signature, tenant=tenant) == kept.signature
             assert [item.id for item in programs.page(connection, tenant=tenant).items] == [kept.program.id]
-            ids = {kept.pending.id, kept.running.id, kept.done.id}
+            ids = {kept.pending.id, kept.running.id, kept.done.id, kept.failed.id}
+            ended = {kept.done.id, kept.failed.id}
             assert {item.id for item in executions.get(connection, list(ids), tenant=tenant)} == ids
             assert {item.id for item in executions.page(connection, tenant=tenant).items} == ids
             assert {item.id for item in executions.recent(connection, tenant=tenant)} == ids
             assert {item.tenant for item in executions.recent(connection, tenant=tenant)} == {tenant}
-            assert [item.id for item in executions.ended(connection, list(ids), tenant=tenant)] == [kept.done.id]
-            assert sum(executions.count(connection, kept.program.id, tenant=tenant).values()) == 3
+            assert {item.id for item in executions.ended(connection, list(ids), tenant=tenant)} == ended
+            assert sum(executions.count(connection, kept.program.id, tenant=tenant).values()) == 4
+            assert executions.dead(connection, tenant=tenant).items == (kept.failed.id,)
             assert statistics.all_time(connection, kept.program.id, tenant=tenant).successful == 1
             since = kept.program.inserted_at
             assert statistics.window(connection, kept.program.id, since, FUTURE, tenant=tenant).successful == 1
             assert counters.totals(connection, kept.program.id, tenant=tenant).completed == 1
             [rejected] = rejections.recent(connection, tenant=tenant)
             assert rejected.tenant == tenant
+            assert rejections.get(connection, rejected.id, tenant=tenant) == rejected
+            assert rejections.dead(connection, tenant=tenant).items == (rejected.id,)
 
     def test_do_not_find_what_is_anothers(self, connection: Connection, both: tuple[Kept, Kept]) -> None:
         _, his = both
         signature, program, pending = his.signature.id, his.program.id, his.pending.id
-        ids = [his.pending.id, his.running.id, his.done.id]
+        ids = [his.pending.id, his.running.id, his.done.id, his.failed.id]
+        [rejected] = rejections.dead(connection, tenant=OTHER).items
         now = clock(connection)
         everything = [tuple(connection.execute(select(table)).all()) for table in PROTECTED]
         for missing in (
@@ -135,9 +143,14 @@ class TestQueries:
             lambda: executions.mark_failed(connection, his.running.id, ERROR, 1.0),
             lambda: statistics.all_time(connection, program),
             lambda: statistics.window(connection, program, now, now),
+            lambda: rejections.get(connection, rejected),
         ):
             with pytest.raises(NotFound):
                 missing()
+        assert rejections.find(connection, [rejected]) == []
+        assert rejections.discard(connection, [rejected]) == 0
+        assert executions.replay(connection, ids, by="ann") == executions.discard(connection, ids, by="ann") == 0
+        assert executions.dead(connection, program_id=program).items == ()
         assert executions.get(connection, ids) == []
         assert executions.ended(connection, ids) == []
         assert executions.count(connection, program) == {}
@@ -289,7 +302,7 @@ class TestPolicies:
                     connection.execute(change)
                 connection.rollback()
             gone = connection.execute(delete(executions_table).returning(executions_table.c.tenant)).scalars()
-            assert list(gone) == [OTHER] * 3
+            assert list(gone) == [OTHER] * 4
             connection.rollback()
         engine.dispose()
 
@@ -319,6 +332,7 @@ class TestPolicies:
             kept = keep(connection, "new")
             executions.cancel(connection, kept.pending.id, by="ann", tenant="new")
             executions.cancel(connection, kept.running.id, by="ann", tenant="new")
+            assert executions.replay(connection, [kept.failed.id], by="ann", tenant="new") == 1
             assert statistics.all_time(connection, kept.program.id, tenant="new").total == 2
             assert programs.get(connection, kept.program.id, tenant="new").execution_count == 2
         with workers.begin() as connection:
@@ -331,6 +345,8 @@ class TestPolicies:
                 replace(completed(item, claim), tenant=item.tenant) for item, claim in zip(asked, claims, strict=True)
             ]
             assert executions.finish(connection, 0, ends) == [True, True]
+            for change in (executions.discard, executions.replay):
+                assert change(connection, [guarded.his.failed.id], by="ann", tenant=OTHER) == 1
             assert executions.heartbeat(connection, ALICE) == Heartbeat(3, frozenset({kept.running.id}))
             assert executions.release(connection, ALICE) == 3
             wait_until(lambda: executions.anything_due(connection), "it is due")

@@ -1,0 +1,121 @@
+"""Failed executions are dead letters: an operator replays them, or discards them.
+
+A replay takes the end back: the execution is pending and due, with its id and its history, and what was counted and
+owed for that end is taken back in the same transaction. The next end counts anew. It has another lock_version, so
+whoever ran it before is fenced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import Connection, CursorResult, Row, Select, false, null, select, true, update
+
+from dspex import ExecutionStatus
+from store import callbacks, counters, histogram
+from store.counters import Counts
+from store.executions.statements import FAILED
+from store.tables import DEFAULT_TENANT, NOW, executions, programs
+from store.timeline import DISCARDED, continued
+
+MAX_REPLAYS = 500
+"""How many one transaction should replay, or discard: it holds their rows, and the counters of their programs."""
+
+
+def replay(
+    connection: Connection, ids: Sequence[UUID], *, by: str, shard: int = 0, tenant: str = DEFAULT_TENANT
+) -> int:
+    """failed → pending, due at once, with all its attempts: also those that were discarded.
+
+    What has not failed, or not any more, is left as it is: asking twice is as good as asking once. So is what has no
+    program any more. What the attempts before used stays in the row, and the next ones add to it; the error stays to
+    be seen until the next end. A schedule or a deadline that it had is over.
+
+    Args:
+        by: who asks, for the timeline.
+        shard: of the counters.
+
+    Returns:
+        How many are pending now.
+    """
+    failed = _with_program(connection, connection.execute(_lock(ids, tenant)).all(), tenant)
+    if not failed:
+        return 0
+    c, taken = executions.c, [row.id for row in failed]
+    connection.execute(
+        update(executions)
+        .where(c.id.in_(taken))
+        .values(
+            status=ExecutionStatus.PENDING,
+            attempt=0,
+            lost=0,
+            lock_version=c.lock_version + 1,
+            due_at=NOW,
+            **dict.fromkeys(("not_before", "deadline", "carried", "outputs", "duration_ms", "finished_at"), null()),
+            cancel_requested=false(),
+            discarded=false(),
+            updated_at=NOW,
+            timeline=continued(c.timeline, ExecutionStatus.PENDING, 0, by),
+        )
+    )
+    counters.increment(connection, shard, _taken_back(failed, tenant), executed=False)
+    callbacks.sent(connection, taken)
+    return len(taken)
+
+
+def discard(connection: Connection, ids: Sequence[UUID], *, by: str, tenant: str = DEFAULT_TENANT) -> int:
+    """Mark failed executions as dealt with: the rows stay, and are no dead letters any more.
+
+    Args:
+        by: who asks, for the timeline.
+
+    Returns:
+        How many of them were dead letters.
+    """
+    c = executions.c
+    held = _lock(ids, tenant).where(~c.discarded).with_only_columns(c.id)
+    statement = (
+        update(executions)
+        .where(c.id.in_(held))
+        .values(discarded=true(), updated_at=NOW, timeline=continued(c.timeline, DISCARDED, c.attempt, by))
+    )
+    return cast("CursorResult[Any]", connection.execute(statement)).rowcount
+
+
+def _lock(ids: Sequence[UUID], tenant: str) -> Select[Any]:
+    c = executions.c
+    columns = [c.id, c.program_id, c.duration_ms, c.input_tokens, c.output_tokens, c.cost]
+    return (
+        select(*columns)
+        .where(c.id.in_(ids), c.tenant == tenant, FAILED)
+        # In one order, so that two who ask for the same wait for each other and do not deadlock.
+        .order_by(c.id)
+        .with_for_update()
+    )
+
+
+def _with_program(connection: Connection, rows: Sequence[Row[Any]], tenant: str) -> list[Row[Any]]:
+    """Those whose program is there, and stays until the transaction ends: others could never run."""
+    p = programs.c
+    there = select(p.id).where(p.id.in_({row.program_id for row in rows}), p.tenant == tenant)
+    held = there.order_by(p.id).with_for_update(read=True, key_share=True)
+    kept = set(connection.execute(held).scalars()) if rows else set[UUID]()
+    return [row for row in rows if row.program_id in kept]
+
+
+def _taken_back(rows: Sequence[Row[Any]], tenant: str) -> dict[UUID, Counts]:
+    """What `finish` has counted for these, below zero."""
+    counts: dict[UUID, Counts] = {}
+    for row in rows:
+        count = counts.setdefault(row.program_id, Counts(tenant=tenant))
+        count.failed -= 1
+        count.input_tokens -= row.input_tokens or 0
+        count.output_tokens -= row.output_tokens or 0
+        count.cost -= row.cost or 0.0
+        if row.duration_ms is not None:
+            count.duration_ms -= row.duration_ms
+            bucket = histogram.bucket(row.duration_ms)
+            count.durations[bucket] = count.durations.get(bucket, 0) - 1
+    return counts
