@@ -214,13 +214,5 @@ def _row(row: Any) -> RecordedRejection:
     return RecordedRejection(**row._asdict() | {"status": LetterStatus(row.status)})
 
 
-def find(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> list[RecordedRejection]:
-    """The rejected messages of these ids that exist, in no order."""
-    c = rejected_messages.c
-    columns = [c[field.name] for field in fields(RecordedRejection)]
-    found = connection.execute(select(*columns).where(c.id.in_(ids), c.tenant == tenant))
-    return [RecordedRejection(*row) for row in found]
-
-
 def _cut(name: str | None) -> str | None:
     return None if name is None else storable(name)[:MAX_NAME]

@@ -22,6 +22,7 @@ from workers.brokers.encoding import REJECT, Origin
 from workers.brokers.settlement import DeadLetter, Requeue
 from workers.details import detail_of
 from workers.handlers import HANDLERS, dispatch
+from workers.principals import as_it_came
 from workers.received import Received
 from workers.writer import WriterClosed
 
@@ -75,14 +76,17 @@ def _handle(app: Application, *, envelope: Envelope[Command], body: bytes, origi
         if origin.reply_to is not None:
             _answer(app, origin, Reply(error=detail_of(error)))
             return
+        tenant = app.principals.tenant_of(origin.user_id, envelope.tenant)
+        came = as_it_came(body, tenant) if app.principals.is_system(origin.user_id) else body
         _reject(
             app,
             error=error,
-            body=body,
-            body_size=len(body),
+            body=came,
+            body_size=len(came),
             message_id=envelope.id,
             message_type=envelope.type,
             origin=origin,
+            tenant=tenant,
         )
     if origin.reply_to is not None and answer is not None:
         _answer(app, origin, Reply(answer=answer.model_dump(mode="json")))
@@ -121,6 +125,7 @@ def _reject(
     message_id: str | None,
     message_type: str | None,
     origin: Origin,
+    tenant: str | None = None,
 ) -> NoReturn:
     """Record a message as rejected, tell, and dead-letter it."""
     rejection = Rejection(
@@ -131,7 +136,7 @@ def _reject(
         body_size=body_size,
         message_id=message_id,
         message_type=message_type,
-        tenant=app.principals.tenant_of(origin.user_id),
+        tenant=tenant or app.principals.tenant_of(origin.user_id),
     )
     app.writer.call(app.writes.reject, rejection)
     logger.warning("A message on %s was rejected (%s): %s", origin.queue, error.code, error.message)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from dspex import commands as c
+from dspex import dead_letters as d
 from dspex import queries as q
 from dspex.commands import Command
 from dspex.errors import Denied
@@ -72,6 +73,13 @@ POLICY: Final[Mapping[type[Command], frozenset[Role]]] = MappingProxyType(
         c.CancelExecution: _MAKES,
         q.GetExecution: _ALL,
         q.ListExecutions: _ALL,
+        # dead letters
+        d.ReplayExecutions: _RUNS,
+        d.DiscardExecutions: _RUNS,
+        d.ReplayMessages: _RUNS,
+        d.DiscardMessages: _RUNS,
+        q.GetRejectedMessage: _ALL,
+        q.ListRejectedMessages: _ALL,
     }
 )
 """The roles that each action needs one of. An action that is not listed is denied; a test keeps the list whole."""

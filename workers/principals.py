@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from dspex.errors import Denied
 from workers.policy import DEFAULT_TENANT, Principal, Role
@@ -36,7 +37,7 @@ class Principals:
         """
         if self.known is None:
             return EVERYBODY
-        if user_id is not None and user_id == self.system:
+        if self.is_system(user_id):
             return Principal(user_id, tenant or DEFAULT_TENANT, frozenset({Role.SYSTEM}))
         if user_id is None:
             raise Denied("user-id: the message does not say who sent it: set the AMQP property to the broker's login")
@@ -47,7 +48,27 @@ class Principals:
             raise Denied(f"tenant: '{user_id}' belongs to '{principal.tenant}'")
         return principal
 
-    def tenant_of(self, user_id: str | None) -> str:
-        """The tenant that a message is recorded for, whoever it is from."""
+    def is_system(self, user_id: str | None) -> TypeGuard[str]:
+        """Whether it is the workers' own login."""
+        return self.known is not None and user_id is not None and user_id == self.system
+
+    def tenant_of(self, user_id: str | None, tenant: str | None = None) -> str:
+        """The tenant that a message is recorded for, whoever it is from; `tenant` is what the envelope says."""
+        if self.is_system(user_id):
+            return tenant or DEFAULT_TENANT
         known = (self.known or {}).get(user_id or "")
         return known.tenant if known else DEFAULT_TENANT
+
+
+def on_behalf(body: bytes, tenant: str) -> bytes:
+    """A message that names no tenant, as the workers' own login sends it for one."""
+    return body.replace(b"{", _named(tenant), 1)
+
+
+def as_it_came(body: bytes, tenant: str) -> bytes:
+    """The message that `on_behalf` was given: one that is rejected again is the same again."""
+    return body.replace(_named(tenant), b"{", 1)
+
+
+def _named(tenant: str) -> bytes:
+    return b'{"tenant":"%s",' % tenant.encode()

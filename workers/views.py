@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import TypeVar
 
-from dspex.results import ExecutionView, Page, ProgramView, SignatureView, Transition
+from dspex import ErrorDetail
+from dspex.results import ExecutionView, Page, ProgramView, RejectedMessageView, SignatureView, Transition
 from store import pages
 from store.executions import Execution
 from store.programs import Program
+from store.rejections import RecordedRejection
 from store.signatures import SignatureRow
 
 Row = TypeVar("Row")
@@ -65,6 +68,7 @@ def execution_view(row: Execution) -> ExecutionView:
         worker=row.worker,
         source=row.source,
         cancel_requested=row.cancel_requested,
+        discarded=row.discarded,
         not_before=row.not_before,
         timeline=tuple(Transition(status=t.status, at=t.at, attempt=t.attempt, by=t.by) for t in row.timeline),
         inserted_at=row.inserted_at,
@@ -72,6 +76,32 @@ def execution_view(row: Execution) -> ExecutionView:
         finished_at=row.finished_at,
         lock_version=row.lock_version,
     )
+
+
+def rejected_message_view(row: RecordedRejection) -> RejectedMessageView:
+    """A rejected message. A body that JSON cannot carry as text is written in base64."""
+    text = _text(row.body)
+    return RejectedMessageView(
+        rejection_id=row.id,
+        status=row.status,
+        queue=row.queue,
+        error=ErrorDetail(code=row.error_code, message=row.error_message),
+        message_id=row.message_id,
+        message_type=row.message_type,
+        body=base64.b64encode(row.body).decode() if text is None else text,
+        body_encoding="base64" if text is None else "utf-8",
+        body_size=row.body_size,
+        deliveries=row.deliveries,
+        inserted_at=row.inserted_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _text(body: bytes) -> str | None:
+    try:
+        return None if b"\x00" in body else body.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def page_of(page: pages.Page[Row], view: Callable[[Row], View], of: type[Page[View]]) -> Page[View]:

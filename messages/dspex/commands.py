@@ -37,7 +37,7 @@ class Command(Sparse):
     @property
     def subject(self) -> str | None:
         """The id of the entity that the command is about."""
-        for name in ("execution_id", "program_id", "signature_id"):
+        for name in ("execution_id", "program_id", "signature_id", "rejection_id"):
             if (found := getattr(self, name, None)) is not None:
                 return str(found)
         return None

@@ -12,7 +12,7 @@ comes out; and `start`, an execution goes in and what can be waited for comes ou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -33,6 +33,7 @@ from dspex.commands import (
 )
 from dspex.compatibility import Compatibility
 from dspex.configuration import Configuration
+from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
 from dspex.errors import RequestFailed
 from dspex.executions import ExecutionVerbs
 from dspex.ids import uuid7
@@ -42,23 +43,28 @@ from dspex.queries import (
     GetProgram,
     GetProgramStatistics,
     GetProgramStats,
+    GetRejectedMessage,
     GetSignature,
     ListPrograms,
+    ListRejectedMessages,
     ListSignatures,
     ValidateModule,
 )
 from dspex.results import (
+    Affected,
     Answer,
     Created,
+    ExecutionView,
     Page,
     ProgramStatistics,
     ProgramStats,
     ProgramView,
+    RejectedMessageView,
     SignatureList,
     SignatureView,
 )
 from dspex.signature import Signature
-from dspex.status import ProgramStatus, SignatureStatus
+from dspex.status import ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
 
 
 class Interface(ExecutionVerbs):
@@ -221,3 +227,52 @@ class Interface(ExecutionVerbs):
             )
         handle = self.submit_program(program.program_id, inputs, timeout=timeout)
         return handle.result(self.timeout if timeout is None else timeout)
+
+    # Dead letters
+
+    def list_dead_executions(self, **filters: Any) -> Page[ExecutionView]:
+        """A page of the executions that failed and were not discarded; filters as of `list_executions`."""
+        given: dict[str, Any] = {"discarded": False} | filters
+        return self.list_executions(status=ExecutionStatus.FAILED, **given)
+
+    def replay_executions(self, execution_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+        """Run failed executions again: those of these ids, or all that a filter finds; without either, all.
+
+        The filters are the other fields of `dspex.dead_letters.ReplayExecutions`. Nothing is waited for.
+        """
+        return self.call(ReplayExecutions(execution_ids=_ids(execution_ids), **filters), Affected)
+
+    def discard_executions(self, execution_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+        """Leave failed executions as they are, no dead letters any more; chosen as by `replay_executions`."""
+        return self.call(DiscardExecutions(execution_ids=_ids(execution_ids), **filters), Affected)
+
+    def get_rejected_message(self, rejection_id: UUID) -> RejectedMessageView:
+        """One message that was rejected, with its body."""
+        return self.call(GetRejectedMessage(rejection_id=rejection_id), RejectedMessageView)
+
+    def list_rejected_messages(self, **filters: Any) -> Page[RejectedMessageView]:
+        """A page of rejected messages; the filters are the fields of `dspex.queries.ListRejectedMessages`."""
+        return self.call(ListRejectedMessages(**filters), Page[RejectedMessageView])
+
+    def list_dead_messages(self, **filters: Any) -> Page[RejectedMessageView]:
+        """A page of the rejected messages that were neither replayed nor discarded."""
+        return self.list_rejected_messages(status=LetterStatus.DEAD, **filters)
+
+    def replay_messages(self, rejection_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+        """Send rejected messages again: those of these ids, or all that a filter finds; without either, all.
+
+        The filters are the other fields of `dspex.dead_letters.ReplayMessages`.
+
+        Raises:
+            DspexError: one that was named cannot help: it was cut, or is no command, or none that the caller may give.
+                The others were sent; the text says how many.
+        """
+        return self.call(ReplayMessages(rejection_ids=_ids(rejection_ids), **filters), Affected)
+
+    def discard_messages(self, rejection_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+        """Leave rejected messages be, no dead letters any more; chosen as by `replay_messages`."""
+        return self.call(DiscardMessages(rejection_ids=_ids(rejection_ids), **filters), Affected)
+
+
+def _ids(given: Iterable[UUID] | None) -> tuple[UUID, ...] | None:
+    return None if given is None else tuple(given)

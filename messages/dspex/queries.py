@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, StrictInt, model_validator
+from pydantic import AwareDatetime, Field, StrictBool, StrictInt, model_validator
 
 from dspex.commands import COMMANDS, Command, IdempotencyKey, ModuleReference
 from dspex.compatibility import Compatibility
+from dspex.dead_letters import DEAD_LETTERS, ErrorCodeName, QueueName
 from dspex.results import (
     Answer,
     ExecutionView,
@@ -16,9 +17,10 @@ from dspex.results import (
     ProgramStatistics,
     ProgramStats,
     ProgramView,
+    RejectedMessageView,
     SignatureView,
 )
-from dspex.status import ExecutionStatus, ProgramStatus, SignatureStatus
+from dspex.status import ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
 
 Limit = Annotated[StrictInt, Field(ge=1, le=1000)]
 Cursor = Annotated[str, Field(max_length=500)]
@@ -128,14 +130,39 @@ class GetExecution(Query):
 
 
 class ListExecutions(Query):
-    """Executions, newest first."""
+    """Executions, newest first. Dead letters are those that are failed, and not discarded."""
 
     type = "dspex.execution.list.v1"
     answer = Page[ExecutionView]
 
     program_id: UUID | None = None
     status: ExecutionStatus | None = None
-    error_code: str | None = Field(default=None, max_length=64)
+    error_code: ErrorCodeName | None = None
+    discarded: StrictBool | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class GetRejectedMessage(Query):
+    """One message that was rejected."""
+
+    type = "dspex.message.get.v1"
+    answer = RejectedMessageView
+
+    rejection_id: UUID
+
+
+class ListRejectedMessages(Query):
+    """Messages that were rejected, newest first. Dead letters are those that are dead."""
+
+    type = "dspex.message.list.v1"
+    answer = Page[RejectedMessageView]
+
+    status: LetterStatus | None = None
+    error_code: ErrorCodeName | None = None
+    queue: QueueName | None = None
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None
     limit: Limit = 50
@@ -155,7 +182,9 @@ QUERIES: dict[str, type[Query]] = {
         GetProgramStatistics,
         GetExecution,
         ListExecutions,
+        GetRejectedMessage,
+        ListRejectedMessages,
     )
 }
-REQUESTS: dict[str, type[Command]] = COMMANDS | QUERIES
+REQUESTS: dict[str, type[Command]] = COMMANDS | DEAD_LETTERS | QUERIES
 """Everything that may be asked for, by type."""

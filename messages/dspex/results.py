@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field, JsonValue
@@ -14,7 +14,7 @@ from dspex.model import Frozen
 from dspex.options import ExecutionOptions
 from dspex.policy import ExecutionPolicy
 from dspex.signature import Signature
-from dspex.status import ExecutionStatus, ProgramStatus, SignatureStatus
+from dspex.status import ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
 
 Item = TypeVar("Item")
 
@@ -113,7 +113,7 @@ class ProgramStatistics(Frozen):
 
 
 class Transition(Frozen):
-    """A change of an execution's status, or a request to cancel it: when, at which attempt, and by whom."""
+    """A change of an execution's status, or `cancel_requested` or `discarded`: when, at which attempt, and by whom."""
 
     status: str
     at: AwareDatetime
@@ -125,7 +125,7 @@ class ExecutionView(Frozen):
     """An execution.
 
     While it is pending or runs again, `error` is what its last attempt failed with, and `not_before` when the next one
-    may begin.
+    may begin. One that failed is a dead letter until it is replayed or `discarded`.
     """
 
     execution_id: UUID
@@ -142,12 +142,42 @@ class ExecutionView(Frozen):
     worker: str | None
     source: str
     cancel_requested: bool
+    discarded: bool = False
     not_before: AwareDatetime | None = None
     timeline: tuple[Transition, ...]
     inserted_at: AwareDatetime
     executed_at: AwareDatetime | None
     finished_at: AwareDatetime | None
     lock_version: int
+
+
+class RejectedMessageView(Frozen):
+    """A message that was not taken, with its reason; a dead letter while its `status` is dead.
+
+    `body` is text where it is UTF-8 without U+0000, else base64. It was cut where `body_size`, in bytes, is more.
+    `message_id` and `message_type` are what it calls itself, where it can be read that far. `deliveries` counts how
+    often it was rejected: first at `inserted_at`, last for the reason in `error`.
+    """
+
+    rejection_id: UUID
+    status: LetterStatus
+    queue: str
+    error: ErrorDetail
+    message_id: str | None
+    message_type: str | None
+    body: str
+    body_encoding: Literal["utf-8", "base64"]
+    body_size: int
+    deliveries: int
+    inserted_at: AwareDatetime
+    updated_at: AwareDatetime
+
+
+class Affected(Frozen):
+    """How many dead letters a command changed, and how many that its filter found it could not help."""
+
+    count: int
+    refused: int = 0
 
 
 class Answer(Frozen):

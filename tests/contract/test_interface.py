@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,16 +12,24 @@ import pytest
 from dspex import (
     Configuration,
     DspexError,
+    ExecuteProgram,
     ExecutionStatus,
     ProgramStatus,
     Signature,
     SignatureStatus,
     uuid7,
+    wrap,
 )
+from dspex.client import RemoteClient
 from dspex.commands import ModuleVersion
 from dspex.interface import Interface
+from dspex.publisher import Publisher
+from dspex.results import RejectedMessageView
+from dspex.status import LetterStatus
+from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from tests.contract.interface import ARROW, SLOW, code_of, in_background, ready
 from tests.waiting import wait_until
+from workers.local import LocalClient
 
 
 class TestSignatures:
@@ -233,6 +242,105 @@ class TestExecutions:
         assert ids(since=begun) == [bad, *good[::-1]]
         assert ids(until=begun) == []
         assert bad in {item.execution_id for item in dspex.recent_executions()}
+
+
+class TestDeadExecutions:
+    def test_one_that_failed_runs_again_under_its_id(self, dspex: Interface) -> None:
+        program = dspex.create_program("late", ARROW, adapter_type="mock")
+        failed = dspex.execute_program(program.program_id, {"question": "?"})
+        assert failed.error is not None
+        assert failed.error.code == "program_not_ready"
+        assert dspex.list_dead_executions(program_id=program.program_id).items == (failed,)
+        dspex.initialize_program(program.program_id)
+        assert dspex.replay_executions([failed.execution_id]).count == 1
+        wait_until(lambda: ended(dspex, failed.execution_id), "it ran again")
+        completed = dspex.get_execution(failed.execution_id)
+        assert (completed.status, completed.error) == (ExecutionStatus.COMPLETED, None)
+        assert [step.status for step in completed.timeline][:3] == [
+            *[step.status for step in failed.timeline],
+            "pending",
+        ]
+        assert dspex.list_dead_executions(program_id=program.program_id).items == ()
+        assert dspex.replay_executions([failed.execution_id, uuid4()]).count == 0
+        figures = dspex.get_program_statistics(program.program_id)
+        assert (figures.total, figures.successful, figures.failed) == (1, 1, 0)
+
+    def test_a_filter_chooses_and_what_is_discarded_is_taken_by_its_id_alone(self, dspex: Interface) -> None:
+        program = ready(dspex)
+        begun = datetime.now(UTC) - timedelta(minutes=1)
+        ids = [dspex.execute_program(program.program_id, {"k": n}).execution_id for n in range(3)]
+        mine: dict[str, Any] = {"program_id": program.program_id}
+        assert dspex.discard_executions(**mine, error_code="auth").count == 0
+        assert dspex.discard_executions(**mine, until=begun).count == 0
+        assert dspex.discard_executions(ids[:1]).count == 1
+        assert dspex.get_execution(ids[0]).discarded
+        assert dspex.replay_executions(**mine, error_code="invalid_input", since=begun).count == 2
+        wait_until(lambda: len(dspex.list_dead_executions(**mine).items) == 2, "they failed again")
+        assert dspex.discard_executions(**mine).count == 2
+        assert dspex.replay_executions(**mine).count == 0
+        everything = dspex.list_executions(**mine, discarded=True)
+        assert [item.execution_id for item in everything.items] == ids[::-1]
+        assert dspex.replay_executions(ids[:1]).count == 1
+        wait_until(lambda: ended(dspex, ids[0]), "it failed again")
+        assert dspex.get_program_statistics(program.program_id).failed == 3
+
+
+class TestRejectedMessages:
+    def test_one_is_sent_again_and_carried_out(self, dspex: Interface) -> None:
+        command = ExecuteProgram(execution_id=uuid7(), program_id=uuid7(), inputs={"question": "?"})
+        envelope = wrap(command, source="/tests")
+        send(dspex, envelope.encode(), command.type)
+        letter = dead_message(dspex, message_id=envelope.id)
+        assert (letter.error.code, letter.queue, letter.message_type) == ("not_found", EXECUTIONS_QUEUE, command.type)
+        assert (letter.body.encode(), letter.body_encoding) == (envelope.encode(), "utf-8")
+        assert dspex.get_rejected_message(letter.rejection_id) == letter
+        assert dspex.replay_messages([letter.rejection_id]).count == 1
+        wait_until(lambda: dspex.get_rejected_message(letter.rejection_id).deliveries == 2, "it is rejected again")
+        program = dspex.create_program("late", ARROW, adapter_type="mock", program_id=command.program_id)
+        dspex.initialize_program(program.program_id)
+        assert dspex.replay_messages(queue=EXECUTIONS_QUEUE, since=letter.inserted_at).count == 1
+        wait_until(lambda: ended(dspex, command.execution_id), "it was carried out")
+        assert dspex.get_execution(command.execution_id).status == ExecutionStatus.COMPLETED
+        replayed = dspex.get_rejected_message(letter.rejection_id)
+        assert (replayed.status, replayed.deliveries) == (LetterStatus.REPLAYED, 2)
+
+    def test_one_that_is_no_command_is_refused_and_can_be_discarded(self, dspex: Interface) -> None:
+        body = uuid4().bytes + b"\x00\xff"
+        send(dspex, body, "dspex.nothing")
+        letter = dead_message(dspex, queue=PROGRAMS_QUEUE)
+        assert (letter.error.code, base64.b64decode(letter.body)) == ("malformed_message", body)
+        with pytest.raises(DspexError, match=rf"{letter.rejection_id}: the body is not JSON"):
+            dspex.replay_messages([letter.rejection_id])
+        mine: dict[str, Any] = {"queue": PROGRAMS_QUEUE, "since": letter.inserted_at}
+        assert dspex.replay_messages(**mine).refused == 1
+        assert dspex.discard_messages([letter.rejection_id]).count == 1
+        assert dspex.discard_messages(**mine).count == 0
+        assert dspex.get_rejected_message(letter.rejection_id).status == LetterStatus.DISCARDED
+        assert dspex.list_dead_messages(**mine).items == ()
+        assert code_of(lambda: dspex.get_rejected_message(uuid4())) == "not_found"
+
+
+def ended(dspex: Interface, execution_id: UUID) -> bool:
+    return any(
+        item.execution_id == execution_id and item.status.terminal for item in dspex.list_executions(limit=10).items
+    )
+
+
+def send(dspex: Interface, body: bytes, routing_key: str) -> None:
+    """Publish a message that nobody waits for the answer of."""
+    assert isinstance(dspex, LocalClient | RemoteClient)
+    publisher: Publisher = dspex._app.publisher if isinstance(dspex, LocalClient) else dspex._publisher
+    publisher.publish(body, exchange=COMMANDS_EXCHANGE, routing_key=routing_key)
+
+
+def dead_message(dspex: Interface, message_id: str | None = None, **filters: Any) -> RejectedMessageView:
+    """The newest dead letter, once it is there."""
+
+    def found() -> list[RejectedMessageView]:
+        return [item for item in dspex.list_dead_messages(**filters).items if item.message_id == message_id]
+
+    wait_until(lambda: bool(found()), "it is rejected")
+    return found()[0]
 
 
 class TestStatistics:

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from deploy.local_servers import RabbitMQServer
-from dspex import DspexError, ExecutionStatus
+from dspex import DspexError, ExecuteProgram, ExecutionStatus, Producer, uuid7
 from dspex.client import RemoteClient
 from tests.conftest import new_database, start
 from tests.contract.interface import code_of, working
+from tests.waiting import wait_until
 from workers.brokers import amqp
 from workers.settings import PrincipalSetting, Settings
 
@@ -66,10 +67,15 @@ def url(servers_directory: Path, postgres_url: str) -> Iterator[str]:
         server.stop()
 
 
+def as_login(url: str, login: str) -> str:
+    """The broker's URL for a login."""
+    at = urlsplit(url)
+    return f"amqp://{login}:{login}@{at.hostname}:{at.port}{at.path}"
+
+
 def client(url: str, login: str) -> RemoteClient:
     """A client that logs in by this name."""
-    at = urlsplit(url)
-    return RemoteClient(f"amqp://{login}:{login}@{at.hostname}:{at.port}{at.path}", source=f"/{login}")
+    return RemoteClient(as_login(url, login), source=f"/{login}")
 
 
 @pytest.mark.integration
@@ -93,6 +99,51 @@ def test_a_tenant_sees_and_runs_what_is_its_own(url: str) -> None:
         assert not other.list_executions().items
         # The same content is another signature: nothing tells one tenant of the other.
         assert other.create_program("p", "q -> a", adapter_type="mock").signature_id != program.signature_id
+
+
+@pytest.mark.integration
+def test_dead_executions_are_their_tenants_own(url: str) -> None:
+    with client(url, "acme-app") as acme, client(url, "other-app") as other, client(url, "acme-viewer") as viewer:
+        program = acme.create_program("late", "q -> a", adapter_type="mock")
+        failed = acme.execute_program(program.program_id, {"q": "?"})
+        assert failed.status == ExecutionStatus.FAILED
+        assert other.list_dead_executions().items == ()
+        for change in (other.replay_executions, other.discard_executions):
+            assert change([failed.execution_id]).count == change().count == 0
+        assert viewer.list_dead_executions().items == (failed,)
+        assert code_of(viewer.replay_executions) == code_of(viewer.discard_executions) == "denied"
+        acme.initialize_program(program.program_id)
+        assert acme.replay_executions().count == 1
+        wait_until(lambda: acme.get_execution(failed.execution_id).status == ExecutionStatus.COMPLETED, "it ran")
+        assert [step.by for step in acme.get_execution(failed.execution_id).timeline][2] == "acme-app"
+
+
+@pytest.mark.integration
+def test_a_rejected_message_is_sent_again_for_its_tenant(url: str) -> None:
+    command = ExecuteProgram(execution_id=uuid7(), program_id=uuid7(), inputs={"q": "?"})
+    with Producer.connect(as_login(url, "acme-app"), source="/orders") as producer:
+        producer.send(command)
+    with client(url, "acme-app") as acme, client(url, "other-app") as other, client(url, "acme-viewer") as viewer:
+        wait_until(lambda: bool(acme.list_dead_messages().items), "it is rejected")
+        [letter] = acme.list_dead_messages().items
+        assert viewer.get_rejected_message(letter.rejection_id) == letter
+        assert code_of(viewer.replay_messages) == code_of(viewer.discard_messages) == "denied"
+        assert other.list_dead_messages().items == ()
+        assert code_of(lambda: other.get_rejected_message(letter.rejection_id)) == "not_found"
+        for change in (other.replay_messages, other.discard_messages):
+            assert change([letter.rejection_id]).count == change().count == 0
+        assert acme.replay_messages([letter.rejection_id]).count == 1
+        # What the workers' login has sent for a tenant is recorded as what the tenant had sent.
+        wait_until(lambda: acme.get_rejected_message(letter.rejection_id).deliveries == 2, "it is rejected again")
+        [again] = acme.list_dead_messages().items
+        assert (again.rejection_id, again.body) == (letter.rejection_id, letter.body)
+        program = acme.create_program("late", "q -> a", adapter_type="mock", program_id=command.program_id)
+        acme.initialize_program(program.program_id)
+        assert acme.replay_messages().count == 1
+        completed = {"program_id": command.program_id, "status": ExecutionStatus.COMPLETED}
+        wait_until(lambda: bool(acme.list_executions(**completed).items), "it is carried out")
+        assert acme.list_dead_messages().items == ()
+        assert other.list_executions().items == ()
 
 
 @pytest.mark.integration

@@ -43,6 +43,7 @@ from dspex.commands import (
     UpdateProgram,
     UpdateSignature,
 )
+from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
 from dspex.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import InvalidMessage, MalformedMessage, MessageError, MessageTooLarge, UnknownMessageType
 from dspex.events import (
@@ -63,16 +64,19 @@ from dspex.queries import (
     GetProgram,
     GetProgramStatistics,
     GetProgramStats,
+    GetRejectedMessage,
     GetSignature,
     ListExecutions,
     ListPrograms,
+    ListRejectedMessages,
     ListSignatures,
     ValidateModule,
 )
+from dspex.status import LetterStatus
 
 ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
 
-IDS = ("execution_id", "program_id", "signature_id")
+IDS = ("execution_id", "program_id", "signature_id", "rejection_id")
 
 A_COMMAND_OF_EACH = [
     CreateSignature(signature_id=ID, signature=Signature.parse("q, k: int = 3 -> a: Literal['x', 'y']")),
@@ -110,6 +114,12 @@ A_COMMAND_OF_EACH = [
     GetProgramStatistics(program_id=ID, since=datetime(2026, 1, 1, tzinfo=UTC)),
     GetExecution(execution_id=ID),
     ListExecutions(program_id=ID, status=ExecutionStatus.CANCELLED, error_code="auth", cursor="c"),
+    ReplayExecutions(execution_ids=(ID, OTHER)),
+    DiscardExecutions(program_id=ID, error_code="auth", since=datetime(2026, 1, 1, tzinfo=UTC)),
+    ReplayMessages(queue="q", until=datetime(2026, 1, 1, tzinfo=UTC)),
+    DiscardMessages(rejection_ids=(ID,)),
+    GetRejectedMessage(rejection_id=ID),
+    ListRejectedMessages(status=LetterStatus.DEAD, error_code="conflict", limit=3),
 ]
 
 AN_EVENT_OF_EACH = [

@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from dspex import commands as c
+from dspex import dead_letters as d
 from dspex import queries as q
 from workers.application import Application
-from workers.handlers import executions, programs, signatures
+from workers.handlers import dead_letters, executions, programs, signatures
 from workers.policy import authorize
 from workers.received import Received
 
@@ -39,6 +40,12 @@ HANDLERS: dict[str, Callable[[Application, Received[Any]], BaseModel | None]] = 
     c.CancelExecution.type: executions.cancel_execution,
     q.GetExecution.type: executions.get_execution,
     q.ListExecutions.type: executions.list_executions,
+    d.ReplayExecutions.type: dead_letters.replay_executions,
+    d.DiscardExecutions.type: dead_letters.discard_executions,
+    d.ReplayMessages.type: dead_letters.replay_messages,
+    d.DiscardMessages.type: dead_letters.discard_messages,
+    q.GetRejectedMessage.type: dead_letters.get_rejected_message,
+    q.ListRejectedMessages.type: dead_letters.list_rejected_messages,
 }
 
 

@@ -119,6 +119,7 @@ def list_executions(app: Application, received: Received[ListExecutions]) -> Pag
             since=asked.since,
             until=asked.until,
             error_code=asked.error_code,
+            discarded=asked.discarded,
             cursor=asked.cursor,
             limit=asked.limit,
             tenant=received.tenant,

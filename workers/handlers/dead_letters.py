@@ -1,0 +1,199 @@
+"""What is done with dead letters: failed executions, and messages that were rejected.
+
+What a filter finds is gone through once, newest first, in transactions of a bounded size: what fails again meanwhile is
+not taken again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages, Selection
+from dspex.envelope import decode_command
+from dspex.errors import Denied, DspexError, InvalidMessage, InvalidValues, Problem, PublishError
+from dspex.model import MAX_PROBLEMS
+from dspex.queries import GetRejectedMessage, ListRejectedMessages
+from dspex.results import Affected, Page, RejectedMessageView
+from dspex.status import LetterStatus
+from dspex.topology import COMMANDS_EXCHANGE
+from store import executions, pages, rejections
+from store.executions import MAX_REPLAYS
+from store.rejections import RecordedRejection
+from workers.application import Application
+from workers.policy import authorize
+from workers.principals import on_behalf
+from workers.received import Received
+from workers.views import page_of, rejected_message_view
+
+logger = logging.getLogger(__name__)
+
+MESSAGES_AT_ONCE = 50
+"""How many messages are read and sent at a time: each may be as large as the cap."""
+MAX_MESSAGE_ID_BYTES = 255
+"""Of the AMQP property; the envelope has the id anyway."""
+
+Find = Callable[..., pages.Page[UUID]]
+
+
+def replay_executions(app: Application, received: Received[ReplayExecutions]) -> Affected:
+    """failed → pending; the relay of a worker publishes them."""
+    by, tenant = received.principal.name, received.tenant
+
+    def replay(ids: Sequence[UUID], connection: Connection) -> int:
+        return executions.replay(connection, ids, by=by, shard=app.writes.shard, tenant=tenant)
+
+    return _change(app, received, executions.dead, replay)
+
+
+def discard_executions(app: Application, received: Received[DiscardExecutions]) -> Affected:
+    """They are no dead letters any more."""
+    by, tenant = received.principal.name, received.tenant
+
+    def discard(ids: Sequence[UUID], connection: Connection) -> int:
+        return executions.discard(connection, ids, by=by, tenant=tenant)
+
+    return _change(app, received, executions.dead, discard)
+
+
+def discard_messages(app: Application, received: Received[DiscardMessages]) -> Affected:
+    """They are no dead letters any more."""
+
+    def discard(ids: Sequence[UUID], connection: Connection) -> int:
+        return rejections.discard(connection, ids, tenant=received.tenant)
+
+    return _change(app, received, rejections.dead, discard)
+
+
+def replay_messages(app: Application, received: Received[ReplayMessages]) -> Affected:
+    """Send messages again, as they came; each is marked once the broker has it.
+
+    Raises:
+        InvalidValues: some that were named cannot help. The others were sent.
+        PublishError: the broker does not confirm. What it has confirmed is marked.
+    """
+    count, refused = 0, list[Problem]()
+    for ids in _chosen(app, received, rejections.dead, MESSAGES_AT_ONCE):
+        with app.read(received.tenant) as connection:
+            found = rejections.find(connection, ids, tenant=received.tenant)
+        sent = list[tuple[RecordedRejection, Future[None]]]()
+        for letter in found:
+            try:
+                if letter.status != LetterStatus.REPLAYED:
+                    sent.append((letter, _send(app, received, letter)))
+            except PublishError:
+                _confirm(app, sent)
+                raise
+            except DspexError as reason:
+                refused.append(Problem(str(letter.id), reason.message))
+        count += _confirm(app, sent)
+    logger.info("%s: %d by %s, %d refused", received.command.type, count, received.principal.name, len(refused))
+    if refused and received.command.ids is not None:
+        told = refused[:MAX_PROBLEMS]
+        if len(refused) > MAX_PROBLEMS:
+            told.append(Problem("", f"and {len(refused) - MAX_PROBLEMS} more cannot be sent"))
+        if count:
+            told.append(Problem("", f"of the others, {count} were sent"))
+        raise InvalidValues(told)
+    return Affected(count=count, refused=len(refused))
+
+
+def get_rejected_message(app: Application, received: Received[GetRejectedMessage]) -> RejectedMessageView:
+    """Read one."""
+    with app.read(received.tenant) as connection:
+        return rejected_message_view(rejections.get(connection, received.command.rejection_id, tenant=received.tenant))
+
+
+def list_rejected_messages(app: Application, received: Received[ListRejectedMessages]) -> Page[RejectedMessageView]:
+    """Read a page."""
+    asked = received.command
+    with app.read(received.tenant) as connection:
+        page = rejections.page(
+            connection,
+            status=asked.status,
+            error_code=asked.error_code,
+            queue=asked.queue,
+            since=asked.since,
+            until=asked.until,
+            cursor=asked.cursor,
+            limit=asked.limit,
+            tenant=received.tenant,
+        )
+    return page_of(page, rejected_message_view, Page[RejectedMessageView])
+
+
+def _change(
+    app: Application, received: Received[Selection], find: Find, change: Callable[[Sequence[UUID], Connection], int]
+) -> Affected:
+    count = 0
+    for ids in _chosen(app, received, find, MAX_REPLAYS):
+        count += app.write(partial(change, ids))
+    logger.info("%s: %d by %s", received.command.type, count, received.principal.name)
+    return Affected(count=count)
+
+
+def _chosen(app: Application, received: Received[Selection], find: Find, size: int) -> Iterator[Sequence[UUID]]:
+    """The ids that are named or found, so many at a time."""
+    asked, tenant = received.command, received.tenant
+    if asked.ids is not None:
+        yield from (asked.ids[start : start + size] for start in range(0, len(asked.ids), size))
+        return
+    cursor = None
+    while True:
+        with app.read(tenant) as connection:
+            page = find(connection, **asked.filters, cursor=cursor, limit=size, tenant=tenant)
+        yield page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def _send(app: Application, received: Received[ReplayMessages], letter: RecordedRejection) -> Future[None]:
+    """Publish a message again.
+
+    With tenancy on it comes from the workers' own login, which may do everything for any tenant. So it must be for this
+    one, whoever replays it must be allowed to give its command, and it may not be one that replays others.
+
+    Raises:
+        DspexError: it cannot help; or, as a `PublishError`, the broker takes nothing.
+    """
+    if letter.body_size > len(letter.body):
+        raise InvalidMessage(f"only {len(letter.body)} of its {letter.body_size} bytes were kept: publish it anew")
+    body, max_bytes = letter.body, app.settings.max_message_bytes
+    envelope = decode_command(body, max_bytes)
+    authorize(received.principal, envelope.data)
+    if isinstance(envelope.data, Selection):
+        raise InvalidMessage(f"{envelope.type} is about dead letters itself: give the command anew")
+    if app.principals.known is not None:
+        if envelope.tenant is None:
+            body = on_behalf(body, received.tenant)
+            envelope = decode_command(body, max_bytes)
+        if envelope.tenant != received.tenant:
+            raise Denied(f"tenant: '{received.principal.name}' belongs to '{received.tenant}'")
+    fits = len(envelope.id.encode()) <= MAX_MESSAGE_ID_BYTES
+    return app.publisher.submit(
+        body,
+        exchange=COMMANDS_EXCHANGE,
+        routing_key=envelope.type,
+        message_id=envelope.id if fits else None,
+    )
+
+
+def _confirm(app: Application, sent: Sequence[tuple[RecordedRejection, Future[None]]]) -> int:
+    """Mark what the broker has; returns how many these are.
+
+    Raises:
+        PublishError: of the first that it has not.
+    """
+    failed = [error for _, future in sent if (error := future.exception()) is not None]
+    confirmed = [letter for letter, future in sent if future.exception() is None]
+    if confirmed:
+        app.write(partial(rejections.replayed, sent=confirmed))
+    if failed:
+        raise failed[0]
+    return len(confirmed)
