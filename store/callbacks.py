@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Float, String, Uuid, bindparam, case, delete, select, update
+from sqlalchemy import Connection, Float, Integer, String, Uuid, bindparam, case, delete, select, update
 
 from store.batch import encode, records, upsert
 from store.tables import NOW, callbacks
@@ -21,14 +21,21 @@ MAX_DOUBLINGS = 6
 """Of the interval between two tries."""
 
 
-def owe(connection: Connection, executions: Mapping[UUID, str], due_in: float) -> None:
+class Owed(NamedTuple):
+    """The end of an execution that is to be told. `lock_version`: of the row that has ended."""
+
+    execution_id: UUID
+    lock_version: int
+
+
+def owe(connection: Connection, ends: Mapping[Owed, str], due_in: float) -> None:
     """Note that what these executions came to is to be told.
 
     Args:
-        executions: their tenants, by id.
+        ends: their tenants.
         due_in: seconds until the relay sends it, unless it has been sent by then.
     """
-    rows = [{"execution_id": id_, "tenant": tenant} for id_, tenant in executions.items()]
+    rows = [owed._asdict() | {"tenant": tenant} for owed, tenant in ends.items()]
     connection.execute(_owe(connection.dialect.name, upsert(connection)), encode(rows) | {"due_in": due_in})
 
 
@@ -38,9 +45,14 @@ def owed(connection: Connection, ids: Collection[UUID]) -> set[UUID]:
     return set(found.scalars())
 
 
-def sent(connection: Connection, ids: Collection[UUID]) -> None:
-    """The broker has them."""
-    connection.execute(_sent(connection.dialect.name), encode({"execution_id": id_} for id_ in ids))
+def sent(connection: Connection, ends: Collection[Owed]) -> None:
+    """The broker has them. One that was replayed since owes for its new end, and goes on to."""
+    connection.execute(_sent(connection.dialect.name), encode(owed._asdict() for owed in ends))
+
+
+def forget(connection: Connection, ids: Collection[UUID]) -> None:
+    """Nothing is owed for these: their end is taken back."""
+    connection.execute(delete(callbacks).where(callbacks.c.execution_id.in_(ids)))
 
 
 def due(connection: Connection, again_in: float, limit: int) -> list[UUID]:
@@ -60,18 +72,21 @@ def due(connection: Connection, again_in: float, limit: int) -> list[UUID]:
 
 @lru_cache(maxsize=2)
 def _owe(dialect: str, insert: Any) -> Any:
-    c, r = callbacks.c, records(dialect, {"execution_id": Uuid(), "tenant": String()})
-    rows = select(r.c.execution_id, r.c.tenant, database_now(bindparam("due_in", type_=Float))).where(
+    c, r = callbacks.c, records(dialect, _OWED | {"tenant": String()})
+    rows = select(r.c.execution_id, r.c.lock_version, r.c.tenant, database_now(bindparam("due_in", type_=Float))).where(
         r.c.execution_id.is_not(None)
     )
-    statement = insert(callbacks).from_select(["execution_id", "tenant", "due_at"], rows)
+    statement = insert(callbacks).from_select(["execution_id", "lock_version", "tenant", "due_at"], rows)
     # One that was replayed may still owe for its first end.
-    return statement.on_conflict_do_update(
-        index_elements=[c.execution_id], set_={"due_at": statement.excluded.due_at, "tries": 0}
-    )
+    new = {name: statement.excluded[name] for name in ("lock_version", "due_at")}
+    return statement.on_conflict_do_update(index_elements=[c.execution_id], set_=new | {"tries": 0})
+
+
+_OWED: dict[str, Any] = {"execution_id": Uuid(), "lock_version": Integer()}
 
 
 @lru_cache(maxsize=2)
 def _sent(dialect: str) -> Any:
-    r = records(dialect, {"execution_id": Uuid()})
-    return delete(callbacks).where(callbacks.c.execution_id.in_(select(r.c.execution_id)))
+    c, r = callbacks.c, records(dialect, _OWED)
+    told = select(r.c.execution_id).where(r.c.execution_id == c.execution_id, r.c.lock_version == c.lock_version)
+    return delete(callbacks).where(c.execution_id.in_(select(r.c.execution_id)), told.exists())

@@ -232,6 +232,8 @@ callbacks = Table(
     # live at a time, and each lives for milliseconds.
     Column("execution_id", Uuid, primary_key=True),
     _tenant(),
+    # Of the row that has ended: a replay makes another end of it.
+    Column("lock_version", Integer, nullable=False),
     Column("due_at", UtcDateTime, nullable=False),
     Column("tries", Integer, nullable=False, server_default=text("0")),
 )

@@ -11,13 +11,13 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
-from uuid import UUID
 
 from dspex import ExecutionCompleted, ExecutionFailed, ExecutionStatus, wrap
 from dspex.envelope import MAX_ANSWER_BYTES
 from dspex.errors import MessageTooLarge, PublishError, Unroutable
 from dspex.events import Event, ExecutionCancelled, Reply
 from dspex.topology import EVENTS_EXCHANGE
+from store.callbacks import Owed
 from store.executions import Execution, Finish
 from workers.application import EVENT_MARGIN_BYTES, SOURCE, Application
 from workers.attempts import Attempt
@@ -34,13 +34,14 @@ def announce(app: Application, execution: Execution) -> None:
     messages = [_event(app, event_of(execution, execution.attempt), execution.lock_version, execution.traceparent)]
     if execution.reply_to:
         messages.append(_answer(execution, execution.reply_to))
-    Callback(app, execution.id, messages).send()
+    Callback(app, Owed(execution.id, execution.lock_version), messages).send()
 
 
 def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
     """What will be owed for an execution that nobody waits for an answer of: its event alone."""
     event = event_of(ended, attempt.claimed.attempt)
-    return Callback(app, ended.id, [_event(app, event, ended.lock_version + 1, attempt.request.traceparent)])
+    owed = Owed(ended.id, ended.lock_version + 1)
+    return Callback(app, owed, [_event(app, event, owed.lock_version, attempt.request.traceparent)])
 
 
 def event_of(ended: Finish | Execution, attempt: int) -> Ended:
@@ -92,9 +93,9 @@ def _answer(execution: Execution, reply_to: str) -> _Message:
 class Callback:
     """What is owed for one execution, until all of it is confirmed. Confirms come in any thread."""
 
-    def __init__(self, app: Application, execution_id: UUID, messages: Sequence[_Message]) -> None:
+    def __init__(self, app: Application, owed: Owed, messages: Sequence[_Message]) -> None:
         self._app = app
-        self._execution_id = execution_id
+        self._owed = owed
         self._messages = messages
         self._missing = len(messages)
         self._failed = False
@@ -102,7 +103,7 @@ class Callback:
 
     def send(self) -> None:
         """Send it. Returns at once: where too much is unconfirmed already, the relay sends it later."""
-        self._app.notifications.ended(self._execution_id)
+        self._app.notifications.ended(self._owed.execution_id)
         if not self._app.unconfirmed.acquire(blocking=False):
             return
         for message in self._messages:
@@ -126,7 +127,7 @@ class Callback:
     def _settled(self, error: BaseException | None) -> None:
         # An answer that cannot be routed: nobody waits any more.
         if error is not None and not isinstance(error, Unroutable):
-            logger.info("What is owed for execution %s will be sent later: %s", self._execution_id, error)
+            logger.info("What is owed for execution %s will be sent later: %s", self._owed.execution_id, error)
             self._failed = True
         with self._lock:
             self._missing -= 1
@@ -137,6 +138,6 @@ class Callback:
             return
         self._app.metrics.callback_sent()
         try:
-            self._app.writer.post(self._app.writes.callback_sent, self._execution_id)
+            self._app.writer.post(self._app.writes.callback_sent, self._owed)
         except WriterClosed:
-            logger.info("The event of execution %s was sent, and will be again.", self._execution_id)
+            logger.info("The event of execution %s was sent, and will be again.", self._owed.execution_id)

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from store import callbacks, executions, rejections
+from store.callbacks import Owed
 from store.executions import Claim, Execution, Finish, Heartbeat, Lease, Request, Retry
 from store.rejections import Rejection
 
@@ -36,10 +37,10 @@ class Writes:
         """Make executions wait for their next attempt."""
         return executions.retry(connection, retries)
 
-    def callback_sent(self, connection: Connection, ids: Sequence[UUID]) -> list[None]:
+    def callback_sent(self, connection: Connection, ends: Sequence[Owed]) -> list[None]:
         """Nothing is owed any more for these."""
-        callbacks.sent(connection, ids)
-        return [None] * len(ids)
+        callbacks.sent(connection, ends)
+        return [None] * len(ends)
 
     def heartbeat(self, connection: Connection, running: Sequence[Collection[UUID]]) -> list[Heartbeat]:
         """Extend the leases of what this process runs."""

@@ -104,6 +104,7 @@ def _create_tables() -> None:
         "callbacks",
         sa.Column("execution_id", sa.Uuid(), nullable=False),
         sa.Column("tenant", sa.String(64), server_default=sa.text("'default'"), nullable=False),
+        sa.Column("lock_version", sa.Integer(), nullable=False),
         sa.Column("due_at", MOMENT, nullable=False),
         sa.Column("tries", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("execution_id", name=op.f("pk_callbacks")),

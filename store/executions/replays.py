@@ -61,7 +61,7 @@ def replay(
         )
     )
     counters.increment(connection, shard, _taken_back(failed, tenant), executed=False)
-    callbacks.sent(connection, taken)
+    callbacks.forget(connection, taken)
     return len(taken)
 
 

@@ -13,6 +13,7 @@ from dspex import ErrorDetail, ExecutionStatus, Usage
 from dspex.errors import Conflict, IllegalTransition, NotFound
 from store import callbacks, counters
 from store.batch import encode, upsert
+from store.callbacks import Owed
 from store.counters import Counts
 from store.executions import statements
 from store.executions.rows import (
@@ -90,7 +91,7 @@ def cancel(
     if row.status == ExecutionStatus.CANCELLED:
         counts = {row.program_id: _cancelled(row)}
         counters.increment(connection, shard, counts, executed=row.started_at is not None)
-        callbacks.owe(connection, {row.id: tenant}, callback_in)
+        callbacks.owe(connection, {Owed(row.id, row.lock_version): tenant}, callback_in)
     return execution_of(row)
 
 

@@ -13,6 +13,7 @@ from dspex import ErrorDetail, ExecutionStatus, Usage
 from dspex.policy import ExecutionPolicy
 from store import callbacks, counters, histogram
 from store.batch import encode, moment, upsert
+from store.callbacks import Owed
 from store.counters import Counts
 from store.executions import statements
 from store.executions.rows import (
@@ -209,7 +210,7 @@ def finish(connection: Connection, shard: int, finishes: Sequence[Finish], *, ca
         _count(counts.setdefault(item.program_id, Counts(tenant=item.tenant)), item)
     counters.increment(connection, shard, counts)
     if ended:
-        callbacks.owe(connection, {key[0]: asked[key].tenant for key in ended}, callback_in)
+        callbacks.owe(connection, {Owed(key[0], key[1] + 1): asked[key].tenant for key in ended}, callback_in)
     ended |= _committed_before(connection, [item for key, item in asked.items() if key not in ended])
     return [item.key in ended for item in finishes]
 

@@ -6,6 +6,7 @@ from sqlalchemy import Connection, Engine
 
 from dspex import uuid7
 from store import callbacks, executions
+from store.callbacks import Owed
 from store.tables import callbacks as callbacks_table
 from tests.contract.store_rows import BOB, EXPIRED, completed, failed, ready_program, request, take
 
@@ -20,7 +21,9 @@ def test_the_end_of_an_execution_owes_once(connection: Connection) -> None:
     executions.release(connection, BOB)
     assert executions.finish(connection, 0, [end, failed(stale, zombie)]) == [True, False]
     assert callbacks.owed(connection, [done.id, stale.id]) == {done.id}
-    callbacks.sent(connection, [done.id])
+    callbacks.sent(connection, [Owed(done.id, end.lock_version)])
+    assert callbacks.owed(connection, [done.id]) == {done.id}  # of an end before this one
+    callbacks.sent(connection, [Owed(done.id, end.lock_version + 1)])
     assert callbacks.owed(connection, [done.id]) == set()
     # As where the commit arrived and its answer did not: it is ended, and has been told.
     assert executions.finish(connection, 0, [end]) == [True]
@@ -38,8 +41,8 @@ def test_what_is_cancelled_at_once_owes_too(connection: Connection) -> None:
 
 def test_the_relay_waits_a_while_and_then_longer_each_time(connection: Connection) -> None:
     first, later = uuid7(), uuid7()
-    callbacks.owe(connection, {first: TENANT}, EXPIRED)
-    callbacks.owe(connection, {later: TENANT}, 60)
+    callbacks.owe(connection, {Owed(first, 2): TENANT}, EXPIRED)
+    callbacks.owe(connection, {Owed(later, 2): TENANT}, 60)
     assert executions.anything_due(connection)
     assert callbacks.due(connection, EXPIRED, 10) == [first]
     c = callbacks_table.c
@@ -55,13 +58,13 @@ def test_the_relay_waits_a_while_and_then_longer_each_time(connection: Connectio
 
 
 def test_what_is_taken_has_a_bound(connection: Connection) -> None:
-    callbacks.owe(connection, {uuid7(): TENANT for _ in range(25)}, EXPIRED)
+    callbacks.owe(connection, {Owed(uuid7(), 2): TENANT for _ in range(25)}, EXPIRED)
     assert [len(callbacks.due(connection, 60.0, 10)) for _ in range(4)] == [10, 10, 5, 0]
 
 
 def test_two_relays_take_different_ones(engine: Engine) -> None:
     with engine.begin() as connection:
-        callbacks.owe(connection, {uuid7(): TENANT for _ in range(20)}, EXPIRED)
+        callbacks.owe(connection, {Owed(uuid7(), 2): TENANT for _ in range(20)}, EXPIRED)
     if engine.dialect.name == "postgresql":
         with engine.begin() as first, engine.begin() as second:
             one, other = (set(callbacks.due(connection, 60.0, 10)) for connection in (first, second))
@@ -76,7 +79,8 @@ def test_two_relays_take_different_ones(engine: Engine) -> None:
 
 def test_owing_again_begins_anew(connection: Connection) -> None:
     id_ = uuid7()
-    callbacks.owe(connection, {id_: TENANT}, EXPIRED)
-    assert callbacks.due(connection, 60.0, 10) == [id_]
-    callbacks.owe(connection, {id_: TENANT}, EXPIRED)
-    assert callbacks.due(connection, 60.0, 10) == [id_]
+    for version in (2, 5):
+        callbacks.owe(connection, {Owed(id_, version): TENANT}, EXPIRED)
+        assert callbacks.due(connection, 60.0, 10) == [id_]
+    callbacks.sent(connection, [Owed(id_, 2)])
+    assert callbacks.owed(connection, [id_]) == {id_}

@@ -371,7 +371,7 @@ finally:
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[-1] == "loaded: []"
 
-    @pytest.mark.parametrize("command", ["run", "worker", "migrate", "declare", "rejected"])
+    @pytest.mark.parametrize("command", ["run", "worker", "migrate", "declare", "dead-letter"])
     def test_every_command_explains_itself(self, command: str) -> None:
         runner = CliRunner()
         explained = runner.invoke(main, [command, "--help"])
@@ -436,15 +436,15 @@ class TestServers:
         url = f"postgresql://user:sesame@127.0.0.1:{free_port()}/name"
         refused(shell("run", "q -> a", "--input", "q=1", DSPEX_DATABASE_URL=url), "DSPEX_DATABASE_URL: ", "efused")
 
-    @pytest.mark.parametrize("command", ["migrate", "declare", "rejected"])
+    @pytest.mark.parametrize("command", ["migrate", "declare", "dead-letter list"])
     def test_operators_commands(self, shell: Shell, command: str) -> None:
-        ran = shell(command)
+        ran = shell(*command.split())
         assert ran.code == 0, ran.err
         down = {
             "DSPEX_DATABASE_URL": f"postgresql://user:sesame@127.0.0.1:{free_port()}/name",
             "DSPEX_BROKER_URL": f"amqp://guest:sesame@127.0.0.1:{free_port()}/",
         }
-        refused(shell(command, **down), "efused")
+        refused(shell(*command.split(), **down), "efused")
 
     def test_declare_needs_a_server(self, shell: Shell) -> None:
         refused(shell("declare", DSPEX_BROKER_URL="memory://"), "DSPEX_BROKER_URL: ", "amqp://")

@@ -36,6 +36,7 @@ from dspex import (
 from dspex.errors import BrokerUnavailable
 from dspex.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from store import callbacks, counters, executions
+from store.callbacks import Owed
 from store.executions import Request
 from tests.unit.system import PATIENCE, System
 from workers.brokers.memory import MemoryPublisher
@@ -288,7 +289,8 @@ class TestDuplicates:
         first = system.event(ExecutionCompleted, execution_id)
         system.event(ExecutionCompleted, other)
         assert wait_until(lambda: system.owed() == set(), PATIENCE)
-        system.app.write(lambda connection: callbacks.owe(connection, {execution_id: "default"}, 60))
+        owed = Owed(execution_id, system.ended(execution_id).lock_version)
+        system.app.write(lambda connection: callbacks.owe(connection, {owed: "default"}, 60))
         system.execute(program_id, execution_id, question="why")
         system.execute(program_id, other, question="why")
         assert wait_until(lambda: len(system.events_of(ExecutionCompleted, execution_id)) == 2, PATIENCE)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import click
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from dspex import LM, Configuration
 from dspex.compatibility import Compatibility
-from dspex.errors import InvalidInput
+from dspex.errors import InvalidInput, InvalidValues
 from dspex.interface import Interface
-from dspex.results import ExecutionView, Page, ProgramView, SignatureView
+from dspex.model import problems
+from dspex.results import ExecutionView, Page, ProgramView, RejectedMessageView, SignatureView
 from workers.application import bootstrap
 from workers.cli.rows import read_rows
 from workers.cli.run import load_signature
@@ -27,7 +29,7 @@ from workers.cli.worker import check_servers, configure_logging
 from workers.local import LocalClient
 from workers.modules import read_signatures, validate_module
 from workers.process import WorkerProcess
-from workers.settings import load_settings
+from workers.settings import Settings, load_settings
 
 EXECUTE_SECONDS = 3600.0
 
@@ -39,24 +41,41 @@ def ask(verb: str, **arguments: Any) -> Any:
         DspexError: it was refused, or a server does not answer.
     """
     settings = load_settings()
+    # Without a server, what this command asks to run, it runs itself.
+    with asking(settings, work=settings.embedded and verb == "execute_program") as client:
+        prepare = _SPECIAL.get(verb)
+        return prepare(client, **arguments) if prepare else getattr(client, verb)(**zoned(arguments))
+
+
+@contextmanager
+def asking(settings: Settings, *, work: bool = False) -> Generator[LocalClient]:
+    """The interface in this process.
+
+    Args:
+        work: whether this process also runs what is asked for.
+
+    Raises:
+        SettingsError, BrokerUnavailable: a server does not answer.
+        InvalidValues: what is asked for is no command.
+    """
     configure_logging(settings)
     check_servers(settings)
     app = bootstrap(settings)
-    # Without a server, what this command asks to run, it runs itself.
-    worker = WorkerProcess(app) if settings.embedded and verb == "execute_program" else None
+    worker = WorkerProcess(app) if work else None
     try:
         if worker is not None:
             worker.start()
-        with LocalClient(app) as client:
-            prepare = _SPECIAL.get(verb)
-            return prepare(client, **arguments) if prepare else getattr(client, verb)(**_zoned(arguments))
+        yield LocalClient(app)
+    except ValidationError as error:
+        raise InvalidValues(problems(error)) from None
     finally:
         if worker is not None:
             worker.stop(settings.shutdown_seconds)
         app.close()
 
 
-def _zoned(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def zoned(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Moments without a zone are in UTC."""
     return {
         key: value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
         for key, value in arguments.items()
@@ -129,11 +148,11 @@ def show(answer: Any, *, as_json: bool) -> None:
         case _ if as_json:
             click.echo(_json(answer))
         case Page():
-            _show_list(answer.items)
+            show_list(answer.items)
             if answer.next_cursor:
                 click.echo(f"More: --cursor {answer.next_cursor}", err=True)
         case tuple():
-            _show_list(answer)
+            show_list(answer)
         case Compatibility():
             _show_compatibility(answer)
         case _:
@@ -173,10 +192,20 @@ _COLUMNS: dict[type[BaseModel], dict[str, Any]] = {
         "ms": lambda v: v.duration_ms and round(v.duration_ms, 1),
         "inserted": lambda v: v.inserted_at,
     },
+    RejectedMessageView: {
+        "id": lambda v: v.rejection_id,
+        "status": lambda v: v.status,
+        "error": lambda v: v.error.code,
+        "type": lambda v: v.message_type,
+        "queue": lambda v: v.queue,
+        "deliveries": lambda v: v.deliveries,
+        "inserted": lambda v: v.inserted_at,
+    },
 }
 
 
-def _show_list(items: tuple[BaseModel, ...]) -> None:
+def show_list(items: tuple[BaseModel, ...]) -> None:
+    """Print a table of views of one kind."""
     if not items:
         click.echo("None.")
         return

@@ -56,7 +56,8 @@ def _status(of: str) -> Callable[..., Any]:
     return click.option("--status", type=click.Choice(STATUS[of]))
 
 
-def _when(name: str) -> Callable[..., Any]:
+def when(name: str) -> Callable[..., Any]:
+    """An option for a moment."""
     formats = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]
     return click.option(f"--{name}", type=click.DateTime(formats), help="A moment; UTC where it names no zone.")
 
@@ -123,12 +124,12 @@ _verb(program, "destroy", "destroy_program", "Delete an archived program.", _id(
 _verb(program, "stats", "get_stats", "What a program is and has done, in short.", _id("program"))
 _verb(
     program, "statistics", "get_program_statistics", "Figures of all time, or of a window of time.",
-    _id("program"), _when("since"), _when("until"),
+    _id("program"), when("since"), when("until"),
 )  # fmt: skip
 
 _verb(
     execution, "list", "list_executions", "List executions, newest first.",
-    of_program, _status("execution"), click.option("--error-code"), _when("since"), _when("until"), limit, cursor,
+    of_program, _status("execution"), click.option("--error-code"), when("since"), when("until"), limit, cursor,
 )  # fmt: skip
 _verb(execution, "show", "get_execution", "Show an execution, with its timeline.", _id("execution"))
 _verb(execution, "cancel", "cancel_execution", "Cancel an execution that has not ended.", _id("execution"))

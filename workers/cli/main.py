@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from workers.cli.dead_letters import dead_letter
 from workers.cli.entities import execution, program, signature
 
 USAGE_ERROR = 2
@@ -92,15 +93,5 @@ def declare() -> None:
     click.echo(declare_topology())
 
 
-@main.command()
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
-def rejected(limit: int) -> None:
-    """List the newest rejected messages as JSON lines: why each was refused, and its body."""
-    from workers.cli.servers import rejected_messages
-
-    for line in rejected_messages(limit):
-        click.echo(line)
-
-
-for group in (signature, program, execution):
+for group in (signature, program, execution, dead_letter):
     main.add_command(group)

@@ -1,19 +1,15 @@
-"""`dspex migrate`, `dspex declare`, `dspex rejected`: what an operator does with the servers."""
+"""`dspex migrate`, `dspex declare`: what an operator does with the servers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from alembic.util import CommandError
-from pydantic_core import to_json
 from sqlalchemy.exc import DBAPIError
 
 import migrations
 from dspex.errors import SettingsError
-from store import rejections
-from store.engine import READ_ONLY, make_engine
+from store.engine import make_engine
 from workers.brokers import amqp
-from workers.schema import require_schema, unreachable
+from workers.schema import unreachable
 from workers.settings import load_settings
 
 
@@ -48,18 +44,3 @@ def declare_topology() -> str:
         raise SettingsError("DSPEX_BROKER_URL: the in-process broker has nothing to declare; set amqp://…")
     amqp.check(settings.broker_url, settings.queue_type)
     return "The exchanges and queues are declared."
-
-
-def rejected_messages(limit: int) -> Iterator[str]:
-    """The newest rejected messages, a JSON object each.
-
-    Raises:
-        SettingsError: the database cannot be reached.
-    """
-    engine = make_engine(load_settings().database_url)
-    require_schema(engine)
-    with engine.connect().execution_options(**READ_ONLY) as connection:
-        found = rejections.recent(connection, limit)
-    for rejection in found:
-        fields = vars(rejection) | {"body": rejection.body.decode(errors="replace")}
-        yield to_json(fields).decode()

@@ -1,0 +1,115 @@
+"""What `dspex dead-letter` does: asks for each kind, and prints the answers together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import click
+from pydantic import BaseModel
+
+from dspex.errors import NotFound, SettingsError
+from dspex.interface import Interface
+from dspex.results import Affected
+from dspex.status import LetterStatus
+from workers.cli.ask import asking, show, show_list, zoned
+from workers.settings import load_settings
+
+MAX_IDS = 1000
+"""Of a command."""
+
+RUNS_LATER = "Executions are pending and due: a worker on this database runs them, or `dspex run` while it lasts."
+NO_BROKER = "DSPEX_BROKER_URL: messages are sent again to RabbitMQ (amqp://user:password@host:5672/), there is none"
+
+
+def show_letters(
+    kinds: Sequence[str],
+    filters: Mapping[str, Any],
+    *,
+    discarded: bool,
+    limit: int,
+    cursor: str | None,
+    as_json: bool,
+) -> None:
+    """List them: a table for each kind, or a page for each kind in one JSON object."""
+    given: dict[str, Any] = zoned(filters) | {"limit": limit, "cursor": cursor}
+    with asking(load_settings()) as client:
+        pages = {kind: _list(client, kind, discarded, given) for kind in kinds}
+    if len(pages) == 1:
+        show(pages[kinds[0]], as_json=as_json)
+    elif as_json:
+        _show_json(pages)
+    else:
+        for kind, page in pages.items():
+            click.echo(f"{kind}s:")
+            show_list(page.items)
+            if page.next_cursor:
+                click.echo(f"More: --kind {kind} --cursor {page.next_cursor}", err=True)
+
+
+def _list(client: Interface, kind: str, discarded: bool, given: dict[str, Any]) -> Any:
+    if kind == "message":
+        status = LetterStatus.DISCARDED if discarded else LetterStatus.DEAD
+        return client.list_rejected_messages(status=status, **given)
+    return client.list_dead_executions(discarded=discarded, **given)
+
+
+def show_letter(letter_id: UUID, *, as_json: bool) -> None:
+    """Show the one of this id, whichever kind it is."""
+    with asking(load_settings()) as client:
+        found: BaseModel
+        try:
+            found = client.get_execution(letter_id)
+        except NotFound:
+            try:
+                found = client.get_rejected_message(letter_id)
+            except NotFound:
+                raise NotFound(f"there is no execution and no rejected message {letter_id}") from None
+    show(found, as_json=as_json)
+
+
+def change_letters(
+    verb: str, kinds: Sequence[str], ids: Sequence[UUID], filters: Mapping[str, Any], *, as_json: bool
+) -> None:
+    """Replay or discard them; an id is looked for in each kind.
+
+    Raises:
+        SettingsError: messages are to be replayed, and there is no broker.
+    """
+    settings = load_settings()
+    alone = settings.embedded and verb == "replay"
+    if alone:
+        # A message of this process's own broker would end with the process.
+        kinds = [kind for kind in kinds if kind != "message"]
+        if not kinds:
+            raise SettingsError(NO_BROKER)
+    with asking(settings) as client:
+        changed = {kind: _change(client, verb, kind, ids, zoned(filters)) for kind in kinds}
+    if as_json:
+        _show_json(changed)
+    else:
+        told = (_counted(answer.count, kind) for kind, answer in changed.items())
+        click.echo(f"{'Replayed' if verb == 'replay' else 'Discarded'} {' and '.join(told)}.")
+    for kind, answer in changed.items():
+        if answer.refused:
+            click.echo(f"{_counted(answer.refused, kind)} cannot be replayed: named by ID, it says why.", err=True)
+    if alone and changed["execution"].count:
+        click.echo(RUNS_LATER, err=True)
+
+
+def _change(client: Interface, verb: str, kind: str, ids: Sequence[UUID], filters: Mapping[str, Any]) -> Affected:
+    change = getattr(client, f"{verb}_{kind}s")
+    parts = [ids[start : start + MAX_IDS] for start in range(0, len(ids), MAX_IDS)]
+    answers: list[Affected] = [change(part) for part in parts] or [change(**filters)]
+    return Affected(count=sum(a.count for a in answers), refused=sum(a.refused for a in answers))
+
+
+def _counted(count: int, kind: str) -> str:
+    return f"{count} {kind}{'' if count == 1 else 's'}"
+
+
+def _show_json(answers: Mapping[str, BaseModel]) -> None:
+    named = {f"{kind}s": answer.model_dump(mode="json") for kind, answer in answers.items()}
+    click.echo(json.dumps(named, indent=2, ensure_ascii=False))
