@@ -20,6 +20,18 @@ PLANS = "-c plan_cache_mode=force_custom_plan -c jit=off"
 APPLICATION_NAME = "dspex/2"
 """The name of our sessions in PostgreSQL. Those of workers from before migration 0002 are called `dspex`."""
 
+_NOTICED: Final = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""How soon a server that has gone silent is noticed: libpq's parameters, seconds and (the last) milliseconds.
+
+https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+"""
+
 READ_ONLY: Final = {"read_only": True}
 """Execution options of a connection that only reads: on SQLite it does not wait for the one that writes."""
 
@@ -46,7 +58,7 @@ def make_engine(url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 10, "application_name": APPLICATION_NAME, "options": options},
+        connect_args={"application_name": APPLICATION_NAME, "options": options} | _NOTICED,
     )
 
 

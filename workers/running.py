@@ -61,8 +61,9 @@ class RunningExecutions:
 class Isolation:
     """Lets executions run together, and one alone: the one that may take its process with it.
 
-    Without it, one that ends its process would each time spend an attempt of every other that runs there. What waits
-    too long runs anyway: a long one that is under way must not stop a process.
+    Without it, one that ends its process would each time spend an attempt of every other that runs there. Whoever waits
+    holds no claim, and so has no attempt to lose. What waits too long runs anyway: a long one that is under way must
+    not stop a process.
     """
 
     def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
@@ -70,11 +71,11 @@ class Isolation:
         self._changed = threading.Condition()
         self._inside = 0
         self._alone = 0
-        self._waiting = 0
+        self._waiting: set[UUID] = set()
 
     @contextmanager
     def together(self) -> Generator[None]:
-        """Run beside others."""
+        """Claim and run beside others."""
         with self._changed:
             if self._alone or self._waiting:
                 self._changed.wait_for(lambda: not self._alone and not self._waiting, self._patience)
@@ -85,20 +86,28 @@ class Isolation:
             self._leave()
 
     @contextmanager
-    def alone(self) -> Generator[None]:
-        """Run when all others have ended, and keep new ones waiting."""
-        with self._changed:
-            self._waiting += 1
-            self._changed.wait_for(lambda: not self._inside, self._patience)
-            self._waiting -= 1
-            self._inside += 1
-            self._alone += 1
+    def alone(self, execution_id: UUID) -> Generator[bool]:
+        """Claim and run when all others have ended, and keep new ones waiting; False: it waits here already."""
+        if not self._enter_alone(execution_id):
+            yield False
+            return
         try:
-            yield
+            yield True
         finally:
             with self._changed:
                 self._alone -= 1
             self._leave()
+
+    def _enter_alone(self, execution_id: UUID) -> bool:
+        with self._changed:
+            if execution_id in self._waiting:
+                return False
+            self._waiting.add(execution_id)
+            self._changed.wait_for(lambda: not self._inside, self._patience)
+            self._waiting.remove(execution_id)
+            self._inside += 1
+            self._alone += 1
+            return True
 
     def _leave(self) -> None:
         with self._changed:

@@ -50,6 +50,11 @@ class Writes:
         """Give back all that this process runs."""
         return [executions.release(connection, self.lease)] * len(items)
 
+    def give_back(self, connection: Connection, ids: Sequence[UUID]) -> list[None]:
+        """Give back some of what this process has claimed, for itself to claim again: the relay waits for a lease."""
+        executions.release(connection, self.lease, ids, due_in=self.lease.seconds)
+        return [None] * len(ids)
+
     def rescue(self, connection: Connection, items: Sequence[None]) -> list[list[Request]]:
         """Take what nobody has heard of for a lease."""
         return [executions.rescue(connection, self.lease.seconds, RELAY_LIMIT) for _ in items]

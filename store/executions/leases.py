@@ -55,10 +55,16 @@ def heartbeat(connection: Connection, lease: Lease, ids: Collection[UUID] | None
     return Heartbeat(len(found), frozenset(row.id for row in found if row.cancel_requested))
 
 
-def release(connection: Connection, lease: Lease) -> int:
-    """Give up everything that the worker runs, due at once: a shutdown spends no attempt. Returns how many."""
+def release(connection: Connection, lease: Lease, ids: Collection[UUID] | None = None, *, due_in: float = 0.0) -> int:
+    """Give up what the worker has claimed: that spends no attempt. Returns how many there were.
+
+    Args:
+        ids: these alone, instead of everything.
+        due_in: seconds until the relay publishes them.
+    """
     c = executions.c
-    held = select(c.id).where(c.worker == lease.worker, RUNNING).order_by(c.id).with_for_update()
+    these = true() if ids is None else c.id.in_(ids)
+    held = select(c.id).where(c.worker == lease.worker, RUNNING, these).order_by(c.id).with_for_update()
     statement = (
         update(executions)
         .where(c.id.in_(held))
@@ -67,7 +73,7 @@ def release(connection: Connection, lease: Lease) -> int:
             attempt=c.attempt - 1,
             lock_version=c.lock_version + 1,
             lease_expires_at=null(),
-            due_at=NOW,
+            due_at=database_now(bindparam("due_in", due_in, Float)),
             updated_at=NOW,
             timeline=continued(c.timeline, ExecutionStatus.PENDING, c.attempt - 1, c.worker),
         )

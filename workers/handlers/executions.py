@@ -18,6 +18,7 @@ from workers.brokers.settlement import ack_early
 from workers.callbacks import announce
 from workers.endings import end
 from workers.received import Received
+from workers.running import PATIENCE_SECONDS
 from workers.views import execution_view, page_of
 
 logger = logging.getLogger(__name__)
@@ -41,14 +42,21 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
         reply_to=received.reply_to,
         correlation_id=received.correlation_id,
     )
-    claim = app.writer.call(app.writes.claim, request)
+    with app.isolation.together():
+        claim = app.writer.call(app.writes.claim, request)
+        if isinstance(claim, Claimed):
+            # The row and its lease hold what is owed from here on: a long run holds no message unacked.
+            ack_early()
+            attempt = Attempt(app, request, claim)
+            if not attempt.last_chance:
+                _run(app, attempt)
+                return None
+            app.writer.call(app.writes.give_back, claim.id)
     if isinstance(claim, Running | Waiting | Ended):
         app.metrics.redelivery()
     match claim:
-        case Claimed() as claimed:
-            # The row and its lease hold what is owed from here on: a long run holds no message unacked.
-            ack_early()
-            _run(app, Attempt(app, request, claimed))
+        case Claimed():
+            _run_alone(app, request)
         case Ended(execution=execution):
             # A crash between the commit and the event: the event may still be owed.
             with app.read(request.tenant) as connection:
@@ -72,12 +80,23 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
 def _run(app: Application, attempt: Attempt) -> None:
     app.running.begin(attempt)
     try:
-        with app.isolation.alone() if attempt.last_chance else app.isolation.together():
-            ended = attempt.run()
+        ended = attempt.run()
     except BaseException:
         app.running.end(attempt)
         raise
     end(app, attempt, ended)
+
+
+def _run_alone(app: Application, request: Request) -> None:
+    """Run what may take its process with it when nothing else can be lost: nothing is claimed, all ends are written."""
+    with app.isolation.alone(request.id) as waited:
+        if not waited:
+            return
+        app.unwritten.wait(PATIENCE_SECONDS)
+        claim = app.writer.call(app.writes.claim, request)
+        if isinstance(claim, Claimed):
+            _run(app, Attempt(app, request, claim))
+            app.unwritten.wait(PATIENCE_SECONDS)
 
 
 def cancel_execution(app: Application, received: Received[CancelExecution]) -> ExecutionView:
