@@ -85,6 +85,7 @@ class TestHandles:
         program = ready(dspex, configuration=Configuration(parameters={"latency_ms": 200}))
         execution_id = dspex.submit_program(program.program_id, {"question": "?"}).execution_id
         gc.collect()  # the first handle is forgotten
+        wait_until(lambda: bool(dspex.list_executions(program_id=program.program_id).items), "a worker has it")
         again = dspex.handle(execution_id)
         assert again.inputs == {"question": "?"}
         outputs = again.result(timeout=PATIENCE)

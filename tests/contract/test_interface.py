@@ -268,7 +268,7 @@ class TestDeadExecutions:
     def test_a_filter_chooses_and_what_is_discarded_is_taken_by_its_id_alone(self, dspex: Interface) -> None:
         program = ready(dspex)
         begun = datetime.now(UTC) - timedelta(minutes=1)
-        ids = [dspex.execute_program(program.program_id, {"k": n}).execution_id for n in range(3)]
+        ids = [dspex.execute_program(program.program_id, {"k": n}, validate=False).execution_id for n in range(3)]
         mine: dict[str, Any] = {"program_id": program.program_id}
         assert dspex.discard_executions(**mine, error_code="auth").count == 0
         assert dspex.discard_executions(**mine, until=begun).count == 0
