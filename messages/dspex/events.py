@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from dspex.model import Frozen
-from dspex.status import ErrorCode
+from dspex.status import ErrorCode, ExecutionStatus
 
 
 class ProblemDetail(Frozen):
@@ -163,6 +163,22 @@ class ExecutionCancelled(Event):
     usage: Usage = Usage()
 
 
+class ExecutionEnded(Event):
+    """A reference in the place of one of the three above, where it is too large for a webhook or not wanted there.
+
+    `error_code` is that of a failed execution. The execution itself is asked for (`dspex.execution.get.v1`).
+    """
+
+    type = "dspex.execution.ended.v1"
+
+    execution_id: UUID
+    program_id: UUID
+    status: ExecutionStatus
+    error_code: str | None = None
+    attempt: int = Field(ge=0)
+    duration_ms: float = Field(ge=0)
+
+
 class MessageRejected(Event):
     """A message that was not taken: it is recorded with its body, and dead-lettered."""
 
@@ -192,6 +208,7 @@ EVENTS: dict[str, type[Event]] = {
         ExecutionCompleted,
         ExecutionFailed,
         ExecutionCancelled,
+        ExecutionEnded,
         MessageRejected,
         Reply,
     )

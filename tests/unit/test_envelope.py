@@ -50,6 +50,7 @@ from dspex.events import (
     ErrorDetail,
     Event,
     ExecutionCancelled,
+    ExecutionEnded,
     ExecutionFailed,
     MessageRejected,
     ProgramError,
@@ -122,6 +123,9 @@ AN_EVENT_OF_EACH = [
         execution_id=ID, program_id=OTHER, error=ErrorDetail(code="auth", message="no"), attempt=1, duration_ms=0
     ),
     ExecutionCancelled(execution_id=ID, program_id=OTHER, attempt=0, duration_ms=0),
+    ExecutionEnded(
+        execution_id=ID, program_id=OTHER, status=ExecutionStatus.FAILED, error_code="auth", attempt=1, duration_ms=2
+    ),
     MessageRejected(rejection_id=ID, queue="q", error=ErrorDetail(code="malformed_message", message="no")),
     Reply(answer={"a": [1, None]}),
 ]
