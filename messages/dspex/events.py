@@ -98,8 +98,8 @@ class Event(Frozen):
 
     @property
     def subject(self) -> str | None:
-        """The id of what the event is about: an execution, a program, or a message that was rejected."""
-        for name in ("execution_id", "program_id", "message_id"):
+        """The id of what the event is about: an execution, a program, a webhook's endpoint, or a rejected message."""
+        for name in ("execution_id", "program_id", "endpoint_id", "message_id"):
             if (found := getattr(self, name, None)) is not None:
                 return str(found)
         return None
@@ -191,6 +191,21 @@ class MessageRejected(Event):
     message_type: str | None = None
 
 
+class WebhookDisabled(Event):
+    """An endpoint of webhooks was disabled: it answered 410, or did nothing but fail for days. For operators.
+
+    `host` is `host:port` alone, for the URL may have a secret of its owner in it. While the endpoint is disabled its
+    deliveries are recorded as failed; once it is enabled again they can be replayed.
+    """
+
+    type = "dspex.webhook.disabled.v1"
+
+    endpoint_id: UUID
+    tenant: str
+    host: str
+    reason: str
+
+
 class Reply(Event):
     """The answer to a command that came with a reply queue: it goes there, with the command's correlation id."""
 
@@ -210,6 +225,7 @@ EVENTS: dict[str, type[Event]] = {
         ExecutionCancelled,
         ExecutionEnded,
         MessageRejected,
+        WebhookDisabled,
         Reply,
     )
 }

@@ -20,6 +20,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from dspex.callbacks import Callback
 from dspex.commands import (
     ActivateSignature,
     ArchiveProgram,
@@ -68,6 +69,7 @@ from dspex.results import (
 )
 from dspex.signature import Signature
 from dspex.status import ExecutionStatus, ProgramStatus, SignatureStatus
+from dspex.webhook_interface import WebhookInterface
 
 View = TypeVar("View", bound=BaseModel)
 
@@ -75,7 +77,7 @@ DEFAULT_TIMEOUT = 30.0
 """Seconds to wait for an answer."""
 
 
-class Interface(abc.ABC):
+class Interface(WebhookInterface):
     """The verbs. Every one raises `RequestFailed` (or another `DspexError` in process) with the reason and its code."""
 
     @abc.abstractmethod
@@ -170,6 +172,7 @@ class Interface(abc.ABC):
         adapter_type: str = "python_port",
         configuration: Configuration | None = None,
         policy: ExecutionPolicy | None = None,
+        callback: Callback | None = None,
         program_id: UUID | None = None,
     ) -> ProgramView:
         """Create a program, and find or create its signature (an id, a module and version, data, or the arrow form)."""
@@ -181,6 +184,7 @@ class Interface(abc.ABC):
             adapter_type=adapter_type,
             configuration=configuration or Configuration(),
             policy=policy,
+            callback=callback,
         )
         return self.call(command, Created).program
 
@@ -194,11 +198,18 @@ class Interface(abc.ABC):
         configuration: Configuration,
         *,
         policy: ExecutionPolicy | None = None,
+        callback: Callback | None = None,
+        remove_callback: bool = False,
         lock_version: int | None = None,
     ) -> ProgramView:
-        """Change the configuration; a ready program is built anew. Without a policy, that stays."""
+        """Change the configuration; a ready program is built anew. A policy or callback that is not given stays."""
         command = UpdateProgram(
-            program_id=program_id, configuration=configuration, policy=policy, lock_version=lock_version
+            program_id=program_id,
+            configuration=configuration,
+            policy=policy,
+            callback=callback,
+            remove_callback=remove_callback or None,
+            lock_version=lock_version,
         )
         return self.call(command, ProgramView)
 
@@ -240,6 +251,7 @@ class Interface(abc.ABC):
         options: ExecutionOptions | None = None,
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
+        callback: Callback | None = None,
         timeout: float | None = None,
     ) -> ExecutionView:
         """Run a program, and wait until the execution has ended. A failed one is returned, not raised.
@@ -252,6 +264,7 @@ class Interface(abc.ABC):
             inputs=dict(inputs),
             options=options or ExecutionOptions(),
             idempotency_key=idempotency_key,
+            callback=callback,
         )
         return self.call(command, ExecutionView, timeout=timeout)
 

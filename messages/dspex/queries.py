@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, StrictInt, model_validator
+from pydantic import AwareDatetime, Field, StrictBool, StrictInt, model_validator
 
 from dspex.commands import COMMANDS, Command, IdempotencyKey, ModuleReference
 from dspex.compatibility import Compatibility
+from dspex.endpoints import ENDPOINTS
 from dspex.results import (
     Answer,
+    DeliveryView,
+    EndpointView,
     ExecutionView,
     Page,
     ProgramStatistics,
@@ -18,7 +21,7 @@ from dspex.results import (
     ProgramView,
     SignatureView,
 )
-from dspex.status import ExecutionStatus, ProgramStatus, SignatureStatus
+from dspex.status import DeliveryStatus, ExecutionStatus, ProgramStatus, SignatureStatus
 
 Limit = Annotated[StrictInt, Field(ge=1, le=1000)]
 Cursor = Annotated[str, Field(max_length=500)]
@@ -142,6 +145,51 @@ class ListExecutions(Query):
     cursor: Cursor | None = None
 
 
+class GetEndpoint(Query):
+    """One endpoint of webhooks."""
+
+    type = "dspex.webhook.get.v1"
+    answer = EndpointView
+
+    endpoint_id: UUID
+
+
+class ListEndpoints(Query):
+    """Endpoints of webhooks, newest first; with `registered: false` those that came with callbacks."""
+
+    type = "dspex.webhook.list.v1"
+    answer = Page[EndpointView]
+
+    registered: StrictBool = True
+    enabled: StrictBool | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class GetDelivery(Query):
+    """One delivery of a webhook, with every attempt."""
+
+    type = "dspex.delivery.get.v1"
+    answer = DeliveryView
+
+    delivery_id: UUID
+
+
+class ListDeliveries(Query):
+    """Deliveries of webhooks, newest first."""
+
+    type = "dspex.delivery.list.v1"
+    answer = Page[DeliveryView]
+
+    endpoint_id: UUID | None = None
+    execution_id: UUID | None = None
+    status: DeliveryStatus | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
 QUERIES: dict[str, type[Query]] = {
     query.type: query
     for query in (
@@ -155,7 +203,11 @@ QUERIES: dict[str, type[Query]] = {
         GetProgramStatistics,
         GetExecution,
         ListExecutions,
+        GetEndpoint,
+        ListEndpoints,
+        GetDelivery,
+        ListDeliveries,
     )
 }
-REQUESTS: dict[str, type[Command]] = COMMANDS | QUERIES
+REQUESTS: dict[str, type[Command]] = COMMANDS | ENDPOINTS | QUERIES
 """Everything that may be asked for, by type."""
