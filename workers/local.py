@@ -83,7 +83,9 @@ class LocalClient(Interface):
 
 def _digest(asked: ExecuteProgram | Execution) -> str:
     """Of what was asked for: the worker rejects another request under the same id, and the old one has ended."""
-    return Request(uuid.UUID(int=0), asked.program_id, asked.inputs, asked.options, SOURCE).digest
+    return Request(
+        uuid.UUID(int=0), asked.program_id, asked.inputs, asked.options, SOURCE, callback=asked.callback
+    ).digest
 
 
 @contextmanager

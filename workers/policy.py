@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from dspex import commands as c
+from dspex import endpoints as e
 from dspex import queries as q
 from dspex.commands import Command
 from dspex.errors import Denied
@@ -72,6 +73,18 @@ POLICY: Final[Mapping[type[Command], frozenset[Role]]] = MappingProxyType(
         c.CancelExecution: _MAKES,
         q.GetExecution: _ALL,
         q.ListExecutions: _ALL,
+        # webhooks: an endpoint gets all that the tenant's programs put out
+        e.RegisterEndpoint: _RUNS,
+        e.UpdateEndpoint: _RUNS,
+        e.EnableEndpoint: _RUNS,
+        e.DisableEndpoint: _RUNS,
+        e.RotateSecret: _RUNS,
+        e.DeleteEndpoint: _RUNS,
+        e.ReplayDeliveries: _RUNS,
+        q.GetEndpoint: _ALL,
+        q.ListEndpoints: _ALL,
+        q.GetDelivery: _ALL,
+        q.ListDeliveries: _ALL,
     }
 )
 """The roles that each action needs one of. An action that is not listed is denied; a test keeps the list whole."""

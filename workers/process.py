@@ -10,6 +10,7 @@ import dramatiq
 from workers.actors import declare_actors
 from workers.application import Application
 from workers.upkeep import Upkeep
+from workers.webhooks.wiring import make_deliverer
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +32,16 @@ class WorkerProcess:
         )
         self._worker.queue_prefetch = app.settings.prefetch_count
         self._upkeep = Upkeep(app)
+        # Without a server it delivers itself; else webhooks have a process of their own.
+        delivers = app.settings.embedded and app.settings.webhook_threads > 0
+        self._deliverer = make_deliverer(app.settings, app.engine, app.writer, app.publisher) if delivers else None
 
     def start(self) -> None:
         """Consume."""
         self._worker.start()
         self._upkeep.start()
+        if self._deliverer is not None:
+            self._deliverer.start()
 
     def stop(self, seconds: float) -> None:
         """Take no more messages, let running executions end for at most `seconds`, give back the others."""
@@ -49,6 +55,8 @@ class WorkerProcess:
             # Before the broker has their messages back: whoever gets them must find the executions free.
             self._give_back(seconds)
             self._worker.workers.clear()
+        if self._deliverer is not None:
+            self._deliverer.stop(max(0.0, deadline - time.monotonic()))
         self._upkeep.stop()
         self._worker.stop()
 

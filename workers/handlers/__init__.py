@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from dspex import commands as c
+from dspex import endpoints as e
 from dspex import queries as q
 from workers.application import Application
-from workers.handlers import executions, programs, signatures
+from workers.handlers import executions, programs, signatures, webhooks
 from workers.policy import authorize
 from workers.received import Received
 
@@ -39,6 +40,17 @@ HANDLERS: dict[str, Callable[[Application, Received[Any]], BaseModel | None]] = 
     c.CancelExecution.type: executions.cancel_execution,
     q.GetExecution.type: executions.get_execution,
     q.ListExecutions.type: executions.list_executions,
+    e.RegisterEndpoint.type: webhooks.register_endpoint,
+    e.UpdateEndpoint.type: webhooks.update_endpoint,
+    e.EnableEndpoint.type: webhooks.enable_endpoint,
+    e.DisableEndpoint.type: webhooks.disable_endpoint,
+    e.RotateSecret.type: webhooks.rotate_secret,
+    e.DeleteEndpoint.type: webhooks.delete_endpoint,
+    e.ReplayDeliveries.type: webhooks.replay_deliveries,
+    q.GetEndpoint.type: webhooks.get_endpoint,
+    q.ListEndpoints.type: webhooks.list_endpoints,
+    q.GetDelivery.type: webhooks.get_delivery,
+    q.ListDeliveries.type: webhooks.list_deliveries,
 }
 
 

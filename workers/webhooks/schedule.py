@@ -8,25 +8,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 from dspex.errors import SettingsError
+from dspex.status import DeliveryStatus
 from workers.webhooks.attempt import Attempt, Outcome
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
-DELAYS: Final = (0, 5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR)
+DELAYS: Final[tuple[float, ...]] = (
+    0,
+    5,
+    5 * MINUTE,
+    30 * MINUTE,
+    2 * HOUR,
+    5 * HOUR,
+    10 * HOUR,
+    14 * HOUR,
+    20 * HOUR,
+    24 * HOUR,
+)
 """Seconds before each attempt, the first one too: the example of Standard Webhooks 1.0.0, a little over three days."""
 MAX_RETRY_AFTER: Final = DAY
 RETRIES_SETTING: Final = "DSPEX_WEBHOOK_RETRIES"
-
-
-class DeliveryStatus(StrEnum):
-    """pending → delivered | failed; what has failed can be replayed."""
-
-    PENDING = "pending"
-    DELIVERED = "delivered"
-    FAILED = "failed"
 
 
 class Step(NamedTuple):
