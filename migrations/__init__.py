@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 
 __all__ = ["OLDEST", "current", "downgrade", "head", "serves", "upgrade"]
 
-OLDEST = "0004"
+OLDEST = "0005"
 """The oldest revision that this version runs on: newer ones may have to wait until older workers are gone."""
 
 _one_at_a_time = threading.Lock()

@@ -11,10 +11,12 @@ from sqlalchemy import Connection, Select, case, delete, func, null, select
 from sqlalchemy import update as update_rows
 
 from dspex import Configuration, ErrorDetail, ProgramStatus, Signature, SignatureStatus
+from dspex.callbacks import Callback
 from dspex.errors import Conflict, IllegalTransition, NotFound
 from dspex.policy import ExecutionPolicy
 from store import pages
 from store.batch import upsert
+from store.executions.rows import callback_of, kept_callback
 from store.executions.statements import OPEN
 from store.pages import DEFAULT_LIMIT, Page
 from store.signatures import CONTENT, signature_of
@@ -33,6 +35,7 @@ class Program:
     adapter_type: str
     configuration: Configuration
     policy: ExecutionPolicy
+    callback: Callback | None
     status: ProgramStatus
     backend_id: str | None
     error: ErrorDetail | None
@@ -54,6 +57,7 @@ def create(
     adapter_type: str,
     configuration: Configuration,
     policy: ExecutionPolicy | None = None,
+    callback: Callback | None = None,
     tenant: str = DEFAULT_TENANT,
 ) -> Program:
     """Keep a program, as a draft. The same id with the same content again changes nothing.
@@ -76,6 +80,7 @@ def create(
             adapter_type=adapter_type,
             configuration=configuration.model_dump(mode="json"),
             policy=_kept(policy),
+            callback=kept_callback(callback),
             status=ProgramStatus.DRAFT,
             tenant=tenant,
             inserted_at=NOW,
@@ -84,14 +89,15 @@ def create(
         .on_conflict_do_nothing(index_elements=[programs.c.id])
     )
     program = _find(connection, program_id, tenant)
-    asked = (name, signature_id, adapter_type, configuration, policy or ExecutionPolicy())
+    asked = (name, signature_id, adapter_type, configuration, policy or ExecutionPolicy(), callback)
     if program is None or _content(program) != asked:
         raise Conflict(f"program_id: {program_id} belongs to another program")
     return program
 
 
 def _content(program: Program) -> tuple[object, ...]:
-    return program.name, program.signature_id, program.adapter_type, program.configuration, program.policy
+    p = program
+    return p.name, p.signature_id, p.adapter_type, p.configuration, p.policy, p.callback
 
 
 def _kept(policy: ExecutionPolicy | None) -> dict[str, Any] | None:
@@ -206,6 +212,8 @@ def update(
     *,
     configuration: Configuration,
     policy: ExecutionPolicy | None = None,
+    callback: Callback | None = None,
+    remove_callback: bool = False,
     backend_id: str | None = None,
     lock_version: int | None = None,
     tenant: str = DEFAULT_TENANT,
@@ -214,6 +222,7 @@ def update(
 
     Args:
         policy: another policy, for what is claimed from now on; None: it stays.
+        callback: another callback, likewise.
         backend_id: of the new configuration; it must be given for a program that is ready, and is kept for that alone.
         lock_version: of the program that the change was made for; None: whatever it is now.
 
@@ -235,6 +244,7 @@ def update(
         .values(
             configuration=configuration.model_dump(mode="json"),
             policy=c.policy if policy is None else _kept(policy),
+            callback=c.callback if callback is None and not remove_callback else kept_callback(callback),
             backend_id=case((c.status == ProgramStatus.READY, backend_id), else_=null()),
             lock_version=c.lock_version + 1,
             updated_at=NOW,
@@ -339,6 +349,7 @@ def _row(row: Any) -> Program:
         adapter_type=row.adapter_type,
         configuration=Configuration(**row.configuration),
         policy=ExecutionPolicy(**(row.policy or {})),
+        callback=callback_of(row.callback),
         status=ProgramStatus(row.status),
         backend_id=row.backend_id,
         error=ErrorDetail(code=row.error_code, message=row.error_message) if row.error_code else None,

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from dspex import ExecutionStatus, ProgramStatus, SignatureStatus
-from dspex.status import LetterStatus
+from dspex.status import DeliveryStatus, LetterStatus
 from store.types import Json, UtcDateTime, database_now
 
 MAX_NAME = 512
@@ -117,6 +117,8 @@ programs = Table(
     _tenant(),
     # Of its executions; NULL: all defaults.
     Column("policy", Json),
+    # Where the ends of its executions are pushed to.
+    Column("callback", Json),
     Index(None, "tenant", "inserted_at"),
     Index(None, "tenant", "name", "inserted_at"),
     Index(None, "tenant", "status", "inserted_at"),
@@ -170,6 +172,9 @@ executions = Table(
     Column("lost", SmallInteger, nullable=False, server_default=text("0")),
     # failed: no dead letter any more.
     Column("discarded", Boolean, nullable=False, server_default=text("false")),
+    # Where its end is pushed to: as it was asked for, and as its program had it at the claim.
+    Column("callback", Json),
+    Column("program_callback", Json),
     # Lists by tenant.
     Index(None, "tenant", "inserted_at"),
     # Lists by program; the statistics of a window are in it, so that PostgreSQL reads no row.
@@ -248,6 +253,81 @@ idempotency_keys = Table(
     Column("inserted_at", UtcDateTime, nullable=False),
 )
 
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    # Of one that came with a callback: derived from it, so that what is the same endpoint is one row.
+    Column("id", Uuid, primary_key=True),
+    Column("url", Text, nullable=False),
+    # The name of the secret that signs; while it is being changed, of the one before as well.
+    Column("secret", String(100), nullable=False),
+    Column("previous_secret", String(100)),
+    Column("previous_until", UtcDateTime),
+    Column("events", Json, nullable=False),
+    Column("headers", Json, nullable=False),
+    Column("thin", Boolean, nullable=False),
+    # It gets every end of the tenant's executions; else it came with a callback.
+    Column("registered", Boolean, nullable=False),
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("disabled_reason", Text),
+    Column("disabled_at", UtcDateTime),
+    # When it failed first after its last success.
+    Column("failing_since", UtcDateTime),
+    # When operators are to be told (again) that it was disabled.
+    Column("announce_at", UtcDateTime),
+    *_versioned(),
+    _tenant(),
+    Index(None, "tenant", "inserted_at"),
+    _partial("ix_webhook_endpoints_registered", "tenant", "inserted_at", where="registered"),
+    _partial("ix_webhook_endpoints_announce", "announce_at", where="announce_at IS NOT NULL"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    # No foreign keys, as in `executions`: the log outlives what it is about.
+    Column("endpoint_id", Uuid, nullable=False),
+    Column("execution_id", Uuid, nullable=False),
+    # The lock_version that the execution ended with. With the execution's id, the id of the event.
+    Column("event_version", Integer, nullable=False),
+    Column("event", String(16), nullable=False),
+    # What fails together: the tenant and `host:port`.
+    Column("place", String(400), nullable=False),
+    # pending: when it is sent, or sent again where whoever took it is gone.
+    Column("due_at", UtcDateTime),
+    # Attempts in all, and since it was replayed.
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("reason", Text),
+    Column("finished_at", UtcDateTime),
+    *_status(DeliveryStatus),
+    *_versioned(),
+    _tenant(),
+    Index(None, "execution_id", "event_version", "endpoint_id", unique=True),
+    Index(None, "tenant", "inserted_at"),
+    Index(None, "tenant", "endpoint_id", "inserted_at"),
+    _partial("ix_webhook_deliveries_failed", "tenant", "inserted_at", where="status = 'failed'"),
+    # What is due, if anything is; and by place, so that a dead one with a million of them is stepped over.
+    _partial("ix_webhook_deliveries_due", "due_at", where="status = 'pending'"),
+    _partial("ix_webhook_deliveries_place", "place", "due_at", where="status = 'pending'"),
+    postgresql_with={"fillfactor": "85"},
+)
+
+webhook_attempts = Table(
+    "webhook_attempts",
+    metadata,
+    Column("delivery_id", Uuid, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("http_status", Integer),
+    Column("reason", Text),
+    Column("duration_ms", Float, nullable=False),
+    Column("response", Text, nullable=False),
+    _tenant(),
+)
+
 rejected_messages = Table(
     "rejected_messages",
     metadata,
@@ -270,6 +350,9 @@ rejected_messages = Table(
 
 NOW = database_now()
 
+REGISTERED = text("webhook_endpoints.registered")
+"""As the partial index writes it."""
+
 PROTECTED = (
     signatures,
     programs,
@@ -279,5 +362,8 @@ PROTECTED = (
     rejected_messages,
     callbacks,
     idempotency_keys,
+    webhook_endpoints,
+    webhook_deliveries,
+    webhook_attempts,
 )
 """The tables with row-level security on PostgreSQL: all that have tenants."""

@@ -23,21 +23,29 @@ from dspex import (
     Try,
     Usage,
 )
+from dspex.callbacks import Callback
 from dspex.compatibility import compare
 from dspex.events import ProblemDetail
 from dspex.results import (
+    Affected,
     Answer,
     Created,
+    DeliveryAttempt,
+    DeliveryView,
+    EndpointView,
     ExecutionView,
     Nothing,
     Page,
     ProgramStatistics,
     ProgramStats,
     ProgramView,
+    RejectedMessageView,
+    Replayed,
     SignatureList,
     SignatureView,
     Transition,
 )
+from dspex.status import DeliveryStatus, LetterStatus
 
 ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -144,6 +152,61 @@ EXECUTION_VIEW = ExecutionView(
     finished_at=AT,
     lock_version=3,
 )
+CALLBACK = Callback(url="https://receiver.example/hook", secret="A_WEBHOOK_SECRET", events=("failed",), thin=True)
+ENDPOINT_VIEW = EndpointView(
+    endpoint_id=ID,
+    callback=CALLBACK,
+    registered=True,
+    enabled=False,
+    disabled_reason="it answered 410",
+    disabled_at=AT,
+    failing_since=AT,
+    previous_secret="B_WEBHOOK_SECRET",
+    previous_until=AT,
+    lock_version=2,
+    inserted_at=AT,
+    updated_at=AT,
+)
+DELIVERY_VIEW = DeliveryView(
+    delivery_id=ID,
+    endpoint_id=OTHER,
+    execution_id=ID,
+    event_id="0190f6a0-0000-7000-8000-000000000000.3",
+    event="failed",
+    host="receiver.example:443",
+    status=DeliveryStatus.PENDING,
+    attempts=1,
+    due_at=AT,
+    reason="it answered 503",
+    log=(
+        DeliveryAttempt(
+            number=1,
+            at=AT,
+            outcome="failed",
+            http_status=503,
+            reason="it answered 503",
+            duration_ms=1.5,
+            response="busy",
+        ),
+    ),
+    lock_version=2,
+    inserted_at=AT,
+    finished_at=None,
+)
+REJECTED_VIEW = RejectedMessageView(
+    rejection_id=ID,
+    status=LetterStatus.DEAD,
+    queue="q",
+    error=ErrorDetail(code="malformed_message", message="the body is not JSON"),
+    message_id=None,
+    message_type=None,
+    body="AP8=",
+    body_encoding="base64",
+    body_size=2,
+    deliveries=1,
+    inserted_at=AT,
+    updated_at=AT,
+)
 
 AN_ANSWER_OF_EACH: list[BaseModel] = [
     Nothing(),
@@ -183,4 +246,12 @@ AN_ANSWER_OF_EACH: list[BaseModel] = [
     Page[SignatureView](items=(SIGNATURE_VIEW,), next_cursor="c"),
     Page[ProgramView](items=(PROGRAM_VIEW,)),
     Page[ExecutionView](items=(EXECUTION_VIEW,)),
+    ENDPOINT_VIEW,
+    Page[EndpointView](items=(ENDPOINT_VIEW,)),
+    DELIVERY_VIEW,
+    Page[DeliveryView](items=(DELIVERY_VIEW,)),
+    Replayed(count=2),
+    Affected(count=2, refused=1),
+    REJECTED_VIEW,
+    Page[RejectedMessageView](items=(REJECTED_VIEW,)),
 ]

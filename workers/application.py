@@ -40,6 +40,7 @@ from workers.principals import Principals
 from workers.programs import ProgramCache
 from workers.running import Isolation, RunningExecutions, Unwritten
 from workers.settings import Settings, load_secrets
+from workers.webhooks.gate import Gate
 from workers.writer import Writer
 from workers.writes import Writes
 
@@ -64,6 +65,7 @@ class Application:
     writes: Writes
     principals: Principals
     unwritten: Unwritten
+    webhooks: Gate
     notifications: Notifications = field(default_factory=Notifications)
     running: RunningExecutions = field(default_factory=RunningExecutions)
     isolation: Isolation = field(default_factory=Isolation)
@@ -129,7 +131,11 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
     engine = make_engine(settings.database_url)
     adapters = AdapterRegistry(catalog or LMCatalog(settings.lms, load_secrets().get))
     writer = Writer(engine)
-    writes = Writes(Lease(worker, settings.lease_seconds), zlib.crc32(worker.encode()) % SHARDS)
+    writes = Writes(
+        lease=Lease(worker, settings.lease_seconds),
+        shard=zlib.crc32(worker.encode()) % SHARDS,
+        webhook_in=settings.webhook_retries[0],
+    )
     broker, publisher = _messaging(settings)
     dramatiq.set_encoder(CloudEventEncoder(settings.max_message_bytes))
     application = Application(
@@ -143,6 +149,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
         writes=writes,
         principals=_principals(settings),
         unwritten=Unwritten(2 * settings.threads),
+        webhooks=Gate(settings),
         notifications=Notifications(settings.redis_url),
     )
     writer.start()

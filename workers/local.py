@@ -143,7 +143,9 @@ def _settle(pending: Pending, found: Execution) -> None:
 
 def _digest(asked: ExecuteProgram | Execution) -> str:
     """Of what was asked for."""
-    return Request(uuid.UUID(int=0), asked.program_id, asked.inputs, asked.options, SOURCE).digest
+    return Request(
+        uuid.UUID(int=0), asked.program_id, asked.inputs, asked.options, SOURCE, callback=asked.callback
+    ).digest
 
 
 @contextmanager

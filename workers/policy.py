@@ -11,6 +11,7 @@ from typing import Final
 
 from dspex import commands as c
 from dspex import dead_letters as d
+from dspex import endpoints as e
 from dspex import queries as q
 from dspex.commands import Command
 from dspex.errors import Denied
@@ -80,6 +81,18 @@ POLICY: Final[Mapping[type[Command], frozenset[Role]]] = MappingProxyType(
         d.DiscardMessages: _RUNS,
         q.GetRejectedMessage: _ALL,
         q.ListRejectedMessages: _ALL,
+        # webhooks: an endpoint gets all that the tenant's programs put out
+        e.RegisterEndpoint: _RUNS,
+        e.UpdateEndpoint: _RUNS,
+        e.EnableEndpoint: _RUNS,
+        e.DisableEndpoint: _RUNS,
+        e.RotateSecret: _RUNS,
+        e.DeleteEndpoint: _RUNS,
+        e.ReplayDeliveries: _RUNS,
+        q.GetEndpoint: _ALL,
+        q.ListEndpoints: _ALL,
+        q.GetDelivery: _ALL,
+        q.ListDeliveries: _ALL,
     }
 )
 """The roles that each action needs one of. An action that is not listed is denied; a test keeps the list whole."""

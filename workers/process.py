@@ -11,6 +11,7 @@ import dramatiq
 from workers.actors import declare_actors
 from workers.application import Application
 from workers.upkeep import Upkeep
+from workers.webhooks.wiring import make_deliverer
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ class WorkerProcess:
         )
         self._worker.queue_prefetch = app.settings.prefetch_count
         self._upkeep = Upkeep(app)
+        # Without a server it delivers itself; else webhooks have a process of their own.
+        delivers = app.settings.embedded and app.settings.webhook_threads > 0
+        self._deliverer = make_deliverer(app.settings, app.engine, app.writer, app.publisher) if delivers else None
 
     @property
     def threads(self) -> list[threading.Thread]:
@@ -42,6 +46,7 @@ class WorkerProcess:
             *self._upkeep.threads,
             *self._app.writer.threads,
             *self._app.metrics.threads,
+            *(self._deliverer.threads if self._deliverer is not None else ()),
         ]
 
     def start(self) -> None:
@@ -52,6 +57,8 @@ class WorkerProcess:
         for queue_name, consumer in self._worker.consumers.items():
             consumer.name = f"consumer-{queue_name}"
         self._upkeep.start()
+        if self._deliverer is not None:
+            self._deliverer.start()
 
     def stop(self, seconds: float) -> None:
         """Take no more messages, let running executions end for at most `seconds`, give back the others."""
@@ -65,6 +72,8 @@ class WorkerProcess:
             # Before the broker has their messages back: whoever gets them must find the executions free.
             self._give_back(seconds)
             self._worker.workers.clear()
+        if self._deliverer is not None:
+            self._deliverer.stop(max(0.0, deadline - time.monotonic()))
         self._upkeep.stop()
         self._worker.stop()
 

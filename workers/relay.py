@@ -76,6 +76,7 @@ class Relay:
             program_id=request.program_id,
             inputs=dict(request.inputs),
             options=request.options,
+            callback=request.callback,
         )
         envelope = wrap(command, source=request.source, traceparent=request.traceparent, tenant=request.tenant)
         try:

@@ -10,22 +10,27 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 from pika import URLParameters
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from adapters.lm import LMAlias
+from dspex.callbacks import WebhookSecretName
 from dspex.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import Problem, SettingsError
 from dspex.model import problems
 from workers.brokers.topology import QueueType
 from workers.policy import Role
+from workers.webhooks.addresses import Guard
+from workers.webhooks.schedule import DELAYS
 
 PREFIX = "DSPEX_"
 MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
-SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*_(API_KEY|TOKEN)")
-"""What a message may name as a secret: never, for instance, the variable that holds the database's password."""
+SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*_(API_KEY|(?<!_WEBHOOK_)TOKEN)")
+"""What a program may name as a secret: never, for instance, the variable that holds the database's password."""
+WEBHOOK_SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*_WEBHOOK_(SECRET|TOKEN)")
+"""What a callback may name, and a program may not: see `dspex.callbacks.WebhookSecretName`."""
 
 
 def _database_url(value: str) -> str:
@@ -71,22 +76,30 @@ def _redis_url(value: str) -> str:
     raise ValueError("use redis://host:6379/0")
 
 
-def _modules(value: Any) -> Any:
-    """`a.b, c.d`, or a JSON list."""
-    if not isinstance(value, str):
-        return value
-    if not value.lstrip().startswith("["):
-        return [prefix.strip() for prefix in value.split(",")]
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError("is not valid JSON: use acme.signatures,acme.shared") from None
+def _listed(example: str) -> tuple[type[NoDecode], BeforeValidator]:
+    """Read as `a, b`, or as a JSON list."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not value.lstrip().startswith("["):
+            return [item.strip() for item in value.split(",")]
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError(f"is not valid JSON: use {example}") from None
+
+    return NoDecode, BeforeValidator(read)
 
 
 def _dotted(value: str) -> str:
     if MODULE_NAME.fullmatch(value):
         return value
     raise ValueError("is not a dotted module name: use for instance acme.signatures,acme.shared")
+
+
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Seconds = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)]
 
 
 class PrincipalSetting(BaseModel):
@@ -132,7 +145,9 @@ class Settings(BaseSettings):
 
     lms: dict[str, LMAlias] = Field(default_factory=dict)
     """LMs by alias, as JSON: `{"fast": {"model": "openai/gpt-4o-mini", "api_base": "https://…", "secret": "NAME"}}`."""
-    modules: Annotated[tuple[Annotated[str, AfterValidator(_dotted)], ...], NoDecode, BeforeValidator(_modules)] = ()
+    modules: Annotated[
+        tuple[Annotated[str, AfterValidator(_dotted)], ...], *_listed("acme.signatures,acme.shared")
+    ] = ()
     """Import prefixes under which a message may have signatures read; `acme` allows `acme.signatures` too."""
     tenancy: bool = False
     """Whether messages belong to the tenant of their login, and roles decide; else there is one tenant."""
@@ -141,7 +156,26 @@ class Settings(BaseSettings):
 
     metrics_address: Annotated[str, AfterValidator(_address)] | None = None
     """`host:port` where a process serves its metrics to Prometheus; process n of several takes the port + n."""
+    webhook_threads: int = Field(default=16, ge=0, le=256)
+    """Webhooks sent at once by the deliverer of this machine; 0: it sends none."""
+    webhook_timeout: float = Field(default=20, ge=1, le=60)
+    """Seconds for one attempt to deliver, all in all."""
+    webhook_retries: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=50), *_listed("0,5,300")] = DELAYS
+    """Seconds before each attempt, the first one too: as many attempts as there are numbers."""
+    webhook_ports: Annotated[tuple[Port, ...], *_listed("443,8443")] = (443,)
+    """Where webhooks may go to on public addresses."""
+    webhook_hosts: Annotated[tuple[str, ...], *_listed("receiver.internal:8080")] = ()
+    """`host:port` of receivers that may have private addresses and be spoken to by http."""
+    webhook_secrets: dict[str, tuple[WebhookSecretName, ...]] = Field(default_factory=dict)
+    """The names of secrets that a tenant's callbacks may use, as JSON, where there are tenants."""
+
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+
+    @field_validator("webhook_hosts")
+    @classmethod
+    def _host_and_port(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        Guard(hosts=hosts)  # says what is wrong with them
+        return hosts
 
     @property
     def embedded(self) -> bool:
@@ -193,5 +227,14 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
 
 
 def load_secrets() -> dict[str, str]:
-    """The secrets by name: the variables of the environment that end in _API_KEY or _TOKEN."""
-    return {name: value for name, value in os.environ.items() if SECRET_NAME.fullmatch(name) and value}
+    """The secrets of programs by name: the variables that end in _API_KEY or _TOKEN, and are no webhook's."""
+    return _named(SECRET_NAME)
+
+
+def load_webhook_secrets() -> dict[str, str]:
+    """The secrets of webhooks by name: the variables that end in _WEBHOOK_SECRET or _WEBHOOK_TOKEN."""
+    return _named(WEBHOOK_SECRET_NAME)
+
+
+def _named(names: re.Pattern[str]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if names.fullmatch(name) and value}

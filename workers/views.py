@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from dspex import ErrorDetail
-from dspex.results import ExecutionView, Page, ProgramView, RejectedMessageView, SignatureView, Transition
+from dspex.results import (
+    DeliveryAttempt,
+    DeliveryView,
+    EndpointView,
+    ExecutionView,
+    Page,
+    ProgramView,
+    RejectedMessageView,
+    SignatureView,
+    Transition,
+)
 from store import pages
 from store.executions import Execution
 from store.programs import Program
 from store.rejections import RecordedRejection
 from store.signatures import SignatureRow
+from store.webhooks import Delivery, Endpoint, LoggedAttempt
 
 Row = TypeVar("Row")
 View = TypeVar("View")
@@ -40,6 +51,7 @@ def program_view(row: Program) -> ProgramView:
         adapter_type=row.adapter_type,
         configuration=row.configuration,
         policy=row.policy,
+        callback=row.callback,
         status=row.status,
         backend_id=row.backend_id,
         error=row.error,
@@ -70,6 +82,7 @@ def execution_view(row: Execution) -> ExecutionView:
         cancel_requested=row.cancel_requested,
         discarded=row.discarded,
         not_before=row.not_before,
+        callback=row.callback or row.program_callback,
         timeline=tuple(Transition(status=t.status, at=t.at, attempt=t.attempt, by=t.by) for t in row.timeline),
         inserted_at=row.inserted_at,
         executed_at=row.started_at,
@@ -102,6 +115,44 @@ def _text(body: bytes) -> str | None:
         return None if b"\x00" in body else body.decode()
     except UnicodeDecodeError:
         return None
+
+
+def endpoint_view(row: Endpoint) -> EndpointView:
+    """An endpoint."""
+    return EndpointView(
+        endpoint_id=row.id,
+        callback=row.callback,
+        registered=row.registered,
+        enabled=row.enabled,
+        disabled_reason=row.disabled_reason,
+        disabled_at=row.disabled_at,
+        failing_since=row.failing_since,
+        previous_secret=row.previous_secret,
+        previous_until=row.previous_until if row.previous_secret else None,
+        lock_version=row.lock_version,
+        inserted_at=row.inserted_at,
+        updated_at=row.updated_at,
+    )
+
+
+def delivery_view(row: Delivery, log: Sequence[LoggedAttempt] = ()) -> DeliveryView:
+    """A delivery, with its attempts where they were read."""
+    return DeliveryView(
+        delivery_id=row.id,
+        endpoint_id=row.endpoint_id,
+        execution_id=row.execution_id,
+        event_id=row.event_id,
+        event=row.event,
+        host=row.host,
+        status=row.status,
+        attempts=row.attempts,
+        due_at=row.due_at,
+        reason=row.reason,
+        log=tuple(DeliveryAttempt.model_validate(vars(attempt)) for attempt in log),
+        lock_version=row.lock_version,
+        inserted_at=row.inserted_at,
+        finished_at=row.finished_at,
+    )
 
 
 def page_of(page: pages.Page[Row], view: Callable[[Row], View], of: type[Page[View]]) -> Page[View]:

@@ -20,10 +20,11 @@ RELAY_LIMIT = 100
 
 @dataclass(frozen=True)
 class Writes:
-    """Every write of a worker process: who it is (`lease`) and where it counts (`shard`)."""
+    """Every write of a worker process: who it is (`lease`), where it counts (`shard`), and when webhooks are due."""
 
     lease: Lease
     shard: int
+    webhook_in: float = 0.0
 
     def claim(self, connection: Connection, requests: Sequence[Request]) -> list[Claim]:
         """Claim executions."""
@@ -31,7 +32,9 @@ class Writes:
 
     def finish(self, connection: Connection, finishes: Sequence[Finish]) -> list[bool]:
         """End executions, count them, and note what is owed for them."""
-        return executions.finish(connection, self.shard, finishes, callback_in=self.lease.seconds)
+        return executions.finish(
+            connection, self.shard, finishes, callback_in=self.lease.seconds, webhook_in=self.webhook_in
+        )
 
     def retry(self, connection: Connection, retries: Sequence[Retry]) -> list[bool]:
         """Make executions wait for their next attempt."""

@@ -20,6 +20,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
 from dspex import completion
+from dspex.callbacks import Callback
 from dspex.executions import IN_FLIGHT
 from dspex.handles import Handle, Model, result_of
 from dspex.interface import Interface
@@ -80,6 +81,7 @@ class AsyncClient:
         options: ExecutionOptions | None = None,
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
+        callback: Callback | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> AsyncHandle:
@@ -90,6 +92,7 @@ class AsyncClient:
             options=options,
             execution_id=execution_id,
             idempotency_key=idempotency_key,
+            callback=callback,
             validate=validate,
             timeout=timeout,
         )
@@ -104,6 +107,7 @@ class AsyncClient:
         options: ExecutionOptions | None = None,
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
+        callback: Callback | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> AsyncHandle:
@@ -113,6 +117,7 @@ class AsyncClient:
             options=options,
             execution_id=execution_id,
             idempotency_key=idempotency_key,
+            callback=callback,
             validate=validate,
             timeout=timeout,
         )
@@ -126,6 +131,7 @@ class AsyncClient:
         options: ExecutionOptions | None = None,
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
+        callback: Callback | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> ExecutionView:
@@ -136,6 +142,7 @@ class AsyncClient:
             options=options,
             execution_id=execution_id,
             idempotency_key=idempotency_key,
+            callback=callback,
             validate=validate,
             timeout=timeout,
         )
@@ -203,6 +210,25 @@ class AsyncClient:
     recent_executions = _in_thread(Interface.recent_executions)
     signature_of = _in_thread(Interface.signature_of)
     output_model = _in_thread(Interface.output_model)
+    list_dead_executions = _in_thread(Interface.list_dead_executions)
+    replay_executions = _in_thread(Interface.replay_executions)
+    discard_executions = _in_thread(Interface.discard_executions)
+    get_rejected_message = _in_thread(Interface.get_rejected_message)
+    list_rejected_messages = _in_thread(Interface.list_rejected_messages)
+    list_dead_messages = _in_thread(Interface.list_dead_messages)
+    replay_messages = _in_thread(Interface.replay_messages)
+    discard_messages = _in_thread(Interface.discard_messages)
+    register_endpoint = _in_thread(Interface.register_endpoint)
+    update_endpoint = _in_thread(Interface.update_endpoint)
+    enable_endpoint = _in_thread(Interface.enable_endpoint)
+    disable_endpoint = _in_thread(Interface.disable_endpoint)
+    rotate_secret = _in_thread(Interface.rotate_secret)
+    delete_endpoint = _in_thread(Interface.delete_endpoint)
+    get_endpoint = _in_thread(Interface.get_endpoint)
+    list_endpoints = _in_thread(Interface.list_endpoints)
+    get_delivery = _in_thread(Interface.get_delivery)
+    list_deliveries = _in_thread(Interface.list_deliveries)
+    replay_deliveries = _in_thread(Interface.replay_deliveries)
     quick_execute = _in_thread(Interface.quick_execute)
 
     async def list_active_signatures(self) -> AsyncIterator[Any]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from pydantic import BaseModel, Field, JsonValue, StrictInt
+from pydantic import BaseModel, Field, JsonValue, StrictBool, StrictInt, model_validator
 
+from dspex.callbacks import Callback
 from dspex.configuration import AdapterType, Configuration
 from dspex.model import Frozen, Sparse
 from dspex.options import ExecutionOptions
@@ -37,7 +38,7 @@ class Command(Sparse):
     @property
     def subject(self) -> str | None:
         """The id of the entity that the command is about."""
-        for name in ("execution_id", "program_id", "signature_id", "rejection_id"):
+        for name in ("execution_id", "program_id", "signature_id", "rejection_id", "endpoint_id", "delivery_id"):
             if (found := getattr(self, name, None)) is not None:
                 return str(found)
         return None
@@ -109,7 +110,10 @@ class DestroySignature(Command):
 
 
 class CreateProgram(Command):
-    """Create a program of a signature that exists: a draft, until it is initialized."""
+    """Create a program of a signature that exists: a draft, until it is initialized.
+
+    With a `callback`, the end of each of its executions is pushed there as a webhook, unless the execution has its own.
+    """
 
     type = "dspex.program.create.v1"
     answer = ProgramView
@@ -120,6 +124,7 @@ class CreateProgram(Command):
     adapter_type: AdapterType
     configuration: Configuration = Configuration()
     policy: ExecutionPolicy | None = None
+    callback: Callback | None = None
 
 
 class ModuleVersion(Frozen):
@@ -141,6 +146,7 @@ class CreateProgramWithSignature(Command):
     adapter_type: AdapterType
     configuration: Configuration = Configuration()
     policy: ExecutionPolicy | None = None
+    callback: Callback | None = None
 
 
 class InitializeProgram(Command):
@@ -155,7 +161,8 @@ class InitializeProgram(Command):
 class UpdateProgram(Command):
     """Change a program's configuration; where it is ready, it is built anew and gets a new backend id.
 
-    Without `policy`, that stays. With `lock_version`, only if nobody has changed it since it was read.
+    Without `policy`, that stays, and so does the callback; `remove_callback` takes it away. Both are of the executions
+    that are claimed from then on. With `lock_version`, only if nobody has changed it since it was read.
     """
 
     type = "dspex.program.update.v1"
@@ -164,7 +171,15 @@ class UpdateProgram(Command):
     program_id: UUID
     configuration: Configuration
     policy: ExecutionPolicy | None = None
+    callback: Callback | None = None
+    remove_callback: StrictBool | None = None
     lock_version: StrictInt | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_callback(self) -> UpdateProgram:
+        if self.remove_callback and self.callback is not None:
+            raise ValueError("give callback or remove_callback, not both")
+        return self
 
 
 class ArchiveProgram(Command):
@@ -190,7 +205,8 @@ class DestroyProgram(Command):
 class ExecuteProgram(Command):
     """Run a program that is ready. The same id with the same content runs once; with other content it is a conflict.
 
-    So it is with the same `idempotency_key` of a tenant, whatever the ids: the first execution stands for all.
+    So it is with the same `idempotency_key` of a tenant, whatever the ids: the first execution stands for all. Its end
+    is pushed to `callback` as a webhook, and to the tenant's endpoints; without one of its own, to the program's.
     """
 
     type = "dspex.program.execute.v1"
@@ -201,6 +217,7 @@ class ExecuteProgram(Command):
     inputs: dict[str, JsonValue]
     options: ExecutionOptions = ExecutionOptions()
     idempotency_key: IdempotencyKey | None = None
+    callback: Callback | None = None
 
 
 class CancelExecution(Command):

@@ -16,6 +16,8 @@ DspexError
 ├── Conflict                  conflict: the id or the name is taken by something else
 ├── IllegalTransition         illegal_transition: the state machine refuses
 ├── Denied                    denied: the principal may not do this
+├── ForbiddenAddress          forbidden_address: webhooks may not go there
+├── InvalidWebhook            invalid_webhook: what was received is not shown to be from DSPex
 ├── RequestFailed             (the worker's code) a request was answered with an error
 ├── ExecutionError            (one of `dspex.ErrorCode`) an execution ended without outputs
 ├── NoAnswer                  no_answer: a request was not answered in time
@@ -156,6 +158,18 @@ class Denied(DspexError):
     """The principal may not do this."""
 
     code = "denied"
+
+
+class ForbiddenAddress(DspexError):
+    """Webhooks may not go there: the URL, its port, or an address that its host has. Addresses are never named."""
+
+    code = "forbidden_address"
+
+
+class InvalidWebhook(DspexError):
+    """What was received is not shown to come from DSPex: its signature is missing, malformed, wrong or old."""
+
+    code = "invalid_webhook"
 
 
 class RequestFailed(DspexError):

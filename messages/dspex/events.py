@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from dspex.model import Frozen
+from dspex.status import ExecutionStatus
 
 
 class ProblemDetail(Frozen):
@@ -97,8 +98,8 @@ class Event(Frozen):
 
     @property
     def subject(self) -> str | None:
-        """The id of what the event is about: an execution, a program, or a message that was rejected."""
-        for name in ("execution_id", "program_id", "message_id"):
+        """The id of what the event is about: an execution, a program, a webhook's endpoint, or a rejected message."""
+        for name in ("execution_id", "program_id", "endpoint_id", "message_id"):
             if (found := getattr(self, name, None)) is not None:
                 return str(found)
         return None
@@ -162,6 +163,22 @@ class ExecutionCancelled(Event):
     usage: Usage = Usage()
 
 
+class ExecutionEnded(Event):
+    """A reference in the place of one of the three above, where it is too large for a webhook or not wanted there.
+
+    `error_code` is that of a failed execution. The execution itself is asked for (`dspex.execution.get.v1`).
+    """
+
+    type = "dspex.execution.ended.v1"
+
+    execution_id: UUID
+    program_id: UUID
+    status: ExecutionStatus
+    error_code: str | None = None
+    attempt: int = Field(ge=0)
+    duration_ms: float = Field(ge=0)
+
+
 class MessageRejected(Event):
     """A message that was not taken: it is recorded with its body, and dead-lettered."""
 
@@ -172,6 +189,21 @@ class MessageRejected(Event):
     error: ErrorDetail
     message_id: str | None = None
     message_type: str | None = None
+
+
+class WebhookDisabled(Event):
+    """An endpoint of webhooks was disabled: it answered 410, or did nothing but fail for days. For operators.
+
+    `host` is `host:port` alone, for the URL may have a secret of its owner in it. While the endpoint is disabled its
+    deliveries are recorded as failed; once it is enabled again they can be replayed.
+    """
+
+    type = "dspex.webhook.disabled.v1"
+
+    endpoint_id: UUID
+    tenant: str
+    host: str
+    reason: str
 
 
 class Reply(Event):
@@ -191,7 +223,9 @@ EVENTS: dict[str, type[Event]] = {
         ExecutionCompleted,
         ExecutionFailed,
         ExecutionCancelled,
+        ExecutionEnded,
         MessageRejected,
+        WebhookDisabled,
         Reply,
     )
 }

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pydantic
 
+from dspex.callbacks import Callback
 from dspex.commands import CancelExecution, ExecuteProgram
 from dspex.completion import as_done, in_order
 from dspex.errors import InvalidInput, MessageTooLarge
@@ -37,6 +38,7 @@ class ExecutionVerbs(Port):
         options: ExecutionOptions | None = None,
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
+        callback: Callback | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> Handle:
@@ -48,6 +50,7 @@ class ExecutionVerbs(Port):
             options: seed, earliest start, deadline.
             execution_id: a new one by default. Choose it to be able to submit again what is not known to be stored.
             idempotency_key: of the tenant; the first execution with it stands for all.
+            callback: where its end is pushed to, instead of where its program says.
             validate: check the inputs against the signature first; by default as the client is made.
             timeout: seconds that the broker has to store the command.
 
@@ -63,6 +66,7 @@ class ExecutionVerbs(Port):
             options=options,
             execution_id=execution_id,
             idempotency_key=idempotency_key,
+            callback=callback,
             validate=validate,
             timeout=timeout,
         )
@@ -77,6 +81,7 @@ class ExecutionVerbs(Port):
         options: ExecutionOptions | None = None,
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
+        callback: Callback | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> Handle:
@@ -89,7 +94,7 @@ class ExecutionVerbs(Port):
             RequestFailed: there is no such program, or its signature may not be read.
         """
         try:
-            command = self._command(program_id, inputs, options, execution_id, idempotency_key, validate)
+            command = self._command(program_id, inputs, options, execution_id, idempotency_key, callback, validate)
             pending = self.start(command, timeout=timeout)
         except (InvalidInput, MessageTooLarge) as error:
             pending = Pending.unsent(execution_id or uuid7(), error)
@@ -103,6 +108,7 @@ class ExecutionVerbs(Port):
         options: ExecutionOptions | None = None,
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
+        callback: Callback | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> ExecutionView:
@@ -111,7 +117,7 @@ class ExecutionVerbs(Port):
         Arguments and errors are those of `submit_program` and of `Handle.execution`; by default `timeout` is the
         client's.
         """
-        command = self._command(program_id, inputs, options, execution_id, idempotency_key, validate)
+        command = self._command(program_id, inputs, options, execution_id, idempotency_key, callback, validate)
         return self.call(command, ExecutionView, timeout=timeout)
 
     def handle(self, execution_id: UUID | None = None, *, idempotency_key: str | None = None) -> Handle:
@@ -183,6 +189,7 @@ class ExecutionVerbs(Port):
         options: ExecutionOptions | None,
         execution_id: UUID | None,
         idempotency_key: str | None,
+        callback: Callback | None,
         validate: bool | None,
     ) -> ExecuteProgram:
         if self.validate if validate is None else validate:
@@ -194,6 +201,7 @@ class ExecutionVerbs(Port):
                 inputs=dict(inputs),
                 options=options or ExecutionOptions(),
                 idempotency_key=idempotency_key,
+                callback=callback,
             )
         except pydantic.ValidationError as error:
             raise InvalidInput(problems(error)) from None

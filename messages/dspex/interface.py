@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from dspex.callbacks import Callback
 from dspex.commands import (
     ActivateSignature,
     ArchiveProgram,
@@ -65,9 +66,10 @@ from dspex.results import (
 )
 from dspex.signature import Signature
 from dspex.status import ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
+from dspex.webhook_interface import WebhookVerbs
 
 
-class Interface(ExecutionVerbs):
+class Interface(ExecutionVerbs, WebhookVerbs):
     """The verbs. Every one raises `RequestFailed` (or another `DspexError` in process) with the reason and its code."""
 
     # Signatures
@@ -138,6 +140,7 @@ class Interface(ExecutionVerbs):
         adapter_type: str = "python_port",
         configuration: Configuration | None = None,
         policy: ExecutionPolicy | None = None,
+        callback: Callback | None = None,
         program_id: UUID | None = None,
     ) -> ProgramView:
         """Create a program, and find or create its signature (an id, a module and version, data, or the arrow form)."""
@@ -149,6 +152,7 @@ class Interface(ExecutionVerbs):
             adapter_type=adapter_type,
             configuration=configuration or Configuration(),
             policy=policy,
+            callback=callback,
         )
         return self.call(command, Created).program
 
@@ -162,11 +166,18 @@ class Interface(ExecutionVerbs):
         configuration: Configuration,
         *,
         policy: ExecutionPolicy | None = None,
+        callback: Callback | None = None,
+        remove_callback: bool = False,
         lock_version: int | None = None,
     ) -> ProgramView:
-        """Change the configuration; a ready program is built anew. Without a policy, that stays."""
+        """Change the configuration; a ready program is built anew. A policy or callback that is not given stays."""
         command = UpdateProgram(
-            program_id=program_id, configuration=configuration, policy=policy, lock_version=lock_version
+            program_id=program_id,
+            configuration=configuration,
+            policy=policy,
+            callback=callback,
+            remove_callback=remove_callback or None,
+            lock_version=lock_version,
         )
         return self.call(command, ProgramView)
 
@@ -230,19 +241,19 @@ class Interface(ExecutionVerbs):
 
     # Dead letters
 
-    def list_dead_executions(self, **filters: Any) -> Page[ExecutionView]:
+    def list_dead_executions(self, /, **filters: Any) -> Page[ExecutionView]:
         """A page of the executions that failed and were not discarded; filters as of `list_executions`."""
         given: dict[str, Any] = {"discarded": False} | filters
         return self.list_executions(status=ExecutionStatus.FAILED, **given)
 
-    def replay_executions(self, execution_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+    def replay_executions(self, /, execution_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
         """Run failed executions again: those of these ids, or all that a filter finds; without either, all.
 
         The filters are the other fields of `dspex.dead_letters.ReplayExecutions`. Nothing is waited for.
         """
         return self.call(ReplayExecutions(execution_ids=_ids(execution_ids), **filters), Affected)
 
-    def discard_executions(self, execution_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+    def discard_executions(self, /, execution_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
         """Leave failed executions as they are, no dead letters any more; chosen as by `replay_executions`."""
         return self.call(DiscardExecutions(execution_ids=_ids(execution_ids), **filters), Affected)
 
@@ -250,15 +261,15 @@ class Interface(ExecutionVerbs):
         """One message that was rejected, with its body."""
         return self.call(GetRejectedMessage(rejection_id=rejection_id), RejectedMessageView)
 
-    def list_rejected_messages(self, **filters: Any) -> Page[RejectedMessageView]:
+    def list_rejected_messages(self, /, **filters: Any) -> Page[RejectedMessageView]:
         """A page of rejected messages; the filters are the fields of `dspex.queries.ListRejectedMessages`."""
         return self.call(ListRejectedMessages(**filters), Page[RejectedMessageView])
 
-    def list_dead_messages(self, **filters: Any) -> Page[RejectedMessageView]:
+    def list_dead_messages(self, /, **filters: Any) -> Page[RejectedMessageView]:
         """A page of the rejected messages that were neither replayed nor discarded."""
         return self.list_rejected_messages(status=LetterStatus.DEAD, **filters)
 
-    def replay_messages(self, rejection_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+    def replay_messages(self, /, rejection_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
         """Send rejected messages again: those of these ids, or all that a filter finds; without either, all.
 
         The filters are the other fields of `dspex.dead_letters.ReplayMessages`.
@@ -269,7 +280,7 @@ class Interface(ExecutionVerbs):
         """
         return self.call(ReplayMessages(rejection_ids=_ids(rejection_ids), **filters), Affected)
 
-    def discard_messages(self, rejection_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+    def discard_messages(self, /, rejection_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
         """Leave rejected messages be, no dead letters any more; chosen as by `replay_messages`."""
         return self.call(DiscardMessages(rejection_ids=_ids(rejection_ids), **filters), Affected)
 

@@ -10,8 +10,11 @@ from pydantic import AwareDatetime, Field, StrictBool, StrictInt, model_validato
 from dspex.commands import COMMANDS, Command, IdempotencyKey, ModuleReference
 from dspex.compatibility import Compatibility
 from dspex.dead_letters import DEAD_LETTERS, ErrorCodeName, QueueName
+from dspex.endpoints import ENDPOINTS
 from dspex.results import (
     Answer,
+    DeliveryView,
+    EndpointView,
     ExecutionView,
     Page,
     ProgramStatistics,
@@ -20,7 +23,7 @@ from dspex.results import (
     RejectedMessageView,
     SignatureView,
 )
-from dspex.status import ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
+from dspex.status import DeliveryStatus, ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
 
 Limit = Annotated[StrictInt, Field(ge=1, le=1000)]
 Cursor = Annotated[str, Field(max_length=500)]
@@ -169,6 +172,51 @@ class ListRejectedMessages(Query):
     cursor: Cursor | None = None
 
 
+class GetEndpoint(Query):
+    """One endpoint of webhooks."""
+
+    type = "dspex.webhook.get.v1"
+    answer = EndpointView
+
+    endpoint_id: UUID
+
+
+class ListEndpoints(Query):
+    """Endpoints of webhooks, newest first; with `registered: false` those that came with callbacks."""
+
+    type = "dspex.webhook.list.v1"
+    answer = Page[EndpointView]
+
+    registered: StrictBool = True
+    enabled: StrictBool | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class GetDelivery(Query):
+    """One delivery of a webhook, with every attempt."""
+
+    type = "dspex.delivery.get.v1"
+    answer = DeliveryView
+
+    delivery_id: UUID
+
+
+class ListDeliveries(Query):
+    """Deliveries of webhooks, newest first."""
+
+    type = "dspex.delivery.list.v1"
+    answer = Page[DeliveryView]
+
+    endpoint_id: UUID | None = None
+    execution_id: UUID | None = None
+    status: DeliveryStatus | None = None
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
 QUERIES: dict[str, type[Query]] = {
     query.type: query
     for query in (
@@ -184,7 +232,11 @@ QUERIES: dict[str, type[Query]] = {
         ListExecutions,
         GetRejectedMessage,
         ListRejectedMessages,
+        GetEndpoint,
+        ListEndpoints,
+        GetDelivery,
+        ListDeliveries,
     )
 }
-REQUESTS: dict[str, type[Command]] = COMMANDS | DEAD_LETTERS | QUERIES
+REQUESTS: dict[str, type[Command]] = COMMANDS | DEAD_LETTERS | ENDPOINTS | QUERIES
 """Everything that may be asked for, by type."""

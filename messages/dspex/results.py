@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, JsonValue
 
+from dspex.callbacks import Callback, CallbackEvent
 from dspex.compatibility import Compatibility
 from dspex.configuration import Configuration
 from dspex.events import ErrorDetail, Usage
@@ -14,7 +15,7 @@ from dspex.model import Frozen
 from dspex.options import ExecutionOptions
 from dspex.policy import ExecutionPolicy
 from dspex.signature import Signature
-from dspex.status import ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
+from dspex.status import DeliveryStatus, ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
 
 Item = TypeVar("Item")
 
@@ -60,6 +61,7 @@ class ProgramView(Frozen):
     adapter_type: str
     configuration: Configuration
     policy: ExecutionPolicy = ExecutionPolicy()
+    callback: Callback | None = None
     status: ProgramStatus
     backend_id: str | None
     error: ErrorDetail | None
@@ -125,7 +127,8 @@ class ExecutionView(Frozen):
     """An execution.
 
     While it is pending or runs again, `error` is what its last attempt failed with, and `not_before` when the next one
-    may begin. One that failed is a dead letter until it is replayed or `discarded`.
+    may begin. One that failed is a dead letter until it is replayed or `discarded`. `callback` is its own, or else what
+    its program had when it was claimed.
     """
 
     execution_id: UUID
@@ -144,6 +147,7 @@ class ExecutionView(Frozen):
     cancel_requested: bool
     discarded: bool = False
     not_before: AwareDatetime | None = None
+    callback: Callback | None = None
     timeline: tuple[Transition, ...]
     inserted_at: AwareDatetime
     executed_at: AwareDatetime | None
@@ -184,3 +188,71 @@ class Answer(Frozen):
     """Yes or no."""
 
     value: bool
+
+
+class EndpointView(Frozen):
+    """Where webhooks go.
+
+    It was `registered`, and gets every end of the tenant's executions that it wants; or it came with the callback of a
+    command or a program, and gets the ends of those. While the secret is being changed, `previous_secret` signs too,
+    until `previous_until`. `failing_since` is when it failed first after its last success.
+    """
+
+    endpoint_id: UUID
+    callback: Callback
+    registered: bool
+    enabled: bool
+    disabled_reason: str | None
+    disabled_at: AwareDatetime | None
+    failing_since: AwareDatetime | None
+    previous_secret: str | None
+    previous_until: AwareDatetime | None
+    lock_version: int
+    inserted_at: AwareDatetime
+    updated_at: AwareDatetime
+
+
+class DeliveryAttempt(Frozen):
+    """One attempt to deliver a webhook.
+
+    `outcome` is delivered, failed, throttled, gone, or refused (nothing was sent). `http_status` is None where there
+    was no answer; `response` is the beginning of its body.
+    """
+
+    number: int
+    at: AwareDatetime
+    outcome: str
+    http_status: int | None
+    reason: str | None
+    duration_ms: float
+    response: str
+
+
+class DeliveryView(Frozen):
+    """One event on its way to one endpoint.
+
+    `event_id` is the header `webhook-id`, and the id of the event. `reason` is what the last attempt came to, or why
+    there was none. While it is pending, `due_at` is when the next attempt may be made. `log` is in the answer for one
+    delivery alone.
+    """
+
+    delivery_id: UUID
+    endpoint_id: UUID
+    execution_id: UUID
+    event_id: str
+    event: CallbackEvent
+    host: str
+    status: DeliveryStatus
+    attempts: int
+    due_at: AwareDatetime | None
+    reason: str | None
+    log: tuple[DeliveryAttempt, ...] = ()
+    lock_version: int
+    inserted_at: AwareDatetime
+    finished_at: AwareDatetime | None
+
+
+class Replayed(Frozen):
+    """How many deliveries are pending again."""
+
+    count: int

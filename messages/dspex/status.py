@@ -52,6 +52,14 @@ class LetterStatus(StrEnum):
     DISCARDED = "discarded"
 
 
+class DeliveryStatus(StrEnum):
+    """Of a webhook: pending → delivered | failed. What has ended may be replayed: pending again, under the same id."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
 SIGNATURE_TRANSITIONS: Mapping[SignatureStatus, frozenset[SignatureStatus]] = MappingProxyType(
     {
         SignatureStatus.DRAFT: frozenset({SignatureStatus.ACTIVE}),

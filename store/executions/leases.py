@@ -135,6 +135,6 @@ def _take(connection: Connection, condition: ColumnElement[bool], limit: int, **
         update(executions)
         .where(c.id.in_(select(picked.c.id)))
         .values(**changes)
-        .returning(c.id, c.program_id, c.inputs, c.options, c.source, c.traceparent, c.tenant)
+        .returning(c.id, c.program_id, c.inputs, c.options, c.source, c.traceparent, c.tenant, c.callback)
     )
     return [request_of(row) for row in connection.execute(statement)]

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from dspex import ErrorDetail, ExecutionOptions, ExecutionStatus, Usage
+from dspex.callbacks import Callback
 from dspex.ids import digest
 from dspex.policy import ExecutionPolicy
 from store import timeline
@@ -31,15 +32,30 @@ class Request:
     idempotency_key: str | None = None
     reply_to: str | None = None
     correlation_id: str | None = None
+    callback: Callback | None = None
 
     @property
     def digest(self) -> str:
         """The same for the same request, also as it is read from the database. Another one is a conflict.
 
-        Options that are not set do not change it, so that one which is added later does not either.
+        What is not set does not change it, so that what is added later does not either.
         """
-        options = self.options.model_dump(mode="json")
-        return digest({"program": self.program_id.hex, "inputs": _exact(self.inputs), "options": options})
+        asked = {
+            "program": self.program_id.hex,
+            "inputs": _exact(self.inputs),
+            "options": self.options.model_dump(mode="json"),
+        }
+        return digest(asked if self.callback is None else asked | {"callback": kept_callback(self.callback)})
+
+
+def kept_callback(callback: Callback | None) -> dict[str, Any] | None:
+    """A callback as it is kept: what is not the default."""
+    return None if callback is None else callback.model_dump(mode="json", exclude_defaults=True)
+
+
+def callback_of(value: dict[str, Any] | None) -> Callback | None:
+    """A callback that was kept."""
+    return None if value is None else Callback(**value)
 
 
 def _exact(value: Any) -> Any:
@@ -165,6 +181,8 @@ class Execution:
     reply_to: str | None = None
     correlation_id: str | None = None
     discarded: bool = False
+    callback: Callback | None = None
+    program_callback: Callback | None = None
 
 
 @dataclass(frozen=True)
@@ -254,6 +272,8 @@ def execution_of(row: Any) -> Execution:
         reply_to=row.reply_to,
         correlation_id=row.correlation_id,
         discarded=row.discarded,
+        callback=callback_of(row.callback),
+        program_callback=callback_of(row.program_callback),
     )
 
 
@@ -267,4 +287,5 @@ def request_of(row: Any) -> Request:
         source=row.source,
         traceparent=row.traceparent,
         tenant=row.tenant,
+        callback=callback_of(row.callback),
     )

@@ -11,7 +11,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from dspex import ErrorDetail, ExecutionStatus, Usage
 from dspex.errors import Conflict, IllegalTransition, NotFound
-from store import callbacks, counters
+from store import callbacks, counters, webhooks
 from store.batch import encode, upsert
 from store.callbacks import Owed
 from store.counters import Counts
@@ -62,6 +62,7 @@ def cancel(
     shard: int = 0,
     tenant: str = DEFAULT_TENANT,
     callback_in: float = 30.0,
+    webhook_in: float = 0.0,
 ) -> Execution:
     """Cancel an execution: at once when it is pending; a running one is marked, and its worker told by the heartbeat.
 
@@ -72,6 +73,7 @@ def cancel(
         by: who asks, for the timeline.
         shard: of the counters.
         callback_in: seconds until the relay tells of it, where it was cancelled at once.
+        webhook_in: seconds until webhooks tell of it, where they are asked for.
 
     Returns:
         The execution: cancelled, or running with `cancel_requested`.
@@ -92,6 +94,7 @@ def cancel(
         counts = {row.program_id: _cancelled(row)}
         counters.increment(connection, shard, counts, executed=row.started_at is not None)
         callbacks.owe(connection, {Owed(row.id, row.lock_version): tenant}, callback_in)
+        webhooks.owe(connection, [webhooks.end_of(row, registered=True)], webhook_in)
     return execution_of(row)
 
 

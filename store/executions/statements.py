@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from dspex import ExecutionStatus, ProgramStatus
 from store.batch import records
-from store.tables import NOW, executions, programs
+from store.tables import NOW, REGISTERED, executions, programs, webhook_endpoints
 from store.timeline import begun, continued
 from store.types import Json, UtcDateTime, database_now, seconds_until
 
@@ -49,6 +49,10 @@ DUE = PENDING & or_(executions.c.not_before.is_(None), executions.c.not_before <
 ABANDONED = RUNNING & (executions.c.lease_expires_at < NOW)
 """Its worker has not been heard of for a lease."""
 
+PUSHED = (executions.c.callback, executions.c.program_callback)
+LISTENING = select(webhook_endpoints.c.tenant).where(REGISTERED)
+"""The tenants with endpoints that get every end."""
+
 _REQUEST: dict[str, Any] = {
     "id": Uuid(),
     "program_id": Uuid(),
@@ -62,6 +66,7 @@ _REQUEST: dict[str, Any] = {
     "deadline": UtcDateTime(),
     "reply_to": Text(),
     "correlation_id": Text(),
+    "callback": Json,
 }
 
 
@@ -90,6 +95,7 @@ def claim(dialect: str, insert: Any) -> Any:
         "due_at": now(null(), r.c.not_before),
         "backend_id": ready,
         "policy": programs.c.policy,
+        "program_callback": programs.c.callback,
         "started_at": now(NOW),
         "inserted_at": NOW,
         "updated_at": NOW,
@@ -108,6 +114,7 @@ def claim(dialect: str, insert: Any) -> Any:
             "due_at": null(),
             "backend_id": new.backend_id,
             "policy": new.policy,
+            "program_callback": new.program_callback,
             "started_at": NOW,
             "updated_at": NOW,
             "lost": c.lost + case((RUNNING, 1), else_=0),
@@ -200,7 +207,8 @@ def finish(dialect: str) -> Any:
                 "timeline": continued(c.timeline, r.c.status, c.attempt, c.worker),
             }
         )
-        .returning(c.id, c.lock_version, c.status)
+        # Whether the end is pushed somewhere, in the same breath: the few tenants with endpoints are hashed once.
+        .returning(c.id, c.lock_version, c.status, c.tenant, *PUSHED, c.tenant.in_(LISTENING).label("registered"))
     )
 
 

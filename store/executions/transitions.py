@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 
 from dspex import ErrorDetail, ExecutionStatus, Usage
 from dspex.policy import ExecutionPolicy
-from store import callbacks, counters, histogram
+from store import callbacks, counters, histogram, webhooks
 from store.batch import encode, moment, upsert
 from store.callbacks import Owed
 from store.counters import Counts
@@ -30,6 +30,7 @@ from store.executions.rows import (
     Running,
     Waiting,
     execution_of,
+    kept_callback,
 )
 from store.idempotency import Holder, Key, give_back, take
 from store.tables import executions, programs
@@ -113,6 +114,7 @@ def row_of(request: Request) -> dict[str, Any]:
         "deadline": moment(request.options.deadline),
         "reply_to": request.reply_to,
         "correlation_id": request.correlation_id,
+        "callback": kept_callback(request.callback),
     }
 
 
@@ -178,12 +180,20 @@ def has_program(connection: Connection, request: Request) -> bool:
     return connection.execute(found).one_or_none() is not None
 
 
-def finish(connection: Connection, shard: int, finishes: Sequence[Finish], *, callback_in: float = 30.0) -> list[bool]:
+def finish(
+    connection: Connection,
+    shard: int,
+    finishes: Sequence[Finish],
+    *,
+    callback_in: float = 30.0,
+    webhook_in: float = 0.0,
+) -> list[bool]:
     """End executions, count them, and note what is owed for them, where they are still as they were claimed.
 
     Args:
         shard: of the counters (see `store.counters`).
         callback_in: seconds until the relay tells of them (see `store.callbacks`).
+        webhook_in: seconds until webhooks tell of them, where they are asked for (see `store.webhooks`).
 
     Returns:
         For each, in order, whether it is ended as asked. False: fenced, another worker has it; discard the result.
@@ -203,7 +213,8 @@ def finish(connection: Connection, shard: int, finishes: Sequence[Finish], *, ca
         }
         for item in sorted(asked.values(), key=lambda item: item.id)
     ]
-    ended = {_key(row) for row in connection.execute(statements.finish(connection.dialect.name), encode(rows))}
+    found = connection.execute(statements.finish(connection.dialect.name), encode(rows)).all()
+    ended = {_key(row) for row in found}
     counts: dict[UUID, Counts] = {}
     for key in ended:
         item = asked[key]
@@ -211,8 +222,15 @@ def finish(connection: Connection, shard: int, finishes: Sequence[Finish], *, ca
     counters.increment(connection, shard, counts)
     if ended:
         callbacks.owe(connection, {Owed(key[0], key[1] + 1): asked[key].tenant for key in ended}, callback_in)
+    pushed = [webhooks.end_of(row, registered=row.registered) for row in found if _is_pushed(row)]
+    if pushed:
+        webhooks.owe(connection, pushed, webhook_in)
     ended |= _committed_before(connection, [item for key, item in asked.items() if key not in ended])
     return [item.key in ended for item in finishes]
+
+
+def _is_pushed(row: Any) -> bool:
+    return bool(row.registered) or row.callback is not None or row.program_callback is not None
 
 
 def retry(connection: Connection, retries: Sequence[Retry]) -> list[bool]:

@@ -20,6 +20,7 @@ from dspex import (
     uuid7,
     wrap,
 )
+from dspex.callbacks import Callback
 from dspex.client import RemoteClient
 from dspex.commands import ModuleVersion
 from dspex.interface import Interface
@@ -341,6 +342,60 @@ def dead_message(dspex: Interface, message_id: str | None = None, **filters: Any
 
     wait_until(lambda: bool(found()), "it is rejected")
     return found()[0]
+
+
+class TestWebhooks:
+    """What is asked of them; `tests/unit/test_deliverer.py` is about what is sent."""
+
+    callback = Callback(url="https://receiver.example/hook", secret="A_WEBHOOK_SECRET", events=("failed",))
+
+    def test_an_endpoint_has_a_life(self, dspex: Interface) -> None:
+        made = dspex.register_endpoint(self.callback)
+        assert dspex.register_endpoint(self.callback, endpoint_id=made.endpoint_id) == made
+        assert dspex.get_endpoint(made.endpoint_id) == made
+        assert (made.callback, made.registered, made.enabled) == (self.callback, True, True)
+        other = self.callback.model_copy(update={"thin": True})
+        assert code_of(lambda: dspex.register_endpoint(other, endpoint_id=made.endpoint_id)) == "conflict"
+        changed = dspex.update_endpoint(made.endpoint_id, other, lock_version=made.lock_version)
+        assert changed.callback == other
+        stale = made.lock_version
+        assert code_of(lambda: dspex.update_endpoint(made.endpoint_id, other, lock_version=stale)) == "conflict"
+        rotated = dspex.rotate_secret(made.endpoint_id, "B_WEBHOOK_SECRET", overlap=60)
+        assert (rotated.callback.secret, rotated.previous_secret) == ("B_WEBHOOK_SECRET", "A_WEBHOOK_SECRET")
+        assert not dspex.disable_endpoint(made.endpoint_id).enabled
+        assert made.endpoint_id in {item.endpoint_id for item in dspex.list_endpoints(enabled=False).items}
+        assert dspex.enable_endpoint(made.endpoint_id).enabled
+        dspex.delete_endpoint(made.endpoint_id)
+        assert code_of(lambda: dspex.get_endpoint(made.endpoint_id)) == "not_found"
+
+    def test_what_cannot_be_a_callback_is_refused_at_once(self, dspex: Interface) -> None:
+        forbidden = Callback(url="https://127.0.0.1/", secret="A_WEBHOOK_SECRET")
+        program = ready(dspex)
+        for ask in (
+            lambda: dspex.register_endpoint(forbidden),
+            lambda: dspex.create_program("p", ARROW, adapter_type="mock", callback=forbidden),
+            lambda: dspex.update_program(program.program_id, program.configuration, callback=forbidden),
+            lambda: dspex.execute_program(program.program_id, {"question": "?"}, callback=forbidden),
+        ):
+            assert code_of(ask) == "forbidden_address"
+
+    def test_the_log_says_what_is_to_be_delivered(self, dspex: Interface) -> None:
+        program = ready(dspex, callback=self.callback)
+        assert dspex.get_program(program.program_id).callback == self.callback
+        good = dspex.execute_program(program.program_id, {"question": "?"})
+        assert (good.callback, dspex.list_deliveries(execution_id=good.execution_id).items) == (self.callback, ())
+        # Of no name that there is: it is tried, fails, and stays.
+        own = self.callback.model_copy(update={"url": "https://receiver.invalid/"})
+        bad = dspex.execute_program(program.program_id, {}, callback=own, validate=False)
+        (delivery,) = dspex.list_deliveries(execution_id=bad.execution_id).items
+        assert (delivery.event, delivery.host, delivery.status) == ("failed", "receiver.invalid:443", "pending")
+        assert dspex.get_delivery(delivery.delivery_id).event_id == delivery.event_id
+        assert dspex.replay_deliveries(execution_id=bad.execution_id) == 0
+        dspex.disable_endpoint(delivery.endpoint_id)
+        assert dspex.list_deliveries(status="failed", endpoint_id=delivery.endpoint_id).items
+        dspex.enable_endpoint(delivery.endpoint_id)
+        assert dspex.replay_deliveries(delivery.delivery_id) == 1
+        assert code_of(lambda: dspex.replay_deliveries(uuid7())) == "not_found"
 
 
 class TestStatistics:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from dspex import LM, Configuration, ErrorDetail, LMParameters, ProgramStatus, uuid7
+from dspex.callbacks import Callback
 from dspex.errors import Conflict, IllegalTransition, NotFound
 from dspex.policy import ExecutionPolicy
 from store import counters, executions, programs, signatures
@@ -42,6 +43,7 @@ class TestPrograms:
             parameters={"n": 3, "deep": {"list": [1, None, "x"], "": {}}},
             lm=LM(model="openai/gpt-4o-mini", secret="OPENAI_API_KEY", parameters=parameters),
         )
+        callback = Callback(url="https://receiver.example/", secret="A_WEBHOOK_SECRET", thin=True)
         created = programs.create(
             connection,
             program_id,
@@ -50,6 +52,7 @@ class TestPrograms:
             adapter_type="native",
             configuration=configuration,
             policy=ExecutionPolicy(max_attempts=7, time_limit=60),
+            callback=callback,
         )
         assert created == programs.get(connection, program_id)
         assert created == programs.Program(
@@ -60,6 +63,7 @@ class TestPrograms:
             adapter_type="native",
             configuration=configuration,
             policy=ExecutionPolicy(max_attempts=7, time_limit=60),
+            callback=callback,
             status=ProgramStatus.DRAFT,
             backend_id=None,
             error=None,

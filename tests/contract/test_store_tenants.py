@@ -14,8 +14,10 @@ from sqlalchemy.exc import ProgrammingError
 
 import migrations
 from dspex import Configuration, uuid7
+from dspex.callbacks import Callback
 from dspex.errors import Conflict, InvalidValues, NotFound
-from store import counters, executions, programs, rejections, signatures, statistics, tenancy
+from dspex.status import DeliveryStatus
+from store import counters, executions, programs, rejections, signatures, statistics, tenancy, webhooks
 from store.counters import Counts
 from store.engine import make_engine
 from store.executions import Claimed, Conflicting, Heartbeat, NoProgram, Request, Running
@@ -25,6 +27,7 @@ from store.signatures import SignatureRow
 from store.tables import PROTECTED
 from store.tables import executions as executions_table
 from store.tables import rejected_messages as rejected_table
+from store.webhooks import Settled
 from tests.contract.store_rows import (
     ALICE,
     BOB,
@@ -77,9 +80,14 @@ def keep(connection: Connection, tenant: str) -> Kept:
     pending, running, done, bad = (replace(request(program.id), tenant=tenant) for _ in range(4))
     executions.create(connection, pending, due_in=60)
     claimed = take(connection, replace(running, idempotency_key="key"))
+    webhooks.register(
+        connection, uuid7(), Callback(url="https://receiver.example/", secret="A_WEBHOOK_SECRET"), tenant=tenant
+    )
     end = replace(completed(done, take(connection, done)), tenant=tenant)
     failure = replace(failed(bad, take(connection, bad)), tenant=tenant)
     assert executions.finish(connection, 0, [end, failure]) == [True, True]
+    for due in webhooks.take(connection, {f"{tenant} receiver.example:443": 2}, 60):
+        assert webhooks.settle(connection, [Settled(due, DeliveryStatus.DELIVERED, outcome="delivered")]) == [True]
     rejections.record(connection, Rejection("q", "malformed_message", "no", b"{", 1, tenant=tenant))
     return Kept(signature, ready, pending, running, claimed, done, bad)
 

@@ -27,7 +27,9 @@ from sqlalchemy.exc import DBAPIError
 
 import migrations
 from dspex import Configuration, ExecutionOptions, ExecutionStatus, Signature, Usage, uuid7
-from store import counters, executions, programs, rejections, signatures, statistics
+from dspex.callbacks import Callback
+from dspex.status import DeliveryStatus
+from store import counters, executions, programs, rejections, signatures, statistics, webhooks
 from store.engine import make_engine
 from store.tables import metadata
 from tests.integration import worker_before_tenants
@@ -102,9 +104,16 @@ def fill(engine: Engine) -> None:
             adapter_type="mock",
             configuration=Configuration(),
         )
+        callback = Callback(url="https://receiver.example/", secret="A_WEBHOOK_SECRET")
         asked = [
             executions.Request(
-                uuid7(), program_id, {"question": "é"}, ExecutionOptions(seed=1), "/tests", idempotency_key=key
+                uuid7(),
+                program_id,
+                {"question": "é"},
+                ExecutionOptions(seed=1),
+                "/tests",
+                idempotency_key=key,
+                callback=callback,
             )
             for key in "ab"
         ]
@@ -112,6 +121,9 @@ def fill(engine: Engine) -> None:
         assert isinstance(claimed, executions.Claimed)
         ended = executions.Finish(claimed.id, program_id, claimed.lock_version, 1.5, Usage(), {"answer": "b"})
         assert executions.finish(connection, 1, [ended]) == [True]
+        (place,) = webhooks.places(connection, "", 10)
+        (due,) = webhooks.take(connection, {place: 1}, 30)
+        webhooks.settle(connection, [webhooks.Settled(due, DeliveryStatus.PENDING, 5, "it failed", "failed")])
         executions.create(connection, executions.Request(uuid7(), program_id, {}, ExecutionOptions(), "/tests"))
         rejections.record(connection, rejections.Rejection("q", "malformed_message", "not JSON", b"\x00{", 2))
 

@@ -123,7 +123,11 @@ class System:
         self._folder = folder
         self._workers: list[Workers] = []
         bare = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
-        self.environment = bare | {"DSPEX_BROKER_URL": broker_url, "DSPEX_DATABASE_URL": database_url}
+        self.environment = bare | {
+            "DSPEX_BROKER_URL": broker_url,
+            "DSPEX_DATABASE_URL": database_url,
+            "DSPEX_WEBHOOK_THREADS": "0",  # `test_webhooks.py` is about the process that delivers them
+        }
 
     def work(self, *arguments: str, wait: int = 1, **settings: object) -> Workers:
         """Start `dspex worker`, and wait until `wait` processes take jobs."""

@@ -29,6 +29,7 @@ from dspex import (
     uuid7,
     wrap,
 )
+from dspex.callbacks import Callback
 from dspex.commands import (
     ActivateSignature,
     ArchiveProgram,
@@ -44,6 +45,15 @@ from dspex.commands import (
     UpdateSignature,
 )
 from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
+from dspex.endpoints import (
+    DeleteEndpoint,
+    DisableEndpoint,
+    EnableEndpoint,
+    RegisterEndpoint,
+    ReplayDeliveries,
+    RotateSecret,
+    UpdateEndpoint,
+)
 from dspex.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import InvalidMessage, MalformedMessage, MessageError, MessageTooLarge, UnknownMessageType
 from dspex.events import (
@@ -51,32 +61,42 @@ from dspex.events import (
     ErrorDetail,
     Event,
     ExecutionCancelled,
+    ExecutionEnded,
     ExecutionFailed,
     MessageRejected,
     ProgramError,
     ProgramReady,
     Reply,
+    WebhookDisabled,
 )
 from dspex.queries import (
     REQUESTS,
     CompareSignatures,
+    GetDelivery,
+    GetEndpoint,
     GetExecution,
     GetProgram,
     GetProgramStatistics,
     GetProgramStats,
     GetRejectedMessage,
     GetSignature,
+    ListDeliveries,
+    ListEndpoints,
     ListExecutions,
     ListPrograms,
     ListRejectedMessages,
     ListSignatures,
     ValidateModule,
 )
-from dspex.status import LetterStatus
+from dspex.status import DeliveryStatus, LetterStatus
 
 ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
 
-IDS = ("execution_id", "program_id", "signature_id", "rejection_id")
+IDS = ("execution_id", "program_id", "signature_id", "rejection_id", "endpoint_id", "delivery_id")
+
+CALLBACK = Callback(
+    url="https://receiver.example/hook", secret="A_WEBHOOK_SECRET", headers={"Authorization": "A_WEBHOOK_TOKEN"}
+)
 
 A_COMMAND_OF_EACH = [
     CreateSignature(signature_id=ID, signature=Signature.parse("q, k: int = 3 -> a: Literal['x', 'y']")),
@@ -120,6 +140,17 @@ A_COMMAND_OF_EACH = [
     DiscardMessages(rejection_ids=(ID,)),
     GetRejectedMessage(rejection_id=ID),
     ListRejectedMessages(status=LetterStatus.DEAD, error_code="conflict", limit=3),
+    RegisterEndpoint(endpoint_id=ID, callback=CALLBACK),
+    UpdateEndpoint(endpoint_id=ID, callback=CALLBACK, lock_version=2),
+    EnableEndpoint(endpoint_id=ID),
+    DisableEndpoint(endpoint_id=ID),
+    RotateSecret(endpoint_id=ID, secret="B_WEBHOOK_SECRET", overlap=60.0),
+    DeleteEndpoint(endpoint_id=ID),
+    ReplayDeliveries(endpoint_id=ID, status=DeliveryStatus.FAILED, since=datetime(2026, 1, 1, tzinfo=UTC)),
+    GetEndpoint(endpoint_id=ID),
+    ListEndpoints(enabled=False),
+    GetDelivery(delivery_id=ID),
+    ListDeliveries(endpoint_id=ID, status=DeliveryStatus.PENDING),
 ]
 
 AN_EVENT_OF_EACH = [
@@ -132,7 +163,11 @@ AN_EVENT_OF_EACH = [
         execution_id=ID, program_id=OTHER, error=ErrorDetail(code="auth", message="no"), attempt=1, duration_ms=0
     ),
     ExecutionCancelled(execution_id=ID, program_id=OTHER, attempt=0, duration_ms=0),
+    ExecutionEnded(
+        execution_id=ID, program_id=OTHER, status=ExecutionStatus.FAILED, error_code="auth", attempt=1, duration_ms=2
+    ),
     MessageRejected(rejection_id=ID, queue="q", error=ErrorDetail(code="malformed_message", message="no")),
+    WebhookDisabled(endpoint_id=ID, tenant="acme", host="receiver.example:443", reason="it answered 410"),
     Reply(answer={"a": [1, None]}),
 ]
 

@@ -7,7 +7,7 @@ import pytest
 
 from adapters.lm import LMAlias
 from dspex.errors import SettingsError
-from workers.settings import Settings, load_secrets, load_settings
+from workers.settings import Settings, load_secrets, load_settings, load_webhook_secrets
 
 
 @pytest.fixture(autouse=True)
@@ -54,13 +54,16 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "max_message_bytes": 2048,
         "tenancy": True,
         "metrics_address": "127.0.0.1:9464",
+        "webhook_threads": 0,
+        "webhook_timeout": 15.5,
         "log_level": "DEBUG",
     }
     for name, value in given.items():
         monkeypatch.setenv(f"DSPEX_{name.upper()}", str(value))
     settings = load_settings()
-    assert settings.model_dump(exclude={"lms", "modules", "principals"}) == given
-    assert {*given, "lms", "modules", "principals"} == set(Settings.model_fields)
+    lists = {"lms", "modules", "principals", *(f"webhook_{name}" for name in ("retries", "ports", "hosts", "secrets"))}
+    assert settings.model_dump(exclude=lists) == given
+    assert {*given, *lists} == set(Settings.model_fields)
     assert not settings.embedded
     assert settings.prefetch_count == 4
 
@@ -221,6 +224,52 @@ def test_wrong_modules(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -
     (line,) = refused(monkeypatch, DSPEX_MODULES=value)
     assert line.startswith("DSPEX_MODULES: ")
     assert said in line
+
+
+def test_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (load_settings().webhook_ports, load_settings().webhook_hosts) == ((443,), ())
+    assert load_settings().webhook_retries[:3] == (0, 5, 300)
+    monkeypatch.setenv("DSPEX_WEBHOOK_RETRIES", "0, 2.5,60")
+    monkeypatch.setenv("DSPEX_WEBHOOK_PORTS", "443,8443")
+    monkeypatch.setenv("DSPEX_WEBHOOK_HOSTS", "localhost:8080,receiver.internal:443")
+    monkeypatch.setenv("DSPEX_WEBHOOK_SECRETS", '{"acme": ["ACME_WEBHOOK_SECRET"]}')
+    settings = load_settings()
+    assert list(settings.webhook_retries) == [0, 2.5, 60]
+    assert list(settings.webhook_ports) == [443, 8443]
+    assert list(settings.webhook_hosts) == ["localhost:8080", "receiver.internal:443"]
+    assert settings.webhook_secrets == {"acme": ("ACME_WEBHOOK_SECRET",)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WEBHOOK_RETRIES", "0,sesame", "1: "),
+        ("WEBHOOK_RETRIES", "-1", "0: "),
+        ("WEBHOOK_RETRIES", "0,inf", "1: "),
+        ("WEBHOOK_RETRIES", "[0", "use 0,5,300"),
+        ("WEBHOOK_PORTS", "0", "0: "),
+        ("WEBHOOK_HOSTS", "receiver.internal", "host:port"),
+        ("WEBHOOK_HOSTS", "http://receiver.internal:80", "host:port"),
+        ("WEBHOOK_SECRETS", '{"acme": ["OPENAI_API_KEY"]}', "acme.0: "),
+        ("WEBHOOK_SECRETS", "{", "is not valid JSON"),
+        ("WEBHOOK_TIMEOUT", "0", ""),
+    ],
+)
+def test_wrong_webhooks(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+    (line,) = refused(monkeypatch, **{f"DSPEX_{name}": value})
+    assert line.startswith(f"DSPEX_{name}: ")
+    assert said in line
+    assert "sesame" not in line
+
+
+def test_secrets_of_webhooks_are_no_programs_and_the_other_way_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = {"A_WEBHOOK_SECRET": "s", "A_B_WEBHOOK_TOKEN": "t"}
+    others = {"OPENAI_API_KEY": "k", "HUB_TOKEN": "t", "WEBHOOK_SECRET": "s", "A_SECRET": "s", "a_WEBHOOK_SECRET": "s"}
+    for name, value in (named | others).items():
+        monkeypatch.setenv(name, value)
+    assert load_webhook_secrets() == named
+    assert not load_secrets().keys() & named.keys()
+    assert {"OPENAI_API_KEY", "HUB_TOKEN"} <= load_secrets().keys()
 
 
 def test_settings_do_not_change() -> None:

@@ -17,11 +17,20 @@ from rich.console import Console
 from rich.table import Table
 
 from dspex import LM, Configuration
+from dspex.callbacks import Callback
 from dspex.compatibility import Compatibility
 from dspex.errors import InvalidInput, InvalidValues
 from dspex.interface import Interface
 from dspex.model import problems
-from dspex.results import ExecutionView, Page, ProgramView, RejectedMessageView, SignatureView
+from dspex.results import (
+    DeliveryView,
+    EndpointView,
+    ExecutionView,
+    Page,
+    ProgramView,
+    RejectedMessageView,
+    SignatureView,
+)
 from workers.application import bootstrap
 from workers.cli.rows import read_rows
 from workers.cli.run import load_signature
@@ -65,7 +74,8 @@ def asking(settings: Settings, *, work: bool = False) -> Generator[LocalClient]:
     try:
         if worker is not None:
             worker.start()
-        yield LocalClient(app)
+        with LocalClient(app) as client:
+            yield client
     except ValidationError as error:
         raise InvalidValues(problems(error)) from None
     finally:
@@ -126,7 +136,25 @@ def _execute_program(client: Interface, program_id: UUID, pairs: tuple[str, ...]
     return client.execute_program(program_id, row.inputs, timeout=EXECUTE_SECONDS)
 
 
+def _register_endpoint(client: Interface, endpoint_id: UUID | None = None, **what: Any) -> Any:
+    return client.register_endpoint(_callback(**what), endpoint_id=endpoint_id)
+
+
+def _update_endpoint(client: Interface, endpoint_id: UUID, **what: Any) -> Any:
+    return client.update_endpoint(endpoint_id, _callback(**what))
+
+
+def _callback(url: str, secret: str, events: tuple[str, ...], headers: tuple[str, ...], thin: bool) -> Callback:
+    given: dict[str, Any] = {"url": url, "secret": secret, "thin": thin}
+    given["headers"] = {name: value for name, _, value in (header.partition("=") for header in headers)}
+    if events:
+        given["events"] = events
+    return Callback(**given)
+
+
 _SPECIAL: dict[str, Any] = {
+    "register_endpoint": _register_endpoint,
+    "update_endpoint": _update_endpoint,
     "create_signature": _create_signature,
     "create_signature_from_module": _from_module,
     "validate_module": _validate_module,
@@ -151,6 +179,8 @@ def show(answer: Any, *, as_json: bool) -> None:
             show_list(answer.items)
             if answer.next_cursor:
                 click.echo(f"More: --cursor {answer.next_cursor}", err=True)
+        case int():
+            click.echo(f"{answer} will be delivered again.")
         case tuple():
             show_list(answer)
         case Compatibility():
@@ -160,6 +190,8 @@ def show(answer: Any, *, as_json: bool) -> None:
 
 
 def _json(answer: Any) -> str:
+    if isinstance(answer, int):
+        return str(answer)
     if isinstance(answer, tuple):
         return "[" + ", ".join(item.model_dump_json() for item in answer) + "]"
     text: str = answer.model_dump_json(indent=2)
@@ -200,6 +232,24 @@ _COLUMNS: dict[type[BaseModel], dict[str, Any]] = {
         "queue": lambda v: v.queue,
         "deliveries": lambda v: v.deliveries,
         "inserted": lambda v: v.inserted_at,
+    },
+    EndpointView: {
+        "id": lambda v: v.endpoint_id,
+        "url": lambda v: v.callback.url,
+        "events": lambda v: " ".join(v.callback.events),
+        "enabled": lambda v: "yes" if v.enabled else f"no: {v.disabled_reason}",
+        "failing since": lambda v: v.failing_since,
+        "inserted": lambda v: v.inserted_at,
+    },
+    DeliveryView: {
+        "id": lambda v: v.delivery_id,
+        "execution": lambda v: v.execution_id,
+        "event": lambda v: v.event,
+        "host": lambda v: v.host,
+        "status": lambda v: v.status,
+        "attempts": lambda v: v.attempts,
+        "due": lambda v: v.due_at,
+        "reason": lambda v: v.reason,
     },
 }
 

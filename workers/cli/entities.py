@@ -11,6 +11,7 @@ STATUS = {
     "signature": ("draft", "active", "deprecated"),
     "program": ("draft", "initializing", "ready", "error", "archived"),
     "execution": ("pending", "running", "completed", "failed", "cancelled"),
+    "delivery": ("pending", "delivered", "failed"),
 }
 
 
@@ -34,13 +35,13 @@ limit = click.option("--limit", type=click.IntRange(1, 1000), default=50, show_d
 cursor = click.option("--cursor", help="Where the page before ended.")
 
 
-def _verb(group: click.Group, name: str, verb: str, help_text: str, *parameters: Callable[..., Any]) -> None:
+def verb(group: click.Group, name: str, asked: str, help_text: str, *parameters: Callable[..., Any]) -> None:
     """A command that asks one verb of the interface and prints the answer."""
 
     def command(as_json: bool, **arguments: Any) -> None:
         from workers.cli.ask import ask, show
 
-        show(ask(verb, **{key: value for key, value in arguments.items() if value is not None}), as_json=as_json)
+        show(ask(asked, **{key: value for key, value in arguments.items() if value is not None}), as_json=as_json)
 
     command.__doc__ = help_text
     for parameter in reversed((*parameters, as_json)):
@@ -48,11 +49,11 @@ def _verb(group: click.Group, name: str, verb: str, help_text: str, *parameters:
     group.command(name)(command)
 
 
-def _id(of: str) -> Callable[..., Any]:
+def id_of(of: str) -> Callable[..., Any]:
     return click.argument(f"{of}_id", type=click.UUID, metavar="ID")
 
 
-def _status(of: str) -> Callable[..., Any]:
+def status_of(of: str) -> Callable[..., Any]:
     return click.option("--status", type=click.Choice(STATUS[of]))
 
 
@@ -66,70 +67,70 @@ name = click.option("--name")
 of_program = click.option("--program", "program_id", type=click.UUID)
 draft = click.option("--draft", is_flag=True, help="Leave it a draft.")
 
-_verb(
+verb(
     signature, "list", "list_signatures", "List signatures, newest first.",
-    name, _status("signature"), click.option("--module"), limit, cursor,
+    name, status_of("signature"), click.option("--module"), limit, cursor,
 )  # fmt: skip
-_verb(signature, "show", "get_signature", "Show a signature.", _id("signature"))
-_verb(
+verb(signature, "show", "get_signature", "Show a signature.", id_of("signature"))
+verb(
     signature, "create", "create_signature", "Create a signature from the arrow form or a JSON file.",
     click.argument("signature"), draft,
 )  # fmt: skip
-_verb(
+verb(
     signature, "from-module", "create_signature_from_module",
     "Create drafts of the DSPy signatures in package.module or package.module:Class, which is imported here.",
     click.argument("module"),
 )  # fmt: skip
-_verb(
+verb(
     signature, "validate-module", "validate_module", "Whether a module holds DSPy signatures.", click.argument("module")
 )
-_verb(
+verb(
     signature, "update", "update_signature", "Replace the content of a draft: the arrow form or a JSON file.",
-    _id("signature"), click.argument("signature"),
+    id_of("signature"), click.argument("signature"),
 )  # fmt: skip
-_verb(signature, "activate", "activate_signature", "draft → active.", _id("signature"))
-_verb(signature, "deprecate", "deprecate_signature", "active → deprecated.", _id("signature"))
-_verb(signature, "destroy", "destroy_signature", "Delete a signature that no program uses.", _id("signature"))
-_verb(
+verb(signature, "activate", "activate_signature", "draft → active.", id_of("signature"))
+verb(signature, "deprecate", "deprecate_signature", "active → deprecated.", id_of("signature"))
+verb(signature, "destroy", "destroy_signature", "Delete a signature that no program uses.", id_of("signature"))
+verb(
     signature, "compare", "compare_signatures", "What changed from one signature to another, field by field.",
     click.argument("old_id", type=click.UUID), click.argument("new_id", type=click.UUID),
 )  # fmt: skip
 
-_verb(
+verb(
     program, "list", "list_programs", "List programs, newest first.",
-    name, _status("program"), click.option("--signature", "signature_id", type=click.UUID), limit, cursor,
+    name, status_of("program"), click.option("--signature", "signature_id", type=click.UUID), limit, cursor,
 )  # fmt: skip
-_verb(program, "show", "get_program", "Show a program.", _id("program"))
-_verb(
+verb(program, "show", "get_program", "Show a program.", id_of("program"))
+verb(
     program, "create", "create_program", "Create a program of a signature: an id, the arrow form, or a JSON file.",
     click.argument("name"), click.argument("signature"),
     click.option("--adapter", "adapter_type", default="python_port", show_default=True),
     click.option("--module", default="Predict", show_default=True, help="The DSPy module."),
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS."),
 )  # fmt: skip
-_verb(program, "initialize", "initialize_program", "Have the adapter build a program.", _id("program"))
-_verb(
+verb(program, "initialize", "initialize_program", "Have the adapter build a program.", id_of("program"))
+verb(
     program, "update", "update_program", "Change the configuration; a ready program is built anew.",
-    _id("program"),
+    id_of("program"),
     click.option("--module", default="Predict", show_default=True, help="The DSPy module."),
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS."),
 )  # fmt: skip
-_verb(
+verb(
     program, "execute", "execute_program", "Run a program once, and wait for it.",
-    _id("program"),
+    id_of("program"),
     click.option("--input", "pairs", multiple=True, metavar="NAME=VALUE", help="One input; repeat it."),
 )  # fmt: skip
-_verb(program, "archive", "archive_program", "Take no new executions.", _id("program"))
-_verb(program, "destroy", "destroy_program", "Delete an archived program.", _id("program"))
-_verb(program, "stats", "get_stats", "What a program is and has done, in short.", _id("program"))
-_verb(
+verb(program, "archive", "archive_program", "Take no new executions.", id_of("program"))
+verb(program, "destroy", "destroy_program", "Delete an archived program.", id_of("program"))
+verb(program, "stats", "get_stats", "What a program is and has done, in short.", id_of("program"))
+verb(
     program, "statistics", "get_program_statistics", "Figures of all time, or of a window of time.",
-    _id("program"), when("since"), when("until"),
+    id_of("program"), when("since"), when("until"),
 )  # fmt: skip
 
-_verb(
+verb(
     execution, "list", "list_executions", "List executions, newest first.",
-    of_program, _status("execution"), click.option("--error-code"), when("since"), when("until"), limit, cursor,
+    of_program, status_of("execution"), click.option("--error-code"), when("since"), when("until"), limit, cursor,
 )  # fmt: skip
-_verb(execution, "show", "get_execution", "Show an execution, with its timeline.", _id("execution"))
-_verb(execution, "cancel", "cancel_execution", "Cancel an execution that has not ended.", _id("execution"))
+verb(execution, "show", "get_execution", "Show an execution, with its timeline.", id_of("execution"))
+verb(execution, "cancel", "cancel_execution", "Cancel an execution that has not ended.", id_of("execution"))

@@ -10,6 +10,7 @@ import click
 
 from workers.cli.dead_letters import dead_letter
 from workers.cli.entities import execution, program, signature
+from workers.cli.webhooks import webhook
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -78,6 +79,15 @@ def worker(processes: int | None, threads: int | None, parent: int | None) -> No
 
 
 @main.command()
+@click.option("--parent", type=int, hidden=True)
+def deliverer(parent: int | None) -> None:
+    """Send webhooks until SIGTERM or Ctrl-C. `dspex worker` starts one itself, unless DSPEX_WEBHOOK_THREADS is 0."""
+    from workers.cli.worker import run_deliverer
+
+    sys.exit(run_deliverer(parent))
+
+
+@main.command()
 def migrate() -> None:
     """Bring the database's tables up to date. Safe while workers run."""
     from workers.cli.servers import migrate_database
@@ -93,5 +103,5 @@ def declare() -> None:
     click.echo(declare_topology())
 
 
-for group in (signature, program, execution, dead_letter):
+for group in (signature, program, execution, dead_letter, webhook):
     main.add_command(group)

@@ -1,4 +1,4 @@
-"""`dspex worker`: one process runs jobs itself, more are supervised."""
+"""`dspex worker` and `dspex deliverer`: one process works itself, more are supervised."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from workers.metrics import require_free
 from workers.process import WorkerProcess
 from workers.schema import require_schema
 from workers.settings import Settings, load_settings
-from workers.supervisor import supervise
+from workers.supervisor import KILL_MARGIN_SECONDS, Children, deliverer, supervise
+from workers.webhooks.wiring import DelivererProcess
 
 logger = logging.getLogger(__name__)
 
@@ -53,20 +54,60 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
     for address in settings.metrics_addresses:
         app.metrics.serve(address)
     process = WorkerProcess(app)
+    # Alone, it is its own supervisor of the process that delivers webhooks.
+    children = Children(deliverer(settings) if parent is None else [])
     process.start()
     logger.info("Worker %s takes jobs, %d at once.", app.writes.lease.worker, settings.threads)
-    while not stop.wait(1.0):
-        if parent is not None and os.getppid() != parent:
-            logger.error("The supervisor is gone: draining.")
-            break
+    while not stop.wait(1.0) and not _is_orphan(parent):
+        children.replace_dead(stop)
         if lost := watchdog.dead(process.threads):
             logger.critical("Thread %s has died: this process ends.", ", ".join(lost))
             watchdog.end_process(partial(_drain, app, process), DRAIN_SECONDS + DRAIN_MARGIN_SECONDS)
     logger.info("Draining.")
+    children.terminate()
     process.stop(settings.shutdown_seconds)
     app.close()
+    code = children.wait(KILL_MARGIN_SECONDS)
     logger.info("Stopped.")
+    return code
+
+
+def run_deliverer(parent: int | None) -> int:
+    """Deliver webhooks until a signal; then let what is being sent end. Returns the exit code.
+
+    Args:
+        parent: the supervisor's process id; without it this process drains as well.
+
+    Raises:
+        SettingsError, BrokerUnavailable: a setting is wrong or a server does not answer, at the start.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    if settings.embedded:
+        raise SettingsError(
+            "DSPEX_BROKER_URL: a deliverer needs RabbitMQ; with memory:// webhooks are sent by `dspex run`"
+        )
+    if not settings.webhook_threads:
+        raise SettingsError("DSPEX_WEBHOOK_THREADS: 0 is for machines that deliver no webhooks")
+    check_servers(settings)
+    stop = stop_on_signals()
+    process = DelivererProcess(settings)
+    process.start()
+    logger.info("The deliverer sends webhooks, %d at once.", settings.webhook_threads)
+    while not stop.wait(1.0) and not _is_orphan(parent):
+        if lost := watchdog.dead(process.threads):
+            logger.critical("Thread %s has died: this process ends.", ", ".join(lost))
+            watchdog.end_process(partial(process.stop, DRAIN_SECONDS), DRAIN_SECONDS + DRAIN_MARGIN_SECONDS)
+    process.stop(settings.shutdown_seconds)
+    logger.info("The deliverer has stopped.")
     return 0
+
+
+def _is_orphan(parent: int | None) -> bool:
+    if parent is None or os.getppid() == parent:
+        return False
+    logger.error("The supervisor is gone: draining.")
+    return True
 
 
 def _drain(app: Application, process: WorkerProcess) -> None:

@@ -9,9 +9,10 @@ from pydantic import BaseModel
 
 from dspex import commands as c
 from dspex import dead_letters as d
+from dspex import endpoints as e
 from dspex import queries as q
 from workers.application import Application
-from workers.handlers import dead_letters, executions, programs, signatures
+from workers.handlers import dead_letters, executions, programs, signatures, webhooks
 from workers.policy import authorize
 from workers.received import Received
 
@@ -46,6 +47,17 @@ HANDLERS: dict[str, Callable[[Application, Received[Any]], BaseModel | None]] = 
     d.DiscardMessages.type: dead_letters.discard_messages,
     q.GetRejectedMessage.type: dead_letters.get_rejected_message,
     q.ListRejectedMessages.type: dead_letters.list_rejected_messages,
+    e.RegisterEndpoint.type: webhooks.register_endpoint,
+    e.UpdateEndpoint.type: webhooks.update_endpoint,
+    e.EnableEndpoint.type: webhooks.enable_endpoint,
+    e.DisableEndpoint.type: webhooks.disable_endpoint,
+    e.RotateSecret.type: webhooks.rotate_secret,
+    e.DeleteEndpoint.type: webhooks.delete_endpoint,
+    e.ReplayDeliveries.type: webhooks.replay_deliveries,
+    q.GetEndpoint.type: webhooks.get_endpoint,
+    q.ListEndpoints.type: webhooks.list_endpoints,
+    q.GetDelivery.type: webhooks.get_delivery,
+    q.ListDeliveries.type: webhooks.list_deliveries,
 }
 
 

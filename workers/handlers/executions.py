@@ -7,7 +7,7 @@ from uuid import UUID
 
 from dspex import ErrorCode, ErrorDetail, ExecuteProgram, ExecutionStatus
 from dspex.commands import CancelExecution
-from dspex.errors import Conflict, NotFound
+from dspex.errors import Conflict, DspexError, NotFound
 from dspex.queries import GetExecution, ListExecutions
 from dspex.results import ExecutionView, Page
 from store import callbacks, executions, idempotency
@@ -41,7 +41,9 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
         idempotency_key=command.idempotency_key,
         reply_to=received.reply_to,
         correlation_id=received.correlation_id,
+        callback=command.callback,
     )
+    _check_callback(app, request)
     with app.isolation.together():
         claim = app.writer.call(app.writes.claim, request)
         if isinstance(claim, Claimed):
@@ -77,6 +79,17 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
     return None
 
 
+def _check_callback(app: Application, request: Request) -> None:
+    """Refuse a callback that cannot be. One that was taken stays: the relay sends it again, whatever is set by now."""
+    try:
+        app.webhooks.check(request.tenant, request.callback)
+    except DspexError:
+        with app.read(request.tenant) as connection:
+            known = executions.get(connection, [request.id], tenant=request.tenant)
+        if not known or known[0].callback != request.callback:
+            raise
+
+
 def _run(app: Application, attempt: Attempt) -> None:
     app.running.begin(attempt)
     try:
@@ -104,7 +117,12 @@ def cancel_execution(app: Application, received: Received[CancelExecution]) -> E
     execution_id, tenant = received.command.execution_id, received.tenant
     execution = app.write(
         lambda connection: executions.cancel(
-            connection, execution_id, by=received.principal.name, shard=app.writes.shard, tenant=tenant
+            connection,
+            execution_id,
+            by=received.principal.name,
+            shard=app.writes.shard,
+            tenant=tenant,
+            webhook_in=app.writes.webhook_in,
         )
     )
     if execution.status == ExecutionStatus.CANCELLED:

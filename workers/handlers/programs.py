@@ -47,6 +47,7 @@ DEPENDENCY_SECONDS = 5.0
 def create_program(app: Application, received: Received[CreateProgram]) -> ProgramView:
     """Keep a program, as a draft."""
     command, tenant = received.command, received.tenant
+    app.webhooks.check(tenant, command.callback)
     row = _after_its_dependency(
         lambda: app.write(
             lambda connection: programs.create(
@@ -57,6 +58,7 @@ def create_program(app: Application, received: Received[CreateProgram]) -> Progr
                 adapter_type=command.adapter_type,
                 configuration=command.configuration,
                 policy=command.policy,
+                callback=command.callback,
                 tenant=tenant,
             )
         )
@@ -67,6 +69,7 @@ def create_program(app: Application, received: Received[CreateProgram]) -> Progr
 def create_with_signature(app: Application, received: Received[CreateProgramWithSignature]) -> Created:
     """Keep a program; its signature is found, or created, in the same transaction."""
     command, tenant = received.command, received.tenant
+    app.webhooks.check(tenant, command.callback)
 
     def create(connection: Connection) -> Created:
         signature = _signature(connection, command.signature, tenant)
@@ -78,6 +81,7 @@ def create_with_signature(app: Application, received: Received[CreateProgramWith
             adapter_type=command.adapter_type,
             configuration=command.configuration,
             policy=command.policy,
+            callback=command.callback,
             tenant=tenant,
         )
         return Created(program=program_view(program), signature=signature_view(signature))
@@ -143,6 +147,7 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
         AdapterError: the new configuration cannot be built; nothing has changed.
     """
     command, tenant = received.command, received.tenant
+    app.webhooks.check(tenant, command.callback)
     with app.read(tenant) as connection:
         before = programs.get(connection, command.program_id, tenant=tenant)
     backend_id = None
@@ -155,6 +160,8 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
             command.program_id,
             configuration=command.configuration,
             policy=command.policy,
+            callback=command.callback,
+            remove_callback=bool(command.remove_callback),
             backend_id=backend_id,
             lock_version=command.lock_version or before.lock_version,
             tenant=tenant,

@@ -186,7 +186,7 @@ def _reference(kind: str, name: str, *, of: str = "#/components") -> Document:
     return {"$ref": f"{of}/{kind}/{name}"}
 
 
-_CLIENTS = (errors.NoAnswer, errors.PublishError, errors.RequestFailed, errors.SettingsError)
+_CLIENTS = (errors.InvalidWebhook, errors.NoAnswer, errors.PublishError, errors.RequestFailed, errors.SettingsError)
 
 
 def _refusals(base: type[errors.DspexError] = errors.DspexError) -> Iterator[tuple[str, str]]:

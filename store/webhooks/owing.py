@@ -1,0 +1,181 @@
+"""What is to be delivered: written by the transaction that ends an execution, and only where somebody asked for it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import (
+    Boolean,
+    Connection,
+    Float,
+    Integer,
+    String,
+    Text,
+    Uuid,
+    bindparam,
+    case,
+    false,
+    null,
+    or_,
+    select,
+)
+
+from dspex.callbacks import Callback, CallbackEvent, parse_url
+from dspex.ids import canonical_json, uuid7
+from dspex.status import DeliveryStatus
+from store.batch import encode, records, upsert
+from store.tables import NOW, REGISTERED, webhook_deliveries, webhook_endpoints
+from store.types import Json, database_now
+from store.webhooks.endpoints import SELECT, columns_of
+from store.webhooks.rows import Endpoint, endpoint_of, place_of
+
+_NAMESPACE = UUID("5c6e1f8e-5d0c-5f4e-8b1b-6f8f6a0e2d11")
+
+DISABLED = "the endpoint is disabled"
+
+
+@dataclass(frozen=True)
+class End:
+    """An execution that has just ended.
+
+    Attributes:
+        version: the lock_version that it ended with.
+        callback: where it alone is pushed to.
+        registered: whether its tenant has endpoints that get every end, or may have.
+    """
+
+    execution_id: UUID
+    tenant: str
+    version: int
+    event: CallbackEvent
+    callback: Callback | None
+    registered: bool
+
+
+def end_of(row: Any, *, registered: bool) -> End:
+    """The end of an execution, from the row that it is now. Its own callback goes before its program's."""
+    kept = row.callback or row.program_callback
+    callback = Callback(**kept) if kept else None
+    return End(row.id, row.tenant, row.lock_version, cast("CallbackEvent", str(row.status)), callback, registered)
+
+
+def endpoint_id_of(tenant: str, callback: Callback) -> UUID:
+    """The endpoint that a callback stands for."""
+    return uuid.uuid5(uuid.uuid5(_NAMESPACE, tenant), canonical_json(columns_of(callback)).decode())
+
+
+def owe(connection: Connection, ends: Sequence[End], due_in: float) -> None:
+    """Note what is to be delivered. To an endpoint that is disabled nothing is: that is kept as failed, for a replay.
+
+    Args:
+        due_in: seconds until it is.
+    """
+    own = {endpoint_id_of(end.tenant, end.callback): end for end in ends if end.callback is not None}
+    known = _endpoints(connection, own, ends)
+    new = {id_: end for id_, end in own.items() if id_ not in known}
+    if new:
+        _keep(connection, new)
+        known |= _endpoints(connection, new, ())
+    rows = [_row(end, known[id_]) for end in ends for id_ in _wanting(end, known)]
+    if rows:
+        statement = _insert(connection.dialect.name, upsert(connection))
+        connection.execute(statement, encode(rows) | {"due_in": due_in})
+
+
+def _endpoints(connection: Connection, own: dict[UUID, End], ends: Sequence[End]) -> dict[UUID, Endpoint]:
+    c = webhook_endpoints.c
+    listening = {end.tenant for end in ends if end.registered}
+    of_tenants = c.tenant.in_(listening) & REGISTERED if listening else false()
+    found = connection.execute(SELECT.where(or_(c.id.in_(own), of_tenants)))
+    return {row.id: endpoint_of(row) for row in found}
+
+
+def _keep(connection: Connection, new: dict[UUID, End]) -> None:
+    """Keep the endpoints that came with callbacks, in one order, so that two who have the same ones do not deadlock."""
+    rows = [
+        {"id": id_, "tenant": new[id_].tenant} | columns_of(callback)
+        for id_ in sorted(new)
+        if (callback := new[id_].callback) is not None
+    ]
+    connection.execute(_keep_statement(connection.dialect.name, upsert(connection)), encode(rows))
+
+
+def _wanting(end: End, known: dict[UUID, Endpoint]) -> list[UUID]:
+    """The endpoints that are told of an end: once each, whoever asked for it."""
+    wanted = {id_ for id_, e in known.items() if end.registered and e.registered and e.tenant == end.tenant}
+    if end.callback is not None:
+        wanted.add(endpoint_id_of(end.tenant, end.callback))
+    return sorted(id_ for id_ in wanted if end.event in known[id_].callback.events)
+
+
+def _row(end: End, endpoint: Endpoint) -> dict[str, Any]:
+    return {
+        "id": uuid7(),
+        "tenant": end.tenant,
+        "endpoint_id": endpoint.id,
+        "execution_id": end.execution_id,
+        "event_version": end.version,
+        "event": end.event,
+        "place": place_of(end.tenant, parse_url(endpoint.callback.url).host_port),
+        "status": DeliveryStatus.PENDING if endpoint.enabled else DeliveryStatus.FAILED,
+        "reason": None if endpoint.enabled else DISABLED,
+    }
+
+
+_ROW: dict[str, Any] = {
+    "id": Uuid(),
+    "tenant": String(),
+    "endpoint_id": Uuid(),
+    "execution_id": Uuid(),
+    "event_version": Integer(),
+    "event": String(),
+    "place": String(),
+    "status": String(),
+    "reason": Text(),
+}
+_ENDPOINT: dict[str, Any] = {
+    "id": Uuid(),
+    "tenant": String(),
+    "url": Text(),
+    "secret": String(),
+    "events": Json,
+    "headers": Json,
+    "thin": Boolean(),
+}
+
+
+@lru_cache(maxsize=2)
+def _insert(dialect: str, insert: Any) -> Any:
+    r = records(dialect, _ROW)
+    pending = r.c.status == DeliveryStatus.PENDING
+    values: dict[str, Any] = {name: r.c[name] for name in _ROW} | {
+        "due_at": case((pending, database_now(bindparam("due_in", type_=Float))), else_=null()),
+        "finished_at": case((pending, null()), else_=NOW),
+        "inserted_at": NOW,
+        "updated_at": NOW,
+    }
+    rows = select(*values.values()).where(r.c.id.is_not(None))
+    d = webhook_deliveries.c
+    return (
+        insert(webhook_deliveries)
+        .from_select(list(values), rows)
+        .on_conflict_do_nothing(index_elements=[d.execution_id, d.event_version, d.endpoint_id])
+    )
+
+
+@lru_cache(maxsize=2)
+def _keep_statement(dialect: str, insert: Any) -> Any:
+    r = records(dialect, _ENDPOINT)
+    values: dict[str, Any] = {name: r.c[name] for name in _ENDPOINT} | {
+        "registered": false(),
+        "inserted_at": NOW,
+        "updated_at": NOW,
+    }
+    rows = select(*values.values()).where(r.c.id.is_not(None)).order_by(r.c.id)
+    statement = insert(webhook_endpoints).from_select(list(values), rows)
+    return statement.on_conflict_do_nothing(index_elements=[webhook_endpoints.c.id])

@@ -1,0 +1,262 @@
+"""What those who deliver do: find what is due, take it, settle it. For every tenant at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Float,
+    Integer,
+    String,
+    Text,
+    Uuid,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    literal_column,
+    null,
+    select,
+    update,
+)
+
+from dspex.status import DeliveryStatus
+from store.batch import encode, records
+from store.tables import NOW, webhook_attempts, webhook_deliveries, webhook_endpoints
+from store.types import database_now, storable
+from store.webhooks.endpoints import disable, of_all_tenants
+from store.webhooks.rows import Delivery, Endpoint, delivery_of
+
+_D = webhook_deliveries.c
+
+PENDING = _D.status == literal_column(f"'{DeliveryStatus.PENDING}'")
+"""As the partial indexes write it."""
+
+
+@dataclass(frozen=True)
+class Due:
+    """A delivery that was taken, and its endpoint; None: that is gone."""
+
+    delivery: Delivery
+    endpoint: Endpoint | None
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What came of a delivery that was taken.
+
+    Attributes:
+        due: as it was taken.
+        status: what the delivery is now; pending: it is tried again in `retry_in` seconds.
+        reason: a line for people, where it was not delivered.
+        outcome: of the attempt; None where there was none.
+        failed: whether it is held against the endpoint.
+        disable: why the endpoint is disabled, where it is.
+    """
+
+    due: Due
+    status: DeliveryStatus
+    retry_in: float | None = None
+    reason: str | None = None
+    outcome: str | None = None
+    http_status: int | None = None
+    duration_ms: float = 0.0
+    response: str = ""
+    failed: bool = False
+    disable: str | None = None
+
+
+def anything_due(connection: Connection) -> bool:
+    """Whether something is due: a look that locks nothing."""
+    return bool(connection.execute(select(exists(select(_D.id).where(PENDING, _D.due_at <= NOW)))).scalar_one())
+
+
+def places(connection: Connection, after: str, limit: int) -> list[str]:
+    """The places for which something is due, in their order, from the one after `after`.
+
+    It steps from place to place in the index: how much waits for one of them makes no difference.
+    """
+    return list(connection.execute(_places(), {"after": after, "number": limit}).scalars())
+
+
+def take(connection: Connection, wanted: Mapping[str, int], lease_seconds: float) -> list[Due]:
+    """Take what is due, the oldest first: so many for each place, for so long. Others take others."""
+    statement = _take()
+    taken = [
+        delivery_of(row)
+        for place, number in sorted(wanted.items())
+        for row in connection.execute(statement, {"at": place, "number": number, "lease_seconds": lease_seconds})
+    ]
+    endpoints = {e.id: e for e in of_all_tenants(connection, [d.endpoint_id for d in taken])}
+    return [Due(delivery, endpoints.get(delivery.endpoint_id)) for delivery in taken]
+
+
+def release(connection: Connection, taken: Sequence[Delivery]) -> int:
+    """Give back what was taken and is not settled: it is due at once. Returns how many."""
+    statement = _release(connection.dialect.name)
+    return len(connection.execute(statement, encode(_held(delivery) for delivery in taken)).all())
+
+
+def settle(connection: Connection, settled: Sequence[Settled]) -> list[bool]:
+    """Write down what came of deliveries, where they are still as they were taken.
+
+    Returns:
+        For each, in order, whether it was. False: somebody else has it, or it was replayed, or its endpoint disabled.
+    """
+    dialect = connection.dialect.name
+    rows = [_settled_row(item) for item in sorted(settled, key=lambda item: item.due.delivery.id)]
+    held = set(connection.execute(_settle(dialect), encode(rows)).scalars())
+    kept = [item for item in settled if item.due.delivery.id in held]
+    logged = [_attempt_row(item) for item in kept if item.outcome is not None]
+    if logged:
+        connection.execute(_log(dialect), encode(logged))
+    _judge(connection, kept)
+    return [item.due.delivery.id in held for item in settled]
+
+
+def _judge(connection: Connection, settled: Sequence[Settled]) -> None:
+    """What attempts say of their endpoints: written where it changes something."""
+    c = webhook_endpoints.c
+    judged = [(item.due.endpoint, item) for item in settled if item.due.endpoint is not None and item.outcome]
+    mended = {e.id for e, item in judged if not item.failed and e.failing_since is not None}
+    failing = {e.id for e, item in judged if item.failed and e.failing_since is None} - mended
+    for ids, condition, since in (
+        (mended, c.failing_since.is_not(None), null()),
+        (failing, c.failing_since.is_(None), NOW),
+    ):
+        if ids:
+            connection.execute(update(webhook_endpoints).where(c.id.in_(ids), condition).values(failing_since=since))
+    for endpoint, item in {e.id: (e, item) for e, item in judged if item.disable}.values():
+        if of_all_tenants(connection, [endpoint.id]):
+            disable(connection, endpoint.id, item.disable or "", announce=True, tenant=endpoint.tenant)
+
+
+def _held(delivery: Delivery) -> dict[str, Any]:
+    return {"id": delivery.id, "lock_version": delivery.lock_version}
+
+
+def _settled_row(item: Settled) -> dict[str, Any]:
+    return _held(item.due.delivery) | {
+        "status": item.status,
+        "retry_in": item.retry_in,
+        "reason": item.reason and storable(item.reason),
+        "attempted": int(item.outcome is not None),
+    }
+
+
+def _attempt_row(item: Settled) -> dict[str, Any]:
+    delivery = item.due.delivery
+    return {
+        "delivery_id": delivery.id,
+        "number": delivery.attempts + 1,
+        "tenant": delivery.tenant,
+        "outcome": item.outcome,
+        "http_status": item.http_status,
+        "reason": item.reason and storable(item.reason),
+        "duration_ms": item.duration_ms,
+        "response": storable(item.response),
+    }
+
+
+@lru_cache(maxsize=1)
+def _places() -> Any:
+    def next_after(place: Any) -> Any:
+        return select(func.min(_D.place)).where(PENDING, _D.place > place).scalar_subquery()
+
+    walk = select(next_after(bindparam("after", type_=String)).label("place")).cte("walk", recursive=True)
+    walk = walk.union_all(select(next_after(walk.c.place)).where(walk.c.place.is_not(None)))
+    # No EXISTS: PostgreSQL would make a join of it, and read all that waits.
+    due: Any = select(literal_column("1")).where(PENDING, _D.place == walk.c.place, _D.due_at <= NOW).limit(1)
+    return (
+        select(walk.c.place)
+        .where(walk.c.place.is_not(None), due.scalar_subquery().is_not(None))
+        .limit(bindparam("number", type_=Integer))
+    )
+
+
+@lru_cache(maxsize=1)
+def _take() -> Any:
+    picked = (
+        select(_D.id)
+        .where(PENDING, _D.place == bindparam("at", type_=String), _D.due_at <= NOW)
+        .order_by(_D.due_at)
+        .limit(bindparam("number", type_=Integer))
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    return (
+        update(webhook_deliveries)
+        .where(_D.id.in_(select(picked.c.id)))
+        .values(
+            due_at=database_now(bindparam("lease_seconds", type_=Float)),
+            lock_version=_D.lock_version + 1,
+            updated_at=NOW,
+        )
+        .returning(*_D)
+    )
+
+
+@lru_cache(maxsize=2)
+def _release(dialect: str) -> Any:
+    r = records(dialect, {"id": Uuid(), "lock_version": Integer()})
+    return (
+        update(webhook_deliveries)
+        .where(_D.id == r.c.id, _D.lock_version == r.c.lock_version, PENDING)
+        .values(due_at=NOW, lock_version=_D.lock_version + 1, updated_at=NOW)
+        .returning(_D.id)
+    )
+
+
+@lru_cache(maxsize=2)
+def _settle(dialect: str) -> Any:
+    r = records(
+        dialect,
+        {
+            "id": Uuid(),
+            "lock_version": Integer(),
+            "status": String(),
+            "retry_in": Float(),
+            "reason": Text(),
+            "attempted": Integer(),
+        },
+    )
+    again = r.c.status == DeliveryStatus.PENDING
+    return (
+        update(webhook_deliveries)
+        .where(_D.id == r.c.id, _D.lock_version == r.c.lock_version, PENDING)
+        .values(
+            status=r.c.status,
+            due_at=case((again, database_now(func.coalesce(r.c.retry_in, 0.0))), else_=null()),
+            attempts=_D.attempts + r.c.attempted,
+            tries=_D.tries + r.c.attempted,
+            reason=r.c.reason,
+            finished_at=case((again, null()), else_=NOW),
+            lock_version=_D.lock_version + 1,
+            updated_at=NOW,
+        )
+        .returning(_D.id)
+    )
+
+
+_ATTEMPT: dict[str, Any] = {
+    "delivery_id": Uuid(),
+    "number": Integer(),
+    "tenant": String(),
+    "outcome": String(),
+    "http_status": Integer(),
+    "reason": Text(),
+    "duration_ms": Float(),
+    "response": Text(),
+}
+
+
+@lru_cache(maxsize=2)
+def _log(dialect: str) -> Any:
+    r = records(dialect, _ATTEMPT)
+    rows = select(*(r.c[name] for name in _ATTEMPT), NOW)
+    return insert(webhook_attempts).from_select([*_ATTEMPT, "at"], rows)

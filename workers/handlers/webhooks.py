@@ -1,0 +1,164 @@
+"""What is done with webhooks: endpoints, the log of deliveries, and replays."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from dspex.endpoints import (
+    DeleteEndpoint,
+    DisableEndpoint,
+    EnableEndpoint,
+    RegisterEndpoint,
+    ReplayDeliveries,
+    RotateSecret,
+    UpdateEndpoint,
+)
+from dspex.errors import IllegalTransition
+from dspex.queries import GetDelivery, GetEndpoint, ListDeliveries, ListEndpoints
+from dspex.results import DeliveryView, EndpointView, Nothing, Page, Replayed
+from dspex.status import DeliveryStatus
+from store import webhooks
+from workers.application import Application
+from workers.received import Received
+from workers.views import delivery_view, endpoint_view, page_of
+
+
+def register_endpoint(app: Application, received: Received[RegisterEndpoint]) -> EndpointView:
+    """Keep an endpoint, if webhooks may go there."""
+    command, tenant = received.command, received.tenant
+    app.webhooks.check(tenant, command.callback)
+    row = app.write(lambda c: webhooks.register(c, command.endpoint_id, command.callback, tenant=tenant))
+    return endpoint_view(row)
+
+
+def update_endpoint(app: Application, received: Received[UpdateEndpoint]) -> EndpointView:
+    """Replace what it is."""
+    command, tenant = received.command, received.tenant
+    app.webhooks.check(tenant, command.callback)
+    row = app.write(
+        lambda connection: webhooks.update(
+            connection, command.endpoint_id, command.callback, lock_version=command.lock_version, tenant=tenant
+        )
+    )
+    return endpoint_view(row)
+
+
+def enable_endpoint(app: Application, received: Received[EnableEndpoint]) -> EndpointView:
+    """Deliver to it again."""
+    endpoint_id, tenant = received.command.endpoint_id, received.tenant
+    return endpoint_view(app.write(lambda connection: webhooks.enable(connection, endpoint_id, tenant=tenant)))
+
+
+def disable_endpoint(app: Application, received: Received[DisableEndpoint]) -> EndpointView:
+    """Deliver nothing more to it."""
+    endpoint_id, tenant = received.command.endpoint_id, received.tenant
+    reason = f"by {received.principal.name}"
+    return endpoint_view(app.write(lambda connection: webhooks.disable(connection, endpoint_id, reason, tenant=tenant)))
+
+
+def rotate_secret(app: Application, received: Received[RotateSecret]) -> EndpointView:
+    """Sign with another secret, and for a while with both."""
+    command, tenant = received.command, received.tenant
+    app.webhooks.check_secrets(tenant, [command.secret])
+    row = app.write(
+        lambda connection: webhooks.rotate(
+            connection, command.endpoint_id, command.secret, command.overlap, tenant=tenant
+        )
+    )
+    return endpoint_view(row)
+
+
+def delete_endpoint(app: Application, received: Received[DeleteEndpoint]) -> Nothing:
+    """Delete it."""
+    endpoint_id, tenant = received.command.endpoint_id, received.tenant
+    app.write(lambda connection: webhooks.delete(connection, endpoint_id, tenant=tenant))
+    return Nothing()
+
+
+def get_endpoint(app: Application, received: Received[GetEndpoint]) -> EndpointView:
+    """Read one."""
+    with app.read(received.tenant) as connection:
+        return endpoint_view(webhooks.endpoint(connection, received.command.endpoint_id, tenant=received.tenant))
+
+
+def list_endpoints(app: Application, received: Received[ListEndpoints]) -> Page[EndpointView]:
+    """Read a page."""
+    asked = received.command
+    with app.read(received.tenant) as connection:
+        page = webhooks.endpoints(
+            connection,
+            registered=asked.registered,
+            enabled=asked.enabled,
+            cursor=asked.cursor,
+            limit=asked.limit,
+            tenant=received.tenant,
+        )
+    return page_of(page, endpoint_view, Page[EndpointView])
+
+
+def get_delivery(app: Application, received: Received[GetDelivery]) -> DeliveryView:
+    """Read one, with its attempts."""
+    delivery_id, tenant = received.command.delivery_id, received.tenant
+    with app.read(tenant) as connection:
+        found = webhooks.delivery(connection, delivery_id, tenant=tenant)
+        return delivery_view(found, webhooks.attempts(connection, delivery_id, tenant=tenant))
+
+
+def list_deliveries(app: Application, received: Received[ListDeliveries]) -> Page[DeliveryView]:
+    """Read a page."""
+    asked = received.command
+    with app.read(received.tenant) as connection:
+        page = webhooks.deliveries(
+            connection,
+            endpoint_id=asked.endpoint_id,
+            execution_id=asked.execution_id,
+            status=asked.status,
+            since=asked.since,
+            until=asked.until,
+            cursor=asked.cursor,
+            limit=asked.limit,
+            tenant=received.tenant,
+        )
+    return page_of(page, delivery_view, Page[DeliveryView])
+
+
+def replay_deliveries(app: Application, received: Received[ReplayDeliveries]) -> Replayed:
+    """Deliver again: one, or what a filter finds, in transactions of a bounded size."""
+    asked, tenant = received.command, received.tenant
+    if asked.delivery_id is not None:
+        _replay_one(app, asked.delivery_id, tenant)
+        return Replayed(count=1)
+    count, last = 0, None
+    # By their ids in ascending order: what fails again meanwhile is not found twice.
+    while ids := _replayable(app, asked, last, tenant):
+        count += _replay(app, ids, tenant)
+        last = ids[-1]
+    return Replayed(count=count)
+
+
+def _replay_one(app: Application, delivery_id: UUID, tenant: str) -> None:
+    with app.read(tenant) as connection:
+        found = webhooks.delivery(connection, delivery_id, tenant=tenant)
+        # Raises where it is gone.
+        endpoint = webhooks.endpoint(connection, found.endpoint_id, tenant=tenant)
+    if not endpoint.enabled:
+        raise IllegalTransition(f"delivery {delivery_id} cannot be replayed: endpoint {endpoint.id} is disabled")
+    _replay(app, [delivery_id], tenant)
+
+
+def _replay(app: Application, ids: list[UUID], tenant: str) -> int:
+    return app.write(lambda connection: webhooks.replay(connection, ids, tenant=tenant))
+
+
+def _replayable(app: Application, asked: ReplayDeliveries, last: UUID | None, tenant: str) -> list[UUID]:
+    with app.read(tenant) as connection:
+        return webhooks.replayable(
+            connection,
+            last,
+            endpoint_id=asked.endpoint_id,
+            execution_id=asked.execution_id,
+            status=asked.status or DeliveryStatus.FAILED,
+            since=asked.since,
+            until=asked.until,
+            tenant=tenant,
+        )

@@ -1,0 +1,195 @@
+"""Where webhooks may go: the guard against requests to what only this machine can reach (SSRF).
+
+A URL comes from a tenant, and names whatever its owner likes; a name may have other addresses each time it is asked
+for. So the guard looks at the URL, then at every address, and `workers.webhooks.network` connects to those it has seen.
+
+The tables are IANA's of special purposes, and the metadata services of the clouds. `ipaddress.is_global` is not used:
+it lets 64:ff9b::7f00:1, 2002:7f00:1::, 224.0.0.1 and 168.63.129.16 through, and differs between versions of Python.
+https://www.iana.org/assignments/iana-ipv4-special-registry https://www.iana.org/assignments/iana-ipv6-special-registry
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final
+
+from dspex.callbacks import Target, host_port, parse_url
+from dspex.errors import ForbiddenAddress, SettingsError
+
+logger = logging.getLogger(__name__)
+
+HOSTS_SETTING: Final = "DSPEX_WEBHOOK_HOSTS"
+PORTS_SETTING: Final = "DSPEX_WEBHOOK_PORTS"
+
+Resolver = Callable[[str, float], Sequence[str]]
+"""The addresses of a host, found within so many seconds. Raises OSError (TimeoutError when it takes longer)."""
+
+
+def _networks(*texts: str) -> tuple[tuple[int, int, int], ...]:
+    """Each as version, address and mask: numbers compare far faster than networks do."""
+    networks = [ip_network(text) for text in texts]
+    return tuple((each.version, int(each.network_address), int(each.netmask)) for each in networks)
+
+
+_UNICAST: Final = _networks("0.0.0.0/0", "2000::/3")
+"""IPv6 addresses of the Internet are in 2000::/3; loopback, private, mapped (::ffff:0:0/96) and NAT64 ones are not."""
+
+_SPECIAL: Final = _networks(
+    "0.0.0.0/8",  # this network: 0.0.0.0 is loopback to Linux
+    "10.0.0.0/8",  # private
+    "100.64.0.0/10",  # shared by carriers; 100.100.100.200 is Alibaba's metadata
+    "127.0.0.0/8",  # loopback
+    "168.63.129.16/32",  # Azure's host
+    "169.254.0.0/16",  # link-local; metadata at 169.254.169.254
+    "172.16.0.0/12",  # private
+    "192.0.0.0/24",  # protocols; 192.0.0.192 is Oracle's metadata
+    "192.0.2.0/24",  # documentation
+    "192.31.196.0/24",  # AS112
+    "192.52.193.0/24",  # AMT
+    "192.88.99.0/24",  # 6to4 relays
+    "192.168.0.0/16",  # private
+    "192.175.48.0/24",  # AS112
+    "198.18.0.0/15",  # benchmarks
+    "198.51.100.0/24",  # documentation
+    "203.0.113.0/24",  # documentation
+    "224.0.0.0/4",  # multicast
+    "240.0.0.0/4",  # reserved, and broadcast
+    "2001::/23",  # protocols; Teredo is 2001::/32
+    "2001:db8::/32",  # documentation
+    "2002::/16",  # 6to4: an IPv4 address in disguise
+    "2620:4f:8000::/48",  # AS112
+    "3fff::/20",  # documentation
+)
+
+_LOCAL: Final = _networks(
+    "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"
+)
+"""What a host that the operator names may have besides public addresses."""
+
+_METADATA: Final = _networks("100.100.100.200/32", "fd00:ec2::/32", "fd00:c1::/32", "fd20:ce::/32")
+"""Metadata services within `_LOCAL`: they give out credentials, and are nobody's receiver."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the Internet's, and of no special kind."""
+    number = _parsed(address)
+    return number is not None and _within(number, _UNICAST) and not _within(number, _SPECIAL)
+
+
+def is_local(address: str) -> bool:
+    """Whether an IP address is this machine's or of a private network, and no metadata service."""
+    number = _parsed(address)
+    return number is not None and _within(number, _LOCAL) and not _within(number, _METADATA)
+
+
+def resolve(host: str, seconds: float) -> Sequence[str]:
+    """Ask the system for the addresses of a host. See `Resolver`.
+
+    It asks in a thread of its own, because getaddrinfo takes no deadline; who waits for a slow name server is that
+    thread, which ends when the system gives up.
+    """
+    found: Future[Sequence[str]] = Future()
+
+    def ask() -> None:
+        try:
+            answers = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            found.set_result(tuple(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in answers)))
+        except (OSError, UnicodeError):
+            found.set_exception(OSError("the name of the host is not known"))
+
+    threading.Thread(target=ask, name="resolver", daemon=True).start()
+    return found.result(seconds)
+
+
+class Guard:
+    """Says where webhooks may go. Thread-safe.
+
+    Args:
+        ports: where they may go to on public addresses; by https only.
+        hosts: named hosts, as `host:port`, that may have private addresses and be spoken to by http: for development,
+            and for receivers beside the workers. Link-local addresses and metadata services are refused there too.
+        resolver: how names become addresses.
+
+    Raises:
+        SettingsError: one of `hosts` is not `host:port`.
+    """
+
+    def __init__(self, ports: Iterable[int] = (443,), hosts: Iterable[str] = (), resolver: Resolver = resolve) -> None:
+        self._ports = frozenset(ports)
+        self._hosts = frozenset(map(_named, hosts))
+        self._resolver = resolver
+
+    def check(self, url: str) -> Target:
+        """Look at a URL alone, as far as that goes: when it is registered, and before it is used.
+
+        Raises:
+            ForbiddenAddress: what is wrong with it, and which setting would allow it.
+        """
+        try:
+            target = parse_url(url)
+        except ValueError as error:
+            raise ForbiddenAddress(f"url: {error}") from None
+        if target.host_port in self._hosts:
+            return target
+        if target.scheme != "https":
+            raise ForbiddenAddress(
+                f"url: use https; an operator can allow '{target.host_port}' without it by {HOSTS_SETTING}"
+            )
+        if target.port not in self._ports:
+            allowed = ", ".join(map(str, sorted(self._ports)))
+            raise ForbiddenAddress(
+                f"url: the port {target.port} is not one of {allowed}; an operator can allow it by {PORTS_SETTING}"
+            )
+        if _parsed(target.host) is not None:
+            self._require((target.host,), target.host, target.port)
+        return target
+
+    def addresses(self, host: str, port: int, seconds: float) -> Sequence[str]:
+        """The addresses of a host, every one of them checked: connect to these, and do not ask again.
+
+        Raises:
+            ForbiddenAddress: one of them is not allowed, however good the others are.
+            OSError: the host has none, or they were not found within `seconds` (TimeoutError).
+        """
+        found = (host,) if _parsed(host) is not None else self._resolver(host, seconds)
+        if not found:
+            raise OSError("the host has no address")
+        self._require(found, host, port)
+        return found
+
+    def _require(self, addresses: Sequence[str], host: str, port: int) -> None:
+        place = host_port(host, port)
+        named = place in self._hosts
+        for address in addresses:
+            if not (is_public(address) or (named and is_local(address))):
+                logger.warning("A webhook to %s is refused: it would go to %s.", place, address)
+                advice = "it never may" if named else f"an operator can allow '{place}' by {HOSTS_SETTING}"
+                raise ForbiddenAddress(f"url: the host '{host}' has an address that webhooks may not go to; {advice}")
+
+
+def _named(value: str) -> str:
+    try:
+        target = parse_url(f"https://{value}")
+    except ValueError as error:
+        raise SettingsError(f"{HOSTS_SETTING}: '{value}' {error}; give host:port") from None
+    if not value.lower().endswith(f":{target.port}"):
+        raise SettingsError(f"{HOSTS_SETTING}: '{value}' must be host:port")
+    return target.host_port
+
+
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
+    """None where it is no address, or one of an interface (fe80::1%eth0), which no table knows."""
+    try:
+        return None if "%" in address else ip_address(address)
+    except ValueError:
+        return None
+
+
+def _within(address: IPv4Address | IPv6Address, networks: tuple[tuple[int, int, int], ...]) -> bool:
+    number = int(address)
+    return any(address.version == version and number & mask == network for version, network, mask in networks)

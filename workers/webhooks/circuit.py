@@ -1,0 +1,160 @@
+"""Keeps a dead endpoint from holding up the others: a limit and a circuit breaker for each, in this process.
+
+closed → open after several failures in a row → half-open after a pause, when one attempt is let through → closed where
+it succeeds, open again for twice as long where it does not. Before that, endpoints that fail share a part of all
+places: a hundred that have just died cannot take the threads that the living ones need.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
+
+from workers.webhooks.attempt import Attempt, Outcome
+
+MAX_ENDPOINTS: Final = 10_000
+"""Endpoints with failures that are remembered; beyond, the one that has been idle longest is forgotten."""
+BUSY_SECONDS: Final = 1.0
+
+
+class Busy(NamedTuple):
+    """No attempt now: put the delivery back, it has cost nothing.
+
+    Attributes:
+        retry_in: seconds after which it is worth asking again.
+    """
+
+    reason: str
+    retry_in: float
+
+
+@dataclass
+class _Endpoint:
+    in_flight: int = 0
+    failures: int = 0  # in a row
+    pause: float = 0.0  # the last one, in seconds
+    open_until: float | None = None  # None: closed
+    probing: bool = False
+
+
+class Permit:
+    """Leave for one attempt, given back at the end of `with`; `settle` says what came of it."""
+
+    def __init__(self, circuits: Circuits, key: str, endpoint: _Endpoint, *, suspect: bool, probe: bool) -> None:
+        self._circuits = circuits
+        self.key = key
+        self.endpoint = endpoint
+        self.suspect = suspect
+        self.probe = probe
+        self.attempt: Attempt | None = None
+
+    def settle(self, attempt: Attempt) -> None:
+        """Say what came of it. Without this, it counts as nothing."""
+        self.attempt = attempt
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._circuits.leave(self)
+
+
+class Circuits:
+    """Limits and breakers by endpoint. Thread-safe; nothing in it waits.
+
+    Args:
+        concurrency: attempts to one endpoint at a time.
+        suspects: attempts at a time to all endpoints together whose last one failed: a part of the sending threads.
+        failures: failures in a row that open a circuit.
+        pause, max_pause: seconds that a circuit stays open the first time, and at most.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        concurrency: int = 4,
+        suspects: int = 8,
+        failures: int = 5,
+        pause: float = 30.0,
+        max_pause: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._concurrency = concurrency
+        self._suspects = suspects
+        self._failures = failures
+        self._pause = pause
+        self._max_pause = max_pause
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._endpoints: dict[str, _Endpoint] = {}  # the one that was used last is last
+        self._suspects_in_flight = 0
+
+    def enter(self, key: str) -> Permit | Busy:
+        """Ask for leave to make an attempt.
+
+        Args:
+            key: of the endpoint: what fails together. A tenant and a `host:port`, so that no tenant fails another's.
+        """
+        with self._lock:
+            endpoint = self._endpoints.pop(key, None) or _Endpoint()
+            self._endpoints[key] = endpoint
+            busy = self._busy(endpoint)
+            if busy is not None:
+                return busy
+            suspect, probe = endpoint.failures > 0, endpoint.open_until is not None
+            endpoint.in_flight += 1
+            endpoint.probing = probe
+            self._suspects_in_flight += suspect
+            self._forget()
+            return Permit(self, key, endpoint, suspect=suspect, probe=probe)
+
+    def _busy(self, endpoint: _Endpoint) -> Busy | None:
+        if endpoint.open_until is not None:
+            left = endpoint.open_until - self._clock()
+            if left > 0:
+                return Busy("it has failed several times in a row", left)
+            if endpoint.probing:
+                return Busy("one attempt at a time until it answers", BUSY_SECONDS)
+        if endpoint.in_flight >= self._concurrency:
+            return Busy("as many attempts as it may have are on their way", BUSY_SECONDS)
+        if endpoint.failures and self._suspects_in_flight >= self._suspects:
+            return Busy("other endpoints that fail are tried first", BUSY_SECONDS)
+        return None
+
+    def leave(self, permit: Permit) -> None:
+        """Give a permit back; `with` does it."""
+        endpoint, attempt = permit.endpoint, permit.attempt
+        with self._lock:
+            endpoint.in_flight -= 1
+            self._suspects_in_flight -= permit.suspect
+            if permit.probe:
+                endpoint.probing = False
+            match attempt.outcome if attempt else None:
+                case Outcome.DELIVERED | Outcome.GONE:
+                    endpoint.failures, endpoint.pause, endpoint.open_until = 0, 0.0, None
+                case Outcome.FAILED | Outcome.THROTTLED:
+                    self._fail(endpoint, permit.probe, attempt.retry_after if attempt else None)
+                case Outcome.REFUSED | None:  # nothing was sent: it says nothing of the endpoint
+                    pass
+            if not endpoint.in_flight and not endpoint.failures and self._endpoints.get(permit.key) is endpoint:
+                del self._endpoints[permit.key]
+
+    def _fail(self, endpoint: _Endpoint, probe: bool, retry_after: float | None) -> None:
+        endpoint.failures += 1
+        if endpoint.open_until is not None and not probe:
+            return  # it began before the circuit opened: known already
+        if probe or endpoint.failures >= self._failures:
+            endpoint.pause = min(max(2 * endpoint.pause, self._pause), self._max_pause)
+        pause = max(endpoint.pause, min(retry_after or 0.0, self._max_pause))
+        if pause:
+            endpoint.open_until = self._clock() + pause
+
+    def _forget(self) -> None:
+        if len(self._endpoints) > MAX_ENDPOINTS:
+            oldest = next((key for key, endpoint in self._endpoints.items() if not endpoint.in_flight), None)
+            if oldest is not None:
+                del self._endpoints[oldest]

@@ -1,0 +1,92 @@
+"""Tells operators of endpoints that were disabled, until the broker has confirmed it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Final
+
+from sqlalchemy import Connection, Engine
+
+from dspex import wrap
+from dspex.callbacks import parse_url
+from dspex.errors import PublishError
+from dspex.events import WebhookDisabled
+from dspex.publisher import Publisher
+from dspex.topology import EVENTS_EXCHANGE
+from store import webhooks
+from store.engine import READ_ONLY
+from store.webhooks import Endpoint
+from workers.application import SOURCE
+from workers.writer import Writer, WriterClosed
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+AGAIN_SECONDS: Final = 30.0
+"""When they are told again, unless the broker has confirmed by then."""
+LIMIT: Final = 100
+
+
+class Notices:
+    """Sends them. `send` is for one thread, and waits for no broker."""
+
+    def __init__(self, engine: Engine, writer: Writer, publisher: Publisher) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._publisher = publisher
+        self._next = 0.0
+
+    def send(self) -> None:
+        """Send what there is, if it is time to look."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + LOOK_SECONDS
+        with self._engine.connect().execution_options(**READ_ONLY) as connection:
+            if not webhooks.anything_to_announce(connection):
+                return
+        for endpoint in self._writer.call(self._take, LIMIT):
+            self._publish(endpoint)
+
+    def _publish(self, endpoint: Endpoint) -> None:
+        event = WebhookDisabled(
+            endpoint_id=endpoint.id,
+            tenant=endpoint.tenant,
+            host=parse_url(endpoint.callback.url).host_port,
+            reason=endpoint.disabled_reason or "",
+        )
+        envelope = wrap(event, source=SOURCE, message_id=f"{endpoint.id}.{endpoint.lock_version}")
+        try:
+            future = self._publisher.submit(
+                envelope.encode(),
+                exchange=EVENTS_EXCHANGE,
+                routing_key=event.type,
+                message_id=envelope.id,
+                mandatory=False,
+            )
+        except PublishError as error:
+            logger.info("That endpoint %s was disabled will be told later: %s", endpoint.id, error)
+        else:
+            future.add_done_callback(partial(self._confirmed, endpoint))
+
+    def _confirmed(self, endpoint: Endpoint, future: Future[None]) -> None:
+        if future.exception() is not None:
+            logger.info("That endpoint %s was disabled will be told later: %s", endpoint.id, future.exception())
+            return
+        try:
+            self._writer.post(self._announced, endpoint)
+        except WriterClosed:
+            logger.info("That endpoint %s was disabled was told, and will be again.", endpoint.id)
+
+    # As the writer's operations
+
+    def _take(self, connection: Connection, limits: Sequence[int]) -> list[list[Endpoint]]:
+        return [webhooks.announcements(connection, AGAIN_SECONDS, limit) for limit in limits]
+
+    def _announced(self, connection: Connection, told: Sequence[Endpoint]) -> list[None]:
+        for endpoint in told:
+            webhooks.announced(connection, endpoint)
+        return [None] * len(told)

@@ -1,0 +1,113 @@
+"""What happens after an attempt: the next one, the end of the delivery, or the end of the endpoint."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final, NamedTuple
+
+from dspex.errors import SettingsError
+from dspex.status import DeliveryStatus
+from workers.webhooks.attempt import Attempt, Outcome
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
+DELAYS: Final[tuple[float, ...]] = (
+    0,
+    5,
+    5 * MINUTE,
+    30 * MINUTE,
+    2 * HOUR,
+    5 * HOUR,
+    10 * HOUR,
+    14 * HOUR,
+    20 * HOUR,
+    24 * HOUR,
+)
+"""Seconds before each attempt, the first one too: the example of Standard Webhooks 1.0.0, a little over three days."""
+MAX_RETRY_AFTER: Final = DAY
+RETRIES_SETTING: Final = "DSPEX_WEBHOOK_RETRIES"
+
+
+class Step(NamedTuple):
+    """What happens to a delivery after an attempt.
+
+    Attributes:
+        retry_in: seconds until the next attempt of one that is pending.
+        disable: why its endpoint is to be disabled, where it is.
+    """
+
+    status: DeliveryStatus
+    retry_in: float | None = None
+    disable: str | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When deliveries are tried again, and when an endpoint is given up.
+
+    Attributes:
+        delays: seconds before each attempt; as many attempts as there are delays.
+        jitter: a part of each delay that is added by chance at most, so that deliveries do not come back together.
+        max_retry_after: seconds that a receiver can ask for at most.
+        disable_after: seconds for which an endpoint may do nothing but fail.
+        chance: a number from 0 to 1.
+    """
+
+    delays: tuple[float, ...] = DELAYS
+    jitter: float = 0.1
+    max_retry_after: float = MAX_RETRY_AFTER
+    disable_after: float = 5 * DAY
+    chance: Callable[[], float] = random.random
+
+    def __post_init__(self) -> None:
+        if not self.delays or min(self.delays) < 0:
+            raise SettingsError(f"{RETRIES_SETTING}: give the seconds before each attempt, 0 or more: 0,5,300")
+
+    def delay(self, attempts: int, retry_after: float | None = None) -> float | None:
+        """Seconds until the next attempt after so many; None where it was the last one.
+
+        What the receiver asks for makes it later, within bounds, and never sooner.
+        """
+        if attempts >= len(self.delays):
+            return None
+        wait = max(self.delays[attempts], min(retry_after or 0.0, self.max_retry_after))
+        return wait * (1 + self.jitter * self.chance())
+
+    def step(self, attempt: Attempt, attempts: int, failing_for: float) -> Step:
+        """What happens now.
+
+        Args:
+            attempts: how many this delivery has had, with this one.
+            failing_for: seconds since the endpoint failed first after its last success; 0 where it did not.
+        """
+        match attempt.outcome:
+            case Outcome.DELIVERED:
+                return Step(DeliveryStatus.DELIVERED)
+            case Outcome.GONE:
+                return Step(DeliveryStatus.FAILED, disable="it answered 410 Gone")
+            case Outcome.FAILED | Outcome.THROTTLED | Outcome.REFUSED:
+                if failing_for >= self.disable_after:
+                    return Step(DeliveryStatus.FAILED, disable=f"it has failed for {failing_for / DAY:.1f} days")
+                wait = self.delay(attempts, attempt.retry_after)
+                return Step(DeliveryStatus.FAILED if wait is None else DeliveryStatus.PENDING, retry_in=wait)
+
+
+def parse_retry_after(value: str, now: datetime | None = None) -> float | None:
+    """The seconds that the header `Retry-After` asks for: a number or a date (RFC 9110, section 10.2.3).
+
+    Returns:
+        From 0 to `MAX_RETRY_AFTER`; None where it cannot be read.
+    """
+    if re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
+        return min(float(value), MAX_RETRY_AFTER)
+    try:
+        date = parsedate_to_datetime(value[:64])
+    except (ValueError, OverflowError):
+        return None
+    at = date if date.tzinfo else date.replace(tzinfo=UTC)
+    seconds = (at - (now or datetime.now(UTC))).total_seconds()
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
