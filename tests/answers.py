@@ -26,6 +26,7 @@ from dspex import (
 from dspex.compatibility import compare
 from dspex.events import ProblemDetail
 from dspex.results import (
+    Affected,
     Answer,
     Created,
     ExecutionView,
@@ -34,10 +35,12 @@ from dspex.results import (
     ProgramStatistics,
     ProgramStats,
     ProgramView,
+    RejectedMessageView,
     SignatureList,
     SignatureView,
     Transition,
 )
+from dspex.status import LetterStatus
 
 ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -145,6 +148,21 @@ EXECUTION_VIEW = ExecutionView(
     lock_version=3,
 )
 
+REJECTED_MESSAGE_VIEW = RejectedMessageView(
+    rejection_id=ID,
+    status=LetterStatus.DEAD,
+    queue="dspex.executions",
+    error=ERROR,
+    message_id="m",
+    message_type=None,
+    body="{",
+    body_encoding="utf-8",
+    body_size=1,
+    deliveries=2,
+    inserted_at=AT,
+    updated_at=AT,
+)
+
 AN_ANSWER_OF_EACH: list[BaseModel] = [
     Nothing(),
     Answer(value=True),
@@ -183,4 +201,7 @@ AN_ANSWER_OF_EACH: list[BaseModel] = [
     Page[SignatureView](items=(SIGNATURE_VIEW,), next_cursor="c"),
     Page[ProgramView](items=(PROGRAM_VIEW,)),
     Page[ExecutionView](items=(EXECUTION_VIEW,)),
+    REJECTED_MESSAGE_VIEW,
+    Page[RejectedMessageView](items=(REJECTED_MESSAGE_VIEW,)),
+    Affected(count=2, refused=1),
 ]

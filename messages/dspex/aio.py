@@ -203,6 +203,14 @@ class AsyncClient:
     recent_executions = _in_thread(Interface.recent_executions)
     signature_of = _in_thread(Interface.signature_of)
     output_model = _in_thread(Interface.output_model)
+    list_dead_executions = _in_thread(Interface.list_dead_executions)
+    replay_executions = _in_thread(Interface.replay_executions)
+    discard_executions = _in_thread(Interface.discard_executions)
+    get_rejected_message = _in_thread(Interface.get_rejected_message)
+    list_rejected_messages = _in_thread(Interface.list_rejected_messages)
+    list_dead_messages = _in_thread(Interface.list_dead_messages)
+    replay_messages = _in_thread(Interface.replay_messages)
+    discard_messages = _in_thread(Interface.discard_messages)
     quick_execute = _in_thread(Interface.quick_execute)
 
     async def list_active_signatures(self) -> AsyncIterator[Any]:
