@@ -230,19 +230,19 @@ class Interface(ExecutionVerbs):
 
     # Dead letters
 
-    def list_dead_executions(self, **filters: Any) -> Page[ExecutionView]:
+    def list_dead_executions(self, /, **filters: Any) -> Page[ExecutionView]:
         """A page of the executions that failed and were not discarded; filters as of `list_executions`."""
         given: dict[str, Any] = {"discarded": False} | filters
         return self.list_executions(status=ExecutionStatus.FAILED, **given)
 
-    def replay_executions(self, execution_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+    def replay_executions(self, /, execution_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
         """Run failed executions again: those of these ids, or all that a filter finds; without either, all.
 
         The filters are the other fields of `dspex.dead_letters.ReplayExecutions`. Nothing is waited for.
         """
         return self.call(ReplayExecutions(execution_ids=_ids(execution_ids), **filters), Affected)
 
-    def discard_executions(self, execution_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+    def discard_executions(self, /, execution_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
         """Leave failed executions as they are, no dead letters any more; chosen as by `replay_executions`."""
         return self.call(DiscardExecutions(execution_ids=_ids(execution_ids), **filters), Affected)
 
@@ -250,15 +250,15 @@ class Interface(ExecutionVerbs):
         """One message that was rejected, with its body."""
         return self.call(GetRejectedMessage(rejection_id=rejection_id), RejectedMessageView)
 
-    def list_rejected_messages(self, **filters: Any) -> Page[RejectedMessageView]:
+    def list_rejected_messages(self, /, **filters: Any) -> Page[RejectedMessageView]:
         """A page of rejected messages; the filters are the fields of `dspex.queries.ListRejectedMessages`."""
         return self.call(ListRejectedMessages(**filters), Page[RejectedMessageView])
 
-    def list_dead_messages(self, **filters: Any) -> Page[RejectedMessageView]:
+    def list_dead_messages(self, /, **filters: Any) -> Page[RejectedMessageView]:
         """A page of the rejected messages that were neither replayed nor discarded."""
         return self.list_rejected_messages(status=LetterStatus.DEAD, **filters)
 
-    def replay_messages(self, rejection_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+    def replay_messages(self, /, rejection_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
         """Send rejected messages again: those of these ids, or all that a filter finds; without either, all.
 
         The filters are the other fields of `dspex.dead_letters.ReplayMessages`.
@@ -269,7 +269,7 @@ class Interface(ExecutionVerbs):
         """
         return self.call(ReplayMessages(rejection_ids=_ids(rejection_ids), **filters), Affected)
 
-    def discard_messages(self, rejection_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+    def discard_messages(self, /, rejection_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
         """Leave rejected messages be, no dead letters any more; chosen as by `replay_messages`."""
         return self.call(DiscardMessages(rejection_ids=_ids(rejection_ids), **filters), Affected)
 
