@@ -19,6 +19,7 @@ fi
 if [ "${1:-}" = tests ]; then
     command -v node >/dev/null || missing+=(nodejs)
     command -v npm >/dev/null || missing+=(npm)
+    command -v openssl >/dev/null || missing+=(openssl)
 fi
 [ "${#missing[@]}" = 0 ] && exit 0
 

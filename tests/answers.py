@@ -193,17 +193,17 @@ DELIVERY_VIEW = DeliveryView(
     inserted_at=AT,
     finished_at=None,
 )
-REJECTED_VIEW = RejectedMessageView(
+REJECTED_MESSAGE_VIEW = RejectedMessageView(
     rejection_id=ID,
     status=LetterStatus.DEAD,
-    queue="q",
-    error=ErrorDetail(code="malformed_message", message="the body is not JSON"),
-    message_id=None,
+    queue="dspex.executions",
+    error=ERROR,
+    message_id="m",
     message_type=None,
-    body="AP8=",
-    body_encoding="base64",
-    body_size=2,
-    deliveries=1,
+    body="{",
+    body_encoding="utf-8",
+    body_size=1,
+    deliveries=2,
     inserted_at=AT,
     updated_at=AT,
 )
@@ -251,7 +251,7 @@ AN_ANSWER_OF_EACH: list[BaseModel] = [
     DELIVERY_VIEW,
     Page[DeliveryView](items=(DELIVERY_VIEW,)),
     Replayed(count=2),
+    REJECTED_MESSAGE_VIEW,
+    Page[RejectedMessageView](items=(REJECTED_MESSAGE_VIEW,)),
     Affected(count=2, refused=1),
-    REJECTED_VIEW,
-    Page[RejectedMessageView](items=(REJECTED_VIEW,)),
 ]

@@ -129,7 +129,9 @@ class TestEvents:
 
     def test_failed_and_cancelled_ones_too_where_they_are_wanted(self, make: Make) -> None:
         webhooks = make()
-        failed = webhooks.client.execute_program(webhooks.program_id, {}, validate=False, callback=webhooks.callback()).execution_id
+        failed = webhooks.client.execute_program(
+            webhooks.program_id, {}, validate=False, callback=webhooks.callback()
+        ).execution_id
         webhooks.settled(failed)
         (pushed,) = webhooks.received(failed)
         assert isinstance(pushed.data, ExecutionFailed)

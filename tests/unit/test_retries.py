@@ -57,7 +57,7 @@ def test_many_that_fail_together_do_not_come_again_together() -> None:
 def test_an_answer_that_cannot_be_used_is_asked_for_once_more(code: ErrorCode) -> None:
     again = decide(failed(code))
     assert again == Again(0.0, 1, Carried(repaired=True))
-    assert decide(failed(code, 2, carried=again.carried)) is None
+    assert decide(failed(code, 2, carried=Carried(repaired=True))) is None
     assert decide(failed(code, policy=ExecutionPolicy(repair=False))) is None
     assert decide(failed(code, max_attempts=1)) is None
 
