@@ -57,6 +57,7 @@ def test_every_try_is_in_the_row_of_the_execution(tmp_path: Path) -> None:
     )
     handle(app, InitializeProgram(program_id=program_id))
     handle(app, ExecuteProgram(execution_id=execution_id, program_id=program_id, inputs={"question": "why"}))
+    assert app.unwritten.wait(30)
     with app.engine.connect() as connection:
         program = programs.get(connection, program_id)
         (execution,) = executions.get(connection, [execution_id])
