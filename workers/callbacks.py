@@ -13,20 +13,19 @@ from concurrent.futures import Future
 from typing import NamedTuple
 from uuid import UUID
 
-from dspex import ExecutionCompleted, ExecutionFailed, ExecutionStatus, wrap
+from dspex import wrap
 from dspex.client import MAX_ANSWER_BYTES
 from dspex.errors import MessageTooLarge, PublishError, Unroutable
-from dspex.events import Event, ExecutionCancelled, Reply
+from dspex.events import Event, Reply
 from dspex.topology import EVENTS_EXCHANGE
 from store.executions import Execution, Finish
 from workers.application import EVENT_MARGIN_BYTES, SOURCE, Application
 from workers.attempts import Attempt
+from workers.ends import Ended, event_of
 from workers.handlers.views import execution_view
 from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
-
-Ended = ExecutionCompleted | ExecutionFailed | ExecutionCancelled
 
 
 def announce(app: Application, execution: Execution) -> None:
@@ -41,22 +40,6 @@ def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
     """What will be owed for an execution that nobody waits for an answer of: its event alone."""
     event = event_of(ended, attempt.claimed.attempt)
     return Callback(app, ended.id, [_event(app, event, ended.lock_version + 1, attempt.request.traceparent)])
-
-
-def event_of(ended: Finish | Execution, attempt: int) -> Ended:
-    """The event that tells how an execution ended."""
-    common = {
-        "execution_id": ended.id,
-        "program_id": ended.program_id,
-        "attempt": attempt,
-        "duration_ms": ended.duration_ms or 0.0,
-        "usage": ended.usage,
-    }
-    if ended.status == ExecutionStatus.CANCELLED:
-        return ExecutionCancelled.model_validate(common)
-    if ended.error is None:
-        return ExecutionCompleted.model_validate(common | {"outputs": dict(ended.outputs or {})})
-    return ExecutionFailed.model_validate(common | {"error": ended.error})
 
 
 class _Message(NamedTuple):
