@@ -4,9 +4,9 @@
 
 It starts a private PostgreSQL and RabbitMQ, and `dspex worker` with its deliverer; all share this machine. Each round
 runs executions on the mock adapter three ways: without callbacks; with a callback each to a receiver that answers; and
-so again, while a backlog is due for endpoints that are dead: they do not answer, refuse connections, or answer 500. Many
-short rounds, in both orders, so that whatever else the machine does falls on all of them. The exit code is 1 where the
-last way has less than 95 % of the rate of the second.
+so again, while a backlog is due for endpoints that are dead: they do not answer, refuse connections, or answer 500.
+Many short rounds, in both orders, so that whatever else the machine does falls on all of them. The exit code is 1 where
+the last way has less than 95 % of the rate of the second.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Bench:
 
     def run(self, rows: int, urls: Sequence[str]) -> float:
         """Seconds from the first publish to the last row; the callbacks of the executions take turns at the URLs."""
-        callbacks = [Callback(url=url, secret=SECRET) for url in urls] or [None]
+        callbacks: Sequence[Callback | None] = [Callback(url=url, secret=SECRET) for url in urls] or [None]
         before, started = self.ended(), time.perf_counter()
         self.producer.send_all(
             ExecuteProgram(
