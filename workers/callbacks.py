@@ -12,21 +12,20 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from dspex import ExecutionCompleted, ExecutionFailed, ExecutionStatus, wrap
+from dspex import wrap
 from dspex.envelope import MAX_ANSWER_BYTES
 from dspex.errors import MessageTooLarge, PublishError, Unroutable
-from dspex.events import Event, ExecutionCancelled, Reply
+from dspex.events import Event, Reply
 from dspex.topology import EVENTS_EXCHANGE
 from store.callbacks import Owed
 from store.executions import Execution, Finish
 from workers.application import EVENT_MARGIN_BYTES, SOURCE, Application
 from workers.attempts import Attempt
+from workers.events import Ended, event_of
 from workers.views import execution_view
 from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
-
-Ended = ExecutionCompleted | ExecutionFailed | ExecutionCancelled
 
 
 def announce(app: Application, execution: Execution) -> None:
@@ -42,22 +41,6 @@ def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
     event = event_of(ended, attempt.claimed.attempt)
     owed = Owed(ended.id, ended.lock_version + 1)
     return Callback(app, owed, [_event(app, event, owed.lock_version, attempt.request.traceparent)])
-
-
-def event_of(ended: Finish | Execution, attempt: int) -> Ended:
-    """The event that tells how an execution ended."""
-    common = {
-        "execution_id": ended.id,
-        "program_id": ended.program_id,
-        "attempt": attempt,
-        "duration_ms": ended.duration_ms or 0.0,
-        "usage": ended.usage,
-    }
-    if ended.status == ExecutionStatus.CANCELLED:
-        return ExecutionCancelled.model_validate(common)
-    if ended.error is None:
-        return ExecutionCompleted.model_validate(common | {"outputs": dict(ended.outputs or {})})
-    return ExecutionFailed.model_validate(common | {"error": ended.error})
 
 
 class _Message(NamedTuple):

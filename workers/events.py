@@ -1,0 +1,29 @@
+"""The event that tells how an execution ended."""
+
+from __future__ import annotations
+
+from dspex import ExecutionCompleted, ExecutionFailed, ExecutionStatus
+from dspex.events import ExecutionCancelled
+from store.executions import Execution, Finish
+
+Ended = ExecutionCompleted | ExecutionFailed | ExecutionCancelled
+
+
+def event_of(ended: Finish | Execution, attempt: int) -> Ended:
+    """What goes to the exchange of events, and to webhooks.
+
+    Args:
+        attempt: the number of the attempt that ended it.
+    """
+    common = {
+        "execution_id": ended.id,
+        "program_id": ended.program_id,
+        "attempt": attempt,
+        "duration_ms": ended.duration_ms or 0.0,
+        "usage": ended.usage,
+    }
+    if ended.status == ExecutionStatus.CANCELLED:
+        return ExecutionCancelled.model_validate(common)
+    if ended.error is None:
+        return ExecutionCompleted.model_validate(common | {"outputs": dict(ended.outputs or {})})
+    return ExecutionFailed.model_validate(common | {"error": ended.error})
