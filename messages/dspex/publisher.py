@@ -32,10 +32,10 @@ from pika import URLParameters
 from dspex.amqp import Link
 from dspex.confirms import Outgoing
 from dspex.errors import BrokerUnavailable, SettingsError
+from dspex.heartbeats import notice_silence
 
 DEFAULT_WINDOW = 1000
 DEFAULT_TIMEOUT = 30.0
-DEFAULT_HEARTBEAT = 30
 
 
 class Publisher(Protocol):
@@ -98,8 +98,8 @@ class AmqpPublisher:
     The thread starts and connects at the first message; it reconnects, 0.1 s to 5 s apart, while messages wait.
 
     Args:
-        url: `amqp://user:password@host:5672/vhost`, with `?heartbeat=` in seconds (30 by default) and the other
-            parameters of `pika.URLParameters`.
+        url: `amqp://user:password@host:5672/vhost`, with `?heartbeat=` in seconds (30 by default, 0 for none; a
+            silent broker is noticed within two, 12 s at the least) and the other parameters of `pika.URLParameters`.
         window: how many messages may be unconfirmed.
         timeout: seconds a message has to be confirmed, from `submit` on.
 
@@ -200,8 +200,7 @@ def amqp_parameters(url: str) -> URLParameters:
             "the URL of the broker must be like amqp://user:password@host:5672/vhost, or amqps://,"
             " with special characters percent-encoded"
         ) from None
-    if parameters.heartbeat is None:
-        parameters.heartbeat = DEFAULT_HEARTBEAT
+    notice_silence(parameters)
     if parameters.client_properties is None:
         parameters.client_properties = {"connection_name": "dspex publisher"}
     return parameters

@@ -198,7 +198,7 @@ def test_a_silent_connection_is_noticed_by_its_heartbeat(broker: RabbitMQ, name:
         publisher.publish(b"first", exchange=name, routing_key="k")
         proxy.hold()
         future = publisher.submit(b"second", exchange=name, routing_key="k")
-        threading.Timer(8, proxy.release).start()  # pika looks after heartbeat + 5 s
+        threading.Timer(8, proxy.release).start()  # pika looks every 6 s
         assert future.result(60) is None
         publisher.close()
 

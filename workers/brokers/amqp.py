@@ -18,6 +18,7 @@ import dramatiq
 import pika
 
 from dspex.errors import BrokerUnavailable
+from dspex.heartbeats import notice_silence
 from dspex.publisher import Publisher
 from dspex.topology import COMMANDS_EXCHANGE
 from workers.brokers.outage import Outage
@@ -129,9 +130,9 @@ class AmqpConsumer(SettlingConsumer):
 
 
 def connection_parameters(url: str) -> pika.URLParameters:
-    """pika's parameters for a URL: a heartbeat of 30 seconds where the URL sets none, and a bound on connecting."""
+    """pika's parameters for a URL: silence is noticed within two heartbeats, and connecting has a bound."""
     parameters = pika.URLParameters(url)
-    parameters.heartbeat = 30 if parameters.heartbeat is None else parameters.heartbeat
+    notice_silence(parameters)
     parameters.socket_timeout = CONNECT_TIMEOUT_SECONDS
     parameters.stack_timeout = CONNECT_TIMEOUT_SECONDS
     parameters.blocked_connection_timeout = None
