@@ -61,6 +61,7 @@ class Application:
     programs: ProgramCache
     broker: dramatiq.Broker
     publisher: Publisher
+    claimer: Writer
     writer: Writer
     writes: Writes
     principals: Principals
@@ -106,6 +107,7 @@ class Application:
     def close(self) -> None:
         """Close every part. The publisher comes first: what it confirms is still written down."""
         self.publisher.close(timeout=5)
+        self.claimer.close()
         self.writer.close()
         self.notifications.close()
         self.broker.close()
@@ -131,6 +133,8 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
     engine = make_engine(settings.database_url)
     adapters = AdapterRegistry(catalog or LMCatalog(settings.lms, load_secrets().get))
     writer = Writer(engine)
+    # SQLite has one writer anyway; elsewhere claims do not wait for the commits of ends.
+    claimer = writer if settings.database_url.startswith("sqlite") else Writer(engine, "claimer")
     writes = Writes(
         lease=Lease(worker, settings.lease_seconds),
         shard=zlib.crc32(worker.encode()) % SHARDS,
@@ -145,6 +149,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
         programs=ProgramCache(partial(_find_program, writer, writes), adapters),
         broker=broker,
         publisher=publisher,
+        claimer=claimer,
         writer=writer,
         writes=writes,
         principals=_principals(settings),
@@ -152,7 +157,8 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
         webhooks=Gate(settings),
         notifications=Notifications(settings.redis_url),
     )
-    writer.start()
+    for thread in {writer, claimer}:
+        thread.start()
     return application
 
 

@@ -44,7 +44,7 @@ class WorkerProcess:
             *self._worker.workers,
             *self._worker.consumers.values(),
             *self._upkeep.threads,
-            *self._app.writer.threads,
+            *{*self._app.claimer.threads, *self._app.writer.threads},
             *self._app.metrics.threads,
             *(self._deliverer.threads if self._deliverer is not None else ()),
         ]

@@ -11,8 +11,9 @@ import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -39,10 +40,16 @@ class WriterClosed(DspexError):
 
 
 class Writer:
-    """Commits the writes of a process. `call` is for any thread."""
+    """Commits the writes of a process. `call` is for any thread.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, engine: Engine, name: str = "writer") -> None:
         self._engine = engine
+        self._name = name
+        self._connection: Connection | None = None
         self._waiting: deque[tuple[Operation[Any, Any], Any, Future[Any]]] = deque()
         self._wake = threading.Condition()
         self._closing = threading.Event()
@@ -55,7 +62,7 @@ class Writer:
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def close(self, timeout: float = 10.0) -> None:
@@ -113,9 +120,11 @@ class Writer:
                 while not self._waiting and not self._closing.is_set():
                     self._wake.wait()
                 if not self._waiting:
-                    return
+                    break
                 batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
             self._commit(batch)
+        if self._connection is not None:
+            self._connection.close()
 
     def _commit(self, batch: list[tuple[Operation[Any, Any], Any, Future[Any]]]) -> None:
         tries = 0
@@ -145,12 +154,27 @@ class Writer:
         for index, (operation, _, _) in enumerate(batch):
             kinds.setdefault(operation, []).append(index)
         results: list[Any] = [None] * len(batch)
-        with self._engine.begin() as connection:
+        with self._begin() as connection:
             for operation, indexes in kinds.items():
                 answers = operation(connection, [batch[index][1] for index in indexes])
                 for index, answer in zip(indexes, answers, strict=True):
                     results[index] = answer
         return results
+
+    @contextmanager
+    def _begin(self) -> Generator[Connection]:
+        """A transaction on a connection that this thread keeps: the pool asks first, each time, if the server lives."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            connection = self._engine.connect()
+            connection.detach()  # it is none of those that the pool has to give
+        try:
+            with connection.begin():
+                yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
 
     def _wait(self, tries: int, error: Exception) -> bool:
         """Back off before the next try. Returns whether there is to be one."""

@@ -109,8 +109,9 @@ def decode_event(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[Ev
     return _decode(body, max_bytes, EVENTS, "ignore")
 
 
-# U+0000, and numbers that may be read as infinity (1e999): rare enough to look at every value only then.
-_SUSPECT = re.compile(rb"\\u0000|[eE]\+?\d{3}|\d{300}")
+# U+0000, and numbers that may be read as infinity (1e999): rare enough to look at every value only then. A number
+# follows a sign of JSON's; the digits of a UUID do not.
+_SUSPECT = re.compile(rb"\\u0000|[:,\[]\s*-?\d[\d.]*(?:[eE]\+?\d{3}|(?<=\d{300}))")
 
 
 @cache

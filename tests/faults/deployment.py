@@ -116,7 +116,11 @@ class FaultDeployment(Deployment):
     """A database and the queues of a broker, empty at first, and one program that does what its inputs say."""
 
     def __init__(self, broker_url: str, database_url: str, directory: Path) -> None:
-        environment = environment_of(broker_url, database_url) | {HISTORY: str(directory), "DSPEX_LEASE_SECONDS": "1"}
+        environment = environment_of(broker_url, database_url) | {
+            HISTORY: str(directory),
+            "DSPEX_LEASE_SECONDS": "1",
+            "DSPEX_WEBHOOK_THREADS": "0",  # nobody asks for any: a process less that starts with each worker
+        }
         super().__init__(broker_url, environment, make_engine(database_url), directory)
         self.history = History(directory)
         self.workers: list[Worker] = []

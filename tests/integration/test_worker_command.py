@@ -382,7 +382,9 @@ class TestALostThread:
 
         return doomed
 
-    @pytest.mark.parametrize("name", ["worker-1", f"consumer-{EXECUTIONS_QUEUE}", "writer", "heartbeat", "relay"])
+    @pytest.mark.parametrize(
+        "name", ["worker-1", f"consumer-{EXECUTIONS_QUEUE}", "claimer", "writer", "heartbeat", "relay"]
+    )
     def test_the_process_says_so_and_ends(self, system: System, doomed: Callable[[str], None], name: str) -> None:
         doomed(name)
         workers = system.work("--threads", "4", lease_seconds=1)

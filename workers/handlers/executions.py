@@ -45,7 +45,7 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
     )
     _check_callback(app, request)
     with app.isolation.together():
-        claim = app.writer.call(app.writes.claim, request)
+        claim = app.claimer.call(app.writes.claim, request)
         if isinstance(claim, Claimed):
             # The row and its lease hold what is owed from here on: a long run holds no message unacked.
             ack_early()
@@ -53,7 +53,7 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
             if not attempt.last_chance:
                 _run(app, attempt)
                 return None
-            app.writer.call(app.writes.give_back, claim.id)
+            app.claimer.call(app.writes.give_back, claim.id)
     if isinstance(claim, Running | Waiting | Ended):
         app.metrics.redelivery()
     match claim:
@@ -106,7 +106,7 @@ def _run_alone(app: Application, request: Request) -> None:
         if not waited:
             return
         app.unwritten.wait(PATIENCE_SECONDS)
-        claim = app.writer.call(app.writes.claim, request)
+        claim = app.claimer.call(app.writes.claim, request)
         if isinstance(claim, Claimed):
             _run(app, Attempt(app, request, claim))
             app.unwritten.wait(PATIENCE_SECONDS)
@@ -166,7 +166,7 @@ def list_executions(app: Application, received: Received[ListExecutions]) -> Pag
 
 def give_up(app: Application, request: Request, reason: str) -> None:
     """End an execution that cannot be sent again, unless somebody runs it."""
-    claimed = app.writer.call(app.writes.claim, request)
+    claimed = app.claimer.call(app.writes.claim, request)
     if isinstance(claimed, Claimed):
         attempt = Attempt(app, request, claimed)
         end(app, attempt, attempt.failed(ErrorDetail(code=ErrorCode.INTERNAL, message=reason)))
