@@ -42,6 +42,7 @@ from dspex.results import (
     RejectedMessageView,
     Replayed,
     SignatureList,
+    SignatureSchema,
     SignatureView,
     Transition,
 )
@@ -212,6 +213,15 @@ AN_ANSWER_OF_EACH: list[BaseModel] = [
     Nothing(),
     Answer(value=True),
     SIGNATURE_VIEW,
+    SignatureSchema(
+        signature_id=ID,
+        name=SIGNATURE.name,
+        version=SIGNATURE.version,
+        status=SignatureStatus.ACTIVE,
+        digest=SIGNATURE.digest,
+        inputs=SIGNATURE.input_schema(),
+        outputs=SIGNATURE.output_schema(),
+    ),
     SignatureList(signatures=(SIGNATURE_VIEW,)),
     PROGRAM_VIEW,
     Created(program=PROGRAM_VIEW, signature=SIGNATURE_VIEW),

@@ -55,6 +55,7 @@ POLICY: Final[Mapping[type[Command], frozenset[Role]]] = MappingProxyType(
         c.DeprecateSignature: _RUNS,
         c.DestroySignature: _ADMIN,
         q.GetSignature: _ALL,
+        q.GetSignatureSchema: _ALL,
         q.ListSignatures: _ALL,
         q.CompareSignatures: _ALL,
         q.ValidateModule: _RUNS,

@@ -193,6 +193,7 @@ class AsyncClient:
     deprecate_signature = _in_thread(Interface.deprecate_signature)
     destroy_signature = _in_thread(Interface.destroy_signature)
     get_signature = _in_thread(Interface.get_signature)
+    get_signature_schema = _in_thread(Interface.get_signature_schema)
     list_signatures = _in_thread(Interface.list_signatures)
     compare_signatures = _in_thread(Interface.compare_signatures)
     create_program = _in_thread(Interface.create_program)

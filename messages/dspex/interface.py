@@ -46,6 +46,7 @@ from dspex.queries import (
     GetProgramStats,
     GetRejectedMessage,
     GetSignature,
+    GetSignatureSchema,
     ListPrograms,
     ListRejectedMessages,
     ListSignatures,
@@ -62,6 +63,7 @@ from dspex.results import (
     ProgramView,
     RejectedMessageView,
     SignatureList,
+    SignatureSchema,
     SignatureView,
 )
 from dspex.signature import Signature
@@ -111,6 +113,10 @@ class Interface(ExecutionVerbs, WebhookVerbs):
     def get_signature(self, signature_id: UUID) -> SignatureView:
         """One signature."""
         return self.call(GetSignature(signature_id=signature_id), SignatureView)
+
+    def get_signature_schema(self, signature_id: UUID | None = None, *, name: str | None = None) -> SignatureSchema:
+        """The JSON Schemas of a signature's inputs and outputs: by its id, or of the newest active one of a name."""
+        return self.call(GetSignatureSchema(signature_id=signature_id, name=name), SignatureSchema)
 
     def list_signatures(self, /, **filters: Any) -> Page[SignatureView]:
         """A page of signatures; the filters are the fields of `dspex.queries.ListSignatures`."""

@@ -21,6 +21,7 @@ from dspex.results import (
     ProgramStats,
     ProgramView,
     RejectedMessageView,
+    SignatureSchema,
     SignatureView,
 )
 from dspex.status import DeliveryStatus, ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
@@ -40,6 +41,22 @@ class GetSignature(Query):
     answer = SignatureView
 
     signature_id: UUID
+
+
+class GetSignatureSchema(Query):
+    """The JSON Schemas of a signature: of one by its id, or of the newest active one of a name."""
+
+    type = "dspex.signature.schema.v1"
+    answer = SignatureSchema
+
+    signature_id: UUID | None = None
+    name: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> GetSignatureSchema:
+        if (self.signature_id is None) == (self.name is None):
+            raise ValueError("give signature_id or name")
+        return self
 
 
 class ListSignatures(Query):
@@ -221,6 +238,7 @@ QUERIES: dict[str, type[Query]] = {
     query.type: query
     for query in (
         GetSignature,
+        GetSignatureSchema,
         ListSignatures,
         CompareSignatures,
         ValidateModule,

@@ -46,6 +46,18 @@ class SignatureView(Frozen):
     updated_at: AwareDatetime
 
 
+class SignatureSchema(Frozen):
+    """The JSON Schemas (2020-12) of a signature: of an object of its inputs, and of one of its outputs."""
+
+    signature_id: UUID
+    name: str
+    version: str
+    status: SignatureStatus
+    digest: str
+    inputs: dict[str, JsonValue]
+    outputs: dict[str, JsonValue]
+
+
 class SignatureList(Frozen):
     """Several signatures."""
 

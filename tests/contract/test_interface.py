@@ -57,6 +57,17 @@ class TestSignatures:
         assert dspex.get_signature(kept.signature_id).signature == given
         assert kept.digest == given.digest
 
+    def test_its_schemas_are_those_of_an_id_or_of_the_newest_active_one_of_a_name(self, dspex: Interface) -> None:
+        name = f"described {uuid4().hex}"
+        first, second = (dspex.create_signature({"name": name, "arrow": arrow}) for arrow in ("a -> b", ARROW))
+        dspex.create_signature({"name": name, "arrow": "later -> b"}, activate=False)
+        by_id, by_name = dspex.get_signature_schema(first.signature_id), dspex.get_signature_schema(name=name)
+        assert (by_id.signature_id, by_id.inputs) == (first.signature_id, first.signature.input_schema())
+        assert (by_name.signature_id, by_name.digest) == (second.signature_id, second.digest)
+        assert by_name.inputs == second.signature.input_schema()
+        assert by_name.outputs == second.signature.output_schema()
+        assert code_of(lambda: dspex.get_signature_schema(name="no such name")) == "not_found"
+
     def test_one_that_is_used_is_not_destroyed_and_others_are(self, dspex: Interface) -> None:
         program = ready(dspex, f"used_{uuid4().hex} -> b")
         assert code_of(lambda: dspex.destroy_signature(program.signature_id)) == "illegal_transition"

@@ -73,6 +73,11 @@ verb(
 )  # fmt: skip
 verb(signature, "show", "get_signature", "Show a signature.", id_of("signature"))
 verb(
+    signature, "schema", "get_signature_schema",
+    "Show the JSON Schemas of a signature: of an id, or of the newest active one of a --name.",
+    click.argument("signature_id", type=click.UUID, metavar="ID", required=False), name,
+)  # fmt: skip
+verb(
     signature, "create", "create_signature", "Create a signature from the arrow form or a JSON file.",
     click.argument("signature"), draft,
 )  # fmt: skip

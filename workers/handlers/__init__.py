@@ -24,6 +24,7 @@ HANDLERS: dict[str, Callable[[Application, Received[Any]], BaseModel | None]] = 
     c.DeprecateSignature.type: signatures.deprecate_signature,
     c.DestroySignature.type: signatures.destroy_signature,
     q.GetSignature.type: signatures.get_signature,
+    q.GetSignatureSchema.type: signatures.get_schema,
     q.ListSignatures.type: signatures.list_signatures,
     q.CompareSignatures.type: signatures.compare_signatures,
     q.ValidateModule.type: signatures.is_module,

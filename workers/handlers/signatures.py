@@ -11,8 +11,10 @@ from dspex.commands import (
     UpdateSignature,
 )
 from dspex.compatibility import Compatibility, compare
-from dspex.queries import CompareSignatures, GetSignature, ListSignatures, ValidateModule
-from dspex.results import Answer, Nothing, Page, SignatureList, SignatureView
+from dspex.errors import NotFound
+from dspex.queries import CompareSignatures, GetSignature, GetSignatureSchema, ListSignatures, ValidateModule
+from dspex.results import Answer, Nothing, Page, SignatureList, SignatureSchema, SignatureView
+from dspex.status import SignatureStatus
 from store import signatures
 from workers.application import Application
 from workers.modules import read_signatures, validate_module
@@ -86,6 +88,30 @@ def get_signature(app: Application, received: Received[GetSignature]) -> Signatu
     """Read one."""
     with app.read(received.tenant) as connection:
         return signature_view(signatures.get(connection, received.command.signature_id, tenant=received.tenant))
+
+
+def get_schema(app: Application, received: Received[GetSignatureSchema]) -> SignatureSchema:
+    """The JSON Schemas of one."""
+    asked, tenant = received.command, received.tenant
+    with app.read(tenant) as connection:
+        if asked.signature_id is not None:
+            row = signatures.get(connection, asked.signature_id, tenant=tenant)
+        else:
+            active = signatures.page(
+                connection, name=asked.name, status=SignatureStatus.ACTIVE, limit=1, tenant=tenant
+            ).items
+            if not active:
+                raise NotFound(f"there is no active signature with the name '{asked.name}'")
+            row = active[0]
+    return SignatureSchema(
+        signature_id=row.id,
+        name=row.signature.name,
+        version=row.signature.version,
+        status=row.status,
+        digest=row.signature.digest,
+        inputs=row.signature.input_schema(),
+        outputs=row.signature.output_schema(),
+    )
 
 
 def list_signatures(app: Application, received: Received[ListSignatures]) -> Page[SignatureView]:
