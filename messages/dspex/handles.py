@@ -120,7 +120,7 @@ class Handle:
         wanted = self.pending.wanted
         view = self._client.get_execution(wanted.execution_id, idempotency_key=wanted.idempotency_key)
         self.pending.seen(view)
-        return view
+        return self.pending.wait(0) if self.done() else view
 
 
 @overload

@@ -5,10 +5,11 @@ from __future__ import annotations
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
+from typing import Any
 from uuid import UUID
 
 from dspex.commands import ExecuteProgram
-from dspex.errors import DspexError, NoAnswer, Problem, RequestFailed
+from dspex.errors import Conflict, DspexError, NoAnswer, Problem, RequestFailed
 from dspex.events import Reply
 from dspex.queries import GetExecution
 from dspex.results import ExecutionView
@@ -76,7 +77,11 @@ class Pending:
             self.seen(ExecutionView.model_validate(reply.answer, extra="ignore"))
 
     def seen(self, view: ExecutionView) -> None:
-        """It was looked at: it may have ended."""
+        """It was looked at: it may have ended. Another request's is none of ours, whoever tells of it first."""
+        if self.command is not None and _differ(self.command, view):
+            taken = "execution_id" if self.command.idempotency_key is None else "idempotency_key"
+            self.fail(RequestFailed(Conflict.code, f"{taken}: execution {view.execution_id} is of another request"))
+            return
         self._known_id = view.execution_id
         if view.status.terminal:
             with suppress(InvalidStateError):  # it was told twice
@@ -107,6 +112,23 @@ class Pending:
         which = self.execution_id or f"of idempotency key '{self.wanted.idempotency_key}'"
         advice = "is a worker running? It goes on, and can be waited for again"
         return NoAnswer(f"execution {which} has not ended in {timeout or 0:g} s; {advice}")
+
+
+def _differ(command: ExecuteProgram, view: ExecutionView) -> bool:
+    return view.program_id != command.program_id or not _same(command.inputs, view.inputs)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values of JSON types are one; 1e23 may come back from a database as the whole number."""
+    match one, other:
+        case dict(), dict():
+            return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
+        case list(), list():
+            return len(one) == len(other) and all(map(_same, one, other))
+        case (float(), int()) | (int(), float()):
+            with suppress(OverflowError):
+                return float(one) == float(other)
+    return one == other
 
 
 def refused(reply: Reply) -> RequestFailed:

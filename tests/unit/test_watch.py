@@ -6,12 +6,13 @@ import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from dspex import ExecutionStatus, uuid7
-from dspex.errors import NoAnswer
+from dspex import ExecuteProgram, ExecutionStatus, uuid7
+from dspex.errors import NoAnswer, RequestFailed
 from dspex.events import Usage
 from dspex.options import ExecutionOptions
 from dspex.pending import Pending
@@ -184,3 +185,30 @@ def test_closing_fails_what_is_waited_for(looks: Looks) -> None:
     errors = [one.ended.exception(timeout=30) for one in many]
     assert [str(error) for error in errors] == ["closed", "closed"]
     assert errors[0] is not errors[1]
+
+
+class TestAnother:
+    """An id, or a key, may be that of another request: what came of that one is not ours."""
+
+    def test_its_end_is_not_ours(self) -> None:
+        seen = view(uuid7())
+        ours = Pending.of(ExecuteProgram(execution_id=seen.execution_id, program_id=seen.program_id, inputs={"k": 1}))
+        ours.seen(seen)
+        with pytest.raises(RequestFailed, match="another request") as refused:
+            ours.wait(0)
+        assert refused.value.code == "conflict"
+
+    @pytest.mark.parametrize("stored", [{"k": [1e23, True, {"a": None}]}, {"k": [10**23, True, {"a": None}]}])
+    def test_a_number_that_the_database_writes_otherwise_is_ours(self, stored: dict[str, Any]) -> None:
+        seen = view(uuid7()).model_copy(update={"inputs": stored})
+        inputs: dict[str, Any] = {"k": [1e23, True, {"a": None}]}
+        ours = Pending.of(ExecuteProgram(execution_id=seen.execution_id, program_id=seen.program_id, inputs=inputs))
+        ours.seen(seen)
+        assert ours.wait(0) == seen
+
+    @pytest.mark.parametrize("other", [{}, {"k": 2}, {"k": [1]}, {"k": "1"}, {"l": 1}])
+    def test_other_inputs(self, other: dict[str, Any]) -> None:
+        seen = view(uuid7()).model_copy(update={"inputs": other})
+        ours = Pending.of(ExecuteProgram(execution_id=seen.execution_id, program_id=seen.program_id, inputs={"k": 1}))
+        ours.seen(seen)
+        assert isinstance(ours.ended.exception(), RequestFailed)
