@@ -34,8 +34,13 @@ SERVER_FIXTURES = frozenset(
 Server = TypeVar("Server", bound=LocalServer)
 
 
+LONGEST = ("test_store_lifecycle", "test_worker_command", "test_python_port", "test_migrations", "test_interface")
+"""The files of tests that take minutes. They come first, so that no process waits for the last of them at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a real server."""
+    """Mark the tests that need a real server, and begin with the longest."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
     for item in items:
         callspec = getattr(item, "callspec", None)
         database = None if callspec is None else callspec.params.get("database_url")

@@ -128,7 +128,7 @@ def _same(one: Any, other: Any) -> bool:
         case (float(), int()) | (int(), float()):
             with suppress(OverflowError):
                 return float(one) == float(other)
-    return one == other
+    return bool(one == other)
 
 
 def refused(reply: Reply) -> RequestFailed:
