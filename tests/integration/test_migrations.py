@@ -29,10 +29,11 @@ import migrations
 from dspex import Configuration, ExecutionOptions, ExecutionStatus, Signature, Usage, uuid7
 from dspex.callbacks import Callback
 from dspex.status import DeliveryStatus
-from store import counters, executions, programs, rejections, signatures, statistics, webhooks
+from store import callbacks, counters, executions, programs, rejections, signatures, statistics, webhooks
 from store.engine import make_engine
 from store.tables import metadata
 from tests.integration import worker_before_tenants
+from tests.integration.worker_before import WorkerBefore
 
 ROOT = Path(__file__).parents[2]
 
@@ -414,6 +415,59 @@ def test_workers_of_the_version_before_go_on(postgres_database_url: str) -> None
         assert (totals.completed, totals.failed) == (rows[ExecutionStatus.COMPLETED], rows[ExecutionStatus.FAILED])
         assert sum(counters.durations(connection, program_id).values()) == totals.executions
         assert totals.executions > 20
+    engine.dispose()
+
+
+@pytest.mark.parametrize(("before", "after"), [("0003", "0004"), ("0004", "0005")])
+def test_workers_of_the_revision_before_go_on(postgres_database_url: str, before: str, after: str) -> None:
+    """While it goes up, down and up again, at more than 50 jobs a second."""
+    engine = make_engine(postgres_database_url)
+    migrations.upgrade(engine, "0001")
+    program_id = worker_before_tenants.fill(engine)
+    migrations.upgrade(engine, before)
+    worker, stop, longest = WorkerBefore(before), threading.Event(), [0.0]
+    old = create_engine(postgres_database_url, connect_args={"application_name": "dspex/2"})
+
+    def work() -> int:
+        jobs = 0
+        while not stop.is_set():
+            jobs, began = jobs + 1, time.monotonic()
+            with old.begin() as connection:
+                execution_id = worker.claim(connection, program_id)
+            with old.begin() as connection:
+                worker.finish(connection, program_id, execution_id, good=jobs % 2 == 0)
+            with old.begin() as connection:
+                worker.tell(connection, execution_id)
+            longest[0] = max(longest[0], time.monotonic() - began)
+        return jobs
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(4) as threads:
+        working = [threads.submit(work) for _ in range(4)]
+        try:
+            for migrate, revision in (
+                (migrations.upgrade, after),
+                (migrations.downgrade, before),
+                (migrations.upgrade, after),
+            ):
+                time.sleep(0.5)
+                migrate(engine, revision)
+            time.sleep(0.5)
+        finally:
+            stop.set()
+        jobs = sum(one.result() for one in working)
+    seconds = time.monotonic() - began
+    old.dispose()
+    assert jobs > 50 * seconds
+    assert longest[0] < 2.0
+    migrations.upgrade(engine)
+    assert differences(engine) == []
+    with engine.connect() as connection:
+        rows = executions.count(connection, program_id)
+        totals = counters.totals(connection, program_id)
+        assert (totals.completed, totals.failed) == (rows[ExecutionStatus.COMPLETED], rows[ExecutionStatus.FAILED])
+        assert totals.executions == jobs + 6
+        assert callbacks.due(connection, 0.0, 10) == []
     engine.dispose()
 
 

@@ -1,0 +1,76 @@
+-- What workers of migration 0003 run on PostgreSQL, for each execution.
+
+-- claim
+INSERT INTO executions (id, program_id, inputs, options, request_digest, source, traceparent, tenant, status,
+    attempt, lock_version, worker, lease_expires_at, backend_id, started_at, inserted_at, updated_at, timeline)
+SELECT records.id, records.program_id, records.inputs, records.options, records.request_digest, records.source,
+    records.traceparent, records.tenant, 'running', 1, 1, CAST(:worker AS VARCHAR), (clock_timestamp() + make_interval(secs =>
+    CAST(:lease_seconds AS double precision))), CASE WHEN (programs.status = 'ready') THEN programs.backend_id ELSE
+    NULL END, (clock_timestamp()), (clock_timestamp()), (clock_timestamp()),
+    jsonb_build_array(jsonb_build_object('status', CAST('running' AS text), 'at', clock_timestamp(), 'attempt',
+    CAST(1 AS integer), 'by', CAST(CAST(:worker AS VARCHAR) AS text)))
+FROM jsonb_to_recordset(CAST(:records AS JSONB)) AS records(id UUID, program_id UUID, inputs JSONB, options JSONB,
+    request_digest VARCHAR, source TEXT, traceparent VARCHAR, tenant VARCHAR)
+JOIN programs ON programs.id = records.program_id AND programs.tenant = records.tenant
+WHERE records.id IS NOT NULL
+ORDER BY records.id
+ON CONFLICT (id)
+DO UPDATE SET backend_id = excluded.backend_id, attempt = (executions.attempt + 1), worker = excluded.worker,
+    lease_expires_at = excluded.lease_expires_at, started_at = excluded.started_at, status = excluded.status,
+    lock_version = (executions.lock_version + 1), updated_at = excluded.updated_at, timeline = ((CASE WHEN
+    jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE executions.timeline - 0 END) ||
+    jsonb_build_object('status', CAST(excluded.status AS text), 'at', clock_timestamp(), 'attempt',
+    CAST(executions.attempt + 1 AS integer), 'by', CAST(excluded.worker AS text)))
+WHERE executions.request_digest = excluded.request_digest AND executions.tenant = excluded.tenant AND
+    (executions.status IN ('pending') OR executions.status IN ('running') AND executions.lease_expires_at <
+    (clock_timestamp()))
+RETURNING executions.id, executions.attempt, executions.lock_version, executions.backend_id,
+    executions.cancel_requested
+
+-- finish
+UPDATE executions SET lease_expires_at=NULL, outputs=records.outputs, error=records.error, usage=records.usage,
+    duration_ms=records.duration_ms, finished_at=(clock_timestamp()), status=records.status,
+    lock_version=(executions.lock_version + 1), updated_at=(clock_timestamp()), timeline=((CASE WHEN
+    jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE executions.timeline - 0 END) ||
+    jsonb_build_object('status', CAST(records.status AS text), 'at', clock_timestamp(), 'attempt',
+    CAST(executions.attempt AS integer), 'by', CAST(executions.worker AS text))), error_code=records.error_code,
+    input_tokens=records.input_tokens, output_tokens=records.output_tokens, cost=records.cost
+FROM jsonb_to_recordset(CAST(:records AS JSONB)) AS records(id UUID, tenant VARCHAR, lock_version INTEGER, status
+    VARCHAR, outputs JSONB, error JSONB, usage JSONB, duration_ms FLOAT, error_code VARCHAR, input_tokens BIGINT,
+    output_tokens BIGINT, cost FLOAT)
+WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
+    records.tenant AND (executions.status || '') = 'running'
+RETURNING executions.id, executions.lock_version, executions.status
+
+-- count
+INSERT INTO program_counters (program_id, shard, tenant, completed, failed, cancelled, duration_ms, input_tokens,
+    output_tokens, cost, last_executed_at, lock_version)
+SELECT records.program_id, records.shard, records.tenant, records.completed, records.failed, records.cancelled,
+    records.duration_ms, records.input_tokens, records.output_tokens, records.cost, CASE WHEN :executed THEN
+    (clock_timestamp()) ELSE NULL END, coalesce((SELECT known.lock_version
+FROM program_counters AS known
+WHERE known.program_id = records.program_id AND known.shard = records.shard), 0) + 1
+FROM jsonb_to_recordset(CAST(:records AS JSONB)) AS records(program_id UUID, shard INTEGER, tenant VARCHAR,
+    completed BIGINT, failed BIGINT, cancelled BIGINT, duration_ms FLOAT, input_tokens BIGINT, output_tokens BIGINT,
+    cost FLOAT)
+WHERE records.program_id IS NOT NULL
+ORDER BY records.program_id
+ON CONFLICT (program_id, shard)
+DO UPDATE SET completed = (program_counters.completed + excluded.completed), failed = (program_counters.failed +
+    excluded.failed), duration_ms = (program_counters.duration_ms + excluded.duration_ms), input_tokens =
+    (program_counters.input_tokens + excluded.input_tokens), output_tokens = (program_counters.output_tokens +
+    excluded.output_tokens), cost = (program_counters.cost + excluded.cost), last_executed_at =
+    coalesce(excluded.last_executed_at, program_counters.last_executed_at), lock_version = excluded.lock_version,
+    cancelled = (program_counters.cancelled + excluded.cancelled)
+WHERE program_counters.lock_version = excluded.lock_version - 1
+RETURNING program_counters.program_id
+
+-- durations
+INSERT INTO program_durations (program_id, shard, tenant, bucket, runs)
+SELECT records.program_id, records.shard, records.tenant, records.bucket, records.runs
+FROM jsonb_to_recordset(CAST(:records AS JSONB)) AS records(program_id UUID, shard INTEGER, tenant VARCHAR, bucket
+    INTEGER, runs BIGINT)
+WHERE records.program_id IS NOT NULL
+ORDER BY records.program_id, records.bucket
+ON CONFLICT (program_id, shard, bucket)
+DO UPDATE SET runs = (program_durations.runs + excluded.runs)

@@ -1,0 +1,77 @@
+"""What workers of an earlier migration do to PostgreSQL, by the SQL that they sent (`sql_before/`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, text
+
+SHARD = 1
+_SQL = Path(__file__).parent / "sql_before"
+
+
+class WorkerBefore:
+    """A worker of a migration."""
+
+    def __init__(self, revision: str) -> None:
+        script = (_SQL / f"{revision}.sql").read_text(encoding="utf-8")
+        _, *named = script.split("\n-- ")
+        self._statements = dict(part.split("\n", 1) for part in named)
+
+    def claim(self, connection: Connection, program_id: UUID) -> UUID:
+        """Take a new execution."""
+        execution_id = uuid4()
+        request = {
+            "id": execution_id.hex,
+            "program_id": program_id.hex,
+            "inputs": {"question": "é"},
+            "options": {},
+            "request_digest": "0" * 64,
+            "source": "/old",
+            "tenant": "default",
+        }
+        [row] = self._run(connection, "claim", request, worker="old", lease_seconds=30.0)
+        assert (row.id, row.attempt, row.lock_version, row.backend_id) == (execution_id, 1, 1, "backend")
+        return execution_id
+
+    def finish(self, connection: Connection, program_id: UUID, execution_id: UUID, *, good: bool) -> None:
+        """End it, count it, and note what is owed, where its version does."""
+        end = {
+            "id": execution_id.hex,
+            "tenant": "default",
+            "lock_version": 1,
+            "status": "completed" if good else "failed",
+            "outputs": {"answer": "b"} if good else None,
+            "error": None if good else {"code": "timeout", "message": "no", "problems": []},
+            "error_code": None if good else "timeout",
+            "usage": {"calls": 1, "input_tokens": 7, "output_tokens": 3, "cost": 0.5},
+            "input_tokens": 7,
+            "output_tokens": 3,
+            "cost": 0.5,
+            "duration_ms": 100.0,
+        }
+        [row] = self._run(connection, "finish", end)
+        assert (row.id, row.lock_version, row.status) == (execution_id, 2, end["status"])
+        key = {"program_id": program_id.hex, "shard": SHARD, "tenant": "default"}
+        counts = {"completed": int(good), "failed": int(not good), "cancelled": 0, "duration_ms": 100.0}
+        used = {"input_tokens": 7, "output_tokens": 3, "cost": 0.5}
+        tries = (self._run(connection, "count", key | counts | used, executed=True) for _ in range(5))
+        assert [row.program_id for row in next(filter(None, tries))] == [program_id]
+        self._run(connection, "durations", key | {"bucket": 27, "runs": 1})
+        if "owe" in self._statements:
+            self._run(connection, "owe", self._owed(execution_id) | {"tenant": "default"}, due_in=30.0)
+
+    def tell(self, connection: Connection, execution_id: UUID) -> None:
+        """The broker has confirmed its event."""
+        if "sent" in self._statements:
+            self._run(connection, "sent", self._owed(execution_id))
+
+    def _owed(self, execution_id: UUID) -> dict[str, Any]:
+        return {"execution_id": execution_id.hex, "lock_version": 2}
+
+    def _run(self, connection: Connection, name: str, record: dict[str, Any], **parameters: Any) -> list[Any]:
+        result = connection.execute(text(self._statements[name]), parameters | {"records": json.dumps([record])})
+        return list(result.all()) if result.returns_rows else []
