@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pika import URLParameters
 
 DEFAULT_HEARTBEAT = 30
@@ -20,5 +22,6 @@ def notice_silence(parameters: URLParameters) -> None:
     may take 2 x (heartbeat + 5 s). It is asked for a heartbeat that is 5 s shorter; the client's wish decides. 0 stays
     0: no heartbeats.
     """
-    asked = DEFAULT_HEARTBEAT if parameters.heartbeat is None else parameters.heartbeat
+    given: Any = parameters.heartbeat  # a number: nobody gives pika the function that it would take, too
+    asked: int = DEFAULT_HEARTBEAT if given is None else given
     parameters.heartbeat = max(asked - _SLACK, SHORTEST_HEARTBEAT - _SLACK) if asked else 0
