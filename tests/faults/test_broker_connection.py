@@ -98,4 +98,4 @@ def test_a_black_hole(deployment: FaultDeployment, passed: Passed, sized: Sized)
         verdict = deployment.judge()
     assert deployment.waiting(EXECUTIONS_QUEUE) == 0
     passed(25, f"a black hole, heartbeat {heartbeat} s", 1, verdict, f"noticed in {noticed:.1f} s")
-    assert noticed < 2 * heartbeat + 1  # a second for the log to be read
+    assert noticed < 2 * heartbeat + 5  # pika by itself takes twice (heartbeat + 5), and a busy machine a little
