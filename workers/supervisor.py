@@ -98,9 +98,11 @@ def _start(child: Child) -> subprocess.Popen[bytes]:
 
 def _end(process: subprocess.Popen[bytes], deadline: float) -> int:
     try:
-        return min(1, abs(process.wait(timeout=max(0.0, deadline - time.monotonic()))))
+        code = process.wait(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         logger.error("Process %d did not drain and is killed.", process.pid)
         process.kill()
         process.wait()
         return 1
+    # The signal itself ends one that has just been started: it has taken nothing yet.
+    return 0 if code in (0, -signal.SIGTERM) else 1
