@@ -172,9 +172,7 @@ class Link:
     def _release(self, count: int) -> None:
         with self._room:
             self._unsettled -= count
-            # Who waits for room is woken for a quarter of the window: at each confirm, two threads would take turns.
-            if self._unsettled <= self._window - self._window // 4:
-                self._room.notify_all()
+            self._room.notify_all()
 
     def _sweep(self) -> None:
         """Fail what has passed its deadline, sent or not."""
