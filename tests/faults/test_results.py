@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
 import time
 from collections import defaultdict
@@ -72,6 +73,7 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.skipif("DSPEX_TEST_TORTURE" not in os.environ, reason="minutes on a busy machine: make torture")
 def test_results_come_by_reply_queue_and_by_webhook(
     deployment: FaultDeployment, rabbitmq: RabbitMQServer, receiver: WebhookReceiver, passed: Passed, sized: Sized
 ) -> None:
