@@ -55,7 +55,7 @@ class GetSignatureSchema(Query):
     @model_validator(mode="after")
     def _one_of_them(self) -> GetSignatureSchema:
         if (self.signature_id is None) == (self.name is None):
-            raise ValueError("give signature_id or name")
+            raise ValueError("give signature_id or name, one of them")
         return self
 
 

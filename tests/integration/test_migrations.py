@@ -34,6 +34,7 @@ from store.engine import make_engine
 from store.tables import metadata
 from tests.integration import worker_before_tenants
 from tests.integration.worker_before import WorkerBefore
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -368,12 +369,19 @@ def test_down_from_tenants_is_refused_where_there_are_others(engine: Engine) -> 
     assert differences(engine) == []
 
 
+def work_goes_on(ended: list[UUID]) -> None:
+    """Wait until workers have ended some more executions."""
+    wanted = len(ended) + 25
+    wait_until(lambda: len(ended) >= wanted, "executions end")
+
+
 def test_workers_of_the_version_before_go_on(postgres_database_url: str) -> None:
     """While it migrates to 0002 and back, and after it; none of their statements fails, or waits for long."""
     engine = make_engine(postgres_database_url, pool_size=10)
     migrations.upgrade(engine, "0001")
     program_id = worker_before_tenants.fill(engine)
     stop, longest = threading.Event(), [0.0]
+    ended: list[UUID] = []
     old = create_engine(postgres_database_url, connect_args={"application_name": "dspex"})
 
     def work() -> None:
@@ -386,13 +394,14 @@ def test_workers_of_the_version_before_go_on(postgres_database_url: str) -> None
             with old.begin() as connection:
                 worker_before_tenants.finish(connection, program_id, execution_id, good=number % 2 == 0)
             longest[0] = max(longest[0], time.monotonic() - began)
+            ended.append(execution_id)
 
     with ThreadPoolExecutor(4) as threads:
         working = [threads.submit(work) for _ in range(4)]
         try:
-            time.sleep(0.3)
+            work_goes_on(ended)
             migrations.upgrade(engine, "0002")
-            time.sleep(0.3)
+            work_goes_on(ended)
             with pytest.raises(CommandError, match="workers of an earlier version are connected"):
                 migrations.upgrade(engine)
             assert migrations.current(engine) == "0002"
@@ -400,7 +409,7 @@ def test_workers_of_the_version_before_go_on(postgres_database_url: str) -> None
             migrations.downgrade(engine, "0001")
             assert not migrations.serves(engine)
             migrations.upgrade(engine, "0002")
-            time.sleep(0.3)
+            work_goes_on(ended)
         finally:
             stop.set()
         for worker in working:
@@ -426,39 +435,40 @@ def test_workers_of_the_revision_before_go_on(postgres_database_url: str, before
     program_id = worker_before_tenants.fill(engine)
     migrations.upgrade(engine, before)
     worker, stop, longest = WorkerBefore(before), threading.Event(), [0.0]
+    ended: list[UUID] = []
     old = create_engine(postgres_database_url, connect_args={"application_name": "dspex/2"})
 
-    def work() -> int:
-        jobs = 0
+    def work(good: bool) -> None:
         while not stop.is_set():
-            jobs, began = jobs + 1, time.monotonic()
+            began = time.monotonic()
             with old.begin() as connection:
                 execution_id = worker.claim(connection, program_id)
             with old.begin() as connection:
-                worker.finish(connection, program_id, execution_id, good=jobs % 2 == 0)
+                worker.finish(connection, program_id, execution_id, good=good)
             with old.begin() as connection:
                 worker.tell(connection, execution_id)
             longest[0] = max(longest[0], time.monotonic() - began)
-        return jobs
+            ended.append(execution_id)
 
     began = time.monotonic()
     with ThreadPoolExecutor(4) as threads:
-        working = [threads.submit(work) for _ in range(4)]
+        working = [threads.submit(work, number % 2 == 0) for number in range(4)]
         try:
             for migrate, revision in (
                 (migrations.upgrade, after),
                 (migrations.downgrade, before),
                 (migrations.upgrade, after),
             ):
-                time.sleep(0.5)
+                work_goes_on(ended)
                 migrate(engine, revision)
-            time.sleep(0.5)
+            work_goes_on(ended)
         finally:
             stop.set()
-        jobs = sum(one.result() for one in working)
+        for one in working:
+            one.result()
     seconds = time.monotonic() - began
     old.dispose()
-    assert jobs > 50 * seconds
+    assert len(ended) > 50 * seconds
     assert longest[0] < 2.0
     migrations.upgrade(engine)
     assert differences(engine) == []
@@ -466,7 +476,7 @@ def test_workers_of_the_revision_before_go_on(postgres_database_url: str, before
         rows = executions.count(connection, program_id)
         totals = counters.totals(connection, program_id)
         assert (totals.completed, totals.failed) == (rows[ExecutionStatus.COMPLETED], rows[ExecutionStatus.FAILED])
-        assert totals.executions == jobs + 6
+        assert totals.executions == len(ended) + 6
         assert callbacks.due(connection, 0.0, 10) == []
     engine.dispose()
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from adapters.port import AdapterError, Outcome, ProgramSpec, RunOptions
 from adapters.python_port import Limits, PythonPortAdapter
 from adapters.python_port.server import Server
 from dspex import LM, Configuration, ErrorCode, Signature
-from tests import lm_server
+from tests import lm_server, waiting
 from tests.lm_server import LMServer
 
 ROOT = Path(__file__).parents[2]
@@ -101,10 +100,7 @@ def error_of(future: Future[Outcome]) -> AdapterError:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
+    waiting.wait_until(condition, "what was waited for", PATIENCE)
 
 
 def children_of(pid: int | None) -> set[int]:

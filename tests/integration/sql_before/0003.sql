@@ -8,7 +8,7 @@ SELECT records.id, records.program_id, records.inputs, records.options, records.
     CAST(:lease_seconds AS double precision))), CASE WHEN (programs.status = 'ready') THEN programs.backend_id ELSE
     NULL END, (clock_timestamp()), (clock_timestamp()), (clock_timestamp()),
     jsonb_build_array(jsonb_build_object('status', CAST('running' AS text), 'at', clock_timestamp(), 'attempt',
-    CAST(1 AS integer), 'by', CAST(CAST(:worker AS VARCHAR) AS text)))
+    CAST(1 AS integer), 'by', CAST(:worker AS VARCHAR)))
 FROM jsonb_to_recordset(CAST(:records AS JSONB)) AS records(id UUID, program_id UUID, inputs JSONB, options JSONB,
     request_digest VARCHAR, source TEXT, traceparent VARCHAR, tenant VARCHAR)
 JOIN programs ON programs.id = records.program_id AND programs.tenant = records.tenant

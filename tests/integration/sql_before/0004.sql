@@ -13,7 +13,7 @@ SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.request_di
     programs.policy, CASE WHEN asked.later THEN NULL ELSE (clock_timestamp()) END, (clock_timestamp()),
     (clock_timestamp()), jsonb_build_array(jsonb_build_object('status', CAST(CASE WHEN asked.later THEN 'pending'
     ELSE 'running' END AS text), 'at', clock_timestamp(), 'attempt', CAST(CASE WHEN asked.later THEN 0 ELSE 1 END AS
-    integer), 'by', CAST(CAST(:worker AS VARCHAR) AS text)))
+    integer), 'by', CAST(:worker AS VARCHAR)))
 FROM (SELECT records.id AS id, records.program_id AS program_id, records.inputs AS inputs, records.options AS
     options, records.request_digest AS request_digest, records.source AS source, records.traceparent AS traceparent,
     records.tenant AS tenant, records.not_before AS not_before, records.deadline AS deadline, records.reply_to AS
@@ -30,7 +30,7 @@ DO UPDATE SET backend_id = excluded.backend_id, attempt = (executions.attempt + 
     started_at = (clock_timestamp()), status = 'running', lock_version = (executions.lock_version + 1), updated_at =
     (clock_timestamp()), timeline = ((CASE WHEN jsonb_array_length(executions.timeline) < 50 THEN
     executions.timeline ELSE executions.timeline - 0 END) || jsonb_build_object('status', CAST('running' AS text),
-    'at', clock_timestamp(), 'attempt', CAST(executions.attempt + 1 AS integer), 'by', CAST(CAST(:worker AS VARCHAR) AS text))),
+    'at', clock_timestamp(), 'attempt', CAST(executions.attempt + 1 AS integer), 'by', CAST(:worker AS VARCHAR))),
     due_at = NULL, policy = excluded.policy, lost = (executions.lost + CASE WHEN (executions.status IN ('running'))
     THEN 1 ELSE 0 END)
 WHERE executions.request_digest = excluded.request_digest AND executions.tenant = excluded.tenant AND
