@@ -274,7 +274,7 @@ class TestConnections:
         assert receiver.connections == 3
 
     def test_after_a_deadline_it_is_not_used_again(self, receiver: WebhookReceiver) -> None:
-        with sender_to(receiver, timeout=0.5) as sender:
+        with sender_to(receiver, timeout=2.0) as sender:
             receiver.script = lambda _: SILENCE
             assert sender.send(delivery(receiver.url(HOST))).outcome is Outcome.FAILED
             receiver.script = lambda _: Answer(body=b"mine")
@@ -284,7 +284,7 @@ class TestConnections:
     def test_what_fails_gives_its_place_back(self, receiver: WebhookReceiver) -> None:
         answers = iter([Answer(reset=True), SILENCE, Answer(500, body=b"x" * 100_000), Answer(raw=[b"no"]), Answer()])
         receiver.script = lambda _: next(answers)
-        with sender_to(receiver, timeout=0.5, connections=1) as sender:
+        with sender_to(receiver, timeout=2.0, connections=1) as sender:
             refused = [sender.send(delivery("https://127.0.0.1/")).outcome for _ in range(3)]
             outcomes = [sender.send(delivery(receiver.url(HOST))).outcome for _ in range(5)]
         assert set(refused) == {Outcome.REFUSED}
