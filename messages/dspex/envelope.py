@@ -5,7 +5,6 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pydantic
 from pydantic import AwareDatetime, Field, SerializeAsAny
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from dspex.commands import Command
 from dspex.errors import InvalidMessage, MalformedMessage, MessageTooLarge, UnknownMessageType
@@ -58,7 +57,9 @@ class Envelope(Sparse, Generic[Data]):
         Raises:
             MessageTooLarge: it would be larger than `max_bytes`.
         """
-        body = self.model_dump_json().encode()
+        # As `model_dump_json` writes it, with a third of the work: `data` is not turned into Python and back.
+        head = to_json({name: value for name, value in vars(self).items() if value is not None and name != "data"})
+        body = b'%s,"data":%s}' % (head[:-1], self.data.__pydantic_serializer__.to_json(self.data))
         _check_size(body, max_bytes)
         return body
 
@@ -78,7 +79,7 @@ def wrap(
         source: who sends it, a URI reference such as `/orders` (CloudEvents `source`).
         message_id: CloudEvents `id`; a new UUIDv7 by default.
     """
-    return Envelope[Any](
+    return envelope_of(type(data))(  # type: ignore[arg-type]  # to mypy, a class of a type variable has no hash
         id=message_id or str(uuid7()),
         source=source,
         type=data.type,
@@ -109,11 +110,6 @@ def decode_event(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[Ev
     return _decode(body, max_bytes, EVENTS, "ignore")
 
 
-# U+0000, and numbers that may be read as infinity (1e999): rare enough to look at every value only then. A number
-# follows a sign of JSON's; the digits of a UUID do not.
-_SUSPECT = re.compile(rb"\\u0000|[:,\[]\s*-?\d[\d.]*(?:[eE]\+?\d{3}|(?<=\d{300}))")
-
-
 @cache
 def envelope_of(data: type[Command | Event]) -> type[Envelope[Any]]:
     """The envelope of one type of command or event. It is built when it is first asked for: most see few types."""
@@ -133,7 +129,9 @@ def _decode(
     name = raw.get("type")
     if not isinstance(name, str) or name not in types:
         raise UnknownMessageType(f"type: {str(name)[:100]!r} is not one of {', '.join(types)}")
-    if _SUSPECT.search(body) and (reason := unstorable(raw)):
+    # U+0000, and numbers that are read as infinity (1e999): rare enough to look at every value only then.
+    suspect = b"\\u0000" in body or b"Infinity" in to_json(raw, inf_nan_mode="constants")
+    if suspect and (reason := unstorable(raw)):
         raise InvalidMessage(f"data {reason}")
     try:
         return envelope_of(types[name]).model_validate_json(body, extra=unknown)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import operator
+from typing import ClassVar
 from uuid import UUID
 
-from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, JsonValue
 
 from dspex.model import Frozen
 from dspex.status import ExecutionStatus
@@ -63,10 +64,12 @@ class Usage(Frozen):
     output_tokens: int = 0
     cost: float | None = None
     lm_calls: tuple[LMCall, ...] = ()
-    tries: tuple[Try, ...] = ()
+    tries: tuple[Try, ...] = Field(default=(), exclude_if=operator.not_)
 
     def __add__(self, other: Usage) -> Usage:
         """What both used. The cost is known only where that of every answer is."""
+        if self == _NOTHING:
+            return other
         costs = [usage.cost for usage in (self, other) if usage.cost is not None or usage.lm_calls]
         known = [cost for cost in costs if cost is not None]
         return Usage(
@@ -83,12 +86,8 @@ class Usage(Frozen):
         """Without the single calls and tries, which may be many."""
         return self.model_copy(update={"lm_calls": (), "tries": ()})
 
-    @model_serializer(mode="wrap")
-    def _without_no_tries(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        data: dict[str, Any] = handler(self)
-        if not self.tries:
-            data.pop("tries", None)
-        return data
+
+_NOTHING = Usage()
 
 
 class Event(Frozen):

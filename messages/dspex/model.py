@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict
 
 from dspex.errors import Problem
 
@@ -40,9 +40,16 @@ class Frozen(BaseModel):
 class Sparse(Frozen):
     """Written without the members that are null: absent and null mean the same in them."""
 
-    @model_serializer(mode="wrap")
-    def _without_nulls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if value is not None}
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        # For each member, and not by a serializer of the model: that would turn all of it into Python and back.
+        for member in cls.model_fields.values():
+            if member.default is None:
+                member.exclude_if = _is_null
+
+
+def _is_null(value: object) -> bool:
+    return value is None
 
 
 def problems(error: pydantic.ValidationError, prefix: Sequence[str] = ()) -> tuple[Problem, ...]:

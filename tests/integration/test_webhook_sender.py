@@ -200,7 +200,7 @@ class TestTrouble:
         assert attempt.reason == "it did not answer within 0.5 s"
 
     def test_a_status_counts_though_the_body_drips(self, receiver: WebhookReceiver) -> None:
-        attempt = deliver(receiver, dripping(b"HTTP/1.1 200 OK\r\ncontent-length: 4000\r\n\r\n"), timeout=0.5)
+        attempt = deliver(receiver, dripping(b"HTTP/1.1 200 OK\r\ncontent-length: 4000\r\n\r\n"), timeout=2.0)
         assert attempt.outcome is Outcome.DELIVERED
         assert set(attempt.response) == {"x"}
 

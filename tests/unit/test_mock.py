@@ -144,7 +144,7 @@ def test_latency_passes_before_the_outputs(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("threading.Event.wait", lambda _, seconds: waited.append(seconds))
     run("q -> a", {"q": "x"}, parameters={"latency_ms": 250})
     run("q -> a", {"q": "x"})
-    assert waited == [0.25, 0]
+    assert waited == [0.25]
 
 
 def latencies(monkeypatch: pytest.MonkeyPatch, latency: dict[str, Any], runs: int = 200) -> list[float]:
@@ -177,7 +177,8 @@ def test_latency_follows_its_distribution_and_is_the_same_again(
 
 def test_latency_is_never_below_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = latencies(monkeypatch, {"distribution": "normal", "mean": 1, "deviation": 1000})
-    assert min(waited) == 0
+    assert min(waited) > 0
+    assert 50 < len(waited) < 150  # half of the draws are below nothing: those do not wait at all
 
 
 def codes(fail: dict[str, Any], seed: int | None = None, runs: int = 400) -> list[ErrorCode | None]:

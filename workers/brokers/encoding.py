@@ -11,7 +11,6 @@ from typing import Any
 
 from dramatiq import Message
 from dramatiq.encoder import Encoder, MessageData
-from dramatiq.errors import DecodeError
 from pydantic_core import from_json
 
 from dspex.commands import Command
@@ -69,11 +68,9 @@ class Origin:
 def read(body: bytes, origin: Origin, max_bytes: int = MAX_MESSAGE_BYTES) -> Message[Any]:
     """The message that a body is; where it cannot be decoded, one for the actor that rejects it. Never raises."""
     try:
-        message = Message.decode(body)
-        return message.copy(queue_name=origin.queue, kwargs=message.kwargs | {"body": body, "origin": origin})
-    except DecodeError as error:
-        cause = error.__cause__
-        reason = cause if isinstance(cause, MessageError) else MalformedMessage("the message cannot be decoded")
+        envelope = decode_command(body, max_bytes)
+    except Exception as error:  # noqa: BLE001 - it goes with the message
+        reason = error if isinstance(error, MessageError) else MalformedMessage("the message cannot be decoded")
         message_id, message_type = _identify(body, max_bytes)
         details = {"message_id": message_id, "message_type": message_type, "origin": origin}
         return Message(
@@ -83,6 +80,14 @@ def read(body: bytes, origin: Origin, max_bytes: int = MAX_MESSAGE_BYTES) -> Mes
             kwargs={"error": reason, "body": body[:max_bytes], "body_size": len(body), **details},
             options={},
         )
+    return Message(
+        queue_name=origin.queue,
+        actor_name=envelope.type,
+        args=(),
+        kwargs={"envelope": envelope, "body": body, "origin": origin},
+        options={},
+        message_id=envelope.id,
+    )
 
 
 def _identify(body: bytes, max_bytes: int) -> tuple[str | None, str | None]:
