@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Float, Integer, String, Uuid, bindparam, case, delete, select, update
 
-from store.batch import encode, records, upsert
+from store.batch import encode, execute, records, upsert
 from store.tables import NOW, callbacks
 from store.types import database_now
 
@@ -36,7 +36,7 @@ def owe(connection: Connection, ends: Mapping[Owed, str], due_in: float) -> None
         due_in: seconds until the relay sends it, unless it has been sent by then.
     """
     rows = [owed._asdict() | {"tenant": tenant} for owed, tenant in ends.items()]
-    connection.execute(_owe(connection.dialect.name, upsert(connection)), encode(rows) | {"due_in": due_in})
+    execute(connection, _owe(connection.dialect.name, upsert(connection)), encode(rows) | {"due_in": due_in})
 
 
 def owed(connection: Connection, ids: Collection[UUID]) -> set[UUID]:
@@ -47,7 +47,7 @@ def owed(connection: Connection, ids: Collection[UUID]) -> set[UUID]:
 
 def sent(connection: Connection, ends: Collection[Owed]) -> None:
     """The broker has them. One that was replayed since owes for its new end, and goes on to."""
-    connection.execute(_sent(connection.dialect.name), encode(owed._asdict() for owed in ends))
+    execute(connection, _sent(connection.dialect.name), encode(owed._asdict() for owed in ends))
 
 
 def forget(connection: Connection, ids: Collection[UUID]) -> None:

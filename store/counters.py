@@ -35,7 +35,7 @@ from sqlalchemy import (
 )
 
 from dspex.errors import Conflict
-from store.batch import encode, records, upsert
+from store.batch import encode, execute, records, upsert
 from store.tables import DEFAULT_TENANT, NOW, program_counters, program_durations
 
 SHARDS = 64
@@ -114,7 +114,7 @@ def increment(connection: Connection, shard: int, counts: Mapping[UUID, Counts],
             {"program_id": p, "shard": shard, "tenant": numbers.tenant} | _numbers(numbers)
             for p, numbers in waiting.items()
         )
-        for program_id in connection.execute(statement, encode(rows) | {"executed": executed}).scalars():
+        for program_id in execute(connection, statement, encode(rows) | {"executed": executed}).scalars():
             del waiting[program_id]
     if waiting:
         raise Conflict(f"the counters of {len(waiting)} programs changed under {MAX_TRIES} tries: try again")
@@ -124,7 +124,7 @@ def increment(connection: Connection, shard: int, counts: Mapping[UUID, Counts],
         for bucket, runs in numbers.durations.items()
     ]
     if durations:
-        connection.execute(_add_durations(connection.dialect.name, insert), encode(durations))
+        execute(connection, _add_durations(connection.dialect.name, insert), encode(durations))
 
 
 def totals(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Counts:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -82,16 +81,14 @@ class _Ending:
         writes = self._app.writes
         operation: Any = writes.finish if isinstance(self._ended, Finish) else writes.retry
         try:
-            future = self._app.writer.submit(operation, self._ended)
+            self._app.writer.submit(operation, self._ended, self._written)
         except WriterClosed:
             self._leave()
             raise
-        future.add_done_callback(self._written)
 
-    def _written(self, future: Future[bool]) -> None:
-        error = future.exception()
+    def _written(self, held: bool, error: Exception | None) -> None:
         if error is None:
-            self._tell(future.result())
+            self._tell(held)
         elif isinstance(error, WriterClosed):
             logger.info("The end of execution %s was not written: it will be run again.", self._ended.id)
         elif self._stored and isinstance(self._ended, Finish):

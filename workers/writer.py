@@ -12,9 +12,8 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
@@ -26,6 +25,9 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Operation = Callable[[Connection, Sequence[Item]], Sequence[Result]]
+
+Then = Callable[[Any, Exception | None], None]
+"""Told what a write came to: its result, or why it was not made."""
 
 MAX_BATCH = 500
 MAX_BACKOFF_SECONDS = 5.0
@@ -39,6 +41,34 @@ class WriterClosed(DspexError):
     code = "writer_closed"
 
 
+class _Write(NamedTuple):
+    operation: Operation[Any, Any]
+    item: Any
+    then: Then
+
+
+class _Answer(Generic[Result]):
+    """Waits for a write. A future would do, at five times the price: there are two for each execution."""
+
+    def __init__(self) -> None:
+        self._result: Any = None
+        self._error: Exception | None = None
+        self._missing = threading.Lock()
+        self._missing.acquire()
+
+    def __call__(self, result: Any, error: Exception | None) -> None:
+        self._result, self._error = result, error
+        self._missing.release()
+
+    def wait(self, timeout: float | None) -> Result:
+        if not self._missing.acquire(timeout=-1 if timeout is None else timeout):
+            raise TimeoutError("the write was not made in time")
+        if self._error is not None:
+            raise self._error
+        result: Result = self._result
+        return result
+
+
 class Writer:
     """Commits the writes of a process. `call` is for any thread.
 
@@ -50,7 +80,7 @@ class Writer:
         self._engine = engine
         self._name = name
         self._connection: Connection | None = None
-        self._waiting: deque[tuple[Operation[Any, Any], Any, Future[Any]]] = deque()
+        self._waiting: deque[_Write] = deque()
         self._wake = threading.Condition()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -88,7 +118,9 @@ class Writer:
             TimeoutError: it was not made in time.
             Exception: what the operation raised for this item.
         """
-        return self.submit(operation, item).result(timeout)
+        answer = _Answer[Result]()
+        self.submit(operation, item, answer)
+        return answer.wait(timeout)
 
     def post(self, operation: Operation[Item, Any], item: Item) -> None:
         """Write, and wait for nothing: for what is made up for if it is lost. What fails is logged.
@@ -96,23 +128,21 @@ class Writer:
         Raises:
             WriterClosed: the process is shutting down.
         """
-        self.submit(operation, item).add_done_callback(_log_failure)
+        self.submit(operation, item, _log_failure)
 
-    def submit(self, operation: Operation[Item, Result], item: Item) -> Future[Result]:
-        """Write, and have the future say what came of it.
+    def submit(self, operation: Operation[Item, Any], item: Item, then: Then) -> None:
+        """Write, and have `then` told what came of it.
 
-        Callbacks on it run in the writer's thread, and may wait for nothing.
+        It is called in the writer's thread, and may wait for nothing.
 
         Raises:
             WriterClosed: the process is shutting down.
         """
-        future: Future[Result] = Future()
         with self._wake:
             if self._closing.is_set():
                 raise WriterClosed("the worker is shutting down")
-            self._waiting.append((operation, item, future))
+            self._waiting.append(_Write(operation, item, then))
             self._wake.notify()
-        return future
 
     def _run(self) -> None:
         while True:
@@ -126,7 +156,7 @@ class Writer:
         if self._connection is not None:
             self._connection.close()
 
-    def _commit(self, batch: list[tuple[Operation[Any, Any], Any, Future[Any]]]) -> None:
+    def _commit(self, batch: list[_Write]) -> None:
         tries = 0
         while True:
             try:
@@ -139,24 +169,24 @@ class Writer:
                     error = WriterClosed("the worker is shutting down and the database cannot be reached")
                 elif len(batch) > 1:
                     # One of them is poison: alone, it fails alone.
-                    for entry in batch:
-                        self._commit([entry])
+                    for write in batch:
+                        self._commit([write])
                     return
-                for _, _, future in batch:
-                    future.set_exception(error)
+                for write in batch:
+                    _tell(write, None, error)
                 return
-            for (_, _, future), result in zip(batch, results, strict=True):
-                future.set_result(result)
+            for write, result in zip(batch, results, strict=True):
+                _tell(write, result, None)
             return
 
-    def _transaction(self, batch: list[tuple[Operation[Any, Any], Any, Future[Any]]]) -> list[Any]:
+    def _transaction(self, batch: list[_Write]) -> list[Any]:
         kinds: dict[Operation[Any, Any], list[int]] = {}
-        for index, (operation, _, _) in enumerate(batch):
-            kinds.setdefault(operation, []).append(index)
+        for index, write in enumerate(batch):
+            kinds.setdefault(write.operation, []).append(index)
         results: list[Any] = [None] * len(batch)
         with self._begin() as connection:
             for operation, indexes in kinds.items():
-                answers = operation(connection, [batch[index][1] for index in indexes])
+                answers = operation(connection, [batch[index].item for index in indexes])
                 for index, answer in zip(indexes, answers, strict=True):
                     results[index] = answer
         return results
@@ -184,8 +214,14 @@ class Writer:
         return not self._closing.wait(seconds)
 
 
-def _log_failure(future: Future[Any]) -> None:
-    error = future.exception()
+def _tell(write: _Write, result: Any, error: Exception | None) -> None:
+    try:
+        write.then(result, error)
+    except Exception:
+        logger.exception("What follows a write failed.")
+
+
+def _log_failure(_result: Any, error: Exception | None) -> None:
     if error is not None:
         logger.warning("A write that nobody waits for was not made: %s", error)
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from dspex import ErrorDetail, ExecutionStatus, Usage
 from dspex.policy import ExecutionPolicy
 from store import callbacks, counters, histogram, webhooks
-from store.batch import encode, moment, upsert
+from store.batch import encode, execute, moment, upsert
 from store.callbacks import Owed
 from store.counters import Counts
 from store.executions import statements
@@ -121,7 +121,7 @@ def row_of(request: Request) -> dict[str, Any]:
 def _claim_each(connection: Connection, lease: Lease, requests: Sequence[Request]) -> dict[UUID, Claim]:
     statement = statements.claim(connection.dialect.name, upsert(connection))
     parameters = encode(map(row_of, requests)) | {"worker": lease.worker, "lease_seconds": lease.seconds}
-    outcome: dict[UUID, Claim] = {row.id: _claimed(row) for row in connection.execute(statement, parameters)}
+    outcome: dict[UUID, Claim] = {row.id: _claimed(row) for row in execute(connection, statement, parameters)}
     refused = [request for request in requests if request.id not in outcome]
     return outcome | (_explain(connection, refused) if refused else {})
 
@@ -213,7 +213,7 @@ def finish(
         }
         for item in sorted(asked.values(), key=lambda item: item.id)
     ]
-    found = connection.execute(statements.finish(connection.dialect.name), encode(rows)).all()
+    found = execute(connection, statements.finish(connection.dialect.name), encode(rows)).all()
     ended = {_key(row) for row in found}
     counts: dict[UUID, Counts] = {}
     for key in ended:
@@ -254,7 +254,7 @@ def retry(connection: Connection, retries: Sequence[Retry]) -> list[bool]:
         }
         for item in sorted(asked.values(), key=lambda item: item.id)
     ]
-    waiting = {_key(row) for row in connection.execute(statements.retry(connection.dialect.name), encode(rows))}
+    waiting = {_key(row) for row in execute(connection, statements.retry(connection.dialect.name), encode(rows))}
     waiting |= _committed_before(connection, [item for key, item in asked.items() if key not in waiting])
     return [item.key in waiting for item in retries]
 
