@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +22,16 @@ CONTRACT = Path(__file__).parents[2] / "messages" / "contract"
 EXECUTE = "dspex.program.execute.v1"
 
 
-@pytest.fixture(scope="module")
-def validator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return installed(Path(__file__).parent / "asyncapi", tmp_path_factory.mktemp("asyncapi")) / "validate.mjs"
-
-
-def validate(validator: Path, document: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["node", str(validator), str(document)], capture_output=True, text=True, timeout=240, check=False
-    )
-
-
-def test_it_is_valid(validator: Path) -> None:
-    done = validate(validator, CONTRACT / "asyncapi.json")
-    assert done.returncode == 0, done.stderr[:5000]
-    told = len(EVENTS) - 1  # replies are none of their own
-    assert json.loads(done.stdout) == {
-        "operations": len(REQUESTS) + told,
-        "channels": len(REQUESTS) + told + len(QUEUES) + 1,
-    }
-
-
 def with_one_operation() -> dict[str, Any]:
     """A smaller document, which is quickly read."""
     document: dict[str, Any] = json.loads((CONTRACT / "asyncapi.json").read_text(encoding="utf-8"))
     document["channels"] = {name: document["channels"][name] for name in (EXECUTE, "replies")}
     document["operations"] = {"execute": document["operations"][f"receive {EXECUTE}"]}
     return document
+
+
+def unspoiled(document: dict[str, Any]) -> None:
+    """Nothing is wrong with it."""
 
 
 def of_another_channel(document: dict[str, Any]) -> None:
@@ -62,20 +46,41 @@ def without_an_exchange(document: dict[str, Any]) -> None:
     del document["channels"][EXECUTE]["bindings"]["amqp"]["exchange"]
 
 
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (of_another_channel, "does not belong to the specified channel"),
-        (without_a_file, "none.json"),
-        (without_an_exchange, "exchange"),
-    ],
-)
-def test_what_is_wrong_is_found(validator: Path, tmp_path: Path, spoil: Any, said: str) -> None:
-    shutil.copytree(CONTRACT / "schemas", tmp_path / "schemas")
-    document = with_one_operation()
-    spoil(document)
-    path = tmp_path / "asyncapi.json"
-    path.write_text(json.dumps(document), encoding="utf-8")
-    done = validate(validator, path)
-    assert done.returncode == 1
-    assert said in done.stderr
+SPOILED: list[tuple[Callable[[dict[str, Any]], None], str]] = [
+    (of_another_channel, "does not belong to the specified channel"),
+    (without_a_file, "none.json"),
+    (without_an_exchange, "exchange"),
+]
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the parser says of the document, of a smaller one, and of each that is spoiled, by their names."""
+    validator = installed(Path(__file__).parent / "asyncapi", tmp_path_factory.mktemp("asyncapi")) / "validate.mjs"
+    documents = {"committed": CONTRACT / "asyncapi.json"}
+    directory = tmp_path_factory.mktemp("documents")
+    shutil.copytree(CONTRACT / "schemas", directory / "schemas")
+    for spoil in (unspoiled, *(spoil for spoil, _ in SPOILED)):
+        document = with_one_operation()
+        spoil(document)
+        documents[spoil.__name__] = directory / f"{spoil.__name__}.json"
+        documents[spoil.__name__].write_text(json.dumps(document), encoding="utf-8")
+    command = ["node", str(validator), *map(str, documents.values())]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[:5000]
+    return dict(zip(documents, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+def test_it_is_valid(read: dict[str, Any]) -> None:
+    told = len(EVENTS) - 1  # replies are none of their own
+    assert read["committed"] == {
+        "wrong": [],
+        "operations": len(REQUESTS) + told,
+        "channels": len(REQUESTS) + told + len(QUEUES) + 1,
+    }
+
+
+@pytest.mark.parametrize(("spoil", "said"), SPOILED)
+def test_what_is_wrong_is_found(read: dict[str, Any], spoil: Any, said: str) -> None:
+    assert read["unspoiled"] == {"wrong": [], "operations": 1, "channels": 2}
+    assert any(said in line for line in read[spoil.__name__]["wrong"])
