@@ -164,7 +164,7 @@ class Pool:
         """Start children while threads wait for them, and end idle ones, until the pool is closed."""
         while not self._closed:
             with self._changed:
-                if not self._short:
+                if not self._short and not self._closed:  # closed since: nobody would notify again
                     self._changed.wait(self._limits.idle_seconds / 4)
                 short = self._short
                 self._starting += short
