@@ -34,9 +34,9 @@ test: lint ## linters, type checkers and every test, on real servers
 	$(BIN)/pytest tests/faults
 
 .PHONY: torture
-torture: .venv/.dev ## the tests of faults at their full size: hours
+torture: .venv/.dev ## the tests of faults and of properties at their full size: hours
 	@deploy/system_packages.sh tests
-	DSPEX_TEST_TORTURE=1 $(BIN)/pytest tests/faults
+	DSPEX_TEST_TORTURE=1 $(BIN)/pytest tests/unit tests/contract/test_store_lifecycle.py tests/faults
 
 .PHONY: check
 check: lint ## linters, type checkers and the tests that need no server

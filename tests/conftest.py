@@ -20,9 +20,10 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from deploy.local_servers import LocalServer, PostgresServer, RabbitMQServer, RedisServer, ServerError
-from tests import plugin
+from tests import plugin, sizes
 
 pytest.register_assert_rewrite("adapters.contract")
+sizes.set_examples()
 
 collect_ignore_glob = ["plugins/*"]  # of a plug-in's author: `test_plugin.py` runs them as he does
 

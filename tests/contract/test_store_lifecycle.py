@@ -33,14 +33,15 @@ from store.tables import program_durations as durations_table
 from store.tables import programs as programs_table
 from store.timeline import CANCEL_REQUESTED, DISCARDED, MAX_ENTRIES
 from tests.contract.store_rows import ENDS, ERROR, EXPIRED, counted_by_status, expire, ready_program, request
+from tests.sizes import sized
 
 PROGRAM_ID = uuid7()
 WORKERS = st.sampled_from("ab")
 NUMBERS = st.integers(0, 30)
 SHARD = st.integers(0, 3)
 NO_STATUS = (CANCEL_REQUESTED, DISCARDED)
-EXAMPLES = {"sqlite": 150, "postgresql": 75}
-STEPS = {"sqlite": 6_000, "postgresql": 3_000}
+EXAMPLES = {"sqlite": sized(40, 150), "postgresql": sized(25, 75)}
+STEPS = {name: 40 * examples for name, examples in EXAMPLES.items()}
 """At least."""
 
 

@@ -5,7 +5,6 @@ DSPEX_TEST_TORTURE=1 (`make torture`) runs the same tests at their full size.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +14,8 @@ from deploy.local_servers import PostgresServer, RabbitMQServer
 from tests.conftest import new_database, start
 from tests.faults.deployment import FaultDeployment
 from tests.faults.verdict import Verdict
-
-TORTURE = bool(os.environ.get("DSPEX_TEST_TORTURE"))
+from tests.sizes import TORTURE
+from tests.sizes import sized as sized_by_run
 
 HERE = Path(__file__).parent
 RESULTS = pytest.StashKey[list[str]]()
@@ -42,7 +41,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def sized() -> Callable[[int, int], int]:
     """Chooses a size: the first in a usual run, the second under torture."""
-    return lambda usual, torture: torture if TORTURE else usual
+    return sized_by_run
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,10 @@ from jsonschema import Draft202012Validator
 
 from dspex import contract
 from dspex.contract.growth import breaks
+from tests.sizes import sized
 from tests.strategies import Schema, field_types, values, variants, widened
 
-SLOW = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+SLOW = settings(deadline=None, max_examples=sized(30, 60), suppress_health_check=[HealthCheck.too_slow])
 
 TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer"}

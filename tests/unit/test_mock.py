@@ -21,6 +21,7 @@ from adapters.mock import MockAdapter
 from adapters.mock.draws import Draws
 from adapters.port import AdapterError, Outcome, ProgramSpec, RunOptions
 from dspex import LM, Configuration, ErrorCode, Signature
+from tests.sizes import sized
 from tests.strategies import signatures, values
 
 SIGNATURE = "question: str, k: int -> answer: str, score: float, label: Literal['a', 'b'], tags: list[str]"
@@ -35,7 +36,7 @@ def run(
     return adapter.execute_program(backend_id, spec.signature.validate_inputs(inputs), RunOptions("run", seed=seed))
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=sized(60, 200), suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_outputs_fit_any_signature(data: st.DataObject) -> None:
     signature = Signature.parse(data.draw(signatures(), label="signature"))

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from dspex import Signature
 from dspex.errors import DspexError, InvalidInput, InvalidSignature
 from dspex.types import MAX_DEPTH, FieldType, depth, json_schema
+from tests.sizes import sized
 from tests.strategies import field_types, values
 
 TYPES: TypeAdapter[Any] = TypeAdapter(FieldType)
@@ -55,7 +56,7 @@ def test_a_type_is_json_schema(schema: dict[str, Any]) -> None:
     Draft202012Validator.check_schema(of_type(schema).input_schema())
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=sized(60, 200), suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_validation_agrees_with_json_schema(data: st.DataObject) -> None:
     schema = data.draw(field_types(), label="type")

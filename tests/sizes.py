@@ -1,0 +1,20 @@
+"""How much a test does: little in a usual run, and its full size with DSPEX_TEST_TORTURE=1 (`make torture`)."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+TORTURE = bool(os.environ.get("DSPEX_TEST_TORTURE"))
+
+
+def sized(usual: int, torture: int) -> int:
+    """Chooses a size: the first in a usual run, the second under torture."""
+    return torture if TORTURE else usual
+
+
+def set_examples() -> None:
+    """How many examples a property is tried on that says nothing else: 40, and under torture Hypothesis's own 100."""
+    settings.register_profile("dspex", max_examples=sized(40, 100))
+    settings.load_profile("dspex")
