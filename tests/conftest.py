@@ -21,6 +21,7 @@ from sqlalchemy import make_url
 
 from deploy.local_servers import LocalServer, PostgresServer, RabbitMQServer, RedisServer, ServerError
 from tests import plugin, sizes
+from tests.virtual_hosts import RabbitMQWithHosts
 
 pytest.register_assert_rewrite("adapters.contract")
 sizes.set_examples()
@@ -28,7 +29,7 @@ sizes.set_examples()
 collect_ignore_glob = ["plugins/*"]  # of a plug-in's author: `test_plugin.py` runs them as he does
 
 SERVER_FIXTURES = frozenset(
-    {"postgres_url", "amqp_url", "redis_url", "postgres_server", "rabbitmq_server", "redis_server"}
+    {"postgres_url", "amqp_url", "own_amqp_url", "redis_url", "postgres_server", "rabbitmq_server", "redis_server"}
 )
 """A test that asks for one of these needs a real server, and is marked `integration`."""
 
@@ -44,8 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONGEST)
     for item in items:
         callspec = getattr(item, "callspec", None)
-        database = None if callspec is None else callspec.params.get("database_url")
-        if database == "postgresql" or SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        databases = () if callspec is None else (callspec.params.get(name) for name in ("database_url", "engine"))
+        if "postgresql" in databases or SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.integration)
 
 
@@ -85,9 +86,25 @@ def postgres_url(servers_directory: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def amqp_url(servers_directory: Path) -> Iterator[str]:
+def virtual_hosts(servers_directory: Path) -> Iterator[Iterator[str]]:
+    """A RabbitMQ of the session, as the URLs of virtual hosts that nobody has used."""
+    server = RabbitMQWithHosts(servers_directory / "shared-rabbitmq")
+    start(server)
+    yield server.urls()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def amqp_url(request: pytest.FixtureRequest) -> str:
     """A RabbitMQ. The session shares it: tests use queues with names of their own."""
-    yield from shared("DSPEX_TEST_BROKER_URL", RabbitMQServer, servers_directory)
+    url = os.environ.get("DSPEX_TEST_BROKER_URL")
+    return url or next(request.getfixturevalue("virtual_hosts"))
+
+
+@pytest.fixture(scope="module")
+def own_amqp_url(virtual_hosts: Iterator[str]) -> str:
+    """A virtual host of the module's own: it declares and uses the queues of a deployment, whose names are fixed."""
+    return next(virtual_hosts)
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,10 @@ from typing import Any
 import pika
 import pytest
 
-from deploy.local_servers import RabbitMQServer
 from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from tests.acceptance.deployment import deployed
 from tests.acceptance.node import installed
-from tests.conftest import new_database, start
+from tests.conftest import new_database
 from tests.deployment import Deployment
 from tests.poison import bad_messages, envelope
 
@@ -29,18 +28,13 @@ EXAMPLES = HERE.parent.parent / "examples" / "bare_producers"
 
 
 @pytest.fixture(scope="module")
-def deployment(servers_directory: Path, postgres_url: str, tmp_path_factory: Any) -> Iterator[Deployment]:
-    """Two worker processes, with a broker of their own: the names of queues are fixed."""
-    broker = RabbitMQServer(servers_directory / "acceptance-rabbitmq")
-    start(broker)
-    try:
-        with (
-            new_database(postgres_url) as database_url,
-            deployed(broker.url, database_url, tmp_path_factory.mktemp("workers")) as running,
-        ):
-            yield running
-    finally:
-        broker.stop()
+def deployment(own_amqp_url: str, postgres_url: str, tmp_path_factory: Any) -> Iterator[Deployment]:
+    """Two worker processes."""
+    with (
+        new_database(postgres_url) as database_url,
+        deployed(own_amqp_url, database_url, tmp_path_factory.mktemp("workers")) as running,
+    ):
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -14,7 +13,6 @@ import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from deploy.local_servers import RabbitMQServer
 from deploy.processes import wait_until
 from dspex import ExecuteProgram, InitializeProgram, uuid7, wrap
 from dspex.commands import Command
@@ -22,7 +20,6 @@ from dspex.envelope import MAX_MESSAGE_BYTES, Envelope
 from dspex.errors import DspexError
 from dspex.publisher import AmqpPublisher
 from dspex.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE, queue_of
-from tests.conftest import private
 from tests.queues import QUEUE_TYPES, declare_empty
 from workers.brokers.amqp import AmqpBroker
 from workers.brokers.encoding import REJECT, CloudEventEncoder, Origin
@@ -116,13 +113,6 @@ class AmqpRig(Rig):
         self._publisher.close(timeout=1)
 
 
-@pytest.fixture(scope="module")
-def rabbitmq_url(servers_directory: Path) -> Iterator[str]:
-    """A RabbitMQ of this module's own: the names of the queues are fixed."""
-    for make in private(RabbitMQServer, servers_directory):
-        yield make().url
-
-
 @pytest.fixture(
     scope="module", params=["memory", *(pytest.param(kind, marks=pytest.mark.integration) for kind in QUEUE_TYPES)]
 )
@@ -134,7 +124,7 @@ def broker_kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def rig(request: pytest.FixtureRequest, broker_kind: Any) -> Iterator[Rig]:
-    rig = MemoryRig() if broker_kind == "memory" else AmqpRig(request.getfixturevalue("rabbitmq_url"), broker_kind)
+    rig = MemoryRig() if broker_kind == "memory" else AmqpRig(request.getfixturevalue("own_amqp_url"), broker_kind)
     encoder = dramatiq.get_encoder()
     dramatiq.set_encoder(CloudEventEncoder())
     yield rig

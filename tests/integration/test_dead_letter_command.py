@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 import migrations
-from deploy.local_servers import RabbitMQServer
 from dspex import CreateSignature, ExecutionStatus, Signature, uuid7, wrap
 from dspex.topology import PROGRAMS_QUEUE
 from store import rejections
 from store.engine import make_engine
 from store.rejections import Rejection
-from tests.conftest import private
 from tests.waiting import wait_until
 from workers.brokers import amqp
 from workers.cli import main
@@ -196,17 +193,10 @@ class TestUsage:
         assert "Traceback" not in refused
 
 
-@pytest.fixture(scope="module")
-def broker_url(servers_directory: Path) -> Iterator[str]:
-    """A RabbitMQ of this module's own: the names of the queues are fixed."""
-    for make in private(RabbitMQServer, servers_directory):
-        yield make().url
-
-
 @pytest.mark.integration
-def test_messages_are_sent_again(postgres_database_url: str, broker_url: str) -> None:
-    amqp.check(broker_url)
-    letters = keep(postgres_database_url, broker_url)
+def test_messages_are_sent_again(postgres_database_url: str, own_amqp_url: str) -> None:
+    amqp.check(own_amqp_url)
+    letters = keep(postgres_database_url, own_amqp_url)
     refused = letters("replay", letters.garbage, letters.message, code=2).stderr
     assert f"{letters.garbage}: the body is not JSON" in refused
     assert "of the others, 1 were sent" in refused
@@ -214,7 +204,7 @@ def test_messages_are_sent_again(postgres_database_url: str, broker_url: str) ->
     passed_over = letters("replay", "--all")
     assert passed_over.stdout == "Replayed 0 messages and 3 executions.\n"
     assert passed_over.stderr == "1 message cannot be replayed: named by ID, it says why.\n"
-    connection = pika.BlockingConnection(pika.URLParameters(broker_url))
+    connection = pika.BlockingConnection(pika.URLParameters(own_amqp_url))
     method, properties, body = connection.channel().basic_get(PROGRAMS_QUEUE, auto_ack=True)
     connection.close()
     assert method is not None

@@ -22,7 +22,6 @@ from sqlalchemy import make_url
 from standardwebhooks import Webhook
 
 import migrations
-from deploy.local_servers import RabbitMQServer
 from deploy.processes import Process, free_port, start_time
 from dspex import Configuration, ErrorDetail, ExecutionCompleted, ExecutionFailed, uuid7, wrap
 from dspex.client import RemoteClient
@@ -30,7 +29,7 @@ from dspex.events import Event, ExecutionEnded
 from dspex.status import ExecutionStatus
 from dspex.webhooks import new_secret
 from store.engine import make_engine
-from tests.conftest import new_database, private
+from tests.conftest import new_database
 from tests.deployment import environment_of
 from tests.waiting import wait_until
 
@@ -110,44 +109,42 @@ def wait_until_said(log: Path, process: subprocess.Popen[bytes], text: str) -> N
 
 
 @pytest.fixture(scope="module")
-def service(servers_directory: Path, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The service and a worker with its deliverer, each with a database of its own, on a RabbitMQ of their own."""
+def service(own_amqp_url: str, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service and a worker with its deliverer, each with a database of its own."""
     logs = tmp_path_factory.mktemp("logs")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    for make in private(RabbitMQServer, servers_directory):
-        broker_url = make().url
-        with new_database(postgres_url) as workers_database, new_database(postgres_url) as own_database:
-            engine = make_engine(workers_database)
-            migrations.upgrade(engine)
-            engine.dispose()
-            settings = {"DSPEX_WEBHOOK_HOSTS": f"127.0.0.1:{port}", "QUESTIONS_WEBHOOK_SECRET": SECRET}
-            environment = environment_of(broker_url, workers_database) | settings
-            log = logs / "worker.log"
-            with (
-                running(log, environment, "workers.cli", "worker", "--threads", "4") as worker,
-                RemoteClient(broker_url, source="/tests", timeout=PATIENCE) as client,
-            ):
-                wait_until_said(log, worker, "takes jobs")
-                wait_until_said(log, worker, "sends webhooks")
-                program_id = client.create_program(
-                    "qa", "question -> answer", adapter_type="mock", configuration=Configuration()
-                ).program_id
-                client.initialize_program(program_id)
-                bare = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
-                environment = bare | {
-                    "QUESTIONS_BROKER_URL": broker_url,
-                    "QUESTIONS_DATABASE_URL": own_database,
-                    "QUESTIONS_PROGRAM_ID": str(program_id),
-                    "QUESTIONS_URL": url,
-                    "QUESTIONS_WEBHOOK_SECRET": f"{new_secret()} {SECRET}",
-                }
-                log = logs / "service.log"
-                arguments = ("--app-dir", str(EXAMPLE), "--port", str(port))
-                with running(log, environment, "uvicorn", "service:app", *arguments) as server:
-                    wait_until_said(log, server, "Uvicorn running")
-                    yield Service(url, own_database, client, program_id)
-                assert "Traceback" not in log.read_text(), log.read_text()
+    with new_database(postgres_url) as workers_database, new_database(postgres_url) as own_database:
+        engine = make_engine(workers_database)
+        migrations.upgrade(engine)
+        engine.dispose()
+        settings = {"DSPEX_WEBHOOK_HOSTS": f"127.0.0.1:{port}", "QUESTIONS_WEBHOOK_SECRET": SECRET}
+        environment = environment_of(own_amqp_url, workers_database) | settings
+        log = logs / "worker.log"
+        with (
+            running(log, environment, "workers.cli", "worker", "--threads", "4") as worker,
+            RemoteClient(own_amqp_url, source="/tests", timeout=PATIENCE) as client,
+        ):
+            wait_until_said(log, worker, "takes jobs")
+            wait_until_said(log, worker, "sends webhooks")
+            program_id = client.create_program(
+                "qa", "question -> answer", adapter_type="mock", configuration=Configuration()
+            ).program_id
+            client.initialize_program(program_id)
+            bare = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
+            environment = bare | {
+                "QUESTIONS_BROKER_URL": own_amqp_url,
+                "QUESTIONS_DATABASE_URL": own_database,
+                "QUESTIONS_PROGRAM_ID": str(program_id),
+                "QUESTIONS_URL": url,
+                "QUESTIONS_WEBHOOK_SECRET": f"{new_secret()} {SECRET}",
+            }
+            log = logs / "service.log"
+            arguments = ("--app-dir", str(EXAMPLE), "--port", str(port))
+            with running(log, environment, "uvicorn", "service:app", *arguments) as server:
+                wait_until_said(log, server, "Uvicorn running")
+                yield Service(url, own_database, client, program_id)
+            assert "Traceback" not in log.read_text(), log.read_text()
 
 
 def signed(event: Event, secret: str = SECRET) -> tuple[bytes, dict[str, str]]:

@@ -18,10 +18,9 @@ import pytest
 from click.testing import CliRunner
 
 import migrations
-from deploy.local_servers import RabbitMQServer
 from deploy.processes import free_port, wait_until
 from store.engine import make_engine
-from tests.conftest import new_database, private
+from tests.conftest import new_database
 from workers.cli import main
 
 DSPEX = (sys.executable, "-m", "workers.cli")
@@ -387,13 +386,6 @@ finally:
 
 
 @pytest.fixture(scope="module")
-def rabbitmq_url(servers_directory: Path) -> Iterator[str]:
-    """A RabbitMQ of this module's own: the names of the queues are fixed."""
-    for make in private(RabbitMQServer, servers_directory):
-        yield make().url
-
-
-@pytest.fixture(scope="module")
 def migrated_url(postgres_url: str) -> Iterator[str]:
     """A database with every table."""
     with new_database(postgres_url) as url:
@@ -406,8 +398,8 @@ def migrated_url(postgres_url: str) -> Iterator[str]:
 @pytest.mark.integration
 class TestServers:
     @pytest.fixture
-    def shell(self, tmp_path: Path, rabbitmq_url: str, migrated_url: str) -> Shell:
-        return Shell(tmp_path, {"DSPEX_BROKER_URL": rabbitmq_url, "DSPEX_DATABASE_URL": migrated_url})
+    def shell(self, tmp_path: Path, own_amqp_url: str, migrated_url: str) -> Shell:
+        return Shell(tmp_path, {"DSPEX_BROKER_URL": own_amqp_url, "DSPEX_DATABASE_URL": migrated_url})
 
     def test_no_worker(self, shell: Shell) -> None:
         refused(shell("run", "q -> a", "--input", "q=1"), "no worker", "`dspex worker`", "--with-worker")
@@ -428,8 +420,8 @@ class TestServers:
         url = f"amqp://guest:sesame@127.0.0.1:{free_port()}/"
         refused(shell("run", "q -> a", "--input", "q=1", DSPEX_BROKER_URL=url), "DSPEX_BROKER_URL: ", "efused")
 
-    def test_the_login_is_refused(self, shell: Shell, rabbitmq_url: str) -> None:
-        url = rabbitmq_url.replace("guest:guest", "guest:sesame")
+    def test_the_login_is_refused(self, shell: Shell, own_amqp_url: str) -> None:
+        url = own_amqp_url.replace("guest:guest", "guest:sesame")
         refused(shell("run", "q -> a", "--input", "q=1", DSPEX_BROKER_URL=url), "DSPEX_BROKER_URL: ", "password")
 
     def test_the_database_is_down(self, shell: Shell) -> None:

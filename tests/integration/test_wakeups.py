@@ -5,20 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from uuid import UUID
 
 import pytest
 import redis
 
-from deploy.local_servers import RabbitMQServer, RedisServer
+from deploy.local_servers import RedisServer
 from dspex import Configuration, uuid7
 from dspex.client import RemoteClient
 from dspex.handles import Handle
 from dspex.interface import Interface
 from dspex.wakeups import CHANNEL, Wakeups
 from store import executions
-from tests.conftest import start
 from tests.contract.interface import ready, working
 from tests.waiting import wait_until
 from workers.application import Application, bootstrap
@@ -42,13 +40,9 @@ def server(redis_server: Callable[[], RedisServer]) -> RedisServer:
 
 
 @pytest.fixture(scope="module")
-def broker_url(servers_directory: Path) -> Iterator[str]:
-    """A RabbitMQ of this module's own: the names of the queues are fixed."""
-    broker = RabbitMQServer(servers_directory / "wakeups-rabbitmq")
-    start(broker)
-    amqp.check(broker.url)
-    yield broker.url
-    broker.stop()
+def broker_url(own_amqp_url: str) -> str:
+    amqp.check(own_amqp_url)
+    return own_amqp_url
 
 
 @pytest.fixture

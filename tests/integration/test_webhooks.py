@@ -17,7 +17,6 @@ import pika
 import pytest
 
 import migrations
-from deploy.local_servers import RabbitMQServer
 from deploy.processes import Process, start_time
 from dspex import Configuration, DspexError, ExecuteProgram, uuid7
 from dspex.callbacks import Callback
@@ -30,7 +29,6 @@ from dspex.status import DeliveryStatus
 from dspex.topology import EVENTS_EXCHANGE
 from dspex.webhooks import new_secret, verify
 from store.engine import make_engine
-from tests.conftest import private
 from tests.waiting import wait_until
 from tests.webhook_receiver import Answer, Request, WebhookReceiver
 
@@ -88,13 +86,6 @@ class Fleet:
         self.process.wait(PATIENCE)
 
 
-@pytest.fixture(scope="module")
-def rabbitmq_url(servers_directory: Path) -> Iterator[str]:
-    """A RabbitMQ of this module's own: the names of the queues are fixed."""
-    for make in private(RabbitMQServer, servers_directory):
-        yield make().url
-
-
 @pytest.fixture
 def receiver() -> Iterator[WebhookReceiver]:
     with WebhookReceiver() as receiver:
@@ -102,13 +93,13 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 
 @pytest.fixture
-def environment(rabbitmq_url: str, postgres_database_url: str, receiver: WebhookReceiver) -> dict[str, str]:
+def environment(own_amqp_url: str, postgres_database_url: str, receiver: WebhookReceiver) -> dict[str, str]:
     engine = make_engine(postgres_database_url)
     migrations.upgrade(engine)
     engine.dispose()
     bare = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
     return bare | {
-        "DSPEX_BROKER_URL": rabbitmq_url,
+        "DSPEX_BROKER_URL": own_amqp_url,
         "DSPEX_DATABASE_URL": postgres_database_url,
         "DSPEX_WEBHOOK_HOSTS": f"127.0.0.1:{receiver.port}",
         "DSPEX_WEBHOOK_RETRIES": "0" + ",0.2" * 20,

@@ -18,7 +18,6 @@ import pytest
 from sqlalchemy import Engine
 
 import migrations
-from deploy.local_servers import RabbitMQServer
 from deploy.processes import Process, free_port, start_time, wait_until
 from dspex import (
     Configuration,
@@ -37,7 +36,7 @@ from dspex.topology import EXECUTIONS_QUEUE, QUEUES
 from store import counters, executions, programs
 from store.engine import make_engine
 from store.executions import Execution
-from tests.conftest import new_database, private
+from tests.conftest import new_database
 from workers.brokers import amqp
 from workers.brokers.topology import dead_letter_queue
 from workers.metrics import require_free
@@ -204,25 +203,18 @@ class System:
         self.engine.dispose()
 
 
-@pytest.fixture(scope="module")
-def rabbitmq_url(servers_directory: Path) -> Iterator[str]:
-    """A RabbitMQ of this module's own: the names of the queues are fixed."""
-    for make in private(RabbitMQServer, servers_directory):
-        yield make().url
-
-
 @pytest.fixture
-def system(rabbitmq_url: str, postgres_database_url: str, tmp_path: Path) -> Iterator[System]:
+def system(own_amqp_url: str, postgres_database_url: str, tmp_path: Path) -> Iterator[System]:
     engine = make_engine(postgres_database_url)
     migrations.upgrade(engine)
     engine.dispose()
-    amqp.check(rabbitmq_url)
-    with pika.BlockingConnection(pika.URLParameters(rabbitmq_url)) as connection:
+    amqp.check(own_amqp_url)
+    with pika.BlockingConnection(pika.URLParameters(own_amqp_url)) as connection:
         channel = connection.channel()
         for queue in QUEUES:
             channel.queue_purge(queue)
             channel.queue_purge(dead_letter_queue(queue))
-    system = System(rabbitmq_url, postgres_database_url, tmp_path)
+    system = System(own_amqp_url, postgres_database_url, tmp_path)
     yield system
     system.close()
 
@@ -243,9 +235,9 @@ class TestRefusals:
     def test_the_broker_in_memory(self) -> None:
         refused("DSPEX_BROKER_URL", "amqp://", "`dspex run`", DSPEX_BROKER_URL="memory://")
 
-    def test_a_database_without_tables(self, rabbitmq_url: str, postgres_url: str) -> None:
+    def test_a_database_without_tables(self, own_amqp_url: str, postgres_url: str) -> None:
         with new_database(postgres_url) as url:
-            refused("`dspex migrate`", DSPEX_BROKER_URL=rabbitmq_url, DSPEX_DATABASE_URL=url)
+            refused("`dspex migrate`", DSPEX_BROKER_URL=own_amqp_url, DSPEX_DATABASE_URL=url)
 
     @pytest.mark.parametrize("processes", ["1", "2"])
     def test_a_port_for_metrics_that_is_taken(self, system: System, processes: str) -> None:
