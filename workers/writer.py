@@ -48,7 +48,7 @@ class _Write(NamedTuple):
 
 
 class _Answer(Generic[Result]):
-    """Waits for a write. A future would do, at five times the price: there are two for each execution."""
+    """Waits for a write. A future would do, at more than twice the price."""
 
     def __init__(self) -> None:
         self._result: Any = None

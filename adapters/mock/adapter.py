@@ -120,9 +120,8 @@ class MockAdapter:
 
 def _wait(run: Run, seconds: float, timeout: float | None) -> None:
     """Let the latency pass, but for a run that is cancelled or whose time is up."""
-    if not seconds and not run.cancelled.is_set():
-        return
-    if run.cancelled.wait(seconds if timeout is None else min(seconds, timeout)):
+    allowed = seconds if timeout is None else min(seconds, timeout)
+    if run.cancelled.wait(allowed) if allowed > 0 else run.cancelled.is_set():
         raise AdapterError(ErrorCode.CANCELLED, "the run was cancelled", usage=Usage(calls=1))
     if timeout is not None and seconds > timeout:
         raise AdapterError(ErrorCode.TIMEOUT, f"the run took longer than {timeout:g} s", usage=Usage(calls=1))

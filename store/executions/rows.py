@@ -65,7 +65,7 @@ def _exact(value: Any) -> Any:
     match value:
         case float():
             return int(Decimal(repr(value))) if value.is_integer() else value
-        case dict() | Mapping():
+        case Mapping():
             return {key: _exact(item) for key, item in value.items()}
         case list() | tuple():
             return [_exact(item) for item in value]

@@ -40,8 +40,8 @@ WORKERS = st.sampled_from("ab")
 NUMBERS = st.integers(0, 30)
 SHARD = st.integers(0, 3)
 NO_STATUS = (CANCEL_REQUESTED, DISCARDED)
-EXAMPLES = {"sqlite": sized(40, 150), "postgresql": sized(25, 75)}
-STEPS = {name: 40 * examples for name, examples in EXAMPLES.items()}
+EXAMPLES = {"sqlite": sized(55, 150), "postgresql": sized(35, 75)}
+STEPS = {"sqlite": sized(1_600, 6_000), "postgresql": sized(1_000, 3_000)}
 """At least."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import threading
 import time
 from collections import defaultdict
@@ -21,6 +20,7 @@ from dspex.client import Handle, RemoteClient
 from dspex.topology import EVENTS_EXCHANGE
 from dspex.webhooks import new_secret, verify
 from tests.faults.deployment import FaultDeployment, Worker
+from tests.sizes import TORTURE
 from tests.waiting import wait_until
 from tests.webhook_receiver import SILENCE, Answer, Request, WebhookReceiver
 
@@ -73,7 +73,7 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif("DSPEX_TEST_TORTURE" not in os.environ, reason="minutes on a busy machine: make torture")
+@pytest.mark.skipif(not TORTURE, reason="minutes on a busy machine: make torture")
 def test_results_come_by_reply_queue_and_by_webhook(
     deployment: FaultDeployment, rabbitmq: RabbitMQServer, receiver: WebhookReceiver, passed: Passed, sized: Sized
 ) -> None:

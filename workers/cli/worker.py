@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 5.0
 """How long what runs may take to end in a process that has lost a thread."""
-GC_THRESHOLD = 10_000
-"""Containers that are made, and not gone, before Python looks for cycles among the youngest."""
 DRAIN_MARGIN_SECONDS = 10.0
 """For giving back what did not end, and for closing connections."""
+GC_THRESHOLD = 10_000
+"""Containers that are made, and not gone, before Python looks for cycles among the youngest (its default is 700)."""
 
 
 def run_worker(processes: int | None, threads: int | None, parent: int | None) -> int:
@@ -77,10 +77,7 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
 
 
 def collect_seldom() -> None:
-    """Have Python look for cycles less often, and never among what was loaded so far: that was an eighth of the CPU.
-
-    A job makes some hundred objects and few cycles, so 700 of them, the default, are two jobs.
-    """
+    """Have Python look for cycles less often, and never among what was loaded so far: that was an eighth of the CPU."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
