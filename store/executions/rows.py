@@ -116,7 +116,10 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Waiting:
-    """It is pending, and not due yet: scheduled, or between two attempts. The relay publishes it when it is."""
+    """It is pending, and not due yet: scheduled, between two attempts, or just being taken by somebody else.
+
+    The relay publishes it when it is.
+    """
 
     id: UUID
 

@@ -15,11 +15,13 @@ from sqlalchemy import (
     Uuid,
     bindparam,
     case,
+    false,
     func,
     literal_column,
     null,
     or_,
     select,
+    true,
     update,
 )
 
@@ -72,7 +74,11 @@ _REQUEST: dict[str, Any] = {
 
 @lru_cache(maxsize=2)
 def claim(dialect: str, insert: Any) -> Any:
-    """Parameters: `records` of requests, `worker`, `lease_seconds`."""
+    """The new ones. Parameters: `records` of requests, `worker`, `lease_seconds`.
+
+    `ON CONFLICT DO UPDATE` would also lock the rows that it leaves as they are, and those that are about to end are
+    locked in no order: the two would deadlock.
+    """
     c, read = executions.c, records(dialect, _REQUEST)
     # In a subquery, so that one reading of the clock decides.
     r = select(*read.c, (read.c.not_before > NOW).label("later")).subquery("asked")
@@ -102,26 +108,62 @@ def claim(dialect: str, insert: Any) -> Any:
         "timeline": begun(now(running, pending), first, worker),
     }
     statement = insert(executions).from_select(list(values), _of_programs(r, values))
-    new = statement.excluded
-    return statement.on_conflict_do_update(
-        index_elements=[c.id],
-        set_={
-            "status": running,
-            "attempt": c.attempt + 1,
-            "lock_version": c.lock_version + 1,
-            "worker": worker,
-            "lease_expires_at": lease,
-            "due_at": null(),
-            "backend_id": new.backend_id,
-            "policy": new.policy,
-            "program_callback": new.program_callback,
-            "started_at": NOW,
-            "updated_at": NOW,
-            "lost": c.lost + case((RUNNING, 1), else_=0),
-            "timeline": continued(c.timeline, running, c.attempt + 1, worker),
-        },
-        where=(c.request_digest == new.request_digest) & (c.tenant == new.tenant) & or_(DUE, ABANDONED),
-    ).returning(
+    return statement.on_conflict_do_nothing(index_elements=[c.id]).returning(*_claimed())
+
+
+@lru_cache(maxsize=2)
+def claim_again(dialect: str) -> Any:
+    """Those that are there, and due or abandoned. Parameters: `records` of `AGAIN`, `worker`, `lease_seconds`.
+
+    It waits for no row, so it cannot deadlock: whoever is changing one claims it, ends it, or has it published again.
+    """
+    c, p, r = executions.c, programs.c, records(dialect, AGAIN)
+    worker = bindparam("worker", type_=String)
+    running = bindparam("running", ExecutionStatus.RUNNING, String)
+    ready = case((p.status == ProgramStatus.READY, p.backend_id), else_=null())
+    free = (
+        select(c.id, ready.label("backend_id"), p.policy, p.callback)
+        .join_from(r, executions, c.id == r.c.id)
+        .join(programs, (p.id == r.c.program_id) & (p.tenant == r.c.tenant))
+        # As an expression, so that each row is found by its id: as in `finish`.
+        .where(
+            case(
+                ((c.request_digest == r.c.request_digest) & (c.tenant == r.c.tenant) & or_(DUE, ABANDONED), true()),
+                else_=false(),
+            )
+        )
+        .with_for_update(of=executions, skip_locked=True)
+        .cte("free")
+    )
+    return (
+        update(executions)
+        .where(c.id == free.c.id)
+        .values(
+            status=running,
+            attempt=c.attempt + 1,
+            lock_version=c.lock_version + 1,
+            worker=worker,
+            lease_expires_at=database_now(bindparam("lease_seconds", type_=Float)),
+            due_at=null(),
+            backend_id=free.c.backend_id,
+            policy=free.c.policy,
+            program_callback=free.c.callback,
+            started_at=NOW,
+            updated_at=NOW,
+            lost=c.lost + case((RUNNING, 1), else_=0),
+            timeline=continued(c.timeline, running, c.attempt + 1, worker),
+        )
+        .returning(*_claimed())
+    )
+
+
+AGAIN: dict[str, Any] = {name: _REQUEST[name] for name in ("id", "program_id", "request_digest", "tenant")}
+"""What `claim_again` reads of a request."""
+
+
+def _claimed() -> list[ColumnElement[Any]]:
+    c = executions.c
+    return [
         c.id,
         c.status,
         c.attempt,
@@ -134,7 +176,7 @@ def claim(dialect: str, insert: Any) -> Any:
         c.lost,
         seconds_until(c.deadline).label("seconds_left"),
         c.reply_to,
-    )
+    ]
 
 
 @lru_cache(maxsize=2)

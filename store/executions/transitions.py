@@ -119,9 +119,14 @@ def row_of(request: Request) -> dict[str, Any]:
 
 
 def _claim_each(connection: Connection, lease: Lease, requests: Sequence[Request]) -> dict[UUID, Claim]:
-    statement = statements.claim(connection.dialect.name, upsert(connection))
-    parameters = encode(map(row_of, requests)) | {"worker": lease.worker, "lease_seconds": lease.seconds}
-    outcome: dict[UUID, Claim] = {row.id: _claimed(row) for row in execute(connection, statement, parameters)}
+    dialect, by = connection.dialect.name, {"worker": lease.worker, "lease_seconds": lease.seconds}
+    rows = [row_of(request) for request in requests]
+    found = execute(connection, statements.claim(dialect, upsert(connection)), encode(rows) | by)
+    outcome: dict[UUID, Claim] = {row.id: _claimed(row) for row in found}
+    if len(outcome) < len(rows):
+        there = [{name: row[name] for name in statements.AGAIN} for row in rows if row["id"] not in outcome]
+        found = execute(connection, statements.claim_again(dialect), encode(there) | by)
+        outcome |= {row.id: _claimed(row) for row in found}
     refused = [request for request in requests if request.id not in outcome]
     return outcome | (_explain(connection, refused) if refused else {})
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, case, null, select, update
+from sqlalchemy import Connection, Engine, case, null, select, text, update
 
 from dspex import Configuration, ErrorDetail, ExecutionOptions, ExecutionStatus, Signature, Usage, uuid7
 from dspex.events import ProblemDetail
@@ -147,6 +147,17 @@ def at_once(actions: Sequence[Callable[[], None]]) -> None:
         thread.join()
     if errors:
         raise ExceptionGroup("in threads", errors)
+
+
+def waits_for_a_lock(engine: Engine) -> bool:
+    """Whether a session does; on SQLite, whoever writes waits for whoever does already."""
+    if engine.dialect.name == "sqlite":
+        return True
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    with engine.connect() as connection:
+        return bool(connection.execute(waiting).scalar_one())
 
 
 def told(connection: Connection, execution_id: UUID) -> list[tuple[str, int, str | None]]:

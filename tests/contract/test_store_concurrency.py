@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import Engine
+import pytest
+from sqlalchemy import Connection, Engine, select
 
-from dspex import ProgramStatus
+from dspex import ExecutionStatus, ProgramStatus, Usage
 from store import executions, programs
 from store.engine import READ_ONLY, make_engine
-from store.executions import Claimed, Lease, Running
-from tests.contract.store_rows import ALICE, EXPIRED, at_once, completed, counted, ready_program, request, take
+from store.executions import Carried, Claim, Claimed, Lease, Retry, Running, Waiting
+from store.tables import executions as table
+from tests.contract.store_rows import (
+    ALICE,
+    BOB,
+    ERROR,
+    EXPIRED,
+    at_once,
+    completed,
+    counted,
+    ready_program,
+    request,
+    take,
+    taken,
+    waits_for_a_lock,
+)
+from tests.waiting import wait_until
+from workers.writer import Writer
 
 
 class TestAtOnce:
@@ -89,6 +107,84 @@ class TestAtOnce:
         at_once([beat, beat, finish])
         with engine.begin() as connection:
             assert counted(connection, program_id) == (120, 0)
+
+    def test_a_claim_of_what_is_being_ended_does_not_deadlock(self, engine: Engine) -> None:
+        """A writer ends a batch kind by kind, and so in no order; a redelivered message may ask for the same."""
+        with engine.begin() as connection:
+            program_id = ready_program(connection)
+            asked = sorted((request(program_id) for _ in range(2)), key=lambda item: item.id)
+            low, high = (take(connection, item) for item in asked)
+
+        def claim() -> list[Claim]:
+            with engine.begin() as connection:
+                return executions.claim(connection, BOB, asked)
+
+        with ThreadPoolExecutor(1) as thread:
+            with engine.begin() as writer:
+                again = Retry(high.id, high.lock_version, 60, 2, ERROR, Usage(), Carried())
+                assert executions.retry(writer, [again]) == [True]
+                claimed = thread.submit(claim)
+                wait_until(lambda: claimed.done() or waits_for_a_lock(engine), "it waits for the writer, if at all")
+                assert executions.finish(writer, 0, [completed(asked[0], low)]) == [True]
+            assert not any(isinstance(item, Claimed) for item in claimed.result())
+        with engine.begin() as connection:
+            kept = {item.id: item for item in executions.get(connection, [low.id, high.id])}
+            assert counted(connection, program_id) == (1, 0)
+        assert [(kept[item.id].status, kept[item.id].lock_version) for item in asked] == [
+            (ExecutionStatus.COMPLETED, 2),
+            (ExecutionStatus.PENDING, 2),
+        ]
+
+    def test_a_claim_passes_over_what_somebody_holds(self, engine: Engine) -> None:
+        """What it has taken could be what the other waits for."""
+        with engine.begin() as connection:
+            program_id = ready_program(connection)
+            pending, abandoned, free = (request(program_id) for _ in range(3))
+            executions.claim(connection, Lease("dead", EXPIRED), [abandoned])
+            for item in (pending, free):
+                executions.create(connection, item)
+        held = select(table.c.id).where(table.c.id.in_([pending.id, abandoned.id])).with_for_update()
+        if engine.dialect.name == "postgresql":
+            with engine.begin() as other, engine.begin() as connection:
+                assert len(other.execute(held).all()) == 2
+                connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
+                claims = executions.claim(connection, BOB, [pending, abandoned, free])
+                assert [type(claim) for claim in claims] == [Waiting, Running, Claimed]
+        with engine.begin() as connection:
+            claims = executions.claim(connection, ALICE, [pending, abandoned])
+            assert [(type(claim), taken(claim).attempt) for claim in claims] == [(Claimed, 1), (Claimed, 2)]
+
+    @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+    def test_what_deadlocks_is_written_once_all_the_same(self, engine: Engine) -> None:
+        """Two workers that both believe to have the same executions, and end them in other orders."""
+        with engine.begin() as connection:
+            program_id = ready_program(connection)
+            asked = [request(program_id) for _ in range(2)]
+            ends = [completed(item, take(connection, item)) for item in asked]
+        both, tries = threading.Barrier(2), list[int]()
+
+        def end(shard: int) -> Callable[[], None]:
+            def write(connection: Connection, _items: Sequence[None]) -> list[list[bool]]:
+                tries.append(shard)
+                first, second = ends if shard else reversed(ends)
+                ended = executions.finish(connection, shard, [first])
+                if tries.count(shard) == 1:
+                    both.wait()
+                return [ended + executions.finish(connection, shard, [second])]
+
+            def run() -> None:
+                writer = Writer(engine)
+                writer.start()
+                assert writer.call(write, None) == [True, True]
+                writer.close()
+
+            return run
+
+        at_once([end(0), end(1)])
+        assert sorted(tries) in ([0, 0, 1], [0, 1, 1])
+        with engine.begin() as connection:
+            assert counted(connection, program_id) == (2, 0)
+            assert {item.lock_version for item in executions.get(connection, [item.id for item in asked])} == {2}
 
     def test_a_reader_does_not_wait_for_a_writer(self, engine: Engine) -> None:
         with engine.begin() as connection:

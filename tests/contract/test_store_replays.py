@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, Engine, func, select, text, update
+from sqlalchemy import Connection, Engine, func, select, update
 
 from dspex import ErrorDetail, ExecutionOptions, ExecutionStatus, Usage, uuid7
 from store import callbacks, counters, executions, programs, statistics
@@ -34,6 +34,7 @@ from tests.contract.store_rows import (
     row,
     take,
     told,
+    waits_for_a_lock,
 )
 from tests.waiting import wait_until
 
@@ -395,14 +396,3 @@ class TestAtOnce:
         with engine.begin() as connection:
             found = connection.execute(select(executions_table.c.status).where(executions_table.c.id.in_(mine)))
             assert set(found.scalars()) == {"failed"}
-
-
-def waits_for_a_lock(engine: Engine) -> bool:
-    """Whether a session does; on SQLite, whoever writes waits for whoever does already."""
-    if engine.dialect.name == "sqlite":
-        return True
-    waiting = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    )
-    with engine.connect() as connection:
-        return bool(connection.execute(waiting).scalar_one())

@@ -28,6 +28,7 @@ def insert_of(dialect: str) -> Any:
 STATEMENTS: dict[str, Callable[[str], Any]] = {
     "records": lambda dialect: select(records(dialect, COLUMNS)),
     "claim": lambda dialect: statements.claim(dialect, insert_of(dialect)),
+    "claim_again": statements.claim_again,
     "finish": statements.finish,
     "retry": statements.retry,
     "count": lambda dialect: counters._swap(dialect, insert_of(dialect)),
@@ -43,7 +44,7 @@ def test_a_statement_takes_its_batch_as_one_parameter(name: str, dialect: str) -
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize("name", ["claim", "finish", "retry", "count"])
+@pytest.mark.parametrize("name", ["claim", "claim_again", "finish", "retry", "count"])
 def test_a_hot_statement_is_made_once_and_can_be_cached(name: str, dialect: str) -> None:
     statement = STATEMENTS[name](dialect)
     assert STATEMENTS[name](dialect) is statement
