@@ -22,8 +22,9 @@ from workers.brokers.encoding import REJECT, Origin
 from workers.brokers.settlement import DeadLetter, Requeue
 from workers.details import detail_of
 from workers.handlers import HANDLERS, dispatch
+from workers.intake import Place
 from workers.principals import as_it_came
-from workers.received import Received
+from workers.received import receive
 from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
@@ -41,8 +42,13 @@ def declare_actors(app: Application) -> None:
 
 def _declare(app: Application, name: str, queue_name: str, function: Callable[..., None]) -> None:
     def settled(**details: Any) -> None:
-        with _settling():
-            function(**details)
+        place: Place | None = details.get("place")
+        try:
+            with _settling():
+                function(**details)
+        finally:
+            if place is not None:
+                place.leave()
 
     declare = dramatiq.actor(
         actor_name=name,
@@ -54,19 +60,12 @@ def _declare(app: Application, name: str, queue_name: str, function: Callable[..
     declare(settled)
 
 
-def _handle(app: Application, *, envelope: Envelope[Command], body: bytes, origin: Origin) -> None:
+def _handle(
+    app: Application, *, envelope: Envelope[Command], body: bytes, origin: Origin, place: Place | None = None
+) -> None:
     """Carry out a command. Whatever goes wrong settles its message: given back, answered, or rejected."""
     try:
-        received = Received(
-            command=envelope.data,
-            principal=app.principals.of(origin.user_id, envelope.tenant),
-            source=envelope.source,
-            traceparent=envelope.traceparent,
-            answered=origin.reply_to is not None,
-            reply_to=origin.reply_to,
-            correlation_id=origin.correlation_id,
-        )
-        answer = dispatch(app, received)
+        answer = dispatch(app, receive(app, envelope, origin, place))
     except (WriterClosed, PublishError):
         raise
     except Exception as error:

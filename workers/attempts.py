@@ -29,8 +29,8 @@ class Attempt:
 
     def __init__(self, app: Application, request: Request, claimed: Claimed) -> None:
         self._app = app
-        self._started = time.perf_counter()
-        self._running = True
+        self._claimed_at = self._started = time.perf_counter()
+        self._running = False
         self.request = request
         self.claimed = claimed
 
@@ -51,6 +51,7 @@ class Attempt:
             WriterClosed: the process is shutting down.
         """
         self._started = time.perf_counter()
+        self._running = True
         try:
             return self._outcome()
         finally:
@@ -89,7 +90,8 @@ class Attempt:
         loaded = app.programs.load(request.program_id, claimed.backend_id, request.tenant)
         app.running.begin(self, loaded)
         limit = claimed.policy.time_limit
-        timeout = limit if claimed.seconds_left is None else min(limit, claimed.seconds_left)
+        left = self.seconds_left
+        timeout = limit if left is None else min(limit, left)
         options = RunOptions(run_id=str(request.id), seed=request.options.seed, timeout=timeout)
         return loaded.execute(loaded.signature.validate_inputs(request.inputs), options)
 
@@ -98,7 +100,8 @@ class Attempt:
         claimed = self.claimed
         if claimed.cancel_requested:
             raise AdapterError(ErrorCode.CANCELLED, "it was cancelled before it was run again")
-        if claimed.seconds_left is not None and claimed.seconds_left <= 0:
+        left = self.seconds_left
+        if left is not None and left <= 0:
             raise AdapterError(ErrorCode.EXPIRED, "its deadline passed before it could be run")
         if claimed.attempt > self.max_attempts:
             raise AdapterError(
@@ -109,15 +112,21 @@ class Attempt:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it was claimed."""
+        """Seconds since it was begun."""
         return time.perf_counter() - self._started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until its deadline, where it has one."""
+        left = self.claimed.seconds_left
+        return None if left is None else left - (time.perf_counter() - self._claimed_at)
 
     @property
     def overdue(self) -> bool:
         """Whether it runs on beyond its time: its adapter cannot stop it."""
-        limits = (self.claimed.policy.time_limit, self.claimed.seconds_left)
-        allowed = min(limit for limit in limits if limit is not None) + GRACE_SECONDS
-        return self._running and self.elapsed > allowed
+        left = self.seconds_left
+        expired = left is not None and left < -GRACE_SECONDS
+        return self._running and (expired or self.elapsed > self.claimed.policy.time_limit + GRACE_SECONDS)
 
     def completed(self, usage: Usage, outputs: Mapping[str, Any]) -> End:
         """It gave outputs."""
@@ -130,7 +139,7 @@ class Attempt:
     def failed(self, error: ErrorDetail, usage: Usage | None = None, *, retry_after: float | None = None) -> End:
         """It failed; whether there is another attempt, its meaning decides."""
         claimed, used = self.claimed, usage or Usage()
-        left = None if claimed.seconds_left is None else claimed.seconds_left - self.elapsed
+        left = self.seconds_left
         if error.code == ErrorCode.TIMEOUT and left is not None and left <= 0:
             error = ErrorDetail(code=ErrorCode.EXPIRED, message="its deadline passed while it ran")
         failed = Failed(

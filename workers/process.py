@@ -10,6 +10,7 @@ import dramatiq
 
 from workers.actors import declare_actors
 from workers.application import Application
+from workers.intake import Intake
 from workers.upkeep import Upkeep
 from workers.webhooks.wiring import make_deliverer
 
@@ -31,6 +32,8 @@ class WorkerProcess:
             # How long idle threads sleep, and so how long a stop may take.
             worker_timeout=100 if app.settings.embedded else 1000,
         )
+        self._intake = Intake(app)
+        self._worker.work_queue = self._intake  # type: ignore[assignment]  # what Dramatiq calls of its own is there
         self._worker.queue_prefetch = app.settings.prefetch_count
         self._upkeep = Upkeep(app)
         # Without a server it delivers itself; else webhooks have a process of their own.
@@ -63,12 +66,14 @@ class WorkerProcess:
     def stop(self, seconds: float) -> None:
         """Take no more messages, let running executions end for at most `seconds`, give back the others."""
         deadline = time.monotonic() + seconds
+        self._intake.close()
+        self._intake.wait(seconds)
         for thread in self._worker.workers:
             thread.stop()
         for thread in self._worker.workers:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
         written = self._app.unwritten.wait(max(0.0, deadline - time.monotonic()))
-        if not written or any(thread.is_alive() for thread in self._worker.workers):
+        if not written or self._app.running or any(thread.is_alive() for thread in self._worker.workers):
             # Before the broker has their messages back: whoever gets them must find the executions free.
             self._give_back(seconds)
             self._worker.workers.clear()

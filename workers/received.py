@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dspex.commands import Command
+from dspex.envelope import Envelope
+from workers.application import Application
+from workers.brokers.encoding import Origin
 from workers.policy import Principal
+
+if TYPE_CHECKING:
+    from workers.intake import Place
 
 C = TypeVar("C", bound=Command, covariant=True)
 
@@ -18,6 +24,7 @@ class Received(Generic[C]):
     Attributes:
         answered: whether somebody waits for the answer.
         reply_to, correlation_id: where it goes, if it comes later, and what it is matched by.
+        place: of an execution that came by a queue.
     """
 
     command: C
@@ -27,8 +34,27 @@ class Received(Generic[C]):
     answered: bool = False
     reply_to: str | None = None
     correlation_id: str | None = None
+    place: Place | None = None
 
     @property
     def tenant(self) -> str:
         """The tenant whose entities the command is about."""
         return self.principal.tenant
+
+
+def receive(app: Application, envelope: Envelope[Any], origin: Origin, place: Place | None = None) -> Received[Any]:
+    """A command as it came over a queue.
+
+    Raises:
+        Denied: its login may not act for its tenant.
+    """
+    return Received(
+        command=envelope.data,
+        principal=app.principals.of(origin.user_id, envelope.tenant),
+        source=envelope.source,
+        traceparent=envelope.traceparent,
+        answered=origin.reply_to is not None,
+        reply_to=origin.reply_to,
+        correlation_id=origin.correlation_id,
+        place=place,
+    )

@@ -83,7 +83,21 @@ class Isolation:
         try:
             yield
         finally:
-            self._leave()
+            self.leave()
+
+    def enter(self) -> bool:
+        """Be beside others until `leave`, if that needs no waiting. Returns whether it is so."""
+        with self._changed:
+            if self._alone or self._waiting:
+                return False
+            self._inside += 1
+            return True
+
+    def leave(self) -> None:
+        """One that was beside others has ended."""
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
 
     @contextmanager
     def alone(self, execution_id: UUID) -> Generator[bool]:
@@ -96,7 +110,7 @@ class Isolation:
         finally:
             with self._changed:
                 self._alone -= 1
-            self._leave()
+            self.leave()
 
     def _enter_alone(self, execution_id: UUID) -> bool:
         with self._changed:
@@ -108,11 +122,6 @@ class Isolation:
             self._inside += 1
             self._alone += 1
             return True
-
-    def _leave(self) -> None:
-        with self._changed:
-            self._inside -= 1
-            self._changed.notify_all()
 
 
 class Unwritten:

@@ -508,7 +508,7 @@ class TestStop:
             assert entered.acquire(timeout=PATIENCE)
         stopping = threading.Thread(target=system.process.stop, args=(PATIENCE,))
         stopping.start()
-        assert wait_until(lambda: not any(thread.running for thread in system.process._worker.workers), PATIENCE)
+        assert wait_until(lambda: system.process._intake._closed, PATIENCE)
         let_end.set()
         stopping.join(PATIENCE)
         ended = [execution_id for execution_id in ids if system.row(execution_id)]

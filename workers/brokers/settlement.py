@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 from enum import Enum, auto
-from queue import Queue
 from typing import Any, Protocol
 
 from dramatiq import Broker, Consumer, Message, MessageProxy, Middleware, Worker
-from dramatiq.common import iter_queue
+
+from workers.brokers.work_queue import WorkQueue
 
 
 class DeadLetter(Exception):
@@ -94,7 +94,7 @@ class Settlement(Middleware):
     """
 
     def __init__(self) -> None:
-        self._work: Queue[Any] = Queue()
+        self._work = WorkQueue()
 
     @property
     def actor_options(self) -> set[str]:
@@ -102,8 +102,11 @@ class Settlement(Middleware):
         return {"throws"}
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:  # noqa: ARG002
-        """Called when a worker starts."""
-        self._work = worker.work_queue
+        """Called when a worker starts, before its threads: gives it a queue of ours, unless it has one."""
+        starting: Any = worker
+        if isinstance(starting.work_queue, WorkQueue):
+            self._work = starting.work_queue
+        starting.work_queue = self._work
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
         """Called by the worker thread, before the actor."""
@@ -125,14 +128,5 @@ class Settlement(Middleware):
             message.fail()
 
     def forget(self, source: Source) -> None:
-        """Take what came from a source that is gone, and was not started, out of the worker's queue: it comes again.
-
-        Else it would run now and once more, and a queue whose threads are busy would grow with each reconnection.
-        """
-        kept = []
-        for item in iter_queue(self._work):  # type: ignore[no-untyped-call]
-            self._work.task_done()
-            if item.message.source is not source:
-                kept.append(item)
-        for item in kept:
-            self._work.put(item)
+        """Take what came from a source that is gone, and was not started, out of the worker's queue."""
+        self._work.forget(source)

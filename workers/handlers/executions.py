@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from uuid import UUID
 
 from dspex import ErrorCode, ErrorDetail, ExecuteProgram, ExecutionStatus
@@ -11,7 +13,7 @@ from dspex.errors import Conflict, DspexError, NotFound
 from dspex.queries import GetExecution, ListExecutions
 from dspex.results import ExecutionView, Page
 from store import callbacks, executions, idempotency
-from store.executions import Claimed, Conflicting, Ended, Execution, NoProgram, Request, Running, Waiting
+from store.executions import Claim, Claimed, Conflicting, Ended, Execution, NoProgram, Request, Running, Waiting
 from workers.application import Application
 from workers.attempts import Attempt
 from workers.brokers.settlement import ack_early
@@ -24,36 +26,35 @@ from workers.views import execution_view, page_of
 logger = logging.getLogger(__name__)
 
 
+class Taken:
+    """An execution, and what its claim came to.
+
+    Attributes:
+        attempt: where it is this process's to run.
+    """
+
+    def __init__(self, app: Application, request: Request, claim: Claim) -> None:
+        self.request = request
+        self.claim = claim
+        self.attempt: Attempt | None = None
+        if isinstance(claim, Claimed):
+            self.attempt = Attempt(app, request, claim)
+            app.running.begin(self.attempt)  # from here on its lease is renewed
+
+
 def execute_program(app: Application, received: Received[ExecuteProgram]) -> ExecutionView | None:
     """Run a program, and leave exactly one row of it, however often the message comes.
 
     The answer of an execution that ends here is among what is owed for it, and sent as such.
     """
-    command = received.command
-    request = Request(
-        id=command.execution_id,
-        program_id=command.program_id,
-        inputs=command.inputs,
-        options=command.options,
-        source=received.source,
-        traceparent=received.traceparent,
-        tenant=received.tenant,
-        idempotency_key=command.idempotency_key,
-        reply_to=received.reply_to,
-        correlation_id=received.correlation_id,
-        callback=command.callback,
-    )
-    _check_callback(app, request)
-    with app.isolation.together():
-        claim = app.claimer.call(app.writes.claim, request)
-        if isinstance(claim, Claimed):
-            # The row and its lease hold what is owed from here on: a long run holds no message unacked.
-            ack_early()
-            attempt = Attempt(app, request, claim)
-            if not attempt.last_chance:
-                _run(app, attempt)
+    with _together(app, received) as taken:
+        if taken.attempt is not None:
+            if not taken.attempt.last_chance:
+                _run(app, taken.attempt)
                 return None
-            app.claimer.call(app.writes.give_back, claim.id)
+            app.running.end(taken.attempt)
+            app.claimer.call(app.writes.give_back, taken.attempt.claimed.id)
+    claim, request, command = taken.claim, taken.request, received.command
     if isinstance(claim, Running | Waiting | Ended):
         app.metrics.redelivery()
     match claim:
@@ -72,11 +73,46 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
         case Waiting():
             logger.debug("Execution %s is not due yet: the message is dropped.", request.id)
         case Conflicting(by_key=by_key):
-            taken = f"idempotency_key: '{command.idempotency_key}'" if by_key else f"execution_id: {request.id}"
-            raise Conflict(f"{taken} belongs to another request")
+            which = f"idempotency_key: '{command.idempotency_key}'" if by_key else f"execution_id: {request.id}"
+            raise Conflict(f"{which} belongs to another request")
         case NoProgram():
             raise NotFound(f"program_id: there is no program {request.program_id}")
     return None
+
+
+def request_of(received: Received[ExecuteProgram]) -> Request:
+    """What the store is asked to claim."""
+    command = received.command
+    return Request(
+        id=command.execution_id,
+        program_id=command.program_id,
+        inputs=command.inputs,
+        options=command.options,
+        source=received.source,
+        traceparent=received.traceparent,
+        tenant=received.tenant,
+        idempotency_key=command.idempotency_key,
+        reply_to=received.reply_to,
+        correlation_id=received.correlation_id,
+        callback=command.callback,
+    )
+
+
+@contextmanager
+def _together(app: Application, received: Received[ExecuteProgram]) -> Generator[Taken]:
+    """Beside other executions, with the claim: made ahead (see `workers.intake`), or here."""
+    place = received.place
+    if place is not None and place.taken is not None:
+        yield place.taken
+        place.step_aside()
+        return
+    request = request_of(received)
+    _check_callback(app, request)
+    with app.isolation.together():
+        taken = Taken(app, request, app.claimer.call(app.writes.claim, request))
+        if taken.attempt is not None:
+            ack_early()
+        yield taken
 
 
 def _check_callback(app: Application, request: Request) -> None:

@@ -1,0 +1,237 @@
+"""Executions are claimed before a thread has them: as many as there are places, none past what stands in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection
+
+from deploy.processes import wait_until
+from dspex import ExecuteProgram, ExecutionStatus, uuid7, wrap
+from dspex.callbacks import Callback
+from dspex.errors import Denied
+from store import executions
+from store.executions import Claimed, Ended, Running
+from tests.unit.system import PATIENCE, System
+from workers.brokers.encoding import Origin, read
+from workers.brokers.settlement import Delivery, Outcome
+from workers.intake import Intake, Place
+from workers.writer import WriterClosed
+
+
+@dataclass
+class Source:
+    """Where deliveries come from, and how they were settled."""
+
+    settled: dict[int, Outcome] = field(default_factory=dict)
+
+    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+        self.settled[delivery.tag] = outcome
+
+
+@dataclass
+class Item:
+    """What a consumer puts in."""
+
+    message: Delivery
+    priority: int = 10
+
+    @property
+    def place(self) -> Place:
+        found: Place = self.message.kwargs["place"]
+        return found
+
+    @property
+    def claim(self) -> Any:
+        return self.place.taken and self.place.taken.claim
+
+
+class Desk:
+    """An intake of two places, and no thread that takes anything out."""
+
+    def __init__(self, start: Callable[..., System]) -> None:
+        first = start()
+        self.program_id = first.program()
+        first.stop()
+        self.system = start(running=False, threads=2)
+        self.app = self.system.app
+        self.intake = Intake(self.app)
+        self.source = Source()
+        self._tags = iter(range(1, 1_000))
+
+    def put(self, execution_id: UUID | None = None, source: Source | None = None, **details: Any) -> Item:
+        command = ExecuteProgram(
+            execution_id=execution_id or uuid7(), program_id=self.program_id, inputs={"question": "why"}, **details
+        )
+        body = wrap(command, source="/tests").encode()
+        message = Delivery(read(body, Origin("dspex.executions")), source or self.source, next(self._tags))
+        item = Item(message)
+        self.intake.put(item)
+        return item
+
+    def queued(self, count: int) -> list[Any]:
+        """So many items, out of the queue."""
+        assert wait_until(lambda: len(self.intake) == count, PATIENCE), len(self.intake)
+        return [self.intake.get_nowait() for _ in range(count)]
+
+    def status(self, item: Item) -> ExecutionStatus | None:
+        row = self.system.row(UUID(item.message.kwargs["envelope"].subject))
+        return None if row is None else row.status
+
+
+@pytest.fixture
+def desk(start: Callable[..., System]) -> Iterator[Desk]:
+    desk = Desk(start)
+    yield desk
+    desk.system._stopped = True  # its threads were never started
+    desk.app.close()
+
+
+def test_as_many_are_claimed_as_there_are_places(desk: Desk) -> None:
+    items = [desk.put() for _ in range(4)]
+    taken = desk.queued(2)
+    assert taken == items[:2]
+    assert [desk.status(item) for item in items] == [ExecutionStatus.RUNNING] * 2 + [None] * 2
+    assert all(isinstance(item.claim, Claimed) for item in taken)
+    assert desk.source.settled == {1: Outcome.ACK, 2: Outcome.ACK}
+    assert desk.app.running.ids == {item.claim.id for item in taken}
+
+    taken[0].place.leave()
+    assert desk.queued(1) == [items[2]]
+    assert desk.status(items[3]) is None
+
+
+def test_what_runs_or_has_ended_is_told_and_is_not_acked_before_its_handler_has_looked(desk: Desk) -> None:
+    first = desk.put()
+    [claimed] = desk.queued(1)
+    again = desk.put(claimed.claim.id)
+    assert desk.queued(1) == [again]
+    assert isinstance(again.claim, Running)
+    first.place.leave()
+    with desk.app.engine.begin() as connection:
+        executions.cancel(connection, claimed.claim.id, by="tests", shard=0)
+    finish = claimed.place.taken.attempt.cancelled(claimed.claim.usage)
+    assert desk.app.writer.call(desk.app.writes.finish, finish)
+    ended = desk.put(claimed.claim.id)
+    assert desk.queued(1) == [ended]
+    assert isinstance(ended.claim, Ended)
+    assert desk.source.settled == {1: Outcome.ACK}
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_what_a_source_that_is_gone_left_unclaimed_comes_again(desk: Desk, closed: bool) -> None:
+    """What is claimed stays, and so does what came from elsewhere."""
+    gone, there = Source(), Source()
+    claimed = [desk.put(source=gone), desk.put(source=there)]
+    assert wait_until(lambda: len(desk.intake) == 2, PATIENCE)
+    desk.put(source=gone)
+    other = desk.put(source=there)
+    desk.intake.forget(gone)
+    if closed:
+        desk.intake.close()
+    assert desk.queued(2) == claimed
+    for item in claimed:
+        item.place.leave()
+    if closed:
+        assert desk.intake.wait(0)
+        assert desk.status(other) is None
+    else:
+        assert desk.queued(1) == [other]
+
+
+def test_a_place_that_was_held_by_what_is_dropped_is_free(desk: Desk) -> None:
+    """Left to their handlers, they hold places too."""
+    gone = Source()
+    with desk.app.isolation.alone(uuid7()):
+        for _ in range(2):
+            desk.put(source=gone)
+        waiting = desk.put()
+        assert len(desk.intake) == 2
+        desk.intake.forget(gone)
+        assert desk.queued(1) == [waiting]
+        assert waiting.place.taken is None
+        waiting.place.leave()
+        assert desk.intake.wait(0)
+
+
+def test_while_one_runs_alone_nothing_is_claimed(desk: Desk) -> None:
+    with desk.app.isolation.alone(uuid7()):
+        item = desk.put()
+        assert desk.queued(1) == [item]
+        assert item.claim is None
+    item.place.leave()
+    assert isinstance(_claimed(desk).claim, Claimed)
+
+
+def test_one_that_is_to_run_alone_waits_for_what_is_claimed(desk: Desk) -> None:
+    item = _claimed(desk)
+    with desk.app.isolation._changed:
+        assert desk.app.isolation._inside == 1
+    item.place.step_aside()
+    item.place.leave()
+    with desk.app.isolation.alone(uuid7()) as waited:
+        assert waited
+
+
+def _claimed(desk: Desk) -> Item:
+    item = desk.put()
+    assert desk.queued(1) == [item]
+    return item
+
+
+def test_a_callback_that_cannot_be_is_its_handlers_to_refuse(desk: Desk) -> None:
+    item = desk.put(callback=Callback(url="https://169.254.169.254/latest", secret="A_WEBHOOK_SECRET"))
+    assert desk.queued(1) == [item]
+    assert item.claim is None
+    assert desk.status(item) is None
+
+
+def test_what_the_policy_denies_is_its_handlers_to_refuse(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(*_: Any) -> None:
+        raise Denied("not you")
+
+    monkeypatch.setattr("workers.intake.authorize", deny)
+    item = desk.put()
+    assert desk.queued(1) == [item]
+    assert item.claim is None
+    assert desk.status(item) is None
+
+
+def test_a_claim_that_fails_is_its_handlers_to_tell(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(connection: Connection, *_: Any) -> Sequence[Any]:
+        raise ValueError("poison")
+
+    monkeypatch.setattr(executions, "claim", fail)
+    item = desk.put()
+    assert desk.queued(1) == [item]
+    assert item.claim is None
+    assert desk.source.settled == {}
+    item.place.leave()
+    assert desk.intake.wait(0)
+
+
+def test_a_writer_that_is_closed(desk: Desk) -> None:
+    desk.app.claimer.close()
+    item = desk.put()
+    assert desk.queued(1) == [item]
+    assert item.claim is None
+    with pytest.raises(WriterClosed):
+        desk.app.claimer.call(desk.app.writes.give_back, uuid7())
+
+
+def test_closed_it_claims_nothing_and_waits_for_what_is_claimed(desk: Desk) -> None:
+    items = [desk.put() for _ in range(3)]
+    taken = desk.queued(2)
+    desk.intake.close()
+    late = desk.put()
+    assert not desk.intake.wait(0.01)
+    for item in taken:
+        item.place.leave()
+    assert desk.intake.wait(PATIENCE)
+    assert len(desk.intake) == 0
+    assert [desk.status(item) for item in (items[2], late)] == [None, None]
+    assert set(desk.source.settled) == {1, 2}

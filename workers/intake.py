@@ -1,0 +1,151 @@
+"""Executions are claimed before a thread has them.
+
+A thread that claims for itself sleeps until the commit, and to wake it is much of what a short job costs. So the
+claim is handed to the writer when the message comes, and what it came to goes to a thread. There are as many places
+as threads: what is claimed is run at once, and what finds no place stays unclaimed, for whatever worker has time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from functools import partial
+
+from dspex import ExecuteProgram
+from store.executions import Claim, Request
+from workers.application import Application
+from workers.brokers.settlement import Outcome, Source
+from workers.brokers.work_queue import Item, WorkQueue
+from workers.handlers.executions import Taken, request_of
+from workers.policy import authorize
+from workers.received import receive
+from workers.running import Isolation
+
+logger = logging.getLogger(__name__)
+
+
+class Place:
+    """What the message of an execution holds from before its claim until its actor has done with it.
+
+    Attributes:
+        taken: the claim; None: the handler is to claim, and says what is wrong.
+    """
+
+    def __init__(self, intake: Intake, isolation: Isolation) -> None:
+        self.taken: Taken | None = None
+        self._intake = intake
+        self._isolation = isolation
+        self._together = False
+
+    def join_others(self) -> bool:
+        """Be among the executions that run together, unless one runs alone. Returns whether it is."""
+        self._together = self._isolation.enter()
+        return self._together
+
+    def step_aside(self) -> None:
+        """Be no longer among them."""
+        if self._together:
+            self._together = False
+            self._isolation.leave()
+
+    def leave(self) -> None:
+        """Give the place to the next message."""
+        self.step_aside()
+        self._intake.give_place()
+
+
+class Intake(WorkQueue):
+    """The queue of work of a process, which has executions claimed before they are in it."""
+
+    def __init__(self, app: Application) -> None:
+        super().__init__()
+        self._app = app
+        self._changed = threading.Condition()
+        self._places = self._free = app.settings.threads
+        self._unclaimed: deque[Item] = deque()
+        self._closed = False
+
+    def put(self, item: Item) -> None:
+        """Put an item in: an execution when it is claimed, everything else at once."""
+        if item.message.actor_name != ExecuteProgram.type:
+            super().put(item)
+            return
+        with self._changed:
+            if self._closed or not self._free:
+                self._unclaimed.append(item)
+                return
+            self._free -= 1
+        self._claim(item)
+
+    def give_place(self) -> None:
+        """A place is free: the next message has it."""
+        with self._changed:
+            if self._closed or not self._unclaimed:
+                self._free += 1
+                self._changed.notify_all()
+                return
+            item = self._unclaimed.popleft()
+        self._claim(item)
+
+    def forget(self, source: Source) -> list[Item]:
+        """See `WorkQueue.forget`. What is claimed stays: when its message comes again, that is told so."""
+        with self._changed:
+            unclaimed, self._unclaimed = self._unclaimed, deque()
+            self._unclaimed.extend(item for item in unclaimed if item.message.source is not source)
+        dropped = super().forget(source)
+        for item in dropped:
+            place = _place_of(item)
+            if place is not None:
+                place.leave()
+        return dropped
+
+    def _is_to_come_again(self, item: Item, source: Source) -> bool:
+        place = _place_of(item)
+        return super()._is_to_come_again(item, source) and (place is None or place.taken is None)
+
+    def close(self) -> None:
+        """Have nothing claimed any more."""
+        with self._changed:
+            self._closed = True
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all that was claimed has been run. Returns whether it has."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._free == self._places, seconds)
+
+    def _claim(self, item: Item) -> None:
+        app, details = self._app, item.message.kwargs
+        place = details["place"] = Place(self, app.isolation)
+        try:
+            received = receive(app, details["envelope"], details["origin"])
+            authorize(received.principal, received.command)
+            request = request_of(received)
+            app.webhooks.check(request.tenant, request.callback)
+            if place.join_others():
+                app.claimer.submit(app.writes.claim, request, partial(self._claimed, item, place, request))
+                return
+        except Exception as error:  # noqa: BLE001 - the handler meets it too, and tells
+            logger.debug("Message %s is left to its handler: %s", item.message.message_id, error)
+        place.step_aside()
+        super().put(item)
+
+    def _claimed(
+        self, item: Item, place: Place, request: Request, claim: Claim | None, error: Exception | None
+    ) -> None:
+        try:
+            if claim is None:
+                logger.debug("Message %s is left to its handler: %s", item.message.message_id, error)
+                place.step_aside()
+                return
+            place.taken = Taken(self._app, request, claim)
+            if place.taken.attempt is not None:
+                # The row and its lease hold what is owed from here on: a long run holds no message unacked.
+                item.message.settle(Outcome.ACK)
+        finally:
+            super().put(item)
+
+
+def _place_of(item: Item) -> Place | None:
+    place: Place | None = item.message.kwargs.get("place")
+    return place
