@@ -82,7 +82,9 @@ def _stale_acks() -> None:
         newest[queue_name] = self
 
     def settle_on_newest(self: Subscription, delivery: Any, outcome: Outcome) -> None:
-        settle(newest[self._queue_name], delivery, outcome)
+        other = newest[self._queue_name]
+        other._unsettled.setdefault(delivery.tag)  # it may not have come to that yet
+        settle(other, delivery, outcome)
 
     Subscription.__init__ = begin_and_note  # type: ignore[method-assign]
     Subscription.settle = settle_on_newest  # type: ignore[method-assign]
