@@ -175,13 +175,18 @@ class AsyncClient:
             window.remove(handle)
             return handle
 
-        async for row in _each(rows):
-            handle = await self.start_program(program_id, row, options=options, validate=validate)
-            window.append(handle)
-            if not ordered:
-                _tell(handle, finished)
-            if len(window) == in_flight:
+        try:
+            async for row in _each(rows):
+                handle = await self.start_program(program_id, row, options=options, validate=validate)
+                window.append(handle)
+                if not ordered:
+                    _tell(handle, finished)
+                if len(window) == in_flight:
+                    yield await take()
+        except Exception:
+            while window:
                 yield await take()
+            raise
         while window:
             yield await take()
 

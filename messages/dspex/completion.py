@@ -42,29 +42,48 @@ def late(left: int, total: int, timeout: float | None) -> NoAnswer:
 
 
 def in_order(started: Iterable[Handle], in_flight: int) -> Iterator[Handle]:
-    """Handles as they are started, each when it is done, in their order; `in_flight` are started and not given out."""
+    """Handles as they are started, each when it is done, in their order; `in_flight` are started and not given out.
+
+    Where no more can be started, those that were are given out before the error is raised.
+    """
     window: deque[Handle] = deque()
-    for handle in started:
-        window.append(handle)
-        if len(window) == in_flight:
+
+    def rest() -> Iterator[Handle]:
+        while window:
             yield _done(window.popleft())
-    while window:
-        yield _done(window.popleft())
+
+    try:
+        for handle in started:
+            window.append(handle)
+            if len(window) == in_flight:
+                yield _done(window.popleft())
+    except Exception:
+        yield from rest()
+        raise
+    yield from rest()
 
 
 def as_done(started: Iterable[Handle], in_flight: int) -> Iterator[Handle]:
-    """Handles as they are started, each when it is done; `in_flight` are started and not given out."""
+    """As `in_order`, each when it is done."""
     held: set[Handle] = set()
     finished: queue.SimpleQueue[Handle] = queue.SimpleQueue()
-    for handle in started:
-        held.add(handle)
-        handle.add_done_callback(finished.put)
-        if len(held) == in_flight:
+
+    def rest() -> Iterator[Handle]:
+        while held:
             held.remove(handle := finished.get())
             yield handle
-    while held:
-        held.remove(handle := finished.get())
-        yield handle
+
+    try:
+        for handle in started:
+            held.add(handle)
+            handle.add_done_callback(finished.put)
+            if len(held) == in_flight:
+                held.remove(done := finished.get())
+                yield done
+    except Exception:
+        yield from rest()
+        raise
+    yield from rest()
 
 
 def _done(handle: Handle) -> Handle:

@@ -136,7 +136,8 @@ class ExecutionVerbs(Port):
     ) -> Iterator[Handle]:
         """Run a program on many rows: a handle of each, when it is done.
 
-        What goes wrong with a row is raised by its handle's `result`, and the others go on.
+        What goes wrong with a row is raised by its handle's `result`, and the others go on. Where the next row cannot
+        be had or sent, what was started is given out first, and the error is raised then.
 
         Args:
             rows: inputs; taken only as fast as executions end, so they may be more than fit into memory.

@@ -38,6 +38,13 @@ def run(coroutine: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run(bounded())
 
 
+def broken_rows() -> Iterator[dict[str, Any]]:
+    """Six rows, and then an error where the others should be."""
+    for number in range(6):
+        yield {"question": f"{number}"}
+    raise OSError("there are no more rows")
+
+
 class Scored(pydantic.BaseModel):
     """The outputs of `ARROW`, as a caller would write them."""
 
@@ -218,6 +225,33 @@ class TestMany:
                 codes[str(handle.inputs["question"])] = error.code
         assert codes == {str(number): "2" for number in range(10)} | {"3": "refused", "5": "invalid_input"}
 
+    @pytest.mark.parametrize("ordered", [True, False])
+    def test_where_no_more_rows_come_those_that_were_started_are_given_out_first(
+        self, dspex: Interface, ordered: bool
+    ) -> None:
+        program = ready(dspex)
+        given: list[str] = []
+
+        def collect() -> None:
+            for handle in dspex.map(program.program_id, broken_rows(), in_flight=4, ordered=ordered):
+                given.append(str(handle.inputs["question"]))
+                assert handle.result(timeout=PATIENCE)
+
+        with pytest.raises(OSError, match="no more"):
+            collect()
+        assert sorted(given) == ["0", "1", "2", "3", "4", "5"]
+
+    def test_who_leaves_early_leaves_nothing_half_done(self, dspex: Interface) -> None:
+        program = ready(dspex)
+        taken = itertools.count()
+        rows = ({"question": f"{next(taken)}"} for _ in range(10_000))
+        handles = dspex.map(program.program_id, rows, in_flight=8)
+        first = [next(handles) for _ in range(3)]
+        handles.close()  # type: ignore[attr-defined]  # what the end of a loop does
+        started = next(taken)
+        assert len(first) < started <= len(first) + 8
+        wait_until(lambda: dspex.get_stats(program.program_id).execution_count == started, "what was started ends")
+
 
 class TestAsync:
     """The same by asyncio: what is tested above is the same code."""
@@ -295,6 +329,23 @@ class TestAsync:
             assert {handle.execution_id async for handle in done} == {handle.execution_id for handle in handles}
 
         run(main())
+
+    @pytest.mark.parametrize("ordered", [True, False])
+    def test_where_no_more_rows_come_those_that_were_started_are_given_out_first(
+        self, dspex: Interface, ordered: bool
+    ) -> None:
+        program = ready(dspex)
+        given: list[str] = []
+
+        async def main() -> None:
+            handles = AsyncClient(dspex).map(program.program_id, broken_rows(), in_flight=4, ordered=ordered)
+            async for handle in handles:
+                inputs = await handle.inputs()
+                given.append(inputs["question"])
+
+        with pytest.raises(OSError, match="no more"):
+            run(main())
+        assert sorted(given) == ["0", "1", "2", "3", "4", "5"]
 
     def test_many_tasks_at_once(self, dspex: Interface) -> None:
         program = ready(dspex)
