@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pydantic
 from pydantic import AwareDatetime, Field, SerializeAsAny
-from pydantic_core import from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from dspex.commands import Command
 from dspex.errors import InvalidMessage, MalformedMessage, MessageTooLarge, UnknownMessageType
@@ -56,8 +56,12 @@ class Envelope(Sparse, Generic[Data]):
 
         Raises:
             MessageTooLarge: it would be larger than `max_bytes`.
+            InvalidMessage: it holds text that is not valid Unicode.
         """
-        body = self.model_dump_json().encode()
+        try:
+            body = self.model_dump_json().encode()
+        except PydanticSerializationError:
+            raise InvalidMessage("data holds characters that are not valid Unicode") from None
         _check_size(body, max_bytes)
         return body
 
@@ -76,18 +80,25 @@ def wrap(
     Args:
         source: who sends it, a URI reference such as `/orders` (CloudEvents `source`).
         message_id: CloudEvents `id`; a new UUIDv7 by default.
+
+    Raises:
+        InvalidMessage: an argument cannot be, such as an empty `source`.
     """
-    return envelope_of(type(data))(  # type: ignore[arg-type]  # to mypy, a class of a type variable has no hash
-        id=message_id or str(uuid7()),
-        source=source,
-        type=data.type,
-        subject=data.subject,
-        time=datetime.now(UTC),
-        traceparent=traceparent,
-        tracestate=tracestate,
-        tenant=tenant,
-        data=data,
-    )
+    envelope = envelope_of(type(data))  # type: ignore[arg-type]  # to mypy, a class of a type variable has no hash
+    try:
+        return envelope(
+            id=message_id or str(uuid7()),
+            source=source,
+            type=data.type,
+            subject=data.subject,
+            time=datetime.now(UTC),
+            traceparent=traceparent,
+            tracestate=tracestate,
+            tenant=tenant,
+            data=data,
+        )
+    except pydantic.ValidationError as error:
+        raise InvalidMessage(problems(error)) from None
 
 
 def decode_command(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[Command]:

@@ -9,7 +9,7 @@ DspexError
 ├── InvalidSignature          invalid_signature: fields or arrow form
 ├── InvalidModule             invalid_module: a reference to signatures in a module that cannot be read
 │   └── ModuleNotAllowed      module_not_allowed: no operator has allowed its import
-├── InvalidValues
+├── InvalidValues             invalid_values: an argument that cannot be
 │   ├── InvalidInput          invalid_input: inputs do not fit the signature
 │   └── InvalidOutput         invalid_output: outputs do not fit the signature
 ├── NotFound                  not_found
@@ -119,7 +119,7 @@ class ModuleNotAllowed(InvalidModule):
 
 
 class InvalidValues(_Problems):
-    """Values that do not fit a signature; `problems` names every wrong field."""
+    """Values that do not fit: a signature, or what a verb takes; `problems` names every wrong field."""
 
     code = "invalid_values"
 

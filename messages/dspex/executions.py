@@ -9,10 +9,11 @@ from uuid import UUID
 
 import pydantic
 
+from dspex.arguments import arguments_checked
 from dspex.callbacks import Callback
 from dspex.commands import CancelExecution, ExecuteProgram
 from dspex.completion import as_done, in_order
-from dspex.errors import InvalidInput, MessageTooLarge
+from dspex.errors import InvalidInput, MessageError, Problem
 from dspex.handles import Handle
 from dspex.ids import uuid7
 from dspex.known import KnownSignatures
@@ -27,6 +28,7 @@ from dspex.signature import Signature
 IN_FLIGHT = 256
 
 
+@arguments_checked
 class ExecutionVerbs(Port):
     """What may be done with executions."""
 
@@ -56,7 +58,7 @@ class ExecutionVerbs(Port):
 
         Raises:
             InvalidInput: the inputs do not fit the signature; every wrong field is named, nothing was sent.
-            MessageTooLarge: of the command; nothing was sent.
+            MessageTooLarge, InvalidMessage: of the command; nothing was sent.
             PublishError: it is not known to be stored. Submit it again with the same id or key.
             RequestFailed: there is no such program, or its signature may not be read.
         """
@@ -96,9 +98,9 @@ class ExecutionVerbs(Port):
         try:
             command = self._command(program_id, inputs, options, execution_id, idempotency_key, callback, validate)
             pending = self.start(command, timeout=timeout)
-        except (InvalidInput, MessageTooLarge) as error:
+        except (InvalidInput, MessageError) as error:
             pending = Pending.unsent(execution_id or uuid7(), error)
-        return Handle(self, pending, inputs)
+        return Handle(self, pending, _mapping(inputs))
 
     def execute_program(
         self,
@@ -193,6 +195,9 @@ class ExecutionVerbs(Port):
         callback: Callback | None,
         validate: bool | None,
     ) -> ExecuteProgram:
+        if _mapping(inputs) is None:
+            reason = f"must be a mapping of names to values, not {type(inputs).__name__}"
+            raise InvalidInput([Problem("inputs", reason)])
         if self.validate if validate is None else validate:
             self.signature_of(program_id).validate_inputs(inputs)
         try:
@@ -206,3 +211,8 @@ class ExecutionVerbs(Port):
             )
         except pydantic.ValidationError as error:
             raise InvalidInput(problems(error)) from None
+
+
+def _mapping(value: object) -> Mapping[str, Any] | None:
+    """What callers give as inputs, where it is what the types say."""
+    return value if isinstance(value, Mapping) else None

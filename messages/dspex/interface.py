@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from dspex.arguments import arguments_checked
 from dspex.callbacks import Callback
 from dspex.commands import (
     ActivateSignature,
@@ -71,8 +72,12 @@ from dspex.status import ExecutionStatus, LetterStatus, ProgramStatus, Signature
 from dspex.webhook_interface import WebhookVerbs
 
 
+@arguments_checked
 class Interface(ExecutionVerbs, WebhookVerbs):
-    """The verbs. Every one raises `RequestFailed` (or another `DspexError` in process) with the reason and its code."""
+    """The verbs. Every one raises `RequestFailed` (or another `DspexError` in process) with the reason and its code.
+
+    An argument that cannot be is an `InvalidValues` that names it, and nothing is sent.
+    """
 
     # Signatures
 

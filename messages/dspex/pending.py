@@ -110,7 +110,10 @@ class Pending:
     def late(self, timeout: float | None) -> NoAnswer:
         """The error of who has waited long enough."""
         which = self.execution_id or f"of idempotency key '{self.wanted.idempotency_key}'"
-        advice = "is a worker running? It goes on, and can be waited for again"
+        if self.command is None:  # it may not be there at all
+            advice = "is there one, and a worker running? It can be waited for again"
+        else:
+            advice = "is a worker running? It goes on, and can be waited for again"
         return NoAnswer(f"execution {which} has not ended in {timeout or 0:g} s; {advice}")
 
 

@@ -52,7 +52,7 @@ class Port(abc.ABC):
             timeout: seconds that the broker has to store the command.
 
         Raises:
-            MessageTooLarge: of the command.
+            MessageTooLarge, InvalidMessage: of the command.
             BrokerUnavailable: there was no room to publish, or no connection, until the timeout. Nothing was sent.
             Denied: the principal may not do this.
         """

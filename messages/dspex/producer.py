@@ -57,6 +57,7 @@ class Producer:
 
         Raises:
             MessageTooLarge: the message is over 1 MiB.
+            InvalidMessage: it cannot be sent: text that is not valid Unicode, an empty `source`.
             PublishError: the broker did not confirm it. Send the same command again: its id makes that safe.
         """
         envelope = wrap(command, source=self._source, traceparent=traceparent, tenant=tenant)
@@ -69,7 +70,7 @@ class Producer:
         Takes from `commands` only as fast as the broker confirms, so they may be more than fit into memory.
 
         Raises:
-            MessageTooLarge, PublishError: of the first command that failed, once all that were sent are settled; the
+            MessageError, PublishError: of the first command that failed, once all that were sent are settled; the
                 text names it and says how many others are confirmed. Sending all of them again is safe.
         """
         confirmed = 0

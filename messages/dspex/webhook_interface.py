@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
+from dspex.arguments import arguments_checked
 from dspex.callbacks import Callback
 from dspex.endpoints import (
     DeleteEndpoint,
@@ -22,6 +23,7 @@ from dspex.queries import GetDelivery, GetEndpoint, ListDeliveries, ListEndpoint
 from dspex.results import DeliveryView, EndpointView, Page, Replayed
 
 
+@arguments_checked
 class WebhookVerbs(Port):
     """What may be done with endpoints and deliveries."""
 

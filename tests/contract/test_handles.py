@@ -6,7 +6,7 @@ import asyncio
 import gc
 import itertools
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -18,7 +18,7 @@ from dspex import Configuration, DspexError, ExecutionStatus, uuid7
 from dspex.aio import AsyncClient, AsyncHandle
 from dspex.aio import as_completed as async_as_completed
 from dspex.completion import as_completed
-from dspex.errors import ExecutionError, InvalidInput, InvalidOutput, NoAnswer, RequestFailed
+from dspex.errors import ExecutionError, InvalidInput, InvalidOutput, InvalidValues, NoAnswer, RequestFailed
 from dspex.interface import Interface
 from tests.contract.interface import ARROW, SLOW, code_of, ready
 from tests.waiting import wait_until
@@ -102,7 +102,7 @@ class TestHandles:
         handle = dspex.handle(uuid7())
         assert code_of(handle.status) == "not_found"
         assert code_of(handle.cancel) == "not_found"
-        with pytest.raises(NoAnswer):
+        with pytest.raises(NoAnswer, match="is there one"):
             handle.result(timeout=0.1)
 
     def test_a_duplicate_of_one_that_runs_gets_the_same_result(self, dspex: Interface) -> None:
@@ -144,6 +144,24 @@ class TestHandles:
             dspex.submit_program(program.program_id, {"question": object()}, validate=False)
         assert not dspex.list_executions(program_id=program.program_id).items
 
+    @pytest.mark.parametrize("inputs", [None, "why?", ["why?"]])
+    def test_inputs_that_are_no_mapping_are_not_sent(self, dspex: Interface, inputs: Any) -> None:
+        program = ready(dspex)
+        for validate in (True, False):
+            with pytest.raises(InvalidInput, match=f"inputs: must be a mapping .*{type(inputs).__name__}"):
+                dspex.submit_program(program.program_id, inputs, validate=validate)
+        asked = list(dspex.map(program.program_id, [inputs, {"question": "?"}]))
+        assert [code_of(asked[0].result), len(asked[1].result())] == ["invalid_input", 2]
+        assert code_of(lambda: asked[0].inputs) == "invalid_input"
+
+    def test_text_that_is_not_unicode_is_not_sent(self, dspex: Interface) -> None:
+        program = ready(dspex)
+        inputs = {"question": "half of a pair: \ud83d"}
+        assert code_of(lambda: dspex.submit_program(program.program_id, inputs)) == "invalid_input"
+        assert code_of(lambda: dspex.submit_program(program.program_id, inputs, validate=False)) == "invalid_message"
+        asked = list(dspex.map(program.program_id, [inputs, {"question": "?"}], validate=False))
+        assert [code_of(asked[0].result), len(asked[1].result())] == ["invalid_message", 2]
+
     def test_many_threads_share_a_client(self, dspex: Interface) -> None:
         program = ready(dspex)
 
@@ -154,6 +172,32 @@ class TestHandles:
             answers = list(threads.map(ask, range(200)))
         assert answers[:50] * 4 == answers
         assert dspex.get_stats(program.program_id).execution_count == 200
+
+
+WRONG: dict[str, Callable[[Any], object]] = {
+    "program_id: ": lambda dspex: dspex.submit_program("qa", {"question": "?"}),
+    "execution_id: ": lambda dspex: dspex.submit_program(uuid4(), {}, execution_id="first", validate=False),
+    "give execution_id or idempotency_key": lambda dspex: dspex.handle(),
+    "colour: is not a known field": lambda dspex: dspex.list_executions(colour="red"),
+    "limit: ": lambda dspex: dspex.list_executions(limit=10**6),
+    "name: ": lambda dspex: dspex.create_program("", ARROW),
+    "lock_version: ": lambda dspex: dspex.update_program(uuid4(), Configuration(), lock_version=0),
+    "url: ": lambda dspex: dspex.register_endpoint({"url": "ftp://orders", "secret": "ORDERS_WEBHOOK_SECRET"}),
+}
+
+
+@pytest.mark.parametrize("problem", WRONG)
+def test_an_argument_that_cannot_be_is_named(dspex: Interface, problem: str) -> None:
+    with pytest.raises(InvalidValues, match=problem) as caught:
+        WRONG[problem](dspex)
+    assert caught.value.code == "invalid_values"
+
+    async def main() -> None:
+        client = AsyncClient(dspex)
+        with pytest.raises(InvalidValues, match="program_id: "):
+            await client.get_program("qa")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    run(main())
 
 
 class TestTypedResults:

@@ -342,6 +342,17 @@ def test_the_usual_limit_is_a_mebibyte() -> None:
         message(room + 8).encode()
 
 
+@pytest.mark.parametrize("wrong", [{"source": ""}, {"source": "/", "traceparent": "00-1"}])
+def test_what_no_envelope_can_have_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidMessage, match=f"{list(wrong)[-1]}: "):
+        wrap(InitializeProgram(program_id=ID), **wrong)
+
+
+def test_text_that_is_not_unicode_is_not_encoded() -> None:
+    with pytest.raises(InvalidMessage, match="Unicode"):
+        wrap(ExecuteProgram(execution_id=ID, program_id=ID, inputs={"a": "\ud83d"}), source="/").encode()
+
+
 def test_envelope_and_data_are_frozen() -> None:
     envelope = decode(body())
     with pytest.raises(ValidationError):

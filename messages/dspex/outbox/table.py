@@ -73,7 +73,7 @@ class Outbox:
             traceparent: W3C Trace Context of the caller's span.
 
         Raises:
-            MessageTooLarge: the message is over 1 MiB; nothing was added.
+            MessageTooLarge, InvalidMessage: the message is over 1 MiB, or cannot be sent; nothing was added.
         """
         envelope = wrap(command, source=self._source, traceparent=traceparent, message_id=str(_increasing_id()))
         row = {"id": UUID(envelope.id), "type": envelope.type, "body": envelope.encode(), "attempts": 0}
