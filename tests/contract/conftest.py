@@ -94,13 +94,14 @@ def dspex(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     common: dict[str, Any] = {"threads": 8, "lease_seconds": 3, "log_level": "WARNING"}
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('interface') / 'dspex.db'}"
-        with working(Settings(database_url=url, broker_url="memory://", **common)) as app:
-            yield LocalClient(app)
+        with working(Settings(database_url=url, broker_url="memory://", **common)) as app, LocalClient(app) as client:
+            yield client
         return
     with new_database(request.getfixturevalue("postgres_url")) as url:
         if request.param == "postgresql":
-            with working(Settings(database_url=url, broker_url="memory://", **common)) as app:
-                yield LocalClient(app)
+            settings = Settings(database_url=url, broker_url="memory://", **common)
+            with working(settings) as app, LocalClient(app) as client:
+                yield client
         else:
             broker_url: str = request.getfixturevalue("own_amqp_url")
             amqp.check(broker_url)
