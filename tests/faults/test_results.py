@@ -88,7 +88,7 @@ def test_results_come_by_reply_queue_and_by_webhook(
         def submit(count: int) -> None:
             callback = Callback(url=receiver.url(), secret="FAULTS_WEBHOOK_SECRET")
             handles.extend(
-                client.start_program(deployment.program_id, {"sleep": 0.4}, callback=callback) for _ in range(count)
+                client.start_program(deployment.program_id, {"sleep": 0.6}, callback=callback) for _ in range(count)
             )
 
         submit(number // 2)
