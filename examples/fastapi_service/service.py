@@ -20,11 +20,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from dspex import ExecuteProgram, uuid7
 from dspex.callbacks import Callback
 from dspex.client import RemoteClient
-from dspex.errors import DspexError, InvalidWebhook
+from dspex.errors import InvalidWebhook, MessageError
 from dspex.events import ErrorDetail, Event, ExecutionCancelled, ExecutionCompleted, ExecutionEnded, ExecutionFailed
 from dspex.outbox import Outbox, OutboxRelay
 from dspex.publisher import AmqpPublisher
-from dspex.webhooks import verify
+from dspex.webhooks import check_secret, verify
 
 SOURCE = "/questions"
 SECRET_NAME = "QUESTIONS_WEBHOOK_SECRET"
@@ -70,7 +70,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
     app.state.engine = engine
     app.state.program_id = UUID(os.environ["QUESTIONS_PROGRAM_ID"])
     app.state.callback = Callback(url=os.environ["QUESTIONS_URL"] + "/dspex", secret=SECRET_NAME)
-    app.state.secrets = os.environ[SECRET_NAME].split()  # two while one is being changed
+    app.state.secrets = [check_secret(secret) for secret in os.environ[SECRET_NAME].split()]  # two while one is changed
     with RemoteClient(broker_url, source=SOURCE, timeout=10) as app.state.dspex, OutboxRelay(outbox, engine, publisher):
         yield
     publisher.close()
@@ -155,7 +155,7 @@ def receive(body: RawBody, request: Request, session: Database) -> None:
         event = verify(body, request.headers, request.app.state.secrets)
     except InvalidWebhook:
         raise HTTPException(401) from None
-    except DspexError as error:
+    except MessageError as error:
         raise HTTPException(400, error.code) from None
     end = end_of(event.data, request.app.state.dspex)
     try:

@@ -235,3 +235,19 @@ def test_questions_that_cannot_be(service: Service) -> None:
     questions = service.count("questions")
     assert service.call("/questions", b'{"text": ""}').status == 422
     assert service.count("questions") == questions
+
+
+def test_a_secret_that_is_none_ends_the_start(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "QUESTIONS_BROKER_URL": "amqp://guest:guest@localhost/",
+        "QUESTIONS_DATABASE_URL": f"sqlite:///{tmp_path / 'questions.db'}",
+        "QUESTIONS_PROGRAM_ID": str(uuid7()),
+        "QUESTIONS_URL": "https://questions.example.com",
+        "QUESTIONS_WEBHOOK_SECRET": "sesame",
+    }
+    log = tmp_path / "service.log"
+    arguments = ("--app-dir", str(EXAMPLE), "--port", str(free_port()))
+    with running(log, environment, "uvicorn", "service:app", *arguments) as server:
+        wait_until_said(log, server, "a webhook's secret must be 'whsec_'")
+        assert server.wait(PATIENCE) != 0
+    assert "sesame" not in log.read_text()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dspex import ExecutionCompleted, uuid7, wrap
+from dspex.errors import SettingsError
 from dspex.webhooks import new_secret
 from tests.webhook_receiver import WebhookReceiver
 from workers.settings import Settings
@@ -34,6 +35,12 @@ def test_the_receiver(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     answers = [module["receive"](request.body, request.headers) for request in receiver.requests]
     assert answers == [204, 204, 401]
     assert capsys.readouterr().out.count("dspex.execution.completed.v1") == 2
+    module["SECRETS"].clear()  # that is no fault of what is received: it must not be answered as one
+    with pytest.raises(SettingsError):
+        module["receive"](receiver.requests[0].body, receiver.requests[0].headers)
+    monkeypatch.setenv("ORDERS_WEBHOOK_SECRET", "sesame")
+    with pytest.raises(SettingsError, match="whsec_"):
+        exec(compile(code, "docs/webhooks.md", "exec"), {})
 
 
 def test_the_settings_are_those_that_there_are() -> None:
