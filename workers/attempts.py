@@ -12,6 +12,7 @@ from pydantic_core import to_json
 from adapters.port import AdapterError, Outcome, RunOptions
 from dspex import ErrorCode, ErrorDetail, Usage
 from dspex.errors import InvalidValues
+from dspex.status import ProgramStatus
 from store import programs
 from store.executions import Claimed, Finish, Request, Retry
 from workers.application import Application
@@ -181,12 +182,20 @@ GRACE_SECONDS = 2.0
 """What an adapter may take to stop a run whose time is over."""
 
 
+_WAIT = "execute it after dspex.program.ready.v1"
+_WAYS_OUT: Mapping[str, str] = {
+    ProgramStatus.DRAFT: f"initialize it, and {_WAIT}",
+    ProgramStatus.ERROR: f"mend it, initialize it, and {_WAIT}",
+    ProgramStatus.ARCHIVED: "it takes no executions any more",
+}
+
+
 def _not_ready(app: Application, request: Request) -> AdapterError:
     program = app.write(lambda connection: programs.get(connection, request.program_id, tenant=request.tenant))
     reason = f" ({program.error.message})" if program.error else ""
     return AdapterError(
         ErrorCode.PROGRAM_NOT_READY,
-        f"program {program.id} is {program.status}{reason}: execute it after dspex.program.ready.v1",
+        f"program {program.id} is {program.status}{reason}: {_WAYS_OUT.get(program.status, _WAIT)}",
     )
 
 

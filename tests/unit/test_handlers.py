@@ -199,7 +199,7 @@ class TestRefusals:
         row = system.ended(system.execute(program_id, question="why"))
         assert row.error is not None
         assert row.error.code == ErrorCode.PROGRAM_NOT_READY
-        assert "is draft" in row.error.message
+        assert "is draft: initialize it" in row.error.message
         assert "dspex.program.ready.v1" in row.error.message
         failed = system.event(ExecutionFailed, row.id)
         assert failed.data.error == row.error
@@ -211,6 +211,7 @@ class TestRefusals:
         assert row.error is not None
         assert row.error.code == ErrorCode.PROGRAM_NOT_READY
         assert "is error (adapter_type: 'unknown' is not one of" in row.error.message
+        assert "mend it, initialize it" in row.error.message
 
     def test_invalid_inputs_name_every_field(self, system: System) -> None:
         program_id = system.program("question, k: int, tags: list[str] -> answer", adapter="scripted")
