@@ -29,7 +29,7 @@ from dspex.handles import Handle
 from dspex.interface import Interface
 from dspex.pending import Pending, refused
 from dspex.port import DEFAULT_TIMEOUT
-from dspex.queries import GetExecution
+from dspex.queries import GetExecution, Query
 from dspex.results import ExecutionView
 from dspex.topology import COMMANDS_EXCHANGE
 from dspex.wakeups import Wakeups
@@ -110,7 +110,8 @@ class RemoteClient(Interface):
         self._send(command, request, deadline).result()
         reply = request.wait(deadline)
         if reply is None:
-            raise NoAnswer(f"{command.type}: no answer; is a worker running? It may still be carried out")
+            carried_out = "" if isinstance(command, Query) else " It may still be carried out"
+            raise NoAnswer(f"{command.type}: no answer in {timeout:g} s; is a worker running?{carried_out}")
         if reply.error is not None:
             raise refused(reply)
         return answer.model_validate(reply.answer, extra="ignore")  # what a later version added

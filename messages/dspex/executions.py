@@ -13,7 +13,7 @@ from dspex.arguments import arguments_checked
 from dspex.callbacks import Callback
 from dspex.commands import CancelExecution, ExecuteProgram
 from dspex.completion import as_done, in_order
-from dspex.errors import InvalidInput, MessageError, Problem
+from dspex.errors import InvalidInput, MessageError, NoAnswer, Problem
 from dspex.handles import Handle
 from dspex.ids import uuid7
 from dspex.known import KnownSignatures
@@ -61,6 +61,7 @@ class ExecutionVerbs(Port):
             MessageTooLarge, InvalidMessage: of the command; nothing was sent.
             PublishError: it is not known to be stored. Submit it again with the same id or key.
             RequestFailed: there is no such program, or its signature may not be read.
+            NoAnswer: no worker told its signature; nothing was sent.
         """
         handle = self.start_program(
             program_id,
@@ -94,6 +95,7 @@ class ExecutionVerbs(Port):
         Raises:
             BrokerUnavailable: there was no room to publish, or no connection, until the timeout; nothing was sent.
             RequestFailed: there is no such program, or its signature may not be read.
+            NoAnswer: no worker told its signature; nothing was sent.
         """
         try:
             command = self._command(program_id, inputs, options, execution_id, idempotency_key, callback, validate)
@@ -185,6 +187,13 @@ class ExecutionVerbs(Port):
 
         return KnownSignatures(fetch)
 
+    def _signature_to_check_by(self, program_id: UUID) -> Signature:
+        try:
+            return self.signature_of(program_id)
+        except NoAnswer as error:
+            advice = "Nothing was sent: the signature to check the inputs by is a worker's; without, validate=False"
+            raise NoAnswer(f"{error.message} {advice}") from None
+
     def _command(
         self,
         program_id: UUID,
@@ -199,7 +208,7 @@ class ExecutionVerbs(Port):
             reason = f"must be a mapping of names to values, not {type(inputs).__name__}"
             raise InvalidInput([Problem("inputs", reason)])
         if self.validate if validate is None else validate:
-            self.signature_of(program_id).validate_inputs(inputs)
+            self._signature_to_check_by(program_id).validate_inputs(inputs)
         try:
             return ExecuteProgram(
                 execution_id=execution_id or uuid7(),

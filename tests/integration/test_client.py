@@ -93,6 +93,23 @@ def test_a_refusal_that_went_to_a_lost_queue_is_asked_for_again(broker: RabbitMQ
         assert refused.value.code == "not_found"
 
 
+def test_where_no_worker_runs_inputs_cannot_be_checked_and_can_be_sent(
+    broker: RabbitMQServer, settings: Settings
+) -> None:
+    with RemoteClient(broker.url, source="/tests", timeout=PATIENCE) as client:
+        with working(settings):
+            program_id = ready(client).program_id
+        client.timeout = 0.2
+        with pytest.raises(NoAnswer, match=r"Nothing was sent.*validate=False"):
+            client.submit_program(program_id, {"question": "?"})
+        client.timeout = PATIENCE
+        handle = client.submit_program(program_id, {"question": "?"}, validate=False)
+        with working(settings):
+            assert handle.result(timeout=PATIENCE)
+            assert client.handle(handle.execution_id).execution(timeout=PATIENCE).status == ExecutionStatus.COMPLETED
+            assert len(client.list_executions(program_id=program_id).items) == 1
+
+
 def test_a_client_that_comes_back_finds_its_results(broker: RabbitMQServer, settings: Settings) -> None:
     with ExitStack() as stack:
         stack.enter_context(working(settings))
