@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from functools import lru_cache
 from typing import Any
 
 import dramatiq
@@ -156,6 +157,7 @@ class MemoryPublisher:
         self._bindings = bindings
         self._closed = False
         self._listeners: list[Listener] = []
+        self._queues_of = lru_cache(maxsize=256)(self._find_queues)
 
     def listen(self, listener: Listener) -> None:
         """Have `listener(routing_key, body)` called for each event, by the thread that publishes it."""
@@ -220,21 +222,23 @@ class MemoryPublisher:
             if mandatory and not self._listeners:
                 raise Unroutable(f"nobody listens to '{exchange}'")
             return
+        queues = self._queues_of(exchange, routing_key)
+        if not queues and mandatory:
+            raise Unroutable(f"no queue is bound to '{exchange}' for '{routing_key}' in dspex.topology")
+        for queue in queues:
+            self._broker.put(queue, body, timeout)
+
+    def _find_queues(self, exchange: str, routing_key: str) -> tuple[str, ...]:
         known = next((e for e in self._exchanges if e.name == exchange), None)
         if known is None:
             raise Unroutable(f"there is no exchange '{exchange}' in dspex.topology")
         key = routing_key.split(".")
-        queues = [
+        queues = tuple(
             b.queue
             for b in self._bindings
             if b.exchange == exchange and (known.kind == "fanout" or _matches(b.routing_key.split("."), key))
-        ]
-        if not queues and known.alternate:
-            self._route(body, known.alternate, routing_key, mandatory, timeout)
-        elif not queues and mandatory:
-            raise Unroutable(f"no queue is bound to '{exchange}' for '{routing_key}' in dspex.topology")
-        for queue in queues:
-            self._broker.put(queue, body, timeout)
+        )
+        return self._find_queues(known.alternate, routing_key) if not queues and known.alternate else queues
 
 
 def _matches(pattern: Sequence[str], key: Sequence[str]) -> bool:
