@@ -174,6 +174,7 @@ class Attempt:
             duration_ms=self.elapsed * 1000,
             usage=self.claimed.usage + usage,
             tenant=self.request.tenant,
+            answered=self.claimed.answered,
             **how,
         )
 

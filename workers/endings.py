@@ -2,7 +2,7 @@
 
 The thread that ran it goes on to the next message at once: the end is committed with whatever else gathers, and told of
 when it is. So many ends may be unwritten at a time, and no more. Where somebody waits for the answer the thread waits
-as well, for the answer is read from the row.
+as well, and sends it: it is made of the row, which comes with the write.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from dspex import Usage
-from dspex.errors import NotFound
-from store import executions
-from store.executions import Finish
+from store.executions import Execution, Finish
 from workers.application import Application
 from workers.attempts import Attempt, End
 from workers.callbacks import announce, prepared
 from workers.details import internal
 from workers.writer import WriterClosed
+from workers.writes import Written
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +35,8 @@ def end(app: Application, attempt: Attempt, ended: End) -> None:
     ending.write()
     if ending.answer is not None:
         ending.answer.wait()
-        if ending.owes_answer:
-            _answer(app, attempt)
-
-
-def _answer(app: Application, attempt: Attempt) -> None:
-    execution_id, tenant = attempt.claimed.id, attempt.request.tenant
-    with app.read(tenant) as connection:
-        found = executions.get(connection, [execution_id], tenant=tenant)
-    if not found:
-        raise NotFound(f"execution_id: there is no execution {execution_id}")
-    announce(app, found[0])
+        if ending.execution is not None:
+            announce(app, ending.execution)
 
 
 class _Ending:
@@ -54,7 +44,7 @@ class _Ending:
 
     Attributes:
         answer: set when it is written, where somebody waits for an answer.
-        owes_answer: whether the answer is to be sent then.
+        execution: that is to be answered then.
     """
 
     def __init__(self, app: Application, attempt: Attempt, ended: End) -> None:
@@ -63,7 +53,7 @@ class _Ending:
         self._ended = ended
         self._stored = True
         self.answer = threading.Event() if attempt.claimed.answered else None
-        self.owes_answer = False
+        self.execution: Execution | None = None
         self._prepare()
 
     def _prepare(self) -> None:
@@ -86,9 +76,9 @@ class _Ending:
             self._leave()
             raise
 
-    def _written(self, held: bool, error: Exception | None) -> None:
+    def _written(self, written: Written, error: Exception | None) -> None:
         if error is None:
-            self._tell(held)
+            self._tell(written)
         elif isinstance(error, WriterClosed):
             logger.info("The end of execution %s was not written: it will be run again.", self._ended.id)
         elif self._stored and isinstance(self._ended, Finish):
@@ -103,9 +93,9 @@ class _Ending:
             logger.error("The end of execution %s cannot be written.", self._ended.id, exc_info=error)
         self._leave()
 
-    def _tell(self, held: bool) -> None:
+    def _tell(self, written: Written) -> None:
         ended, metrics = self._ended, self._app.metrics
-        if not held:
+        if not written.held:
             logger.warning("Execution %s was taken over by another worker: its result is discarded.", ended.id)
             metrics.stale_write()
             return
@@ -114,7 +104,7 @@ class _Ending:
             metrics.retry(ended.error.code)
             return
         metrics.execution_ended(ended.status, None if ended.error is None else ended.error.code)
-        self.owes_answer = self.answer is not None
+        self.execution = written.execution
         if self._event is not None:
             self._event.send()
 

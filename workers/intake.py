@@ -2,7 +2,8 @@
 
 A thread that claims for itself sleeps until the commit, and to wake it is much of what a short job costs. So the
 claim is handed to the writer when the message comes, and what it came to goes to a thread. There are as many places
-as threads: what is claimed is run at once, and what finds no place stays unclaimed, for whatever worker has time.
+as threads, and a few more: what is claimed is run at once, or next. What finds no place stays unclaimed, for whatever
+worker has time.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import logging
 import threading
 from collections import deque
 from functools import partial
+from uuid import UUID
 
 from dspex import ExecuteProgram
 from store.executions import Claim, Request
 from workers.application import Application
+from workers.attempts import Attempt
 from workers.brokers.settlement import Outcome, Source
 from workers.brokers.work_queue import Item, WorkQueue
 from workers.handlers.executions import Taken, request_of
@@ -23,6 +26,9 @@ from workers.received import receive
 from workers.running import Isolation
 
 logger = logging.getLogger(__name__)
+
+RESERVE = 8
+"""For so many threads one execution more is claimed: whoever has ended one need not wait for the claim of the next."""
 
 
 class Place:
@@ -62,7 +68,8 @@ class Intake(WorkQueue):
         super().__init__()
         self._app = app
         self._changed = threading.Condition()
-        self._places = self._free = app.settings.threads
+        threads = app.settings.threads
+        self._places = self._free = threads + threads // RESERVE
         self._unclaimed: deque[Item] = deque()
         self._closed = False
 
@@ -93,21 +100,22 @@ class Intake(WorkQueue):
         with self._changed:
             unclaimed, self._unclaimed = self._unclaimed, deque()
             self._unclaimed.extend(item for item in unclaimed if item.message.source is not source)
-        dropped = super().forget(source)
+        dropped = self.take_out(lambda item: item.message.source is source and _attempt_of(item) is None)
         for item in dropped:
-            place = _place_of(item)
-            if place is not None:
-                place.leave()
+            _leave(item)
         return dropped
 
-    def _is_to_come_again(self, item: Item, source: Source) -> bool:
-        place = _place_of(item)
-        return super()._is_to_come_again(item, source) and (place is None or place.taken is None)
-
-    def close(self) -> None:
-        """Have nothing claimed any more."""
+    def close(self) -> list[UUID]:
+        """Have nothing claimed any more. What is claimed, and not begun, is taken out, for the caller to give back."""
         with self._changed:
             self._closed = True
+        unbegun = []
+        for item in self.take_out(lambda item: _attempt_of(item) is not None):
+            if (attempt := _attempt_of(item)) is not None:
+                self._app.running.end(attempt)
+                unbegun.append(attempt.claimed.id)
+            _leave(item)
+        return unbegun
 
     def wait(self, seconds: float) -> bool:
         """Wait until all that was claimed has been run. Returns whether it has."""
@@ -146,6 +154,13 @@ class Intake(WorkQueue):
             super().put(item)
 
 
-def _place_of(item: Item) -> Place | None:
+def _attempt_of(item: Item) -> Attempt | None:
+    """What was claimed for an item."""
     place: Place | None = item.message.kwargs.get("place")
-    return place
+    return None if place is None or place.taken is None else place.taken.attempt
+
+
+def _leave(item: Item) -> None:
+    place: Place | None = item.message.kwargs.get("place")
+    if place is not None:
+        place.leave()

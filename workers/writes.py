@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -16,6 +16,18 @@ from store.rejections import Rejection
 
 RELAY_LIMIT = 100
 """How much of a kind the relay takes at a time."""
+
+
+class Written(NamedTuple):
+    """What became of the end of an attempt.
+
+    Attributes:
+        held: whether it is written: the execution was still as it was claimed.
+        execution: that has ended, where somebody waits for the answer.
+    """
+
+    held: bool
+    execution: Execution | None = None
 
 
 @dataclass(frozen=True)
@@ -30,15 +42,18 @@ class Writes:
         """Claim executions."""
         return executions.claim(connection, self.lease, requests)
 
-    def finish(self, connection: Connection, finishes: Sequence[Finish]) -> list[bool]:
+    def finish(self, connection: Connection, finishes: Sequence[Finish]) -> list[Written]:
         """End executions, count them, and note what is owed for them."""
-        return executions.finish(
+        held = executions.finish(
             connection, self.shard, finishes, callback_in=self.lease.seconds, webhook_in=self.webhook_in
         )
+        answered = [item.id for item, done in zip(finishes, held, strict=True) if done and item.answered]
+        rows = {row.id: row for row in executions.of_all_tenants(connection, answered)}
+        return [Written(done, rows.get(item.id)) for item, done in zip(finishes, held, strict=True)]
 
-    def retry(self, connection: Connection, retries: Sequence[Retry]) -> list[bool]:
+    def retry(self, connection: Connection, retries: Sequence[Retry]) -> list[Written]:
         """Make executions wait for their next attempt."""
-        return executions.retry(connection, retries)
+        return [Written(done) for done in executions.retry(connection, retries)]
 
     def callback_sent(self, connection: Connection, ends: Sequence[Owed]) -> list[None]:
         """Nothing is owed any more for these."""
@@ -57,6 +72,10 @@ class Writes:
         """Give back some of what this process has claimed, for itself to claim again: the relay waits for a lease."""
         executions.release(connection, self.lease, ids, due_in=self.lease.seconds)
         return [None] * len(ids)
+
+    def hand_over(self, connection: Connection, ids: Sequence[Collection[UUID]]) -> list[int]:
+        """Give back some of what this process has claimed, for any worker."""
+        return [executions.release(connection, self.lease, some) for some in ids]
 
     def rescue(self, connection: Connection, items: Sequence[None]) -> list[list[Request]]:
         """Take what nobody has heard of for a lease."""

@@ -192,7 +192,11 @@ class Execution:
 
 @dataclass(frozen=True)
 class Finish:
-    """The end of an execution that was claimed: outputs, or an error, or cancelled (then an error may say why)."""
+    """The end of an execution that was claimed: outputs, or an error, or cancelled (then an error may say why).
+
+    Attributes:
+        answered: whether somebody waits for an answer.
+    """
 
     id: UUID
     program_id: UUID
@@ -203,6 +207,7 @@ class Finish:
     error: ErrorDetail | None = None
     cancelled: bool = False
     tenant: str = DEFAULT_TENANT
+    answered: bool = False
 
     @property
     def status(self) -> ExecutionStatus:

@@ -26,7 +26,7 @@ from workers.brokers import subscription
 from workers.brokers.encoding import Origin, read
 from workers.brokers.settlement import Outcome, Settlement
 from workers.brokers.subscription import Subscription
-from workers.writes import Writes
+from workers.writes import Writes, Written
 
 _OFF: Final = "DSPEX_TEST_UNPROTECTED"
 
@@ -60,7 +60,7 @@ def _retries() -> None:
         publisher.submit(body, exchange=COMMANDS_EXCHANGE, routing_key=command.type)
 
     @wraps(retry)
-    def retry_by_message(self: Writes, connection: Connection, retries: Sequence[Retry]) -> list[bool]:
+    def retry_by_message(self: Writes, connection: Connection, retries: Sequence[Retry]) -> list[Written]:
         waiting = retry(self, connection, retries)
         delays = {item.id: item.delay for item in retries}
         for row in connection.execute(select(executions).where(executions.c.id.in_(delays))):
@@ -96,7 +96,7 @@ def _fence() -> None:
     finish = Writes.finish
 
     @wraps(finish)
-    def finish_anyway(self: Writes, connection: Connection, finishes: Sequence[Finish]) -> list[bool]:
+    def finish_anyway(self: Writes, connection: Connection, finishes: Sequence[Finish]) -> list[Written]:
         for item in finishes:
             c = executions.c
             claimed = {"status": ExecutionStatus.RUNNING, "lock_version": item.lock_version}

@@ -115,7 +115,7 @@ def test_what_runs_or_has_ended_is_told_and_is_not_acked_before_its_handler_has_
     with desk.app.engine.begin() as connection:
         executions.cancel(connection, claimed.claim.id, by="tests", shard=0)
     finish = claimed.place.taken.attempt.cancelled(claimed.claim.usage)
-    assert desk.app.writer.call(desk.app.writes.finish, finish)
+    assert desk.app.writer.call(desk.app.writes.finish, finish).held
     ended = desk.put(claimed.claim.id)
     assert desk.queued(1) == [ended]
     assert isinstance(ended.claim, Ended)
@@ -131,9 +131,9 @@ def test_what_a_source_that_is_gone_left_unclaimed_comes_again(desk: Desk, close
     desk.put(source=gone)
     other = desk.put(source=there)
     desk.intake.forget(gone)
-    if closed:
-        desk.intake.close()
     assert desk.queued(2) == claimed
+    if closed:
+        assert desk.intake.close() == []
     for item in claimed:
         item.place.leave()
     if closed:
@@ -221,6 +221,28 @@ def test_a_writer_that_is_closed(desk: Desk) -> None:
     assert item.claim is None
     with pytest.raises(WriterClosed):
         desk.app.claimer.call(desk.app.writes.give_back, uuid7())
+
+
+@pytest.mark.parametrize(("threads", "places"), [(1, 1), (7, 7), (8, 9), (20, 22)])
+def test_one_more_for_every_eight_threads(start: Callable[..., System], threads: int, places: int) -> None:
+    app = start(running=False, threads=threads).app
+    assert Intake(app)._free == places
+
+
+def test_what_is_claimed_and_not_begun_is_taken_out_when_it_closes(desk: Desk) -> None:
+    begun, unbegun = desk.put(), desk.put()
+    assert wait_until(lambda: len(desk.intake) == 2, PATIENCE)
+    assert desk.intake.get_nowait() is begun
+    assert desk.intake.close() == [unbegun.claim.id]
+    assert len(desk.intake) == 0
+    assert desk.app.running.ids == {begun.claim.id}
+    assert desk.app.writer.call(desk.app.writes.hand_over, [unbegun.claim.id]) == 1
+    row = desk.system.row(unbegun.claim.id)
+    assert row is not None
+    assert (row.status, row.attempt) == (ExecutionStatus.PENDING, 0)
+    assert not desk.intake.wait(0)
+    begun.place.leave()
+    assert desk.intake.wait(0)
 
 
 def test_closed_it_claims_nothing_and_waits_for_what_is_claimed(desk: Desk) -> None:

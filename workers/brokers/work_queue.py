@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from queue import Empty
 from typing import TYPE_CHECKING, Protocol
 
@@ -72,15 +73,16 @@ class WorkQueue:
 
         Else it would run now and once more, and a queue whose threads are busy would grow with each reconnection.
         """
-        dropped: list[Item] = []
+        return self.take_out(lambda item: item.message.source is source)
+
+    def take_out(self, condition: Callable[[Item], bool]) -> list[Item]:
+        """Take out all items that are so."""
+        found: list[Item] = []
         with self._lock:
             for items in (self._urgent, self._others):
                 for item in [items.popleft() for _ in range(len(items))]:
-                    (dropped if self._is_to_come_again(item, source) else items).append(item)
-        return dropped
-
-    def _is_to_come_again(self, item: Item, source: Source) -> bool:
-        return item.message.source is source
+                    (found if condition(item) else items).append(item)
+        return found
 
     def qsize(self) -> int:
         """How many items are in it."""
