@@ -225,8 +225,10 @@ def test_a_writer_that_is_closed(desk: Desk) -> None:
 
 @pytest.mark.parametrize(("threads", "places"), [(1, 1), (7, 7), (8, 9), (20, 22)])
 def test_one_more_for_every_eight_threads(start: Callable[..., System], threads: int, places: int) -> None:
-    app = start(running=False, threads=threads).app
-    assert Intake(app)._free == places
+    system = start(running=False, threads=threads)
+    assert Intake(system.app)._free == places
+    system._stopped = True  # its threads were never started
+    system.app.close()
 
 
 def test_what_is_claimed_and_not_begun_is_taken_out_when_it_closes(desk: Desk) -> None:
