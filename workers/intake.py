@@ -24,6 +24,7 @@ from workers.handlers.executions import Taken, request_of
 from workers.policy import authorize
 from workers.received import receive
 from workers.running import Isolation
+from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Intake(WorkQueue):
         self._places = self._free = threads + threads // RESERVE
         self._unclaimed: deque[Item] = deque()
         self._closed = False
+        app.isolation.when_wanted = self._hand_over
 
     def put(self, item: Item) -> None:
         """Put an item in: an execution when it is claimed, everything else at once."""
@@ -105,20 +107,14 @@ class Intake(WorkQueue):
             _leave(item)
         return dropped
 
-    def close(self) -> list[UUID]:
-        """Have nothing claimed any more. What is claimed, and not begun, is taken out, for the caller to give back."""
+    def close(self) -> None:
+        """Have nothing claimed any more, and give back what is claimed and not begun."""
         with self._changed:
             self._closed = True
-        unbegun = []
-        for item in self.take_out(lambda item: _attempt_of(item) is not None):
-            if (attempt := _attempt_of(item)) is not None:
-                self._app.running.end(attempt)
-                unbegun.append(attempt.claimed.id)
-            _leave(item)
-        return unbegun
+        self._hand_over()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all that was claimed has been run. Returns whether it has."""
+        """Wait until all that was claimed has been run, or is given back. Returns whether it is so."""
         with self._changed:
             return self._changed.wait_for(lambda: self._free == self._places, seconds)
 
@@ -152,6 +148,26 @@ class Intake(WorkQueue):
                 item.message.settle(Outcome.ACK)
         finally:
             super().put(item)
+        if self._app.isolation.wanted:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give back what is claimed, and not begun, for any worker: that spends no attempt."""
+        for item in self.take_out(lambda item: _attempt_of(item) is not None):
+            if (attempt := _attempt_of(item)) is not None:
+                self._app.running.end(attempt)
+                self._submit_hand_over(item, attempt.claimed.id)
+
+    def _submit_hand_over(self, item: Item, execution_id: UUID) -> None:
+        def handed_over(_result: object, error: Exception | None) -> None:
+            if error is not None:
+                logger.warning("Execution %s was not given back, its lease ends it: %s", execution_id, error)
+            _leave(item)
+
+        try:
+            self._app.claimer.submit(self._app.writes.hand_over, execution_id, handed_over)
+        except WriterClosed as closed:
+            handed_over(None, closed)
 
 
 def _attempt_of(item: Item) -> Attempt | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any
 
 import dramatiq
 
@@ -14,7 +13,6 @@ from workers.application import Application
 from workers.intake import Intake
 from workers.upkeep import Upkeep
 from workers.webhooks.wiring import make_deliverer
-from workers.writer import Operation
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +66,8 @@ class WorkerProcess:
     def stop(self, seconds: float) -> None:
         """Take no more messages, let running executions end for at most `seconds`, give back the others."""
         deadline = time.monotonic() + seconds
-        if unbegun := self._intake.close():
-            self._write(self._app.writes.hand_over, unbegun)
-        self._intake.wait(max(0.0, deadline - time.monotonic()))
+        self._intake.close()
+        self._intake.wait(seconds)
         for thread in self._worker.workers:
             thread.stop()
         for thread in self._worker.workers:
@@ -86,14 +83,9 @@ class WorkerProcess:
         self._worker.stop()
 
     def _give_back(self, seconds: float) -> None:
-        given_back = self._write(self._app.writes.release, None)
-        if given_back is not None:
-            logger.warning("%d executions did not end in %.0f s and are given back.", given_back, seconds)
-
-    def _write(self, operation: Operation[Any, int], item: Any) -> int | None:
-        """Give back what is claimed. None: the database cannot be told."""
         try:
-            return self._app.writer.call(operation, item, RELEASE_SECONDS)
+            given_back = self._app.writer.call(self._app.writes.release, None, RELEASE_SECONDS)
         except TimeoutError:
-            logger.error("What did not end is not given back, the database cannot be told: leases end it.")
-            return None
+            logger.error("Executions did not end in %.0f s, and the database cannot be told: leases end them.", seconds)
+        else:
+            logger.warning("%d executions did not end in %.0f s and are given back.", given_back, seconds)

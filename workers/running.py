@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -72,6 +72,13 @@ class Isolation:
         self._inside = 0
         self._alone = 0
         self._waiting: set[UUID] = set()
+        self.when_wanted: Callable[[], None] = lambda: None
+        """Called when one is to run alone: what has been claimed for later may be given back."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether one runs alone, or waits for it."""
+        return bool(self._alone or self._waiting)
 
     @contextmanager
     def together(self) -> Generator[None]:
@@ -88,7 +95,7 @@ class Isolation:
     def enter(self) -> bool:
         """Be beside others until `leave`, if that needs no waiting. Returns whether it is so."""
         with self._changed:
-            if self._alone or self._waiting:
+            if self.wanted:
                 return False
             self._inside += 1
             return True
@@ -117,6 +124,8 @@ class Isolation:
             if execution_id in self._waiting:
                 return False
             self._waiting.add(execution_id)
+        self.when_wanted()
+        with self._changed:
             self._changed.wait_for(lambda: not self._inside, self._patience)
             self._waiting.remove(execution_id)
             self._inside += 1

@@ -73,9 +73,10 @@ class Writes:
         executions.release(connection, self.lease, ids, due_in=self.lease.seconds)
         return [None] * len(ids)
 
-    def hand_over(self, connection: Connection, ids: Sequence[Collection[UUID]]) -> list[int]:
+    def hand_over(self, connection: Connection, ids: Sequence[UUID]) -> list[None]:
         """Give back some of what this process has claimed, for any worker."""
-        return [executions.release(connection, self.lease, some) for some in ids]
+        executions.release(connection, self.lease, ids)
+        return [None] * len(ids)
 
     def rescue(self, connection: Connection, items: Sequence[None]) -> list[list[Request]]:
         """Take what nobody has heard of for a lease."""

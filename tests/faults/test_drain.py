@@ -12,18 +12,19 @@ Sized = Callable[[int, int], int]
 
 
 def test_drained_with_jobs_in_flight(deployment: FaultDeployment, passed: Passed, sized: Sized) -> None:
-    """What runs ends, what waits is run by the next; nobody runs anything twice."""
+    """What runs ends, what waits or was claimed for later is run by the next; nobody runs anything twice."""
     rounds, slowest, grace = sized(1, 20), 0.0, 30
     for number in range(rounds):
         worker = deployment.work(threads=100, shutdown_seconds=grace, lease_seconds=10)
         ids = deployment.send(200, gate=f"round {number}")
-        deployment.wait(lambda ids=ids: deployment.running(ids) == 100, "100 run")  # type: ignore[misc]
+        deployment.wait(lambda ids=ids: deployment.running(ids) >= 100, "100 run")  # type: ignore[misc]
         began = time.monotonic()
         worker.drain()
         deployment.history.open_gate(f"round {number}")
         assert worker.wait() == 0
         slowest = max(slowest, time.monotonic() - began)
-        assert deployment.ended(ids) == deployment.count("true", ids)
+        given_back = deployment.count("status = 'pending' AND attempt = 0", ids)
+        assert deployment.ended(ids) + given_back == deployment.count("true", ids)
         following = deployment.work(threads=100, lease_seconds=10)
         deployment.wait_until_ended()
         assert following.terminate() == 0

@@ -25,7 +25,7 @@ from tests.faults import adapter, failpoints, unprotected
 from tests.faults.history import History
 from workers import application
 from workers.cli.worker import run_worker
-from workers.writes import Writes
+from workers.writes import Writes, Written
 
 POOL: Final = "DSPEX_TEST_POOL"
 """The environment variable that sets how many connections to the database the worker may have."""
@@ -68,12 +68,12 @@ def _tell_of_refused(history: History) -> None:
         write = getattr(Writes, name)
 
         @wraps(write)
-        def told(self: Writes, connection: Any, ends: Sequence[Finish | Retry], write: Any = write) -> list[bool]:
-            held: list[bool] = write(self, connection, ends)
-            for item, good in zip(ends, held, strict=True):
-                if not good:
+        def told(self: Writes, connection: Any, ends: Sequence[Finish | Retry], write: Any = write) -> list[Written]:
+            written: list[Written] = write(self, connection, ends)
+            for item, one in zip(ends, written, strict=True):
+                if not one.held:
                     history.record("refused", id=item.id, pid=os.getpid())
-            return held
+            return written
 
         setattr(Writes, name, told)
 

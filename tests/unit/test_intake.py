@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,7 +134,7 @@ def test_what_a_source_that_is_gone_left_unclaimed_comes_again(desk: Desk, close
     desk.intake.forget(gone)
     assert desk.queued(2) == claimed
     if closed:
-        assert desk.intake.close() == []
+        desk.intake.close()
     for item in claimed:
         item.place.leave()
     if closed:
@@ -231,20 +232,74 @@ def test_one_more_for_every_eight_threads(start: Callable[..., System], threads:
     system.app.close()
 
 
-def test_what_is_claimed_and_not_begun_is_taken_out_when_it_closes(desk: Desk) -> None:
+def _begun_and_not(desk: Desk) -> tuple[Item, UUID]:
+    """A claimed execution that a thread has begun, and the id of one that none has."""
     begun, unbegun = desk.put(), desk.put()
     assert wait_until(lambda: len(desk.intake) == 2, PATIENCE)
-    assert desk.intake.get_nowait() is begun
-    assert desk.intake.close() == [unbegun.claim.id]
+    taken: Any = desk.intake.get_nowait()
+    assert taken is begun
+    return begun, unbegun.claim.id
+
+
+def _given_back(desk: Desk, execution_id: UUID) -> bool:
+    row = desk.system.row(execution_id)
+    return row is not None and (row.status, row.attempt) == (ExecutionStatus.PENDING, 0)
+
+
+def test_closed_it_gives_back_what_is_claimed_and_not_begun(desk: Desk) -> None:
+    begun, unbegun = _begun_and_not(desk)
+    desk.intake.close()
     assert len(desk.intake) == 0
     assert desk.app.running.ids == {begun.claim.id}
-    assert desk.app.writer.call(desk.app.writes.hand_over, [unbegun.claim.id]) == 1
-    row = desk.system.row(unbegun.claim.id)
-    assert row is not None
-    assert (row.status, row.attempt) == (ExecutionStatus.PENDING, 0)
+    assert wait_until(lambda: _given_back(desk, unbegun), PATIENCE)
     assert not desk.intake.wait(0)
     begun.place.leave()
-    assert desk.intake.wait(0)
+    assert desk.intake.wait(PATIENCE)
+
+
+def test_one_that_is_to_run_alone_has_given_back_what_is_not_begun(desk: Desk) -> None:
+    """Where every thread waits, nobody would ever run it."""
+    begun, unbegun = _begun_and_not(desk)
+    alone = threading.Event()
+
+    def run_alone() -> None:
+        with desk.app.isolation.alone(uuid7()):
+            alone.set()
+
+    thread = threading.Thread(target=run_alone)
+    thread.start()
+    assert wait_until(lambda: _given_back(desk, unbegun), PATIENCE)
+    assert not alone.is_set()
+    begun.place.leave()
+    thread.join(PATIENCE)
+    assert alone.is_set()
+
+
+def test_what_is_claimed_as_one_waits_to_run_alone_is_given_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim, claiming, go_on = executions.claim, threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        claiming.set()
+        assert go_on.wait(PATIENCE)
+        return claim(*arguments)
+
+    monkeypatch.setattr(executions, "claim", slow)
+    item = desk.put()
+    assert claiming.wait(PATIENCE)
+    thread = threading.Thread(target=_run_alone, args=(desk,))
+    thread.start()
+    assert wait_until(lambda: desk.app.isolation.wanted, PATIENCE)
+    go_on.set()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert wait_until(lambda: _given_back(desk, item.claim.id), PATIENCE)
+    assert len(desk.intake) == 0
+    assert desk.intake.wait(PATIENCE)
+
+
+def _run_alone(desk: Desk) -> None:
+    with desk.app.isolation.alone(uuid7()):
+        pass
 
 
 def test_closed_it_claims_nothing_and_waits_for_what_is_claimed(desk: Desk) -> None:
