@@ -12,7 +12,8 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pika import BasicProperties, DeliveryMode, SelectConnection, URLParameters, exceptions
@@ -31,17 +32,37 @@ FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 SWEEP = 0.1
 GOODBYE = 2.0
 """Seconds: pauses between attempts to connect, between looks at deadlines, and for closing in good order."""
+PIECE = 32 * 1024
+"""Bytes."""
 
 
 class _Connection(SelectConnection):  # type: ignore[misc]
-    """Hands the frames of a message to the socket as one piece: pika 1.4.4 makes a system call for each of the three.
+    """Hands the frames of many messages to the socket as one piece: pika 1.4.4 makes a system call for each frame.
 
-    Worth a quarter more messages a second. A pika without this method would send as before.
+    A pika without this method would send as before.
     """
 
+    _gathering = False
+
+    @contextmanager
+    def gathered(self) -> Generator[None]:
+        """What is sent inside goes out in pieces of about `PIECE` bytes, the last at the end."""
+        self._gathering, self._frames, self._gathered_bytes = True, list[bytes](), 0
+        try:
+            yield
+        finally:
+            self._gathering = False
+            self._output_marshaled_frames(self._frames)
+
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
-        joined = b"".join(marshaled_frames)
-        super()._output_marshaled_frames([joined])  # pyright: ignore[reportAttributeAccessIssue]
+        if self._gathering:
+            self._frames.extend(marshaled_frames)
+            self._gathered_bytes += sum(map(len, marshaled_frames))
+            if self._gathered_bytes < PIECE:
+                return
+            marshaled_frames, self._frames, self._gathered_bytes = self._frames, [], 0
+        if marshaled_frames:
+            super()._output_marshaled_frames([b"".join(marshaled_frames)])  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Link:
@@ -60,7 +81,7 @@ class Link:
         self._stopped = False
         # The rest belongs to the thread.
         self._ioloop = IOLoop()
-        self._connection: SelectConnection | None = None
+        self._connection: _Connection | None = None
         self._channel: Channel | None = None
         self._unconfirmed = Unconfirmed()
         self._blocked = False
@@ -124,9 +145,10 @@ class Link:
             self._ioloop.call_later(SWEEP, self._sweep)
         if self._channel is None:
             self._connect()
-        elif not self._blocked:
-            while self._pending:
-                self._write(self._channel, self._pending.popleft())
+        elif self._connection is not None and not self._blocked:
+            with self._connection.gathered():
+                while self._pending:
+                    self._write(self._channel, self._pending.popleft())
 
     def _write(self, channel: Channel, message: Outgoing) -> None:
         properties = BasicProperties(
