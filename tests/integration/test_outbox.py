@@ -34,19 +34,24 @@ def shop(database_url: str) -> Iterator[Service]:
         yield shop
 
 
-@contextmanager
-def bound(url: str) -> Generator[tuple[RabbitMQ, str]]:
-    """The broker, with a queue that takes what executes a program."""
-    broker, queue = RabbitMQ(url), f"outbox-{uuid.uuid4().hex}"
+def declare(broker: RabbitMQ, queue: str) -> None:
+    """As workers do whenever they connect."""
 
-    def declare(channel: BlockingChannel) -> None:
+    def declare_all(channel: BlockingChannel) -> None:
         alternate = {"alternate-exchange": "dspex.unrouted"}
         channel.exchange_declare("dspex.unrouted", "fanout", durable=True)
         channel.exchange_declare(COMMANDS_EXCHANGE, "topic", durable=True, arguments=alternate)
         channel.queue_declare(queue, durable=True)
         channel.queue_bind(queue, COMMANDS_EXCHANGE, ExecuteProgram.type)
 
-    broker.run(declare)
+    broker.run(declare_all)
+
+
+@contextmanager
+def bound(url: str) -> Generator[tuple[RabbitMQ, str]]:
+    """The broker, with a queue that takes what executes a program."""
+    broker, queue = RabbitMQ(url), f"outbox-{uuid.uuid4().hex}"
+    declare(broker, queue)
     yield broker, queue
     broker.run(lambda channel: channel.queue_delete(queue) and None)
     broker.close()
@@ -130,6 +135,7 @@ def test_the_broker_is_killed_and_comes_back(shop: Service, rabbitmq_server: Cal
         wait_until(lambda: any(row.last_error for row in shop.rows()), "the outage is noticed")
         ids += shop.add(100)
         server.start()
+        declare(broker, name)  # what was bound just before the kill may be forgotten
         wait_until(lambda: shop.left() == 0, "all are published", 100)
         server.kill()  # what was confirmed is on disk, not in memory
         server.start()

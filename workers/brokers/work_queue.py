@@ -53,12 +53,16 @@ class WorkQueue:
             bell = threading.Lock()
             bell.acquire()
             self._asleep.append(bell)
-        woken = bell.acquire(timeout=-1 if timeout is None else timeout)
+        try:
+            bell.acquire(timeout=-1 if timeout is None else timeout)
+        finally:
+            # Also where the thread ends here: nobody else would be woken.
+            with self._lock:
+                if bell in self._asleep:
+                    self._asleep.remove(bell)
+                else:
+                    self._waking = False
         with self._lock:
-            if woken or bell not in self._asleep:
-                self._waking = False
-            else:
-                self._asleep.remove(bell)
             return self._take()
 
     def get_nowait(self) -> Item:
