@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dspex.topology import EXECUTIONS_QUEUE
 from tests.faults.deployment import FaultDeployment
 from tests.faults.zombie import stop_until_rescued
+from workers.brokers.amqp import consumers
 
 Passed = Callable[..., None]
 Sized = Callable[[int, int], int]
@@ -26,6 +28,8 @@ def test_a_lease_of_a_busy_worker_is_kept(deployment: FaultDeployment, passed: P
     lease = 2
     for _ in range(2):
         deployment.work(threads=2, prefetch=2, lease_seconds=lease)
+    # Each is to have two of the four: one that is alone there would read all.
+    deployment.wait(lambda: consumers(deployment.broker_url, EXECUTIONS_QUEUE) == 2, "both consume")
     for _ in range(sized(1, 25)):
         ids = deployment.send(4, spin=5.0 * lease)
         deployment.wait(lambda ids=ids: deployment.running(ids) == 4, "all run")  # type: ignore[misc]
