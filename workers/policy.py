@@ -99,15 +99,20 @@ POLICY: Final[Mapping[type[Command], frozenset[Role]]] = MappingProxyType(
 """The roles that each action needs one of. An action that is not listed is denied; a test keeps the list whole."""
 
 
+def allows(principal: Principal, command: Command) -> bool:
+    """Whether a role of the principal allows an action. Nothing is said of it: see `authorize`."""
+    return Role.SYSTEM in principal.roles or bool(principal.roles & POLICY.get(type(command), frozenset()))
+
+
 def authorize(principal: Principal, command: Command) -> None:
     """Let an action pass, or leave an audit line.
 
     Raises:
         Denied: no role of the principal allows it.
     """
-    allowed = POLICY.get(type(command), frozenset())
-    if Role.SYSTEM in principal.roles or principal.roles & allowed:
+    if allows(principal, command):
         return
+    allowed = POLICY.get(type(command), frozenset())
     roles = ", ".join(sorted(principal.roles)) or "none"
     needed = ", ".join(sorted(allowed)) or "nobody"
     audit.warning(

@@ -33,7 +33,7 @@ SWEEP = 0.1
 GOODBYE = 2.0
 """Seconds: pauses between attempts to connect, between looks at deadlines, and for closing in good order."""
 PIECE = 32 * 1024
-"""Bytes."""
+"""Bytes that go to the socket at once."""
 
 
 class _Connection(SelectConnection):  # type: ignore[misc]

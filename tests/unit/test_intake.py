@@ -14,7 +14,6 @@ from sqlalchemy import Connection
 from deploy.processes import wait_until
 from dspex import ExecuteProgram, ExecutionStatus, uuid7, wrap
 from dspex.callbacks import Callback
-from dspex.errors import Denied
 from store import executions
 from store.executions import Claimed, Ended, Running
 from tests.unit.system import PATIENCE, System
@@ -191,15 +190,16 @@ def test_a_callback_that_cannot_be_is_its_handlers_to_refuse(desk: Desk) -> None
     assert desk.status(item) is None
 
 
-def test_what_the_policy_denies_is_its_handlers_to_refuse(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    def deny(*_: Any) -> None:
-        raise Denied("not you")
-
-    monkeypatch.setattr("workers.intake.authorize", deny)
+def test_what_the_policy_denies_is_its_handlers_to_refuse(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It tells, and nothing is told here: the audit has one line."""
+    monkeypatch.setattr("workers.policy.POLICY", {})
     item = desk.put()
     assert desk.queued(1) == [item]
     assert item.claim is None
     assert desk.status(item) is None
+    assert "denied" not in caplog.text
 
 
 def test_a_claim_that_fails_is_its_handlers_to_tell(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
