@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any
 
 import pydantic
 from pydantic import (
+    ConfigDict,
     Field,
     GetJsonSchemaHandler,
     JsonValue,
@@ -246,7 +247,7 @@ class Signature(Sparse):
 
     @cached_property
     def _input_model(self) -> type[pydantic.BaseModel]:
-        return object_model("Inputs", self.inputs)
+        return _model("Inputs", self.inputs)
 
     @cached_property
     def output_model(self) -> type[pydantic.BaseModel]:
@@ -254,7 +255,20 @@ class Signature(Sparse):
 
         An attribute that Python or pydantic need for themselves has an underscore after its name: `class_`, `copy_`.
         """
-        return object_model("Outputs", self.outputs)
+        return _model("Outputs", self.outputs)
+
+
+def _model(name: str, fields: tuple[SignatureField, ...]) -> type[pydantic.BaseModel]:
+    return _model_of(name, to_json(fields))
+
+
+@lru_cache(maxsize=1024)
+def _model_of(name: str, fields: bytes) -> type[pydantic.BaseModel]:
+    """To compile one takes a millisecond, and many programs share a signature."""
+    return object_model(name, _FIELDS.validate_json(fields))
+
+
+_FIELDS = pydantic.TypeAdapter(tuple[SignatureField, ...], config=ConfigDict(defer_build=True))
 
 
 def _object_schema(fields: tuple[SignatureField, ...]) -> dict[str, Any]:
@@ -271,7 +285,7 @@ def _default(field: SignatureField) -> JsonValue:
     """The value of an input that was left out."""
     if "default" not in field.model_fields_set:
         return None
-    value: JsonValue = _validate(object_model("Default", (field,)), {field.name: field.default}, InvalidInput)[
+    value: JsonValue = _validate(_model("Default", (field,)), {field.name: field.default}, InvalidInput)[
         field.name
     ]
     return value

@@ -193,3 +193,16 @@ def test_schemas_say_what_may_be_left_out() -> None:
     assert signature.input_schema()["properties"]["k"] == {"type": "integer", "default": 3}
     assert signature.output_schema()["required"] == ["a"]
     assert signature.input_schema()["additionalProperties"] is False
+
+
+def test_signatures_with_the_same_outputs_have_one_model_of_them_and_others_their_own() -> None:
+    one, same = (Signature.parse({"name": name, "arrow": "q: str -> a: int, b: float"}) for name in ("one", "same"))
+    other, more = Signature.parse("q: str -> a: int, b: int"), Signature.parse("q: str -> a: int")
+    assert one.output_model is same.output_model
+    assert len({model.output_model for model in (one, other, more)}) == 3
+
+
+@pytest.mark.parametrize(("left_out", "given"), [("q: int = 1 -> a", 1), ("q: float = 1.0 -> a", 1.0)])
+def test_defaults_that_python_holds_for_equal_stay_what_they_are(left_out: str, given: float) -> None:
+    filled = Signature.parse(left_out).validate_inputs({})["q"]
+    assert (type(filled), filled) == (type(given), given)
