@@ -37,14 +37,16 @@ from store.types import UtcDateTime
 PARAMETER = "records"
 
 
-def records(dialect: str, columns: Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]]]) -> FromClause:
-    """The table `records` with these columns, read from the parameter of that name (see `encode`)."""
+def records(
+    dialect: str, columns: Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]]], name: str = PARAMETER
+) -> FromClause:
+    """A table with these columns, read from the parameter of its name (see `encode`)."""
     typed = [column(name, type_) for name, type_ in columns.items()]
     if dialect == "postgresql":
-        source = func.jsonb_to_recordset(cast(bindparam(PARAMETER, type_=Text), JSONB))
-        return source.table_valued(*typed).render_derived(PARAMETER, with_types=True)
-    value = func.json_each(bindparam(PARAMETER, type_=Text)).table_valued("value", name="each").c.value
-    return select(*(type_coerce(_member(value, c), c.type).label(c.name) for c in typed)).subquery(PARAMETER)
+        source = func.jsonb_to_recordset(cast(bindparam(name, type_=Text), JSONB))
+        return source.table_valued(*typed).render_derived(name, with_types=True)
+    value = func.json_each(bindparam(name, type_=Text)).table_valued("value", name="each").c.value
+    return select(*(type_coerce(_member(value, c), c.type).label(c.name) for c in typed)).subquery(name)
 
 
 def _member(value: ColumnElement[Any], c: ColumnClause[Any]) -> ColumnElement[Any]:
@@ -59,9 +61,9 @@ def _member(value: ColumnElement[Any], c: ColumnClause[Any]) -> ColumnElement[An
     return text
 
 
-def encode(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def encode(rows: Iterable[Mapping[str, Any]], name: str = PARAMETER) -> dict[str, str]:
     """The parameter that `records` reads. Moments come as `moment` writes them."""
-    return {PARAMETER: to_json(list(rows)).decode()}
+    return {name: to_json(list(rows)).decode()}
 
 
 def execute(connection: Connection, statement: Any, parameters: dict[str, Any]) -> CursorResult[Any]:

@@ -17,6 +17,7 @@ from store.batch import encode, execute, records, upsert
 from store.tables import NOW, callbacks
 from store.types import database_now
 
+DUE_IN = "due_in"
 MAX_DOUBLINGS = 6
 """Of the interval between two tries."""
 
@@ -36,7 +37,7 @@ def owe(connection: Connection, ends: Mapping[Owed, str], due_in: float) -> None
         due_in: seconds until the relay sends it, unless it has been sent by then.
     """
     rows = [owed._asdict() | {"tenant": tenant} for owed, tenant in ends.items()]
-    execute(connection, _owe(connection.dialect.name, upsert(connection)), encode(rows) | {"due_in": due_in})
+    execute(connection, _owe(connection.dialect.name, upsert(connection)), encode(rows) | {DUE_IN: due_in})
 
 
 def owed(connection: Connection, ids: Collection[UUID]) -> set[UUID]:
@@ -72,10 +73,15 @@ def due(connection: Connection, again_in: float, limit: int) -> list[UUID]:
 
 @lru_cache(maxsize=2)
 def _owe(dialect: str, insert: Any) -> Any:
-    c, r = callbacks.c, records(dialect, _OWED | {"tenant": String()})
-    rows = select(r.c.execution_id, r.c.lock_version, r.c.tenant, database_now(bindparam("due_in", type_=Float))).where(
-        r.c.execution_id.is_not(None)
-    )
+    r = records(dialect, _OWED | {"tenant": String()})
+    return owing(insert, r.c.execution_id, r.c.lock_version, r.c.tenant)
+
+
+def owing(insert: Any, execution_id: Any, lock_version: Any, tenant: Any) -> Any:
+    """The statement that notes what is owed for the rows of a table: their columns. Parameter: `DUE_IN`, in seconds."""
+    c, due_at = callbacks.c, database_now(bindparam(DUE_IN, type_=Float))
+    # SQLite needs a WHERE here, to tell ON CONFLICT from a join's ON.
+    rows = select(execution_id, lock_version, tenant, due_at).where(execution_id.is_not(None))
     statement = insert(callbacks).from_select(["execution_id", "lock_version", "tenant", "due_at"], rows)
     # One that was replayed may still owe for its first end.
     new = {name: statement.excluded[name] for name in ("lock_version", "due_at")}

@@ -4,8 +4,8 @@ A shard's row is changed by compare-and-swap on its `lock_version`, once a batch
 the executions: the sum over the shards equals the count of terminal executions, always. One statement reads the
 versions and swaps; rows are taken in the order of their ids, so that two batches on one shard cannot deadlock.
 
-A second statement adds the durations of the batch to a histogram (`store.histogram`), in rows that only whoever holds
-the program's row of that shard can change.
+The durations of the batch are added to a histogram (`store.histogram`), in rows that only whoever holds the program's
+row of that shard can change: on PostgreSQL by the same statement.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ from store.tables import DEFAULT_TENANT, NOW, program_counters, program_duration
 
 SHARDS = 64
 MAX_TRIES = 5
+DURATIONS = "durations"
+"""The parameter beside `records`: counts by bucket."""
 
 _KEY: dict[str, Any] = {"program_id": Uuid(), "shard": Integer(), "tenant": String()}
 _COUNTS: dict[str, Any] = {
@@ -62,7 +64,7 @@ _TOTALS = select(
     func.max(program_counters.c.last_executed_at).label("last_executed_at"),
 ).where(_of_program(program_counters))
 
-_DURATIONS = (
+_TOTAL_DURATIONS = (
     select(program_durations.c.bucket, func.sum(program_durations.c.runs))
     .where(_of_program(program_durations))
     .group_by(program_durations.c.bucket)
@@ -104,27 +106,37 @@ def increment(connection: Connection, shard: int, counts: Mapping[UUID, Counts],
         Conflict: a shard's row kept changing under `MAX_TRIES` tries.
     """
     waiting = dict(counts)
-    insert = upsert(connection)
-    statement = _swap(connection.dialect.name, insert)
+    dialect, insert = connection.dialect.name, upsert(connection)
     # A row whose version had moved on was not changed, but is locked by us from then on: the second try has it.
     for _ in range(MAX_TRIES):
         if not waiting:
             break
-        rows = (
+        rows = [
             {"program_id": p, "shard": shard, "tenant": numbers.tenant} | _numbers(numbers)
             for p, numbers in waiting.items()
-        )
-        for program_id in execute(connection, statement, encode(rows) | {"executed": executed}).scalars():
+        ]
+        parameters = encode(rows) | {"executed": executed}
+        if _one_statement(dialect):
+            parameters |= encode(_durations(shard, waiting), DURATIONS)
+        for program_id in execute(connection, _swap(dialect, insert), parameters).scalars():
             del waiting[program_id]
     if waiting:
         raise Conflict(f"the counters of {len(waiting)} programs changed under {MAX_TRIES} tries: try again")
-    durations = [
+    if not _one_statement(dialect) and (durations := _durations(shard, counts)):
+        execute(connection, _add_durations(dialect, insert), encode(durations, DURATIONS))
+
+
+def _one_statement(dialect: str) -> bool:
+    """Whether one statement adds to both tables: SQLite has none that does."""
+    return dialect == "postgresql"
+
+
+def _durations(shard: int, counts: Mapping[UUID, Counts]) -> list[dict[str, Any]]:
+    return [
         {"program_id": p, "shard": shard, "tenant": numbers.tenant, "bucket": bucket, "runs": runs}
         for p, numbers in counts.items()
         for bucket, runs in numbers.durations.items()
     ]
-    if durations:
-        execute(connection, _add_durations(connection.dialect.name, insert), encode(durations))
 
 
 def totals(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Counts:
@@ -145,7 +157,7 @@ def totals(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TE
 
 def durations(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> dict[int, int]:
     """The histogram of a program over all shards."""
-    found = connection.execute(_DURATIONS, {"program_id": program_id, "tenant": tenant})
+    found = connection.execute(_TOTAL_DURATIONS, {"program_id": program_id, "tenant": tenant})
     return {bucket: int(runs) for bucket, runs in found}
 
 
@@ -172,7 +184,7 @@ def _swap(dialect: str, insert: Any) -> Any:
     )
     statement = insert(program_counters).from_select([*_KEY, *_COUNTS, "last_executed_at", "lock_version"], rows)
     new = statement.excluded
-    return statement.on_conflict_do_update(
+    swap = statement.on_conflict_do_update(
         index_elements=[c.program_id, c.shard],
         set_={name: c[name] + new[name] for name in _COUNTS}
         | {
@@ -181,15 +193,22 @@ def _swap(dialect: str, insert: Any) -> Any:
         },
         where=c.lock_version == new.lock_version - 1,
     ).returning(c.program_id)
+    if not _one_statement(dialect):
+        return swap
+    swapped = swap.cte("swapped")
+    return select(swapped.c.program_id).add_cte(_add_durations(dialect, insert, swapped).cte("added"))
 
 
 @lru_cache(maxsize=2)
-def _add_durations(dialect: str, insert: Any) -> Any:
+def _add_durations(dialect: str, insert: Any, swapped: Any = None) -> Any:
+    """Parameter: `DURATIONS`. Where `swapped` are given, of these programs alone."""
     c, columns = program_durations.c, _KEY | {"bucket": Integer(), "runs": BigInteger()}
-    r = records(dialect, columns)
-    rows = (
-        select(*(r.c[name] for name in columns)).where(r.c.program_id.is_not(None)).order_by(r.c.program_id, r.c.bucket)
-    )
+    r = records(dialect, columns, DURATIONS)
+    rows = select(*(r.c[name] for name in columns)).order_by(r.c.program_id, r.c.bucket)
+    if swapped is None:
+        rows = rows.where(r.c.program_id.is_not(None))
+    else:
+        rows = rows.join_from(r, swapped, swapped.c.program_id == r.c.program_id)
     statement = insert(program_durations).from_select([*columns], rows)
     return statement.on_conflict_do_update(
         index_elements=[c.program_id, c.shard, c.bucket], set_={"runs": c.runs + statement.excluded.runs}

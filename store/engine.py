@@ -6,7 +6,7 @@ import sqlite3
 import time
 from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 
 from store import tenancy
@@ -14,7 +14,7 @@ from store import tenancy
 BUSY_TIMEOUT_MS = 30_000
 
 # psycopg prepares what is run often, and PostgreSQL then keeps one plan. One that was made when the tables were small
-# scans the whole table, until the server next analyzes it: finishing a batch took five times as long.
+# scans the whole table, until the server next analyzes it: finishing a batch took five times as long. See also `Plans`.
 PLANS = "-c plan_cache_mode=force_custom_plan -c jit=off"
 
 APPLICATION_NAME = "dspex/2"
@@ -60,6 +60,28 @@ def make_engine(url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL
         pool_pre_ping=True,
         connect_args={"application_name": APPLICATION_NAME, "options": options} | _NOTICED,
     )
+
+
+PLAN_SECONDS: Final = 1.0
+
+
+class Plans:
+    """Has PostgreSQL keep its plans on one connection, for a second: a table does not grow beyond a plan in that time.
+
+    To plan a statement for one row takes as long as to run it.
+    """
+
+    def __init__(self) -> None:
+        self._until: float | None = None
+
+    def renew(self, connection: Connection) -> None:
+        """Called in each transaction, before its statements."""
+        now = time.monotonic()
+        if connection.dialect.name != "postgresql" or (self._until is not None and now < self._until):
+            return
+        first = self._until is None
+        connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan" if first else "DISCARD PLANS")
+        self._until = now + PLAN_SECONDS
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -30,14 +30,12 @@ logger = logging.getLogger(__name__)
 
 def announce(app: Application, execution: Execution) -> None:
     """Send what is owed for an execution: its event, and its answer."""
-    messages = [_event(app, event_of(execution, execution.attempt), execution.lock_version, execution.traceparent)]
-    if execution.reply_to:
-        messages.append(_answer(execution, execution.reply_to))
-    Callback(app, Owed(execution.id, execution.lock_version), messages).send()
+    event = _event(app, event_of(execution, execution.attempt), execution.lock_version, execution.traceparent)
+    Callback(app, Owed(execution.id, execution.lock_version), [event]).send(execution)
 
 
 def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
-    """What will be owed for an execution that nobody waits for an answer of: its event alone."""
+    """What will be owed for an execution: its event. The answer, where somebody waits for one, is made of the row."""
     event = event_of(ended, attempt.claimed.attempt)
     owed = Owed(ended.id, ended.lock_version + 1)
     return Callback(app, owed, [_event(app, event, owed.lock_version, attempt.request.traceparent)])
@@ -84,9 +82,16 @@ class Callback:
         self._failed = False
         self._lock = threading.Lock()
 
-    def send(self) -> None:
-        """Send it. Returns at once: where too much is unconfirmed already, the relay sends it later."""
+    def send(self, answered: Execution | None = None) -> None:
+        """Send it. Returns at once: where too much is unconfirmed already, the relay sends it later.
+
+        Args:
+            answered: where somebody waits for the answer: that goes first.
+        """
         self._app.notifications.ended(self._owed.execution_id)
+        if answered is not None and answered.reply_to:
+            self._messages = [_answer(answered, answered.reply_to), *self._messages]
+            self._missing += 1
         if not self._app.unconfirmed.acquire(blocking=False):
             return
         for message in self._messages:

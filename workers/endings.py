@@ -2,7 +2,7 @@
 
 The thread that ran it goes on to the next message at once: the end is committed with whatever else gathers, and told of
 when it is. So many ends may be unwritten at a time, and no more. Where somebody waits for the answer the thread waits
-as well, and sends it: it is made of the row, which comes with the write.
+as well, and sends it: it is made of the row, which comes with the write. Its event it makes meanwhile.
 """
 
 from __future__ import annotations
@@ -33,10 +33,16 @@ def end(app: Application, attempt: Attempt, ended: End) -> None:
     ending = _Ending(app, attempt, ended)
     app.unwritten.enter()
     ending.write()
-    if ending.answer is not None:
-        ending.answer.wait()
-        if ending.execution is not None:
-            announce(app, ending.execution)
+    if ending.answer is None:
+        return
+    callback = prepared(app, ended, attempt) if isinstance(ended, Finish) else None
+    ending.answer.wait()
+    if ending.execution is None:
+        return
+    if callback is not None and ending.as_it_was:
+        callback.send(ending.execution)
+    else:
+        announce(app, ending.execution)
 
 
 class _Ending:
@@ -45,13 +51,14 @@ class _Ending:
     Attributes:
         answer: set when it is written, where somebody waits for an answer.
         execution: that is to be answered then.
+        as_it_was: whether it is written so; else as a failure, for what it came to could not be stored.
     """
 
     def __init__(self, app: Application, attempt: Attempt, ended: End) -> None:
         self._app = app
         self._attempt = attempt
         self._ended = ended
-        self._stored = True
+        self.as_it_was = True
         self.answer = threading.Event() if attempt.claimed.answered else None
         self.execution: Execution | None = None
         self._prepare()
@@ -81,10 +88,10 @@ class _Ending:
             self._tell(written)
         elif isinstance(error, WriterClosed):
             logger.info("The end of execution %s was not written: it will be run again.", self._ended.id)
-        elif self._stored and isinstance(self._ended, Finish):
+        elif self.as_it_was and isinstance(self._ended, Finish):
             # Not to end it would have it run again, and come to this again.
             logger.error("What execution %s came to cannot be stored.", self._ended.id, exc_info=error)
-            self._stored = False
+            self.as_it_was = False
             self._ended = replace(self._ended, outputs=None, usage=Usage(), error=internal(error))
             self._prepare()
             self.write()

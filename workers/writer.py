@@ -1,8 +1,8 @@
 """Group commit: the threads of a process hand their writes to one thread, and wait.
 
 It commits whatever has gathered while its last commit ran, in one transaction, with one statement for all writes of
-a kind. There is no timer: a write that is alone is committed at once. On SQLite, one writer is also what the engine
-wants.
+a kind. A write that is alone is committed at once; only what nobody waits for may wait for others. On SQLite, one
+writer is also what the engine wants.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
 from dspex.errors import DspexError
+from store.engine import Plans
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ Then = Callable[[Any, Exception | None], None]
 """Told what a write came to: its result, or why it was not made."""
 
 MAX_BATCH = 500
+POSTED_SECONDS = 0.05
+"""For what nobody waits for: else each would have a statement, or a commit, of its own beside what is waited for."""
 MAX_BACKOFF_SECONDS = 5.0
 _SQLITE_PASSING = {5, 6, 10, 13, 14}  # BUSY, LOCKED, IOERR, FULL, CANTOPEN
 _POSTGRESQL_PASSING = ("08", "40", "53", "55P03", "57P")  # connection, rollback, resources, lock timeout, shutdown
@@ -80,7 +84,10 @@ class Writer:
         self._engine = engine
         self._name = name
         self._connection: Connection | None = None
+        self._plans = Plans()
         self._waiting: deque[_Write] = deque()
+        self._posted: deque[_Write] = deque()  # that nobody waits for
+        self._posted_until = 0.0  # when they are to be written
         self._wake = threading.Condition()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -123,12 +130,19 @@ class Writer:
         return answer.wait(timeout)
 
     def post(self, operation: Operation[Item, Any], item: Item) -> None:
-        """Write, and wait for nothing: for what is made up for if it is lost. What fails is logged.
+        """Write in `POSTED_SECONDS`, and wait for nothing: for what is made up for if it is lost.
+
+        What fails is logged.
 
         Raises:
             WriterClosed: the process is shutting down.
         """
-        self.submit(operation, item, _log_failure)
+        with self._wake:
+            self._require_open()
+            if not self._posted:
+                self._posted_until = time.monotonic() + POSTED_SECONDS
+                self._wake.notify()
+            self._posted.append(_Write(operation, item, _log_failure))
 
     def submit(self, operation: Operation[Item, Any], item: Item, then: Then) -> None:
         """Write, and have `then` told what came of it.
@@ -139,22 +153,33 @@ class Writer:
             WriterClosed: the process is shutting down.
         """
         with self._wake:
-            if self._closing.is_set():
-                raise WriterClosed("the worker is shutting down")
+            self._require_open()
             self._waiting.append(_Write(operation, item, then))
             self._wake.notify()
 
+    def _require_open(self) -> None:
+        if self._closing.is_set():
+            raise WriterClosed("the worker is shutting down")
+
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._waiting and not self._closing.is_set():
-                    self._wake.wait()
-                if not self._waiting:
-                    break
-                batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+        while batch := self._next():
             self._commit(batch)
         if self._connection is not None:
             self._connection.close()
+
+    def _next(self) -> list[_Write]:
+        """What is to be written now, once there is something; nothing: it is closed."""
+        with self._wake:
+            while True:
+                closing, left = self._closing.is_set(), self._posted_until - time.monotonic()
+                due = self._posted and (left <= 0 or closing)
+                if self._waiting or due or closing:
+                    break
+                self._wake.wait(left if self._posted else None)
+            batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+            if due:
+                batch += [self._posted.popleft() for _ in range(min(MAX_BATCH, len(self._posted)))]
+            return batch
 
     def _commit(self, batch: list[_Write]) -> None:
         tries = 0
@@ -198,8 +223,10 @@ class Writer:
         if connection is None:
             connection = self._engine.connect()
             connection.detach()  # it is none of those that the pool has to give
+            self._plans = Plans()
         try:
             with connection.begin():
+                self._plans.renew(connection)
                 yield connection
         except BaseException:
             connection.close()

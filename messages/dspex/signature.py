@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, to_json
+from pydantic_core import CoreSchema, PydanticSerializationError, to_json
 
 from dspex.annotations import object_model
 from dspex.arrow import parse_arrow, parse_type
@@ -259,7 +259,11 @@ class Signature(Sparse):
 
 
 def _model(name: str, fields: tuple[SignatureField, ...]) -> type[pydantic.BaseModel]:
-    return _model_of(name, to_json(fields))
+    try:
+        key = to_json(fields)
+    except PydanticSerializationError:  # not valid Unicode: the signature will be refused
+        return object_model(name, fields)
+    return _model_of(name, key)
 
 
 @lru_cache(maxsize=1024)
@@ -285,9 +289,7 @@ def _default(field: SignatureField) -> JsonValue:
     """The value of an input that was left out."""
     if "default" not in field.model_fields_set:
         return None
-    value: JsonValue = _validate(_model("Default", (field,)), {field.name: field.default}, InvalidInput)[
-        field.name
-    ]
+    value: JsonValue = _validate(_model("Default", (field,)), {field.name: field.default}, InvalidInput)[field.name]
     return value
 
 

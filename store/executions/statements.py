@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 
 from dspex import ExecutionStatus, ProgramStatus
+from store import callbacks
 from store.batch import records
 from store.tables import NOW, REGISTERED, executions, programs, webhook_endpoints
 from store.timeline import begun, continued
@@ -216,9 +217,22 @@ _USED: dict[str, Any] = {
 }
 
 
+def owes(dialect: str) -> bool:
+    """Whether `finish` also notes what is owed: SQLite has no statement that writes to two tables."""
+    return dialect == "postgresql"
+
+
 @lru_cache(maxsize=2)
-def finish(dialect: str) -> Any:
-    """Parameter: `records` of ends."""
+def finish(dialect: str, insert: Any) -> Any:
+    """Parameters: `records` of ends; where it `owes`, those of `callbacks.owing`."""
+    ended = _finish(dialect)
+    if not owes(dialect):
+        return ended
+    rows = ended.cte("ended")
+    return select(rows).add_cte(callbacks.owing(insert, rows.c.id, rows.c.lock_version, rows.c.tenant).cte("owed"))
+
+
+def _finish(dialect: str) -> Any:
     c = executions.c
     results: dict[str, Any] = {
         "outputs": Json,

@@ -218,14 +218,16 @@ def finish(
         }
         for item in sorted(asked.values(), key=lambda item: item.id)
     ]
-    found = execute(connection, statements.finish(connection.dialect.name), encode(rows)).all()
+    dialect, owes = connection.dialect.name, statements.owes(connection.dialect.name)
+    due = {callbacks.DUE_IN: callback_in} if owes else {}
+    found = execute(connection, statements.finish(dialect, upsert(connection)), encode(rows) | due).all()
     ended = {_key(row) for row in found}
     counts: dict[UUID, Counts] = {}
     for key in ended:
         item = asked[key]
         _count(counts.setdefault(item.program_id, Counts(tenant=item.tenant)), item)
     counters.increment(connection, shard, counts)
-    if ended:
+    if ended and not owes:
         callbacks.owe(connection, {Owed(key[0], key[1] + 1): asked[key].tenant for key in ended}, callback_in)
     pushed = [webhooks.end_of(row, registered=row.registered) for row in found if _is_pushed(row)]
     if pushed:

@@ -29,7 +29,7 @@ STATEMENTS: dict[str, Callable[[str], Any]] = {
     "records": lambda dialect: select(records(dialect, COLUMNS)),
     "claim": lambda dialect: statements.claim(dialect, insert_of(dialect)),
     "claim_again": statements.claim_again,
-    "finish": statements.finish,
+    "finish": lambda dialect: statements.finish(dialect, insert_of(dialect)),
     "retry": statements.retry,
     "count": lambda dialect: counters._swap(dialect, insert_of(dialect)),
 }
@@ -37,10 +37,11 @@ STATEMENTS: dict[str, Callable[[str], Any]] = {
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("name", STATEMENTS)
-def test_a_statement_takes_its_batch_as_one_parameter(name: str, dialect: str) -> None:
+def test_a_statement_takes_each_of_its_batches_as_one_parameter(name: str, dialect: str) -> None:
     compiled = STATEMENTS[name](dialect).compile(dialect=DIALECTS[dialect]())
-    assert list(compiled.params).count("records") == 1
-    assert str(compiled).count("jsonb_to_recordset" if dialect == "postgresql" else "json_each") == 1
+    batches = {"records", counters.DURATIONS} & set(compiled.params)
+    assert batches == ({"records", counters.DURATIONS} if (name, dialect) == ("count", "postgresql") else {"records"})
+    assert str(compiled).count("jsonb_to_recordset" if dialect == "postgresql" else "json_each") == len(batches)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
