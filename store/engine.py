@@ -6,6 +6,7 @@ import sqlite3
 import time
 from typing import Any, Final
 
+from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 
@@ -46,7 +47,9 @@ def make_engine(url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL
     """
     url = make_url(url)
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, pool_size=pool_size)
+        engine = create_engine(
+            url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, pool_size=pool_size, json_deserializer=from_json
+        )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
         return engine
@@ -58,6 +61,7 @@ def make_engine(url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
+        json_deserializer=from_json,
         connect_args={"application_name": APPLICATION_NAME, "options": options} | _NOTICED,
     )
 

@@ -1,22 +1,21 @@
 """How an attempt ended, written down and told.
 
 The thread that ran it goes on to the next message at once: the end is committed with whatever else gathers, and told of
-when it is. So many ends may be unwritten at a time, and no more. Where somebody waits for the answer the thread waits
-as well, and sends it: it is made of the row, which comes with the write. Its event it makes meanwhile.
+when it is. So many ends may be unwritten at a time, and no more. Where somebody waits for the answer, that is made of
+the row, which comes with the write.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import replace
 from typing import Any
 
 from dspex import Usage
-from store.executions import Execution, Finish
+from store.executions import Finish
 from workers.application import Application
 from workers.attempts import Attempt, End
-from workers.callbacks import announce, prepared
+from workers.callbacks import prepared
 from workers.details import internal
 from workers.writer import WriterClosed
 from workers.writes import Written
@@ -33,41 +32,21 @@ def end(app: Application, attempt: Attempt, ended: End) -> None:
     ending = _Ending(app, attempt, ended)
     app.unwritten.enter()
     ending.write()
-    if ending.answer is None:
-        return
-    callback = prepared(app, ended, attempt) if isinstance(ended, Finish) else None
-    ending.answer.wait()
-    if ending.execution is None:
-        return
-    if callback is not None and ending.as_it_was:
-        callback.send(ending.execution)
-    else:
-        announce(app, ending.execution)
 
 
 class _Ending:
-    """One end on its way into the database. The writer's thread does what follows the commit, and waits for nothing.
-
-    Attributes:
-        answer: set when it is written, where somebody waits for an answer.
-        execution: that is to be answered then.
-        as_it_was: whether it is written so; else as a failure, for what it came to could not be stored.
-    """
+    """One end on its way into the database. The writer's thread does what follows the commit, and waits for nothing."""
 
     def __init__(self, app: Application, attempt: Attempt, ended: End) -> None:
         self._app = app
         self._attempt = attempt
         self._ended = ended
-        self.as_it_was = True
-        self.answer = threading.Event() if attempt.claimed.answered else None
-        self.execution: Execution | None = None
+        self._stored = True
         self._prepare()
 
     def _prepare(self) -> None:
         """The event is made before the commit, by the thread that ran the execution."""
-        self._event = None
-        if isinstance(self._ended, Finish) and self.answer is None:
-            self._event = prepared(self._app, self._ended, self._attempt)
+        self._callback = prepared(self._app, self._ended, self._attempt) if isinstance(self._ended, Finish) else None
 
     def write(self) -> None:
         """Hand it to the writer.
@@ -88,10 +67,10 @@ class _Ending:
             self._tell(written)
         elif isinstance(error, WriterClosed):
             logger.info("The end of execution %s was not written: it will be run again.", self._ended.id)
-        elif self.as_it_was and isinstance(self._ended, Finish):
+        elif self._stored and isinstance(self._ended, Finish):
             # Not to end it would have it run again, and come to this again.
             logger.error("What execution %s came to cannot be stored.", self._ended.id, exc_info=error)
-            self.as_it_was = False
+            self._stored = False
             self._ended = replace(self._ended, outputs=None, usage=Usage(), error=internal(error))
             self._prepare()
             self.write()
@@ -111,12 +90,9 @@ class _Ending:
             metrics.retry(ended.error.code)
             return
         metrics.execution_ended(ended.status, None if ended.error is None else ended.error.code)
-        self.execution = written.execution
-        if self._event is not None:
-            self._event.send()
+        if self._callback is not None:
+            self._callback.send(written.execution)
 
     def _leave(self) -> None:
         self._app.running.end(self._attempt)
         self._app.unwritten.leave()
-        if self.answer is not None:
-            self.answer.set()

@@ -44,12 +44,10 @@ class Writes:
 
     def finish(self, connection: Connection, finishes: Sequence[Finish]) -> list[Written]:
         """End executions, count them, and note what is owed for them."""
-        held = executions.finish(
+        done = executions.finish_and_read(
             connection, self.shard, finishes, callback_in=self.lease.seconds, webhook_in=self.webhook_in
         )
-        answered = [item.id for item, done in zip(finishes, held, strict=True) if done and item.answered]
-        rows = {row.id: row for row in executions.of_all_tenants(connection, answered)}
-        return [Written(done, rows.get(item.id)) for item, done in zip(finishes, held, strict=True)]
+        return [Written(held, execution) for held, execution in done]
 
     def retry(self, connection: Connection, retries: Sequence[Retry]) -> list[Written]:
         """Make executions wait for their next attempt."""

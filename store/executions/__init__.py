@@ -23,7 +23,7 @@ from store.executions.rows import (
     Waiting,
 )
 from store.executions.single import cancel, create, mark_completed, mark_failed, mark_running
-from store.executions.transitions import claim, finish, retry
+from store.executions.transitions import claim, finish, finish_and_read, retry
 
 __all__ = [
     "MAX_REPLAYS",
@@ -52,6 +52,7 @@ __all__ = [
     "due",
     "ended",
     "finish",
+    "finish_and_read",
     "get",
     "heartbeat",
     "mark_completed",

@@ -199,6 +199,9 @@ def create(dialect: str, insert: Any) -> Any:
     return statement.on_conflict_do_nothing(index_elements=[executions.c.id])
 
 
+_REGISTERED = executions.c.tenant.in_(LISTENING).label("registered")
+
+
 def _of_programs(r: Any, values: dict[str, Any]) -> Any:
     return (
         select(*values.values())
@@ -222,17 +225,17 @@ def owes(dialect: str) -> bool:
     return dialect == "postgresql"
 
 
-@lru_cache(maxsize=2)
-def finish(dialect: str, insert: Any) -> Any:
-    """Parameters: `records` of ends; where it `owes`, those of `callbacks.owing`."""
-    ended = _finish(dialect)
+@lru_cache(maxsize=4)
+def finish(dialect: str, insert: Any, *, whole: bool = False) -> Any:
+    """Parameters: `records` of ends; where it `owes`, those of `callbacks.owing`. `whole` rows have every column."""
+    ended = _finish(dialect, whole)
     if not owes(dialect):
         return ended
     rows = ended.cte("ended")
     return select(rows).add_cte(callbacks.owing(insert, rows.c.id, rows.c.lock_version, rows.c.tenant).cte("owed"))
 
 
-def _finish(dialect: str) -> Any:
+def _finish(dialect: str, whole: bool) -> Any:
     c = executions.c
     results: dict[str, Any] = {
         "outputs": Json,
@@ -264,7 +267,7 @@ def _finish(dialect: str) -> Any:
             }
         )
         # Whether the end is pushed somewhere, in the same breath: the few tenants with endpoints are hashed once.
-        .returning(c.id, c.lock_version, c.status, c.tenant, *PUSHED, c.tenant.in_(LISTENING).label("registered"))
+        .returning(*(c if whole else (c.id, c.lock_version, c.status, c.tenant, *PUSHED)), _REGISTERED)
     )
 
 

@@ -16,12 +16,14 @@ from store.batch import encode, execute, moment, upsert
 from store.callbacks import Owed
 from store.counters import Counts
 from store.executions import statements
+from store.executions.queries import of_all_tenants
 from store.executions.rows import (
     Carried,
     Claim,
     Claimed,
     Conflicting,
     Ended,
+    Execution,
     Finish,
     Lease,
     NoProgram,
@@ -203,6 +205,38 @@ def finish(
     Returns:
         For each, in order, whether it is ended as asked. False: fenced, another worker has it; discard the result.
     """
+    ended, _ = _finish(connection, shard, finishes, callback_in, webhook_in, whole=False)
+    return [item.key in ended for item in finishes]
+
+
+def finish_and_read(
+    connection: Connection,
+    shard: int,
+    finishes: Sequence[Finish],
+    *,
+    callback_in: float = 30.0,
+    webhook_in: float = 0.0,
+) -> list[tuple[bool, Execution | None]]:
+    """As `finish`; those that somebody waits for come with what they are now, where they are ended as asked."""
+    whole = any(item.answered for item in finishes)
+    ended, found = _finish(connection, shard, finishes, callback_in, webhook_in, whole=whole)
+    answered = {item.id for item in finishes if item.answered and item.key in ended}
+    rows = {row.id: execution_of(row) for row in found if row.id in answered}
+    # What a transaction before this one has ended, see `_committed_before`.
+    rows |= {row.id: row for row in of_all_tenants(connection, list(answered - rows.keys()))}
+    return [(item.key in ended, rows.get(item.id)) for item in finishes]
+
+
+def _finish(
+    connection: Connection,
+    shard: int,
+    finishes: Sequence[Finish],
+    callback_in: float,
+    webhook_in: float,
+    *,
+    whole: bool,
+) -> tuple[set[tuple[UUID, int, str]], Sequence[Any]]:
+    """The keys of those that are ended as asked, and the rows that were."""
     asked = {item.key: item for item in reversed(finishes)}
     rows = [
         {
@@ -220,7 +254,9 @@ def finish(
     ]
     dialect, owes = connection.dialect.name, statements.owes(connection.dialect.name)
     due = {callbacks.DUE_IN: callback_in} if owes else {}
-    found = execute(connection, statements.finish(dialect, upsert(connection)), encode(rows) | due).all()
+    statement, parameters = statements.finish(dialect, upsert(connection), whole=whole), encode(rows) | due
+    # As a text to the driver, the moments of a whole row would not be in UTC.
+    found = (connection.execute(statement, parameters) if whole else execute(connection, statement, parameters)).all()
     ended = {_key(row) for row in found}
     counts: dict[UUID, Counts] = {}
     for key in ended:
@@ -232,8 +268,7 @@ def finish(
     pushed = [webhooks.end_of(row, registered=row.registered) for row in found if _is_pushed(row)]
     if pushed:
         webhooks.owe(connection, pushed, webhook_in)
-    ended |= _committed_before(connection, [item for key, item in asked.items() if key not in ended])
-    return [item.key in ended for item in finishes]
+    return ended | _committed_before(connection, [item for key, item in asked.items() if key not in ended]), found
 
 
 def _is_pushed(row: Any) -> bool:

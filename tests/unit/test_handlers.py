@@ -377,14 +377,14 @@ class TestFailures:
     def test_a_result_that_cannot_be_stored_ends_the_execution_too(
         self, system: System, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        store = executions.finish
+        store = executions.finish_and_read
 
-        def finish(connection: Any, shard: int, finishes: Any, **options: Any) -> list[bool]:
+        def finish(connection: Any, shard: int, finishes: Any, **options: Any) -> Any:
             if any(item.outputs for item in finishes):
                 raise ValueError("sesame")
             return store(connection, shard, finishes, **options)
 
-        monkeypatch.setattr(executions, "finish", finish)
+        monkeypatch.setattr(executions, "finish_and_read", finish)
         row = system.ended(system.execute(system.program(), question="why"))
         assert row.error is not None
         assert row.error.code == ErrorCode.INTERNAL
@@ -464,7 +464,7 @@ class TestRelay:
 class TestCommitsInDoubt:
     """The commit arrives, and the connection breaks before the answer: the writer makes the same write again."""
 
-    @pytest.mark.parametrize(("write", "attempt"), [("claim", 2), ("finish", 1)])
+    @pytest.mark.parametrize(("write", "attempt"), [("claim", 2), ("finish_and_read", 1)])
     def test_the_execution_ends_once(
         self, start: Callable[..., System], monkeypatch: pytest.MonkeyPatch, write: str, attempt: int
     ) -> None:
