@@ -10,11 +10,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, event, select
 
 from dspex import ExecutionStatus, ProgramStatus, Usage
 from store import executions, programs
-from store.engine import READ_ONLY, make_engine
+from store.engine import READ_ONLY, Plans, make_engine
 from store.executions import Carried, Claim, Claimed, Lease, Retry, Running, Waiting
 from store.tables import executions as table
 from tests.contract.store_rows import (
@@ -204,6 +204,23 @@ class TestAtOnce:
                 assert connection.exec_driver_sql("SHOW plan_cache_mode").scalar_one() == "force_custom_plan"
                 assert connection.exec_driver_sql("SHOW jit").scalar_one() == jit
             engine.dispose()
+
+    def test_plans_are_kept_for_a_second(self, postgres_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = [100.0]
+        monkeypatch.setattr("store.engine.time.monotonic", lambda: now[0])
+        engine, plans = make_engine(postgres_database_url), Plans()
+        kept = "SELECT generic_plans FROM pg_prepared_statements WHERE statement LIKE 'SELECT 1 +%%'"
+        with engine.begin() as connection:
+            said: list[str] = []
+            event.listen(connection, "before_cursor_execute", lambda _c, _u, text, *_: said.append(text))
+            for moment in (100.0, 100.9, 101.0, 101.9, 102.0):
+                now[0] = moment
+                plans.renew(connection)
+            assert said == ["SET plan_cache_mode = force_generic_plan", "DISCARD PLANS", "DISCARD PLANS"]
+            for number in range(8):
+                assert connection.exec_driver_sql("SELECT 1 + %(n)s::int", {"n": number}).scalar_one() == 1 + number
+            assert connection.exec_driver_sql(kept).scalar_one() > 0
+        engine.dispose()
 
     def test_a_new_file_is_opened_by_many_at_once(self, tmp_path: Path) -> None:
         for number in range(10):

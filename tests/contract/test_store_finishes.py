@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Connection, select
@@ -34,6 +35,36 @@ from tests.contract.store_rows import (
     take,
     taken,
 )
+
+
+class TestReading:
+    """`finish_and_read`: what has ended comes with the write, for those that somebody waits for."""
+
+    def test_is_what_a_reader_would_see(self, connection: Connection) -> None:
+        program_id = ready_program(connection)
+        asked = [request(program_id, zero=-0.0, whole=1e16) for _ in ENDS]
+        ends = [
+            replace(end(each, take(connection, each)), answered=True) for end, each in zip(ENDS, asked, strict=True)
+        ]
+        done = executions.finish_and_read(connection, 0, ends)
+        assert done == [(True, get(connection, each.id)) for each in asked]
+        moments = [moment for _, row in done if row for moment in (row.inserted_at, row.started_at, row.finished_at)]
+        assert {moment.utcoffset() for moment in moments if moment} == {timedelta(0)}
+
+    def test_only_those_that_are_waited_for_and_held(self, connection: Connection) -> None:
+        program_id = ready_program(connection)
+        waited, other, lost = (request(program_id) for _ in range(3))
+        ends = [completed(each, take(connection, each, BOB)) for each in (waited, other, lost)]
+        executions.release(connection, BOB, [lost.id])
+        done = executions.finish_and_read(connection, 0, [replace(end, answered=end is not ends[1]) for end in ends])
+        assert done == [(True, get(connection, waited.id)), (True, None), (False, None)]
+
+    def test_what_the_commit_before_has_written(self, connection: Connection) -> None:
+        asked = request(ready_program(connection))
+        end = replace(completed(asked, take(connection, asked)), answered=True)
+        assert executions.finish(connection, 0, [end]) == [True]
+        assert executions.finish_and_read(connection, 0, [end]) == [(True, get(connection, asked.id))]
+        assert counted(connection, asked.program_id) == (1, 0)
 
 
 class TestFinish:

@@ -125,6 +125,31 @@ def test_a_batch_is_bounded(writer: Writer, engine: Engine) -> None:
     assert sorted(sizes) == [50, MAX_BATCH]
 
 
+def test_what_nobody_waits_for_is_written_together_and_holds_nobody_up(writer: Writer, engine: Engine) -> None:
+    batches: list[list[int]] = []
+
+    def note(connection: Connection, items: Sequence[int]) -> list[str]:
+        batches.append(list(items))
+        return add(connection, items)
+
+    for number in range(20):
+        writer.post(note, number)
+    assert writer.call(add, 20) == "added 20"
+    assert wait_until(lambda: len(kept(engine)) == 21, 30)
+    # Where the machine halts in between, the time of the first is up before the last comes.
+    assert sum(batches, []) == list(range(20))
+    assert len(batches) < 20
+
+
+def test_close_writes_what_nobody_waits_for(writer: Writer, engine: Engine) -> None:
+    for number in range(MAX_BATCH + 50):
+        writer.post(add, number)
+    writer.close()
+    assert kept(engine) == list(range(MAX_BATCH + 50))
+    with pytest.raises(WriterClosed):
+        writer.post(add, MAX_BATCH + 50)
+
+
 def test_poison_fails_alone(writer: Writer, engine: Engine, pool: ThreadPoolExecutor) -> None:
     def refuse_seven(connection: Connection, items: Sequence[int]) -> list[str]:
         if 7 in items:
