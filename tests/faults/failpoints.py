@@ -79,7 +79,7 @@ def arm(history: History) -> None:
         _around(Writes, name, lambda *_, name=name: [name], before=None, after="uncommitted")
     _around(Subscription, "settle", lambda subscription, *_: _ack(subscription), after=None)
     _around(Subscription, "_flush", _ack, before=None)
-    _around(Callback, "send", lambda _: ["event"], after=None)
+    _around(Callback, "send", lambda *_: ["event"], after=None)
     _around(Callback, "_confirmed", lambda *_: ["event"], before="after", after=None)
     _around(Relay, "_publish", lambda _, requests: ["relay"] if requests else [])
 
