@@ -90,6 +90,11 @@ def moment(value: datetime | None) -> str | None:
     return None if value is None else value.astimezone(UTC).isoformat(" ", "microseconds")
 
 
+def writes_in_with(dialect: str) -> bool:
+    """Whether a statement may write to several tables, by `WITH`. SQLite's may not: it takes one for each."""
+    return dialect == "postgresql"
+
+
 def upsert(connection: Connection) -> Any:
     """The dialect's own `insert`, which has `on_conflict_do_update` and `on_conflict_do_nothing`."""
     return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert

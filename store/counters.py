@@ -35,7 +35,7 @@ from sqlalchemy import (
 )
 
 from dspex.errors import Conflict
-from store.batch import encode, execute, records, upsert
+from store.batch import encode, execute, records, upsert, writes_in_with
 from store.tables import DEFAULT_TENANT, NOW, program_counters, program_durations
 
 SHARDS = 64
@@ -116,19 +116,14 @@ def increment(connection: Connection, shard: int, counts: Mapping[UUID, Counts],
             for p, numbers in waiting.items()
         ]
         parameters = encode(rows) | {"executed": executed}
-        if _one_statement(dialect):
+        if writes_in_with(dialect):
             parameters |= encode(_durations(shard, waiting), DURATIONS)
         for program_id in execute(connection, _swap(dialect, insert), parameters).scalars():
             del waiting[program_id]
     if waiting:
         raise Conflict(f"the counters of {len(waiting)} programs changed under {MAX_TRIES} tries: try again")
-    if not _one_statement(dialect) and (durations := _durations(shard, counts)):
+    if not writes_in_with(dialect) and (durations := _durations(shard, counts)):
         execute(connection, _add_durations(dialect, insert), encode(durations, DURATIONS))
-
-
-def _one_statement(dialect: str) -> bool:
-    """Whether one statement adds to both tables: SQLite has none that does."""
-    return dialect == "postgresql"
 
 
 def _durations(shard: int, counts: Mapping[UUID, Counts]) -> list[dict[str, Any]]:
@@ -193,7 +188,7 @@ def _swap(dialect: str, insert: Any) -> Any:
         },
         where=c.lock_version == new.lock_version - 1,
     ).returning(c.program_id)
-    if not _one_statement(dialect):
+    if not writes_in_with(dialect):
         return swap
     swapped = swap.cte("swapped")
     return select(swapped.c.program_id).add_cte(_add_durations(dialect, insert, swapped).cte("added"))

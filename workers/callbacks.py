@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 from dspex import wrap
 from dspex.envelope import MAX_ANSWER_BYTES
 from dspex.errors import MessageTooLarge, PublishError, Unroutable
-from dspex.events import Event, Reply
+from dspex.events import Reply
 from dspex.topology import EVENTS_EXCHANGE
 from store.callbacks import Owed
 from store.executions import Execution, Finish
 from workers.application import EVENT_MARGIN_BYTES, SOURCE, Application
 from workers.attempts import Attempt
+from workers.details import detail_of
 from workers.events import Ended, event_of
 from workers.views import execution_view
 from workers.writer import WriterClosed
@@ -66,10 +67,12 @@ def _event(app: Application, event: Ended, lock_version: int, traceparent: str |
 
 def _answer(execution: Execution, reply_to: str) -> _Message:
     answer: Any = execution_view(execution)  # written as it is, and not by way of Python's own types
-    reply: Event = Reply.model_construct(answer=answer)
-    envelope = wrap(reply, source=SOURCE, message_id=f"{execution.id}.{execution.lock_version}.reply")
-    body = envelope.encode(MAX_ANSWER_BYTES)
-    return _Message(body, "", reply_to, envelope.id, mandatory=True, correlation_id=execution.correlation_id)
+    message_id = f"{execution.id}.{execution.lock_version}.reply"
+    try:
+        body = wrap(Reply.model_construct(answer=answer), source=SOURCE, message_id=message_id).encode(MAX_ANSWER_BYTES)
+    except MessageTooLarge as error:
+        body = wrap(Reply(error=detail_of(error)), source=SOURCE, message_id=message_id).encode()
+    return _Message(body, "", reply_to, message_id, mandatory=True, correlation_id=execution.correlation_id)
 
 
 class Callback:

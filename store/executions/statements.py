@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from dspex import ExecutionStatus, ProgramStatus
 from store import callbacks
-from store.batch import records
+from store.batch import records, writes_in_with
 from store.tables import NOW, REGISTERED, executions, programs, webhook_endpoints
 from store.timeline import begun, continued
 from store.types import Json, UtcDateTime, database_now, seconds_until
@@ -220,16 +220,14 @@ _USED: dict[str, Any] = {
 }
 
 
-def owes(dialect: str) -> bool:
-    """Whether `finish` also notes what is owed: SQLite has no statement that writes to two tables."""
-    return dialect == "postgresql"
-
-
 @lru_cache(maxsize=4)
 def finish(dialect: str, insert: Any, *, whole: bool = False) -> Any:
-    """Parameters: `records` of ends; where it `owes`, those of `callbacks.owing`. `whole` rows have every column."""
+    """Ends executions; where it `writes_in_with`, it notes as well what is owed for them.
+
+    Parameters: `records` of ends, and then those of `callbacks.owing`. `whole` rows have every column.
+    """
     ended = _finish(dialect, whole)
-    if not owes(dialect):
+    if not writes_in_with(dialect):
         return ended
     rows = ended.cte("ended")
     return select(rows).add_cte(callbacks.owing(insert, rows.c.id, rows.c.lock_version, rows.c.tenant).cte("owed"))

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from dspex import ErrorDetail, ExecutionStatus, Usage
 from dspex.policy import ExecutionPolicy
 from store import callbacks, counters, histogram, webhooks
-from store.batch import encode, execute, moment, upsert
+from store.batch import encode, execute, moment, upsert, writes_in_with
 from store.callbacks import Owed
 from store.counters import Counts
 from store.executions import statements
@@ -252,9 +252,10 @@ def _finish(
         }
         for item in sorted(asked.values(), key=lambda item: item.id)
     ]
-    dialect, owes = connection.dialect.name, statements.owes(connection.dialect.name)
-    due = {callbacks.DUE_IN: callback_in} if owes else {}
-    statement, parameters = statements.finish(dialect, upsert(connection), whole=whole), encode(rows) | due
+    dialect, parameters = connection.dialect.name, dict[str, Any](encode(rows))
+    statement = statements.finish(dialect, upsert(connection), whole=whole)
+    if writes_in_with(dialect):
+        parameters[callbacks.DUE_IN] = callback_in
     # As a text to the driver, the moments of a whole row would not be in UTC.
     found = (connection.execute(statement, parameters) if whole else execute(connection, statement, parameters)).all()
     ended = {_key(row) for row in found}
@@ -263,7 +264,7 @@ def _finish(
         item = asked[key]
         _count(counts.setdefault(item.program_id, Counts(tenant=item.tenant)), item)
     counters.increment(connection, shard, counts)
-    if ended and not owes:
+    if ended and not writes_in_with(dialect):
         callbacks.owe(connection, {Owed(key[0], key[1] + 1): asked[key].tenant for key in ended}, callback_in)
     pushed = [webhooks.end_of(row, registered=row.registered) for row in found if _is_pushed(row)]
     if pushed:
