@@ -47,7 +47,7 @@ class Writes:
         done = executions.finish_and_read(
             connection, self.shard, finishes, callback_in=self.lease.seconds, webhook_in=self.webhook_in
         )
-        return [Written(held, execution) for held, execution in done]
+        return [Written(*one) for one in done]
 
     def retry(self, connection: Connection, retries: Sequence[Retry]) -> list[Written]:
         """Make executions wait for their next attempt."""

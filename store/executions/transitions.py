@@ -205,8 +205,8 @@ def finish(
     Returns:
         For each, in order, whether it is ended as asked. False: fenced, another worker has it; discard the result.
     """
-    ended, _ = _finish(connection, shard, finishes, callback_in, webhook_in, whole=False)
-    return [item.key in ended for item in finishes]
+    done = finish_and_read(connection, shard, finishes, callback_in=callback_in, webhook_in=webhook_in)
+    return [held for held, _ in done]
 
 
 def finish_and_read(
@@ -218,25 +218,6 @@ def finish_and_read(
     webhook_in: float = 0.0,
 ) -> list[tuple[bool, Execution | None]]:
     """As `finish`; those that somebody waits for come with what they are now, where they are ended as asked."""
-    whole = any(item.answered for item in finishes)
-    ended, found = _finish(connection, shard, finishes, callback_in, webhook_in, whole=whole)
-    answered = {item.id for item in finishes if item.answered and item.key in ended}
-    rows = {row.id: execution_of(row) for row in found if row.id in answered}
-    # What a transaction before this one has ended, see `_committed_before`.
-    rows |= {row.id: row for row in of_all_tenants(connection, list(answered - rows.keys()))}
-    return [(item.key in ended, rows.get(item.id)) for item in finishes]
-
-
-def _finish(
-    connection: Connection,
-    shard: int,
-    finishes: Sequence[Finish],
-    callback_in: float,
-    webhook_in: float,
-    *,
-    whole: bool,
-) -> tuple[set[tuple[UUID, int, str]], Sequence[Any]]:
-    """The keys of those that are ended as asked, and the rows that were."""
     asked = {item.key: item for item in reversed(finishes)}
     rows = [
         {
@@ -253,6 +234,7 @@ def _finish(
         for item in sorted(asked.values(), key=lambda item: item.id)
     ]
     dialect, parameters = connection.dialect.name, dict[str, Any](encode(rows))
+    whole = any(item.answered for item in finishes)
     statement = statements.finish(dialect, upsert(connection), whole=whole)
     if writes_in_with(dialect):
         parameters[callbacks.DUE_IN] = callback_in
@@ -269,7 +251,12 @@ def _finish(
     pushed = [webhooks.end_of(row, registered=row.registered) for row in found if _is_pushed(row)]
     if pushed:
         webhooks.owe(connection, pushed, webhook_in)
-    return ended | _committed_before(connection, [item for key, item in asked.items() if key not in ended]), found
+    ended |= _committed_before(connection, [item for key, item in asked.items() if key not in ended])
+    answered = {item.id for item in finishes if item.answered and item.key in ended}
+    read = {row.id: execution_of(row) for row in found if row.id in answered}
+    # What a transaction before this one has ended, see `_committed_before`.
+    read |= {row.id: row for row in of_all_tenants(connection, list(answered - read.keys()))}
+    return [(item.key in ended, read.get(item.id)) for item in finishes]
 
 
 def _is_pushed(row: Any) -> bool:
