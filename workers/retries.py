@@ -7,11 +7,13 @@
 | `parse_failure`, `invalid_output` | again once, at once, where the policy repairs |
 | every other | it has failed |
 
-Attempts and the deadline cap all of it: a pause that would outlast the deadline is not waited for.
+Attempts and the deadline cap all of it: a pause that would outlast the deadline is not waited for. Pauses have a floor,
+whatever a policy or an adapter says: nothing that fails at once is run in a loop.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, replace
 
@@ -21,6 +23,11 @@ from store.executions import Carried
 
 PASSING = frozenset({ErrorCode.TRANSIENT, ErrorCode.TIMEOUT, ErrorCode.CRASHED})
 REPAIRABLE = frozenset({ErrorCode.PARSE_FAILURE, ErrorCode.INVALID_OUTPUT})
+
+SHORTEST_PAUSE = 1.0
+"""Seconds; by chance up to a half less, as every pause."""
+SHORTEST_SHARE = 1 / 20
+"""A wait for a rate limit takes at least so much of those before it, so a week has 250 of them and not 600,000."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,8 @@ def _by_meaning(failed: Failed) -> Again | None:
     if failed.code in REPAIRABLE and policy.repair and not carried.repaired:
         return Again(0.0, failed.attempt, replace(carried, repaired=True))
     if failed.code is ErrorCode.RATE_LIMITED:
-        delay = max(failed.retry_after or 0.0, _pause(policy, carried.waits))
+        least = max(_pause(policy, carried.waits), carried.waited * SHORTEST_SHARE)
+        delay = max(least, _seconds(failed.retry_after))
         waited = carried.waited + delay
         if waited <= policy.max_wait:
             return Again(delay, failed.attempt - 1, replace(carried, waits=carried.waits + 1, waited=waited))
@@ -83,4 +91,9 @@ def _pause(policy: ExecutionPolicy, number: int) -> float:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ ("equal jitter")
     """
     whole = min(policy.max_delay, policy.first_delay * policy.multiplier ** min(number, 100))
-    return whole * random.uniform(0.5, 1)  # noqa: S311
+    return max(whole, SHORTEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311
+
+
+def _seconds(retry_after: float | None) -> float:
+    """What a provider asks for comes from outside: a number that is none asks for nothing."""
+    return retry_after if retry_after is not None and math.isfinite(retry_after) else 0.0

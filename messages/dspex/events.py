@@ -52,11 +52,15 @@ class Try(Frozen):
     cost: float | None = None
 
 
+MAX_DETAILS = 500
+"""Single LM calls, and tries, that a usage keeps. One that waits for a rate limit may be run for days."""
+
+
 class Usage(Frozen):
     """What the LM calls of one execution used. `cost` is in US dollars, where the provider's prices are known.
 
     `calls` counts the calls that were begun; `lm_calls` has those that were answered, in the order of their answers.
-    `tries` are the tries of a program with fallbacks: the rest is their sum.
+    `tries` are the tries of a program with fallbacks: the rest is their sum. Of both, the last `MAX_DETAILS` are kept.
     """
 
     calls: int = 0
@@ -68,8 +72,6 @@ class Usage(Frozen):
 
     def __add__(self, other: Usage) -> Usage:
         """What both used. The cost is known only where that of every answer is."""
-        if self == _NOTHING:
-            return other
         costs = [usage.cost for usage in (self, other) if usage.cost is not None or usage.lm_calls]
         known = [cost for cost in costs if cost is not None]
         return Usage(
@@ -77,17 +79,14 @@ class Usage(Frozen):
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cost=sum(known) if known and len(known) == len(costs) else None,
-            lm_calls=self.lm_calls + other.lm_calls,
-            tries=self.tries + other.tries,
+            lm_calls=(self.lm_calls + other.lm_calls)[-MAX_DETAILS:],
+            tries=(self.tries + other.tries)[-MAX_DETAILS:],
         )
 
     @property
     def summary(self) -> Usage:
         """Without the single calls and tries, which may be many."""
         return self.model_copy(update={"lm_calls": (), "tries": ()})
-
-
-_NOTHING = Usage()
 
 
 class Event(Frozen):

@@ -12,8 +12,10 @@ class ExecutionPolicy(Sparse):
 
     What an attempt ended with decides whether there is another (`workers.retries` has the table): a passing error is
     tried again after `first_delay`, then `multiplier` times as long each time, at most `max_delay`, less a random part
-    of up to a half. An attempt that the provider's rate limit turned away does not count; it waits as long as the
-    provider says, and all such waits together take at most `max_wait`.
+    of up to a half. No pause is shorter than half a second, whatever is asked for here. An attempt that the provider's
+    rate limit turned away does not count; it waits as long as the provider says, and all such waits together take at
+    most `max_wait`, as the clock has it. No such wait is shorter than a twentieth of those before it together, so that
+    there are some hundreds at most.
     """
 
     max_attempts: StrictInt | None = Field(default=None, ge=1, le=100)

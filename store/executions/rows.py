@@ -77,7 +77,8 @@ class Carried:
     """What the attempts of an execution leave to the next one.
 
     Attributes:
-        waits, waited: how often, and for how many seconds in all, it waited for a rate limit.
+        waits, waited: how often, and for how many seconds in all, it waited for a rate limit. What was asked for when
+            it is written, what has elapsed on the database's clock when it is claimed.
         repaired: whether it was run again for an answer that could not be used.
     """
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 
-from dspex import ExecutionStatus, ProgramStatus
+from dspex import ErrorCode, ExecutionStatus, ProgramStatus
 from store import callbacks
 from store.batch import records, writes_in_with
 from store.tables import NOW, REGISTERED, executions, programs, webhook_endpoints
@@ -158,6 +158,8 @@ def claim_again(dialect: str) -> Any:
     )
 
 
+_RATE_LIMITED: Any = literal_column(f"'{ErrorCode.RATE_LIMITED}'")
+
 AGAIN: dict[str, Any] = {name: _REQUEST[name] for name in ("id", "program_id", "request_digest", "tenant")}
 """What `claim_again` reads of a request."""
 
@@ -176,6 +178,8 @@ def _claimed() -> list[ColumnElement[Any]]:
         c.carried,
         c.lost,
         seconds_until(c.deadline).label("seconds_left"),
+        # A wait that was asked for has taken longer: until a worker had time, and the message came.
+        case((c.error_code == _RATE_LIMITED, -seconds_until(c.not_before)), else_=null()).label("late"),
         c.reply_to,
     ]
 

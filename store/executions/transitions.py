@@ -144,11 +144,16 @@ def _claimed(row: Any) -> Claim:
         row.cancel_requested,
         _policy(row.policy),
         Usage(**row.usage) if row.usage else _UNUSED,
-        Carried(**row.carried) if row.carried else _FIRST,
+        _carried(row) if row.carried else _FIRST,
         row.lost,
         row.seconds_left,
         row.reply_to is not None,
     )
+
+
+def _carried(row: Any) -> Carried:
+    carried = Carried(**row.carried)
+    return replace(carried, waited=carried.waited + max(0.0, row.late or 0.0))
 
 
 _DEFAULTS, _UNUSED, _FIRST = ExecutionPolicy(), Usage(), Carried()

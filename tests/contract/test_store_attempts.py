@@ -54,6 +54,18 @@ class TestRetry:
             *(("running", 2), ("completed", 2)),
         ]
 
+    def test_a_wait_for_a_rate_limit_has_taken_what_the_clock_says(self, connection: Connection) -> None:
+        asked = request(ready_program(connection))
+        limited = ErrorDetail(code="rate_limited", message="slow down")
+        # Due an hour ago: no worker had time.
+        executions.retry(connection, [retry_of(take(connection, asked), -3600, error=limited, carried=Carried(1, 2.5))])
+        again = take(connection, asked, BOB)
+        assert again.carried.waits == 1
+        assert 3602.4 <= again.carried.waited <= 3660
+        # After another failure nothing is added, however late it is: that was no such wait.
+        executions.retry(connection, [retry_of(again, -3600, carried=Carried(1, 2.5))])
+        assert take(connection, asked, BOB).carried == Carried(1, 2.5)
+
     def test_is_claimed_by_nobody_before_it_is_due(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
         claimed = take(connection, asked)

@@ -76,12 +76,23 @@ class TestRetries:
         assert len(system.scripted.runs) == 2
 
     def test_a_rate_limit_spends_no_attempt(self, system: System) -> None:
-        limited = [AdapterError(ErrorCode.RATE_LIMITED, "slow down", retry_after=0.01) for _ in range(5)]
+        limited = [AdapterError(ErrorCode.RATE_LIMITED, "slow down", retry_after=0.01) for _ in range(3)]
         system.scripted.run = failing(*limited)
         policy = QUICK.model_copy(update={"max_attempts": 1, "max_delay": 0.02})
         row = system.ended(system.execute(system.program(adapter="scripted", policy=policy), question="why"))
         assert (row.status, row.attempt) == (ExecutionStatus.COMPLETED, 1)
-        assert len(system.scripted.runs) == 6
+        assert len(system.scripted.runs) == 4
+
+    def test_a_policy_without_pauses_does_not_wait_for_ever(self, system: System) -> None:
+        """Each of its waits has taken what the clock says, not the nothing that was asked for."""
+        system.scripted.run = failing(*(AdapterError(ErrorCode.RATE_LIMITED, "slow down", usage=USED),) * 99)
+        policy = ExecutionPolicy(first_delay=0, max_delay=0, max_wait=2.5)
+        row = system.ended(system.execute(system.program(adapter="scripted", policy=policy), question="why"))
+        assert row.error is not None
+        assert (row.status, row.attempt, row.error.code) == (ExecutionStatus.FAILED, 1, ErrorCode.RATE_LIMITED)
+        assert row.finished_at is not None
+        assert 2 <= len(system.scripted.runs) <= 6
+        assert (row.finished_at - row.inserted_at).total_seconds() >= 0.5 * (len(system.scripted.runs) - 1)
 
     def test_between_attempts_the_row_says_why_and_until_when(self, system: System) -> None:
         system.scripted.run = failing(AdapterError(ErrorCode.TRANSIENT, "gone", usage=USED))

@@ -76,6 +76,26 @@ def test_rate_limits_together_wait_no_longer_than_the_policy_allows() -> None:
     assert decide(failed(ErrorCode.RATE_LIMITED, retry_after=101.0, policy=policy)) is None
 
 
+@pytest.mark.parametrize("retry_after", [None, 0.0, -5.0, float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("code", [ErrorCode.TRANSIENT, ErrorCode.RATE_LIMITED])
+def test_no_pause_is_shorter_than_the_floor(code: ErrorCode, retry_after: float | None) -> None:
+    policy = ExecutionPolicy(first_delay=0, max_delay=0, multiplier=1)
+    again = decide(failed(code, policy=policy, retry_after=retry_after))
+    assert again is not None
+    assert 0.5 <= again.delay <= 1.0
+
+
+@pytest.mark.parametrize(("max_wait", "most"), [(3600, 160), (7 * 86_400, 280)])
+def test_waits_for_rate_limits_are_some_hundreds_at_most(max_wait: float, most: int) -> None:
+    """Whatever the policy says: once a second for a week would be 600,000 runs."""
+    policy = ExecutionPolicy(first_delay=0, max_delay=0, multiplier=1, max_wait=max_wait)
+    carried, waits = Carried(), 0
+    while (again := decide(failed(ErrorCode.RATE_LIMITED, carried=carried, policy=policy))) is not None:
+        carried, waits = again.carried, waits + 1
+    assert carried.waits == waits <= most
+    assert carried.waited >= max_wait * 0.9
+
+
 def test_no_pause_outlasts_the_deadline() -> None:
     assert decide(failed(ErrorCode.RATE_LIMITED, retry_after=40.0, seconds_left=40.0)) is None
     assert decide(failed(ErrorCode.TRANSIENT, seconds_left=0.4)) is None
