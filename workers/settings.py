@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -21,11 +20,11 @@ from dspex.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import Problem, SettingsError
 from dspex.model import problems
 from workers.brokers.topology import QueueType
+from workers.environment import PREFIX, look_over
 from workers.policy import Role
 from workers.webhooks.addresses import Guard
 from workers.webhooks.schedule import DELAYS
 
-PREFIX = "DSPEX_"
 MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*_(API_KEY|(?<!_WEBHOOK_)TOKEN)")
 """What a program may name as a secret: never, for instance, the variable that holds the database's password."""
@@ -200,9 +199,9 @@ def load_settings(**overrides: Any) -> Settings:
     """The settings from the environment, and what overrides them (None does not).
 
     Raises:
-        SettingsError: one line for each wrong value, with the name of its variable.
+        SettingsError: one line for each wrong value, with the name of its variable, or for each misspelt variable.
     """
-    _refuse_unknown(os.environ)
+    look_over(os.environ, [PREFIX + name.upper() for name in Settings.model_fields])
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except pydantic.ValidationError as error:
@@ -217,13 +216,6 @@ def load_settings(**overrides: Any) -> Settings:
 def _line(problem: Problem) -> str:
     name, _, path = problem.field.partition(".")
     return f"{PREFIX}{name.upper()}: {Problem(path, problem.message)}"
-
-
-def _refuse_unknown(environment: Mapping[str, str]) -> None:
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    for name in environment:
-        if name.startswith(PREFIX) and not name.startswith(PREFIX + "TEST_") and name not in known:
-            raise SettingsError(f"{name}: there is no such setting; known are {', '.join(sorted(known))}")
 
 
 def load_secrets() -> dict[str, str]:

@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from workers.settings import PREFIX, Settings
+from workers.environment import PREFIX
+from workers.settings import Settings
 
 logger = logging.getLogger(__name__)
 

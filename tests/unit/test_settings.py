@@ -162,11 +162,53 @@ def test_every_wrong_value_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "sesame" not in "".join(lines)
 
 
-def test_unknown_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    (line,) = refused(monkeypatch, DSPEX_THREAD="sesame")
-    assert line.startswith("DSPEX_THREAD: there is no such setting")
-    assert "DSPEX_THREADS" in line
-    assert "sesame" not in line
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("DSPEX_THREAD", "DSPEX_THREADS"),
+        ("DSPEX_LOGLEVEL", "DSPEX_LOG_LEVEL"),
+        ("DSPEX_DATABSE_URL", "DSPEX_DATABASE_URL"),
+        ("DSPEX_WEBHOOK_PORT", "DSPEX_WEBHOOK_PORTS"),
+        ("DSPEX_MAX_ATTEMPT", "DSPEX_MAX_ATTEMPTS"),
+    ],
+)
+def test_a_misspelt_setting_is_named_with_what_was_meant(
+    monkeypatch: pytest.MonkeyPatch, written: str, meant: str
+) -> None:
+    assert refused(monkeypatch, **{written: "sesame"}) == [f"{written}: there is no such setting; {meant} is meant"]
+
+
+def test_a_setting_of_another_version_is_passed_over_and_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DSPEX_RETENTION", "sesame")
+    monkeypatch.setenv("DSPEX_BROKER", "sesame")
+    assert load_settings() == Settings()
+    assert [record.getMessage() for record in caplog.records] == [
+        "DSPEX_RETENTION: this version has no such setting, and goes on without it.",
+        "DSPEX_BROKER: this version has no such setting, and goes on without it (is DSPEX_BROKER_URL meant?).",
+    ]
+
+
+def test_what_kubernetes_makes_of_a_service_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a pod has them beside Services named dspex, dspex-metrics, dspex-webhook and dspex-threads."""
+    for service in ("DSPEX", "DSPEX_METRICS", "DSPEX_WEBHOOK", "DSPEX_THREADS"):
+        for name, value in {
+            "SERVICE_HOST": "10.96.0.11",
+            "SERVICE_PORT": "9464",
+            "SERVICE_PORT_HTTP_METRICS": "9464",
+            "PORT": "tcp://10.96.0.11:9464",
+            "PORT_9464_TCP": "tcp://10.96.0.11:9464",
+            "PORT_9464_TCP_PROTO": "tcp",
+            "PORT_9464_TCP_PORT": "9464",
+            "PORT_9464_TCP_ADDR": "10.96.0.11",
+            "PORT_53_UDP": "udp://10.96.0.11:53",
+        }.items():
+            monkeypatch.setenv(f"{service}_{name}", value)
+    assert load_settings() == Settings()
+    assert caplog.records == []
 
 
 def test_variables_of_the_tests_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
