@@ -55,7 +55,7 @@ def look_over(environment: Mapping[str, str], settings: Collection[str]) -> None
 
 
 def _of_a_service(name: str, value: str) -> bool:
-    """Whether Kubernetes, or a link of Docker, made it: `DSPEX_PORT=tcp://10.0.0.1:80`, `DSPEX_SERVICE_HOST=10.0.0.1`."""
+    """Whether Kubernetes, or a link of Docker, made it: `DSPEX_PORT=tcp://10.0.0.1:80`, `DSPEX_SERVICE_HOST=...`."""
     if _SERVICE.fullmatch(name):
         return True
     return bool(_SERVICE_PORT.fullmatch(name) and _ADDRESS.fullmatch(value))

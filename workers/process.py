@@ -63,8 +63,12 @@ class WorkerProcess:
         if self._deliverer is not None:
             self._deliverer.start()
 
-    def stop(self, seconds: float) -> None:
-        """Take no more messages, let running executions end for at most `seconds`, give back the others."""
+    def stop(self, seconds: float) -> bool:
+        """Take no more messages, let running executions end for at most `seconds`, give back the others.
+
+        Returns:
+            Whether all has ended or was given back: else leases end what runs, when they run out.
+        """
         deadline = time.monotonic() + seconds
         self._intake.close()
         self._intake.wait(seconds)
@@ -73,19 +77,22 @@ class WorkerProcess:
         for thread in self._worker.workers:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
         written = self._app.unwritten.wait(max(0.0, deadline - time.monotonic()))
+        given_back = True
         if not written or self._app.running or any(thread.is_alive() for thread in self._worker.workers):
             # Before the broker has their messages back: whoever gets them must find the executions free.
-            self._give_back(seconds)
+            given_back = self._give_back(seconds)
             self._worker.workers.clear()
         if self._deliverer is not None:
             self._deliverer.stop(max(0.0, deadline - time.monotonic()))
         self._upkeep.stop()
         self._worker.stop()
+        return given_back
 
-    def _give_back(self, seconds: float) -> None:
+    def _give_back(self, seconds: float) -> bool:
         try:
             given_back = self._app.writer.call(self._app.writes.release, None, RELEASE_SECONDS)
         except TimeoutError:
             logger.error("Executions did not end in %.0f s, and the database cannot be told: leases end them.", seconds)
-        else:
-            logger.warning("%d executions did not end in %.0f s and are given back.", given_back, seconds)
+            return False
+        logger.warning("%d executions did not end in %.0f s and are given back.", given_back, seconds)
+        return True

@@ -20,8 +20,12 @@ from workers.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-RESTART_SECONDS = 1.0
-"""A process that dies is replaced after this pause; one that keeps dying does not keep a core busy."""
+FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
+"""Seconds until a process that died is replaced: twice as long for each that died soon after its start."""
+SOON_SECONDS = 30.0
+"""A process that dies within this time of its start did not work."""
+GIVE_UP = 5
+"""When all have died so often in a row, soon after their start, no other start will help: see `Children.hopeless`."""
 KILL_MARGIN_SECONDS = 10.0
 
 
@@ -36,13 +40,23 @@ def supervise(settings: Settings, stop: threading.Event) -> int:
     """Keep `settings.processes` worker processes and a deliverer running until `stop` is set, then drain them.
 
     Returns:
-        The exit code: 0 where every process drained, 1 where one had to be killed.
+        The exit code: 0 where every process drained, 1 where one had to be killed, or could hand nothing back, and
+        where no worker can be kept alive: whoever started this one sees it, and does what it does about crashes.
     """
-    children = Children([*_workers(settings), *deliverer(settings)])
+    workers, others = Children(_workers(settings)), Children(deliverer(settings))
     while not stop.wait(0.2):
-        children.replace_dead(stop)
-    children.terminate()
-    return children.wait(settings.shutdown_seconds + KILL_MARGIN_SECONDS)
+        workers.replace_dead()
+        others.replace_dead()
+        if workers.hopeless:
+            logger.critical("No worker process lives for %.0f s: giving up. What they said is above.", SOON_SECONDS)
+            others.terminate()
+            others.wait(settings.shutdown_seconds + KILL_MARGIN_SECONDS)
+            return 1
+    workers.terminate()
+    others.terminate()
+    seconds = settings.shutdown_seconds + KILL_MARGIN_SECONDS
+    deadline = time.monotonic() + seconds
+    return max(workers.wait(seconds), others.wait(deadline - time.monotonic()))
 
 
 def deliverer(settings: Settings) -> list[Child]:
@@ -64,28 +78,61 @@ class Children:
     """Processes of ours."""
 
     def __init__(self, children: Sequence[Child]) -> None:
-        self._children = children
-        self._processes = [_start(child) for child in children]
+        self._places = [_Place(child) for child in children]
 
-    def replace_dead(self, stop: threading.Event) -> None:
-        """Start those anew that have ended, until `stop` is set."""
-        for index, process in enumerate(self._processes):
-            if process.poll() is not None:
-                kind = self._children[index].arguments[0].capitalize()
-                logger.error("%s process %d ended with %d: it is replaced.", kind, process.pid, process.returncode)
-                if stop.wait(RESTART_SECONDS):
-                    return
-                self._processes[index] = _start(self._children[index])
+    def replace_dead(self) -> None:
+        """Start those anew that have ended, each after its pause. To be called often; it waits for nothing."""
+        for place in self._places:
+            place.replace_dead()
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether none lives, and each has died `GIVE_UP` times in a row soon after its start."""
+        return bool(self._places) and all(place.dead and place.failures >= GIVE_UP for place in self._places)
 
     def terminate(self) -> None:
         """Tell them all to drain."""
-        for process in self._processes:
-            process.send_signal(signal.SIGTERM)
+        for place in self._places:
+            place.process.send_signal(signal.SIGTERM)
 
     def wait(self, seconds: float) -> int:
         """Wait until all have ended, and kill those that have not. Returns 0 where every one drained, else 1."""
         deadline = time.monotonic() + seconds
-        return max((_end(process, deadline) for process in self._processes), default=0)
+        return max((_end(place, deadline) for place in self._places), default=0)
+
+
+class _Place:
+    """One process after the other.
+
+    Attributes:
+        dead: the last one has ended by itself, and the next is not started yet.
+        failures: how many have died in a row soon after their start.
+    """
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self.failures = 0
+        self._start()
+
+    def _start(self) -> None:
+        self.process = _start(self._child)
+        self.dead = False
+        self._started = time.monotonic()
+
+    def replace_dead(self) -> None:
+        """Start the next one where the last has ended, and its pause is over."""
+        now = time.monotonic()
+        if not self.dead and self.process.poll() is not None:
+            self.dead = True
+            self.failures = self.failures + 1 if now - self._started < SOON_SECONDS else 1
+            pause = min(LAST_PAUSE, FIRST_PAUSE * 2.0 ** (self.failures - 1))
+            self._next_start = now + pause
+            kind, process = self._child.arguments[0].capitalize(), self.process
+            logger.error(
+                "%s process %d ended with %d: it is replaced in %.0f s.", kind, process.pid, process.returncode, pause
+            )
+        if self.dead and now >= self._next_start:
+            self._start()
 
 
 def _start(child: Child) -> subprocess.Popen[bytes]:
@@ -97,7 +144,8 @@ def _start(child: Child) -> subprocess.Popen[bytes]:
     )
 
 
-def _end(process: subprocess.Popen[bytes], deadline: float) -> int:
+def _end(place: _Place, deadline: float) -> int:
+    process = place.process
     try:
         code = process.wait(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
@@ -105,5 +153,5 @@ def _end(process: subprocess.Popen[bytes], deadline: float) -> int:
         process.kill()
         process.wait()
         return 1
-    # The signal itself ends one that has just been started: it has taken nothing yet.
-    return 0 if code in (0, -signal.SIGTERM) else 1
+    # One that died before had been told of; the signal itself ends one that has just been started.
+    return 0 if place.dead or code in (0, -signal.SIGTERM) else 1

@@ -21,7 +21,7 @@ from store.engine import make_engine
 from store.rejections import Rejection
 from tests.waiting import wait_until
 from workers.brokers import amqp
-from workers.cli import main
+from workers.cli.main import main
 from workers.local import embedded
 from workers.settings import Settings
 

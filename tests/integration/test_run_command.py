@@ -21,7 +21,7 @@ import migrations
 from deploy.processes import free_port, wait_until
 from store.engine import make_engine
 from tests.conftest import new_database
-from workers.cli import main
+from workers.cli.main import main
 
 DSPEX = (sys.executable, "-m", "workers.cli")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "debian_sections"
@@ -358,7 +358,7 @@ class TestHelp:
         heavy = ("alembic", "dramatiq", "dspex", "dspy", "pika", "psycopg", "pydantic", "rich", "sqlalchemy")
         program = f"""
 import sys
-from workers.cli import main
+from workers.cli.main import main
 try:
     main({arguments})
 finally:

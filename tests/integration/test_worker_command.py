@@ -37,6 +37,7 @@ from store import counters, executions, programs
 from store.engine import make_engine
 from store.executions import Execution
 from tests.conftest import new_database
+from tests.tcp_proxy import TcpProxy
 from workers.brokers import amqp
 from workers.brokers.topology import dead_letter_queue
 from workers.metrics import require_free
@@ -281,7 +282,7 @@ def free_ports(number: int) -> int:
 
 
 class TestDrain:
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
     def test_one_process(self, system: System, number: signal.Signals) -> None:
         workers = system.work("--threads", "2")
         program_id = system.program(latency_ms=300)
@@ -325,6 +326,40 @@ class TestDrain:
         system.work("--threads", "4")
         rows = system.check(program_id, ids)
         assert {row.attempt for row in rows} == {1}
+
+    def test_what_can_be_handed_to_nobody_is_an_error(self, system: System, postgres_database_url: str) -> None:
+        with TcpProxy(postgres_database_url) as proxy:
+            workers = system.work("--threads", "2", shutdown_seconds=1, database_url=proxy.url)
+            program_id = system.program(latency_ms=60_000)
+            ids = system.execute(program_id, 2)
+            system.wait_for(ids, 2, ExecutionStatus.RUNNING)
+            proxy.refuse()
+            proxy.reset()
+            assert workers.terminate() == 1
+            assert workers.said("the database cannot be told") == 1
+            assert workers.said("Traceback") == 0
+
+    @pytest.mark.parametrize("command", ["worker", "deliverer"])
+    def test_a_signal_is_not_lost_while_it_starts(self, own_amqp_url: str, command: str) -> None:
+        """As the first process of a container, which has no default for signals; here its database does not answer."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            silent.settimeout(PATIENCE)
+            bare = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
+            database_url = f"postgresql://dspex@127.0.0.1:{silent.getsockname()[1]}/dspex"
+            process = subprocess.Popen(
+                ["unshare", "--fork", "--pid", "--kill-child", *DSPEX, command],
+                env=bare | {"DSPEX_BROKER_URL": own_amqp_url, "DSPEX_DATABASE_URL": database_url},
+            )
+            family = Process(process.pid, start_time(process.pid) or 0, signal.SIGKILL, process)
+            try:
+                connection, _ = silent.accept()
+                with connection:
+                    (first,) = [member for member in family.family() if member.pid != process.pid]
+                    first.send(signal.SIGTERM)
+                    assert process.wait(PATIENCE) == 0
+            finally:
+                family.send(signal.SIGKILL)
+                process.wait(PATIENCE)
 
 
 class TestDeath:

@@ -1,5 +1,1 @@
 """The command line, `dspex`. What a command needs is imported when it runs: `dspex --help` stays quick."""
-
-from workers.cli.main import main
-
-__all__ = ["main"]

@@ -1,5 +1,5 @@
 """`python -m workers.cli`: the same as `dspex`."""
 
-from workers.cli.main import main
+from workers.cli.start import main
 
 main()

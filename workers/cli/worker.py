@@ -63,17 +63,17 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
     process.start()
     logger.info("Worker %s takes jobs, %d at once.", app.writes.lease.worker, settings.threads)
     while not stop.wait(1.0) and not _is_orphan(parent):
-        children.replace_dead(stop)
+        children.replace_dead()
         if lost := watchdog.dead(process.threads):
             logger.critical("Thread %s has died: this process ends.", ", ".join(lost))
             watchdog.end_process(partial(_drain, app, process), DRAIN_SECONDS + DRAIN_MARGIN_SECONDS)
     logger.info("Draining.")
     children.terminate()
-    process.stop(settings.shutdown_seconds)
+    drained = process.stop(settings.shutdown_seconds)
     app.close()
     code = children.wait(KILL_MARGIN_SECONDS)
     logger.info("Stopped.")
-    return code
+    return code if drained else 1
 
 
 def collect_seldom() -> None:
@@ -142,7 +142,7 @@ def check_servers(settings: Settings) -> None:
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and Ctrl-C set. The second Ctrl-C is not waited for."""
+    """An event that SIGTERM, SIGHUP and Ctrl-C set. The second Ctrl-C is not waited for."""
     stop = threading.Event()
 
     def handle(number: int, _frame: object) -> None:
@@ -150,8 +150,8 @@ def stop_on_signals() -> threading.Event:
             raise KeyboardInterrupt
         stop.set()
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, handle)
     return stop
 
 

@@ -1,0 +1,31 @@
+"""Where `dspex` begins: it listens to signals before anything is imported that takes time."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+LONG_RUNNING = frozenset({"worker", "deliverer"})
+
+
+def main() -> None:
+    """Run `dspex`."""
+    if sys.argv[1:2] and sys.argv[1] in LONG_RUNNING:
+        _end_early()
+    from workers.cli.main import main as commands
+
+    commands()
+
+
+def _end_early() -> None:
+    """Have SIGTERM and SIGHUP end the process until it has begun, and drains instead (`worker.stop_on_signals`).
+
+    The first process of a container has no default for signals: until it handles one, that is lost
+    (https://man7.org/linux/man-pages/man7/pid_namespaces.7.html).
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+
+
+def _end(_number: int, _frame: object) -> None:
+    sys.exit(0)
