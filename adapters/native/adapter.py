@@ -18,13 +18,14 @@ from adapters.native.recorder import Recorder
 from adapters.native.setup import prepare_dspy
 from adapters.native.signatures import dspy_inputs, json_outputs
 from adapters.native.trace import Tracer
+from adapters.native.wire import Wire
 from adapters.port import AdapterError, AdapterStats, Health, Outcome, ProgramInfo, ProgramSpec, RunOptions
 from adapters.programs import Programs
 from adapters.runs import Runs
 from dspex import ErrorCode, Signature, Usage
 
 CAPACITY: Final = 128
-"""Programs that are kept, each with the connections of its LM."""
+"""Programs that are kept."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class NativeAdapter:
         self._programs: Programs[_Program] = Programs(capacity)
         self._runs = Runs()
         self._on_usage = on_usage
+        self._wire = Wire()
 
     def create_program(self, spec: ProgramSpec) -> str:
         """See `Adapter.create_program`. A key that has changed since takes the place of the old one."""
@@ -73,7 +75,7 @@ class NativeAdapter:
             program = _Program(
                 signature=spec.signature,
                 module=build_module(spec.signature, spec.configuration),
-                lm=make_lm(resolved, lm.parameters),
+                lm=make_lm(resolved, lm.parameters, self._wire),
                 resolved=resolved,
             )
         except AdapterError:
@@ -131,8 +133,9 @@ class NativeAdapter:
 
     def close(self) -> None:
         """See `Adapter.close`. Runs that are under way lose their connections."""
-        for program in self._programs.clear():
-            program.lm.close()
+        self._programs.clear()
+        wire, self._wire = self._wire, Wire()
+        wire.close()
 
 
 def _run_context(lm: RecordingLM, recorder: Recorder, tracer: Tracer | None) -> AbstractContextManager[None]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 import dspy
-from dspy.clients.backend_selection import select_backend
-from dspy.lm15 import LM15Error
 
 from adapters.lm import ResolvedLM
+from adapters.native.insides import calls_through
 from adapters.native.recorder import Recorder
+from adapters.native.wire import Wire, noted
 from adapters.port import AdapterError
 from dspex import ErrorCode, LMParameters
 
@@ -34,10 +33,12 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
         if recorder.seed is not None and self.is_native:
             # LiteLLM refuses a seed where the provider knows none; DSPy's own client leaves it out.
             kwargs["seed"] = recorder.seed
-        wait = recorder.wait
-        if wait is not None and wait < self.kwargs.get("timeout", math.inf):
-            kwargs["timeout"] = wait
-        return super().__call__(*args, **kwargs)
+        waits = [seconds for seconds in (recorder.seconds_left, self.kwargs.get("timeout")) if seconds is not None]
+        recorder.call.seconds = min(waits, default=None)
+        if not self.is_native and waits:
+            kwargs["timeout"] = recorder.call.seconds
+        with noted(recorder.call):
+            return super().__call__(*args, **kwargs)
 
     def update_history(self, entry: Mapping[str, Any]) -> None:
         """In the place of DSPy's history, which grows to 10,000 entries with their prompts."""
@@ -50,8 +51,8 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
         return bool(self.engine == "lm15")
 
 
-def make_lm(resolved: ResolvedLM, parameters: LMParameters) -> RecordingLM:
-    """The LM of a program. Nothing is connected to yet.
+def make_lm(resolved: ResolvedLM, parameters: LMParameters, wire: Wire) -> RecordingLM:
+    """The LM of a program, which calls through `wire`. Nothing is connected to yet.
 
     DSPy's own HTTP client serves it where it can, so that LiteLLM (2 s, 120 MB) is not even imported.
 
@@ -64,15 +65,14 @@ def make_lm(resolved: ResolvedLM, parameters: LMParameters) -> RecordingLM:
         raise AdapterError(ErrorCode.PERMANENT, f"model: '{resolved.model}' is not 'provider/model'")
     if resolved.api_key is None and resolved.api_base is None and provider not in KEYLESS:
         raise AdapterError(ErrorCode.AUTH, f"secret: '{resolved.model}' needs a key: give the name of one")
-    settings: dict[str, Any] = {"api_key": resolved.api_key or NO_KEY, "api_base": resolved.api_base}
+    api_key = resolved.api_key or NO_KEY
+    settings: dict[str, Any] = {"api_key": api_key, "api_base": resolved.api_base}
     settings |= parameters.model_dump(exclude_none=True)
     if parameters.stop is not None:
         settings["stop"] = list(parameters.stop)
     settings = {key: value for key, value in settings.items() if value is not None}
     lm = RecordingLM(resolved.model, cache=False, num_retries=0, engine="lm15", **settings)
-    try:
-        select_backend(lm)
-    except LM15Error:
+    if not calls_through(lm, wire, api_key, resolved.api_base):
         # Not engine="auto": it chooses at each call, and by the environment as well (OPENAI_BASE_URL).
         lm = RecordingLM(resolved.model, cache=False, num_retries=0, engine="litellm", **settings)
     return lm

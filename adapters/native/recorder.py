@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from adapters.native.wire import Call
 from adapters.port import AdapterError, RunOptions
 from adapters.runs import Run
 from dspex import ErrorCode, LMCall, Usage
 
-WAITS: Final = tuple(step * unit for unit in (0.1, 1, 10, 100, 1000) for step in (1, 2, 5))
-"""The seconds that an LM call may be told to wait at most. DSPy keeps a pool of connections for each: they are few."""
+LEAST_WAIT: Final = 0.001
+"""Seconds: a call that has begun in time is not refused for having none left."""
 
 _SEEDS: Final = 1 << 63
 
@@ -38,6 +39,8 @@ class Recorder:
         self._changed = changed
         self._begun = 0
         self._answered: list[LMCall] = []
+        self.call = Call()
+        """The one that was begun last."""
         self.finish_reason: str | None = None
         """Why the last answer ended: `stop`, `length`, `content_filter`, `refusal`, ..."""
 
@@ -60,16 +63,14 @@ class Recorder:
         """
         self.check()
         self._begun += 1
+        self.call = Call()
         self.finish_reason = None
         self._tell()
 
     @property
-    def wait(self) -> float | None:
-        """Seconds that an LM call may wait: the least of `WAITS` that does not end before the run's time."""
-        if self._deadline is None:
-            return None
-        left = self._deadline - time.monotonic()
-        return next((seconds for seconds in WAITS if seconds >= left), None)
+    def seconds_left(self) -> float | None:
+        """Of the run's time: what an LM call may wait."""
+        return None if self._deadline is None else max(LEAST_WAIT, self._deadline - time.monotonic())
 
     @property
     def seed(self) -> int | None:

@@ -17,7 +17,6 @@ import pytest
 from adapters.contract import wait_until
 from adapters.lm import LMAlias, LMCatalog
 from adapters.native import NativeAdapter
-from adapters.native.recorder import WAITS
 from adapters.port import AdapterError, Outcome, ProgramSpec, RunOptions
 from dspex import LM, Configuration, ErrorCode, LMParameters, Signature
 from tests import lm_server
@@ -386,15 +385,6 @@ def test_an_lm_call_waits_no_longer_than_the_run_has(native: NativeAdapter, serv
     error = failure(native, spec("Predict", lm=LM(model="local", parameters=parameters)), RunOptions("run", timeout=60))
     assert error.code is ErrorCode.TIMEOUT
     end.set()
-
-
-def test_timeouts_of_all_lengths_share_a_few_pools_of_connections(native: NativeAdapter, server: LMServer) -> None:
-    program = spec("Predict")
-    for number in range(100):
-        run(native, program, RunOptions("run", timeout=0.5 + number * 3.3))
-    lm = native._programs.get(program.backend_id).lm
-    assert len(lm._engine_store) <= len(WAITS)
-    assert server.connections <= len(WAITS)
 
 
 def test_a_trace_of_a_failed_run_is_with_its_error(native: NativeAdapter, server: LMServer) -> None:

@@ -1,0 +1,72 @@
+"""What of DSPy's insides the adapter leans on (adapters/native/insides.py), tried against the DSPy installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dspy
+import pytest
+from dspy.lm15 import Message, Response, TextPart, Usage
+
+from adapters.native.insides import CONNECT_SECONDS, StdlibTransport, calls_through, fixed_temperature, raw_answer
+from adapters.native.wire import UNBOUNDED, Wire
+
+
+class Sent(Exception):
+    """The transport was asked to send."""
+
+
+class Refusing:
+    """A transport that tells what it is asked to send."""
+
+    def stream(self, request: Any) -> Any:
+        raise Sent(request.url)
+
+
+def test_the_http_client_takes_a_bound_on_connections_and_waits_ten_seconds_for_one() -> None:
+    assert StdlibTransport(max_connections=UNBOUNDED).max_connections == UNBOUNDED
+    assert vars(StdlibTransport())["_connect_timeout"] == CONNECT_SECONDS
+    Wire().close()
+
+
+@pytest.mark.parametrize("timeout", [None, 3.0])
+@pytest.mark.parametrize(
+    "model", ["openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5", "gemini/gemini-2.5-flash", "openrouter/a/b"]
+)
+def test_an_lm_calls_through_the_transport_it_is_given(model: str, timeout: float | None) -> None:
+    lm = dspy.LM(model, cache=False, num_retries=0, engine="lm15", api_key="sk-local")
+    assert calls_through(lm, Refusing(), "sk-local", None)
+    options = {} if timeout is None else {"timeout": timeout}
+    with pytest.raises(dspy.LMError) as caught:
+        lm("hello", **options)
+    assert isinstance(caught.value.__cause__, Sent)
+    lm.close()
+
+
+def test_what_the_client_does_not_serve_is_left_to_litellm() -> None:
+    lm = dspy.LM("bedrock/anthropic.claude-v2", cache=False, engine="lm15", api_key="sk-local")
+    assert not calls_through(lm, Refusing(), "sk-local", None)
+
+
+def test_an_answer_keeps_the_providers_own_json() -> None:
+    message = Message(role="assistant", parts=(TextPart("x"),))
+    body = {"choices": [{"finish_reason": "error"}]}
+    response = Response(id=None, model="m", message=message, finish_reason="stop", usage=Usage(), provider_data=body)
+    assert raw_answer(response) == body
+    assert raw_answer(object()) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "fixed"),
+    [
+        *[(f"openai/{name}", True) for name in ("o1", "o1-mini", "o3", "o3-mini-2025-01-31", "o4-mini", "gpt-5")],
+        *[(f"openai/{name}", True) for name in ("gpt-5-mini", "gpt-5.1", "gpt-5.6-luna", "gpt-5-codex")],
+        *[(f"openai/{name}", False) for name in ("gpt-4o", "gpt-4.1", "gpt-5-chat-latest", "gpt-50", "omni-1", "o200")],
+        ("openrouter/openai/o3", True),
+        ("azure/o4-mini", True),
+        ("anthropic/claude-sonnet-4-5", False),
+        ("hosted_vllm/meta-llama/Llama-3.1-8B", False),
+    ],
+)
+def test_the_models_that_take_no_temperature(model: str, fixed: bool) -> None:
+    assert fixed_temperature(model) is fixed
