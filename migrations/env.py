@@ -40,7 +40,7 @@ def main() -> None:
     if connection is not None:
         migrate(connection)
         return
-    with create_engine(_url(), poolclass=NullPool).connect() as connection:
+    with create_engine(_url(), poolclass=NullPool, hide_parameters=True).connect() as connection:
         migrate(connection)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 
 from store import tenancy
+from store.failures import without_values
 
 BUSY_TIMEOUT_MS = 30_000
 
@@ -48,7 +49,11 @@ def make_engine(url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL
     url = make_url(url)
     if url.get_backend_name() == "sqlite":
         engine = create_engine(
-            url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, pool_size=pool_size, json_deserializer=from_json
+            url,
+            connect_args={"timeout": BUSY_TIMEOUT_MS / 1000},
+            pool_size=pool_size,
+            json_deserializer=from_json,
+            hide_parameters=True,
         )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
@@ -56,14 +61,17 @@ def make_engine(url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL
     given = url.query.get("options", "")
     ours = f"{PLANS} -c {tenancy.SETTING}={tenancy.checked(tenant)}"
     options = " ".join([ours, given] if isinstance(given, str) else [ours, *given])
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
         json_deserializer=from_json,
+        hide_parameters=True,
         connect_args={"application_name": APPLICATION_NAME, "options": options} | _NOTICED,
     )
+    event.listen(engine, "handle_error", without_values)
+    return engine
 
 
 PLAN_SECONDS: Final = 1.0

@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 
 import migrations
 from dspex.errors import SettingsError
-from workers.writer import describe
+from store.failures import describe
 
 
 def require_schema(engine: Engine) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 from dspex import ErrorCode, ErrorDetail
 from dspex.errors import PublishError
+from store.failures import describe, passing
 from workers.application import Application
 from workers.endings import end
 from workers.relay import Relay
-from workers.writer import WriterClosed, describe, passing
+from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
 

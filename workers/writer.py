@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
 from dspex.errors import DspexError
 from store.engine import Plans
+from store.failures import describe, passing
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,6 @@ MAX_BATCH = 500
 POSTED_SECONDS = 0.05
 """For what nobody waits for: else each would have a statement, or a commit, of its own beside what is waited for."""
 MAX_BACKOFF_SECONDS = 5.0
-_SQLITE_PASSING = {5, 6, 10, 13, 14}  # BUSY, LOCKED, IOERR, FULL, CANTOPEN
-_POSTGRESQL_PASSING = ("08", "40", "53", "55P03", "57P")  # connection, rollback, resources, lock timeout, shutdown
 
 
 class WriterClosed(DspexError):
@@ -251,24 +249,3 @@ def _tell(write: _Write, result: Any, error: Exception | None) -> None:
 def _log_failure(_result: Any, error: Exception | None) -> None:
     if error is not None:
         logger.warning("A write that nobody waits for was not made: %s", error)
-
-
-def passing(error: Exception) -> bool:
-    """Whether a database error is of the kind that passes: no connection, a deadlock, a lock, a full disk."""
-    if not isinstance(error, DBAPIError):
-        return False
-    if error.connection_invalidated:
-        return True
-    sqlite_code = getattr(error.orig, "sqlite_errorcode", None)
-    if sqlite_code is not None:
-        return sqlite_code & 0xFF in _SQLITE_PASSING
-    state = getattr(error.orig, "sqlstate", None)
-    if state is not None:
-        return str(state).startswith(_POSTGRESQL_PASSING)
-    return isinstance(error, OperationalError | InterfaceError | InternalError)
-
-
-def describe(error: Exception) -> str:
-    """One line of a database error: without the statement, and without its parameters."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return " ".join(str(cause).split())[:300] or type(cause).__name__

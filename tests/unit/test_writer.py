@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, create_engine, event, func, insert, select
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, event, func, insert, select
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from deploy.processes import wait_until
 from dspex.errors import Conflict
 from store.engine import make_engine
-from workers.writer import MAX_BATCH, Writer, WriterClosed, describe, passing
+from workers.writer import MAX_BATCH, Writer, WriterClosed
 
 numbers = Table("numbers", MetaData(), Column("id", Integer, primary_key=True))
 
@@ -285,36 +285,3 @@ def test_thirty_two_threads_get_their_own_answers(writer: Writer, engine: Engine
         for answers in threads.map(work, range(32)):
             assert answers == [True] * 200
     assert kept(engine) == [200 * thread + call for thread in range(32) for call in range(0, 200, 4)]
-
-
-@pytest.mark.parametrize(
-    ("orig", "expected"),
-    [
-        ({"sqlstate": "08006"}, True),  # connection failure
-        ({"sqlstate": "40P01"}, True),  # deadlock
-        ({"sqlstate": "40001"}, True),  # serialization
-        ({"sqlstate": "53100"}, True),  # disk full
-        ({"sqlstate": "57P01"}, True),  # shutdown
-        ({"sqlstate": "23505"}, False),  # unique
-        ({"sqlstate": "42P01"}, False),  # no such table
-        ({"sqlite_errorcode": 5}, True),  # busy
-        ({"sqlite_errorcode": 261}, True),  # busy, extended
-        ({"sqlite_errorcode": 13}, True),  # full
-        ({"sqlite_errorcode": 1}, False),  # an error in the statement
-        ({}, True),  # no code: the connection never was
-    ],
-)
-def test_which_errors_pass(orig: dict[str, Any], expected: bool) -> None:
-    cause = Exception("why")
-    for name, value in orig.items():
-        setattr(cause, name, value)
-    assert passing(OperationalError("SELECT 1", {"secret": "sesame"}, cause)) is expected
-    assert not passing(ValueError("no"))
-
-
-def test_an_error_is_described_without_its_statement() -> None:
-    engine = create_engine("sqlite://")
-    with engine.connect() as connection, pytest.raises(DBAPIError) as caught:
-        connection.exec_driver_sql("SELECT 'sesame' FROM missing")
-    assert describe(caught.value) == "no such table: missing"
-    assert describe(ValueError()) == "ValueError"

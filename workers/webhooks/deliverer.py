@@ -20,10 +20,11 @@ from dspex.errors import PublishError
 from store import executions, webhooks
 from store.engine import READ_ONLY
 from store.executions import Execution
+from store.failures import describe, passing
 from store.webhooks import Due, Settled
 from workers.webhooks.circuit import Busy, Circuits, Permit
 from workers.webhooks.notices import Notices
-from workers.writer import Writer, WriterClosed, describe, passing
+from workers.writer import Writer, WriterClosed
 
 if TYPE_CHECKING:
     from workers.webhooks.courier import Courier
