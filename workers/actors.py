@@ -147,7 +147,8 @@ def _reject(
             error=detail_of(error),
             message_id=message_id,
             message_type=message_type,
-        )
+        ),
+        rejection.tenant,
     )
     if origin.reply_to is not None:
         _answer(app, origin, Reply(error=detail_of(error)))

@@ -23,7 +23,7 @@ from adapters.registry import AdapterRegistry
 from dspex.envelope import wrap
 from dspex.events import Event
 from dspex.publisher import AmqpPublisher, Publisher
-from dspex.topology import EVENTS_EXCHANGE
+from dspex.topology import EVENTS_EXCHANGE, event_key
 from store import programs
 from store.counters import SHARDS
 from store.engine import READ_ONLY, make_engine
@@ -89,17 +89,17 @@ class Application:
             scope(connection, tenant)
             yield connection
 
-    def emit(self, event: Event, traceparent: str | None = None) -> None:
-        """Publish an event; returns when the broker has it.
+    def emit(self, event: Event, tenant: str, traceparent: str | None = None) -> None:
+        """Publish an event of a tenant; returns when the broker has it.
 
         Raises:
             PublishError: it does not.
         """
-        envelope = wrap(event, source=SOURCE, traceparent=traceparent)
+        envelope = wrap(event, source=SOURCE, traceparent=traceparent, tenant=tenant)
         self.publisher.publish(
             envelope.encode(self.settings.max_message_bytes + EVENT_MARGIN_BYTES),
             exchange=EVENTS_EXCHANGE,
-            routing_key=event.type,
+            routing_key=event_key(tenant, event.type),
             message_id=envelope.id,
             mandatory=False,
         )

@@ -16,7 +16,7 @@ from dspex import wrap
 from dspex.envelope import MAX_ANSWER_BYTES
 from dspex.errors import MessageTooLarge, PublishError, Unroutable
 from dspex.events import Reply
-from dspex.topology import EVENTS_EXCHANGE
+from dspex.topology import EVENTS_EXCHANGE, event_key
 from store.callbacks import Owed
 from store.executions import Execution, Finish
 from workers.application import EVENT_MARGIN_BYTES, SOURCE, Application
@@ -31,15 +31,16 @@ logger = logging.getLogger(__name__)
 
 def announce(app: Application, execution: Execution) -> None:
     """Send what is owed for an execution: its event, and its answer."""
-    event = _event(app, event_of(execution, execution.attempt), execution.lock_version, execution.traceparent)
-    Callback(app, Owed(execution.id, execution.lock_version), [event]).send(execution)
+    owed = Owed(execution.id, execution.lock_version)
+    event = _event(app, event_of(execution, execution.attempt), owed, execution.tenant, execution.traceparent)
+    Callback(app, owed, [event]).send(execution)
 
 
 def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
     """What will be owed for an execution: its event. The answer, where somebody waits for one, is made of the row."""
     event = event_of(ended, attempt.claimed.attempt)
     owed = Owed(ended.id, ended.lock_version + 1)
-    return Callback(app, owed, [_event(app, event, owed.lock_version, attempt.request.traceparent)])
+    return Callback(app, owed, [_event(app, event, owed, ended.tenant, attempt.request.traceparent)])
 
 
 class _Message(NamedTuple):
@@ -53,16 +54,17 @@ class _Message(NamedTuple):
     correlation_id: str | None = None
 
 
-def _event(app: Application, event: Ended, lock_version: int, traceparent: str | None) -> _Message:
-    message_id = f"{event.execution_id}.{lock_version}"
-    envelope = wrap(event, source=SOURCE, traceparent=traceparent, message_id=message_id)
+def _event(app: Application, event: Ended, owed: Owed, tenant: str, traceparent: str | None) -> _Message:
+    message_id = f"{event.execution_id}.{owed.lock_version}"
+    envelope = wrap(event, source=SOURCE, traceparent=traceparent, message_id=message_id, tenant=tenant)
     try:
         body = envelope.encode(app.settings.max_message_bytes + EVENT_MARGIN_BYTES)
     except MessageTooLarge as error:
         logger.warning("The event of execution %s goes without its single LM calls: %s", event.execution_id, error)
         short = event.model_copy(update={"usage": event.usage.summary})
-        body = wrap(short, source=SOURCE, traceparent=traceparent, message_id=message_id).encode(MAX_ANSWER_BYTES)
-    return _Message(body, EVENTS_EXCHANGE, event.type, message_id, mandatory=False)
+        envelope = wrap(short, source=SOURCE, traceparent=traceparent, message_id=message_id, tenant=tenant)
+        body = envelope.encode(MAX_ANSWER_BYTES)
+    return _Message(body, EVENTS_EXCHANGE, event_key(tenant, event.type), message_id, mandatory=False)
 
 
 def _answer(execution: Execution, reply_to: str) -> _Message:

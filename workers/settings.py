@@ -28,6 +28,8 @@ from workers.webhooks.schedule import DELAYS
 MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*_(API_KEY|(?<!_WEBHOOK_)TOKEN)")
 """What a program may name as a secret: never, for instance, the variable that holds the database's password."""
+TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""One word of a routing key: topic permissions keep tenants apart by it."""
 WEBHOOK_SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*_WEBHOOK_(SECRET|TOKEN)")
 """What a callback may name, and a program may not: see `dspex.callbacks.WebhookSecretName`."""
 
@@ -101,12 +103,21 @@ Port = Annotated[int, Field(ge=1, le=65_535)]
 Seconds = Annotated[float, Field(ge=0, le=30 * 86_400, allow_inf_nan=False)]
 
 
+def _tenant(value: str) -> str:
+    if TENANT_NAME.fullmatch(value):
+        return value
+    raise ValueError(f"{value[:100]!r} cannot be a tenant: use 1 to 64 letters, digits, '_' or '-', the first no sign")
+
+
+Tenant = Annotated[str, AfterValidator(_tenant)]
+
+
 class PrincipalSetting(BaseModel):
     """What a broker login may see and do. The role `system` is the workers' own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    tenant: Tenant
     roles: tuple[Literal[Role.ADMIN, Role.OPERATOR, Role.PRODUCER, Role.VIEWER], ...]
 
 
@@ -165,7 +176,7 @@ class Settings(BaseSettings):
     """Where webhooks may go to on public addresses."""
     webhook_hosts: Annotated[tuple[str, ...], *_listed("receiver.internal:8080")] = ()
     """`host:port` of receivers that may have private addresses and be spoken to by http."""
-    webhook_secrets: dict[str, tuple[WebhookSecretName, ...]] = Field(default_factory=dict)
+    webhook_secrets: dict[Tenant, tuple[WebhookSecretName, ...]] = Field(default_factory=dict)
     """The names of secrets that a tenant's callbacks may use, as JSON, where there are tenants."""
 
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"

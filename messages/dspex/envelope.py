@@ -34,8 +34,9 @@ Data = TypeVar("Data", bound=Command | Event)
 class Envelope(Sparse, Generic[Data]):
     """A CloudEvent: who says what, when, about what; `data` is the command or the event.
 
-    `traceparent` and `tracestate` are those of the Distributed Tracing extension (W3C Trace Context). `tenant` is what
-    workers say to each other; from anybody else it may only repeat the tenant of the login. Others are refused.
+    `traceparent` and `tracestate` are those of the Distributed Tracing extension (W3C Trace Context). `tenant` of an
+    event is whose it is. Of a command it is what workers say to each other; from anybody else it may only repeat the
+    tenant of the login. Others are refused.
     """
 
     specversion: Literal["1.0"] = "1.0"
@@ -80,6 +81,7 @@ def wrap(
     Args:
         source: who sends it, a URI reference such as `/orders` (CloudEvents `source`).
         message_id: CloudEvents `id`; a new UUIDv7 by default.
+        tenant: whose event it is.
 
     Raises:
         InvalidMessage: an argument cannot be, such as an empty `source`.

@@ -1,4 +1,4 @@
-"""The events: what came of a command. They go to the exchange of events, with the type as routing key."""
+"""The events: what came of a command. They go to the exchange of events, with tenant and type as routing key."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Usage(Frozen):
 
 
 class Event(Frozen):
-    """Base of the events. `type` is the CloudEvents type, and the routing key on the exchange of events."""
+    """Base of the events. `type` is the CloudEvents type; the routing key is `dspex.topology.event_key`."""
 
     type: ClassVar[str]
 

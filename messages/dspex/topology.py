@@ -4,7 +4,7 @@
         │                  ── execute ─────────────> dspex.executions
         │                  ── all others ──────────> dspex.requests
         └─ alternate: dspex.unrouted (fanout) ─────> dspex.programs
-    dspex.events (topic)   ── whatever listeners bind
+    dspex.events (topic)   ── whatever listeners bind: `<tenant>.<type>`
 
 The alternate exchange (https://www.rabbitmq.com/docs/ae) takes the commands of a type that nothing is bound for: they
 reach a worker, which records them as rejected, instead of vanishing or failing in the producer's hands.
@@ -74,6 +74,16 @@ BINDINGS = (
     *(Binding(COMMANDS_EXCHANGE, queue, type_) for queue, types in QUEUES.items() for type_ in types),
     Binding(UNROUTED_EXCHANGE, PROGRAMS_QUEUE, ""),
 )
+
+
+def event_key(tenant: str, event_type: str) -> str:
+    """The routing key of an event: `acme.dspex.execution.completed.v1`; `default` is the tenant where there are none.
+
+    The tenant is the first word, so that the broker's topic permissions can keep tenants apart. To bind, either may be
+    a pattern: `event_key("acme", "#")`, `event_key("*", "dspex.execution.*.v1")`.
+    """
+    # Tenants from before could have dots in their names; a word has none, or it would be another tenant's first.
+    return f"{tenant.replace('.', '%2E')}.{event_type}"
 
 
 def queue_of(command_type: str) -> str:

@@ -77,7 +77,7 @@ def test_2000_executions_of_20_programs_published_twice_are_run_and_counted_once
 
     # Again, and 200 new ones behind them: when those have ended, the duplicates have been handled.
     before = deployment.rows(SNAPSHOT)
-    with listening(deployment, "dspex.execution.completed.v1") as heard:
+    with listening(deployment, "default.dspex.execution.completed.v1") as heard:
         assert produce(deployment, "executions", "2200", *program_ids).strip() == "2200"
         deployment.wait(lambda: deployment.scalar(ended) == 2200, "200 more have ended")
         deployment.wait(lambda: deployment.scalar("SELECT count(*) FROM callbacks") == 0, "nothing is owed")
@@ -185,11 +185,11 @@ def dead_letters(channel: Any, queue: str) -> int:
 
 
 @contextmanager
-def listening(deployment: Deployment, event_type: str) -> Generator[Callable[[], int]]:
+def listening(deployment: Deployment, key: str) -> Generator[Callable[[], int]]:
     """A queue of its own on the exchange of events; the function says how many have come."""
     connection = pika.BlockingConnection(pika.URLParameters(deployment.broker_url))
     channel = connection.channel()
     queue = channel.queue_declare("", exclusive=True).method.queue
-    channel.queue_bind(queue, EVENTS_EXCHANGE, event_type)
+    channel.queue_bind(queue, EVENTS_EXCHANGE, key)
     yield lambda: channel.queue_declare(queue, passive=True).method.message_count
     connection.close()

@@ -22,7 +22,7 @@ from adapters.port import ProgramSpec
 from dspex import Configuration, ExecuteProgram, ExecutionStatus, uuid7, wrap
 from dspex.policy import ExecutionPolicy
 from dspex.publisher import AmqpPublisher
-from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, QUEUES
+from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, QUEUES, event_key
 from store import counters, executions, programs, signatures
 from store.engine import make_engine
 from tests.deployment import Deployment, environment_of
@@ -150,7 +150,7 @@ class FaultDeployment(Deployment):
         amqp.check(self.broker_url)
         with self.channel() as channel:
             channel.queue_declare(EVENTS, durable=True)
-            channel.queue_bind(EVENTS, EVENTS_EXCHANGE, "dspex.execution.#")
+            channel.queue_bind(EVENTS, EVENTS_EXCHANGE, event_key("*", "dspex.execution.#"))
             for queue in (EVENTS, *QUEUES, *map(dead_letter_queue, QUEUES)):
                 channel.queue_purge(queue)
 

@@ -17,7 +17,7 @@ from deploy.local_servers import RabbitMQServer
 from dspex import DspexError, ExecutionStatus, uuid7
 from dspex.callbacks import Callback
 from dspex.client import Handle, RemoteClient
-from dspex.topology import EVENTS_EXCHANGE
+from dspex.topology import EVENTS_EXCHANGE, event_key
 from dspex.webhooks import new_secret, verify
 from tests.faults.deployment import FaultDeployment, Worker
 from tests.waiting import wait_until
@@ -79,7 +79,7 @@ def test_results_come_by_reply_queue_and_by_webhook(
     receiver.script = inbox
     with deployment.channel() as channel:
         channel.queue_declare(events, durable=True)
-        channel.queue_bind(events, EVENTS_EXCHANGE, "dspex.execution.#")
+        channel.queue_bind(events, EVENTS_EXCHANGE, event_key("*", "dspex.execution.#"))
     first, _ = [_work(deployment, receiver, threads) for _ in range(2)]
     handles: list[Handle] = []
 

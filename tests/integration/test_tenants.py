@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pika
+import pika.exceptions
 import pytest
 
-from deploy.local_servers import RabbitMQServer
-from dspex import DspexError, ExecuteProgram, ExecutionStatus, Producer, uuid7
+from deploy.local_servers import RabbitMQServer, find_program
+from dspex import DspexError, ExecuteProgram, ExecutionStatus, Producer, decode_event, uuid7
 from dspex.client import RemoteClient
+from dspex.results import ExecutionView
+from dspex.topology import EVENTS_EXCHANGE
 from tests.conftest import new_database, start
 from tests.contract.interface import code_of, working
 from tests.waiting import wait_until
@@ -23,20 +26,18 @@ from workers.settings import PrincipalSetting, Settings
 ROLES = {"acme-app": ("acme", "admin"), "other-app": ("other", "admin"), "acme-viewer": ("acme", "viewer")}
 
 
+def control(server: RabbitMQServer, *arguments: str) -> None:
+    """Run rabbitmqctl."""
+    program = find_program("rabbitmqctl", "rabbitmq-server", Path("/usr/lib/rabbitmq/bin"))
+    environment = server.environment() | {"PATH": os.environ.get("PATH", "")}
+    command = [str(program), "--node", environment["RABBITMQ_NODENAME"], *arguments]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+
+
 def add_login(server: RabbitMQServer, login: str) -> None:
     """A broker login whose password is its name."""
-    control = shutil.which("rabbitmqctl", path=f"{os.environ.get('PATH', '')}:/usr/lib/rabbitmq/bin:/usr/sbin")
-    assert control is not None
-    environment = server.environment() | {"PATH": os.environ.get("PATH", "")}
-    script = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
-    for arguments in (["add_user", login, login], ["set_permissions", login, ".*", ".*", ".*"]):
-        subprocess.run(
-            [str(script if script.exists() else control), "--node", environment["RABBITMQ_NODENAME"], *arguments],
-            env=environment,
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
+    control(server, "add_user", login, login)
+    control(server, "set_permissions", login, ".*", ".*", ".*")
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,8 @@ def url(servers_directory: Path, postgres_url: str) -> Iterator[str]:
     try:
         for login in (*ROLES, "stranger"):
             add_login(server, login)
+        for login, (tenant, _) in ROLES.items():
+            control(server, "set_topic_permissions", login, EVENTS_EXCHANGE, "^$", rf"^{tenant}\.")
         amqp.check(server.url)
         principals = {
             login: PrincipalSetting.model_validate({"tenant": tenant, "roles": [role]})
@@ -154,3 +157,54 @@ def test_roles_decide_and_strangers_are_denied(url: str) -> None:
             viewer.create_signature("a -> b")
         assert code_of(lambda: viewer.quick_execute("q -> a", {"q": "?"})) == "denied"
         assert code_of(stranger.list_programs) == "denied"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("key", ["#", "*.#", "other.#", "other.dspex.execution.completed.v1", "acme-.#", "*acme.#", ""])
+def test_a_tenant_cannot_bind_to_the_events_of_others(url: str, key: str) -> None:
+    with pika.BlockingConnection(pika.URLParameters(as_login(url, "acme-app"))) as connection:
+        channel = connection.channel()
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"):
+            channel.queue_bind(queue, EVENTS_EXCHANGE, key)
+
+
+@pytest.mark.integration
+def test_a_tenant_can_tell_nobody_of_events(url: str) -> None:
+    with pika.BlockingConnection(pika.URLParameters(as_login(url, "acme-app"))) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"):
+            channel.basic_publish(EVENTS_EXCHANGE, "acme.dspex.execution.completed.v1", b"{}")
+
+
+def _executed(tenant: RemoteClient) -> ExecutionView:
+    program = tenant.create_program("told", "q -> a", adapter_type="mock")
+    tenant.initialize_program(program.program_id)
+    return tenant.execute_program(program.program_id, {"q": "?"})
+
+
+@pytest.mark.integration
+def test_a_tenant_hears_of_its_own_alone(url: str) -> None:
+    with (
+        pika.BlockingConnection(pika.URLParameters(as_login(url, "acme-app"))) as connection,
+        client(url, "acme-app") as acme,
+        client(url, "other-app") as other,
+    ):
+        channel = connection.channel()
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        channel.queue_bind(queue, EVENTS_EXCHANGE, "acme.#")
+        channel.queue_bind(queue, EVENTS_EXCHANGE, "acme.dspex.execution.*.v1")
+        others, own = (_executed(tenant) for tenant in (other, acme))
+        heard: dict[str, str | None] = {}
+
+        def told() -> bool:
+            method, _, body = channel.basic_get(queue, auto_ack=True)
+            if method is not None:
+                heard[str(decode_event(body).subject)] = decode_event(body).tenant
+                assert method.routing_key.startswith("acme.")
+            return str(own.execution_id) in heard
+
+        wait_until(told, "its own end is told")
+    assert str(others.execution_id) not in heard
+    assert set(heard.values()) == {"acme"}

@@ -26,7 +26,7 @@ from dspex.events import WebhookDisabled
 from dspex.producer import Producer
 from dspex.results import DeliveryView
 from dspex.status import DeliveryStatus
-from dspex.topology import EVENTS_EXCHANGE
+from dspex.topology import EVENTS_EXCHANGE, event_key
 from dspex.webhooks import new_secret, verify
 from store.engine import make_engine
 from tests.waiting import wait_until
@@ -275,7 +275,7 @@ class TestBroker:
         with pika.BlockingConnection(pika.URLParameters(fleet.environment["DSPEX_BROKER_URL"])) as connection:
             channel = connection.channel()
             queue = channel.queue_declare("", exclusive=True).method.queue
-            channel.queue_bind(queue, EVENTS_EXCHANGE, WebhookDisabled.type)
+            channel.queue_bind(queue, EVENTS_EXCHANGE, event_key("default", WebhookDisabled.type))
             receiver.script = lambda _: Answer(410)
             endpoint = fleet.client.register_endpoint(callback(receiver))
             fleet.client.execute_program(program(fleet.client), {"question": "?"})

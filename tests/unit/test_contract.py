@@ -112,6 +112,8 @@ def test_asyncapi_has_every_message_where_the_topology_has_it() -> None:
         assert type_ in channels[queue_of(type_)]["messages"]
     for type_ in EVENTS.keys() - {Reply.type}:
         assert channels[type_]["bindings"]["amqp"]["exchange"]["name"] == "dspex.events"
+        assert channels[type_]["address"] == f"{{tenant}}.{type_}"
+        assert channels[type_]["parameters"] == {"tenant": {"default": "default"}}
     assert channels.keys() == (MESSAGES.keys() | QUEUES.keys() | {"replies"}) - {Reply.type}
     assert document["x-bindings"] == [binding._asdict() for binding in BINDINGS]
     assert [exchange["name"] for exchange in document["x-exchanges"]] == [exchange.name for exchange in EXCHANGES]

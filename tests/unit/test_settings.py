@@ -346,6 +346,11 @@ def test_principals_have_a_tenant_and_roles(monkeypatch: pytest.MonkeyPatch) -> 
     "wrong",
     [
         '{"orders": {"tenant": "*", "roles": []}}',
+        '{"orders": {"tenant": "acme.eu", "roles": []}}',
+        '{"orders": {"tenant": "a#", "roles": []}}',
+        '{"orders": {"tenant": "acme\\n", "roles": []}}',
+        '{"orders": {"tenant": "", "roles": []}}',
+        '{"orders": {"tenant": "' + "a" * 65 + '", "roles": []}}',
         '{"orders": {"tenant": "acme", "roles": ["system"]}}',
         '{"orders": 1}',
     ],

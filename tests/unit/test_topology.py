@@ -13,6 +13,7 @@ from dspex.topology import (
     QUEUES,
     REQUESTS_QUEUE,
     UNROUTED_EXCHANGE,
+    event_key,
     queue_of,
 )
 
@@ -29,6 +30,14 @@ from dspex.topology import (
 )
 def test_where_commands_go(command_type: str, queue: str) -> None:
     assert queue_of(command_type) == queue
+
+
+@pytest.mark.parametrize(
+    ("tenant", "key"),
+    [("acme", "acme.dspex.program.ready.v1"), ("acme.eu", "acme%2Eeu.dspex.program.ready.v1")],
+)
+def test_the_first_word_of_an_events_key_is_its_tenant(tenant: str, key: str) -> None:
+    assert event_key(tenant, "dspex.program.ready.v1") == key
 
 
 def test_every_command_goes_to_one_queue() -> None:

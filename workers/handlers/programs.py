@@ -119,7 +119,7 @@ def initialize_program(app: Application, received: Received[InitializeProgram]) 
             logger.info("Program %s is being initialized by another worker.", program_id)
             return program_view(program)
         program = ended
-    app.emit(_event_of(program), received.traceparent)
+    app.emit(_event_of(program), tenant, received.traceparent)
     return program_view(program)
 
 
@@ -168,7 +168,7 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
         )
     )
     if row.status == ProgramStatus.READY:
-        app.emit(_event_of(row), received.traceparent)
+        app.emit(_event_of(row), tenant, received.traceparent)
     return program_view(row)
 
 

@@ -16,7 +16,7 @@ from dspex.callbacks import parse_url
 from dspex.errors import PublishError
 from dspex.events import WebhookDisabled
 from dspex.publisher import Publisher
-from dspex.topology import EVENTS_EXCHANGE
+from dspex.topology import EVENTS_EXCHANGE, event_key
 from store import webhooks
 from store.engine import READ_ONLY
 from store.webhooks import Endpoint
@@ -58,12 +58,13 @@ class Notices:
             host=parse_url(endpoint.callback.url).host_port,
             reason=endpoint.disabled_reason or "",
         )
-        envelope = wrap(event, source=SOURCE, message_id=f"{endpoint.id}.{endpoint.lock_version}")
+        message_id = f"{endpoint.id}.{endpoint.lock_version}"
+        envelope = wrap(event, source=SOURCE, message_id=message_id, tenant=endpoint.tenant)
         try:
             future = self._publisher.submit(
                 envelope.encode(),
                 exchange=EVENTS_EXCHANGE,
-                routing_key=event.type,
+                routing_key=event_key(endpoint.tenant, event.type),
                 message_id=envelope.id,
                 mandatory=False,
             )

@@ -17,7 +17,7 @@ from dspex.envelope import CONTENT_TYPE
 from dspex.events import EVENTS, Reply
 from dspex.queries import REQUESTS
 from dspex.status import ErrorCode
-from dspex.topology import BINDINGS, COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXCHANGES, QUEUES, queue_of
+from dspex.topology import BINDINGS, COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXCHANGES, QUEUES, event_key, queue_of
 from dspex.types import DIALECT
 
 VERSION = "1.0.0"
@@ -32,8 +32,9 @@ DSPex runs LM programs as jobs. This document is written from the side of its wo
 queries, and send events and replies.
 
 A message is a CloudEvent 1.0 in structured JSON. Publish it with confirms, persistent and mandatory; its type is the
-routing key. Commands are closed: a field that a worker does not know is refused. Events are open: ignore what you do
-not know. v1 only grows optional fields, and workers know a field before a producer may send it."""
+routing key. That of an event is its tenant and its type; `default` is the tenant where there are none. Commands are
+closed: a field that a worker does not know is refused. Events are open: ignore what you do not know. v1 only grows
+optional fields, and workers know a field before a producer may send it."""
 
 
 def asyncapi() -> Document:
@@ -83,11 +84,13 @@ def _channel(type_: str, exchange: str) -> Document:
     }
     if exchange == COMMANDS_EXCHANGE:
         binding |= {"x-alternate-exchange": kinds[exchange].alternate, "x-queue": queue_of(type_)}
-    return {
-        "address": type_,
-        "messages": {type_: _reference("messages", type_)},
-        "bindings": {"amqp": binding},
-    }
+        return {"address": type_} | _content(type_, binding)
+    address = {"address": event_key("{tenant}", type_), "parameters": {"tenant": {"default": "default"}}}
+    return address | _content(type_, binding)
+
+
+def _content(type_: str, binding: Document) -> Document:
+    return {"messages": {type_: _reference("messages", type_)}, "bindings": {"amqp": binding}}
 
 
 def _queue(queue: str, types: tuple[str, ...]) -> Document:
