@@ -200,7 +200,7 @@ def test_a_tenant_hears_of_its_own_alone(url: str) -> None:
 
         def told() -> bool:
             method, _, body = channel.basic_get(queue, auto_ack=True)
-            if method is not None:
+            if method is not None and body is not None:
                 heard[str(decode_event(body).subject)] = decode_event(body).tenant
                 assert method.routing_key.startswith("acme.")
             return str(own.execution_id) in heard
