@@ -24,6 +24,10 @@ from deploy.processes import LocalServer, ServerError, ServerMissing, wait_until
 __all__ = ["LocalServer", "PostgresServer", "RabbitMQServer", "RedisServer", "ServerError", "ServerMissing"]
 
 
+MAX_MESSAGE_SIZE = 65 * 1024 * 1024
+"""Bytes of a message that RabbitMQ takes, as in deploy/rabbitmq.conf: an answer may have 64 MiB."""
+
+
 def find_program(name: str, package: str, *folders: Path) -> Path:
     """The program `name` from the first of `folders` that has it, else from PATH. Raises ServerMissing."""
     for folder in folders:
@@ -183,7 +187,8 @@ class RabbitMQServer(LocalServer):
         self._write("enabled_plugins", "[].\n")
         listener = f"listeners.tcp.local = 127.0.0.1:{self.port}\n"
         logging = "log.console = true\nlog.console.level = info\nlog.file = false\n"
-        self._write("rabbitmq.conf", f"{listener}{logging}disk_free_limit.absolute = 50MB\n")
+        limits = f"disk_free_limit.absolute = 50MB\nmax_message_size = {MAX_MESSAGE_SIZE}\n"
+        self._write("rabbitmq.conf", f"{listener}{logging}{limits}")
 
     def _write(self, name: str, text: str) -> None:
         (self.directory / name).write_text(text, encoding="utf-8")

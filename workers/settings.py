@@ -25,6 +25,8 @@ from workers.policy import Role
 from workers.webhooks.addresses import Guard
 from workers.webhooks.schedule import DELAYS
 
+AHEAD_BYTES = 64 * 1024 * 1024
+"""What the bodies that a process takes from a queue ahead may have together, where `DSPEX_PREFETCH` is not set."""
 MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*_(API_KEY|(?<!_WEBHOOK_)TOKEN)")
 """What a program may name as a secret: never, for instance, the variable that holds the database's password."""
@@ -142,7 +144,7 @@ class Settings(BaseSettings):
     threads: int = Field(default=64, ge=1, le=1024)
     """Executions that one process runs at once."""
     prefetch: int | None = Field(default=None, ge=1, le=65_535)
-    """Messages that one process takes from a queue ahead; as many as its threads by default."""
+    """Messages that one process takes from a queue ahead; by default as its threads, and no more than `AHEAD_BYTES`."""
 
     lease_seconds: float = Field(default=30, ge=1, le=3600)
     """How long a claim holds without a heartbeat; then another worker runs the execution again."""
@@ -203,7 +205,7 @@ class Settings(BaseSettings):
     @property
     def prefetch_count(self) -> int:
         """Messages that one process takes from a queue ahead."""
-        return self.prefetch or self.threads
+        return self.prefetch or max(1, min(self.threads, AHEAD_BYTES // self.max_message_bytes))
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -12,8 +12,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from pika import BasicProperties, DeliveryMode, SelectConnection, URLParameters, exceptions
@@ -21,7 +20,9 @@ from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 from pika.spec import Basic
 
+from dspex.amqp_connection import PublishingConnection
 from dspex.amqp_errors import address, closed_channel_error, describe, refusal, transient
+from dspex.amqp_properties import Properties
 from dspex.confirms import Outgoing, Unconfirmed
 from dspex.envelope import CONTENT_TYPE
 from dspex.errors import BrokerUnavailable, PublishError, Unroutable
@@ -32,37 +33,6 @@ FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 SWEEP = 0.1
 GOODBYE = 2.0
 """Seconds: pauses between attempts to connect, between looks at deadlines, and for closing in good order."""
-PIECE = 32 * 1024
-"""Bytes that go to the socket at once."""
-
-
-class _Connection(SelectConnection):  # type: ignore[misc]
-    """Hands the frames of many messages to the socket as one piece: pika 1.4.4 makes a system call for each frame.
-
-    A pika without this method would send as before.
-    """
-
-    _gathering = False
-
-    @contextmanager
-    def gathered(self) -> Generator[None]:
-        """What is sent inside goes out in pieces of about `PIECE` bytes, the last at the end."""
-        self._gathering, self._frames, self._gathered_bytes = True, list[bytes](), 0
-        try:
-            yield
-        finally:
-            self._gathering = False
-            self._output_marshaled_frames(self._frames)
-
-    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
-        if self._gathering:
-            self._frames.extend(marshaled_frames)
-            self._gathered_bytes += sum(map(len, marshaled_frames))
-            if self._gathered_bytes < PIECE:
-                return
-            marshaled_frames, self._frames, self._gathered_bytes = self._frames, [], 0
-        if marshaled_frames:
-            super()._output_marshaled_frames([b"".join(marshaled_frames)])  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Link:
@@ -81,7 +51,7 @@ class Link:
         self._stopped = False
         # The rest belongs to the thread.
         self._ioloop = IOLoop()
-        self._connection: _Connection | None = None
+        self._connection: PublishingConnection | None = None
         self._channel: Channel | None = None
         self._unconfirmed = Unconfirmed()
         self._blocked = False
@@ -183,7 +153,7 @@ class Link:
                 message.future.set_result(None)
         self._release(len(settled))
 
-    def _on_return(self, _channel: Channel, method: Any, properties: BasicProperties, body: bytes) -> None:
+    def _on_return(self, _channel: Channel, method: Any, properties: Properties, body: bytes) -> None:
         self._unconfirmed.mark_returned(method.exchange, method.routing_key, properties.message_id, body)
 
     def _fail(self, messages: Sequence[Outgoing], error: type[PublishError], text: str) -> None:
@@ -228,7 +198,7 @@ class Link:
 
     def _connect(self) -> None:
         if self._connection is None and not self._retrying and self._pending:
-            self._connection = _Connection(
+            self._connection = PublishingConnection(
                 self._parameters,
                 on_open_callback=self._on_open,
                 on_open_error_callback=self._on_lost,

@@ -63,7 +63,7 @@ class Envelope(Sparse, Generic[Data]):
             body = self.model_dump_json().encode()
         except PydanticSerializationError:
             raise InvalidMessage("data holds characters that are not valid Unicode") from None
-        _check_size(body, max_bytes)
+        check_size(len(body), max_bytes)
         return body
 
 
@@ -130,7 +130,7 @@ def envelope_of(data: type[Command | Event]) -> type[Envelope[Any]]:
 def _decode(
     body: bytes, max_bytes: int, types: Mapping[str, type[Command | Event]], unknown: Literal["forbid", "ignore"]
 ) -> Envelope[Any]:
-    _check_size(body, max_bytes)
+    check_size(len(body), max_bytes)
     try:
         raw = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -150,6 +150,11 @@ def _decode(
         raise InvalidMessage(problems(error)) from None
 
 
-def _check_size(body: bytes, max_bytes: int) -> None:
-    if len(body) > max_bytes:
-        raise MessageTooLarge(f"the message has {len(body)} bytes; at most {max_bytes} are allowed")
+def check_size(size: int, max_bytes: int) -> None:
+    """Refuse what is larger than it may be.
+
+    Raises:
+        MessageTooLarge: `size` is more than `max_bytes`.
+    """
+    if size > max_bytes:
+        raise MessageTooLarge(f"the message has {size} bytes; at most {max_bytes} are allowed")

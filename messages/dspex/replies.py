@@ -9,9 +9,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import pika
 import pika.exceptions
 
+from dspex.amqp_connection import connect
 from dspex.amqp_errors import address, describe, refusal
 from dspex.envelope import MAX_ANSWER_BYTES, decode_event
 from dspex.errors import BrokerUnavailable, MessageError
@@ -102,7 +102,7 @@ class Replies:
         self._ready.clear()
 
     def _consume(self) -> None:
-        connection = pika.BlockingConnection(self._parameters)
+        connection = connect(self._parameters, MAX_ANSWER_BYTES)
         channel = connection.channel()
         before, self._queue = self._queue, channel.queue_declare("", exclusive=True).method.queue
         replies = channel.consume(self._queue, auto_ack=True, inactivity_timeout=0.5)

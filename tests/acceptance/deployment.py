@@ -16,9 +16,11 @@ DSPEX = (sys.executable, "-m", "workers.cli")
 
 
 @contextmanager
-def deployed(broker_url: str, database_url: str, directory: Path, *, processes: int = 2) -> Generator[Deployment]:
-    """Start one, and drain it at the end."""
-    environment = environment_of(broker_url, database_url)
+def deployed(
+    broker_url: str, database_url: str, directory: Path, *, processes: int = 2, **settings: str
+) -> Generator[Deployment]:
+    """Start one, with these settings too (`DSPEX_...`), and drain it at the end."""
+    environment = environment_of(broker_url, database_url) | settings
     for command in ("migrate", "declare"):
         subprocess.run([*DSPEX, command], env=environment, check=True, stdout=subprocess.DEVNULL, timeout=60)
     with (directory / "worker.log").open("wb") as output:

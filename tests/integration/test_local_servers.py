@@ -10,6 +10,7 @@ import redis
 from sqlalchemy import create_engine, text
 
 from deploy.local_servers import (
+    MAX_MESSAGE_SIZE,
     LocalServer,
     PostgresServer,
     RabbitMQServer,
@@ -19,6 +20,8 @@ from deploy.local_servers import (
     find_program,
 )
 from deploy.processes import Process
+from dspex.envelope import MAX_ANSWER_BYTES
+from tests import amqp_wire
 from tests.waiting import wait_until
 
 
@@ -101,6 +104,12 @@ def test_the_shared_servers_answer(postgres_url: str, amqp_url: str, redis_url: 
         assert channels.is_open
     with redis.Redis.from_url(redis_url) as client:
         assert client.ping()
+
+
+def test_the_broker_refuses_what_is_larger_than_any_answer(amqp_url: str) -> None:
+    with amqp_wire.Wire(amqp_url) as wire:
+        assert wire.publish("", "nobody", amqp_wire.properties(), b"x" * MAX_ANSWER_BYTES)
+        assert not wire.publish("", "nobody", amqp_wire.properties(), b"x" * (MAX_MESSAGE_SIZE + 1))
 
 
 def test_a_database_url_is_an_empty_database(database_url: str) -> None:

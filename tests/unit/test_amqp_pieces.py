@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from pika import SelectConnection
 
-from dspex.amqp import PIECE, _Connection
+from dspex.amqp_connection import PIECE, PublishingConnection
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return pieces
 
 
-def _connection() -> _Connection:
-    return object.__new__(_Connection)  # one that connects to nothing
+def _connection() -> PublishingConnection:
+    return object.__new__(PublishingConnection)  # one that connects to nothing
 
 
 def test_the_frames_of_one_message_are_one_piece(sent: list[bytes]) -> None:

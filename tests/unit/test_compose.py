@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.local_servers import MAX_MESSAGE_SIZE
+from dspex.envelope import MAX_ANSWER_BYTES
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,6 +34,13 @@ def test_a_server_has_a_health_check_a_volume_and_comes_back(services: dict[str,
     assert service["volumes"]
     assert service["restart"] == "unless-stopped"
     assert service["stop_grace_period"]
+
+
+def test_the_broker_takes_the_largest_answer_and_nothing_much_larger(services: dict[str, Any]) -> None:
+    assert "./deploy/rabbitmq.conf:/etc/rabbitmq/conf.d/20-dspex.conf:ro" in services["rabbitmq"]["volumes"]
+    configuration = (ROOT / "deploy" / "rabbitmq.conf").read_text(encoding="utf-8")
+    assert re.findall(r"^max_message_size = (\d+)$", configuration, re.MULTILINE) == [str(65 * 1024 * 1024)]
+    assert MAX_MESSAGE_SIZE == 65 * 1024 * 1024 > MAX_ANSWER_BYTES
 
 
 def test_the_worker_waits_for_the_servers_and_the_migration(services: dict[str, Any]) -> None:

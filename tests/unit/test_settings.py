@@ -68,6 +68,15 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
     assert settings.prefetch_count == 4
 
 
+@pytest.mark.parametrize(
+    ("threads", "max_message_bytes", "ahead"),
+    [(64, 1024 * 1024, 64), (1024, 1024 * 1024, 64), (64, 30 * 1024 * 1024, 2), (64, 64 * 1024 * 1024, 1)],
+)
+def test_what_is_taken_ahead_is_bounded_by_bytes(threads: int, max_message_bytes: int, ahead: int) -> None:
+    assert load_settings(threads=threads, max_message_bytes=max_message_bytes).prefetch_count == ahead
+    assert load_settings(threads=threads, max_message_bytes=max_message_bytes, prefetch=7).prefetch_count == 7
+
+
 def test_arguments_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSPEX_THREADS", "8")
     assert load_settings(threads=2, processes=None).threads == 2

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dspex.amqp_properties import Properties
+from workers.brokers import subscription as subscription_module
 from workers.brokers.settlement import Delivery, Outcome
 from workers.brokers.subscription import Subscription
 
@@ -49,8 +51,8 @@ class Channel:
                 continue
             self._tag += 1
             self.waiting.add(self._tag)
-            properties = SimpleNamespace(user_id=None, reply_to=None, correlation_id=None)
-            yield SimpleNamespace(delivery_tag=self._tag), properties, self.to_come.popleft()
+            body = self.to_come.popleft()
+            yield SimpleNamespace(delivery_tag=self._tag), Properties(body_size=len(body)), body
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None  # what declares the topology
@@ -82,7 +84,7 @@ class Connection:
 
 def subscribe(monkeypatch: pytest.MonkeyPatch) -> tuple[Subscription, Connection]:
     connection = Connection()
-    monkeypatch.setattr(pika, "BlockingConnection", lambda _: connection)
+    monkeypatch.setattr(subscription_module, "connect", lambda *_: connection)
     url = pika.URLParameters("amqp://localhost/")
     return Subscription(url, "q", queue_type="classic", prefetch=9, timeout=0, max_bytes=1024), connection
 

@@ -14,8 +14,8 @@ from dramatiq.encoder import Encoder, MessageData
 from pydantic_core import from_json
 
 from dspex.commands import Command
-from dspex.envelope import MAX_MESSAGE_BYTES, Envelope, decode_command
-from dspex.errors import MalformedMessage, MessageError
+from dspex.envelope import MAX_MESSAGE_BYTES, Envelope, check_size, decode_command
+from dspex.errors import InvalidMessage, MalformedMessage, MessageError
 from dspex.topology import queue_of
 
 REJECT = "reject"
@@ -65,19 +65,35 @@ class Origin:
     correlation_id: str | None = None
 
 
-def read(body: bytes, origin: Origin, max_bytes: int = MAX_MESSAGE_BYTES) -> Message[Any]:
-    """The message that a body is; where it cannot be decoded, one for the actor that rejects it. Never raises."""
+def read(
+    body: bytes,
+    origin: Origin,
+    max_bytes: int = MAX_MESSAGE_BYTES,
+    *,
+    body_size: int | None = None,
+    flaw: str | None = None,
+) -> Message[Any]:
+    """The message that a body is; where it cannot be decoded, one for the actor that rejects it. Never raises.
+
+    Args:
+        body_size: the size of the whole body, where only its begin was kept.
+        flaw: why its AMQP properties are refused.
+    """
+    size = len(body) if body_size is None else body_size
     try:
+        check_size(size, max_bytes)
+        if flaw is not None:
+            raise InvalidMessage(flaw)
         envelope = decode_command(body, max_bytes)
     except Exception as error:  # noqa: BLE001 - it goes with the message
         reason = error if isinstance(error, MessageError) else MalformedMessage("the message cannot be decoded")
-        message_id, message_type = _identify(body, max_bytes)
+        message_id, message_type = _identify(body, size, max_bytes)
         details = {"message_id": message_id, "message_type": message_type, "origin": origin}
         return Message(
             queue_name=origin.queue,
             actor_name=REJECT,
             args=(),
-            kwargs={"error": reason, "body": body[:max_bytes], "body_size": len(body), **details},
+            kwargs={"error": reason, "body": body[:max_bytes], "body_size": size, **details},
             options={},
         )
     return Message(
@@ -90,14 +106,14 @@ def read(body: bytes, origin: Origin, max_bytes: int = MAX_MESSAGE_BYTES) -> Mes
     )
 
 
-def _identify(body: bytes, max_bytes: int) -> tuple[str | None, str | None]:
-    """The `id` and `type` that the body gives itself, if it can be read that far."""
-    if len(body) > max_bytes:
+def _identify(body: bytes, size: int, max_bytes: int) -> tuple[str | None, str | None]:
+    """The `id` and `type` that the body gives itself, if it can be read that far; an empty one is none."""
+    if size > max_bytes:
         return None, None
     try:
         raw = from_json(body)
     except ValueError:
         return None, None
     found = (raw.get("id"), raw.get("type")) if isinstance(raw, dict) else (None, None)
-    message_id, message_type = (v.replace("\x00", "�")[:512] if isinstance(v, str) else None for v in found)
+    message_id, message_type = (v.replace("\x00", "�")[:512] if isinstance(v, str) and v else None for v in found)
     return message_id, message_type

@@ -9,6 +9,7 @@ from typing import Any
 
 import pika
 
+from dspex.amqp_connection import connect
 from dspex.amqp_errors import describe
 from workers.brokers.encoding import Origin, read
 from workers.brokers.reasons import CONNECTION_ERRORS
@@ -47,7 +48,7 @@ class Subscription:
         self._awake = False  # a call of _flush is on its way
         self._gone = False
         self._unsettled: dict[int, None] = {}  # the tags that the broker waits for, oldest first
-        self._connection = pika.BlockingConnection(parameters)
+        self._connection = connect(parameters, max_bytes)
         try:
             self._channel = self._connection.channel()
             declare(self._channel, queue_type)
@@ -68,7 +69,8 @@ class Subscription:
             return None
         self._unsettled[method.delivery_tag] = None
         origin = Origin(self._queue_name, properties.user_id, properties.reply_to, properties.correlation_id)
-        return Delivery(read(body, origin, self._max_bytes), self, method.delivery_tag)
+        message = read(body, origin, self._max_bytes, body_size=properties.body_size, flaw=properties.flaw)
+        return Delivery(message, self, method.delivery_tag)
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Have a delivery settled soon. Where the connection is gone, the broker delivers it again."""

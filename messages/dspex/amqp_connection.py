@@ -1,0 +1,136 @@
+"""Connections of pika that no message can end. Everything of pika's insides that we lean on is here.
+
+pika 1.4 decodes all properties of each message, every header of it, and raises over what it cannot have: a time in the
+year 57881, tables nested 1,000 deep. That ends the connection; the broker delivers the same message first on the next.
+Here content headers are read by `dspex.amqp_properties`, which does not raise. And pika keeps a body whole, whatever
+its size; here it is cut as its pieces come.
+
+Read in pika 1.4.4: `Connection._on_data_available` has each frame from `_read_frame`, which finds it at the start of
+`_frame_buffer`; a channel's `_content_assembler.process` makes a message of method, header and body frames.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pika
+from pika import SelectConnection, URLParameters, frame, spec
+from pika.exceptions import InvalidFrameError, UnexpectedFrameError
+
+from dspex.amqp_properties import Properties
+
+PIECE = 32 * 1024
+"""Bytes that go to the socket at once."""
+
+_FRAME = struct.Struct(">BHI")
+_CONTENT = struct.Struct(">HHQ")
+
+
+class TolerantConnection(SelectConnection):  # type: ignore[misc]
+    """Reads messages tolerantly: their properties are `Properties`, and a body has at most `max_body` bytes."""
+
+    max_body: int | None = None
+
+    def _read_frame(self) -> tuple[int, Any]:
+        buffer: bytes = self._frame_buffer  # pyright: ignore[reportAttributeAccessIssue]
+        if buffer[0] != spec.FRAME_HEADER:
+            found: tuple[int, Any] = frame.decode_frame(buffer)
+            return found
+        start = _FRAME.size
+        if len(buffer) < start:
+            return 0, None
+        _, channel, size = _FRAME.unpack_from(buffer)
+        end = start + size
+        if len(buffer) <= end:
+            return 0, None
+        if buffer[end] != spec.FRAME_END or size < _CONTENT.size:
+            raise InvalidFrameError("a content header that is none")
+        _, _, body_size = _CONTENT.unpack_from(buffer, start)
+        properties: Any = Properties(buffer[start + _CONTENT.size : end], body_size)
+        return end + 1, frame.Header(channel, body_size, properties)
+
+    def _create_channel(self, channel_number: int, on_open_callback: Any) -> Any:
+        create: Any = super()._create_channel  # pyright: ignore[reportAttributeAccessIssue]
+        channel = create(channel_number, on_open_callback)
+        channel._content_assembler = _Assembler(self)  # noqa: SLF001
+        return channel
+
+
+class _Assembler:
+    """Makes messages of the frames of one channel, in place of pika's."""
+
+    def __init__(self, connection: TolerantConnection) -> None:
+        self._connection = connection
+        self._method: Any = None
+        self._header: Any = None
+        self._pieces: list[bytes] = []
+        self._missing = self._room = 0
+
+    def process(self, value: Any) -> tuple[Any, Any, bytes] | None:
+        """Take a frame. Returns the message that is whole with it, as method, header and body."""
+        if isinstance(value, frame.Method) and spec.has_content(value.method.INDEX):
+            self._method, self._header = value, None
+            return None
+        if isinstance(value, frame.Header) and self._method is not None:
+            self._header, self._missing, self._pieces = value, value.body_size, []
+            most = self._connection.max_body
+            self._room = value.body_size if most is None else most
+        elif isinstance(value, frame.Body) and self._header is not None:
+            self._missing -= len(value.fragment)
+            if self._room > 0:
+                self._pieces.append(value.fragment[: self._room])
+                self._room -= len(value.fragment)
+        else:
+            raise UnexpectedFrameError(value)
+        if self._missing > 0:
+            return None
+        content = self._method, self._header, b"".join(self._pieces)
+        self._method = self._header = None
+        self._pieces = []
+        return content
+
+
+class PublishingConnection(TolerantConnection):
+    """Hands the frames of many messages to the socket as one piece: pika 1.4.4 makes a system call for each frame.
+
+    A pika without this method would send as before.
+    """
+
+    _gathering = False
+
+    @contextmanager
+    def gathered(self) -> Generator[None]:
+        """What is sent inside goes out in pieces of about `PIECE` bytes, the last at the end."""
+        self._gathering, self._frames, self._gathered_bytes = True, list[bytes](), 0
+        try:
+            yield
+        finally:
+            self._gathering = False
+            self._output_marshaled_frames(self._frames)
+
+    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
+        if self._gathering:
+            self._frames.extend(marshaled_frames)
+            self._gathered_bytes += sum(map(len, marshaled_frames))
+            if self._gathered_bytes < PIECE:
+                return
+            marshaled_frames, self._frames, self._gathered_bytes = self._frames, [], 0
+        if marshaled_frames:
+            super()._output_marshaled_frames([b"".join(marshaled_frames)])  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def connect(parameters: URLParameters, max_body: int) -> Any:
+    """A blocking connection that no message ends.
+
+    Args:
+        max_body: bytes of a body that are kept; its size is `Properties.body_size`.
+
+    Raises:
+        pika.exceptions.AMQPError, AssertionError, OSError: it cannot be made.
+    """
+    connection: Any = pika.BlockingConnection(parameters, _impl_class=TolerantConnection)
+    connection._impl.max_body = max_body  # noqa: SLF001
+    return connection

@@ -1,0 +1,166 @@
+"""The properties of an AMQP message, as anybody may have sent them: read tolerantly, bounded, as far as needed.
+
+A broker hands a message's properties on as they came. A reader that raises over one of them loses its connection, and
+meets the same message first on the next. So nothing here raises: what cannot be read is a `flaw`, for whoever has the
+message to reject it. The table of headers is skipped by its length, and looked into when somebody asks.
+
+The layout is that of the AMQP 0-9-1 specification, 4.2.5 and 4.2.6.1; the types of fields are those of RabbitMQ:
+https://www.rabbitmq.com/amqp-0-9-1-errata#section_3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+MAX_HEADERS = 256
+"""Headers of a table that are looked through for one; those after them are not found."""
+
+_UNKNOWN = 0b11
+"""Flags that stand for no property; the last says that more flags follow."""
+_HEADERS = "headers"
+_PROPERTIES = (
+    ("content_type", 0),
+    ("content_encoding", 0),
+    (_HEADERS, 0),
+    ("delivery_mode", 1),
+    ("priority", 1),
+    ("correlation_id", 0),
+    ("reply_to", 0),
+    ("expiration", 0),
+    ("message_id", 0),
+    ("timestamp", 8),
+    ("type", 0),
+    ("user_id", 0),
+    ("app_id", 0),
+    ("cluster_id", 0),
+)
+"""As they follow each other, the first by the highest bit of the flags; with their size in bytes if that is fixed."""
+
+_SIZES = {
+    bytes([kind]): size
+    for size, kinds in ((0, b"V"), (1, b"tbB"), (2, b"sUu"), (4, b"Iif"), (5, b"D"), (8, b"lLdT"))
+    for kind in kinds
+}
+"""The size of a field's value by its type."""
+_SIZED = frozenset((b"S", b"x", b"F", b"A"))
+"""Types of fields whose value says its own size."""
+
+
+class Death(NamedTuple):
+    """How a message came to be a dead letter: out of which queue, and why (`expired`, `rejected`, ...)."""
+
+    queue: str
+    reason: str
+
+
+class Properties:
+    """What a message says beside its body.
+
+    Attributes:
+        flaw: what is wrong with them, with the name of the property; None where all can be read.
+        body_size: the size of the body in bytes, of which less may have been kept.
+    """
+
+    content_type: str | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    """None too where it is flawed: nobody can be answered there."""
+    expiration: str | None = None
+    message_id: str | None = None
+    user_id: str | None = None
+    flaw: str | None = None
+
+    def __init__(self, encoded: bytes = b"\x00\x00", body_size: int = 0) -> None:
+        self.body_size = body_size
+        self._headers = b""
+        try:
+            self._read(encoded)
+        except IndexError:
+            self.flaw = self.flaw or "the AMQP properties cannot be read: they end before they should"
+            self.reply_to = None
+
+    def _read(self, encoded: bytes) -> None:
+        flags = encoded[0] << 8 | encoded[1]
+        at = 2
+        texts: dict[str, str] = self.__dict__
+        if flags & _UNKNOWN:
+            self.flaw = "the AMQP properties cannot be read: there are more than AMQP 0-9-1 has"
+            return
+        for name, size in _present(flags):
+            if size:
+                at += size
+            elif name is _HEADERS:
+                start, at = at + 4, at + 4 + _long(encoded, at)
+                self._headers = encoded[start:at]
+            else:
+                start, at = at + 1, at + 1 + encoded[at]
+                value = encoded[start:at]
+                try:
+                    texts[name] = value.decode()
+                except UnicodeDecodeError:
+                    # `?` takes no more bytes than what it stands for: it still goes where the property came from.
+                    texts[name] = value.decode(errors="replace").replace("\ufffd", "?")
+                    self._refuse(name, "is not valid UTF-8")
+                if 0 in value:
+                    self._refuse(name, "holds U+0000")
+        if at > len(encoded):
+            raise IndexError(at)
+
+    def _refuse(self, name: str, why: str) -> None:
+        self.flaw = self.flaw or f"the AMQP property {name} {why}"
+        if name == "reply_to":
+            self.reply_to = None
+
+    def header(self, name: str) -> str | None:
+        """The header of this name, if there is one and it is text."""
+        for key, kind, value in _fields(self._headers):
+            if key == name.encode():
+                return _text(kind, value)
+        return None
+
+    def death(self) -> Death | None:
+        """The last time that the message became a dead letter, as RabbitMQ says it: the first of `x-death`."""
+        for key, kind, value in _fields(self._headers):
+            if key == b"x-death" and kind == b"A" and value[:1] == b"F":
+                last = {key: _text(kind, text) for key, kind, text in _fields(value[5 : 5 + _long(value, 1)])}
+                queue, reason = last.get(b"queue"), last.get(b"reason")
+                return Death(queue, reason) if queue and reason else None
+        return None
+
+
+@cache
+def _present(flags: int) -> tuple[tuple[str, int], ...]:
+    return tuple(entry for number, entry in enumerate(_PROPERTIES) if flags & 0x8000 >> number)
+
+
+def _fields(table: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """The fields of a table, as name, type and encoded value, as far as they can be read; no value is looked into."""
+    at = 0
+    for _ in range(MAX_HEADERS):
+        if at >= len(table):
+            return
+        start = at + 1
+        at = start + table[at]
+        name, kind = table[start:at], table[at : at + 1]
+        at += 1
+        if kind in _SIZED:
+            size = _long(table, at)
+            at += 4
+        elif kind in _SIZES:
+            size = _SIZES[kind]
+        else:
+            return
+        if at + size > len(table):
+            return
+        yield name, kind, table[at : at + size]
+        at += size
+
+
+def _long(encoded: bytes, at: int) -> int:
+    return int.from_bytes(encoded[at : at + 4], "big")
+
+
+def _text(kind: bytes, value: bytes) -> str | None:
+    return value.decode(errors="replace") if kind == b"S" else None

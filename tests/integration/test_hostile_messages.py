@@ -1,0 +1,232 @@
+"""Messages as anybody may send them, to workers on a real RabbitMQ: none ends a connection, and the next one runs."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+
+from dspex.client import RemoteClient
+from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, QUEUES
+from tests import amqp_wire as wire
+from tests.acceptance.deployment import deployed
+from tests.amqp_wire import Wire
+from tests.conftest import new_database
+from tests.deployment import Deployment
+from tests.poison import envelope
+from tests.queues import QUEUE_TYPES, declare_empty
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+EXECUTE = "dspex.program.execute.v1"
+
+
+class Edge:
+    """A deployment with one worker process and a program, and the wire to its broker."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.wire = Wire(deployment.broker_url)
+        self.client = RemoteClient(deployment.broker_url, source="/tests")
+        program = self.client.create_program("edge", "question -> answer", adapter_type="mock")
+        self.client.initialize_program(program.program_id)
+        self.program_id = str(program.program_id)
+        self._connection = pika.BlockingConnection(pika.URLParameters(deployment.broker_url))
+        self.channel = self._connection.channel()
+        self.events = self.queue()
+        self.channel.queue_bind(self.events, EVENTS_EXCHANGE, "#")
+
+    def queue(self) -> str:
+        name: str = self.channel.queue_declare("", exclusive=True).method.queue
+        return name
+
+    def execute(self) -> tuple[str, bytes]:
+        """An execution's id, and the body of the message that asks for it."""
+        message = envelope(self.program_id)
+        return message["data"]["execution_id"], json.dumps(message).encode()
+
+    def status(self, execution_id: str) -> str | None:
+        found: str | None = self.deployment.scalar("SELECT status FROM executions WHERE id = :id", id=execution_id)
+        return found
+
+    def run_good_ones(self, number: int = 3) -> None:
+        """Good executions run, and each queue is consumed."""
+        ids = []
+        for _ in range(number):
+            execution_id, body = self.execute()
+            assert self.wire.publish(COMMANDS_EXCHANGE, EXECUTE, wire.properties(delivery_mode=2), body)
+            ids.append(execution_id)
+        self.deployment.wait(lambda: {self.status(id_) for id_ in ids} == {"completed"}, "good ones run")
+        program = self.client.create_program(f"edge-{uuid.uuid4()}", "question -> answer", adapter_type="mock")
+        assert self.client.get_program(program.program_id).name == program.name
+
+    def rejected(self, body: bytes) -> tuple[str, str] | None:
+        """Code and text of the rejection of a body."""
+        found = self.deployment.rows("SELECT error_code, error_message FROM rejected_messages WHERE body = :b", b=body)
+        assert len(found) <= 1
+        return (found[0][0], found[0][1]) if found else None
+
+    def wait_for_rejection(self, body: bytes) -> tuple[str, str]:
+        self.deployment.wait(lambda: self.rejected(body) is not None, "it is rejected")
+        rejection = self.rejected(body)
+        assert rejection is not None
+        return rejection
+
+    def heard(self, queue: str, seconds: float = 10.0) -> list[tuple[Any, dict[str, Any]]]:
+        """Properties and content of what a queue has, once there is something in it."""
+        found: list[tuple[Any, dict[str, Any]]] = []
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            method, properties, body = self.channel.basic_get(queue, auto_ack=True)
+            if method is not None:
+                found.append((properties, json.loads(body or b"")))
+            elif found:
+                break
+            else:
+                time.sleep(0.02)
+        return found
+
+    def rejection_events(self) -> list[dict[str, Any]]:
+        """The data of the events of rejections that have come."""
+        deadline = time.monotonic() + 10
+        found: list[dict[str, Any]] = []
+        while not found and time.monotonic() < deadline:
+            events = [content for _, content in self.heard(self.events)]
+            found += [event["data"] for event in events if event["type"] == "dspex.message.rejected.v1"]
+        return found
+
+    def close(self) -> None:
+        self.client.close()
+        self.wire.close()
+        self._connection.close()
+
+
+@pytest.fixture(scope="module", params=QUEUE_TYPES)
+def edge(
+    request: pytest.FixtureRequest,
+    own_amqp_url: str,
+    postgres_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Edge]:
+    declare_empty(own_amqp_url, request.param)
+    with (
+        new_database(postgres_url) as database_url,
+        deployed(
+            own_amqp_url,
+            database_url,
+            tmp_path_factory.mktemp("worker"),
+            processes=1,
+            DSPEX_QUEUE_TYPE=request.param,
+        ) as deployment,
+    ):
+        edge = Edge(deployment)
+        yield edge
+        assert "is away" not in deployment.log
+        edge.close()
+
+
+@pytest.mark.parametrize("headers", wire.HOSTILE_HEADERS.values(), ids=wire.HOSTILE_HEADERS.keys())
+def test_a_message_runs_whatever_its_headers_are(edge: Edge, headers: bytes) -> None:
+    execution_id, body = edge.execute()
+    assert edge.wire.publish(COMMANDS_EXCHANGE, EXECUTE, wire.properties(headers=headers, delivery_mode=2), body)
+    edge.deployment.wait(lambda: edge.status(execution_id) == "completed", "it runs")
+    edge.run_good_ones()
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_every_queue_flows_behind_hostile_headers(edge: Edge, queue: str) -> None:
+    for headers in wire.HOSTILE_HEADERS.values():
+        assert edge.wire.publish("", queue, wire.properties(headers=headers), b"{}" + uuid.uuid4().bytes)
+    edge.run_good_ones()
+
+
+@pytest.mark.parametrize("name", [name for name in wire.TEXTS if name != "expiration"])
+@pytest.mark.parametrize(("value", "wrong"), [(b"a\x00b", "holds U+0000"), (b"a\xff", "is not valid UTF-8")])
+def test_a_property_that_is_no_text_is_a_rejection_that_is_told(
+    edge: Edge, name: str, value: bytes, wrong: str
+) -> None:
+    edge.heard(edge.events, 0.1)
+    replies = edge.queue()
+    execution_id, body = edge.execute()
+    given = {"reply_to": replies.encode(), "correlation_id": b"c-1"} | {name: value}
+    taken = edge.wire.publish(COMMANDS_EXCHANGE, EXECUTE, wire.properties(**given), body)
+    if name == "user_id":
+        assert not taken  # RabbitMQ compares it with the login
+        return
+    assert taken
+    assert edge.wait_for_rejection(body) == ("invalid_message", f"the AMQP property {name} {wrong}")
+    (told,) = edge.rejection_events()
+    assert told["message_id"] == json.loads(body)["id"]
+    assert told["error"]["code"] == "invalid_message"
+    assert edge.status(execution_id) is None
+    if name != "reply_to":
+        ((properties, reply),) = edge.heard(replies)
+        assert reply["data"]["error"]["code"] == "invalid_message"
+        expected = {b"a\x00b": "a\x00b", b"a\xff": "a?"}[value] if name == "correlation_id" else "c-1"
+        assert properties.correlation_id == expected
+    edge.run_good_ones(1)
+
+
+@pytest.mark.parametrize("changes", [{"id": ""}, {"id": "", "type": ""}, {"id": "a\x00"}, {"id": "x" * 600}])
+def test_a_message_without_an_id_is_told_like_any_other(edge: Edge, changes: dict[str, Any]) -> None:
+    edge.heard(edge.events, 0.1)
+    replies = edge.queue()
+    body = json.dumps(envelope(edge.program_id, **changes)).encode()
+    given = wire.properties(reply_to=replies.encode(), correlation_id=b"c-2")
+    assert edge.wire.publish(COMMANDS_EXCHANGE, EXECUTE, given, body)
+    code = "unknown_message_type" if "type" in changes else "invalid_message"
+    assert edge.wait_for_rejection(body)[0] == code
+    (told,) = edge.rejection_events()
+    assert told["error"]["code"] == code
+    ((properties, reply),) = edge.heard(replies)
+    assert (properties.correlation_id, reply["data"]["error"]["code"]) == ("c-2", code)
+
+
+def test_a_client_and_a_publisher_survive_what_comes_back(edge: Edge) -> None:
+    """Anybody may write to the reply queue of a client; and what no queue takes comes back to its publisher."""
+    assert edge.client.list_programs().items
+    queue = edge.client._replies.queue
+    assert queue is not None
+    for headers in wire.HOSTILE_HEADERS.values():
+        assert edge.wire.publish("", queue, wire.properties(headers=headers, correlation_id=b"\xff"), b"\xff")
+    assert edge.client.list_programs().items
+    assert edge.client._replies.queue == queue
+
+
+def test_bodies_over_the_cap_are_not_kept(edge: Edge) -> None:
+    before = memory_of_workers(edge)
+    body = b'{"specversion": "1.0", "x": "' + b"x" * 30 * 1024 * 1024 + b'"}'
+    for number in range(12):
+        encoded = wire.properties(message_id=str(number).encode())
+        assert edge.wire.publish(COMMANDS_EXCHANGE, EXECUTE, encoded, str(number).encode() + body)
+    size = len(body) + 1
+    count = "SELECT count(*) FROM rejected_messages WHERE error_code = 'message_too_large' AND body_size >= :size"
+    edge.deployment.wait(lambda: edge.deployment.scalar(count, size=size) == 12, "all are rejected", 120)
+    kept = edge.deployment.rows(
+        "SELECT DISTINCT length(body) FROM rejected_messages WHERE body_size >= :size", size=size
+    )
+    assert kept == [(1024 * 1024,)]
+    assert memory_of_workers(edge) - before < 100, "MiB"
+    edge.run_good_ones()
+
+
+def memory_of_workers(edge: Edge) -> float:
+    """The largest that the worker processes have been, in MiB."""
+    found = 0.0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            environment = (status.parent / "environ").read_bytes()
+            text = status.read_text()
+        except OSError:
+            continue
+        url = f"DSPEX_DATABASE_URL={edge.deployment.environment['DSPEX_DATABASE_URL']}".encode()
+        if url in environment.split(b"\x00"):
+            found = max(found, int(text.split("VmHWM:")[1].split()[0]) / 1024)
+    assert found
+    return found
