@@ -1,6 +1,10 @@
 """The schema's migrations: bring a database to a revision.
 
 Alembic finds the revisions by the path of this package: installed or in a checkout, whatever the working directory.
+
+A worker may be older than the database: while a deploy goes through a fleet, and after a release was taken back. So
+each revision says what the oldest code is that still runs on it (`serves_from` in its file, by the newest revision of
+that code), `env.py` writes that beside the revision, and older code looks there.
 """
 
 from __future__ import annotations
@@ -15,9 +19,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, inspect
 
-__all__ = ["OLDEST", "current", "downgrade", "head", "serves", "upgrade"]
+__all__ = ["OLDEST", "NotARevision", "current", "downgrade", "head", "known", "losses", "newer", "serves", "upgrade"]
 
 OLDEST = "0005"
 """The oldest revision that this version runs on: newer ones may have to wait until older workers are gone."""
@@ -45,10 +49,70 @@ def current(engine: Engine) -> str | None:
 
 
 def serves(engine: Engine) -> bool:
-    """Whether this version can run on the database as it is."""
+    """Whether this version can run on the database as it is: as it knows it, or as a newer version made it for both."""
     revision = current(engine)
-    known = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions(OLDEST, "head")]
-    return revision in known
+    if revision in known():
+        return revision in known(OLDEST)
+    return _serves_from(engine) in known()
+
+
+def newer(engine: Engine) -> str | None:
+    """The revision that the database is at, where it is of a newer version; None: it is one that this version knows."""
+    revision = current(engine)
+    return None if revision is None or revision in known() else revision
+
+
+def known(oldest: str = "base") -> list[str]:
+    """The revisions that this version has, the newest first, from `oldest` on."""
+    scripts = ScriptDirectory.from_config(_config())
+    return [script.revision for script in scripts.walk_revisions(oldest, "head")]
+
+
+def losses(engine: Engine, revision: str) -> list[str]:
+    """What a downgrade to a revision would lose of what the database holds, a line for each kind.
+
+    Raises:
+        NotARevision: the database is at one that this version does not know, or this one is none.
+    """
+    with engine.connect() as connection:
+        return losses_of(connection, revision)
+
+
+def losses_of(connection: Connection, revision: str) -> list[str]:
+    """See `losses`. Nothing is written."""
+    at = MigrationContext.configure(connection).get_current_revision()
+    names = known()
+    if at is not None and at not in names:
+        raise NotARevision(f"the database is at {at}, of a newer version: only that one can take it back")
+    if revision not in (*names, "base"):
+        raise NotARevision(f"there is no revision {revision!r}; there are base, {', '.join(reversed(names))}")
+    if at is None:
+        return []
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SELECT set_config('dspex.tenant', '*', true)")  # the rows of every tenant
+    scripts = ScriptDirectory.from_config(_config())
+    undone = names[names.index(at) : names.index(revision) if revision in names else None]
+    counted = [
+        (connection.exec_driver_sql(f"SELECT count(*) FROM {rows}").scalar_one(), what)  # noqa: S608
+        for name in undone
+        for what, rows in getattr(scripts.get_revision(name).module, "LOSSES", {}).items()
+    ]
+    connection.rollback()
+    return [f"{number} {what}" for number, what in counted if number]
+
+
+class NotARevision(ValueError):
+    """A name that is no revision of this version; the text says which there are."""
+
+
+def _serves_from(engine: Engine) -> str | None:
+    """The oldest code that the database's revision was made to serve, by the revision that was that code's newest."""
+    columns = {column["name"] for column in inspect(engine).get_columns("alembic_version")}
+    if "serves_from" not in columns:
+        return None
+    with engine.connect() as connection:
+        found: str | None = connection.exec_driver_sql("SELECT serves_from FROM alembic_version").scalar()
+    return found
 
 
 def head() -> str:

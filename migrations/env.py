@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
+from collections.abc import Collection
 from typing import Any
 
-from alembic import context
+from alembic import command, context
+from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
-from sqlalchemy import Connection, NullPool, create_engine
+from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 from sqlalchemy.exc import TimeoutError as DatabaseTimeout
 
+import migrations
 from store.tables import metadata
 
 LOCK = 0x_D5BE_0001
@@ -98,9 +102,47 @@ def _run(connection: Connection) -> None:
         compare_type=True,
         compare_server_default=True,
         transaction_per_migration=True,
+        on_version_apply=_write_what_it_serves,
     )
+    _ask_what_may_be_lost(connection)
     with context.begin_transaction():
         context.run_migrations()
+
+
+def _write_what_it_serves(ctx: MigrationContext, step: Any, heads: Collection[Any], run_args: Any) -> None:  # noqa: ARG001
+    """Beside the revision, in its transaction: see `migrations`."""
+    connection, scripts = ctx.connection, context.script
+    if connection is None or ctx.as_sql or not heads:
+        return
+    columns = {column["name"] for column in inspect(connection).get_columns("alembic_version")}
+    if "serves_from" not in columns:
+        connection.exec_driver_sql("ALTER TABLE alembic_version ADD COLUMN serves_from VARCHAR(32)")
+    (revision,) = heads
+    served = getattr(scripts.get_revision(revision).module, "serves_from", revision)
+    connection.execute(text("UPDATE alembic_version SET serves_from = :served"), {"served": served})
+
+
+def _ask_what_may_be_lost(connection: Connection) -> None:
+    """The `alembic` command line asks before a downgrade that loses something: `-x lose=yes` is the answer.
+
+    Raises:
+        CommandError: what would be lost.
+    """
+    given = context.config.cmd_opts
+    if given is None or given.cmd[0] is not command.downgrade or "lose" in context.get_x_argument(as_dictionary=True):
+        return
+    lost = migrations.losses_of(connection, _absolute(connection, given.revision))
+    if lost:
+        raise CommandError(f"this loses {'; '.join(lost)}: give -x lose=yes where that may be")
+
+
+def _absolute(connection: Connection, revision: str) -> str:
+    """The revision that a relative one (`-1`) is."""
+    names = [*migrations.known(), "base"]
+    at = MigrationContext.configure(connection).get_current_revision()
+    if re.fullmatch(r"-[0-9]+", revision) and at in names:
+        return names[min(names.index(at) + int(revision[1:]), len(names) - 1)]
+    return revision
 
 
 def _url() -> str:

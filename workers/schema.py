@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -9,20 +11,35 @@ import migrations
 from dspex.errors import SettingsError
 from store.failures import describe
 
+logger = logging.getLogger(__name__)
+
 
 def require_schema(engine: Engine) -> None:
     """Check the database; an embedded one (SQLite) is made or brought up to date.
 
     Raises:
-        SettingsError: it cannot be reached, or `dspex migrate` is due.
+        SettingsError: it cannot be reached, `dspex migrate` is due, or a newer version has made it unfit for this one.
     """
     try:
-        if engine.dialect.name == "sqlite":
+        newer = migrations.newer(engine)
+        if newer is not None:
+            _serve_the_newer(engine, newer)
+        elif engine.dialect.name == "sqlite":
             migrations.upgrade(engine)
         elif not migrations.serves(engine):
             raise SettingsError("the database does not have this version's tables: run `dspex migrate`")
     except DBAPIError as error:
         raise unreachable(engine, error) from None
+
+
+def _serve_the_newer(engine: Engine, revision: str) -> None:
+    ours = migrations.head()
+    if not migrations.serves(engine):
+        raise SettingsError(
+            f"the database is at {revision}, and this version, of {ours}, cannot run on it: run the newer version, or "
+            f"have that one take the database back: `dspex downgrade --to {ours}`"
+        )
+    logger.warning("The database is at %s, newer than this version, of %s, which it serves too.", revision, ours)
 
 
 def unreachable(engine: Engine, error: DBAPIError) -> SettingsError:

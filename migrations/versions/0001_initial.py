@@ -12,6 +12,15 @@ revision: str = "0001"
 down_revision: str | None = None
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
+serves_from: str = "0001"
+
+LOSSES = {
+    "signatures": "signatures",
+    "programs": "programs",
+    "executions": "executions",
+    "rejected messages": "rejected_messages",
+}
+"""What a downgrade loses, and where there is some of it: a table, with a condition."""
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)

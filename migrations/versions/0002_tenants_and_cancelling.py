@@ -25,6 +25,13 @@ revision: str = "0002"
 down_revision: str | None = "0001"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
+serves_from: str = "0001"
+
+LOSSES = {
+    "executions that were cancelled, which become failed ones": "executions WHERE status = 'cancelled'",
+    "timelines of executions": "executions WHERE CAST(timeline AS TEXT) <> '[]'",
+}
+"""What a downgrade loses, and where there is some of it: a table, with a condition."""
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)

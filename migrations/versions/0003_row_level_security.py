@@ -22,6 +22,7 @@ revision: str = "0003"
 down_revision: str | None = "0002"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
+serves_from: str = "0002"
 
 TABLES = ("executions", "program_counters", "program_durations", "programs", "signatures", "rejected_messages")
 """The one that is used most comes first: it is waited for while no other is held."""

@@ -21,6 +21,19 @@ revision: str = "0004"
 down_revision: str | None = "0003"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
+serves_from: str = "0003"
+
+LOSSES = {
+    "idempotency keys: a request that comes again runs again": "idempotency_keys",
+    "events that are owed, and are told of by nobody": "callbacks",
+    "executions that wait for their time, and keep it, but no longer their not_before or deadline": (
+        "executions WHERE status = 'pending' AND (not_before IS NOT NULL OR deadline IS NOT NULL)"
+    ),
+    "dead letters that were replayed or discarded, and are listed again": "rejected_messages WHERE status <> 'dead'",
+    "failed executions that were discarded, and are listed again": "executions WHERE discarded",
+    "policies of programs": "programs WHERE policy IS NOT NULL AND CAST(policy AS TEXT) <> 'null'",
+}
+"""What a downgrade loses, and where there is some of it: a table, with a condition."""
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)

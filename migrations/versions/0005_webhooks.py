@@ -20,6 +20,15 @@ revision: str = "0005"
 down_revision: str | None = "0004"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
+serves_from: str = "0004"
+
+LOSSES = {
+    "endpoints of webhooks": "webhook_endpoints",
+    "deliveries that are not made yet": "webhook_deliveries WHERE status = 'pending'",
+    "deliveries in the log": "webhook_deliveries WHERE status <> 'pending'",
+    "callbacks of programs": "programs WHERE callback IS NOT NULL AND CAST(callback AS TEXT) <> 'null'",
+}
+"""What a downgrade loses, and where there is some of it: a table, with a condition."""
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)

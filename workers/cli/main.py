@@ -88,11 +88,28 @@ def deliverer(parent: int | None) -> None:
 
 
 @main.command()
-def migrate() -> None:
-    """Bring the database's tables up to date. Safe while workers run."""
+@click.option("--to", "revision", metavar="REVISION", help="A migration before the newest, such as 0004.")
+def migrate(revision: str | None) -> None:
+    """Bring the database's tables up to date. Safe while workers run, those of the version before too."""
     from workers.cli.servers import migrate_database
 
-    click.echo(migrate_database())
+    click.echo(migrate_database(revision))
+
+
+@main.command()
+@click.option(
+    "--to", "revision", metavar="REVISION", required=True, help="A migration, such as 0004; base: none at all."
+)
+@click.option("--yes", is_flag=True, help="Lose what that migration does not know; without it, this asks.")
+def downgrade(revision: str, yes: bool) -> None:
+    """Take the database's tables back, for an older version. Says what that loses, and asks."""
+    from workers.cli.servers import downgrade_database
+
+    def agreed(lost: list[str]) -> bool:
+        click.echo(f"This loses: {'; '.join(lost)}", err=True)
+        return yes or (sys.stdin.isatty() and click.confirm("Go on?", err=True))
+
+    click.echo(downgrade_database(revision, agreed=agreed))
 
 
 @main.command()
