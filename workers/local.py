@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from dspex.commands import Command, ExecuteProgram
+from dspex.deadline import left
 from dspex.envelope import wrap
 from dspex.errors import Conflict, NoAnswer, RequestFailed
 from dspex.interface import Interface
@@ -83,7 +84,7 @@ class LocalClient(Interface):
                 exchange=COMMANDS_EXCHANGE,
                 routing_key=command.type,
                 message_id=envelope.id,
-                timeout=timeout,
+                timeout=left(self.timeout if timeout is None else timeout),
             )
         )
         return pending

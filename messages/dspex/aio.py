@@ -4,7 +4,7 @@
         handle = await dspex.submit_program(program_id, {"question": "..."})
         outputs = await handle.result(timeout=60)
 
-Nothing is written twice: a verb runs in a thread of the loop's executor, and an execution is waited for by its future.
+Nothing is written twice: a verb runs in a thread of the client's own, and an execution is waited for by its future.
 One `AsyncClient` serves a whole process; a task that is cancelled stops waiting, and the execution goes on.
 """
 
@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
 from dspex import completion
+from dspex.call_threads import THREADS, CallThreads
 from dspex.callbacks import Callback
 from dspex.executions import IN_FLIGHT
 from dspex.handles import Handle, Model, result_of
@@ -38,7 +40,8 @@ def _in_thread(
     """A verb of the interface, in a thread."""
 
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Result:
-        return await asyncio.to_thread(verb, self.client, *args, **kwargs)
+        timeout: Any = kwargs.get("timeout")
+        return await self._run(functools.partial(verb, self.client, *args, **kwargs), timeout)
 
     functools.update_wrapper(method, verb)
     return method
@@ -49,21 +52,26 @@ class AsyncClient:
 
     Args:
         client: what carries them out, and is closed with it.
+        threads: how many verbs run at a time; others wait for their turn, within their timeout.
     """
 
-    def __init__(self, client: Interface) -> None:
+    def __init__(self, client: Interface, *, threads: int = THREADS) -> None:
         self.client = client
+        self._threads = CallThreads(threads)
 
     @classmethod
-    def connect(cls, url: str, *, source: str, **options: Any) -> Self:
-        """A client over the broker; the arguments are those of `dspex.client.RemoteClient`."""
+    def connect(cls, url: str, *, source: str, threads: int = THREADS, **options: Any) -> Self:
+        """A client over the broker; the other arguments are those of `dspex.client.RemoteClient`."""
         from dspex.client import RemoteClient
 
-        return cls(RemoteClient(url, source=source, **options))
+        return cls(RemoteClient(url, source=source, **options), threads=threads)
 
     async def close(self) -> None:
         """Disconnect; what is waited for fails, and goes on."""
-        await asyncio.to_thread(self.client.close)
+        await self._threads.close(self.client.close)
+
+    async def _run(self, call: Callable[[], Result], timeout: float | None = None) -> Result:
+        return await self._threads.run(call, self.client.timeout if timeout is None else timeout)
 
     async def __aenter__(self) -> Self:
         return self
@@ -121,7 +129,7 @@ class AsyncClient:
             validate=validate,
             timeout=timeout,
         )
-        return AsyncHandle(await asyncio.to_thread(start, program_id, inputs))
+        return self._handle(await self._run(lambda: start(program_id, inputs), timeout))
 
     async def execute_program(
         self,
@@ -136,6 +144,8 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> ExecutionView:
         """See `ExecutionVerbs.execute_program`."""
+        timeout = self.client.timeout if timeout is None else timeout
+        deadline = time.monotonic() + timeout
         handle = await self.submit_program(
             program_id,
             inputs,
@@ -146,12 +156,15 @@ class AsyncClient:
             validate=validate,
             timeout=timeout,
         )
-        return await handle.execution(self.client.timeout if timeout is None else timeout)
+        return await handle.execution(deadline - time.monotonic())
 
     async def handle(self, execution_id: UUID | None = None, *, idempotency_key: str | None = None) -> AsyncHandle:
         """See `ExecutionVerbs.handle`."""
         attach = functools.partial(self.client.handle, execution_id, idempotency_key=idempotency_key)
-        return AsyncHandle(await asyncio.to_thread(attach))
+        return self._handle(await self._run(attach))
+
+    def _handle(self, handle: Handle) -> AsyncHandle:
+        return AsyncHandle(handle, self._run)
 
     async def map(
         self,
@@ -240,7 +253,7 @@ class AsyncClient:
     async def list_active_signatures(self) -> AsyncIterator[Any]:
         """See `Interface.list_active_signatures`."""
         pages = self.client.list_active_signatures()
-        while (found := await asyncio.to_thread(next, pages, None)) is not None:
+        while (found := await self._run(lambda: next(pages, None))) is not None:
             yield found
 
 
@@ -251,8 +264,9 @@ class AsyncHandle:
         handle: the same, for threads.
     """
 
-    def __init__(self, handle: Handle) -> None:
+    def __init__(self, handle: Handle, run: Callable[[Callable[[], Any]], Awaitable[Any]]) -> None:
         self.handle = handle
+        self._run = run
 
     def __repr__(self) -> str:
         return repr(self.handle)
@@ -268,11 +282,13 @@ class AsyncHandle:
 
     async def inputs(self) -> dict[str, Any]:
         """See `Handle.inputs`."""
-        return await asyncio.to_thread(lambda: self.handle.inputs)
+        inputs: dict[str, Any] = await self._run(lambda: self.handle.inputs)
+        return inputs
 
     async def status(self) -> ExecutionStatus:
         """See `Handle.status`."""
-        return await asyncio.to_thread(self.handle.status)
+        status: ExecutionStatus = await self._run(self.handle.status)
+        return status
 
     async def execution(self, timeout: float | None = None) -> ExecutionView:
         """See `Handle.execution`."""
@@ -291,13 +307,14 @@ class AsyncHandle:
 
     async def cancel(self) -> ExecutionView:
         """See `Handle.cancel`."""
-        return await asyncio.to_thread(self.handle.cancel)
+        view: ExecutionView = await self._run(self.handle.cancel)
+        return view
 
     async def wait(self, timeout: float | None = None) -> None:
         """Wait until it is done, whatever it came to.
 
         Raises:
-            NoAnswer: it has not ended in time; it goes on.
+            NoAnswer, BrokerUnavailable: as `Handle.execution`, where it is not done in time.
         """
         ended = asyncio.wrap_future(self.handle.pending.ended)
         try:
@@ -323,7 +340,7 @@ async def as_completed(handles: Iterable[AsyncHandle], timeout: float | None = N
         try:
             handle = await asyncio.wait_for(finished.get(), left)
         except TimeoutError:
-            raise completion.late(len(held), total, timeout) from None
+            raise completion.late([handle.handle for handle in held], total, timeout) from None
         held.remove(handle)
         yield handle
 

@@ -75,7 +75,7 @@ class Link:
             if self._unsettled >= self._window:
                 patience = message.deadline - time.monotonic()
                 if not self._room.wait_for(lambda: self._unsettled < self._window or self._stopped, patience):
-                    raise BrokerUnavailable(f"{self._window} messages are unconfirmed already: {self._state()}")
+                    raise BrokerUnavailable(f"{self._window} messages are unconfirmed already: {self.state()}")
             if self._stopped:
                 raise BrokerUnavailable("the publisher is closed")
             self._unsettled += 1
@@ -91,6 +91,14 @@ class Link:
         self._ioloop.add_callback_threadsafe(self._disconnect)
         if threading.current_thread() is not self._thread:
             self._thread.join(GOODBYE + 1)
+
+    def state(self) -> str:
+        """Why what is not confirmed yet is not: one line for people."""
+        if self._channel is None:
+            return f"no connection to {self._where}: {self._trouble}"
+        if self._blocked:
+            return f"{self._where} takes no messages now (memory or disk alarm)"
+        return f"{self._where} does not answer"
 
     # Below here: the thread of the link.
 
@@ -177,16 +185,9 @@ class Link:
                 self._pending.clear()
                 self._pending.extend(kept)
             self._sweeping = self._unsettled > len(expired) + len(late)
-        self._fail([*expired, *late], BrokerUnavailable, f"not confirmed in time: {self._state()}")
+        self._fail([*expired, *late], BrokerUnavailable, f"not confirmed in time: {self.state()}")
         if self._sweeping:
             self._ioloop.call_later(SWEEP, self._sweep)
-
-    def _state(self) -> str:
-        if self._channel is None:
-            return f"no connection to {self._where}: {self._trouble}"
-        if self._blocked:
-            return f"{self._where} takes no messages now (memory or disk alarm)"
-        return f"{self._where} does not answer"
 
     def _requeue(self, messages: list[Outgoing]) -> None:
         """Send these again, first, in their order."""

@@ -8,9 +8,7 @@ with RemoteClient("amqp://...", source="/orders") as dspex:
 
 from __future__ import annotations
 
-import os
 import time
-import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -22,9 +20,11 @@ from pydantic import BaseModel
 
 from dspex.commands import Command, ExecuteProgram
 from dspex.completion import as_completed
+from dspex.deadline import left
 from dspex.envelope import MAX_ANSWER_BYTES, wrap
 from dspex.errors import BrokerUnavailable, Denied, NoAnswer, NotFound, PublishError
 from dspex.events import Reply
+from dspex.forks import renew_in_child
 from dspex.handles import Handle
 from dspex.interface import Interface
 from dspex.pending import Pending, refused
@@ -91,7 +91,7 @@ class RemoteClient(Interface):
         self._publisher = AmqpPublisher(url, timeout=timeout)
         self._closed = False
         self._start_anew()
-        _clients.add(self)
+        renew_in_child(self)
 
     def _start_anew(self) -> None:
         """Make the parts that have threads; these start when they are needed."""
@@ -102,6 +102,7 @@ class RemoteClient(Interface):
         self._wakeups = None
         if self._redis_url is not None:
             self._wakeups = Wakeups(self._redis_url, self._heard, lambda: self._watch.wake_all(LOOK_SECONDS))
+        vars(self).pop("_known", None)  # a thread may be asking for a signature
 
     def ask(self, command: Command, answer: type[View], *, timeout: float) -> View:
         """See `Port.ask`."""
@@ -111,7 +112,7 @@ class RemoteClient(Interface):
         reply = request.wait(deadline)
         if reply is None:
             carried_out = "" if isinstance(command, Query) else " It may still be carried out"
-            raise NoAnswer(f"{command.type}: no answer in {timeout:g} s; is a worker running?{carried_out}")
+            raise NoAnswer(f"{command.type}: no answer in {timeout:.3g} s; is a worker running?{carried_out}")
         if reply.error is not None:
             raise refused(reply)
         return answer.model_validate(reply.answer, extra="ignore")  # what a later version added
@@ -120,7 +121,8 @@ class RemoteClient(Interface):
         """See `Port.start`."""
         pending = Pending.of(command)
         self._listen()
-        pending.sent(self._send(command, pending, time.monotonic() + (self.timeout if timeout is None else timeout)))
+        deadline = time.monotonic() + left(self.timeout if timeout is None else timeout)
+        pending.sent(self._send(command, pending, deadline), self._publisher.state)
         self._watch.add(pending, LOOK_SECONDS, LOOK_SECONDS)
         return pending
 
@@ -219,16 +221,3 @@ class _Request:
             return self._reply.result(timeout=max(0.0, deadline - time.monotonic()))
         except FutureTimeout:
             return None
-
-
-# A forked child has none of the threads: it starts anew.
-_clients: weakref.WeakSet[RemoteClient] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for client in _clients:
-        client._start_anew()  # noqa: SLF001
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent import futures
 
 from dspex.errors import NoAnswer
@@ -31,14 +31,16 @@ def as_completed(handles: Iterable[Handle], timeout: float | None = None) -> Ite
         try:
             handle = finished.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            raise late(len(held), total, timeout) from None
+            raise late(held, total, timeout) from None
         held.remove(handle)
         yield handle
 
 
-def late(left: int, total: int, timeout: float | None) -> NoAnswer:
+def late(left: Collection[Handle], total: int, timeout: float | None) -> NoAnswer:
     """The error of who has waited long enough for many."""
-    return NoAnswer(f"{left} of {total} executions have not ended in {timeout or 0:g} s; they go on")
+    unstored = sum(not handle.pending.published.done() for handle in left)
+    others = f", but for {unstored} whose commands are not known to be stored" if unstored else ""
+    return NoAnswer(f"{len(left)} of {total} executions have not ended in {timeout or 0:g} s; they go on{others}")
 
 
 def in_order(started: Iterable[Handle], in_flight: int) -> Iterator[Handle]:

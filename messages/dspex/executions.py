@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 import pydantic
 
 from dspex.arguments import arguments_checked
+from dspex.cached import cached
 from dspex.callbacks import Callback
 from dspex.commands import CancelExecution, ExecuteProgram
 from dspex.completion import as_done, in_order
+from dspex.deadline import within
 from dspex.errors import InvalidInput, MessageError, NoAnswer, Problem
 from dspex.handles import Handle
 from dspex.ids import uuid7
@@ -54,7 +55,7 @@ class ExecutionVerbs(Port):
             idempotency_key: of the tenant; the first execution with it stands for all.
             callback: where its end is pushed to, instead of where its program says.
             validate: check the inputs against the signature first; by default as the client is made.
-            timeout: seconds that the broker has to store the command.
+            timeout: seconds for all of it: to ask for the signature, and to have the command stored.
 
         Raises:
             InvalidInput: the inputs do not fit the signature; every wrong field is named, nothing was sent.
@@ -98,8 +99,9 @@ class ExecutionVerbs(Port):
             NoAnswer: no worker told its signature; nothing was sent.
         """
         try:
-            command = self._command(program_id, inputs, options, execution_id, idempotency_key, callback, validate)
-            pending = self.start(command, timeout=timeout)
+            with within(self.timeout if timeout is None else timeout):
+                command = self._command(program_id, inputs, options, execution_id, idempotency_key, callback, validate)
+                pending = self.start(command, timeout=timeout)
         except (InvalidInput, MessageError) as error:
             pending = Pending.unsent(execution_id or uuid7(), error)
         return Handle(self, pending, _mapping(inputs))
@@ -119,10 +121,11 @@ class ExecutionVerbs(Port):
         """Run a program, and wait until the execution has ended. A failed one is returned, not raised.
 
         Arguments and errors are those of `submit_program` and of `Handle.execution`; by default `timeout` is the
-        client's.
+        client's, and is for all of it.
         """
-        command = self._command(program_id, inputs, options, execution_id, idempotency_key, callback, validate)
-        return self.call(command, ExecutionView, timeout=timeout)
+        with within(self.timeout if timeout is None else timeout):
+            command = self._command(program_id, inputs, options, execution_id, idempotency_key, callback, validate)
+            return self.call(command, ExecutionView, timeout=timeout)
 
     def handle(self, execution_id: UUID | None = None, *, idempotency_key: str | None = None) -> Handle:
         """Attach to an execution by its id or its idempotency key, whoever has started it."""
@@ -173,13 +176,14 @@ class ExecutionVerbs(Port):
 
     def signature_of(self, program_id: UUID) -> Signature:
         """The signature of a program. Asked for once, then known: that of a program that can run does not change."""
-        return self._known.of(program_id)
+        with within(self.timeout):
+            return self._known.of(program_id)
 
     def output_model(self, program_id: UUID) -> type[pydantic.BaseModel]:
         """A pydantic model of a program's outputs, for `Handle.result(result_type=...)`."""
         return self.signature_of(program_id).output_model
 
-    @cached_property
+    @cached
     def _known(self) -> KnownSignatures:
         def fetch(program_id: UUID) -> SignatureView:
             program = self.call(GetProgram(program_id=program_id), ProgramView)

@@ -36,6 +36,7 @@ from dspex.commands import (
 from dspex.compatibility import Compatibility
 from dspex.configuration import Configuration
 from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
+from dspex.deadline import left, within
 from dspex.errors import RequestFailed
 from dspex.executions import ExecutionVerbs
 from dspex.ids import uuid7
@@ -233,22 +234,26 @@ class Interface(ExecutionVerbs, WebhookVerbs):
     ) -> dict[str, Any]:
         """Signature and inputs in, outputs out: creates or finds what it needs on the way.
 
+        Args:
+            timeout: seconds for all of it.
+
         Raises:
             RequestFailed: the program cannot be built; the code says why.
             ExecutionError: the execution failed; the code says why.
         """
         parsed = signature if isinstance(signature, Signature) else Signature.parse(signature)
-        program = self.create_program(
-            f"quick {parsed.name}", parsed, adapter_type=adapter_type, configuration=configuration
-        )
-        program = self.initialize_program(program.program_id, timeout=timeout)
-        if program.status != ProgramStatus.READY:
-            raise RequestFailed(
-                program.error.code if program.error else "internal",
-                program.error.message if program.error else f"the program is {program.status}",
+        timeout = self.timeout if timeout is None else timeout
+        with within(timeout):
+            program = self.create_program(
+                f"quick {parsed.name}", parsed, adapter_type=adapter_type, configuration=configuration
             )
-        handle = self.submit_program(program.program_id, inputs, timeout=timeout)
-        return handle.result(self.timeout if timeout is None else timeout)
+            program = self.initialize_program(program.program_id, timeout=timeout)
+            if program.status != ProgramStatus.READY:
+                raise RequestFailed(
+                    program.error.code if program.error else "internal",
+                    program.error.message if program.error else f"the program is {program.status}",
+                )
+            return self.submit_program(program.program_id, inputs, timeout=timeout).result(left(timeout))
 
     # Dead letters
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,16 @@ MAX_PROBLEMS = 50
 
 
 _building = threading.RLock()
+
+
+def _after_fork() -> None:
+    """A thread of the parent may have been building a model."""
+    global _building
+    _building = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Frozen(BaseModel):

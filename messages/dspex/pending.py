@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
@@ -9,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from dspex.commands import ExecuteProgram
-from dspex.errors import Conflict, DspexError, NoAnswer, Problem, RequestFailed
+from dspex.errors import BrokerUnavailable, Conflict, DspexError, NoAnswer, Problem, RequestFailed
 from dspex.events import Reply
 from dspex.queries import GetExecution
 from dspex.results import ExecutionView
@@ -35,6 +36,7 @@ class Pending:
         self.ended: Future[ExecutionView] = Future()
         self.ended.set_running_or_notify_cancel()  # many may wait for it: none of them can cancel it
         self._known_id: UUID | None = wanted.execution_id
+        self._why_not: Callable[[], str] = str
         if command is None:
             self.published.set_result(None)
 
@@ -59,9 +61,14 @@ class Pending:
         """Its id. With an idempotency key it is the command's until another is known; None: only the key is known."""
         return self._known_id or (self.command.execution_id if self.command else None)
 
-    def sent(self, published: Future[None]) -> None:
-        """The command is with the publisher."""
+    def sent(self, published: Future[None], why_not: Callable[[], str] = lambda: "no confirm yet") -> None:
+        """The command is with the publisher.
+
+        Args:
+            why_not: says why it is not stored, while it is not.
+        """
         self.published = published
+        self._why_not = why_not
         published.add_done_callback(self._stored)
 
     def _stored(self, published: Future[None]) -> None:
@@ -100,6 +107,7 @@ class Pending:
 
         Raises:
             NoAnswer: it has not ended in time; it goes on.
+            BrokerUnavailable: it has not ended in time, and its command is not known to be stored.
             DspexError: it could not be started; the code says why.
         """
         try:
@@ -107,14 +115,19 @@ class Pending:
         except FutureTimeout:
             raise self.late(timeout) from None
 
-    def late(self, timeout: float | None) -> NoAnswer:
+    def late(self, timeout: float | None) -> NoAnswer | BrokerUnavailable:
         """The error of who has waited long enough."""
         which = self.execution_id or f"of idempotency key '{self.wanted.idempotency_key}'"
+        if not self.published.done() or self.published.exception() is not None:
+            return BrokerUnavailable(
+                f"execution {which}: its command is not known to be stored after {timeout or 0:.3g} s: "
+                f"{self._why_not()}; wait again, or submit it again under the same id"
+            )
         if self.command is None:  # it may not be there at all
             advice = "is there one, and a worker running? It can be waited for again"
         else:
             advice = "is a worker running? It goes on, and can be waited for again"
-        return NoAnswer(f"execution {which} has not ended in {timeout or 0:g} s; {advice}")
+        return NoAnswer(f"execution {which} has not ended in {timeout or 0:.3g} s; {advice}")
 
 
 def _differ(command: ExecuteProgram, view: ExecutionView) -> bool:

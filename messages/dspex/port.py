@@ -20,6 +20,7 @@ from typing import Self, TypeVar
 from pydantic import BaseModel
 
 from dspex.commands import Command, ExecuteProgram
+from dspex.deadline import left, within
 from dspex.pending import Pending
 from dspex.queries import GetExecution
 
@@ -69,15 +70,18 @@ class Port(abc.ABC):
         """Have a command carried out, and return its answer; that of an execution is how it ended.
 
         Args:
-            timeout: seconds to wait for the answer.
+            timeout: seconds for all of it: to publish the command, and to wait for the answer.
 
         Raises:
             NoAnswer: none came in time.
+            PublishError: the command is not known to be stored.
             DspexError: it was refused; the code says why.
         """
-        timeout = self.timeout if timeout is None else timeout
+        timeout = left(self.timeout if timeout is None else timeout)
         if isinstance(command, ExecuteProgram):
-            return answer.model_validate(self.start(command, timeout=timeout).wait(timeout).model_dump())
+            with within(timeout):
+                pending = self.start(command, timeout=timeout)
+                return answer.model_validate(pending.wait(left(timeout)).model_dump())
         return self.ask(command, answer, timeout=timeout)
 
     def __enter__(self) -> Self:

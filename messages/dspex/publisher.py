@@ -19,10 +19,8 @@ What every publisher promises, and `tests/contract/publisher_contract.py` checks
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from concurrent.futures import Future
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -32,6 +30,7 @@ from pika import URLParameters
 from dspex.amqp import Link
 from dspex.confirms import Outgoing
 from dspex.errors import BrokerUnavailable, SettingsError
+from dspex.forks import renew_in_child
 from dspex.heartbeats import notice_silence
 
 DEFAULT_WINDOW = 1000
@@ -116,7 +115,7 @@ class AmqpPublisher:
         self._closed = False
         self._link: Link | None = None
         self._starting = threading.Lock()
-        _publishers.add(self)
+        renew_in_child(self)
 
     def submit(
         self,
@@ -179,8 +178,13 @@ class AmqpPublisher:
                 self._link = Link(self._parameters, self._window)
             return self._link
 
+    def state(self) -> str:
+        """Why what is not confirmed yet is not: one line for people."""
+        link = self._link
+        return "it was not sent" if link is None else link.state()
+
     def _start_anew(self) -> None:
-        self._link = None
+        self._link = None  # the parent's socket is left be
         self._starting = threading.Lock()
 
 
@@ -204,16 +208,3 @@ def amqp_parameters(url: str) -> URLParameters:
     if parameters.client_properties is None:
         parameters.client_properties = {"connection_name": "dspex publisher"}
     return parameters
-
-
-# A forked child has neither the thread nor a lock in a known state: it starts anew, and leaves the parent's socket be.
-_publishers: weakref.WeakSet[AmqpPublisher] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for publisher in _publishers:
-        publisher._start_anew()  # noqa: SLF001
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -85,8 +85,10 @@ class Replies:
         return queue
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread; who still expects an answer gets an error."""
         self._closed.set()
+        for who in list(self._expecting.values()):
+            who.fail(BrokerUnavailable("the client is closed; what it asked for may still be carried out"))
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
 

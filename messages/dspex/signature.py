@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Annotated, Any
 
 import pydantic
@@ -27,6 +27,7 @@ from pydantic_core import CoreSchema, PydanticSerializationError, to_json
 
 from dspex.annotations import object_model
 from dspex.arrow import parse_arrow, parse_type
+from dspex.cached import cached
 from dspex.errors import InvalidInput, InvalidOutput, InvalidSignature, InvalidValues, Problem
 from dspex.ids import digest
 from dspex.model import Frozen, Sparse, problems
@@ -124,6 +125,8 @@ class Signature(Sparse):
     Written as data (`inputs`, `outputs`) or with the arrow form: `{"arrow": "question -> answer"}`, or just the text.
     """
 
+    model_config = ConfigDict(ignored_types=(cached,))
+
     name: str = Field(default="signature", min_length=1, max_length=200)
     module: ModuleName | None = None
     version: SemVer = "1.0.0"
@@ -197,7 +200,7 @@ class Signature(Sparse):
         described = {key: schema.pop(key) for key in ("title", "description")}
         return described | {"anyOf": [schema, arrow, text]}
 
-    @cached_property
+    @cached
     def digest(self) -> str:
         """SHA-256 of what the LM and the caller see: instructions, inputs, outputs. Name and version are not in it."""
         return digest(self.model_dump(mode="json", include={"instructions", "inputs", "outputs"}))
@@ -241,15 +244,15 @@ class Signature(Sparse):
         """
         return _validate(self.output_model, values, InvalidOutput)
 
-    @cached_property
+    @cached
     def _defaults(self) -> dict[str, Any]:
         return {field.name: _default(field) for field in self.inputs if not field.required}
 
-    @cached_property
+    @cached
     def _input_model(self) -> type[pydantic.BaseModel]:
         return _model("Inputs", self.inputs)
 
-    @cached_property
+    @cached
     def output_model(self) -> type[pydantic.BaseModel]:
         """A pydantic model of the outputs: each is an attribute, nested objects are models.
 
