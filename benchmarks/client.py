@@ -24,8 +24,9 @@ from uuid import UUID
 import pika
 
 from dspex import ExecuteProgram, uuid7, wrap
+from dspex.broker_url import amqp_parameters
 from dspex.client import RemoteClient
-from dspex.publisher import AmqpPublisher, amqp_parameters
+from dspex.publisher import AmqpPublisher
 from workers.settings import load_settings
 
 SOURCE = "/benchmark"

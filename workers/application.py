@@ -140,7 +140,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
         shard=zlib.crc32(worker.encode()) % SHARDS,
         webhook_in=settings.webhook_retries[0],
     )
-    broker, publisher = _messaging(settings)
+    broker, publisher = _messaging(settings, f"dspex worker {worker}")
     dramatiq.set_encoder(CloudEventEncoder(settings.max_message_bytes))
     application = Application(
         settings=settings,
@@ -181,11 +181,11 @@ def _principals(settings: Settings) -> Principals:
     )
 
 
-def _messaging(settings: Settings) -> tuple[dramatiq.Broker, Publisher]:
+def _messaging(settings: Settings, name: str) -> tuple[dramatiq.Broker, Publisher]:
     if settings.embedded:
         memory = MemoryBroker(max_bytes=settings.max_message_bytes)
         return memory, MemoryPublisher(memory)
-    publisher = AmqpPublisher(settings.broker_url, window=3 * UNCONFIRMED)
+    publisher = AmqpPublisher(settings.broker_url, window=3 * UNCONFIRMED, name=name)
     return AmqpBroker(
-        settings.broker_url, publisher, max_bytes=settings.max_message_bytes, queue_type=settings.queue_type
+        settings.broker_url, publisher, max_bytes=settings.max_message_bytes, queue_type=settings.queue_type, name=name
     ), publisher

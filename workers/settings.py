@@ -8,13 +8,13 @@ import re
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pika import URLParameters
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from adapters.lm import LMAlias
+from dspex.broker_url import url_problem
 from dspex.callbacks import WebhookSecretName
 from dspex.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import Problem, SettingsError
@@ -56,15 +56,12 @@ def _database_url(value: str) -> str:
 def _broker_url(value: str) -> str:
     if value == "memory://":
         return value
-    try:
-        if re.match(r"amqps?://[^/]", value):
-            URLParameters(value)
-            return value
-    except (ValueError, TypeError):  # the reason may quote parts of the password: it is not passed on
-        raise ValueError(
-            "is not a URL: use amqp://user:password@host:5672/, with special characters percent-encoded"
-        ) from None
-    raise ValueError("use memory:// (this process alone) or amqp://user:password@host:5672/")
+    if not re.match(r"amqps?://[^/]", value):
+        raise ValueError("use memory:// (this process alone) or amqp://user:password@host:5672/")
+    problem = url_problem(value)
+    if problem is not None:
+        raise ValueError(problem)
+    return value
 
 
 def _address(value: str) -> str:

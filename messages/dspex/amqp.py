@@ -21,7 +21,7 @@ from pika.channel import Channel
 from pika.spec import Basic
 
 from dspex.amqp_connection import PublishingConnection
-from dspex.amqp_errors import address, closed_channel_error, describe, refusal, transient
+from dspex.amqp_errors import SILENT, address, cause, closed_channel_error, refusal, transient
 from dspex.amqp_properties import Properties
 from dspex.confirms import Outgoing, Unconfirmed
 from dspex.envelope import CONTENT_TYPE
@@ -59,7 +59,7 @@ class Link:
         self._retrying = False
         self._closing = False
         self._attempts = 0
-        self._trouble = "no answer"
+        self._trouble = SILENT
         self._thread = threading.Thread(target=self._run, name="dspex-publisher", daemon=True)
         self._thread.start()
 
@@ -238,14 +238,14 @@ class Link:
         named = [message for message in sent if f"'{message.exchange}'" in reason.reply_text]
         guilty = named or sent  # better to fail too many than to send a poisonous one for ever
         self._requeue([message for message in sent if message not in guilty] if named else [])
-        self._fail(guilty, *closed_channel_error(reason))
+        self._fail(guilty, *closed_channel_error(reason, self._parameters))
         if self._connection is not None and self._connection.is_open:
             self._connection.channel(on_open_callback=self._on_channel_open)
 
     def _on_lost(self, _connection: SelectConnection, error: Exception) -> None:
         self._connection = self._channel = None
         self._blocked = False
-        self._trouble = describe(error)
+        self._trouble = cause(error, self._parameters)
         sent = self._unconfirmed.take_all()
         refused = refusal(error, self._parameters)
         if self._closing:

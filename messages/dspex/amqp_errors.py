@@ -1,8 +1,15 @@
-"""What pika's errors mean for a publisher, in words for people. The password of the URL never gets into a text."""
+"""What pika's errors mean, in words for people. The password of the URL never gets into a text."""
 
 from __future__ import annotations
 
+import re
+import shlex
+import socket
+import ssl
+from typing import NamedTuple
+
 from pika import URLParameters, exceptions
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from dspex.errors import PublishError, Unroutable
 
@@ -13,6 +20,30 @@ NOT_FOUND = 404
 NOT_ALLOWED = 530
 INTERNAL_ERROR = 541
 
+CONNECTION_ERRORS = (
+    exceptions.AMQPError,
+    AMQPConnectorException,  # not an AMQPError in pika 1.4.4, such as that of a server which says nothing
+    AssertionError,
+    OSError,
+)
+"""What pika raises when a connection or a channel cannot be made, or is lost."""
+
+
+class Permissions(NamedTuple):
+    """What a login may do in a virtual host: patterns (https://www.rabbitmq.com/docs/access-control#authorisation)."""
+
+    configure: str
+    write: str
+    read: str
+
+
+CLIENT_PERMISSIONS = Permissions(r"^amq\.gen", r"^dspex\.commands$", r"^amq\.gen")
+"""Whoever sends commands and has answers; its reply queue is named by the broker, `amq.gen-...`."""
+
+SILENT = "no answer in time: is it overloaded, or a firewall in between?"
+
+_ACCESS_REFUSED = re.compile(r"ACCESS_REFUSED - (?:(?P<access>\w+) )?access to (?P<what>\w+ '[^']*')")
+
 
 def address(parameters: URLParameters) -> str:
     """Where the broker is, and as whom we go there."""
@@ -21,15 +52,42 @@ def address(parameters: URLParameters) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """The cause of a lost or failed connection or channel, out of pika's wrappings."""
-    while True:
-        inner = _inner(error)
-        if inner is None:
-            break
-        error = inner
+    """The cause of a lost or failed connection or channel, as it was said."""
+    error = _root(error)
     if isinstance(error, exceptions.ConnectionClosed | exceptions.ChannelClosed):
         return f"{error.reply_code} {error.reply_text}"
     return str(error) or type(error).__name__
+
+
+def cause(error: BaseException, parameters: URLParameters) -> str:
+    """The cause of a lost or failed connection, and what to look at."""
+    match _root(error):
+        case socket.gaierror() as unknown:
+            return f"the host name {parameters.host!r} is not resolved ({unknown.strerror}): check the URL, and DNS"
+        case ssl.SSLCertVerificationError() as untrusted:
+            return (
+                f"its certificate is not trusted ({untrusted.verify_message}): give an ssl_context that trusts who "
+                "issued it, and use a host name that is in it"
+            )
+        case ssl.SSLError() as failed:
+            return f"no TLS ({failed.reason or failed}): amqps:// is for the port that speaks TLS, 5671 by default"
+        case ConnectionRefusedError():
+            return "connection refused; is it running, and on this port?"
+        case exceptions.IncompatibleProtocolError():
+            return "it ended the connection before the login: is it RabbitMQ? Does the port want TLS (amqps://)?"
+        case TimeoutError() | AMQPConnectorException():
+            return SILENT
+        case exceptions.ConnectionOpenAborted() as aborted if "Timeout" in str(aborted):
+            return SILENT
+        case _:
+            return describe(error)
+
+
+def _root(error: BaseException) -> BaseException:
+    """What is in pika's wrappings."""
+    while not isinstance(error, exceptions.IncompatibleProtocolError) and (inner := _inner(error)) is not None:
+        error = inner
+    return error
 
 
 def _inner(error: BaseException) -> BaseException | None:
@@ -38,7 +96,23 @@ def _inner(error: BaseException) -> BaseException | None:
     return next((found for found in candidates if isinstance(found, BaseException)), None)
 
 
-def refusal(error: BaseException, parameters: URLParameters) -> str | None:
+def permission(error: BaseException, parameters: URLParameters, wanted: Permissions = CLIENT_PERMISSIONS) -> str | None:
+    """Which permission the login lacks, and the command that gives it; None where the error is another."""
+    if not isinstance(error, exceptions.ChannelClosedByBroker) or error.reply_code != ACCESS_REFUSED:
+        return None
+    found = _ACCESS_REFUSED.match(error.reply_text)
+    if found is None:
+        return None
+    return f"the user may not {found['access'] or 'use'} {found['what']}: {permit(parameters, wanted)}"
+
+
+def permit(parameters: URLParameters, wanted: Permissions = CLIENT_PERMISSIONS) -> str:
+    """The command that gives the login its permissions."""
+    user = getattr(parameters.credentials, "username", "")
+    return shlex.join(["rabbitmqctl", "set_permissions", "-p", parameters.virtual_host, user, *wanted])
+
+
+def refusal(error: BaseException, parameters: URLParameters, wanted: Permissions = CLIENT_PERMISSIONS) -> str | None:
     """Why the broker will not let us in, however often we try; None where trying again may help."""
     # pika wraps the broker's words into a text; a connection that just breaks during the login has no reply code in it.
     said = str(error)
@@ -48,7 +122,10 @@ def refusal(error: BaseException, parameters: URLParameters) -> str | None:
     ):
         return f"{address(parameters)} refused the login: check user and password in the broker's URL"
     if isinstance(error, exceptions.ProbableAccessDeniedError) and by_broker and "connection limit" not in said:
-        return f"{address(parameters)}: the virtual host does not exist, or the user may not use it"
+        if "not found" in said:
+            host = shlex.quote(parameters.virtual_host)
+            return f"{address(parameters)}: the virtual host does not exist: rabbitmqctl add_vhost {host}"
+        return f"{address(parameters)}: the user may not use the virtual host: {permit(parameters, wanted)}"
     return None
 
 
@@ -60,8 +137,11 @@ def transient(error: BaseException) -> bool:
     )
 
 
-def closed_channel_error(reason: exceptions.ChannelClosedByBroker) -> tuple[type[PublishError], str]:
+def closed_channel_error(
+    reason: exceptions.ChannelClosedByBroker, parameters: URLParameters
+) -> tuple[type[PublishError], str]:
     """The error, and its text, for the messages over which the broker closed the channel."""
     if reason.reply_code == NOT_FOUND:
         return Unroutable, f"{reason.reply_text}: start a worker, or run `dspex declare`"
-    return PublishError, f"the broker refused the message: {reason.reply_code} {reason.reply_text}"
+    said = permission(reason, parameters) or f"{reason.reply_code} {reason.reply_text}"
+    return PublishError, f"the broker refused the message: {said}"

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
+from ssl import SSLContext
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
@@ -67,6 +68,7 @@ class RemoteClient(Interface):
             each program.
         redis_url: `redis://host:6379/0`, the workers' `DSPEX_REDIS_URL`: an execution that this client has not started
             itself is looked up as soon as it has ended, and not only from time to time. Needs `dspex[redis]`.
+        ssl_context: for `amqps://`; by default the system's authorities are trusted.
 
     Raises:
         SettingsError: a URL cannot be read, or redis is not installed.
@@ -80,15 +82,19 @@ class RemoteClient(Interface):
         timeout: float = DEFAULT_TIMEOUT,
         validate: bool = True,
         redis_url: str | None = None,
+        ssl_context: SSLContext | None = None,
     ) -> None:
-        from dspex.publisher import AmqpPublisher  # pika: whoever only reads messages does not load it
+        # pika: whoever only reads messages does not load it
+        from dspex.broker_url import amqp_parameters
+        from dspex.publisher import AmqpPublisher
 
         self.timeout = timeout
         self.validate = validate
-        self._url = url
+        name = f"dspex client {source}"
+        self._parameters = amqp_parameters(url, name, ssl_context)
         self._source = source
         self._redis_url = redis_url
-        self._publisher = AmqpPublisher(url, timeout=timeout)
+        self._publisher = AmqpPublisher(url, timeout=timeout, ssl_context=ssl_context, name=name)
         self._closed = False
         self._start_anew()
         renew_in_child(self)
@@ -98,7 +104,7 @@ class RemoteClient(Interface):
         from dspex.replies import Replies
 
         self._watch = Watch(self._look_up, self._longest)
-        self._replies = Replies(self._url, lambda: self._watch.wake_all(FIRST_UNTOLD_SECONDS))
+        self._replies = Replies(self._parameters, lambda: self._watch.wake_all(FIRST_UNTOLD_SECONDS))
         self._wakeups = None
         if self._redis_url is not None:
             self._wakeups = Wakeups(self._redis_url, self._heard, lambda: self._watch.wake_all(LOOK_SECONDS))

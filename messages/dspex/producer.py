@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
+from ssl import SSLContext
 from typing import NamedTuple, Self
 
 from dspex.commands import Command
@@ -32,7 +33,15 @@ class Producer:
         self._owns_publisher = False
 
     @classmethod
-    def connect(cls, url: str, source: str, *, window: int = DEFAULT_WINDOW, timeout: float = DEFAULT_TIMEOUT) -> Self:
+    def connect(
+        cls,
+        url: str,
+        source: str,
+        *,
+        window: int = DEFAULT_WINDOW,
+        timeout: float = DEFAULT_TIMEOUT,
+        ssl_context: SSLContext | None = None,
+    ) -> Self:
         """A producer with a connection of its own, made at the first command and closed by `close`.
 
         Args:
@@ -40,11 +49,15 @@ class Producer:
             source: who sends, a URI reference such as `/orders`.
             window: how many messages may be unconfirmed at a time.
             timeout: seconds a message has to be confirmed.
+            ssl_context: for `amqps://`; by default the system's authorities are trusted.
 
         Raises:
             SettingsError: the URL cannot be read.
         """
-        producer = cls(AmqpPublisher(url, window=window, timeout=timeout), source=source)
+        publisher = AmqpPublisher(
+            url, window=window, timeout=timeout, ssl_context=ssl_context, name=f"dspex producer {source}"
+        )
+        producer = cls(publisher, source=source)
         producer._owns_publisher = True
         return producer
 

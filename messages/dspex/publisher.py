@@ -22,16 +22,14 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
+from ssl import SSLContext
 from typing import Protocol
-from urllib.parse import urlsplit
-
-from pika import URLParameters
 
 from dspex.amqp import Link
+from dspex.broker_url import amqp_parameters
 from dspex.confirms import Outgoing
-from dspex.errors import BrokerUnavailable, SettingsError
+from dspex.errors import BrokerUnavailable
 from dspex.forks import renew_in_child
-from dspex.heartbeats import notice_silence
 
 DEFAULT_WINDOW = 1000
 DEFAULT_TIMEOUT = 30.0
@@ -98,18 +96,28 @@ class AmqpPublisher:
 
     Args:
         url: `amqp://user:password@host:5672/vhost`, with `?heartbeat=` in seconds (30 by default, 0 for none; a
-            silent broker is noticed within two, 12 s at the least) and the other parameters of `pika.URLParameters`.
+            silent broker is noticed within two, 12 s at the least) and the others of `dspex.broker_url.PARAMETERS`.
         window: how many messages may be unconfirmed.
         timeout: seconds a message has to be confirmed, from `submit` on.
+        ssl_context: for `amqps://`; by default the system's authorities are trusted.
+        name: of the connection, in RabbitMQ's lists.
 
     Raises:
         SettingsError: the URL cannot be read.
     """
 
-    def __init__(self, url: str, *, window: int = DEFAULT_WINDOW, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        window: int = DEFAULT_WINDOW,
+        timeout: float = DEFAULT_TIMEOUT,
+        ssl_context: SSLContext | None = None,
+        name: str = "dspex publisher",
+    ) -> None:
         if window < 1:
             raise ValueError("window must be at least 1")
-        self._parameters = amqp_parameters(url)
+        self._parameters = amqp_parameters(url, name, ssl_context)
         self._window = window
         self._timeout = timeout
         self._closed = False
@@ -186,25 +194,3 @@ class AmqpPublisher:
     def _start_anew(self) -> None:
         self._link = None  # the parent's socket is left be
         self._starting = threading.Lock()
-
-
-def amqp_parameters(url: str) -> URLParameters:
-    """pika's parameters of a URL.
-
-    Raises:
-        SettingsError: it cannot be read.
-    """
-    try:
-        if urlsplit(url).scheme not in ("amqp", "amqps"):
-            raise ValueError(url)
-        parameters = URLParameters(url)
-    except (ValueError, TypeError):
-        # The reason may quote parts of the password: it is not passed on.
-        raise SettingsError(
-            "the URL of the broker must be like amqp://user:password@host:5672/vhost, or amqps://,"
-            " with special characters percent-encoded"
-        ) from None
-    notice_silence(parameters)
-    if parameters.client_properties is None:
-        parameters.client_properties = {"connection_name": "dspex publisher"}
-    return parameters

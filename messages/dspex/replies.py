@@ -7,21 +7,23 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
-import pika.exceptions
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
 
 from dspex.amqp_connection import connect
-from dspex.amqp_errors import address, describe, refusal
+from dspex.amqp_errors import CONNECTION_ERRORS, SILENT, address, cause, permission, refusal
 from dspex.envelope import MAX_ANSWER_BYTES, decode_event
 from dspex.errors import BrokerUnavailable, MessageError
 from dspex.events import Reply
-from dspex.publisher import amqp_parameters
 
 logger = logging.getLogger(__name__)
 
-_CONNECTION_ERRORS = (pika.exceptions.AMQPError, AssertionError, OSError)
 RECONNECT_SECONDS = 1.0
+REFUSED_SECONDS = 5.0
+"""Between attempts to have a reply queue; where the broker refuses us, an operator has to act first."""
 
 
 class Expecting(Protocol):
@@ -42,12 +44,12 @@ class Replies:
     Answers to what nobody holds any more, and those that came to an earlier queue, are dropped.
 
     Args:
-        url: of the broker.
+        parameters: of the broker.
         replaced: called when there is a new queue, and so answers to an earlier one are lost.
     """
 
-    def __init__(self, url: str, replaced: Callable[[], None]) -> None:
-        self._parameters = amqp_parameters(url)
+    def __init__(self, parameters: pika.URLParameters, replaced: Callable[[], None]) -> None:
+        self._parameters = parameters
         self._replaced = replaced
         self._queue = ""
         self._expecting: weakref.WeakValueDictionary[str, Expecting] = weakref.WeakValueDictionary()
@@ -56,6 +58,7 @@ class Replies:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._refusal: str | None = None
+        self._trouble = SILENT
 
     @property
     def queue(self) -> str | None:
@@ -69,7 +72,7 @@ class Replies:
             deadline: in seconds of `time.monotonic`.
 
         Raises:
-            BrokerUnavailable: there is no queue by the deadline, or the broker refused the login.
+            BrokerUnavailable: there is no queue by the deadline, or the broker refused the login or the queue.
         """
         with self._lock:
             if self._thread is None:
@@ -79,7 +82,7 @@ class Replies:
             if self._refusal is not None:
                 raise BrokerUnavailable(self._refusal)
             if self._closed.is_set() or time.monotonic() > deadline:
-                raise BrokerUnavailable(f"{address(self._parameters)} cannot be reached; is it running?")
+                raise BrokerUnavailable(f"{address(self._parameters)} cannot be reached: {self._trouble}")
         queue = self._queue
         self._expecting[correlation_id] = who
         return queue
@@ -96,16 +99,30 @@ class Replies:
         while not self._closed.is_set():
             try:
                 self._consume()
-            except _CONNECTION_ERRORS as error:
+            except CONNECTION_ERRORS as error:
+                self._trouble = cause(error, self._parameters)
+                self._refusal = self._refused(error)
+                logger.info("There is no reply queue, connecting again: %s", self._refusal or self._trouble)
+            except Exception:
+                logger.exception("The reply queue failed; there will be another.")
+            finally:
                 self._ready.clear()
-                self._refusal = refusal(error, self._parameters)
-                logger.info("The reply queue is gone, connecting again: %s", describe(error))
-                self._closed.wait(RECONNECT_SECONDS)
-        self._ready.clear()
+            self._closed.wait(REFUSED_SECONDS if self._refusal else RECONNECT_SECONDS)
+
+    def _refused(self, error: BaseException) -> str | None:
+        """Why trying again will not help."""
+        missing = permission(error, self._parameters)
+        return f"{address(self._parameters)}: {missing}" if missing else refusal(error, self._parameters)
 
     def _consume(self) -> None:
         connection = connect(self._parameters, MAX_ANSWER_BYTES)
-        channel = connection.channel()
+        try:
+            self._take_from(connection.channel())
+        finally:
+            with suppress(*CONNECTION_ERRORS):  # where it is gone itself
+                connection.close()
+
+    def _take_from(self, channel: BlockingChannel) -> None:
         before, self._queue = self._queue, channel.queue_declare("", exclusive=True).method.queue
         replies = channel.consume(self._queue, auto_ack=True, inactivity_timeout=0.5)
         self._refusal = None
@@ -117,7 +134,6 @@ class Replies:
                 break
             if method is not None and properties is not None and body is not None:
                 self._take(properties.correlation_id, body)
-        connection.close()
 
     def _take(self, correlation_id: Any, body: bytes) -> None:
         who = self._expecting.pop(correlation_id, None)

@@ -14,7 +14,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from deploy.local_servers import RabbitMQServer
 from deploy.processes import free_port
 from dspex import ExecuteProgram, decode_command, uuid7
-from dspex.errors import BrokerUnavailable, MessageTooLarge, PublishError, SettingsError, Unroutable
+from dspex.errors import BrokerUnavailable, MessageTooLarge, PublishError, Unroutable
 from dspex.producer import Producer
 from dspex.publisher import AmqpPublisher
 from dspex.topology import COMMANDS_EXCHANGE
@@ -111,29 +111,12 @@ def test_refused_at_once_and_without_the_password(amqp_url: str, login: str, pat
     publisher.close()
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "amqp://user:ses/ame@host/",
-        "amqp://user:ses#ame@host:5672/",
-        "http://user:sesame@host/",
-        "host",
-        "amqp://user:sesame@h:99999/",
-        "amqp://user:sesame@host/?unknown=1",
-    ],
-)
-def test_a_url_that_cannot_be_read(url: str) -> None:
-    with pytest.raises(SettingsError, match="percent-encoded") as caught:
-        AmqpPublisher(url)
-    assert "ses" not in str(caught.value)
-
-
 def test_server_down() -> None:
     publisher = AmqpPublisher(f"amqp://guest:sesame@127.0.0.1:{free_port()}/", window=1, timeout=1)
     future = publisher.submit(b"", exchange="any", routing_key="k", timeout=2)
     with pytest.raises(BrokerUnavailable, match="unconfirmed already"):
         publisher.submit(b"", exchange="any", routing_key="k")
-    with pytest.raises(BrokerUnavailable, match=r"(?i)not confirmed in time.*connection refused") as caught:
+    with pytest.raises(BrokerUnavailable, match=r"not confirmed in time.*connection refused") as caught:
         future.result(30)
     assert "sesame" not in str(caught.value)
     publisher.close()

@@ -6,7 +6,7 @@ import pytest
 from pika import URLParameters, exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorSocketConnectError
 
-from dspex.amqp_errors import address, closed_channel_error, describe, refusal, transient
+from dspex.amqp_errors import address, cause, closed_channel_error, describe, permission, refusal, transient
 from dspex.errors import PublishError, Unroutable
 
 PARAMETERS = URLParameters("amqp://ada:sesame@rabbit.example:5673/v%2F1")
@@ -31,6 +31,12 @@ def test_the_address_has_no_password() -> None:
         (
             exceptions.ProbableAccessDeniedError(repr(closed(530, "NOT_ALLOWED - vhost v not found"))),
             "virtual host does not exist",
+        ),
+        (
+            exceptions.ProbableAccessDeniedError(
+                repr(closed(530, "NOT_ALLOWED - access to vhost 'v/1' refused for user 'ada'"))
+            ),
+            "may not use the virtual host: rabbitmqctl set_permissions -p v/1 ada '^amq",
         ),
         (
             exceptions.ProbableAccessDeniedError(
@@ -64,22 +70,37 @@ def test_when_sending_again_may_help(error: Exception, again: bool) -> None:
 
 
 def test_the_cause_is_found_below_the_wrappings() -> None:
-    cause = AMQPConnectorSocketConnectError(ConnectionRefusedError(111, "Connection refused"))
-    wrapped = exceptions.AMQPConnectionError(AMQPConnectionWorkflowFailed([cause]))
+    refused = AMQPConnectorSocketConnectError(ConnectionRefusedError(111, "Connection refused"))
+    wrapped = exceptions.AMQPConnectionError(AMQPConnectionWorkflowFailed([refused]))
     assert describe(wrapped) == "[Errno 111] Connection refused"
     assert describe(socket.gaierror(-2, "Name or service not known")) == "[Errno -2] Name or service not known"
+    assert cause(wrapped, PARAMETERS) == "connection refused; is it running, and on this port?"
     assert describe(closed(320, "CONNECTION_FORCED")) == "320 CONNECTION_FORCED"
     assert describe(exceptions.StreamLostError()) == "StreamLostError"
 
 
 def test_why_a_channel_was_closed() -> None:
     missing = exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no exchange 'x' in vhost '/'")
-    kind, text = closed_channel_error(missing)
+    kind, text = closed_channel_error(missing, PARAMETERS)
     assert kind is Unroutable
     assert "no exchange 'x'" in text
     assert "dspex declare" in text
     too_large = exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED - message size 2 is larger than 1")
-    assert closed_channel_error(too_large) == (
+    assert closed_channel_error(too_large, PARAMETERS) == (
         PublishError,
         "the broker refused the message: 406 PRECONDITION_FAILED - message size 2 is larger than 1",
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("configure access to queue 'amq.gen-x' in vhost 'v/1' refused", "may not configure queue 'amq.gen-x': "),
+        ("access to exchange 'dspex.commands' in vhost 'v/1' refused", "may not use exchange 'dspex.commands': "),
+    ],
+)
+def test_the_permission_that_is_missing_is_given_by_a_command(said: str, words: str) -> None:
+    error = exceptions.ChannelClosedByBroker(403, f"ACCESS_REFUSED - {said} for user 'ada'")
+    command = r"rabbitmqctl set_permissions -p v/1 ada '^amq\.gen' '^dspex\.commands$' '^amq\.gen'"
+    assert permission(error, PARAMETERS) == f"the user {words}{command}"
+    assert permission(exceptions.ChannelClosedByBroker(404, "NOT_FOUND"), PARAMETERS) is None

@@ -56,11 +56,15 @@ def test_consumer_timeout() -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (ConnectionRefusedError(111, "Connection refused"), "Connection refused; is it running?"),
-        (exceptions.StreamLostError("Stream connection lost"), "Stream connection lost; is it running?"),
+        (ConnectionRefusedError(111, "Connection refused"), "connection refused; is it running, and on this port?"),
+        (exceptions.StreamLostError("Stream connection lost"), "Stream connection lost"),
         (exceptions.AuthenticationError("PLAIN"), "refused the login: check user and password"),
         (closed("no idea"), "406 PRECONDITION_FAILED - no idea"),
         (closed("no queue", 404), "404 PRECONDITION_FAILED - no queue"),
+        (
+            exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED - configure access to queue 'dspex.programs'"),
+            r"may not configure queue 'dspex.programs': rabbitmqctl set_permissions -p v1 ada '^dspex\.' ",
+        ),
         (StopIteration(), "cancelled the consumer; was the queue deleted?"),
     ],
 )

@@ -130,7 +130,6 @@ def test_wrong_database(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
         "amqp://user:ses/ame@host/",
         "amqp://user:ses#ame@host:5672/",
         "amqp://user:sesame@host:99999/",
-        "amqp://user:sesame@host/?unknown=1",
     ],
 )
 def test_wrong_broker(monkeypatch: pytest.MonkeyPatch, url: str) -> None:

@@ -17,12 +17,13 @@ from typing import Any
 import dramatiq
 import pika
 
+from dspex.amqp_errors import CONNECTION_ERRORS
+from dspex.broker_url import amqp_parameters
 from dspex.errors import BrokerUnavailable
-from dspex.heartbeats import notice_silence
 from dspex.publisher import Publisher
 from dspex.topology import COMMANDS_EXCHANGE
 from workers.brokers.outage import Outage
-from workers.brokers.reasons import CONNECTION_ERRORS, explain
+from workers.brokers.reasons import explain
 from workers.brokers.settlement import Delivery, Settlement, SettlingConsumer
 from workers.brokers.subscription import Subscription
 from workers.brokers.topology import QueueType, declare
@@ -33,11 +34,19 @@ CONNECT_TIMEOUT_SECONDS = 10.0
 class AmqpBroker(dramatiq.Broker):
     """Consumes the queues of `dspex.topology`. Nothing connects before the first consumer does."""
 
-    def __init__(self, url: str, publisher: Publisher, *, max_bytes: int, queue_type: QueueType = "classic") -> None:
+    def __init__(
+        self,
+        url: str,
+        publisher: Publisher,
+        *,
+        max_bytes: int,
+        queue_type: QueueType = "classic",
+        name: str = "dspex worker",
+    ) -> None:
         self.settlement = Settlement()
         super().__init__(middleware=[self.settlement])
         self.queues: set[str] = set()
-        self.parameters = connection_parameters(url)
+        self.parameters = connection_parameters(url, name)
         self.queue_type: QueueType = queue_type
         self.max_bytes = max_bytes
         self._publisher = publisher
@@ -129,10 +138,13 @@ class AmqpConsumer(SettlingConsumer):
             self._subscription.close()
 
 
-def connection_parameters(url: str) -> pika.URLParameters:
-    """pika's parameters for a URL: silence is noticed within two heartbeats, and connecting has a bound."""
-    parameters = pika.URLParameters(url)
-    notice_silence(parameters)
+def connection_parameters(url: str, name: str = "dspex") -> pika.URLParameters:
+    """pika's parameters for a URL: silence is noticed within two heartbeats, and connecting has a bound.
+
+    Args:
+        name: of the connection, in RabbitMQ's lists.
+    """
+    parameters = amqp_parameters(url, name)
     parameters.socket_timeout = CONNECT_TIMEOUT_SECONDS
     parameters.stack_timeout = CONNECT_TIMEOUT_SECONDS
     parameters.blocked_connection_timeout = None

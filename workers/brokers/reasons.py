@@ -7,11 +7,11 @@ from typing import Any
 
 from pika import URLParameters, exceptions
 
-from dspex.amqp_errors import address, describe, refusal
+from dspex.amqp_errors import Permissions, address, cause, permission, refusal
 from workers.brokers.topology import QueueType
 
-CONNECTION_ERRORS = (exceptions.AMQPError, AssertionError, OSError)
-"""What pika raises when a connection or a channel cannot be made, or is lost."""
+WORKER_PERMISSIONS = Permissions(r"^dspex\.", r"^(dspex\.|amq\.default$)", r"^dspex\.")
+"""Workers declare what they consume, and answer by the default exchange."""
 
 PRECONDITION_FAILED = 406
 _INEQUIVALENT = re.compile(r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>[^']+)'")
@@ -35,7 +35,10 @@ def explain(error: BaseException, parameters: URLParameters, queue_type: QueueTy
             f"DSPEX_BROKER_URL: {conflict['kind']} '{conflict['name']}' exists with another {conflict['argument']}: "
             "delete it once nothing is in it, or use a virtual host of DSPex's own"
         )
-    return f"DSPEX_BROKER_URL: {refusal(error, parameters) or _unreachable(error, parameters)}"
+    missing = permission(error, parameters, WORKER_PERMISSIONS)
+    if missing:
+        return f"DSPEX_BROKER_URL: {address(parameters)}: {missing}"
+    return f"DSPEX_BROKER_URL: {refusal(error, parameters, WORKER_PERMISSIONS) or _unreachable(error, parameters)}"
 
 
 def _precondition(error: BaseException) -> str:
@@ -59,5 +62,4 @@ def _other_type(queue: str, current: str, wanted: QueueType) -> str:
 def _unreachable(error: Any, parameters: URLParameters) -> str:
     if isinstance(error, StopIteration):
         return f"{address(parameters)} cancelled the consumer; was the queue deleted?"
-    by_broker = isinstance(error, exceptions.ConnectionClosed | exceptions.ChannelClosed)
-    return f"{address(parameters)}: {describe(error)}{'' if by_broker else '; is it running?'}"
+    return f"{address(parameters)}: {cause(error, parameters)}"

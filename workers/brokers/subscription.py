@@ -10,9 +10,8 @@ from typing import Any
 import pika
 
 from dspex.amqp_connection import connect
-from dspex.amqp_errors import describe
+from dspex.amqp_errors import CONNECTION_ERRORS, describe
 from workers.brokers.encoding import Origin, read
-from workers.brokers.reasons import CONNECTION_ERRORS
 from workers.brokers.settlement import Delivery, Outcome
 from workers.brokers.topology import QueueType, declare
 

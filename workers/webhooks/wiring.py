@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from typing import TYPE_CHECKING
 
@@ -52,7 +54,8 @@ class DelivererProcess:
     def __init__(self, settings: Settings) -> None:
         self._engine = make_engine(settings.database_url)
         self._writer = Writer(self._engine)
-        self._publisher = AmqpPublisher(settings.broker_url)
+        name = f"dspex deliverer {socket.gethostname()[:64]}-{os.getpid()}"
+        self._publisher = AmqpPublisher(settings.broker_url, name=name)
         self._deliverer = make_deliverer(settings, self._engine, self._writer, self._publisher)
 
     @property
