@@ -17,7 +17,8 @@ from store import programs
 from store.executions import Claimed, Finish, Request, Retry
 from workers.application import Application
 from workers.details import detail_of, internal, storable
-from workers.retries import Failed, decide
+from workers.programs import ChangedProgram
+from workers.retries import Again, Failed, decide
 from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ class Attempt:
             return self.cancelled(usage) if self._is_cancelled else self.completed(usage, outputs)
         except InvalidValues as invalid:
             error = detail_of(invalid)
+        except ChangedProgram as changed:
+            return self._claim_again(ErrorDetail(code=changed.code, message=changed.message))
         except AdapterError as failed:
             usage, retry_after = failed.usage, failed.retry_after
             error = ErrorDetail(code=failed.code, message=storable(failed.message))
@@ -153,8 +156,14 @@ class Attempt:
             seconds_left=left,
         )
         again = decide(failed)
-        if again is None:
-            return self._finish(used, error=error)
+        return self._finish(used, error=error) if again is None else self._again(again, error, used)
+
+    def _claim_again(self, error: ErrorDetail) -> End:
+        """It was not started: that spends no attempt."""
+        return self._again(Again(0.0, self.claimed.attempt - 1, self.claimed.carried), error, Usage())
+
+    def _again(self, again: Again, error: ErrorDetail, used: Usage) -> End:
+        claimed = self.claimed
         return Retry(
             id=claimed.id,
             lock_version=claimed.lock_version,
@@ -171,6 +180,8 @@ class Attempt:
             id=self.claimed.id,
             program_id=self.request.program_id,
             lock_version=self.claimed.lock_version,
+            # A claim that finds nothing left to start is no attempt.
+            attempt=min(self.claimed.attempt, self.max_attempts),
             duration_ms=self.elapsed * 1000,
             usage=self.claimed.usage + usage,
             tenant=self.request.tenant,

@@ -38,7 +38,7 @@ def announce(app: Application, execution: Execution) -> None:
 
 def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
     """What will be owed for an execution: its event. The answer, where somebody waits for one, is made of the row."""
-    event = event_of(ended, attempt.claimed.attempt)
+    event = event_of(ended, ended.attempt or attempt.claimed.attempt)
     owed = Owed(ended.id, ended.lock_version + 1)
     return Callback(app, owed, [_event(app, event, owed, ended.tenant, attempt.request.traceparent)])
 

@@ -47,11 +47,22 @@ class ProgramCache:
 
         Raises:
             AdapterError: it cannot be built here.
+            ChangedProgram: it is another by now.
         """
         loaded = self._loaded.find(backend_id)
         if loaded is not None:
             return loaded
-        spec = spec_of(self._find(program_id, tenant))
-        if spec.backend_id != backend_id:
-            raise AdapterError(ErrorCode.TRANSIENT, f"program {program_id} was changed after the claim: try again")
-        return self.build(spec)
+        program = self._find(program_id, tenant)
+        spec = spec_of(program)
+        if spec.backend_id == backend_id:
+            return self.build(spec)
+        if program.backend_id != backend_id:
+            raise ChangedProgram(ErrorCode.TRANSIENT, f"program {program_id} was changed after the claim")
+        raise AdapterError(
+            ErrorCode.TRANSIENT,
+            f"program {program_id} was built as {backend_id} by another version of DSPex: initialize it again",
+        )
+
+
+class ChangedProgram(AdapterError):
+    """A program was changed between the claim of an execution and its start: the next claim has it as it is."""

@@ -197,6 +197,7 @@ class Finish:
 
     Attributes:
         answered: whether somebody waits for an answer.
+        attempt: how many attempts were started; None: the claim's too.
     """
 
     id: UUID
@@ -209,6 +210,7 @@ class Finish:
     cancelled: bool = False
     tenant: str = DEFAULT_TENANT
     answered: bool = False
+    attempt: int | None = None
 
     @property
     def status(self) -> ExecutionStatus:

@@ -246,7 +246,9 @@ def _finish(dialect: str, whole: bool) -> Any:
         "error_code": String(),
         **_USED,
     }
-    r = records(dialect, {"id": Uuid(), "tenant": String(), "lock_version": Integer(), "status": String()} | results)
+    which = {"id": Uuid(), "tenant": String(), "lock_version": Integer(), "status": String(), "attempt": Integer()}
+    r = records(dialect, which | results)
+    attempt = func.coalesce(r.c.attempt, c.attempt)
     return (
         update(executions)
         .where(
@@ -261,11 +263,12 @@ def _finish(dialect: str, whole: bool) -> Any:
             {name: r.c[name] for name in results}
             | {
                 "status": r.c.status,
+                "attempt": attempt,
                 "lock_version": c.lock_version + 1,
                 "lease_expires_at": null(),
                 "finished_at": NOW,
                 "updated_at": NOW,
-                "timeline": continued(c.timeline, r.c.status, c.attempt, c.worker),
+                "timeline": continued(c.timeline, r.c.status, attempt, c.worker),
             }
         )
         # Whether the end is pushed somewhere, in the same breath: the few tenants with endpoints are hashed once.

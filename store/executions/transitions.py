@@ -230,6 +230,7 @@ def finish_and_read(
             "tenant": item.tenant,
             "lock_version": item.lock_version,
             "status": item.status,
+            "attempt": item.attempt,
             "outputs": None if item.outputs is None else dict(item.outputs),
             "error": item.error and _error(item.error),
             "duration_ms": item.duration_ms,

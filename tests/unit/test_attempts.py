@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -24,6 +26,7 @@ from dspex.policy import ExecutionPolicy
 from dspex.topology import EXECUTIONS_QUEUE
 from store import executions
 from store.executions import Claimed, Lease
+from store.programs import Program
 from tests.unit.system import System
 from workers import attempts
 
@@ -74,6 +77,27 @@ class TestRetries:
         assert (row.status, row.attempt, row.error.message) == (ExecutionStatus.FAILED, 2, "gone 1")
         assert system.event(ExecutionFailed, row.id).data.attempt == 2
         assert len(system.scripted.runs) == 2
+
+    def test_a_program_that_was_changed_after_the_claim_spends_no_attempt(self, system: System) -> None:
+        policy = QUICK.model_copy(update={"max_attempts": 1})
+        program_id = system.program(adapter="scripted", policy=policy)
+        programs, changed = system.app.programs, list[str]()
+        find = programs._find
+
+        def find_changed(program_id: UUID, tenant: str) -> Program:
+            """As it is when it was changed at this moment; the next claim has what it is by then."""
+            program = find(program_id, tenant)
+            if changed:
+                return program
+            changed.append("once")
+            configuration = program.configuration.model_copy(update={"parameters": {"seed": 2}})
+            return replace(program, configuration=configuration, backend_id="another")
+
+        programs._loaded.clear()
+        programs._find = find_changed
+        row = system.ended(system.execute(program_id, question="why"))
+        assert (row.status, row.attempt, changed) == (ExecutionStatus.COMPLETED, 1, ["once"])
+        assert told(system, row.id) == [("running", 1), ("pending", 0), ("running", 1), ("completed", 1)]
 
     def test_a_rate_limit_spends_no_attempt(self, system: System) -> None:
         limited = [AdapterError(ErrorCode.RATE_LIMITED, "slow down", retry_after=0.01) for _ in range(3)]

@@ -421,8 +421,11 @@ class TestRelay:
         failed = system.event(ExecutionFailed, request.id)
         assert failed.data.error.code == ErrorCode.ATTEMPTS_EXHAUSTED
         assert "DSPEX_MAX_ATTEMPTS" in failed.data.error.message
-        assert failed.data.attempt == 2
+        assert failed.data.attempt == 1
         assert system.scripted.runs == []
+        row = system.ended(request.id)
+        assert [(entry.status, entry.attempt) for entry in row.timeline][-1] == ("failed", 1)
+        assert row.attempt == 1  # of 1: the claim that ended it started nothing
 
     def test_what_is_too_large_to_be_sent_again_ends(self, start: Callable[..., System]) -> None:
         system = start(lease_seconds=1, max_message_bytes=2048)
