@@ -63,6 +63,11 @@ class ProgramSpec:
         content = {"signature": self.signature.digest, "configuration": self.configuration.model_dump(mode="json")}
         return f"{self.adapter_type}-{digest(content)[:32]}"
 
+    @cached_property
+    def size(self) -> int:
+        """Bytes that it takes in memory once it is built, estimated: classes are made of the signature twice."""
+        return 2 * self.signature.size + len(self.configuration.model_dump_json())
+
 
 @dataclass(frozen=True)
 class RunOptions:

@@ -10,12 +10,20 @@ from adapters.port import ProgramInfo, ProgramNotLoaded, ProgramSpec
 
 Program = TypeVar("Program")
 
+MAX_BYTES = 128 * 1024 * 1024
+"""What the programs of one adapter may take, estimated (`ProgramSpec.size`)."""
+
 
 class Programs(Generic[Program]):
-    """Programs by backend id. Over `capacity`, the one that was used longest ago is dropped."""
+    """Programs by backend id. Over `capacity` or `max_bytes`, the one that was used longest ago is dropped.
 
-    def __init__(self, capacity: int) -> None:
+    The one that was put last is kept, however large it is: it is about to run.
+    """
+
+    def __init__(self, capacity: int, max_bytes: int = MAX_BYTES) -> None:
         self._capacity = capacity
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._programs: OrderedDict[str, _Kept[Program]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -46,16 +54,16 @@ class Programs(Generic[Program]):
     def put(self, spec: ProgramSpec, program: Program) -> None:
         """Keep a program, in the place of one with the same id."""
         with self._lock:
-            before = self._programs.get(spec.backend_id)
+            before = self._pop(spec.backend_id)
             self._programs[spec.backend_id] = _Kept(spec, program, before.runs if before else 0)
-            self._programs.move_to_end(spec.backend_id)
-            while len(self._programs) > self._capacity:
-                self._programs.popitem(last=False)
+            self._bytes += spec.size
+            while len(self._programs) > 1 and (len(self._programs) > self._capacity or self._bytes > self._max_bytes):
+                self._pop(next(iter(self._programs)))
 
     def drop(self, backend_id: str) -> Program | None:
         """Keep the program of this id no longer, and return it."""
         with self._lock:
-            kept = self._programs.pop(backend_id, None)
+            kept = self._pop(backend_id)
         return None if kept is None else kept.program
 
     def info(self, backend_id: str) -> ProgramInfo:
@@ -77,7 +85,14 @@ class Programs(Generic[Program]):
         with self._lock:
             dropped = [kept.program for kept in self._programs.values()]
             self._programs.clear()
+            self._bytes = 0
         return dropped
+
+    def _pop(self, backend_id: str) -> _Kept[Program] | None:
+        kept = self._programs.pop(backend_id, None)
+        if kept is not None:
+            self._bytes -= kept.spec.size
+        return kept
 
     def _kept(self, backend_id: str) -> _Kept[Program]:
         kept = self._programs.get(backend_id)

@@ -6,7 +6,6 @@ import re
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from dspex import Signature, SignatureStatus
 from dspex.errors import Conflict, IllegalTransition, NotFound
 from dspex.ids import canonical_json
+from dspex.lru import Lru
 from store import pages
 from store.batch import upsert
 from store.pages import DEFAULT_LIMIT, Page
@@ -235,16 +235,18 @@ def signature_of(row: Any, prefix: str = "") -> Signature:
     Validated once: what has the same digest is the same object, with the validators that it keeps.
     """
     content = {name: getattr(row, prefix + name) for name in CONTENT}
-    kept = _kept(getattr(row, f"{prefix}digest"), content["name"], content["module"], content["version"])
-    if not kept:
-        kept.append(Signature(**content))
-    return kept[0]
+    key = (getattr(row, f"{prefix}digest"), content["name"], content["module"], content["version"])
+    signature = _read.get(key)
+    if signature is None:
+        signature = Signature.accepted(content)
+        _read.put(key, signature, signature.size)
+    return signature
 
 
-@lru_cache(maxsize=1024)
-def _kept(digest: str, name: str, module: str | None, version: str) -> list[Signature]:  # noqa: ARG001
-    """The signature of this content, once it has been read. The digest is of all that is not named here."""
-    return []
+READ_BYTES = 64 * 1024 * 1024
+
+_read: Lru[tuple[str, str, str | None, str], Signature] = Lru(READ_BYTES)
+"""By the digest, and what it is not of."""
 
 
 def _transition(

@@ -12,8 +12,11 @@ from pydantic import BaseModel
 
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature, SignatureField
-from dspex.annotations import constraints, unconstrained
+from dspex.annotations import constraints, forget_types, unconstrained
 from dspex.types import ArrayType, FieldType, MapType, ObjectType, OptionalType, StringType
+
+LARGE_BYTES = 1_000_000
+"""Classes of more than that are not left to the caches of `typing`."""
 
 
 def dspy_signature(signature: Signature) -> Any:
@@ -28,7 +31,10 @@ def dspy_signature(signature: Signature) -> Any:
         raise AdapterError(ErrorCode.PERMANENT, f"signature: it may not hold the text {CUSTOM_TYPE_START_IDENTIFIER}")
     fields = {field.name: (_annotation(field), dspy.InputField(**_details(field))) for field in signature.inputs}
     fields |= {field.name: (_annotation(field), dspy.OutputField(**_details(field))) for field in signature.outputs}
-    return make_signature(fields, signature.instructions or None)
+    made = make_signature(fields, signature.instructions or None)
+    if signature.size > LARGE_BYTES:
+        forget_types()
+    return made
 
 
 def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, Any]:

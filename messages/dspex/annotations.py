@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import typing
 from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
@@ -11,6 +12,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     Strict,
     StrictBool,
@@ -18,6 +20,7 @@ from pydantic import (
     StrictInt,
     StrictStr,
 )
+from pydantic_core import PydanticCustomError
 
 from dspex.types import (
     ArrayType,
@@ -35,6 +38,15 @@ from dspex.types import (
 
 if TYPE_CHECKING:
     from dspex.signature import SignatureField
+
+
+class _First(FailFast):
+    """pydantic's, and hashable: `typing` asks for the hash of what an `Optional` is of."""
+
+    __hash__ = object.__hash__
+
+
+_FIRST = _First()
 
 
 def annotation(field_type: FieldType, *, strict: bool = True, name: str = "Value") -> Any:
@@ -73,15 +85,23 @@ def unconstrained(field_type: FieldType, *, strict: bool = True, name: str = "Va
             return StrictBool if strict else bool
         case ArrayType():
             item = annotation(field_type.items, strict=strict, name=f"{name}Item")
-            return _strictly(list[item], strict)  # type: ignore[valid-type]
+            # Of a list that came in a message the first wrong item is named: each error takes a kilobyte, and a list
+            # may have half a million.
+            return Annotated[list[item], Strict(), _FIRST] if strict else list[item]  # type: ignore[valid-type]
         case MapType():
             value = annotation(field_type.additionalProperties, strict=strict, name=f"{name}Value")
             key = Annotated[StrictStr, AfterValidator(_unicode)] if strict else str
-            return _strictly(dict[key, value], strict)  # type: ignore[valid-type]
+            return Annotated[dict[key, value], Strict()] if strict else dict[key, value]  # type: ignore[valid-type]
         case OptionalType(anyOf=(inner, _)):
             return Optional[unconstrained(inner, strict=strict, name=name)]  # noqa: UP045
         case ObjectType():
             return _nested(field_type, strict=strict, name=name)
+
+
+def forget_types() -> None:
+    """Have `typing` forget the last types that were made with it: it keeps 128 of each kind, however large they are."""
+    for forget in getattr(typing, "_cleanups", ()):
+        forget()
 
 
 def object_model(name: str, fields: Iterable[SignatureField]) -> type[pydantic.BaseModel]:
@@ -118,6 +138,12 @@ def _nested(field_type: ObjectType, *, strict: bool, name: str) -> type[pydantic
     return pydantic.create_model(name, __config__=_CONFIG, **members)
 
 
+MAX_NAMED = 50
+"""Values of an enum that an error lists."""
+
+MAX_SHOWN = 100
+"""Characters of each."""
+
 _KEYWORDS = {
     "minimum": "ge",
     "maximum": "le",
@@ -131,14 +157,11 @@ _KEYWORDS = {
 }
 
 
-def _strictly(container: Any, strict: bool) -> Any:
-    return Annotated[container, Strict()] if strict else container
-
-
 def _one_of(values: tuple[Scalar, ...]) -> Callable[[object], object]:
     """Python holds 1, 1.0 and True for equal, and so do its Literals; JSON does not."""
     allowed = {(type(value), value) for value in values}
-    listed = ", ".join(map(repr, values))
+    listed = ", ".join(map(_shown, values[:MAX_NAMED])) + (", ..." if len(values) > MAX_NAMED else "")
+    text = {"text": f"input should be one of {listed}"}
 
     def check(value: object) -> object:
         try:
@@ -146,9 +169,15 @@ def _one_of(values: tuple[Scalar, ...]) -> Callable[[object], object]:
                 return value
         except TypeError:  # not hashable: a list or an object
             pass
-        raise ValueError(f"input should be one of {listed}")
+        # Not a ValueError: that would be kept with its traceback, a kilobyte for each wrong value.
+        raise PydanticCustomError("one_of", "{text}", text)
 
     return check
+
+
+def _shown(value: Scalar) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _unicode(key: str) -> str:

@@ -11,11 +11,13 @@ from uuid import UUID
 
 from dspex.deadline import left
 from dspex.errors import DspexError, NoAnswer, PublishError
+from dspex.lru import Lru
 from dspex.results import SignatureView
 from dspex.signature import Signature
 from dspex.status import SignatureStatus
 
-MAX_PROGRAMS = 1024
+MAX_BYTES = 64 * 1024 * 1024
+"""What the signatures that are kept may take, estimated (`Signature.size`)."""
 
 
 class KnownSignatures:
@@ -31,7 +33,8 @@ class KnownSignatures:
     def __init__(self, fetch: Callable[[UUID], SignatureView]) -> None:
         self._fetch = fetch
         self._lock = threading.Lock()
-        self._known: dict[UUID, Future[Signature]] = {}
+        self._asked: dict[UUID, Future[Signature]] = {}
+        self._known: Lru[UUID, Signature] = Lru(MAX_BYTES)
 
     def of(self, program_id: UUID) -> Signature:
         """The signature of a program.
@@ -42,11 +45,12 @@ class KnownSignatures:
         """
         while True:
             with self._lock:
-                unknown = program_id not in self._known
-                signature = self._known.setdefault(program_id, Future())
-                if len(self._known) > MAX_PROGRAMS:
-                    self._known.pop(next(iter(self._known)))
-            if unknown:
+                known = self._known.get(program_id)
+                if known is not None:
+                    return known
+                first = program_id not in self._asked
+                signature = self._asked.setdefault(program_id, Future())
+            if first:
                 return self._ask(program_id, signature)
             found = self._wait(program_id, signature)
             if found is not None:
@@ -56,13 +60,12 @@ class KnownSignatures:
         try:
             view = self._fetch(program_id)
         except BaseException as error:
-            self._forget(program_id, signature)
+            self._end(program_id)
             # The time of who asked was over, or it was interrupted: whoever waits with it asks for itself.
             final = isinstance(error, DspexError) and not isinstance(error, NoAnswer | PublishError)
             signature.set_exception(error if final else _GaveUp())
             raise
-        if view.status == SignatureStatus.DRAFT:
-            self._forget(program_id, signature)
+        self._end(program_id, view)
         signature.set_result(view.signature)
         return view.signature
 
@@ -76,10 +79,11 @@ class KnownSignatures:
         except _GaveUp:
             return None
 
-    def _forget(self, program_id: UUID, signature: Future[Signature]) -> None:
+    def _end(self, program_id: UUID, view: SignatureView | None = None) -> None:
         with self._lock:
-            if self._known.get(program_id) is signature:
-                del self._known[program_id]
+            del self._asked[program_id]
+            if view is not None and view.status != SignatureStatus.DRAFT:
+                self._known.put(program_id, view.signature, view.signature.size)
 
 
 class _GaveUp(Exception):

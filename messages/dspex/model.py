@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict
 from dspex.errors import Problem
 
 MAX_PROBLEMS = 50
+MAX_COUNTED = 5_000
+"""Of more problems than that none is named: pydantic makes a dict of each before one can look at the first."""
+MAX_ADVICE = 500
+"""Characters of a problem's text."""
 
 
 _building = threading.RLock()
@@ -65,9 +69,11 @@ def _is_null(value: object) -> bool:
 
 def problems(error: pydantic.ValidationError, prefix: Sequence[str] = ()) -> tuple[Problem, ...]:
     """Every problem of a pydantic error, as a dotted path and a line. Values are never quoted: they may be secret."""
+    if error.error_count() > MAX_COUNTED:
+        return (Problem(".".join(prefix), f"has {error.error_count()} problems, too many to name them"),)
     details = error.errors(include_url=False, include_context=True, include_input=False)
     found = [
-        Problem(".".join([*prefix, *_path(detail)]), _advice(detail))
+        Problem(".".join([*prefix, *_path(detail)]), _shortened(_advice(detail)))
         for detail in details[:MAX_PROBLEMS]
         if not (detail["type"] == "too_short" and _explained(detail, details))
     ]
@@ -84,6 +90,10 @@ def _explained(short: Any, details: Sequence[Any]) -> bool:
 
 def _path(detail: Any) -> list[str]:
     return [str(part)[:100] for part in detail["loc"] if not str(part).startswith("<")]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_ADVICE else f"{text[:MAX_ADVICE]}…"
 
 
 def _advice(detail: Any) -> str:

@@ -15,9 +15,20 @@ A string may also have `enum`; constraints are JSON Schema's own keywords (minim
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, Tag, model_validator
+from pydantic import (
+    Discriminator,
+    FailFast,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    Tag,
+    model_validator,
+)
 
 from dspex.model import Sparse
 
@@ -134,7 +145,7 @@ class ObjectType(_Type):
 
     type: Literal["object"] = "object"
     properties: dict[PropertyName, FieldType] = Field(min_length=1, max_length=MAX_MEMBERS)
-    required: tuple[str, ...] = ()
+    required: Annotated[tuple[str, ...], FailFast()] = ()
     additionalProperties: Literal[False] = False
 
     @model_validator(mode="after")
@@ -214,6 +225,55 @@ def depth(field_type: FieldType) -> int:
             return 1 + max(map(depth, properties.values()))
         case _:
             return 1
+
+
+def count_types(field_type: object) -> int:
+    """How many types there are in a type, itself and all its members, and values of enums.
+
+    Args:
+        field_type: a type; or what is to become one, read no further than it takes to count.
+    """
+    count, rest = 0, [field_type]
+    while rest:
+        one = rest.pop()
+        count += 1
+        if isinstance(one, _Type):
+            one = vars(one)
+        if isinstance(one, Mapping):
+            count += _length(one.get("enum"))
+            rest.extend(_members(one))
+    return count
+
+
+def count_values(value: object) -> int:
+    """How many values there are in a value of JSON types, itself with them."""
+    count, rest = 0, [value]
+    while rest:
+        match rest.pop():
+            case dict() as one:
+                rest.extend(one.values())
+            case list() | tuple() as many:
+                rest.extend(many)
+        count += 1
+    return count
+
+
+def _members(of: Mapping[str, Any]) -> Iterator[object]:
+    for key in ("items", "additionalProperties"):
+        if isinstance(of.get(key), Mapping | _Type):
+            yield of[key]
+    if isinstance(properties := of.get("properties"), Mapping):
+        yield from properties.values()
+    if isinstance(choices := of.get("anyOf"), list | tuple):
+        yield from (choice for choice in choices if not _is_null(choice))
+
+
+def _is_null(of: object) -> bool:
+    return isinstance(of, NullType) or (isinstance(of, Mapping) and of.get("type") == "null")
+
+
+def _length(values: object) -> int:
+    return len(values) if isinstance(values, list | tuple) else 0
 
 
 def _distinct(values: tuple[Any, ...] | None) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from dspex import Signature, SignatureStatus, uuid7
 from dspex.errors import NoAnswer
-from dspex.known import MAX_PROGRAMS, KnownSignatures
+from dspex.known import KnownSignatures
 from dspex.results import SignatureView
 
 
@@ -72,10 +72,12 @@ def test_a_draft_is_fetched_each_time() -> None:
     assert programs.known.of(program_id).inputs[0].name == "question_2"
 
 
-def test_it_knows_no_more_than_its_bound() -> None:
+def test_it_knows_no_more_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = Signature.parse("question_1 -> answer").size
+    monkeypatch.setattr("dspex.known.MAX_BYTES", 10 * size)
     programs, first = Programs(), uuid7()
-    for program_id in (first, *(uuid7() for _ in range(MAX_PROGRAMS))):
+    for program_id in (first, *(uuid7() for _ in range(10))):
         programs.known.of(program_id)
-    assert len(programs.fetched) == MAX_PROGRAMS + 1
+    assert len(programs.fetched) == 11
     programs.known.of(first)
-    assert len(programs.fetched) == MAX_PROGRAMS + 2
+    assert len(programs.fetched) == 12

@@ -1,0 +1,63 @@
+"""What is kept so as not to be made again: bounded by what it takes, not by how many there are."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from dspex.forks import renew_in_child
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class Lru(Generic[Key, Value]):
+    """Values by key. Over `max_size`, those that were used longest ago are dropped. Thread-safe.
+
+    Args:
+        max_size: of all values together, in the unit of `put`'s `size`. A value that is larger alone is not kept.
+    """
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        self._start_anew()
+        renew_in_child(self)
+
+    def _start_anew(self) -> None:
+        self._kept: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def size(self) -> int:
+        """Of all values that are kept."""
+        return self._size
+
+    def get(self, key: Key) -> Value | None:
+        """The value of a key, if it is kept."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                return None
+            self._kept.move_to_end(key)
+            return found[0]
+
+    def put(self, key: Key, value: Value, size: int) -> None:
+        """Keep a value, in the place of one with the same key."""
+        with self._lock:
+            self._drop(key)
+            if size > self._max_size:
+                return
+            self._kept[key] = value, size
+            self._size += size
+            while self._size > self._max_size:
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: Key) -> None:
+        _, size = self._kept.pop(key, (None, 0))
+        self._size -= size
