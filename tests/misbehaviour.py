@@ -1,12 +1,13 @@
 """Programs that misbehave, for children of python_port: preloaded there, it takes orders from the input `question`.
 
 `!print TEXT` prints, as Python, as C and as another process do; `!flood BYTES`; `!allocate BYTES`; `!keep BYTES` after
-the run too; `!exit CODE`; `!abort`; `!start` a process that goes on; `!close` every descriptor; `!scribble` on the
-socket. What comes after that is the run as usual.
+the run too; `!exit CODE`; `!abort`; `!start` a process that goes on; `!descriptors` prints what it has open; `!close`
+every descriptor; `!scribble` on the socket. What comes after that is the run as usual.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -45,6 +46,12 @@ def _scribble(_: str) -> None:
                 found.sendall(b"\x00\x00\x00\x07garbage")
 
 
+def _descriptors(_: str) -> None:
+    for path in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # of the listing itself
+            print(path.name, path.readlink())
+
+
 def _keep(size: str) -> None:
     _kept.append(bytearray(int(size)))
 
@@ -59,6 +66,7 @@ _ORDERS = {
     "!start": _start,
     "!close": _close,
     "!scribble": _scribble,
+    "!descriptors": _descriptors,
 }
 
 

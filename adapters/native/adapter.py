@@ -11,6 +11,7 @@ from typing import Any, Final
 import dspy
 
 from adapters.lm import LMCatalog, ResolvedLM
+from adapters.native.chat import CHAT
 from adapters.native.failures import adapter_error
 from adapters.native.lms import RecordingLM, make_lm
 from adapters.native.modules import build_module
@@ -142,7 +143,7 @@ def _run_context(lm: RecordingLM, recorder: Recorder, tracer: Tracer | None) -> 
     """DSPy's settings for one run; a context variable, so it is entered in the thread that runs."""
     context: AbstractContextManager[None] = dspy.context(
         lm=lm,
-        adapter=None,
+        adapter=CHAT,
         usage_tracker=recorder,
         trace=None,  # else every prediction is kept, up to 10,000
         callbacks=[tracer] if tracer else [],

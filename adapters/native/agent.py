@@ -8,7 +8,7 @@ import dspy
 from pydantic import Field
 
 from adapters import plugins
-from adapters.native.signatures import dspy_signature, without_marker
+from adapters.native.signatures import dspy_signature
 from adapters.parameters import Parameters
 from adapters.port import MAX_QUOTE, AdapterError
 from dspex import ErrorCode, Signature
@@ -31,10 +31,6 @@ class Agent(dspy.ReAct):  # type: ignore[misc]  # DSPy has no type information
 
     def __init__(self, signature: Signature, parameters: AgentParameters) -> None:
         super().__init__(dspy_signature(signature), _tools(parameters.tools), parameters.max_iters)
-
-    def _format_trajectory(self, trajectory: dict[str, Any]) -> str:
-        # What an LM or a tool wrote goes into the next prompt: an order to DSPy must not come in by it.
-        return without_marker(super()._format_trajectory(trajectory))
 
 
 class RegisteredTool(dspy.Tool):  # type: ignore[misc]  # DSPy has no type information

@@ -7,7 +7,7 @@ from typing import Any
 import dspy
 from pydantic import Field
 
-from adapters.native.signatures import dspy_signature, without_marker
+from adapters.native.signatures import dspy_signature
 from adapters.parameters import Parameters
 from dspex import Signature
 
@@ -39,9 +39,5 @@ class ChainsCompared(dspy.Module):  # type: ignore[misc]  # DSPy has no type inf
         """Make the chains, one after the other, then the comparison."""
         last = self.compare.last_key
         chains = [self.chain(**inputs) for _ in range(self.count)]
-        # What an LM wrote goes into the next prompt: an order to DSPy must not come in by it.
-        attempts = [
-            {"reasoning": without_marker(str(chain["reasoning"])), last: without_marker(str(chain[last]))}
-            for chain in chains
-        ]
+        attempts = [{"reasoning": str(chain["reasoning"]), last: str(chain[last])} for chain in chains]
         return self.compare(attempts, **inputs)

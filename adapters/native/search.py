@@ -20,7 +20,7 @@ from dspy.utils.exceptions import AdapterParseError
 from pydantic import Field
 
 from adapters import plugins
-from adapters.native.signatures import dspy_signature, json_outputs, without_marker
+from adapters.native.signatures import dspy_signature, json_outputs
 from adapters.parameters import Parameters
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature
@@ -116,7 +116,7 @@ class Refine(BestOfN):
     def __init__(self, signature: Signature, parameters: SearchParameters) -> None:
         super().__init__(signature, parameters)
         self.advise = dspy.Predict(_advice_signature())
-        self._code = without_marker(_source(self.reward))
+        self._code = _source(self.reward)
         self.hinted: Any = None
 
     def prepare(self) -> None:
@@ -139,14 +139,14 @@ class Refine(BestOfN):
             advice = self.advise(
                 task=f"{task.instructions}\n\n{get_field_description_string(task.fields)}",
                 task_inputs=json.dumps(given, ensure_ascii=False),
-                task_outputs=without_marker(str(dict(prediction))),
+                task_outputs=str(dict(prediction)),
                 reward_code=self._code,
                 threshold=self.search.threshold,
                 reward=score,
             )["advice"]
         except AdapterParseError:
             return given
-        return given | {HINT: without_marker(advice)}
+        return given | {HINT: advice}
 
 
 def _reward(name: str) -> Reward:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import dspy
-from dspy.adapters.types.base_type import CUSTOM_TYPE_START_IDENTIFIER
 from dspy.signatures.signature import make_signature
 from pydantic import BaseModel
 
@@ -23,12 +22,7 @@ def dspy_signature(signature: Signature) -> Any:
     """The signature as DSPy's class.
 
     Never by way of DSPy's text form, whose reader imports the modules that the text names.
-
-    Raises:
-        AdapterError: `permanent`; it holds DSPy's marker of an attachment.
     """
-    if CUSTOM_TYPE_START_IDENTIFIER in signature.model_dump_json():
-        raise AdapterError(ErrorCode.PERMANENT, f"signature: it may not hold the text {CUSTOM_TYPE_START_IDENTIFIER}")
     fields = {field.name: (_annotation(field), dspy.InputField(**_details(field))) for field in signature.inputs}
     fields |= {field.name: (_annotation(field), dspy.OutputField(**_details(field))) for field in signature.outputs}
     made = make_signature(fields, signature.instructions or None)
@@ -43,22 +37,12 @@ def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, An
     DSPy takes some keyword arguments as orders: `config={"api_base": ...}` sends the key to another address.
 
     Raises:
-        AdapterError: `invalid_input`; a text holds DSPy's marker of an attachment, which would make DSPy read a file
-            or an address in the place of the text (dspy 3.4: adapters/_legacy_type_markers.py); or `prediction` is
-            what DSPy takes out of the inputs (predict/predict.py).
+        AdapterError: `invalid_input`; `prediction` is what DSPy takes out of the inputs (predict/predict.py).
     """
-    for name, value in inputs.items():
-        if has_marker(value):
-            text = f"{name}: holds the text {CUSTOM_TYPE_START_IDENTIFIER}, which DSPy takes as an order: remove it"
-            raise AdapterError(ErrorCode.INVALID_INPUT, text)
-        if (
-            name == "prediction"
-            and isinstance(value, Mapping)
-            and value.get("type") == "content"
-            and "content" in value
-        ):
-            text = "prediction: DSPy takes an object with type 'content' for a setting of the LM: change it"
-            raise AdapterError(ErrorCode.INVALID_INPUT, text)
+    given = inputs.get("prediction")
+    if isinstance(given, Mapping) and given.get("type") == "content" and "content" in given:
+        text = "prediction: DSPy takes an object with type 'content' for a setting of the LM: change it"
+        raise AdapterError(ErrorCode.INVALID_INPUT, text)
     return {field.name: inputs.get(field.name) for field in signature.inputs}
 
 
@@ -66,24 +50,6 @@ def json_outputs(signature: Signature, prediction: Any) -> dict[str, Any]:
     """The signature's outputs of a `dspy.Prediction`, as JSON values; not validated yet."""
     # By item: an attribute of the same name, such as `copy`, would come first.
     return {field.name: _plain(prediction[field.name], field.type) for field in signature.outputs}
-
-
-def has_marker(value: Any) -> bool:
-    """Whether a text anywhere in a JSON value holds the marker that DSPy expands in prompts."""
-    match value:
-        case str():
-            return CUSTOM_TYPE_START_IDENTIFIER in value
-        case Mapping():
-            return any(has_marker(key) or has_marker(item) for key, item in value.items())
-        case list() | tuple():
-            return any(map(has_marker, value))
-        case _:
-            return False
-
-
-def without_marker(text: str) -> str:
-    """The text with DSPy's marker taken out."""
-    return text.replace(CUSTOM_TYPE_START_IDENTIFIER, "")
 
 
 def _annotation(field: SignatureField) -> Any:

@@ -12,7 +12,6 @@ from typing import Any
 import pydantic
 from pydantic import TypeAdapter
 
-from adapters.native.signatures import has_marker
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature
 from dspex.annotations import annotation
@@ -51,13 +50,10 @@ def _fields(signature: Signature) -> Any:
 
 def _check(where: str, predictor: Any, found: PredictorState, ours: Mapping[str, Any]) -> None:
     fields = predictor.signature.fields
-    if found.signature is not None:
-        if len(found.signature.fields) != len(fields):
-            names = ", ".join(fields)
-            text = f"there are {len(found.signature.fields)}, for the {len(fields)} fields {names}"
-            raise _refusal(f"{where}.signature.fields", text)
-        if has_marker(found.signature.model_dump()):
-            raise _refusal(f"{where}.signature", "holds DSPy's marker of an attachment: remove it")
+    if found.signature is not None and len(found.signature.fields) != len(fields):
+        names = ", ".join(fields)
+        text = f"there are {len(found.signature.fields)}, for the {len(fields)} fields {names}"
+        raise _refusal(f"{where}.signature.fields", text)
     for number, demo in enumerate(found.demos):
         for name, value in demo.items():
             here = f"{where}.demos.{number}.{name}"
@@ -67,8 +63,6 @@ def _check(where: str, predictor: Any, found: PredictorState, ours: Mapping[str,
                 raise _refusal(here, f"is not one of the fields {', '.join(fields)}")
             else:
                 _validate(ours.get(name, fields[name].annotation), value, here)
-            if has_marker(value):
-                raise _refusal(here, "holds DSPy's marker of an attachment: remove it")
 
 
 def _validate(kind: Any, value: Any, here: str) -> None:

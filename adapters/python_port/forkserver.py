@@ -115,8 +115,9 @@ class ForkServer:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.dup2(stdout, 1)
             os.dup2(stderr, 2)
-            for descriptor in (stdout, stderr, self._control.fileno()):
-                os.close(descriptor)
+            # All that the server has open, and what it preloaded: a program gets its three streams and its socket.
+            os.closerange(3, connection)
+            os.closerange(connection + 1, os.sysconf("SC_OPEN_MAX"))
             limit_memory(self._options["memory_bytes"])
             # Not closed here: the end of the process is to be seen before that of the connection.
             channel = socket.socket(fileno=connection)

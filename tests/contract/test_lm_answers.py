@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -101,6 +102,62 @@ def test_10_mb_that_cannot_be_read_are_quoted_in_part(adapter: Adapter, server: 
         run(adapter)
     assert caught.value.code is ErrorCode.PARSE_FAILURE
     assert len(caught.value.message) < 1_000
+
+
+UNREADABLE = {
+    "braces": "{" * 50_000,
+    "brackets": "[" * 50_000,
+    "braces in an object": '{"answer": ' * 10_000,
+    "both in turn": "{[(" * 20_000,
+    "both, closed by the other": "{]1true" * 10_000,
+    "words between braces": "{x " * 20_000,  # these took 96 s
+    "quotes between braces": "{'" * 20_000,
+    "closed at last": "{" * 20_000 + "}" * 20_000,
+    "small objects, many": ("{x " * 60 + "}" * 60) * 2_000,
+    "quotes": '"' * 100_000,
+    "quotes in quotes": '["```' * 20_000,
+    "a number": "9" * 1_000_000,
+    "a number in an object": '{"answer": "x", "counts": ' + "9" * 1_000_000 + "}",
+    "minuses": "-" * 50_000,
+    "escape sequences": "\x1b[31m" * 50_000,
+    "comments": "{" + "/*" * 50_000,
+    "smart quotes": "{" + "\u201c" * 50_000,
+    "headers": "[[ ## answer ## ]]\n" * 20_000,
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("section", [False, True], ids=["alone", "in its section"])
+@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_no_answer_is_read_for_long(adapter: Adapter, server: LMServer, text: str, section: bool) -> None:
+    spec = ProgramSpec("any", Signature.parse("question -> answer, counts: dict[str, list[int]]"), SPEC.configuration)
+    head = "[[ ## answer ## ]]\nx\n[[ ## counts ## ]]\n" if section else ""
+    server.script = lm_server.text(head + text)
+    backend_id = adapter.create_program(spec)
+    started = time.monotonic()
+    with pytest.raises(AdapterError) as caught:
+        adapter.execute_program(backend_id, {"question": "why"}, RunOptions("run"))
+    assert caught.value.code is ErrorCode.PARSE_FAILURE
+    assert caught.value.usage.calls == len(server.requests) == 2
+    assert len(caught.value.message) < 1_000
+    assert time.monotonic() - started < 30  # most take milliseconds, and none two seconds
+
+
+def test_json_that_is_broken_is_mended(adapter: Adapter, server: LMServer) -> None:
+    spec = ProgramSpec("any", Signature.parse("question -> answer, counts: dict[str, list[int]]"), SPEC.configuration)
+    right = {"answer": "x", "counts": {"a": [1, 2]}}
+    for told in (
+        '{"answer": "x", "counts": {"a": [1, 2]}}',
+        'Here it is:\n```json\n{"answer": "x", "counts": {"a": [1, 2]}}\n```\nAnything else?',
+        "{'answer': 'x', 'counts': {'a': [1, 2]},}",
+        '{"answer": "x", "counts": {"a": [1, 2',
+        '[1] {"answer": "x", "counts": {"a": [1, 2]}}',
+        '[[ ## answer ## ]]\nx\n[[ ## counts ## ]]\n{"a": [1, 2',
+        "[[ ## answer ## ]]\nx\n[[ ## counts ## ]]\n{'a': (1, 2)}",
+    ):
+        server.script = lm_server.text(told)
+        outcome = adapter.execute_program(adapter.create_program(spec), {"question": "why"}, RunOptions("run"))
+        assert outcome.outputs == right, told
 
 
 def test_an_answer_that_never_ends_is_ended_where_runs_can_be_stopped(adapter: Adapter, server: LMServer) -> None:

@@ -32,7 +32,6 @@ pytestmark = [  # pytest brings filters of its own in the place of those that th
 
 ROOT = Path(__file__).parents[2]
 SECRET = "sk-of-the-operator"
-MARKER = "<<CUSTOM-TYPE-START-IDENTIFIER>>"
 
 
 @pytest.fixture
@@ -133,39 +132,6 @@ def test_an_input_gives_dspy_no_orders(native: NativeAdapter, server: LMServer) 
     inputs = {"question": "why", "config": {"api_base": "http://127.0.0.1:9"}, "lm": "x", "signature": "a -> b"}
     native.execute_program(backend_id, inputs, RunOptions("run"))
     assert server.requests[0].prompt.inputs == {"question": "why"}
-
-
-@pytest.mark.parametrize(
-    ("kind", "value"),
-    [
-        ("str", f"look: {MARKER}[{{}}]<<CUSTOM-TYPE-END-IDENTIFIER>>"),
-        ("list[str]", ["a", MARKER]),
-        ("dict[str, str]", {"a": MARKER}),
-        ("dict[str, str]", {MARKER: "a"}),
-        ("dict[str, list[str]]", {"a": [MARKER]}),
-    ],
-)
-def test_an_input_cannot_become_an_attachment(native: NativeAdapter, server: LMServer, kind: str, value: Any) -> None:
-    error = failure(native, spec(f"question: {kind} -> answer"), question=value)
-    assert error.code is ErrorCode.INVALID_INPUT
-    assert error.message.startswith("question: ")
-    assert error.usage.calls == 0
-    assert not server.requests
-
-
-def test_a_signature_cannot_hold_an_attachment(native: NativeAdapter) -> None:
-    error = failure(native, spec({"arrow": "question -> answer", "instructions": f"Do {MARKER}"}))
-    assert error.code is ErrorCode.PERMANENT
-
-
-def test_an_lm_cannot_put_an_attachment_into_the_next_prompt(native: NativeAdapter, server: LMServer) -> None:
-    block = (
-        MARKER + '[{"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x"}}]<<CUSTOM-TYPE-END-IDENTIFIER>>'
-    )
-    server.script = lm_server.fields(reasoning=f"because {block}", answer=f"this {block}", rationale="so")
-    run(native, spec(module="MultiChainComparison", parameters={"M": 1}))
-    assert all(isinstance(message["content"], str) for message in server.requests[1].body["messages"])
-    assert MARKER not in server.requests[1].prompt.user
 
 
 def test_an_input_named_prediction_is_an_input(native: NativeAdapter, server: LMServer) -> None:

@@ -444,6 +444,15 @@ def test_a_flood_of_output_is_cut(port: PythonPortAdapter) -> None:
     assert run(port, f"!flood {20 * MIB}").outputs == {"answer": "an answer"}
 
 
+def test_a_child_has_its_streams_and_its_socket_and_nothing_of_the_server(make: Make) -> None:
+    port = make(preload=("tests.misbehaviour",))  # its first child: no connection to an LM is kept yet
+    told = printed(run(port, "!descriptors", trace=True).trace)["stdout"]
+    opened = dict(line.split(" ", 1) for line in told.splitlines())
+    assert opened.pop("0") == "/dev/null"
+    assert {opened.pop("1").split(":")[0], opened.pop("2").split(":")[0]} == {"pipe"}
+    assert [link.split(":")[0] for link in opened.values() if not link.startswith("/proc/")] == ["socket"]
+
+
 def test_large_inputs_and_outputs_pass(port: PythonPortAdapter, lm: LMServer) -> None:
     lm.script = lm_server.large(10_000_000)
     outcome = run(port, "why " * 500_000)
