@@ -11,26 +11,44 @@ from typing import Any, NoReturn
 import dramatiq
 
 from dspex import Envelope, ExecuteProgram, MessageRejected, wrap
-from dspex.commands import Command
+from dspex.commands import Command, CreateSignatureFromModule
+from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
+from dspex.endpoints import ReplayDeliveries
 from dspex.envelope import MAX_ANSWER_BYTES
-from dspex.errors import DspexError, PublishError, Unroutable
+from dspex.errors import DspexError, NotFound, PublishError, Unroutable
 from dspex.events import Reply
-from dspex.topology import PROGRAMS_QUEUE, queue_of
+from dspex.queries import ValidateModule
+from dspex.topology import PROGRAMS_QUEUE, QUEUES, queue_of
 from store.rejections import Rejection
 from workers.application import SOURCE, Application
 from workers.brokers.encoding import REJECT, Origin
-from workers.brokers.settlement import DeadLetter, Requeue
+from workers.brokers.settlement import DeadLetter, PutAside, Requeue
 from workers.details import detail_of
 from workers.handlers import HANDLERS, dispatch
-from workers.intake import Place
+from workers.intake import CHANGES, EXECUTIONS, QUICK, Place
 from workers.principals import as_it_came
 from workers.received import receive
+from workers.waits import wait_for_dependency
 from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
 
-# A process takes from all queues; executions wait for LMs, so what is quick goes first.
-_PRIORITY = {ExecuteProgram.type: 10}
+_PRIORITY = {ExecuteProgram.type: EXECUTIONS} | dict.fromkeys(
+    [
+        *QUEUES[PROGRAMS_QUEUE],
+        REJECT,
+        CreateSignatureFromModule.type,
+        ValidateModule.type,
+        ReplayExecutions.type,
+        DiscardExecutions.type,
+        ReplayMessages.type,
+        DiscardMessages.type,
+        ReplayDeliveries.type,
+    ],
+    CHANGES,
+)
+"""A process takes from all queues. Executions wait for LMs; to build a program, to read a module, or to go through all
+that a filter finds takes seconds. What is in neither is quick, and never waits for them (see `workers.intake`)."""
 
 
 def declare_actors(app: Application) -> None:
@@ -53,9 +71,9 @@ def _declare(app: Application, name: str, queue_name: str, function: Callable[..
     declare = dramatiq.actor(
         actor_name=name,
         queue_name=queue_name,
-        priority=_PRIORITY.get(name, 0),
+        priority=_PRIORITY.get(name, QUICK),
         broker=app.broker,
-        throws=(DeadLetter, Requeue),
+        throws=(DeadLetter, Requeue, PutAside),
     )
     declare(settled)
 
@@ -69,6 +87,8 @@ def _handle(
     except (WriterClosed, PublishError):
         raise
     except Exception as error:
+        if isinstance(error, NotFound):
+            wait_for_dependency(envelope.type, max(1, app.settings.prefetch_count // 2))
         if not isinstance(error, DspexError):
             logger.exception("Message %s failed unexpectedly.", envelope.id)
             error = DspexError(f"{type(error).__name__}: see the worker's log")

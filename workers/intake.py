@@ -14,12 +14,13 @@ from collections import deque
 from functools import partial
 from uuid import UUID
 
-from dspex import ExecuteProgram
+from dspex import ExecuteProgram, Usage
 from store.executions import Claim, Request
 from workers.application import Application
 from workers.attempts import Attempt
 from workers.brokers.settlement import Outcome, Source
 from workers.brokers.work_queue import Item, WorkQueue
+from workers.endings import end
 from workers.handlers.executions import Taken, request_of
 from workers.policy import allows
 from workers.received import receive
@@ -27,6 +28,12 @@ from workers.running import Isolation
 from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
+
+QUICK, CHANGES, EXECUTIONS = 0, 5, 10
+"""The priorities: queries, cancels and what else is quick; what builds a program or goes through many rows; runs."""
+CHANGE_THREADS = 4
+QUICK_THREADS = 4
+"""Threads beside those of executions, which others have for themselves: whatever runs, they are handled."""
 
 RESERVE = 8
 """For so many threads one execution more is claimed: whoever has ended one need not wait for the claim of the next."""
@@ -63,17 +70,23 @@ class Place:
 
 
 class Intake(WorkQueue):
-    """The queue of work of a process, which has executions claimed before they are in it."""
+    """The queue of work of a process, which has executions claimed before they are in it.
+
+    Attributes:
+        threads: how many should take from it: some are left when as many executions run as may.
+    """
 
     def __init__(self, app: Application) -> None:
-        super().__init__()
+        threads = app.settings.threads
+        super().__init__({EXECUTIONS: threads, CHANGES: threads + CHANGE_THREADS})
+        self.threads = threads + CHANGE_THREADS + QUICK_THREADS
         self._app = app
         self._changed = threading.Condition()
-        threads = app.settings.threads
         self._places = self._free = threads + threads // RESERVE
         self._unclaimed: deque[Item] = deque()
         self._closed = False
         app.isolation.when_wanted = self._hand_over
+        app.running.when_cancelled = self._end_cancelled
 
     def put(self, item: Item) -> None:
         """Put an item in: an execution when it is claimed, everything else at once."""
@@ -86,6 +99,11 @@ class Intake(WorkQueue):
                 return
             self._free -= 1
         self._claim(item)
+
+    def put_aside(self, item: Item, seconds: float) -> None:
+        """See `WorkQueue.put_aside`. The place that it had is left; it has another when it comes again."""
+        item.message.kwargs.pop("place", None)
+        super().put_aside(item, seconds)
 
     def give_place(self) -> None:
         """A place is free: the next message has it."""
@@ -150,6 +168,21 @@ class Intake(WorkQueue):
             super().put(item)
         if self._app.isolation.wanted:
             self._hand_over()
+
+    def _end_cancelled(self) -> None:
+        """End what is claimed, not begun and cancelled: where every thread is busy for long, none would soon."""
+
+        def is_cancelled(item: Item) -> bool:
+            attempt = _attempt_of(item)
+            return attempt is not None and self._app.running.is_cancelled(attempt)
+
+        for item in self.take_out(is_cancelled):
+            if (attempt := _attempt_of(item)) is not None:
+                try:
+                    end(self._app, attempt, attempt.cancelled(Usage()))
+                except WriterClosed:
+                    logger.debug("Execution %s is ended by whoever has it next.", attempt.claimed.id)
+                _leave(item)
 
     def _hand_over(self) -> None:
         """Give back what is claimed, and not begun, for any worker: that spends no attempt."""

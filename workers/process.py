@@ -26,13 +26,13 @@ class WorkerProcess:
     def __init__(self, app: Application) -> None:
         self._app = app
         declare_actors(app)
+        self._intake = Intake(app)
         self._worker = dramatiq.Worker(
             app.broker,
-            worker_threads=app.settings.threads,
+            worker_threads=self._intake.threads,
             # How long idle threads sleep, and so how long a stop may take.
             worker_timeout=100 if app.settings.embedded else 1000,
         )
-        self._intake = Intake(app)
         self._worker.work_queue = self._intake  # type: ignore[assignment]  # what Dramatiq calls of its own is there
         self._worker.queue_prefetch = app.settings.prefetch_count
         self._upkeep = Upkeep(app)

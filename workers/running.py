@@ -22,6 +22,8 @@ class RunningExecutions:
     def __init__(self) -> None:
         self._programs: dict[Attempt, LoadedProgram | None] = {}
         self._cancelled: set[Attempt] = set()
+        self.when_cancelled: Callable[[], None] = lambda: None
+        """Called when some were asked to stop: those that no thread has begun yet may be ended."""
 
     def __bool__(self) -> bool:
         return bool(self._programs)
@@ -52,6 +54,8 @@ class RunningExecutions:
                 self._cancelled.add(attempt)
                 if program is not None:
                     program.cancel(str(attempt.claimed.id))
+        if ids:
+            self.when_cancelled()
 
     def is_cancelled(self, attempt: Attempt) -> bool:
         """Whether it was asked to stop."""

@@ -96,7 +96,7 @@ class PythonPortAdapter:
         kept = self._programs.find(spec.backend_id)
         if kept is not None and kept.resolved == program.resolved:
             return spec.backend_id
-        with self._pool.child(spec.backend_id, None, OwnRun()) as child:
+        with self._pool.child(spec.backend_id, None, OwnRun(), builds=True) as child:
             self._build(child, program)
         self._programs.put(spec, program)
         return spec.backend_id

@@ -19,11 +19,15 @@ from dspex import ErrorCode
 STARTERS: Final = 4
 """Threads that start children: on a busy machine most of the time is spent waiting for the new process to get a CPU."""
 
+BUILDING: Final = 2
+"""Children beside all that run, for those who build a program: they come first, and wait for no run."""
+
 
 class _Waiter:
     """A thread that waits for a child. `woken` is set when it has one, or an error, or its run was cancelled."""
 
-    def __init__(self) -> None:
+    def __init__(self, builds: bool) -> None:
+        self.builds = builds
         self.woken = threading.Event()
         self.child: Child | None = None
         self.error: Exception | None = None
@@ -56,17 +60,20 @@ class Pool:
         self._starters: list[threading.Thread] = []
 
     @contextmanager
-    def child(self, backend_id: str, deadline: float | None, run: Run) -> Generator[Child, None, None]:
+    def child(
+        self, backend_id: str, deadline: float | None, run: Run, *, builds: bool = False
+    ) -> Generator[Child, None, None]:
         """A child to use as long as the context lasts: one that has built this program, where there is one.
 
         Args:
             deadline: until when to wait for one, by the monotonic clock.
             run: ends the waiting when it is cancelled.
+            builds: it is to build a program, and not to run one.
 
         Raises:
             AdapterError: `timeout` or `cancelled` while waiting; or no child could be started.
         """
-        child = self._take(backend_id) or self._wait(deadline, run)
+        child = self._take(backend_id) or self._wait(deadline, run, builds)
         try:
             child.prepare()
             yield child
@@ -110,13 +117,16 @@ class Pool:
                 child.close()
             return None
 
-    def _wait(self, deadline: float | None, run: Run) -> Child:
+    def _wait(self, deadline: float | None, run: Run, builds: bool) -> Child:
         """Wait for a child that is free, or that was started."""
-        waiter = _Waiter()
+        waiter = _Waiter(builds)
         with self._changed:
             if self._closed:
                 raise _closed()
-            self._waiting.append(waiter)
+            if builds:
+                self._waiting.appendleft(waiter)
+            else:
+                self._waiting.append(waiter)
             if not self._starters:
                 for _ in range(STARTERS):
                     thread = threading.Thread(target=self._keep, name="python-port-pool", daemon=True)
@@ -142,7 +152,8 @@ class Pool:
         with self._changed:
             self._busy.discard(child)
             worn = child.runs >= child.spare_runs or child.grown_bytes >= self._limits.recycle_bytes
-            kept = not (child.broken or worn or self._closed)
+            spare = len(self._busy) + len(self._idle) + self._starting >= self._limits.max_children
+            kept = not (child.broken or worn or spare or self._closed)
             if kept:
                 self._hand_out(child)
             self._changed.notify_all()
@@ -176,7 +187,8 @@ class Pool:
     def _short(self) -> bool:
         """Whether a child is to be started."""
         there = len(self._busy) + len(self._idle) + self._starting
-        return len(self._waiting) > self._starting and there < self._limits.max_children and not self._closed
+        most = self._limits.max_children + (BUILDING if self._waiting and self._waiting[0].builds else 0)
+        return len(self._waiting) > self._starting and there < most and not self._closed
 
     def _start(self) -> None:
         try:

@@ -204,6 +204,24 @@ def test_the_time_in_the_queue_is_part_of_the_timeout(
     assert len(lm.requests) == 2
 
 
+def test_a_program_is_built_beside_runs_that_take_long(
+    make: Make, server_of_children: Server, lm: LMServer, held: threading.Event
+) -> None:
+    port = make(server_of_children, max_children=1)
+    port.create_program(spec())
+    another = ProgramSpec("python_port", Signature.parse("q -> a"), Configuration(lm=LM(model="local")))
+    with ThreadPoolExecutor(3) as pool:
+        running = pool.submit(run, port, run_id="first")
+        wait_until(lambda: len(lm.requests) == 1)
+        waiting = pool.submit(run, port, run_id="waiting")
+        wait_until(lambda: "1 runs wait" in port.health_check().message)
+        assert pool.submit(port.create_program, another).result(PATIENCE) == another.backend_id
+        assert not running.done()
+        assert len(lm.requests) == 1  # its child is gone, and not another that runs
+        held.set()
+        assert running.result(PATIENCE).outputs == waiting.result(PATIENCE).outputs == {"answer": "an answer"}
+
+
 # Dying
 
 

@@ -183,7 +183,7 @@ class TestPrograms:
         assert str(signature_id) in rejected.data.error.message
 
     def test_a_signature_that_never_comes(self, system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("workers.handlers.programs.DEPENDENCY_SECONDS", 0.1)
+        monkeypatch.setattr("workers.waits.DEPENDENCY_SECONDS", 0.1)
         signature_id = uuid7()
         message_id = system.send(
             CreateProgram(program_id=uuid7(), signature_id=signature_id, name="n", adapter_type="mock")

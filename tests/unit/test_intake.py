@@ -314,3 +314,17 @@ def test_closed_it_claims_nothing_and_waits_for_what_is_claimed(desk: Desk) -> N
     assert len(desk.intake) == 0
     assert [desk.status(item) for item in (items[2], late)] == [None, None]
     assert set(desk.source.settled) == {1, 2}
+
+
+def test_what_is_cancelled_before_a_thread_has_it_ends_without_one(desk: Desk) -> None:
+    """Where every thread is busy for long, none would take it soon."""
+    first, cancelled = desk.put(), desk.put()
+    waiting = desk.put()
+    assert wait_until(lambda: len(desk.intake) == 2, PATIENCE)
+    execution_id = cancelled.claim.id
+    with desk.app.engine.begin() as connection:
+        executions.cancel(connection, execution_id, by="tests")
+    desk.app.running.cancel({execution_id})
+    assert wait_until(lambda: desk.status(cancelled) == ExecutionStatus.CANCELLED, PATIENCE)
+    assert desk.queued(2) == [first, waiting]
+    assert desk.app.running.ids == {first.claim.id, waiting.claim.id}

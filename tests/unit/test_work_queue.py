@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from dataclasses import dataclass
 from queue import Empty
 from typing import Any
@@ -111,3 +113,76 @@ def test_nothing_is_lost_where_sleep_ends_as_an_item_comes() -> None:
     for thread in threads:
         thread.join(PATIENCE)
     assert sorted(found, key=int) == [str(number) for number in range(total)]
+
+
+def test_what_is_slow_leaves_threads_to_what_is_quick() -> None:
+    """Of 10 two at a time, of 5 and 10 together three, of 0 as many as there are threads."""
+    queue = WorkQueue({10: 2, 5: 3})
+    taken: list[str] = []
+    let_end = threading.Event()
+
+    def work() -> None:
+        item: Any = queue.get(timeout=PATIENCE)
+        taken.append(item.name)
+        let_end.wait(PATIENCE)
+        while len(taken) < 9:
+            with contextlib.suppress(Empty):
+                again: Any = queue.get(timeout=0.05)
+                taken.append(again.name)
+
+    threads = [threading.Thread(target=work) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for number in range(4):
+        queue.put(Item(f"slow {number}", 10))
+    assert wait_until(lambda: len(taken) == 2, PATIENCE)
+    for number in range(3):
+        queue.put(Item(f"change {number}", 5))
+    assert wait_until(lambda: len(taken) == 3, PATIENCE)
+    for number in range(2):
+        queue.put(Item(f"quick {number}", 0))
+    assert wait_until(lambda: len(taken) == 5, PATIENCE)
+    assert set(taken) == {"slow 0", "slow 1", "change 0", "quick 0", "quick 1"}
+    assert len(queue) == 4
+    let_end.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(taken[5:]) == ["change 1", "change 2", "slow 2", "slow 3"]
+
+
+def test_what_is_put_aside_comes_again_in_its_time_and_takes_no_thread() -> None:
+    queue = WorkQueue()
+    found: list[tuple[str, float]] = []
+    begun = time.monotonic()
+
+    def work() -> None:
+        while len(found) < 4 and time.monotonic() < begun + PATIENCE:
+            try:
+                item: Any = queue.get(timeout=PATIENCE)
+            except Empty:
+                continue
+            found.append((item.name, time.monotonic() - begun))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert wait_until(lambda: len(queue._asleep) == 1, PATIENCE)
+    # The thread sleeps for long: it is told of an earlier moment each time.
+    for name, seconds in (("c", 0.6), ("b", 0.4), ("a", 0.2)):
+        queue.put_aside(Item(name), seconds)
+    assert (queue.aside, queue.qsize()) == (3, 0)
+    queue.put(Item("now"))
+    thread.join(PATIENCE)
+    assert [name for name, _ in found] == ["now", "a", "b", "c"]
+    assert all(after >= due for (_, after), due in zip(found[1:], (0.2, 0.4, 0.6), strict=True))
+    assert queue.aside == 0
+
+
+def test_what_was_put_aside_is_forgotten_with_its_source() -> None:
+    queue, gone, there = WorkQueue(), object(), object()
+    queue.put_aside(Item("a", message=Message(gone)), 0)
+    queue.put_aside(Item("b", message=Message(there)), 0)
+    dropped: list[Any] = queue.forget(gone)  # type: ignore[arg-type]
+    assert [item.name for item in dropped] == ["a"]
+    item: Any = queue.get(timeout=PATIENCE)
+    assert item.name == "b"
+    assert queue.aside == 0

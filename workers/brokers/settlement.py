@@ -1,4 +1,4 @@
-"""How a message ends: acked, dead-lettered, or given back to its queue. Decided here, for both brokers.
+"""How a message ends: acked, dead-lettered, given back to its queue; or it waits. Decided here, for both brokers.
 
 A delivery is settled once, with where it came from and nowhere else. So a job that outlives its connection settles
 nothing: the tags of an old channel are numbers of other messages on a new one.
@@ -7,8 +7,13 @@ nothing: the tags of an old channel are numbers of other messages on a new one.
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from dramatiq import Broker, Consumer, Message, MessageProxy, Middleware, Worker
 
@@ -21,6 +26,14 @@ class DeadLetter(Exception):
 
 class Requeue(Exception):
     """Raised by an actor: the message goes back to its queue, for another worker or a better time."""
+
+
+class PutAside(Exception):
+    """Raised by an actor: its message waits in this process, unsettled and without a thread, and is handled again."""
+
+    def __init__(self, seconds: float, reason: str = "") -> None:
+        super().__init__(reason)
+        self.seconds = seconds
 
 
 class Outcome(Enum):
@@ -42,14 +55,28 @@ class Source(Protocol):
 
 
 class Delivery(MessageProxy):
-    """A message that was delivered to this process, until it is settled."""
+    """A message that was delivered to this process, until it is settled.
+
+    Attributes:
+        tries: how often an actor has had it.
+        first_tried: when, by the monotonic clock.
+        next_try: puts it aside; None: it is to be settled.
+    """
 
     def __init__(self, message: Message[Any], source: Source, tag: int) -> None:
         super().__init__(message)
         self.source = source
         self.tag = tag
         self.requeue = False
+        self.tries = 0
+        self.first_tried = 0.0
+        self.next_try: Callable[[], None] | None = None
         self._settled = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do."""
+        return self._settled
 
     def settle(self, outcome: Outcome) -> None:
         """Settle it; of one that is settled there is nothing left to do."""
@@ -62,8 +89,13 @@ class SettlingConsumer(Consumer):
     """What Dramatiq's worker calls when an actor has returned or raised."""
 
     def ack(self, message: MessageProxy) -> None:
-        """Ack, or give back if the actor asked for it."""
-        if isinstance(message, Delivery):
+        """Ack; or give back, or put aside, if the actor asked for it."""
+        if not isinstance(message, Delivery):
+            return
+        next_try, message.next_try = message.next_try, None
+        if next_try is not None:
+            next_try()  # from here on another thread may have it
+        else:
             message.settle(Outcome.REQUEUE if message.requeue else Outcome.ACK)
 
     def nack(self, message: MessageProxy) -> None:
@@ -76,14 +108,34 @@ _handled = threading.local()
 """`delivery`: what this thread handles now."""
 
 
+def handled() -> Delivery | None:
+    """What this thread handles now; None outside of an actor."""
+    delivery: Delivery | None = getattr(_handled, "delivery", None)
+    return delivery
+
+
+def aside() -> int:
+    """How many messages the worker of this thread has put aside."""
+    work: WorkQueue | None = getattr(_handled, "work", None)
+    return 0 if work is None else work.aside
+
+
 def ack_early() -> None:
     """Ack the message that this thread handles, before its actor returns: the database has what it asked for.
 
     What the actor raises later settles nothing. Outside of an actor there is no message, and nothing happens.
     """
-    delivery: Delivery | None = getattr(_handled, "delivery", None)
+    delivery = handled()
     if delivery is not None:
         delivery.settle(Outcome.ACK)
+
+
+@dataclass
+class _Again:
+    """A message that was put aside, as the queue of work has it."""
+
+    priority: int
+    message: Delivery
 
 
 class Settlement(Middleware):
@@ -95,6 +147,7 @@ class Settlement(Middleware):
 
     def __init__(self) -> None:
         self._work = WorkQueue()
+        self._gone = WeakSet[Source]()
 
     @property
     def actor_options(self) -> set[str]:
@@ -110,11 +163,17 @@ class Settlement(Middleware):
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
         """Called by the worker thread, before the actor."""
-        _handled.delivery = message if isinstance(message, Delivery) else None
+        if not isinstance(message, Delivery):
+            _handled.delivery = None
+            return
+        _handled.delivery, _handled.work = message, self._work
+        message.tries += 1
+        if message.tries == 1:
+            message.first_tried = time.monotonic()
 
     def after_process_message(
         self,
-        broker: Broker,  # noqa: ARG002
+        broker: Broker,
         message: MessageProxy,
         *,
         result: Any = None,  # noqa: ARG002
@@ -124,9 +183,15 @@ class Settlement(Middleware):
         _handled.delivery = None
         if isinstance(exception, Requeue) and isinstance(message, Delivery):
             message.requeue = True
+        elif isinstance(exception, PutAside) and isinstance(message, Delivery):
+            # What was acked is done with, and what came from a source that is gone comes again.
+            if not message.settled and message.source not in self._gone:
+                item = _Again(broker.get_actor(message.actor_name).priority, message)
+                message.next_try = partial(self._work.put_aside, item, exception.seconds)
         elif exception is not None:
             message.fail()
 
     def forget(self, source: Source) -> None:
         """Take what came from a source that is gone, and was not started, out of the worker's queue."""
+        self._gone.add(source)
         self._work.forget(source)

@@ -4,13 +4,20 @@ One sleeping thread is woken at a time; when it takes its item it wakes the next
 wait for something are taken by as many threads as there are, and short ones by the few that are awake already: to
 wake one for each was much of what a short job cost. Go's scheduler wakes its threads in this way (runtime/proc.go,
 "Worker thread parking/unparking").
+
+What is slow leaves threads to what is quick: of a priority, and of those behind it, so many items are handled at a time
+and no more. And what has to wait for something is put aside, without a thread.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import math
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from queue import Empty
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,21 +32,56 @@ class Item(Protocol):
     message: Delivery
 
 
-class WorkQueue:
-    """First in, first out, but items of priority 0 before all others. For any thread."""
+class _Lane:
+    """The items of one priority. `handled`: of this priority and of those behind it, by threads right now."""
 
-    def __init__(self) -> None:
+    def __init__(self, priority: int, limit: int | None) -> None:
+        self.priority = priority
+        self.limit = limit
+        self.items: deque[Item] = deque()
+        self.handled = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether a thread may have one."""
+        return bool(self.items) and (self.limit is None or self.handled < self.limit)
+
+
+class WorkQueue:
+    """First in, first out; those of a lower priority's number before all others. For any thread.
+
+    Whoever takes an item out has done with the one that it took before.
+
+    Args:
+        limits: by priority, how many items of it and of those behind it may be handled at once.
+    """
+
+    def __init__(self, limits: Mapping[int, int] | None = None) -> None:
+        self._limits = dict(limits or {})
         self._lock = threading.Lock()
-        self._urgent: deque[Item] = deque()
-        self._others: deque[Item] = deque()
+        self._lanes: list[_Lane] = []  # by priority
+        self._held: dict[int, _Lane] = {}  # what each thread handles
+        self._aside: list[tuple[float, int, Item]] = []  # a heap, by when they come again
+        self._numbers = itertools.count()
+        self._watched = math.inf  # until when a sleeping thread sees to what was put aside
         self._asleep: list[threading.Lock] = []  # the last to fall asleep is the first to be woken
         self._waking = False
 
     def put(self, item: Item) -> None:
         """Put an item in."""
         with self._lock:
-            (self._others if item.priority else self._urgent).append(item)
-            self._wake()
+            lane = self._lane(item.priority)
+            lane.items.append(item)
+            if lane.ready:
+                self._wake()
+
+    def put_aside(self, item: Item, seconds: float) -> None:
+        """Put an item in after so many seconds."""
+        with self._lock:
+            due = time.monotonic() + seconds
+            heapq.heappush(self._aside, (due, next(self._numbers), item))
+            if due < self._watched:
+                self._wake()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Item:
         """Take an item out, waiting for one for at most `timeout` seconds; None: for ever.
@@ -47,9 +89,15 @@ class WorkQueue:
         Raises:
             Empty: there was none.
         """
+        self._bring_back()
         with self._lock:
-            if len(self) or not block:
+            self._done()
+            if not block or self._ready is not None:
                 return self._take()
+            watched = self._watch()
+            if watched is not None:
+                left = max(0.0, watched - time.monotonic())
+                timeout = left if timeout is None else min(left, timeout)
             bell = threading.Lock()
             bell.acquire()
             self._asleep.append(bell)
@@ -62,6 +110,9 @@ class WorkQueue:
                     self._asleep.remove(bell)
                 else:
                     self._waking = False
+                if watched is not None and watched == self._watched:
+                    self._watched = math.inf
+        self._bring_back()
         with self._lock:
             return self._take()
 
@@ -83,27 +134,87 @@ class WorkQueue:
         """Take out all items that are so."""
         found: list[Item] = []
         with self._lock:
-            for items in (self._urgent, self._others):
-                for item in [items.popleft() for _ in range(len(items))]:
-                    (found if condition(item) else items).append(item)
+            for lane in self._lanes:
+                for item in [lane.items.popleft() for _ in range(len(lane.items))]:
+                    (found if condition(item) else lane.items).append(item)
+            found += [item for _, _, item in self._aside if condition(item)]
+            self._aside = [entry for entry in self._aside if not condition(entry[2])]
+            heapq.heapify(self._aside)
         return found
 
     def qsize(self) -> int:
-        """How many items are in it."""
+        """How many items are in it, without those that were put aside."""
         return len(self)
 
+    @property
+    def aside(self) -> int:
+        """How many items are put aside."""
+        return len(self._aside)
+
     def __len__(self) -> int:
-        return len(self._urgent) + len(self._others)
+        return sum(len(lane.items) for lane in self._lanes)
+
+    def _lane(self, priority: int) -> _Lane:
+        for lane in self._lanes:
+            if lane.priority == priority:
+                return lane
+        made = _Lane(priority, self._limits.get(priority))
+        made.handled = sum(lane.priority >= priority for lane in self._held.values())
+        self._lanes = sorted([*self._lanes, made], key=lambda lane: lane.priority)
+        return made
+
+    @property
+    def _ready(self) -> _Lane | None:
+        """Where the next item is."""
+        for lane in self._lanes:
+            if lane.ready:
+                return lane
+        return None
 
     def _take(self) -> Item:
         """The next item; whoever sleeps is woken for those behind it."""
-        items = self._urgent or self._others
-        if not items:
+        lane = self._ready
+        if lane is None:
             raise Empty
-        item = items.popleft()
-        if len(self):
+        item = lane.items.popleft()
+        self._held[threading.get_ident()] = lane
+        self._count(lane, 1)
+        if self._ready is not None or (self._aside and self._aside[0][0] < self._watched):
             self._wake()
         return item
+
+    def _done(self) -> None:
+        """This thread handles nothing any more."""
+        lane = self._held.pop(threading.get_ident(), None)
+        if lane is not None:
+            self._count(lane, -1)
+
+    def _count(self, taken: _Lane, by: int) -> None:
+        for lane in self._lanes:
+            lane.handled += by
+            if lane is taken:
+                return
+
+    def _watch(self) -> float | None:
+        """Until when this thread may sleep for what was put aside; None: nothing is, or another thread sees to it."""
+        if not self._aside or self._aside[0][0] >= self._watched:
+            return None
+        self._watched = self._aside[0][0]
+        return self._watched
+
+    def _bring_back(self) -> None:
+        """Put in again what was put aside until now."""
+        if not self._aside:
+            return
+        for item in self._due():
+            self.put(item)
+
+    def _due(self) -> Iterable[Item]:
+        found: list[Item] = []
+        with self._lock:
+            while self._aside and self._aside[0][0] <= time.monotonic():
+                found.append(heapq.heappop(self._aside)[2])
+        return found
 
     def _wake(self) -> None:
         if self._asleep and not self._waking:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -38,29 +35,22 @@ from workers.views import page_of, program_view, signature_view
 
 logger = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
-
-DEPENDENCY_SECONDS = 5.0
-"""How long a command waits for the one before it, which another thread or worker may still be at."""
-
 
 def create_program(app: Application, received: Received[CreateProgram]) -> ProgramView:
     """Keep a program, as a draft."""
     command, tenant = received.command, received.tenant
     app.webhooks.check(tenant, command.callback)
-    row = _after_its_dependency(
-        lambda: app.write(
-            lambda connection: programs.create(
-                connection,
-                command.program_id,
-                name=command.name,
-                signature_id=command.signature_id,
-                adapter_type=command.adapter_type,
-                configuration=command.configuration,
-                policy=command.policy,
-                callback=command.callback,
-                tenant=tenant,
-            )
+    row = app.write(
+        lambda connection: programs.create(
+            connection,
+            command.program_id,
+            name=command.name,
+            signature_id=command.signature_id,
+            adapter_type=command.adapter_type,
+            configuration=command.configuration,
+            policy=command.policy,
+            callback=command.callback,
+            tenant=tenant,
         )
     )
     return program_view(row)
@@ -108,9 +98,7 @@ def _signature(connection: Connection, wanted: UUID | Signature | ModuleVersion,
 def initialize_program(app: Application, received: Received[InitializeProgram]) -> ProgramView:
     """Have the adapter build a program: ready with its backend id, or error with the reason."""
     program_id, tenant = received.command.program_id, received.tenant
-    program = _after_its_dependency(
-        lambda: app.write(lambda connection: programs.begin_initialize(connection, program_id, tenant=tenant))
-    )
+    program = app.write(lambda connection: programs.begin_initialize(connection, program_id, tenant=tenant))
     if program.status != ProgramStatus.READY:
         result = _build(app, spec_of(program), program_id)
         begun = program
@@ -233,17 +221,3 @@ def get_statistics(app: Application, received: Received[GetProgramStatistics]) -
             until = asked.until or datetime.max.replace(tzinfo=UTC)
             found = statistics.window(connection, asked.program_id, since, until, tenant=tenant)
     return ProgramStatistics.model_validate(vars(found))
-
-
-def _after_its_dependency(act: Callable[[], Result]) -> Result:
-    """Commands sent one after the other are handled side by side: give the earlier one a moment."""
-    deadline = time.monotonic() + DEPENDENCY_SECONDS
-    pause = 0.01
-    while True:
-        try:
-            return act()
-        except NotFound:
-            if time.monotonic() + pause > deadline:
-                raise
-            time.sleep(pause)
-            pause = min(2 * pause, 0.5)

@@ -1,0 +1,33 @@
+"""What a message waits for, without a thread: it is put aside in the queue of work, unsettled, and handled again."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from dspex.commands import CreateProgram, InitializeProgram
+from workers.brokers.settlement import PutAside, aside, handled
+
+FOLLOWERS: Final = frozenset({CreateProgram.type, InitializeProgram.type})
+"""Commands that are sent right after the one that makes what they refer to."""
+DEPENDENCY_SECONDS: Final = 5.0
+"""How long such a command waits for the one before it, which another thread or worker may still be at."""
+_FIRST_LOOK, _LAST_LOOK = 0.01, 0.5
+
+
+def wait_for_dependency(command_type: str, most: int) -> None:
+    """Give the command before this one a moment: commands that are sent one after the other are handled side by side.
+
+    Args:
+        most: how many messages may be put aside. They take room from those that the broker would deliver.
+
+    Raises:
+        PutAside: it is to be handled again. Returns where it has waited long enough.
+    """
+    delivery = handled()
+    if delivery is None or command_type not in FOLLOWERS or aside() >= most:
+        return
+    left = delivery.first_tried + DEPENDENCY_SECONDS - time.monotonic()
+    pause = min(_FIRST_LOOK * 2.0 ** min(delivery.tries - 1, 16), _LAST_LOOK)
+    if pause < left:
+        raise PutAside(pause)
