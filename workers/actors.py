@@ -28,6 +28,7 @@ from workers.handlers import HANDLERS, dispatch
 from workers.intake import CHANGES, EXECUTIONS, QUICK, Place
 from workers.principals import as_it_came
 from workers.received import receive
+from workers.reply_queues import answer_queue
 from workers.waits import wait_for_dependency
 from workers.writer import WriterClosed
 
@@ -92,7 +93,7 @@ def _handle(
         if not isinstance(error, DspexError):
             logger.exception("Message %s failed unexpectedly.", envelope.id)
             error = DspexError(f"{type(error).__name__}: see the worker's log")
-        if origin.reply_to is not None:
+        if answer_queue(origin.reply_to, origin.user_id) is not None:
             _answer(app, origin, Reply(error=detail_of(error)))
             return
         tenant = app.principals.tenant_of(origin.user_id, envelope.tenant)
@@ -107,22 +108,26 @@ def _handle(
             origin=origin,
             tenant=tenant,
         )
-    if origin.reply_to is not None and answer is not None:
+    if answer is not None:
         _answer(app, origin, Reply(answer=answer.model_dump(mode="json")))
 
 
 def _answer(app: Application, origin: Origin, reply: Reply) -> None:
+    """Answer, where somebody waits and may."""
+    queue = answer_queue(origin.reply_to, origin.user_id)
+    if queue is None:
+        return
     envelope = wrap(reply, source=SOURCE)
     try:
         app.publisher.publish(
             envelope.encode(MAX_ANSWER_BYTES),
             exchange="",
-            routing_key=origin.reply_to or "",
+            routing_key=queue,
             message_id=envelope.id,
             correlation_id=origin.correlation_id,
         )
     except Unroutable:
-        logger.info("Nobody waits any more on the reply queue %s.", origin.reply_to)
+        logger.info("Nobody waits any more on the reply queue %r.", queue)
 
 
 @contextmanager
@@ -170,6 +175,5 @@ def _reject(
         ),
         rejection.tenant,
     )
-    if origin.reply_to is not None:
-        _answer(app, origin, Reply(error=detail_of(error)))
+    _answer(app, origin, Reply(error=detail_of(error)))
     raise DeadLetter(error.message)

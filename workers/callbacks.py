@@ -23,6 +23,7 @@ from workers.application import EVENT_MARGIN_BYTES, SOURCE, Application
 from workers.attempts import Attempt
 from workers.details import detail_of
 from workers.events import Ended, event_of
+from workers.reply_queues import kept_queue
 from workers.views import execution_view
 from workers.writer import WriterClosed
 
@@ -96,8 +97,12 @@ class Callback:
         """
         self._app.notifications.ended(self._owed.execution_id)
         if answered is not None and answered.reply_to:
-            self._messages = [_answer(answered, answered.reply_to), *self._messages]
-            self._missing += 1
+            queue = kept_queue(answered.reply_to)
+            if queue is None:
+                logger.warning("The answer of execution %s is not sent: reply_to is not its sender's.", answered.id)
+            else:
+                self._messages = [_answer(answered, queue), *self._messages]
+                self._missing += 1
         if not self._app.unconfirmed.acquire(blocking=False):
             return
         for message in self._messages:

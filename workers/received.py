@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dspex.commands import Command
 from dspex.envelope import Envelope
+from dspex.errors import Denied
 from workers.application import Application
 from workers.brokers.encoding import Origin
 from workers.policy import Principal
+from workers.reply_queues import checked
 
 if TYPE_CHECKING:
     from workers.intake import Place
@@ -23,7 +25,8 @@ class Received(Generic[C]):
 
     Attributes:
         answered: whether somebody waits for the answer.
-        reply_to, correlation_id: where it goes, if it comes later, and what it is matched by.
+        reply_to, correlation_id: where it goes, if it comes later (as `reply_queues` keeps it), and what it is matched
+            by.
         place: of an execution that came by a queue.
     """
 
@@ -47,14 +50,18 @@ def receive(app: Application, envelope: Envelope[Any], origin: Origin, place: Pl
 
     Raises:
         Denied: its login may not act for its tenant.
+        ForbiddenReplyQueue: answers may not go to the queue that it names.
     """
+    reply_to = checked(origin.reply_to, origin.user_id)
+    if reply_to is not None and app.principals.is_system(origin.user_id):
+        raise Denied(f"user-id: '{origin.user_id}' is the workers' own login, which asks nothing: use another")
     return Received(
         command=envelope.data,
         principal=app.principals.of(origin.user_id, envelope.tenant),
         source=envelope.source,
         traceparent=envelope.traceparent,
-        answered=origin.reply_to is not None,
-        reply_to=origin.reply_to,
+        answered=reply_to is not None,
+        reply_to=reply_to,
         correlation_id=origin.correlation_id,
         place=place,
     )

@@ -180,6 +180,24 @@ class Settings(BaseSettings):
 
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
 
+    @field_validator("principals")
+    @classmethod
+    def _logins(
+        cls, principals: dict[str, PrincipalSetting], info: pydantic.ValidationInfo
+    ) -> dict[str, PrincipalSetting]:
+        url = info.data.get("broker_url", "memory://")
+        own = None if url == "memory://" else getattr(URLParameters(url).credentials, "username", None)
+        if own in principals:
+            raise ValueError(
+                f"'{own}' is the workers' own login (DSPEX_BROKER_URL), which may act for every tenant: "
+                "give whoever else uses it a login of its own"
+            )
+        for login in principals:
+            other = next((other for other in principals if other.startswith(f"{login}.")), None)
+            if other is not None:
+                raise ValueError(f"'{other}' begins with '{login}.', as the queues of '{login}' do: rename one of them")
+        return principals
+
     @field_validator("webhook_hosts")
     @classmethod
     def _host_and_port(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ DspexError
 ├── IllegalTransition         illegal_transition: the state machine refuses
 ├── Denied                    denied: the principal may not do this
 ├── ForbiddenAddress          forbidden_address: webhooks may not go there
+├── ForbiddenReplyQueue       forbidden_reply_to: answers may not go to the queue that the message names
 ├── InvalidWebhook            invalid_webhook: what was received is not shown to be from DSPex
 ├── RequestFailed             (the worker's code) a request was answered with an error
 ├── ExecutionError            (one of `dspex.ErrorCode`) an execution ended without outputs
@@ -164,6 +165,12 @@ class ForbiddenAddress(DspexError):
     """Webhooks may not go there: the URL, its port, or an address that its host has. Addresses are never named."""
 
     code = "forbidden_address"
+
+
+class ForbiddenReplyQueue(DspexError):
+    """Answers may not go to the queue that `reply_to` names: it is not shown to be its sender's."""
+
+    code = "forbidden_reply_to"
 
 
 class InvalidWebhook(DspexError):

@@ -150,6 +150,13 @@ def test_a_rejected_message_is_sent_again_for_its_tenant(url: str) -> None:
 
 
 @pytest.mark.integration
+def test_the_workers_login_asks_nothing(url: str) -> None:
+    asks_nothing = pytest.raises(DspexError, match=r"'guest' is the workers' own login, which asks nothing")
+    with RemoteClient(url, source="/orders") as system, asks_nothing:
+        system.list_programs()
+
+
+@pytest.mark.integration
 def test_roles_decide_and_strangers_are_denied(url: str) -> None:
     with client(url, "acme-viewer") as viewer, client(url, "stranger") as stranger:
         viewer.list_programs()

@@ -350,6 +350,21 @@ def test_principals_have_a_tenant_and_roles(monkeypatch: pytest.MonkeyPatch) -> 
     assert (orders.tenant, set(orders.roles)) == ("acme", {"producer", "viewer"})
 
 
+def test_a_login_of_the_workers_own_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_BROKER_URL", "amqp://dspex%2Dworker:secret@broker/")
+    monkeypatch.setenv("DSPEX_PRINCIPALS", '{"dspex-worker": {"tenant": "acme", "roles": ["producer"]}}')
+    with pytest.raises(SettingsError, match=r"^DSPEX_PRINCIPALS: 'dspex-worker' is the workers' own login") as raised:
+        load_settings()
+    assert "secret" not in str(raised.value)
+
+
+def test_no_login_begins_as_the_queues_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    principals = {login: {"tenant": "acme", "roles": []} for login in ("orders", "orders-eu", "orders.eu")}
+    monkeypatch.setenv("DSPEX_PRINCIPALS", json.dumps(principals))
+    with pytest.raises(SettingsError, match=r"^DSPEX_PRINCIPALS: 'orders\.eu' begins with 'orders\.'"):
+        load_settings()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
