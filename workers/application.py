@@ -30,7 +30,7 @@ from store.engine import READ_ONLY, make_engine
 from store.executions import Lease
 from store.programs import Program
 from store.tenancy import scope
-from workers.brokers.amqp import AmqpBroker, connection_parameters
+from workers.brokers.amqp import AmqpBroker
 from workers.brokers.encoding import CloudEventEncoder
 from workers.brokers.memory import MemoryBroker, MemoryPublisher
 from workers.metrics import Metrics
@@ -173,12 +173,7 @@ def _principals(settings: Settings) -> Principals:
     known = {
         login: Principal(login, given.tenant, frozenset(given.roles)) for login, given in settings.principals.items()
     }
-    return Principals(
-        known,
-        None
-        if settings.embedded
-        else getattr(connection_parameters(settings.broker_url).credentials, "username", None),
-    )
+    return Principals(known, settings.broker_login)
 
 
 def _messaging(settings: Settings, name: str) -> tuple[dramatiq.Broker, Publisher]:

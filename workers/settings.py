@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from adapters.lm import LMAlias
-from dspex.broker_url import url_problem
+from dspex.broker_url import login_of, url_problem
 from dspex.callbacks import WebhookSecretName
 from dspex.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import Problem, SettingsError
@@ -186,7 +186,7 @@ class Settings(BaseSettings):
         cls, principals: dict[str, PrincipalSetting], info: pydantic.ValidationInfo
     ) -> dict[str, PrincipalSetting]:
         url = info.data.get("broker_url", "memory://")
-        own = None if url == "memory://" else getattr(URLParameters(url).credentials, "username", None)
+        own = None if url == "memory://" else login_of(url)
         if own in principals:
             raise ValueError(
                 f"'{own}' is the workers' own login (DSPEX_BROKER_URL), which may act for every tenant: "
@@ -208,6 +208,11 @@ class Settings(BaseSettings):
     def embedded(self) -> bool:
         """Whether messages stay in this process."""
         return self.broker_url == "memory://"
+
+    @property
+    def broker_login(self) -> str | None:
+        """The workers' own login on the broker; None: messages stay in this process."""
+        return None if self.embedded else login_of(self.broker_url)
 
     @property
     def metrics_addresses(self) -> list[str]:

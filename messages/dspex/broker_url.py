@@ -67,6 +67,11 @@ def url_problem(url: str) -> str | None:
     return None
 
 
+def login_of(url: str) -> str | None:
+    """The login that a URL names, which can be read."""
+    return getattr(URLParameters(url).credentials, "username", None)
+
+
 def _wrong_parameter(parts: SplitResult) -> str | None:
     """The parameter of the query that is wrong, by its name."""
     if "@" in parts.query or "@" in parts.fragment:
