@@ -175,11 +175,13 @@ class AsyncClient:
         ordered: bool = True,
         options: ExecutionOptions | None = None,
         validate: bool | None = None,
+        timeout: float | None = None,
     ) -> AsyncIterator[AsyncHandle]:
         """See `ExecutionVerbs.map`. The rows may be asynchronous, too."""
         if in_flight < 1:
             raise ValueError("in_flight must be at least 1")
         window: deque[AsyncHandle] = deque()
+        on_their_way: deque[Future[None]] = deque()
         finished: asyncio.Queue[AsyncHandle] = asyncio.Queue()
 
         async def take() -> AsyncHandle:
@@ -190,8 +192,11 @@ class AsyncClient:
 
         try:
             async for row in _each(rows):
-                handle = await self.start_program(program_id, row, options=options, validate=validate)
+                handle = await self.start_program(program_id, row, options=options, validate=validate, timeout=timeout)
                 window.append(handle)
+                on_their_way.append(handle.handle.pending.published)
+                if len(on_their_way) == completion.UNSTORED:
+                    await _settled(on_their_way.popleft())
                 if not ordered:
                     _tell(handle, finished)
                 if len(window) == in_flight:
@@ -314,7 +319,7 @@ class AsyncHandle:
         """Wait until it is done, whatever it came to.
 
         Raises:
-            NoAnswer, BrokerUnavailable: as `Handle.execution`, where it is not done in time.
+            NoAnswer, PublishError: as `Handle.execution`, where it is not done in time.
         """
         ended = asyncio.wrap_future(self.handle.pending.ended)
         try:
@@ -358,6 +363,13 @@ def _tell(handle: AsyncHandle, finished: asyncio.Queue[AsyncHandle]) -> None:
 async def _done(future: Future[Result]) -> Result:
     """Wait for a future; to cancel the wait does not cancel what it stands for."""
     return await asyncio.shield(asyncio.wrap_future(future))
+
+
+async def _settled(future: Future[None]) -> None:
+    """Wait for a future, whatever it comes to."""
+    waiting = asyncio.wrap_future(future)
+    await asyncio.wait([waiting])
+    waiting.exception()  # it is raised to whoever asks for the result
 
 
 async def _each(rows: Iterable[Result] | AsyncIterable[Result]) -> AsyncIterator[Result]:

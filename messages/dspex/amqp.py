@@ -25,25 +25,32 @@ from dspex.amqp_errors import SILENT, address, cause, closed_channel_error, refu
 from dspex.amqp_properties import Properties
 from dspex.confirms import Outgoing, Unconfirmed
 from dspex.envelope import CONTENT_TYPE
-from dspex.errors import BrokerUnavailable, PublishError, Unroutable
+from dspex.errors import BrokerUnavailable, PublishError, QueueFull, Unroutable
 
 logger = logging.getLogger("dspex.publisher")
 
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 SWEEP = 0.1
 GOODBYE = 2.0
-"""Seconds: pauses between attempts to connect, between looks at deadlines, and for closing in good order."""
+FIRST_REST, LAST_REST = 0.05, 1.0
+"""Seconds: pauses between attempts to connect, between looks at deadlines, and for closing in good order; and between
+attempts to send what the broker has no place for."""
 
 
 class Link:
-    """Submits come in, futures come out. Starts its thread at once, and the connection with the first message."""
+    """Submits come in, futures come out. Starts its thread at once, and the connection with the first message.
 
-    def __init__(self, parameters: URLParameters, window: int) -> None:
+    Args:
+        patient: send what the broker has no place for again, until its deadline.
+    """
+
+    def __init__(self, parameters: URLParameters, window: int, *, patient: bool = False) -> None:
         self._parameters = parameters
         self._where = address(parameters)
         # RabbitMQ checks it against the login: workers may trust it (https://www.rabbitmq.com/docs/validated-user-id).
         self._user_id: str | None = getattr(parameters.credentials, "username", None)
         self._window = window
+        self._patient = patient
         self._room = threading.Condition()
         self._unsettled = 0  # futures not done, pending or sent
         self._pending: deque[Outgoing] = deque()
@@ -54,6 +61,10 @@ class Link:
         self._connection: PublishingConnection | None = None
         self._channel: Channel | None = None
         self._unconfirmed = Unconfirmed()
+        self._refused: list[Outgoing] = []  # they are sent again after a rest
+        self._refusal: tuple[type[PublishError], str] | None = None  # of the last that were refused
+        self._rests = 0
+        self._resting = False
         self._blocked = False
         self._sweeping = False
         self._retrying = False
@@ -75,7 +86,7 @@ class Link:
             if self._unsettled >= self._window:
                 patience = message.deadline - time.monotonic()
                 if not self._room.wait_for(lambda: self._unsettled < self._window or self._stopped, patience):
-                    raise BrokerUnavailable(f"{self._window} messages are unconfirmed already: {self.state()}")
+                    raise BrokerUnavailable(f"{self._window} messages are unconfirmed already: {self.trouble()[1]}")
             if self._stopped:
                 raise BrokerUnavailable("the publisher is closed")
             self._unsettled += 1
@@ -92,13 +103,15 @@ class Link:
         if threading.current_thread() is not self._thread:
             self._thread.join(GOODBYE + 1)
 
-    def state(self) -> str:
-        """Why what is not confirmed yet is not: one line for people."""
-        if self._channel is None:
-            return f"no connection to {self._where}: {self._trouble}"
+    def trouble(self) -> tuple[type[PublishError], str]:
+        """Why what is not confirmed yet is not: the error, and one line for people."""
         if self._blocked:
-            return f"{self._where} takes no messages now (memory or disk alarm)"
-        return f"{self._where} does not answer"
+            return BrokerUnavailable, f"{self._where} takes no messages now (memory or disk alarm)"
+        if self._refusal is not None:
+            return self._refusal
+        if self._channel is None:
+            return BrokerUnavailable, f"no connection to {self._where}: {self._trouble}"
+        return BrokerUnavailable, f"{self._where} does not answer"
 
     # Below here: the thread of the link.
 
@@ -111,7 +124,7 @@ class Link:
             with self._room:
                 self._stopped = True
                 self._room.notify_all()
-            left = [*self._unconfirmed.take_all(), *self._pending]
+            left = [*self._unconfirmed.take_all(), *self._refused, *self._pending]
             self._fail(left, BrokerUnavailable, "the publisher ended before the broker confirmed the message")
             self._ioloop.close()
 
@@ -150,19 +163,43 @@ class Link:
         method = frame.method
         settled = self._unconfirmed.settle(method.delivery_tag, method.multiple)
         if isinstance(method, Basic.Nack):
-            self._fail(settled, PublishError, "not stored (nack): a queue of the broker is full or failed")
+            text = "not stored (nack): a queue for it is full (a length limit with reject-publish), or has failed"
+            self._refuse(settled, QueueFull, text)
             return
+        stored = [message for message in settled if not message.returned]
+        for message in stored:
+            message.future.set_result(None)
+        if stored:
+            self._rests, self._refusal = 0, None
+            self._release(len(stored))
         for message in settled:
             if message.returned:
                 route = f"exchange {message.exchange!r} for {message.routing_key!r}"
                 advice = "start a worker, or run `dspex declare`"
-                message.future.set_exception(Unroutable(f"no queue is bound to {route}: {advice}"))
-            else:
-                message.future.set_result(None)
-        self._release(len(settled))
+                self._refuse([message], Unroutable, f"no queue is bound to {route}: {advice}")
 
     def _on_return(self, _channel: Channel, method: Any, properties: Properties, body: bytes) -> None:
         self._unconfirmed.mark_returned(method.exchange, method.routing_key, properties.message_id, body)
+
+    def _refuse(self, messages: Sequence[Outgoing], error: type[PublishError], text: str) -> None:
+        """The broker has no place for them. Who is patient sends them again after a rest, while their time lasts."""
+        if not self._patient:
+            self._fail(messages, error, text)
+            return
+        self._refusal = error, text
+        for message in messages:
+            message.refused = self._refusal
+        self._refused.extend(messages)
+        if not self._resting:
+            self._resting = True
+            self._ioloop.call_later(min(LAST_REST, FIRST_REST * 2 ** min(self._rests, 10)), self._send_again)
+            self._rests += 1
+
+    def _send_again(self) -> None:
+        self._resting = False
+        again, self._refused = self._refused, []
+        self._requeue(again)
+        self._drain()
 
     def _fail(self, messages: Sequence[Outgoing], error: type[PublishError], text: str) -> None:
         for message in messages:
@@ -178,6 +215,8 @@ class Link:
         """Fail what has passed its deadline, sent or not."""
         now = time.monotonic()
         expired = self._unconfirmed.take_expired(now)
+        expired += [message for message in self._refused if message.deadline <= now]
+        self._refused = [message for message in self._refused if message.deadline > now]
         with self._room:
             late = [message for message in self._pending if message.deadline <= now]
             if late:
@@ -185,7 +224,9 @@ class Link:
                 self._pending.clear()
                 self._pending.extend(kept)
             self._sweeping = self._unsettled > len(expired) + len(late)
-        self._fail([*expired, *late], BrokerUnavailable, f"not confirmed in time: {self.state()}")
+        for message in (*expired, *late):
+            error, text = message.refused or self.trouble()
+            self._fail([message], error, f"not confirmed in time: {text}")
         if self._sweeping:
             self._ioloop.call_later(SWEEP, self._sweep)
 
@@ -238,12 +279,16 @@ class Link:
         named = [message for message in sent if f"'{message.exchange}'" in reason.reply_text]
         guilty = named or sent  # better to fail too many than to send a poisonous one for ever
         self._requeue([message for message in sent if message not in guilty] if named else [])
-        self._fail(guilty, *closed_channel_error(reason, self._parameters))
+        error, text = closed_channel_error(reason, self._parameters)
+        if error is Unroutable:  # the exchange may be there later
+            self._refuse(guilty, error, text)
+        else:
+            self._fail(guilty, error, text)
         if self._connection is not None and self._connection.is_open:
             self._connection.channel(on_open_callback=self._on_channel_open)
 
     def _on_lost(self, _connection: SelectConnection, error: Exception) -> None:
-        self._connection = self._channel = None
+        self._connection = self._channel = self._refusal = None
         self._blocked = False
         self._trouble = cause(error, self._parameters)
         sent = self._unconfirmed.take_all()
@@ -253,7 +298,8 @@ class Link:
             self._ioloop.stop()
         elif refused:
             with self._room:
-                waiting = list(self._pending)
+                waiting = [*self._refused, *self._pending]
+                self._refused.clear()
                 self._pending.clear()
             self._fail([*sent, *waiting], BrokerUnavailable, refused)
         elif transient(error):

@@ -94,7 +94,7 @@ class RemoteClient(Interface):
         self._parameters = amqp_parameters(url, name, ssl_context)
         self._source = source
         self._redis_url = redis_url
-        self._publisher = AmqpPublisher(url, timeout=timeout, ssl_context=ssl_context, name=name)
+        self._publisher = AmqpPublisher(url, timeout=timeout, ssl_context=ssl_context, name=name, patient=True)
         self._closed = False
         self._start_anew()
         renew_in_child(self)
@@ -128,7 +128,7 @@ class RemoteClient(Interface):
         pending = Pending.of(command)
         self._listen()
         deadline = time.monotonic() + left(self.timeout if timeout is None else timeout)
-        pending.sent(self._send(command, pending, deadline), self._publisher.state)
+        pending.sent(self._send(command, pending, deadline), self._publisher.trouble)
         self._watch.add(pending, LOOK_SECONDS, LOOK_SECONDS)
         return pending
 

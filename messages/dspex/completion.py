@@ -11,6 +11,9 @@ from concurrent import futures
 from dspex.errors import NoAnswer
 from dspex.handles import Handle
 
+UNSTORED = 64
+"""Commands of a `map` that are not stored yet. Where the broker has no room, each waits for those before it."""
+
 
 def as_completed(handles: Iterable[Handle], timeout: float | None = None) -> Iterator[Handle]:
     """The handles, each when it is done, whatever it came to.
@@ -41,6 +44,16 @@ def late(left: Collection[Handle], total: int, timeout: float | None) -> NoAnswe
     unstored = sum(not handle.pending.published.done() for handle in left)
     others = f", but for {unstored} whose commands are not known to be stored" if unstored else ""
     return NoAnswer(f"{len(left)} of {total} executions have not ended in {timeout or 0:g} s; they go on{others}")
+
+
+def as_stored(started: Iterable[Handle]) -> Iterator[Handle]:
+    """Handles as they are started, while the broker keeps up: at most `UNSTORED` of their commands are on their way."""
+    on_their_way: deque[futures.Future[None]] = deque()
+    for handle in started:
+        on_their_way.append(handle.pending.published)
+        if len(on_their_way) == UNSTORED:
+            futures.wait([on_their_way.popleft()])
+        yield handle
 
 
 def in_order(started: Iterable[Handle], in_flight: int) -> Iterator[Handle]:

@@ -10,10 +10,15 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from dspex.errors import PublishError
+
 
 @dataclass(slots=True, eq=False)
 class Outgoing:
-    """A message on its way. `deadline` is in seconds of `time.monotonic`; `returned`: no queue took it."""
+    """A message on its way. `deadline` is in seconds of `time.monotonic`; `returned`: no queue took it.
+
+    `refused`: why it could not be stored when it was sent last, as the error and its text.
+    """
 
     body: bytes
     exchange: str
@@ -25,6 +30,7 @@ class Outgoing:
     reply_to: str | None = None
     future: Future[None] = field(default_factory=Future)
     returned: bool = False
+    refused: tuple[type[PublishError], str] | None = None
 
 
 class Unconfirmed:

@@ -23,6 +23,7 @@ DspexError
 ├── ExecutionError            (one of `dspex.ErrorCode`) an execution ended without outputs
 ├── NoAnswer                  no_answer: a request was not answered in time
 ├── PublishError              publish_failed: not confirmed by the broker
+│   ├── QueueFull         queue_full: a queue has no room for the message
 │   ├── Unroutable            unroutable: no queue is bound for the message
 │   └── BrokerUnavailable     broker_unavailable
 ├── SettingsError             invalid_setting
@@ -219,6 +220,12 @@ class PublishError(DspexError):
     """The broker did not confirm the message: it may or may not be there; publish it again with the same id."""
 
     code = "publish_failed"
+
+
+class QueueFull(PublishError):
+    """A queue that would take the message is full, or cannot store it: send it again later."""
+
+    code = "queue_full"
 
 
 class Unroutable(PublishError):

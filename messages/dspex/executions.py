@@ -12,7 +12,7 @@ from dspex.arguments import arguments_checked
 from dspex.cached import cached
 from dspex.callbacks import Callback
 from dspex.commands import CancelExecution, ExecuteProgram
-from dspex.completion import as_done, in_order
+from dspex.completion import as_done, as_stored, in_order
 from dspex.deadline import within
 from dspex.errors import InvalidInput, MessageError, NoAnswer, Problem
 from dspex.handles import Handle
@@ -140,6 +140,7 @@ class ExecutionVerbs(Port):
         ordered: bool = True,
         options: ExecutionOptions | None = None,
         validate: bool | None = None,
+        timeout: float | None = None,
     ) -> Iterator[Handle]:
         """Run a program on many rows: a handle of each, when it is done.
 
@@ -150,11 +151,16 @@ class ExecutionVerbs(Port):
             rows: inputs; taken only as fast as executions end, so they may be more than fit into memory.
             in_flight: how many executions there may be at a time that are not given out yet.
             ordered: in the order of the rows; else each when it is done.
-            options, validate: as in `submit_program`, for every row.
+            options, validate, timeout: as in `submit_program`, for every row. While the broker has no room (a queue is
+                full, its memory is) rows are taken as slowly as it stores them.
         """
         if in_flight < 1:
             raise ValueError("in_flight must be at least 1")
-        started = (self.start_program(program_id, row, options=options, validate=validate) for row in rows)
+
+        def start(row: Mapping[str, Any]) -> Handle:
+            return self.start_program(program_id, row, options=options, validate=validate, timeout=timeout)
+
+        started = as_stored(map(start, rows))
         return in_order(started, in_flight) if ordered else as_done(started, in_flight)
 
     def cancel_execution(self, execution_id: UUID) -> ExecutionView:

@@ -80,8 +80,8 @@ class Handle:
         Raises:
             NoAnswer: it has not ended in time; it goes on.
             RequestFailed: it was refused; the code says why.
-            PublishError: its command is not known to be stored. Submit it again with the same id; where the time is
-                over (`BrokerUnavailable`), it can also be waited for again.
+            PublishError: its command is not known to be stored. Submit it again with the same id; where `timeout` is
+                over, it can also be waited for again.
         """
         return self.pending.wait(timeout)
 

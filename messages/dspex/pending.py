@@ -10,10 +10,16 @@ from typing import Any
 from uuid import UUID
 
 from dspex.commands import ExecuteProgram
-from dspex.errors import BrokerUnavailable, Conflict, DspexError, NoAnswer, Problem, RequestFailed
+from dspex.errors import BrokerUnavailable, Conflict, DspexError, NoAnswer, Problem, PublishError, RequestFailed
 from dspex.events import Reply
 from dspex.queries import GetExecution
 from dspex.results import ExecutionView
+
+Trouble = Callable[[], tuple[type[PublishError], str]]
+
+
+def _unknown() -> tuple[type[PublishError], str]:
+    return BrokerUnavailable, "no confirm yet"
 
 
 class Pending:
@@ -36,7 +42,7 @@ class Pending:
         self.ended: Future[ExecutionView] = Future()
         self.ended.set_running_or_notify_cancel()  # many may wait for it: none of them can cancel it
         self._known_id: UUID | None = wanted.execution_id
-        self._why_not: Callable[[], str] = str
+        self._why_not: Trouble = _unknown
         if command is None:
             self.published.set_result(None)
 
@@ -61,11 +67,11 @@ class Pending:
         """Its id. With an idempotency key it is the command's until another is known; None: only the key is known."""
         return self._known_id or (self.command.execution_id if self.command else None)
 
-    def sent(self, published: Future[None], why_not: Callable[[], str] = lambda: "no confirm yet") -> None:
+    def sent(self, published: Future[None], why_not: Trouble = _unknown) -> None:
         """The command is with the publisher.
 
         Args:
-            why_not: says why it is not stored, while it is not.
+            why_not: says why it is not stored, while it is not: the error, and a line for people.
         """
         self.published = published
         self._why_not = why_not
@@ -107,7 +113,7 @@ class Pending:
 
         Raises:
             NoAnswer: it has not ended in time; it goes on.
-            BrokerUnavailable: it has not ended in time, and its command is not known to be stored.
+            PublishError: it has not ended in time, and its command is not known to be stored.
             DspexError: it could not be started; the code says why.
         """
         try:
@@ -115,13 +121,14 @@ class Pending:
         except FutureTimeout:
             raise self.late(timeout) from None
 
-    def late(self, timeout: float | None) -> NoAnswer | BrokerUnavailable:
+    def late(self, timeout: float | None) -> NoAnswer | PublishError:
         """The error of who has waited long enough."""
         which = self.execution_id or f"of idempotency key '{self.wanted.idempotency_key}'"
         if not self.published.done() or self.published.exception() is not None:
-            return BrokerUnavailable(
+            error, why_not = self._why_not()
+            return error(
                 f"execution {which}: its command is not known to be stored after {timeout or 0:.3g} s: "
-                f"{self._why_not()}; wait again, or submit it again under the same id"
+                f"{why_not}; wait again, or submit it again under the same id"
             )
         if self.command is None:  # it may not be there at all
             advice = "is there one, and a worker running? It can be waited for again"

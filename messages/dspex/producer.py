@@ -48,14 +48,20 @@ class Producer:
             url: `amqp://user:password@host:5672/vhost`.
             source: who sends, a URI reference such as `/orders`.
             window: how many messages may be unconfirmed at a time.
-            timeout: seconds a message has to be confirmed.
+            timeout: seconds a message has to be confirmed; so long it also waits for a queue that is full, and for an
+                exchange that is not there yet.
             ssl_context: for `amqps://`; by default the system's authorities are trusted.
 
         Raises:
             SettingsError: the URL cannot be read.
         """
         publisher = AmqpPublisher(
-            url, window=window, timeout=timeout, ssl_context=ssl_context, name=f"dspex producer {source}"
+            url,
+            window=window,
+            timeout=timeout,
+            ssl_context=ssl_context,
+            name=f"dspex producer {source}",
+            patient=True,
         )
         producer = cls(publisher, source=source)
         producer._owns_publisher = True

@@ -5,8 +5,9 @@ What every publisher promises, and `tests/contract/publisher_contract.py` checks
 - **A future that is done without an exception means stored.** The broker has confirmed the message: it is in every
   queue bound for it, on disk where the queue is durable. Where `mandatory`, that is at least one queue.
 - **Nothing is lost in silence.** A message is confirmed, or its future fails with a `PublishError`: `Unroutable` (no
-  such exchange, no queue bound), `BrokerUnavailable` (not confirmed before the timeout, or the login was refused), or
-  `PublishError` itself (the broker refused the message). After a failure it may still be there: publish it again.
+  such exchange, no queue bound), `QueueFull`, `BrokerUnavailable` (not confirmed before the timeout, or the login was
+  refused), or `PublishError` itself (the broker refused the message). After a failure it may still be there: publish it
+  again.
 - **A message may arrive twice.** What was not confirmed when a connection broke is sent again by itself until its
   timeout. The id in every message makes that harmless: workers run one id once.
 - **Messages of one thread arrive in order**, save those sent again.
@@ -28,7 +29,7 @@ from typing import Protocol
 from dspex.amqp import Link
 from dspex.broker_url import amqp_parameters
 from dspex.confirms import Outgoing
-from dspex.errors import BrokerUnavailable
+from dspex.errors import BrokerUnavailable, PublishError
 from dspex.forks import renew_in_child
 
 DEFAULT_WINDOW = 1000
@@ -101,6 +102,8 @@ class AmqpPublisher:
         timeout: seconds a message has to be confirmed, from `submit` on.
         ssl_context: for `amqps://`; by default the system's authorities are trusted.
         name: of the connection, in RabbitMQ's lists.
+        patient: a queue that is full, and an exchange or a queue that is not there yet, fail no message before its
+            timeout: it is sent again, up to a second later.
 
     Raises:
         SettingsError: the URL cannot be read.
@@ -114,11 +117,13 @@ class AmqpPublisher:
         timeout: float = DEFAULT_TIMEOUT,
         ssl_context: SSLContext | None = None,
         name: str = "dspex publisher",
+        patient: bool = False,
     ) -> None:
         if window < 1:
             raise ValueError("window must be at least 1")
         self._parameters = amqp_parameters(url, name, ssl_context)
         self._window = window
+        self._patient = patient
         self._timeout = timeout
         self._closed = False
         self._link: Link | None = None
@@ -183,13 +188,13 @@ class AmqpPublisher:
             if self._closed:
                 raise BrokerUnavailable("the publisher is closed: make a new one")
             if self._link is None or not self._link.running:
-                self._link = Link(self._parameters, self._window)
+                self._link = Link(self._parameters, self._window, patient=self._patient)
             return self._link
 
-    def state(self) -> str:
-        """Why what is not confirmed yet is not: one line for people."""
+    def trouble(self) -> tuple[type[PublishError], str]:
+        """Why what is not confirmed yet is not: the error, and one line for people."""
         link = self._link
-        return "it was not sent" if link is None else link.state()
+        return (BrokerUnavailable, "the publisher is closed") if link is None else link.trouble()
 
     def _start_anew(self) -> None:
         self._link = None  # the parent's socket is left be

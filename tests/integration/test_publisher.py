@@ -14,7 +14,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from deploy.local_servers import RabbitMQServer
 from deploy.processes import free_port
 from dspex import ExecuteProgram, decode_command, uuid7
-from dspex.errors import BrokerUnavailable, MessageTooLarge, PublishError, Unroutable
+from dspex.errors import BrokerUnavailable, MessageTooLarge, PublishError, QueueFull, Unroutable
 from dspex.producer import Producer
 from dspex.publisher import AmqpPublisher
 from dspex.topology import COMMANDS_EXCHANGE
@@ -268,7 +268,8 @@ def test_a_full_queue_refuses(broker: RabbitMQ, name: str) -> None:
     futures = [publisher.submit(b"", exchange=name, routing_key="k") for _ in range(50)]
     errors = [future.exception(30) for future in futures]
     assert errors[0] is None
-    assert any(isinstance(error, PublishError) and "nack" in str(error) for error in errors)
+    assert any(isinstance(error, QueueFull) and "full" in str(error) for error in errors)
+    assert {type(error) for error in errors} == {type(None), QueueFull}
     assert len(broker.take(name)) == sum(error is None for error in errors)
 
 
@@ -358,7 +359,7 @@ class TestProducer:
         assert len(broker.take(queue)) == 2
 
     def test_nothing_is_declared(self, rabbitmq_server: Callable[[], RabbitMQServer]) -> None:
-        with Producer.connect(rabbitmq_server().url, "/orders") as producer:
+        with Producer.connect(rabbitmq_server().url, "/orders", timeout=1) as producer:
             with pytest.raises(Unroutable, match="dspex declare"):
                 producer.send(self.command())
             with pytest.raises(Unroutable, match=r"command 1, .* 0 other commands are confirmed"):

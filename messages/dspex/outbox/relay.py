@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from dspex.errors import BrokerUnavailable, DspexError, Unroutable
+from dspex.errors import BrokerUnavailable, DspexError, QueueFull, Unroutable
 from dspex.outbox.statements import Refusal, Row, claim, forget, postpone, put_back
 from dspex.outbox.table import Outbox
 from dspex.publisher import DEFAULT_TIMEOUT, Publisher
@@ -209,7 +209,8 @@ class _Outcome:
             self.outage = self.outage or error
         else:
             logger.warning("Message %s of type %s is refused: %s", row.id, row.type, _line(error))
-            self.refused.append(Refusal(row.id, _line(error), _backoff(FIRST_RETRY, LAST_RETRY, row.attempts)))
+            longest = LAST_PAUSE if isinstance(error, QueueFull) else LAST_RETRY
+            self.refused.append(Refusal(row.id, _line(error), _backoff(FIRST_RETRY, longest, row.attempts)))
 
 
 def _backoff(first: float, last: float, failures: int) -> float:
