@@ -15,7 +15,7 @@ from dspex.commands import Command, CreateSignatureFromModule
 from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
 from dspex.endpoints import ReplayDeliveries
 from dspex.envelope import MAX_ANSWER_BYTES
-from dspex.errors import DspexError, NotFound, PublishError, Unroutable
+from dspex.errors import Denied, DspexError, NotFound, PublishError, Unroutable
 from dspex.events import Reply
 from dspex.queries import ValidateModule
 from dspex.topology import PROGRAMS_QUEUE, QUEUES, queue_of
@@ -56,7 +56,7 @@ def declare_actors(app: Application) -> None:
     """Declare the actors on the application's broker."""
     for command_type in HANDLERS:
         _declare(app, command_type, queue_of(command_type), partial(_handle, app))
-    _declare(app, REJECT, PROGRAMS_QUEUE, partial(_reject, app))
+    _declare(app, REJECT, PROGRAMS_QUEUE, partial(_refuse, app))
 
 
 def _declare(app: Application, name: str, queue_name: str, function: Callable[..., None]) -> None:
@@ -110,6 +110,14 @@ def _handle(
         )
     if answer is not None:
         _answer(app, origin, Reply(answer=answer.model_dump(mode="json")))
+
+
+def _refuse(app: Application, *, error: DspexError, origin: Origin, **details: Any) -> None:
+    """What could not be read is rejected; what was not to be read is answered, where somebody waits."""
+    if isinstance(error, Denied) and answer_queue(origin.reply_to, origin.user_id) is not None:
+        _answer(app, origin, Reply(error=detail_of(error)))
+        return
+    _reject(app, error=error, origin=origin, **details)
 
 
 def _answer(app: Application, origin: Origin, reply: Reply) -> None:

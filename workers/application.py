@@ -30,6 +30,7 @@ from store.engine import READ_ONLY, make_engine
 from store.executions import Lease
 from store.programs import Program
 from store.tenancy import scope
+from workers.admission import Admission
 from workers.brokers.amqp import AmqpBroker
 from workers.brokers.encoding import CloudEventEncoder
 from workers.brokers.memory import MemoryBroker, MemoryPublisher
@@ -140,7 +141,8 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
         shard=zlib.crc32(worker.encode()) % SHARDS,
         webhook_in=settings.webhook_retries[0],
     )
-    broker, publisher = _messaging(settings, f"dspex worker {worker}")
+    principals = _principals(settings)
+    broker, publisher = _messaging(settings, f"dspex worker {worker}", principals)
     dramatiq.set_encoder(CloudEventEncoder(settings.max_message_bytes))
     application = Application(
         settings=settings,
@@ -152,7 +154,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
         claimer=claimer,
         writer=writer,
         writes=writes,
-        principals=_principals(settings),
+        principals=principals,
         unwritten=Unwritten(2 * settings.threads),
         webhooks=Gate(settings),
         notifications=Notifications(settings.redis_url),
@@ -176,11 +178,17 @@ def _principals(settings: Settings) -> Principals:
     return Principals(known, settings.broker_login)
 
 
-def _messaging(settings: Settings, name: str) -> tuple[dramatiq.Broker, Publisher]:
+def _messaging(settings: Settings, name: str, principals: Principals) -> tuple[dramatiq.Broker, Publisher]:
+    admit = Admission(principals) if settings.tenancy else None
     if settings.embedded:
-        memory = MemoryBroker(max_bytes=settings.max_message_bytes)
+        memory = MemoryBroker(max_bytes=settings.max_message_bytes, admit=admit)
         return memory, MemoryPublisher(memory)
     publisher = AmqpPublisher(settings.broker_url, window=3 * UNCONFIRMED, name=name)
     return AmqpBroker(
-        settings.broker_url, publisher, max_bytes=settings.max_message_bytes, queue_type=settings.queue_type, name=name
+        settings.broker_url,
+        publisher,
+        max_bytes=settings.max_message_bytes,
+        queue_type=settings.queue_type,
+        name=name,
+        admit=admit,
     ), publisher

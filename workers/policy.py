@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,8 +14,7 @@ from dspex import endpoints as e
 from dspex import queries as q
 from dspex.commands import Command
 from dspex.errors import Denied
-
-audit = logging.getLogger("dspex.audit")
+from workers.audit import Denial, audit
 
 DEFAULT_TENANT: Final = "default"
 
@@ -99,28 +97,25 @@ POLICY: Final[Mapping[type[Command], frozenset[Role]]] = MappingProxyType(
 """The roles that each action needs one of. An action that is not listed is denied; a test keeps the list whole."""
 
 
-def allows(principal: Principal, command: Command) -> bool:
+def allows(principal: Principal, action: type[Command]) -> bool:
     """Whether a role of the principal allows an action. Nothing is said of it: see `authorize`."""
-    return Role.SYSTEM in principal.roles or bool(principal.roles & POLICY.get(type(command), frozenset()))
+    return Role.SYSTEM in principal.roles or bool(principal.roles & POLICY.get(action, frozenset()))
 
 
 def authorize(principal: Principal, command: Command) -> None:
-    """Let an action pass, or leave an audit line.
+    """Let a command pass, or leave an audit line.
 
     Raises:
         Denied: no role of the principal allows it.
     """
-    if allows(principal, command):
+    require_role(principal, type(command), command.subject)
+
+
+def require_role(principal: Principal, action: type[Command], subject: str | None) -> None:
+    """As `authorize`, of a command that is not read yet: its subject is what it says itself."""
+    if allows(principal, action):
         return
-    allowed = POLICY.get(type(command), frozenset())
     roles = ", ".join(sorted(principal.roles)) or "none"
-    needed = ", ".join(sorted(allowed)) or "nobody"
-    audit.warning(
-        "denied: %s by %s of tenant %s (roles: %s) on %s",
-        command.type,
-        principal.name,
-        principal.tenant,
-        roles,
-        command.subject or "-",
-    )
-    raise Denied(f"{command.type}: '{principal.name}' has the roles {roles}; it needs one of {needed}")
+    needed = ", ".join(sorted(POLICY.get(action, frozenset()))) or "nobody"
+    audit.denied(Denial(action.type, principal.name, principal.tenant, f"roles: {roles}"), subject)
+    raise Denied(f"{action.type}: '{principal.name}' has the roles {roles}; it needs one of {needed}")

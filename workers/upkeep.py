@@ -13,6 +13,7 @@ from dspex import ErrorCode, ErrorDetail
 from dspex.errors import PublishError
 from store.failures import describe, passing
 from workers.application import Application
+from workers.audit import audit
 from workers.endings import end
 from workers.relay import Relay
 from workers.writer import WriterClosed
@@ -56,6 +57,7 @@ class Upkeep:
         failures = 0
         while not self._stop.wait(min(MAX_PAUSE_SECONDS, seconds * 2 ** min(failures, 16))):
             try:
+                audit.end_episodes()
                 work()
             except WriterClosed:
                 return

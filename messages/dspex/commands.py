@@ -29,6 +29,10 @@ ModuleReference = Annotated[
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=255)]
 
 
+SUBJECTS = ("execution_id", "program_id", "signature_id", "rejection_id", "endpoint_id", "delivery_id")
+"""What a command may be about, the first one that it has."""
+
+
 class Command(Sparse):
     """Base of the commands. `type` is the CloudEvents type, and the routing key on the exchange of commands."""
 
@@ -38,7 +42,7 @@ class Command(Sparse):
     @property
     def subject(self) -> str | None:
         """The id of the entity that the command is about."""
-        for name in ("execution_id", "program_id", "signature_id", "rejection_id", "endpoint_id", "delivery_id"):
+        for name in SUBJECTS:
             if (found := getattr(self, name, None)) is not None:
                 return str(found)
         return None

@@ -5,7 +5,7 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -14,7 +14,7 @@ import pydantic
 from pydantic import AwareDatetime, Field, SerializeAsAny
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from dspex.commands import Command
+from dspex.commands import SUBJECTS, Command
 from dspex.errors import InvalidMessage, MalformedMessage, MessageTooLarge, UnknownMessageType
 from dspex.events import EVENTS, Event
 from dspex.ids import uuid7
@@ -103,13 +103,20 @@ def wrap(
         raise InvalidMessage(problems(error)) from None
 
 
-def decode_command(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[Command]:
+Admit = Callable[[type[Command], str | None, str | None], None]
+"""Raises where a command of this type, for this tenant of the envelope, about this id, may not be read."""
+
+
+def decode_command(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES, *, admit: Admit | None = None) -> Envelope[Command]:
     """Read a command from the body of a message.
+
+    Args:
+        admit: asked before the envelope and its data are validated, which is what costs.
 
     Raises:
         MessageTooLarge, MalformedMessage, UnknownMessageType, InvalidMessage: the message is to be rejected.
     """
-    return _decode(body, max_bytes, REQUESTS, "forbid")
+    return _decode(body, max_bytes, REQUESTS, "forbid", admit)
 
 
 def decode_event(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[Event]:
@@ -128,7 +135,11 @@ def envelope_of(data: type[Command | Event]) -> type[Envelope[Any]]:
 
 
 def _decode(
-    body: bytes, max_bytes: int, types: Mapping[str, type[Command | Event]], unknown: Literal["forbid", "ignore"]
+    body: bytes,
+    max_bytes: int,
+    types: Mapping[str, Any],
+    unknown: Literal["forbid", "ignore"],
+    admit: Admit | None = None,
 ) -> Envelope[Any]:
     check_size(len(body), max_bytes)
     try:
@@ -140,6 +151,9 @@ def _decode(
     name = raw.get("type")
     if not isinstance(name, str) or name not in types:
         raise UnknownMessageType(f"type: {str(name)[:100]!r} is not one of {', '.join(types)}")
+    if admit is not None:
+        tenant = raw.get("tenant")
+        admit(types[name], tenant if isinstance(tenant, str) else None, _subject(raw.get("data")))
     # U+0000, and numbers that are read as infinity (1e999): rare enough to look at every value only then.
     suspect = b"\\u0000" in body or b"Infinity" in to_json(raw, inf_nan_mode="constants")
     if suspect and (reason := unstorable(raw)):
@@ -148,6 +162,12 @@ def _decode(
         return envelope_of(types[name]).model_validate_json(body, extra=unknown)
     except pydantic.ValidationError as error:
         raise InvalidMessage(problems(error)) from None
+
+
+def _subject(data: object) -> str | None:
+    if not isinstance(data, dict):
+        return None
+    return next((data[name][:36] for name in SUBJECTS if isinstance(data.get(name), str)), None)
 
 
 def check_size(size: int, max_bytes: int) -> None:

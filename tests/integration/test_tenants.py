@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pika
@@ -13,10 +15,11 @@ import pika.exceptions
 import pytest
 
 from deploy.local_servers import RabbitMQServer, find_program
-from dspex import DspexError, ExecuteProgram, ExecutionStatus, Producer, decode_event, uuid7
+from dspex import CreateSignature, DspexError, ExecuteProgram, ExecutionStatus, Producer, decode_event, uuid7
+from dspex import envelope as envelopes
 from dspex.client import RemoteClient
 from dspex.results import ExecutionView
-from dspex.topology import EVENTS_EXCHANGE
+from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
 from tests.conftest import new_database, start
 from tests.contract.interface import code_of, working
 from tests.waiting import wait_until
@@ -164,6 +167,52 @@ def test_roles_decide_and_strangers_are_denied(url: str) -> None:
             viewer.create_signature("a -> b")
         assert code_of(lambda: viewer.quick_execute("q -> a", {"q": "?"})) == "denied"
         assert code_of(stranger.list_programs) == "denied"
+
+
+@pytest.mark.integration
+def test_what_a_stranger_sends_is_not_validated(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    validated: list[object] = []
+    envelope_of = envelopes.envelope_of
+
+    def noted(data: Any) -> Any:
+        validated.append(data)
+        return envelope_of(data)
+
+    monkeypatch.setattr(envelopes, "envelope_of", noted)
+    large = {"type": {"type": "object", "properties": {f"p{i}": {"type": "boolean"} for i in range(256)}}}
+    fields = [{"name": f"f{i}", "default": {}, **large} for i in range(64)]
+    signature_id = str(uuid7())
+    data = {"signature_id": signature_id, "signature": {"inputs": fields, "outputs": fields}}
+    message = {"specversion": "1.0", "id": "large", "source": "/x", "type": CreateSignature.type, "data": data}
+    body = json.dumps(message).encode()
+    assert 700_000 < len(body) < 1024 * 1024
+    with (
+        caplog.at_level("WARNING", "dspex.audit"),
+        pika.BlockingConnection(pika.URLParameters(as_login(url, "stranger"))) as connection,
+    ):
+        channel = connection.channel()
+        answers = channel.queue_declare("", exclusive=True).method.queue
+        for number in range(20):
+            asked = {"reply_to": answers} if number else {}  # the first one is recorded
+            properties = pika.BasicProperties(user_id="stranger", **asked)
+            channel.basic_publish(COMMANDS_EXCHANGE, CreateSignature.type, body, properties)
+        codes: list[str] = []
+
+        def answered() -> bool:
+            _, _, answer = channel.basic_get(answers, auto_ack=True)
+            if answer is not None:
+                codes.append(json.loads(answer)["data"]["error"]["code"])
+            return len(codes) == 19
+
+        wait_until(answered, "all are answered")
+    assert set(codes) == {"denied"}
+    assert CreateSignature not in validated
+    line = "denied: dspex.signature.create.v1 by stranger of tenant default (the login is not known) on "
+    told = [text for text in caplog.messages if text.startswith("denied: ")]
+    assert len(told) == 10  # of 20
+    assert set(told) == {line + signature_id}
 
 
 @pytest.mark.integration

@@ -22,6 +22,7 @@ from dspex.broker_url import amqp_parameters
 from dspex.errors import BrokerUnavailable
 from dspex.publisher import Publisher
 from dspex.topology import COMMANDS_EXCHANGE
+from workers.brokers.encoding import Admit
 from workers.brokers.outage import Outage
 from workers.brokers.reasons import explain
 from workers.brokers.settlement import Delivery, Settlement, SettlingConsumer
@@ -42,6 +43,7 @@ class AmqpBroker(dramatiq.Broker):
         max_bytes: int,
         queue_type: QueueType = "classic",
         name: str = "dspex worker",
+        admit: Admit | None = None,
     ) -> None:
         self.settlement = Settlement()
         super().__init__(middleware=[self.settlement])
@@ -49,6 +51,7 @@ class AmqpBroker(dramatiq.Broker):
         self.parameters = connection_parameters(url, name)
         self.queue_type: QueueType = queue_type
         self.max_bytes = max_bytes
+        self.admit = admit
         self._publisher = publisher
 
     def declare_queue(self, queue_name: str) -> None:
@@ -99,6 +102,7 @@ class AmqpConsumer(SettlingConsumer):
             prefetch=prefetch,
             timeout=timeout,
             max_bytes=broker.max_bytes,
+            admit=broker.admit,
         )
         self._timeout = timeout
         self._subscription: Subscription | None = None

@@ -6,7 +6,9 @@ no error here: it becomes a message for the actor `REJECT`, which records it and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from dramatiq import Message
@@ -15,7 +17,7 @@ from pydantic_core import from_json
 
 from dspex.commands import Command
 from dspex.envelope import MAX_MESSAGE_BYTES, Envelope, check_size, decode_command
-from dspex.errors import InvalidMessage, MalformedMessage, MessageError
+from dspex.errors import Denied, InvalidMessage, MalformedMessage, MessageError
 from dspex.topology import queue_of
 
 REJECT = "reject"
@@ -65,6 +67,10 @@ class Origin:
     correlation_id: str | None = None
 
 
+Admit = Callable[[Origin, type[Command], str | None, str | None], None]
+"""Raises `Denied` where a message of this origin may not be of this type, for this tenant, about this id."""
+
+
 def read(
     body: bytes,
     origin: Origin,
@@ -72,21 +78,25 @@ def read(
     *,
     body_size: int | None = None,
     flaw: str | None = None,
+    admit: Admit | None = None,
 ) -> Message[Any]:
     """The message that a body is; where it cannot be decoded, one for the actor that rejects it. Never raises.
 
     Args:
         body_size: the size of the whole body, where only its begin was kept.
         flaw: why its AMQP properties are refused.
+        admit: whether its login may send it at all.
     """
     size = len(body) if body_size is None else body_size
     try:
         check_size(size, max_bytes)
         if flaw is not None:
             raise InvalidMessage(flaw)
-        envelope = decode_command(body, max_bytes)
+        envelope = decode_command(body, max_bytes, admit=admit and partial(admit, origin))
     except Exception as error:  # noqa: BLE001 - it goes with the message
-        reason = error if isinstance(error, MessageError) else MalformedMessage("the message cannot be decoded")
+        reason = (
+            error if isinstance(error, MessageError | Denied) else MalformedMessage("the message cannot be decoded")
+        )
         message_id, message_type = _identify(body, size, max_bytes)
         details = {"message_id": message_id, "message_type": message_type, "origin": origin}
         return Message(

@@ -14,7 +14,7 @@ import dramatiq
 
 from dspex.errors import BrokerUnavailable, Unroutable
 from dspex.topology import BINDINGS, EVENTS_EXCHANGE, EXCHANGES, Binding, Exchange
-from workers.brokers.encoding import Origin, read
+from workers.brokers.encoding import Admit, Origin, read
 from workers.brokers.settlement import Delivery, Outcome, Settlement, SettlingConsumer
 
 MAX_DEAD_LETTERS = 1_000
@@ -25,11 +25,12 @@ Listener = Callable[[str, bytes], None]
 class MemoryBroker(dramatiq.Broker):
     """Queues of bodies in this process. A publish waits while its queue is full."""
 
-    def __init__(self, *, max_bytes: int, max_length: int = 10_000) -> None:
+    def __init__(self, *, max_bytes: int, max_length: int = 10_000, admit: Admit | None = None) -> None:
         super().__init__(middleware=[Settlement()])
         self.queues: dict[str, _Queue] = {}
         self.max_bytes = max_bytes
         self.max_length = max_length
+        self.admit = admit
 
     def declare_queue(self, queue_name: str) -> None:
         """Make a queue, unless it is there."""
@@ -104,6 +105,7 @@ class MemoryConsumer(SettlingConsumer):
         self._queue = broker.queues[queue_name]
         self._queue_name = queue_name
         self._max_bytes = broker.max_bytes
+        self._admit = broker.admit
         self._timeout = timeout
         self._free = threading.BoundedSemaphore(prefetch)
         self._unsettled: dict[int, bytes] = {}
@@ -118,7 +120,7 @@ class MemoryConsumer(SettlingConsumer):
             return None
         tag = next(self._tags)
         self._unsettled[tag] = body
-        return Delivery(read(body, Origin(self._queue_name), self._max_bytes), self, tag)
+        return Delivery(read(body, Origin(self._queue_name), self._max_bytes, admit=self._admit), self, tag)
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Forget the body, put it back, or put it to the dead letters; once closed, it has been put back."""

@@ -11,7 +11,7 @@ import pika
 
 from dspex.amqp_connection import connect
 from dspex.amqp_errors import CONNECTION_ERRORS, describe
-from workers.brokers.encoding import Origin, read
+from workers.brokers.encoding import Admit, Origin, read
 from workers.brokers.settlement import Delivery, Outcome
 from workers.brokers.topology import QueueType, declare
 
@@ -40,9 +40,11 @@ class Subscription:
         prefetch: int,
         timeout: float,
         max_bytes: int,
+        admit: Admit | None = None,
     ) -> None:
         self._queue_name = queue_name
         self._max_bytes = max_bytes
+        self._admit = admit
         self._settlements: deque[tuple[int, Outcome]] = deque()
         self._awake = False  # a call of _flush is on its way
         self._gone = False
@@ -68,7 +70,14 @@ class Subscription:
             return None
         self._unsettled[method.delivery_tag] = None
         origin = Origin(self._queue_name, properties.user_id, properties.reply_to, properties.correlation_id)
-        message = read(body, origin, self._max_bytes, body_size=properties.body_size, flaw=properties.flaw)
+        message = read(
+            body,
+            origin,
+            self._max_bytes,
+            body_size=properties.body_size,
+            flaw=properties.flaw,
+            admit=self._admit,
+        )
         return Delivery(message, self, method.delivery_tag)
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:

@@ -1,0 +1,97 @@
+"""What is denied, in the log `dspex.audit`: a line for each denial, and of a flood of them a few lines and a count."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+logger = logging.getLogger("dspex.audit")
+
+EPISODE_SECONDS = 60.0
+LINES = 10
+"""Denials of one kind that an episode tells of; the others are counted."""
+MAX_KINDS = 1_000
+"""Kinds that are told apart at once. They come from outside: what is beyond is one kind."""
+
+
+class Denial(NamedTuple):
+    """Who was denied what. `reason` is one of few."""
+
+    action: str
+    login: str
+    tenant: str
+    reason: str
+
+
+_OTHERS = Denial("messages", "others", "-", "for various reasons")
+
+
+@dataclass
+class _Episode:
+    began: float
+    count: int = 0
+
+
+class Audit:
+    """Thread-safe.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._episodes: dict[Denial, _Episode] = {}
+
+    def denied(self, denial: Denial, subject: str | None = None) -> None:
+        """Tell of a denial.
+
+        Args:
+            subject: the id of the entity, where it is known.
+        """
+        self.end_episodes()
+        with self._lock:
+            if denial not in self._episodes and len(self._episodes) >= MAX_KINDS:
+                denial = _OTHERS
+            episode = self._episodes.setdefault(denial, _Episode(self._clock()))
+            episode.count += 1
+            told = episode.count <= LINES
+        if told:
+            logger.warning(
+                "denied: %s by %s of tenant %s (%s) on %s",
+                denial.action,
+                denial.login,
+                denial.tenant,
+                denial.reason,
+                subject or "-",
+            )
+
+    def end_episodes(self) -> None:
+        """Tell how many there were of what was not told of, once their episode is over."""
+        if not self._episodes:
+            return
+        now = self._clock()
+        with self._lock:
+            over = {d: e.count for d, e in self._episodes.items() if now - e.began >= EPISODE_SECONDS}
+            for denial in over:
+                del self._episodes[denial]
+        for denial, count in over.items():
+            if count > LINES:
+                logger.warning(
+                    "denied: %s by %s of tenant %s (%s), %d times more in %.0f s",
+                    denial.action,
+                    denial.login,
+                    denial.tenant,
+                    denial.reason,
+                    count - LINES,
+                    EPISODE_SECONDS,
+                )
+
+
+audit = Audit()
+"""That of this process."""
