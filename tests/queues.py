@@ -9,7 +9,7 @@ import pika
 from dspex.errors import BrokerUnavailable
 from dspex.topology import QUEUES
 from workers.brokers import amqp
-from workers.brokers.topology import QueueType, dead_letter_queue
+from workers.brokers.topology import DEAD_LETTERS, QueueType, dead_letter_queue
 
 QUEUE_TYPES: tuple[QueueType, ...] = get_args(QueueType)
 
@@ -34,6 +34,7 @@ def _each(url: str, method: str) -> None:
         for queue in QUEUES:
             getattr(channel, method)(queue)
             getattr(channel, method)(dead_letter_queue(queue))
+        getattr(channel, method)(DEAD_LETTERS)
 
 
 def ready(url: str, queue: str) -> int:

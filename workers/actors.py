@@ -21,8 +21,9 @@ from dspex.queries import ValidateModule
 from dspex.topology import PROGRAMS_QUEUE, QUEUES, queue_of
 from store.rejections import Rejection
 from workers.application import SOURCE, Application
-from workers.brokers.encoding import REJECT, Origin
+from workers.brokers.encoding import RECORD, REJECT, Origin
 from workers.brokers.settlement import DeadLetter, PutAside, Requeue
+from workers.brokers.topology import DEAD_LETTERS
 from workers.details import detail_of
 from workers.handlers import HANDLERS, dispatch
 from workers.intake import CHANGES, EXECUTIONS, QUICK, Place
@@ -38,6 +39,7 @@ _PRIORITY = {ExecuteProgram.type: EXECUTIONS} | dict.fromkeys(
     [
         *QUEUES[PROGRAMS_QUEUE],
         REJECT,
+        RECORD,
         CreateSignatureFromModule.type,
         ValidateModule.type,
         ReplayExecutions.type,
@@ -57,6 +59,8 @@ def declare_actors(app: Application) -> None:
     for command_type in HANDLERS:
         _declare(app, command_type, queue_of(command_type), partial(_handle, app))
     _declare(app, REJECT, PROGRAMS_QUEUE, partial(_refuse, app))
+    if not app.settings.embedded:
+        _declare(app, RECORD, DEAD_LETTERS, partial(_reject, app))
 
 
 def _declare(app: Application, name: str, queue_name: str, function: Callable[..., None]) -> None:

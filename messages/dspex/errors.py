@@ -5,7 +5,9 @@ DspexError
 │   ├── MalformedMessage      malformed_message: not JSON, or not a CloudEvents 1.0 envelope
 │   ├── MessageTooLarge       message_too_large
 │   ├── UnknownMessageType    unknown_message_type
-│   └── InvalidMessage        invalid_message: a field is missing, unknown or wrong
+│   ├── InvalidMessage        invalid_message: a field or an AMQP property is missing, unknown or wrong
+│   ├── MessageExpired        message_expired: it waited longer than its AMQP `expiration`
+│   └── MessageUndelivered    message_undelivered: the broker took it out of its queue for another reason
 ├── InvalidSignature          invalid_signature: fields or arrow form
 ├── InvalidModule             invalid_module: a reference to signatures in a module that cannot be read
 │   └── ModuleNotAllowed      module_not_allowed: no operator has allowed its import
@@ -97,9 +99,21 @@ class UnknownMessageType(MessageError):
 
 
 class InvalidMessage(MessageError):
-    """A field of the envelope or of its data is missing, unknown or wrong."""
+    """A field of the envelope or of its data, or an AMQP property, is missing, unknown or wrong."""
 
     code = "invalid_message"
+
+
+class MessageExpired(MessageError):
+    """It waited longer than its AMQP property `expiration` allows, or its queue does: no worker had time for it."""
+
+    code = "message_expired"
+
+
+class MessageUndelivered(MessageError):
+    """The broker took it out of its queue before a worker had it, for another reason: the queue was full, say."""
+
+    code = "message_undelivered"
 
 
 class InvalidSignature(_Problems):

@@ -11,6 +11,7 @@ from typing import Any
 
 import dramatiq
 import pika
+import pika.exceptions
 import pytest
 
 from deploy.local_servers import RabbitMQServer
@@ -20,7 +21,7 @@ from dspex.commands import Command
 from dspex.envelope import MAX_MESSAGE_BYTES, Envelope
 from dspex.errors import BrokerUnavailable
 from dspex.publisher import AmqpPublisher
-from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
+from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE, QUEUES
 from tests import queues
 from tests.conftest import private
 from tests.queues import QUEUE_TYPES, declare_empty
@@ -29,7 +30,7 @@ from workers.brokers import amqp
 from workers.brokers.amqp import AmqpBroker
 from workers.brokers.encoding import CloudEventEncoder, Origin
 from workers.brokers.settlement import ack_early
-from workers.brokers.topology import QueueType, dead_letter_queue
+from workers.brokers.topology import QueueType, _warn, dead_letter_queue
 
 pytestmark = pytest.mark.integration
 
@@ -363,6 +364,57 @@ class TestQueueType:
                 assert next(channel.consume(PROGRAMS_QUEUE, inactivity_timeout=PATIENCE))[0] is not None
             assert wait_until(lambda: ready(url) == 4, PATIENCE)
         assert ready(url, dead_letter_queue(PROGRAMS_QUEUE)) == 0
+
+
+def declare_as_before(url: str, queue_type: QueueType) -> None:
+    """What the version before declared: queues that dead-letter past the workers."""
+    kind = {"x-queue-type": queue_type} | ({"x-delivery-limit": 2**31 - 1} if queue_type == "quorum" else {})
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        for queue in QUEUES:
+            routed = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": f"{queue}.XQ"}
+            channel.queue_declare(f"{queue}.XQ", durable=True, arguments=kind | {"x-max-length-bytes": 1024**3})
+            channel.queue_declare(queue, durable=True, arguments=kind | routed)
+
+
+def delete_queues(url: str) -> None:
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        for queue in QUEUES:
+            connection.channel().queue_delete(queue)
+
+
+class TestQueuesOfTheVersionBefore:
+    @pytest.fixture(autouse=True)
+    def queues_before(self, url: str, queue_type: QueueType) -> Iterator[None]:
+        delete_queues(url)
+        declare_as_before(url, queue_type)
+        _warn.cache_clear()
+        yield
+        delete_queues(url)
+
+    def test_they_are_used_beside_workers_of_that_version(
+        self, url: str, queue_type: QueueType, run: Callable[..., Jobs], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        jobs = run(url, threads=2)
+        jobs.failing = {1}
+        assert wait_until(lambda: amqp.consumers(url, PROGRAMS_QUEUE) == 1, PATIENCE)
+        ids = send(url, 2)
+        jobs.wait_for(entered=2)
+        declare_as_before(url, queue_type)  # as a worker of that version does when it connects
+        jobs.let_end(0, 1)
+        assert wait_until(lambda: ready(url, dead_letter_queue(PROGRAMS_QUEUE)) == 1, PATIENCE)
+        assert sorted(jobs.ended) == sorted(ids)
+        run(url, threads=1).stop()
+        (line,) = told(caplog, "earlier version")
+        assert f"The queues {', '.join(QUEUES)} were declared" in line
+        assert "rabbitmqctl delete_queue NAME" in line
+
+    def test_once_deleted_they_are_declared_anew(self, url: str, queue_type: QueueType) -> None:
+        amqp.check(url, queue_type)
+        delete_queues(url)
+        amqp.check(url, queue_type)
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="inequivalent arg 'x-dead-letter-exchange'"):
+            declare_as_before(url, queue_type)
 
 
 class TestCheck:

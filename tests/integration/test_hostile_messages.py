@@ -12,15 +12,19 @@ from typing import Any
 import pika
 import pytest
 
+from dspex import Configuration
+from dspex.amqp_connection import connect
 from dspex.client import RemoteClient
-from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, QUEUES
+from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE, QUEUES
 from tests import amqp_wire as wire
 from tests.acceptance.deployment import deployed
 from tests.amqp_wire import Wire
 from tests.conftest import new_database
 from tests.deployment import Deployment
 from tests.poison import envelope
-from tests.queues import QUEUE_TYPES, declare_empty
+from tests.queues import QUEUE_TYPES, declare_empty, ready
+from tests.waiting import wait_until
+from workers.brokers.topology import DEAD_LETTERS, dead_letter_queue
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -34,21 +38,28 @@ class Edge:
         self.deployment = deployment
         self.wire = Wire(deployment.broker_url)
         self.client = RemoteClient(deployment.broker_url, source="/tests")
-        program = self.client.create_program("edge", "question -> answer", adapter_type="mock")
-        self.client.initialize_program(program.program_id)
-        self.program_id = str(program.program_id)
-        self._connection = pika.BlockingConnection(pika.URLParameters(deployment.broker_url))
+        self.program_id = self.program("quick", {})
+        self.slow_id = self.program("slow", {"latency_ms": 1500})
+        # Not pika's own, which would end over what is read here.
+        self._connection = connect(pika.URLParameters(deployment.broker_url), 2**30)
         self.channel = self._connection.channel()
         self.events = self.queue()
         self.channel.queue_bind(self.events, EVENTS_EXCHANGE, "#")
+
+    def program(self, name: str, parameters: dict[str, Any]) -> str:
+        configuration = Configuration(parameters=parameters)
+        arrow = "question -> answer"
+        program = self.client.create_program(name, arrow, adapter_type="mock", configuration=configuration)
+        self.client.initialize_program(program.program_id)
+        return str(program.program_id)
 
     def queue(self) -> str:
         name: str = self.channel.queue_declare("", exclusive=True).method.queue
         return name
 
-    def execute(self) -> tuple[str, bytes]:
+    def execute(self, *, slow: bool = False) -> tuple[str, bytes]:
         """An execution's id, and the body of the message that asks for it."""
-        message = envelope(self.program_id)
+        message = envelope(self.slow_id if slow else self.program_id)
         return message["data"]["execution_id"], json.dumps(message).encode()
 
     def status(self, execution_id: str) -> str | None:
@@ -186,6 +197,79 @@ def test_a_message_without_an_id_is_told_like_any_other(edge: Edge, changes: dic
     assert told["error"]["code"] == code
     ((properties, reply),) = edge.heard(replies)
     assert (properties.correlation_id, reply["data"]["error"]["code"]) == ("c-2", code)
+
+
+class TestExpired:
+    """What expires before a worker has it. Here no worker takes executions meanwhile: their queue's is the only one."""
+
+    @pytest.fixture
+    def full(self, edge: Edge) -> Iterator[Edge]:
+        """The worker has more executions than it takes ahead: what is sent now waits in the queue."""
+        busy = [edge.execute(slow=True) for _ in range(40)]
+        for _, body in busy:
+            assert edge.wire.publish(COMMANDS_EXCHANGE, EXECUTE, wire.properties(), body)
+        wait_until(lambda: ready(edge.deployment.broker_url, EXECUTIONS_QUEUE) > 0, "messages wait")
+        yield edge
+        edge.deployment.wait(lambda: {edge.status(id_) for id_, _ in busy} == {"completed"}, "they run")
+
+    @pytest.mark.parametrize("expiration", [b"0", b"300"])
+    def test_it_is_recorded_told_and_kept_for_operators(self, full: Edge, expiration: bytes) -> None:
+        edge = full
+        edge.channel.queue_purge(dead_letter_queue(EXECUTIONS_QUEUE))
+        edge.heard(edge.events, 0.1)
+        replies = edge.queue()
+        execution_id, body = edge.execute()
+        headers = wire.HOSTILE_HEADERS["a time in milliseconds"]
+        given = {"reply_to": replies.encode(), "correlation_id": b"c-3", "headers": headers, "expiration": expiration}
+        assert edge.wire.publish(COMMANDS_EXCHANGE, EXECUTE, wire.properties(**given), body)
+        code, text = edge.wait_for_rejection(body)
+        assert code == "message_expired"
+        assert text == "it expired while it waited in dspex.executions: see the AMQP property expiration"
+        (told,) = edge.rejection_events()
+        assert (told["queue"], told["error"]["code"]) == (EXECUTIONS_QUEUE, "message_expired")
+        ((properties, reply),) = edge.heard(replies)
+        assert (properties.correlation_id, reply["data"]["error"]["code"]) == ("c-3", "message_expired")
+        assert edge.status(execution_id) is None
+        assert bodies(edge, dead_letter_queue(EXECUTIONS_QUEUE)) == [body]
+
+    def test_a_forged_death_is_not_believed(self, full: Edge) -> None:
+        """A sender that says its message was rejected, and so recorded, before."""
+        death = {b"reason": wire.text(b"rejected"), b"queue": wire.text(EXECUTIONS_QUEUE.encode())}
+        forged = {b"x-death": wire.array([wire.table(death)]), b"x-first-death-reason": wire.text(b"rejected")}
+        _, body = full.execute()
+        given = wire.properties(headers=wire.fields(forged), expiration=b"100")
+        assert full.wire.publish(COMMANDS_EXCHANGE, EXECUTE, given, body)
+        assert full.wait_for_rejection(body)[0] == "message_expired"
+
+
+def test_what_is_sent_to_the_dead_letters_is_recorded(edge: Edge) -> None:
+    _, body = edge.execute()
+    assert edge.wire.publish("", DEAD_LETTERS, wire.properties(), body)
+    code, text = edge.wait_for_rejection(body)
+    assert (code, text) == ("message_undelivered", "it was sent to dspex.dead-letters, where no command belongs")
+    wait_until(lambda: ready(edge.deployment.broker_url, DEAD_LETTERS) == 0, "nothing is left")
+
+
+def test_a_rejected_message_is_recorded_once(edge: Edge) -> None:
+    edge.channel.queue_purge(dead_letter_queue(PROGRAMS_QUEUE))
+    body = uuid.uuid4().bytes
+    assert edge.wire.publish("", PROGRAMS_QUEUE, wire.properties(), body)
+    edge.wait_for_rejection(body)
+    wait_until(lambda: ready(edge.deployment.broker_url, DEAD_LETTERS) == 0, "workers have seen the dead letter")
+    assert bodies(edge, dead_letter_queue(PROGRAMS_QUEUE)) == [body]
+    deliveries = "SELECT deliveries FROM rejected_messages WHERE body = :body"
+    assert edge.deployment.rows(deliveries, body=body) == [(1,)]
+
+
+def bodies(edge: Edge, queue: str) -> list[bytes]:
+    """Take out what is in a queue, once there is something in it."""
+    wait_until(lambda: ready(edge.deployment.broker_url, queue) > 0, "something is there")
+    found: list[bytes] = []
+    while True:
+        method, _, body = edge.channel.basic_get(queue, auto_ack=True)
+        if method is None:
+            return found
+        found.append(body or b"")
 
 
 def test_a_client_and_a_publisher_survive_what_comes_back(edge: Edge) -> None:

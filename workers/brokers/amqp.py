@@ -161,8 +161,8 @@ def check(url: str, queue_type: QueueType = "classic") -> None:
     Raises:
         BrokerUnavailable: says what to do; the URL's password is not in it.
     """
-    with _channel(url, queue_type) as channel:
-        declare(channel, queue_type)
+    with _connection(url, queue_type) as connection:
+        declare(connection, queue_type)
 
 
 def consumers(url: str, queue_name: str) -> int:
@@ -171,16 +171,16 @@ def consumers(url: str, queue_name: str) -> int:
     Raises:
         BrokerUnavailable: it cannot be asked.
     """
-    with _channel(url) as channel:
-        count: int = channel.queue_declare(queue_name, passive=True).method.consumer_count
+    with _connection(url) as connection:
+        count: int = connection.channel().queue_declare(queue_name, passive=True).method.consumer_count
         return count
 
 
 @contextmanager
-def _channel(url: str, queue_type: QueueType = "classic") -> Generator[Any]:
+def _connection(url: str, queue_type: QueueType = "classic") -> Generator[Any]:
     parameters = connection_parameters(url)
     try:
         with pika.BlockingConnection(parameters) as connection:
-            yield connection.channel()
+            yield connection
     except CONNECTION_ERRORS as error:
         raise BrokerUnavailable(explain(error, parameters, queue_type)) from None

@@ -7,7 +7,7 @@ no error here: it becomes a message for the actor `REJECT`, which records it and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,23 @@ from dramatiq import Message
 from dramatiq.encoder import Encoder, MessageData
 from pydantic_core import from_json
 
+from dspex.amqp_properties import Death
 from dspex.commands import Command
 from dspex.envelope import MAX_MESSAGE_BYTES, Envelope, check_size, decode_command
-from dspex.errors import Denied, InvalidMessage, MalformedMessage, MessageError
-from dspex.topology import queue_of
+from dspex.errors import (
+    Denied,
+    DspexError,
+    InvalidMessage,
+    MalformedMessage,
+    MessageError,
+    MessageExpired,
+    MessageUndelivered,
+)
+from dspex.topology import QUEUES, queue_of
 
 REJECT = "reject"
+RECORD = "record"
+"""The actors of what is no command, and of what expired or was dropped before a worker had it."""
 
 
 class CloudEventEncoder(Encoder):
@@ -97,15 +108,7 @@ def read(
         reason = (
             error if isinstance(error, MessageError | Denied) else MalformedMessage("the message cannot be decoded")
         )
-        message_id, message_type = _identify(body, size, max_bytes)
-        details = {"message_id": message_id, "message_type": message_type, "origin": origin}
-        return Message(
-            queue_name=origin.queue,
-            actor_name=REJECT,
-            args=(),
-            kwargs={"error": reason, "body": body[:max_bytes], "body_size": size, **details},
-            options={},
-        )
+        return _rejection(REJECT, reason, body, size, origin, origin.queue, max_bytes)
     return Message(
         queue_name=origin.queue,
         actor_name=envelope.type,
@@ -113,6 +116,42 @@ def read(
         kwargs={"envelope": envelope, "body": body, "origin": origin},
         options={},
         message_id=envelope.id,
+    )
+
+
+def read_dead_letter(
+    body: bytes, origin: Origin, death: Death | None, max_bytes: int, body_size: int
+) -> Message[Any] | None:
+    """What there is to do about a dead letter: a message for the actor that records it, None where it is recorded.
+
+    Args:
+        origin: where it was found: the queue of dead letters.
+        death: what RabbitMQ says of it.
+    """
+    if death is not None and death.reason == "rejected":
+        return None  # by a worker, which has recorded it before
+    error: MessageError
+    if death is None:
+        error = MessageUndelivered(f"it was sent to {origin.queue}, where no command belongs")
+    elif death.reason == "expired":
+        error = MessageExpired(f"it expired while it waited in {death.queue[:100]}: see the AMQP property expiration")
+    else:
+        error = MessageUndelivered(f"RabbitMQ took it out of {death.queue[:100]}: {death.reason[:100]}")
+    came = replace(origin, queue=death.queue) if death is not None and death.queue in QUEUES else origin
+    return _rejection(RECORD, error, body, body_size, came, origin.queue, max_bytes)
+
+
+def _rejection(
+    actor: str, error: DspexError, body: bytes, size: int, origin: Origin, consumed: str, max_bytes: int
+) -> Message[Any]:
+    message_id, message_type = _identify(body, size, max_bytes)
+    details = {"message_id": message_id, "message_type": message_type, "origin": origin}
+    return Message(
+        queue_name=consumed,
+        actor_name=actor,
+        args=(),
+        kwargs={"error": error, "body": body[:max_bytes], "body_size": size, **details},
+        options={},
     )
 
 

@@ -11,11 +11,14 @@ import pika
 
 from dspex.amqp_connection import connect
 from dspex.amqp_errors import CONNECTION_ERRORS, describe
-from workers.brokers.encoding import Admit, Origin, read
+from workers.brokers.encoding import Admit, Origin, read, read_dead_letter
 from workers.brokers.settlement import Delivery, Outcome
-from workers.brokers.topology import QueueType, declare
+from workers.brokers.topology import DEAD_LETTERS, QueueType, declare
 
 logger = logging.getLogger(__name__)
+
+DEAD_LETTERS_AHEAD = 4
+"""Dead letters that one process records at once: where a million expire, its other threads do what they are for."""
 
 
 class Subscription:
@@ -51,9 +54,9 @@ class Subscription:
         self._unsettled: dict[int, None] = {}  # the tags that the broker waits for, oldest first
         self._connection = connect(parameters, max_bytes)
         try:
-            self._channel = self._connection.channel()
-            declare(self._channel, queue_type)
-            self._channel.basic_qos(prefetch_count=prefetch)
+            self._channel = declare(self._connection, queue_type)
+            most = DEAD_LETTERS_AHEAD if queue_name == DEAD_LETTERS else prefetch
+            self._channel.basic_qos(prefetch_count=min(prefetch, most))
             self._deliveries: Iterator[Any] = self._channel.consume(queue_name, inactivity_timeout=timeout)
         except CONNECTION_ERRORS:
             self.close()
@@ -68,16 +71,22 @@ class Subscription:
         method, properties, body = next(self._deliveries)
         if method is None:
             return None
-        self._unsettled[method.delivery_tag] = None
         origin = Origin(self._queue_name, properties.user_id, properties.reply_to, properties.correlation_id)
-        message = read(
-            body,
-            origin,
-            self._max_bytes,
-            body_size=properties.body_size,
-            flaw=properties.flaw,
-            admit=self._admit,
-        )
+        if self._queue_name == DEAD_LETTERS:
+            message = read_dead_letter(body, origin, properties.death(), self._max_bytes, properties.body_size)
+            if message is None:
+                self._channel.basic_ack(method.delivery_tag)
+                return None
+        else:
+            message = read(
+                body,
+                origin,
+                self._max_bytes,
+                body_size=properties.body_size,
+                flaw=properties.flaw,
+                admit=self._admit,
+            )
+        self._unsettled[method.delivery_tag] = None
         return Delivery(message, self, method.delivery_tag)
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:

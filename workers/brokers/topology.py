@@ -1,12 +1,25 @@
-"""Declares the topology (`dspex.topology`) on RabbitMQ, with a dead-letter queue for each queue."""
+"""Declares the topology (`dspex.topology`) on RabbitMQ, with a dead-letter queue for each queue.
+
+dspex.executions ── rejected, expired ──> dspex.dead-letters (direct) ──> dspex.executions.XQ, for operators
+                                               └──> dspex.dead-letters, for workers: they record what nobody has
+"""
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import Any, Literal
+
+from pika.exceptions import ChannelClosedByBroker
 
 from dspex.topology import BINDINGS, EXCHANGES, QUEUES
 
+logger = logging.getLogger(__name__)
+
 QueueType = Literal["classic", "quorum"]
+
+DEAD_LETTERS = "dspex.dead-letters"
+"""The exchange that each queue dead-letters to, and the queue where workers see what comes."""
 
 DEAD_LETTER_BYTES = 1024**3
 """Dead letters are kept up to this size for each queue, the oldest go first: the database has recorded them."""
@@ -25,8 +38,8 @@ def dead_letter_queue(queue_name: str) -> str:
     return f"{queue_name}.XQ"
 
 
-def declare(channel: Any, queue_type: QueueType) -> None:
-    """Declare everything on a pika channel, durable. Safe to repeat.
+def declare(connection: Any, queue_type: QueueType) -> Any:
+    """Declare everything over one of pika's blocking connections, durable. Safe to repeat. Returns a channel of it.
 
     Raises:
         pika.exceptions.ChannelClosedByBroker: something of the same name exists with other properties.
@@ -35,16 +48,41 @@ def declare(channel: Any, queue_type: QueueType) -> None:
     kind: dict[str, Any] = {"x-queue-type": queue_type}
     if queue_type == "quorum":
         kind["x-delivery-limit"] = DELIVERY_LIMIT
+    channel = connection.channel()
     for exchange in EXCHANGES:
         arguments = {"alternate-exchange": exchange.alternate} if exchange.alternate else None
         channel.exchange_declare(exchange.name, exchange.kind, durable=True, arguments=arguments)
+    channel.exchange_declare(DEAD_LETTERS, "direct", durable=True)
+    earlier: list[str] = []
     for queue in QUEUES:
         dead_letters = dead_letter_queue(queue)
         channel.queue_declare(dead_letters, durable=True, arguments=kind | {"x-max-length-bytes": DEAD_LETTER_BYTES})
-        channel.queue_declare(
-            queue,
-            durable=True,
-            arguments=kind | {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead_letters},
-        )
+        routed = kind | {"x-dead-letter-exchange": DEAD_LETTERS, "x-dead-letter-routing-key": dead_letters}
+        try:
+            channel.queue_declare(queue, durable=True, arguments=routed)
+        except ChannelClosedByBroker as error:
+            if "inequivalent arg 'x-dead-letter-exchange' for queue" not in error.reply_text:
+                raise
+            channel = connection.channel()
+            channel.queue_declare(queue, durable=True, arguments=routed | {"x-dead-letter-exchange": ""})
+            earlier.append(queue)
+    channel.queue_declare(DEAD_LETTERS, durable=True, arguments=kind)
+    for queue in QUEUES:
+        for bound in (dead_letter_queue(queue), DEAD_LETTERS):
+            channel.queue_bind(bound, DEAD_LETTERS, dead_letter_queue(queue))
     for binding in BINDINGS:
         channel.queue_bind(binding.queue, binding.exchange, binding.routing_key)
+    if earlier:
+        _warn(", ".join(earlier))
+    return channel
+
+
+@cache
+def _warn(queues: str) -> None:
+    """Once in a process, although each of its connections declares everything."""
+    logger.warning(
+        "The queues %s were declared by an earlier version: they are used as they are, but a message that expires "
+        "there is dead-lettered without a record. To replace them: let workers empty them, stop workers and producers, "
+        "and delete each with `rabbitmqctl delete_queue NAME`; workers of the earlier version cannot use the new ones",
+        queues,
+    )
