@@ -15,14 +15,14 @@ from dspex.commands import Command, CreateSignatureFromModule
 from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
 from dspex.endpoints import ReplayDeliveries
 from dspex.envelope import MAX_ANSWER_BYTES
-from dspex.errors import Denied, DspexError, NotFound, PublishError, Unroutable
+from dspex.errors import Denied, DspexError, NotFound, PublishDenied, PublishError, Unroutable
 from dspex.events import Reply
 from dspex.queries import ValidateModule
 from dspex.topology import PROGRAMS_QUEUE, QUEUES, queue_of
 from store.rejections import Rejection
 from workers.application import SOURCE, Application
 from workers.brokers.encoding import RECORD, REJECT, Origin
-from workers.brokers.settlement import DeadLetter, PutAside, Requeue
+from workers.brokers.settlement import DeadLetter, PutAside, Requeue, handled
 from workers.brokers.topology import DEAD_LETTERS
 from workers.details import detail_of
 from workers.handlers import HANDLERS, dispatch
@@ -30,7 +30,7 @@ from workers.intake import CHANGES, EXECUTIONS, QUICK, Place
 from workers.principals import as_it_came
 from workers.received import receive
 from workers.reply_queues import answer_queue
-from workers.waits import wait_for_dependency
+from workers.waits import wait_for_broker, wait_for_dependency
 from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def _declare(app: Application, name: str, queue_name: str, function: Callable[..
     def settled(**details: Any) -> None:
         place: Place | None = details.get("place")
         try:
-            with _settling():
+            with _settling(app):
                 function(**details)
         finally:
             if place is not None:
@@ -86,14 +86,17 @@ def _declare(app: Application, name: str, queue_name: str, function: Callable[..
 def _handle(
     app: Application, *, envelope: Envelope[Command], body: bytes, origin: Origin, place: Place | None = None
 ) -> None:
-    """Carry out a command. Whatever goes wrong settles its message: given back, answered, or rejected."""
+    """Carry out a command. Whatever goes wrong settles its message: put aside, given back, answered, or rejected."""
     try:
         answer = dispatch(app, receive(app, envelope, origin, place))
-    except (WriterClosed, PublishError):
+    except WriterClosed:
         raise
     except Exception as error:
+        if isinstance(error, PublishError):
+            app.episodes.tell("A message waits, since what it tells of is not published", error)
+            wait_for_broker(error)
         if isinstance(error, NotFound):
-            wait_for_dependency(envelope.type, max(1, app.settings.prefetch_count // 2))
+            wait_for_dependency(envelope.type, max(1, app.settings.prefetch_count * 3 // 4))
         if not isinstance(error, DspexError):
             logger.exception("Message %s failed unexpectedly.", envelope.id)
             error = DspexError(f"{type(error).__name__}: see the worker's log")
@@ -140,16 +143,26 @@ def _answer(app: Application, origin: Origin, reply: Reply) -> None:
         )
     except Unroutable:
         logger.info("Nobody waits any more on the reply queue %r.", queue)
+    except PublishError as error:
+        # What was asked for is done, and stands in the database. A permission does not come by waiting.
+        app.episodes.tell("An answer is not sent", error)
+        if not isinstance(error, PublishDenied):
+            wait_for_broker(error)
+        app.metrics.answer_lost()
 
 
 @contextmanager
-def _settling() -> Generator[None]:
-    """Gives the message back when it could not be handled now: the worker stops, or the broker does not confirm."""
+def _settling(app: Application) -> Generator[None]:
+    """Gives the message back when the worker stops; puts it aside while what is to be told of it is not published."""
     try:
         yield
-    except (WriterClosed, PublishError) as error:
+    except WriterClosed as error:
         logger.warning("A message is given back to its queue: %s", error)
         raise Requeue(str(error)) from None
+    except PublishError as error:
+        app.episodes.tell("That a message was rejected is not told", error)
+        wait_for_broker(error)
+        raise DeadLetter(error.message) from None  # it is recorded
 
 
 def _reject(
@@ -174,9 +187,13 @@ def _reject(
         message_type=message_type,
         tenant=tenant or app.principals.tenant_of(origin.user_id),
     )
-    app.writer.call(app.writes.reject, rejection)
-    logger.warning("A message on %s was rejected (%s): %s", origin.queue, error.code, error.message)
-    app.metrics.message_rejected(error.code)
+    delivery = handled()
+    if delivery is None or not delivery.recorded:
+        app.writer.call(app.writes.reject, rejection)
+        logger.warning("A message on %s was rejected (%s): %s", origin.queue, error.code, error.message)
+        app.metrics.message_rejected(error.code)
+        if delivery is not None:
+            delivery.recorded = True
     app.emit(
         MessageRejected(
             rejection_id=rejection.id,

@@ -34,6 +34,7 @@ from workers.admission import Admission
 from workers.brokers.amqp import AmqpBroker
 from workers.brokers.encoding import CloudEventEncoder
 from workers.brokers.memory import MemoryBroker, MemoryPublisher
+from workers.episodes import Episodes
 from workers.metrics import Metrics
 from workers.notifications import Notifications
 from workers.policy import Principal
@@ -73,6 +74,7 @@ class Application:
     isolation: Isolation = field(default_factory=Isolation)
     unconfirmed: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(UNCONFIRMED))
     metrics: Metrics = field(default_factory=Metrics)
+    episodes: Episodes = field(default_factory=Episodes)
 
     def write(self, action: Callable[[Connection], Result]) -> Result:
         """Write something, and wait until it is committed. Where the database is away, it waits for it.
@@ -183,7 +185,8 @@ def _messaging(settings: Settings, name: str, principals: Principals) -> tuple[d
     if settings.embedded:
         memory = MemoryBroker(max_bytes=settings.max_message_bytes, admit=admit)
         return memory, MemoryPublisher(memory)
-    publisher = AmqpPublisher(settings.broker_url, window=3 * UNCONFIRMED, name=name)
+    undeclared = threading.Event()
+    publisher = AmqpPublisher(settings.broker_url, window=3 * UNCONFIRMED, name=name, on_undeclared=undeclared.set)
     return AmqpBroker(
         settings.broker_url,
         publisher,
@@ -191,4 +194,5 @@ def _messaging(settings: Settings, name: str, principals: Principals) -> tuple[d
         queue_type=settings.queue_type,
         name=name,
         admit=admit,
+        undeclared=undeclared,
     ), publisher

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from dspex import wrap
 from dspex.envelope import MAX_ANSWER_BYTES
-from dspex.errors import MessageTooLarge, PublishError, Unroutable
+from dspex.errors import MessageTooLarge, PublishDenied, PublishError, Unroutable
 from dspex.events import Reply
 from dspex.topology import EVENTS_EXCHANGE, event_key
 from store.callbacks import Owed
@@ -118,15 +118,23 @@ class Callback:
             except PublishError as error:
                 self._settled(error)
             else:
-                future.add_done_callback(self._confirmed)
+                future.add_done_callback(self._answer_confirmed if message.mandatory else self._confirmed)
 
     def _confirmed(self, future: Future[None]) -> None:
         self._settled(future.exception())
 
+    def _answer_confirmed(self, future: Future[None]) -> None:
+        error = future.exception()
+        if isinstance(error, PublishDenied):
+            # However often it is sent: the client finds the row when it looks.
+            self._app.episodes.tell("An answer is not sent", error)
+            self._app.metrics.answer_lost()
+            error = None
+        self._settled(None if isinstance(error, Unroutable) else error)  # nobody waits any more
+
     def _settled(self, error: BaseException | None) -> None:
-        # An answer that cannot be routed: nobody waits any more.
-        if error is not None and not isinstance(error, Unroutable):
-            logger.info("What is owed for execution %s will be sent later: %s", self._owed.execution_id, error)
+        if error is not None:
+            self._app.episodes.tell("What is owed for executions will be sent later", error)
             self._failed = True
         with self._lock:
             self._missing -= 1

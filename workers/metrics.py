@@ -37,6 +37,7 @@ class Metrics:
         self._rescued = self._counter("rescued_executions", "Executions of lost workers, sent again")
         self._rejected = self._counter("rejected_messages", "Messages that were not taken", "error_code")
         self._callbacks = self._counter("callbacks_sent", "Events and replies that the broker has confirmed")
+        self._answers_lost = self._counter("answers_lost", "Answers that the broker did not take")
         self._redeliveries = self._counter("redeliveries", "Messages that came again and changed nothing")
         # All series are there from the start: a rate over one that appears with its first count misses that count.
         self._executions.labels(ExecutionStatus.COMPLETED, "")
@@ -74,6 +75,10 @@ class Metrics:
     def callback_sent(self, number: int = 1) -> None:
         """An event or a reply that was owed went out, and was confirmed."""
         self._callbacks.inc(number)
+
+    def answer_lost(self) -> None:
+        """An answer was not sent, and will not be."""
+        self._answers_lost.inc()
 
     def redelivery(self) -> None:
         """A message came again: its execution runs, or has ended."""

@@ -65,7 +65,7 @@ class Relay:
             try:
                 future.result()
             except PublishError as error:
-                logger.info("Execution %s will be due again in a lease: %s", request.id, error)
+                logger.debug("Execution %s will be due again in a lease: %s", request.id, error)
                 failed = error
         if failed is not None:
             raise failed

@@ -6,6 +6,7 @@ import time
 from typing import Final
 
 from dspex.commands import CreateProgram, InitializeProgram
+from dspex.errors import PublishError
 from workers.brokers.settlement import PutAside, aside, handled
 
 FOLLOWERS: Final = frozenset({CreateProgram.type, InitializeProgram.type})
@@ -13,6 +14,10 @@ FOLLOWERS: Final = frozenset({CreateProgram.type, InitializeProgram.type})
 DEPENDENCY_SECONDS: Final = 5.0
 """How long such a command waits for the one before it, which another thread or worker may still be at."""
 _FIRST_LOOK, _LAST_LOOK = 0.01, 0.5
+
+MAX_TRIES: Final = 8
+FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
+"""How often a message is handled whose answer or event the broker does not take, with growing pauses: two minutes."""
 
 
 def wait_for_dependency(command_type: str, most: int) -> None:
@@ -31,3 +36,14 @@ def wait_for_dependency(command_type: str, most: int) -> None:
     pause = min(_FIRST_LOOK * 2.0 ** min(delivery.tries - 1, 16), _LAST_LOOK)
     if pause < left:
         raise PutAside(pause)
+
+
+def wait_for_broker(error: PublishError) -> None:
+    """Give the broker time, where it does not take what a message is answered with, or tells.
+
+    Raises:
+        PutAside: it is to be handled again. Returns where that was done often enough.
+    """
+    delivery = handled()
+    if delivery is not None and delivery.tries < MAX_TRIES:
+        raise PutAside(min(FIRST_PAUSE * 2.0 ** (delivery.tries - 1), LAST_PAUSE), error.message)

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pika import BasicProperties, DeliveryMode, SelectConnection, URLParameters, exceptions
@@ -21,11 +21,12 @@ from pika.channel import Channel
 from pika.spec import Basic
 
 from dspex.amqp_connection import PublishingConnection
-from dspex.amqp_errors import SILENT, address, cause, closed_channel_error, refusal, transient
+from dspex.amqp_errors import SILENT, address, cause, closed_channel_error, refusal, refused_route, transient
 from dspex.amqp_properties import Properties
 from dspex.confirms import Outgoing, Unconfirmed
 from dspex.envelope import CONTENT_TYPE
-from dspex.errors import BrokerUnavailable, PublishError, QueueFull, Unroutable
+from dspex.errors import BrokerUnavailable, NotDeclared, PublishError, QueueFull, Unroutable
+from dspex.refusals import Refusals
 
 logger = logging.getLogger("dspex.publisher")
 
@@ -42,10 +43,19 @@ class Link:
 
     Args:
         patient: send what the broker has no place for again, until its deadline.
+        on_undeclared: see `AmqpPublisher`.
     """
 
-    def __init__(self, parameters: URLParameters, window: int, *, patient: bool = False) -> None:
+    def __init__(
+        self,
+        parameters: URLParameters,
+        window: int,
+        *,
+        patient: bool = False,
+        on_undeclared: Callable[[], None] | None = None,
+    ) -> None:
         self._parameters = parameters
+        self._on_undeclared = on_undeclared
         self._where = address(parameters)
         # RabbitMQ checks it against the login: workers may trust it (https://www.rabbitmq.com/docs/validated-user-id).
         self._user_id: str | None = getattr(parameters.credentials, "username", None)
@@ -65,6 +75,7 @@ class Link:
         self._refusal: tuple[type[PublishError], str] | None = None  # of the last that were refused
         self._rests = 0
         self._resting = False
+        self._refusals = Refusals()
         self._blocked = False
         self._sweeping = False
         self._retrying = False
@@ -142,6 +153,11 @@ class Link:
                     self._write(self._channel, self._pending.popleft())
 
     def _write(self, channel: Channel, message: Outgoing) -> None:
+        if self._refusals:
+            known = self._refusals.find(message.exchange, message.routing_key, time.monotonic())
+            if known is not None:
+                (self._refuse if known[0] is NotDeclared else self._fail)([message], *known)
+                return
         properties = BasicProperties(
             content_type=CONTENT_TYPE,
             delivery_mode=DeliveryMode.Persistent,
@@ -276,14 +292,20 @@ class Link:
         if not isinstance(reason, exceptions.ChannelClosedByBroker):
             return  # the connection goes, and `_on_lost` comes
         sent = self._unconfirmed.take_all()
-        named = [message for message in sent if f"'{message.exchange}'" in reason.reply_text]
-        guilty = named or sent  # better to fail too many than to send a poisonous one for ever
-        self._requeue([message for message in sent if message not in guilty] if named else [])
         error, text = closed_channel_error(reason, self._parameters)
-        if error is Unroutable:  # the exchange may be there later
+        route = refused_route(reason)
+        named = [message for message in sent if route and route.covers(message.exchange, message.routing_key)]
+        if named:
+            self._requeue([message for message in sent if message not in named])
+        guilty = named or sent  # better to fail too many than to send a poisonous one for ever
+        if error is NotDeclared:  # the exchange may be there later
             self._refuse(guilty, error, text)
         else:
             self._fail(guilty, error, text)
+        if route is not None:
+            self._refusals.note(route, error, text, time.monotonic())
+        if error is NotDeclared and self._on_undeclared is not None:
+            self._on_undeclared()
         if self._connection is not None and self._connection.is_open:
             self._connection.channel(on_open_callback=self._on_channel_open)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pika import URLParameters, exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
-from dspex.errors import PublishError, Unroutable
+from dspex.errors import NotDeclared, PublishDenied, PublishError
 
 # AMQP reply codes (https://www.rabbitmq.com/amqp-0-9-1-reference#constants).
 CONNECTION_FORCED = 320  # the broker shuts down, or an operator closed the connection
@@ -19,6 +19,8 @@ ACCESS_REFUSED = 403
 NOT_FOUND = 404
 NOT_ALLOWED = 530
 INTERNAL_ERROR = 541
+
+_EXCHANGE = re.compile(r"(?:topic '(?P<key>[^']*)' in )?exchange '(?P<exchange>[^']*)'")
 
 CONNECTION_ERRORS = (
     exceptions.AMQPError,
@@ -142,6 +144,28 @@ def closed_channel_error(
 ) -> tuple[type[PublishError], str]:
     """The error, and its text, for the messages over which the broker closed the channel."""
     if reason.reply_code == NOT_FOUND:
-        return Unroutable, f"{reason.reply_text}: start a worker, or run `dspex declare`"
+        return NotDeclared, f"{reason.reply_text}: start a worker, or run `dspex declare`"
     said = permission(reason, parameters) or f"{reason.reply_code} {reason.reply_text}"
-    return PublishError, f"the broker refused the message: {said}"
+    denied = reason.reply_code == ACCESS_REFUSED
+    return PublishDenied if denied else PublishError, f"the broker refused the message: {said}"
+
+
+class Refused(NamedTuple):
+    """What a channel was closed over, as far as the broker's text tells: an exchange, and of some a routing key."""
+
+    exchange: str
+    routing_key: str | None = None
+
+    def covers(self, exchange: str, routing_key: str) -> bool:
+        """Whether a message that goes there is of the kind."""
+        return self.exchange == exchange and self.routing_key in (None, routing_key)
+
+
+def refused_route(reason: exceptions.ChannelClosedByBroker) -> Refused | None:
+    """Where messages went over which the broker closed the channel; None where it does not say."""
+    found = _EXCHANGE.search(reason.reply_text)
+    if found is None or reason.reply_code not in (NOT_FOUND, ACCESS_REFUSED):
+        return None
+    # The default exchange, which has no name, is called so where permissions are told.
+    name = "" if found["exchange"] == "amq.default" else found["exchange"]
+    return Refused(name, found["key"])

@@ -27,6 +27,8 @@ DspexError
 ├── PublishError              publish_failed: not confirmed by the broker
 │   ├── QueueFull         queue_full: a queue has no room for the message
 │   ├── Unroutable            unroutable: no queue is bound for the message
+│   ├── NotDeclared           not_declared: there is no such exchange
+│   ├── PublishDenied         publish_denied: the login may not publish there
 │   └── BrokerUnavailable     broker_unavailable
 ├── SettingsError             invalid_setting
 └── AdapterError              (`adapters.port`) its code is one of `dspex.ErrorCode`
@@ -243,9 +245,21 @@ class QueueFull(PublishError):
 
 
 class Unroutable(PublishError):
-    """The exchange is missing or no queue is bound to it for this message: start a worker, or `dspex declare`."""
+    """No queue is bound for this message: start a worker, or `dspex declare`. Of an answer: nobody waits any more."""
 
     code = "unroutable"
+
+
+class NotDeclared(PublishError):
+    """The exchange is not there: start a worker, or `dspex declare`. Workers declare it again once they notice."""
+
+    code = "not_declared"
+
+
+class PublishDenied(PublishError):
+    """The broker's permissions do not let this login publish there; the message has the command that mends it."""
+
+    code = "publish_denied"
 
 
 class BrokerUnavailable(PublishError):

@@ -5,9 +5,10 @@ What every publisher promises, and `tests/contract/publisher_contract.py` checks
 - **A future that is done without an exception means stored.** The broker has confirmed the message: it is in every
   queue bound for it, on disk where the queue is durable. Where `mandatory`, that is at least one queue.
 - **Nothing is lost in silence.** A message is confirmed, or its future fails with a `PublishError`: `Unroutable` (no
-  such exchange, no queue bound), `QueueFull`, `BrokerUnavailable` (not confirmed before the timeout, or the login was
-  refused), or `PublishError` itself (the broker refused the message). After a failure it may still be there: publish it
-  again.
+  queue bound), `NotDeclared` (no such exchange), `PublishDenied` (the login may not), `QueueFull`, `BrokerUnavailable`
+  (not confirmed before the timeout, or the login was refused), or `PublishError` itself (the broker refused the
+  message). What is refused over and over fails at once for some seconds, unsent: it would hold up all others. After a
+  failure it may still be there: publish it again.
 - **A message may arrive twice.** What was not confirmed when a connection broke is sent again by itself until its
   timeout. The id in every message makes that harmless: workers run one id once.
 - **Messages of one thread arrive in order**, save those sent again.
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from ssl import SSLContext
 from typing import Protocol
@@ -104,6 +106,8 @@ class AmqpPublisher:
         name: of the connection, in RabbitMQ's lists.
         patient: a queue that is full, and an exchange or a queue that is not there yet, fail no message before its
             timeout: it is sent again, up to a second later.
+        on_undeclared: called when the broker says that an exchange is not there, in the publisher's thread: it may wait
+            for nothing.
 
     Raises:
         SettingsError: the URL cannot be read.
@@ -118,12 +122,14 @@ class AmqpPublisher:
         ssl_context: SSLContext | None = None,
         name: str = "dspex publisher",
         patient: bool = False,
+        on_undeclared: Callable[[], None] | None = None,
     ) -> None:
         if window < 1:
             raise ValueError("window must be at least 1")
         self._parameters = amqp_parameters(url, name, ssl_context)
         self._window = window
         self._patient = patient
+        self._on_undeclared = on_undeclared
         self._timeout = timeout
         self._closed = False
         self._link: Link | None = None
@@ -188,7 +194,9 @@ class AmqpPublisher:
             if self._closed:
                 raise BrokerUnavailable("the publisher is closed: make a new one")
             if self._link is None or not self._link.running:
-                self._link = Link(self._parameters, self._window, patient=self._patient)
+                self._link = Link(
+                    self._parameters, self._window, patient=self._patient, on_undeclared=self._on_undeclared
+                )
             return self._link
 
     def trouble(self) -> tuple[type[PublishError], str]:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 import pytest
 
-from dspex.errors import BrokerUnavailable, Unroutable
+from dspex.errors import BrokerUnavailable, NotDeclared, Unroutable
 from dspex.publisher import Publisher
 
 
@@ -48,7 +48,7 @@ class PublisherContract:
     """The suite. Exchange and queue have a name of their own in each test."""
 
     ADVICE = "worker.*dspex declare"
-    """What an `Unroutable` says is to be done."""
+    """What an `Unroutable`, and a `NotDeclared`, says is to be done."""
 
     @staticmethod
     def kept(message: Arrived) -> Arrived:
@@ -120,7 +120,7 @@ class PublisherContract:
             ]
             errors = [future.exception(30) for future in futures]
             assert errors[0] is None
-            assert isinstance(errors[1], Unroutable)
+            assert type(errors[1]) is NotDeclared
             assert f"{name}-missing" in str(errors[1])
             assert re.search(self.ADVICE, str(errors[1]))
             assert errors[2] is None
@@ -128,7 +128,7 @@ class PublisherContract:
 
     def test_declared_after_the_first_failure(self, broker: Broker, name: str) -> None:
         publisher = broker.publisher()
-        with pytest.raises(Unroutable):
+        with pytest.raises(NotDeclared):
             publisher.publish(b"1", exchange=name, routing_key="k")
         broker.declare(name, name)
         publisher.publish(b"2", exchange=name, routing_key="k")

@@ -17,7 +17,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from deploy.local_servers import PostgresServer, RabbitMQServer
 from dspex import ExecuteProgram, InitializeProgram, decode_command, uuid7
-from dspex.errors import BrokerUnavailable, Unroutable
+from dspex.errors import BrokerUnavailable, NotDeclared
 from dspex.outbox import OutboxRelay
 from dspex.publisher import AmqpPublisher
 from dspex.topology import COMMANDS_EXCHANGE
@@ -157,7 +157,7 @@ def test_a_server_that_is_down_from_the_start(rabbitmq_server: Callable[[], Rabb
         with pytest.raises(BrokerUnavailable, match="no connection"):
             relay(1).run_once()
         server.start()
-        with pytest.raises(Unroutable, match="dspex declare"):
+        with pytest.raises(NotDeclared, match="dspex declare"):
             relay(30).run_once()
         with bound(server.url):
             assert relay(30).run_once() == 3

@@ -14,7 +14,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from deploy.local_servers import RabbitMQServer
 from deploy.processes import free_port
 from dspex import ExecuteProgram, decode_command, uuid7
-from dspex.errors import BrokerUnavailable, MessageTooLarge, PublishError, QueueFull, Unroutable
+from dspex.errors import BrokerUnavailable, MessageTooLarge, NotDeclared, PublishError, QueueFull
 from dspex.producer import Producer
 from dspex.publisher import AmqpPublisher
 from dspex.topology import COMMANDS_EXCHANGE
@@ -360,7 +360,7 @@ class TestProducer:
 
     def test_nothing_is_declared(self, rabbitmq_server: Callable[[], RabbitMQServer]) -> None:
         with Producer.connect(rabbitmq_server().url, "/orders", timeout=1) as producer:
-            with pytest.raises(Unroutable, match="dspex declare"):
+            with pytest.raises(NotDeclared, match="dspex declare"):
                 producer.send(self.command())
-            with pytest.raises(Unroutable, match=r"command 1, .* 0 other commands are confirmed"):
+            with pytest.raises(NotDeclared, match=r"command 1, .* 0 other commands are confirmed"):
                 producer.send_all([self.command(), self.command()])

@@ -6,8 +6,17 @@ import pytest
 from pika import URLParameters, exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorSocketConnectError
 
-from dspex.amqp_errors import address, cause, closed_channel_error, describe, permission, refusal, transient
-from dspex.errors import PublishError, Unroutable
+from dspex.amqp_errors import (
+    address,
+    cause,
+    closed_channel_error,
+    describe,
+    permission,
+    refusal,
+    refused_route,
+    transient,
+)
+from dspex.errors import NotDeclared, PublishDenied, PublishError
 
 PARAMETERS = URLParameters("amqp://ada:sesame@rabbit.example:5673/v%2F1")
 
@@ -82,9 +91,11 @@ def test_the_cause_is_found_below_the_wrappings() -> None:
 def test_why_a_channel_was_closed() -> None:
     missing = exceptions.ChannelClosedByBroker(404, "NOT_FOUND - no exchange 'x' in vhost '/'")
     kind, text = closed_channel_error(missing, PARAMETERS)
-    assert kind is Unroutable
+    assert kind is NotDeclared
     assert "no exchange 'x'" in text
     assert "dspex declare" in text
+    denied = exceptions.ChannelClosedByBroker(403, "ACCESS_REFUSED - access to exchange 'x' in vhost '/' refused")
+    assert closed_channel_error(denied, PARAMETERS)[0] is PublishDenied
     too_large = exceptions.ChannelClosedByBroker(406, "PRECONDITION_FAILED - message size 2 is larger than 1")
     assert closed_channel_error(too_large, PARAMETERS) == (
         PublishError,
@@ -104,3 +115,17 @@ def test_the_permission_that_is_missing_is_given_by_a_command(said: str, words: 
     command = r"rabbitmqctl set_permissions -p v/1 ada '^amq\.gen' '^dspex\.commands$' '^amq\.gen'"
     assert permission(error, PARAMETERS) == f"the user {words}{command}"
     assert permission(exceptions.ChannelClosedByBroker(404, "NOT_FOUND"), PARAMETERS) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "route"),
+    [
+        (404, "NOT_FOUND - no exchange 'dspex.events' in vhost '/'", ("dspex.events", None)),
+        (403, "ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused for user 'w'", ("", None)),
+        (403, "ACCESS_REFUSED - write access to exchange 'x' in vhost '/' refused for user 'w'", ("x", None)),
+        (403, "ACCESS_REFUSED - access to topic 'a.b' in exchange 'x' in vhost '/' refused for user 'w'", ("x", "a.b")),
+        (406, "PRECONDITION_FAILED - user_id property set to 'a' but authenticated user was 'b'", None),
+    ],
+)
+def test_over_which_messages_a_channel_was_closed(code: int, said: str, route: tuple[str, str | None] | None) -> None:
+    assert refused_route(exceptions.ChannelClosedByBroker(code, said)) == route

@@ -84,7 +84,7 @@ def test_what_waits_for_another_command_holds_no_thread(
 
 
 def test_only_so_many_wait_and_none_for_ever(start: Callable[..., System], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that wait take room from those that the broker would deliver: half of it is left."""
+    """Those that wait take room from those that the broker would deliver: a quarter of it is left."""
     monkeypatch.setattr(waits, "DEPENDENCY_SECONDS", 3.0)
     system = start(threads=2, prefetch=8)
     for _ in range(20):

@@ -30,6 +30,9 @@ from workers.brokers.subscription import Subscription
 from workers.brokers.topology import QueueType, declare
 
 CONNECT_TIMEOUT_SECONDS = 10.0
+DECLARE_SECONDS = 30.0
+SOON_SECONDS = 1.0
+"""How often a consumer declares everything again; and how soon at the earliest, where something was found missing."""
 
 
 class AmqpBroker(dramatiq.Broker):
@@ -44,7 +47,10 @@ class AmqpBroker(dramatiq.Broker):
         queue_type: QueueType = "classic",
         name: str = "dspex worker",
         admit: Admit | None = None,
+        undeclared: threading.Event | None = None,
     ) -> None:
+        self.undeclared = undeclared or threading.Event()
+        """Set where something was not there: whoever consumes declares it again."""
         self.settlement = Settlement()
         super().__init__(middleware=[self.settlement])
         self.queues: set[str] = set()
@@ -107,22 +113,40 @@ class AmqpConsumer(SettlingConsumer):
         self._timeout = timeout
         self._subscription: Subscription | None = None
         self._outage = Outage(f"Queue {queue_name}")
+        self._topology = Outage("What exchanges and queues there should be")
+        self._declared = 0.0  # when it was looked at last
         self._next_try = time.monotonic()
         self._closed = threading.Event()
 
     def __next__(self) -> Delivery | None:
         try:
             if self._subscription is not None:
+                now = time.monotonic()
+                missing = self._broker.undeclared.is_set() and now - self._declared >= SOON_SECONDS
+                if missing or now - self._declared >= DECLARE_SECONDS:
+                    self._declare(self._subscription, now)
                 return self._subscription.get()
             pause = self._next_try - time.monotonic()
             if pause > 0:
                 self._closed.wait(min(pause, self._timeout))
                 return None
             self._subscription = self._subscribe()
+            self._declared = time.monotonic()
             self._outage.end()
         except (*CONNECTION_ERRORS, StopIteration) as error:
             self._lose(error)
         return None
+
+    def _declare(self, subscription: Subscription, now: float) -> None:
+        """Declare everything again: what was deleted while it runs is there again, and nothing else changes."""
+        self._declared = now
+        self._broker.undeclared.clear()
+        try:
+            subscription.declare()
+        except pika.exceptions.ChannelClosedByBroker as error:
+            self._topology.begin(explain(error, self._broker.parameters, self._broker.queue_type))
+        else:
+            self._topology.end()
 
     def _lose(self, error: BaseException) -> None:
         lost, self._subscription = self._subscription, None

@@ -12,7 +12,7 @@ from typing import Any
 
 import dramatiq
 
-from dspex.errors import BrokerUnavailable, Unroutable
+from dspex.errors import BrokerUnavailable, NotDeclared, PublishError, Unroutable
 from dspex.topology import BINDINGS, EVENTS_EXCHANGE, EXCHANGES, Binding, Exchange
 from workers.brokers.encoding import Admit, Origin, read
 from workers.brokers.settlement import Delivery, Outcome, Settlement, SettlingConsumer
@@ -183,7 +183,7 @@ class MemoryPublisher:
         future: Future[None] = Future()
         try:
             self._route(body, exchange, routing_key, mandatory, self._timeout if timeout is None else timeout)
-        except (Unroutable, BrokerUnavailable) as error:
+        except PublishError as error:
             future.set_exception(error)
         else:
             future.set_result(None)
@@ -233,7 +233,7 @@ class MemoryPublisher:
     def _find_queues(self, exchange: str, routing_key: str) -> tuple[str, ...]:
         known = next((e for e in self._exchanges if e.name == exchange), None)
         if known is None:
-            raise Unroutable(f"there is no exchange '{exchange}' in dspex.topology")
+            raise NotDeclared(f"there is no exchange '{exchange}' in dspex.topology")
         key = routing_key.split(".")
         queues = tuple(
             b.queue

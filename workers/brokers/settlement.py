@@ -61,6 +61,7 @@ class Delivery(MessageProxy):
         tries: how often an actor has had it.
         first_tried: when, by the monotonic clock.
         next_try: puts it aside; None: it is to be settled.
+        recorded: whether it is among the rejected messages.
     """
 
     def __init__(self, message: Message[Any], source: Source, tag: int) -> None:
@@ -71,6 +72,7 @@ class Delivery(MessageProxy):
         self.tries = 0
         self.first_tried = 0.0
         self.next_try: Callable[[], None] | None = None
+        self.recorded = False
         self._settled = False
 
     @property

@@ -48,6 +48,7 @@ class Subscription:
         self._queue_name = queue_name
         self._max_bytes = max_bytes
         self._admit = admit
+        self._queue_type: QueueType = queue_type
         self._settlements: deque[tuple[int, Outcome]] = deque()
         self._awake = False  # a call of _flush is on its way
         self._gone = False
@@ -61,6 +62,16 @@ class Subscription:
         except CONNECTION_ERRORS:
             self.close()
             raise
+
+    def declare(self) -> None:
+        """Declare everything again, what was deleted too: on a channel of its own, which may be closed over it.
+
+        Raises:
+            CONNECTION_ERRORS: what is there is another, or may not be declared; or the connection is gone.
+        """
+        channel = self._connection.channel()
+        declare(channel, self._queue_type)
+        channel.close()
 
     def get(self) -> Delivery | None:
         """The next message, if one comes in time.

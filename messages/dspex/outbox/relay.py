@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from dspex.errors import BrokerUnavailable, DspexError, QueueFull, Unroutable
+from dspex.errors import BrokerUnavailable, DspexError, NotDeclared, QueueFull, Unroutable
 from dspex.outbox.statements import Refusal, Row, claim, forget, postpone, put_back
 from dspex.outbox.table import Outbox
 from dspex.publisher import DEFAULT_TIMEOUT, Publisher
@@ -104,7 +104,7 @@ class OutboxRelay:
 
         Raises:
             BrokerUnavailable: the broker cannot be reached. The rows that are left are due, in their places.
-            Unroutable: nothing is declared on it, as far as one can see: it takes no message at all. So are they.
+            NotDeclared, Unroutable: nothing is declared on it, as far as one can see: it takes no message. So are they.
             SQLAlchemyError: of the database; what was confirmed in the last batch may be published again.
         """
         confirmed = 0
@@ -153,7 +153,7 @@ class OutboxRelay:
         fresh = [row for row in rows if not row.attempts]
         errors = self._send(fresh, deadline)
         # No row's fault: nobody has declared the exchange yet, or its queues.
-        undeclared = all(isinstance(error, Unroutable) for error in errors)
+        undeclared = all(isinstance(error, NotDeclared | Unroutable) for error in errors)
         for row, error in zip(fresh, errors, strict=True):
             outcome.add(row, error, outage=undeclared)
         for row in rows:
