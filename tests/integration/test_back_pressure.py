@@ -16,7 +16,7 @@ from deploy.local_servers import RabbitMQServer
 from dspex import Configuration, ExecuteProgram, uuid7
 from dspex.aio import AsyncClient
 from dspex.client import RemoteClient
-from dspex.errors import QueueFull, Unroutable
+from dspex.errors import NotDeclared, QueueFull
 from dspex.producer import Producer
 from tests.conftest import start
 from tests.contract.interface import ready, working
@@ -110,7 +110,7 @@ def test_map_waits_while_the_broker_has_no_memory(broker: RabbitMQServer, settin
 def test_an_exchange_that_is_not_there_yet_is_waited_for(rabbitmq_server: Callable[[], RabbitMQServer]) -> None:
     url = rabbitmq_server().url
     with RemoteClient(url, source="/tests", validate=False) as client:
-        with pytest.raises(Unroutable, match="dspex declare"):
+        with pytest.raises(NotDeclared, match="dspex declare"):
             client.submit_program(uuid4(), {}, timeout=1)
         handles = [client.start_program(uuid4(), {}, timeout=PATIENCE) for _ in range(3)]
         amqp.check(url)  # as a worker does when it starts
