@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -44,7 +47,8 @@ def make_engine(url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL
     On PostgreSQL, its sessions see the rows of `tenant` alone: workers, which serve every tenant, see all. A
     transaction can be narrowed to one by `tenancy.scope`.
 
-    SQLite is put into write-ahead logging, synchronous FULL: a commit survives a power cut, readers never wait.
+    SQLite is put into write-ahead logging, synchronous FULL: a commit survives a power cut, readers never wait. A new
+    file is made for its owner alone.
     """
     url = make_url(url)
     if url.get_backend_name() == "sqlite":
@@ -55,6 +59,7 @@ def make_engine(url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL
             json_deserializer=from_json,
             hide_parameters=True,
         )
+        event.listen(engine, "do_connect", _create_private)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
         return engine
@@ -94,6 +99,15 @@ class Plans:
         first = self._until is None
         connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan" if first else "DISCARD PLANS")
         self._until = now + PLAN_SECONDS
+
+
+def _create_private(_dialect: Any, _record: Any, arguments: Sequence[Any], _named: Any) -> None:
+    # What is asked and answered is in it: a new file is for its owner alone. SQLite gives what it makes beside the file
+    # (-wal, -shm, -journal) the same permissions: https://www.sqlite.org/tempfiles.html
+    with suppress(FileExistsError, FileNotFoundError):  # of a missing folder SQLite says more
+        made = os.open(arguments[0], os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        os.fchmod(made, 0o600)
+        os.close(made)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -137,7 +137,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
     adapters = AdapterRegistry(catalog or LMCatalog(settings.lms, load_secrets().get))
     writer = Writer(engine)
     # SQLite has one writer anyway; elsewhere claims do not wait for the commits of ends.
-    claimer = writer if settings.database_url.startswith("sqlite") else Writer(engine, "claimer")
+    claimer = writer if settings.database_url.startswith("sqlite") else Writer(engine, "claimer", after=writer)
     writes = Writes(
         lease=Lease(worker, settings.lease_seconds),
         shard=zlib.crc32(worker.encode()) % SHARDS,

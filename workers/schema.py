@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 import migrations
 from dspex.errors import SettingsError
 from store.failures import describe
+from store.rights import rights
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,35 @@ def require_schema(engine: Engine) -> None:
             raise SettingsError("the database does not have this version's tables: run `dspex migrate`")
     except DBAPIError as error:
         raise unreachable(engine, error) from None
+
+
+def require_rights(engine: Engine, *, tenancy: bool) -> None:
+    """Check what the role of the workers may do; and, with tenants, that row-level security holds it.
+
+    Raises:
+        SettingsError: with the command that mends it.
+    """
+    if engine.dialect.name != "postgresql":
+        return
+    try:
+        with engine.connect() as connection:
+            found = rights(connection)
+    except DBAPIError as error:
+        raise unreachable(engine, error) from None
+    if found.grants:
+        raise SettingsError(
+            f"DSPEX_DATABASE_URL: the role {found.role} lacks rights (docs/security.md): {' '.join(found.grants)}"
+        )
+    if tenancy and found.bypasses:
+        raise SettingsError(
+            f"DSPEX_TENANCY: row-level security does not hold the role {found.role}: let workers log in as another "
+            f"(docs/security.md), or ALTER ROLE {found.role} NOSUPERUSER NOBYPASSRLS;"
+        )
+    if tenancy and found.unheld:
+        mended = " ".join(
+            f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;" for table in found.unheld
+        )
+        raise SettingsError(f"DSPEX_TENANCY: row-level security does not hold the role {found.role}: {mended}")
 
 
 def _serve_the_newer(engine: Engine, revision: str) -> None:

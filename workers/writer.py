@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine
 
 from dspex.errors import DspexError
 from store.engine import Plans
-from store.failures import describe, passing
+from store.failures import Cause, cause_of, describe, passing
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ MAX_BATCH = 500
 POSTED_SECONDS = 0.05
 """For what nobody waits for: else each would have a statement, or a commit, of its own beside what is waited for."""
 MAX_BACKOFF_SECONDS = 5.0
+POLL_SECONDS = 0.5
+"""How often one that waits for another looks whether it is to close."""
 
 
 class WriterClosed(DspexError):
@@ -76,9 +78,11 @@ class Writer:
 
     Args:
         name: of the thread.
+        after: commits nothing while that one cannot write for lack of a right or a table: what is claimed then could
+            not be ended, and would be run again and again.
     """
 
-    def __init__(self, engine: Engine, name: str = "writer") -> None:
+    def __init__(self, engine: Engine, name: str = "writer", after: Writer | None = None) -> None:
         self._engine = engine
         self._name = name
         self._connection: Connection | None = None
@@ -88,12 +92,19 @@ class Writer:
         self._posted_until = 0.0  # when they are to be written
         self._wake = threading.Condition()
         self._closing = threading.Event()
+        self._after = after
+        self._fit = threading.Event()
+        self._fit.set()
         self._thread: threading.Thread | None = None
 
     @property
     def threads(self) -> list[threading.Thread]:
         """The thread, once it was started."""
         return [] if self._thread is None else [self._thread]
+
+    def fit(self, seconds: float = 0.0) -> bool:
+        """Whether the database lets it write, as far as it knows; waits for that."""
+        return self._fit.wait(seconds)
 
     def start(self) -> None:
         """Start the thread."""
@@ -161,6 +172,8 @@ class Writer:
 
     def _run(self) -> None:
         while batch := self._next():
+            while self._after is not None and not self._closing.is_set() and not self._after.fit(POLL_SECONDS):
+                pass
             self._commit(batch)
         if self._connection is not None:
             self._connection.close()
@@ -195,12 +208,20 @@ class Writer:
                     for write in batch:
                         self._commit([write])
                     return
+                else:
+                    self._is_fit()
                 for write in batch:
                     _tell(write, None, error)
                 return
+            self._is_fit()
             for write, result in zip(batch, results, strict=True):
                 _tell(write, result, None)
             return
+
+    def _is_fit(self) -> None:
+        if not self._fit.is_set():
+            logger.warning("The database can be written again.")
+            self._fit.set()
 
     def _transaction(self, batch: list[_Write]) -> list[Any]:
         kinds: dict[Operation[Any, Any], list[int]] = {}
@@ -234,7 +255,15 @@ class Writer:
     def _wait(self, tries: int, error: Exception) -> bool:
         """Back off before the next try. Returns whether there is to be one."""
         seconds = min(MAX_BACKOFF_SECONDS, 0.05 * 2 ** min(tries, 10)) * random.uniform(0.5, 1)  # noqa: S311
-        if tries % 10 == 1:
+        if cause_of(error) is Cause.UNFIT:
+            if self._fit.is_set():
+                self._fit.clear()
+                logger.error(
+                    "The database cannot be written until a right or a table that is missing is there; what has run "
+                    "waits, and nothing more is claimed. See docs/security.md, or `dspex migrate`: %s",
+                    describe(error),
+                )
+        elif tries % 10 == 1:
             logger.warning("The database cannot be written, trying again: %s", describe(error))
         return not self._closing.wait(seconds)
 

@@ -16,7 +16,7 @@ from workers.application import Application, bootstrap
 from workers.brokers import amqp
 from workers.metrics import require_free
 from workers.process import WorkerProcess
-from workers.schema import require_schema
+from workers.schema import require_rights, require_schema
 from workers.settings import Settings, load_settings
 from workers.supervisor import KILL_MARGIN_SECONDS, Children, deliverer, supervise
 from workers.webhooks.wiring import DelivererProcess
@@ -135,6 +135,7 @@ def check_servers(settings: Settings) -> None:
         SettingsError, BrokerUnavailable: one is not.
     """
     engine = make_engine(settings.database_url)
+    require_rights(engine, tenancy=settings.tenancy)
     require_schema(engine)
     engine.dispose()
     if not settings.embedded:

@@ -1,0 +1,170 @@
+"""The role of the workers on PostgreSQL: what it lacks is said at the start, with the command that mends it; what is
+taken from it later is waited for, and nothing is run again and again."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Engine, make_url
+
+import migrations
+from deploy.processes import wait_until as waited
+from dspex import Configuration, uuid7
+from dspex.client import RemoteClient
+from dspex.errors import SettingsError
+from store.engine import make_engine
+from tests.contract.interface import ready, working
+from tests.waiting import wait_until
+from workers.brokers import amqp
+from workers.schema import require_rights
+from workers.settings import Settings
+
+pytestmark = pytest.mark.integration
+
+
+class Roles:
+    """A database with an owner and an ordinary role that may do everything with its tables."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.owner, self.worker = (f"rights_{kind}_{uuid7().hex}" for kind in ("owner", "worker"))
+        for role in (self.owner, self.worker):
+            self.run(f"CREATE ROLE {role} LOGIN; GRANT ALL ON SCHEMA public TO {role}")
+        self.run(f"ALTER DEFAULT PRIVILEGES FOR ROLE {self.owner} GRANT ALL ON TABLES TO {self.worker}")
+        self.engine_of(self.owner, migrations.upgrade)
+
+    def url(self, role: str) -> str:
+        return make_url(self._url).set(username=role).render_as_string(hide_password=False)
+
+    def run(self, command: str) -> None:
+        """As the superuser."""
+        plain = make_url(self._url).set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(plain, autocommit=True) as connection:
+            connection.execute(sql.SQL(command))  # pyright: ignore[reportArgumentType]
+
+    def engine_of(self, role: str, use: object) -> None:
+        engine = make_engine(self.url(role))
+        use(engine)  # type: ignore[operator]
+        engine.dispose()
+
+    def problem(self, role: str, *, tenancy: bool = True) -> str | None:
+        """What a worker says at its start."""
+        engine: Engine = make_engine(self.url(role))
+        try:
+            require_rights(engine, tenancy=tenancy)
+        except SettingsError as error:
+            return error.message
+        finally:
+            engine.dispose()
+        return None
+
+
+@pytest.fixture
+def roles(postgres_database_url: str) -> Iterator[Roles]:
+    roles = Roles(postgres_database_url)
+    yield roles
+    for role in (roles.worker, roles.owner):
+        roles.run(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+def test_an_ordinary_role_with_all_rights_is_taken(roles: Roles) -> None:
+    assert roles.problem(roles.worker) is None
+
+
+def test_an_owner_is_held_where_policies_are_forced(roles: Roles) -> None:
+    assert roles.problem(roles.owner) is None
+    roles.run("ALTER TABLE programs NO FORCE ROW LEVEL SECURITY")
+    problem = roles.problem(roles.owner)
+    assert problem is not None
+    assert problem.endswith("ALTER TABLE programs ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;")
+    assert roles.problem(roles.owner, tenancy=False) is None
+    assert roles.problem(roles.worker) is None
+    roles.run(_command(problem))
+    assert roles.problem(roles.owner) is None
+
+
+@pytest.mark.parametrize("attribute", ["SUPERUSER", "BYPASSRLS"])
+def test_a_role_that_no_policy_holds_is_refused_where_there_are_tenants(roles: Roles, attribute: str) -> None:
+    roles.run(f"ALTER ROLE {roles.worker} {attribute}")
+    problem = roles.problem(roles.worker)
+    assert problem is not None
+    assert problem.startswith(f"DSPEX_TENANCY: row-level security does not hold the role {roles.worker}: ")
+    assert "\n" not in problem
+    assert roles.problem(roles.worker, tenancy=False) is None
+    roles.run(_command(problem))
+    assert roles.problem(roles.worker) is None
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"),
+    [
+        ("UPDATE, INSERT ON executions", "INSERT, UPDATE ON executions"),
+        ("DELETE ON callbacks", "DELETE ON callbacks"),
+        ("SELECT ON alembic_version", "SELECT ON alembic_version"),
+        ("ALL ON webhook_deliveries", "SELECT, INSERT, UPDATE, DELETE ON webhook_deliveries"),
+    ],
+)
+def test_a_right_that_is_missing_is_named_with_the_command_that_gives_it(roles: Roles, taken: str, said: str) -> None:
+    roles.run(f"REVOKE {taken} FROM {roles.worker}")
+    problem = roles.problem(roles.worker, tenancy=False)
+    assert problem == (
+        f"DSPEX_DATABASE_URL: the role {roles.worker} lacks rights (docs/security.md): GRANT {said} TO {roles.worker};"
+    )
+    roles.run(_command(problem))
+    assert roles.problem(roles.worker) is None
+
+
+def test_a_schema_that_may_not_be_used_is_no_empty_database(roles: Roles) -> None:
+    roles.run(f"REVOKE ALL ON SCHEMA public FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM {roles.worker}")
+    problem = roles.problem(roles.worker)
+    assert problem is not None
+    assert problem.endswith(f": GRANT USAGE ON SCHEMA public TO {roles.worker};")
+    roles.run(_command(problem))
+    assert roles.problem(roles.worker) is None
+
+
+def _command(problem: str) -> str:
+    found = re.search(r"(GRANT|ALTER) .*;$", problem)
+    assert found is not None
+    return found[0]
+
+
+NUMBER, THREADS = 200, 2
+
+
+@pytest.mark.parametrize("taken", ["INSERT ON callbacks", "UPDATE ON program_counters"])
+def test_what_cannot_be_ended_is_not_run_again_and_again(
+    roles: Roles, own_amqp_url: str, caplog: pytest.LogCaptureFixture, taken: str
+) -> None:
+    caplog.set_level(logging.WARNING)
+    settings = Settings(database_url=roles.url(roles.worker), broker_url=own_amqp_url, threads=THREADS, lease_seconds=1)
+    amqp.check(own_amqp_url)
+    with working(settings) as app, RemoteClient(own_amqp_url, source="/tests") as dspex:
+        program = ready(dspex, "q -> a", configuration=Configuration(parameters={"latency_ms": 1}))
+        first = dspex.execute_program(program.program_id, {"q": "?"})
+        wait_until(lambda: _scalar(app.engine, "SELECT count(*) FROM callbacks") == 0, "nothing is owed")
+        roles.run(f"REVOKE {taken} FROM {roles.worker}")
+        handles = [dspex.submit_program(program.program_id, {"q": str(number)}) for number in range(NUMBER)]
+        wait_until(lambda: not app.writer.fit(), "an end cannot be written")
+        stalled = "SELECT count(*) FROM executions"
+        before = _scalar(app.engine, stalled)
+        # Three leases: what is let go of would be taken by then.
+        assert not waited(lambda: _scalar(app.engine, stalled) > before + 2 * THREADS, 3.5)
+        roles.run(f"GRANT {taken} TO {roles.worker}")
+        executions = [handle.execution(timeout=120) for handle in handles]
+    assert {execution.status for execution in (first, *executions)} == {"completed"}
+    assert {execution.attempt for execution in executions} == {1}
+    said = [record.getMessage() for record in caplog.records if "nothing more is claimed" in record.getMessage()]
+    assert len(said) == 1
+    assert "permission denied for table" in said[0]
+
+
+def _scalar(engine: Engine, query: str) -> int:
+    with engine.connect() as connection:
+        found: int = connection.exec_driver_sql(query).scalar_one()
+    return found
