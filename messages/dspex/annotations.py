@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 class _First(FailFast):
     """pydantic's, and hashable: `typing` asks for the hash of what an `Optional` is of."""
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        return hash(type(self))
 
 
 _FIRST = _First()

@@ -50,7 +50,7 @@ def test_what_the_client_does_not_serve_is_left_to_litellm() -> None:
 
 def test_an_answer_keeps_the_providers_own_json() -> None:
     message = Message(role="assistant", parts=(TextPart("x"),))
-    body = {"choices": [{"finish_reason": "error"}]}
+    body: dict[str, Any] = {"choices": [{"finish_reason": "error"}]}
     response = Response(id=None, model="m", message=message, finish_reason="stop", usage=Usage(), provider_data=body)
     assert raw_answer(response) == body
     assert raw_answer(object()) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -34,11 +35,8 @@ def test_sixty_requests_without_a_broker_end_in_their_time_and_hold_up_nobody_el
         url = f"amqp://guest:guest@127.0.0.1:{free_port()}/"
         began = time.monotonic()
         async with AsyncClient.connect(url, source="/tests", timeout=3) as client:
-            asked = [asyncio.ensure_future(client.get_program(uuid4())) for _ in range(30)]
-            asked += [
-                asyncio.ensure_future(client.execute_program(uuid4(), {}, timeout=3))  # type: ignore[arg-type]
-                for _ in range(30)
-            ]
+            asked: list[asyncio.Future[Any]] = [asyncio.ensure_future(client.get_program(uuid4())) for _ in range(30)]
+            asked += [asyncio.ensure_future(client.execute_program(uuid4(), {}, timeout=3)) for _ in range(30)]
             await asyncio.sleep(0.2)
             looked_up = time.monotonic()
             await asyncio.get_running_loop().getaddrinfo("localhost", 80)
