@@ -96,7 +96,7 @@ def _handle(
             app.episodes.tell("A message waits, since what it tells of is not published", error)
             wait_for_broker(error)
         if isinstance(error, NotFound):
-            wait_for_dependency(envelope.type, max(1, app.settings.prefetch_count * 3 // 4))
+            wait_for_dependency(envelope.type, app.settings.prefetch_count)
         if not isinstance(error, DspexError):
             logger.exception("Message %s failed unexpectedly.", envelope.id)
             error = DspexError(f"{type(error).__name__}: see the worker's log")

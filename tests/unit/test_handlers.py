@@ -108,6 +108,17 @@ class TestHappyPath:
             }
         assert (totals.completed, totals.failed) == (294, 6)
 
+    def test_as_many_wait_for_others_as_are_delivered(self, start: Callable[..., System]) -> None:
+        """All but one of those that a process takes ahead: the one that they wait for is the next."""
+        system = start(prefetch=6)
+        signature_id, wanted = uuid7(), [uuid7() for _ in range(5)]
+        for program_id in wanted:
+            system.send(CreateProgram(program_id=program_id, signature_id=signature_id, name="n", adapter_type="mock"))
+        wait_until(lambda: system.process._intake.aside == 5, PATIENCE)
+        system.send(CreateSignature(signature_id=signature_id, signature=Signature.parse("a -> b")))
+        assert wait_until(lambda: all(system.find_program(program_id) for program_id in wanted), PATIENCE)
+        assert system.events_of(MessageRejected) == []
+
     def test_commands_in_any_order_all_at_once(self, system: System) -> None:
         wanted: list[tuple[UUID, UUID]] = [(uuid7(), uuid7()) for _ in range(3)]
         for _, program_id in wanted:
