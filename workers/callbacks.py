@@ -61,7 +61,7 @@ def _event(app: Application, event: Ended, owed: Owed, tenant: str, traceparent:
     try:
         body = envelope.encode(app.settings.max_message_bytes + EVENT_MARGIN_BYTES)
     except MessageTooLarge as error:
-        logger.warning("The event of execution %s goes without its single LM calls: %s", event.execution_id, error)
+        app.episodes.tell("Events go without their single LM calls", f"execution {event.execution_id}: {error}")
         short = event.model_copy(update={"usage": event.usage.summary})
         envelope = wrap(short, source=SOURCE, traceparent=traceparent, message_id=message_id, tenant=tenant)
         body = envelope.encode(MAX_ANSWER_BYTES)

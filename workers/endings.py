@@ -82,11 +82,16 @@ class _Ending:
     def _tell(self, written: Written) -> None:
         ended, metrics = self._ended, self._app.metrics
         if not written.held:
-            logger.warning("Execution %s was taken over by another worker: its result is discarded.", ended.id)
+            self._app.episodes.tell("Results are discarded, since another worker took over", f"execution {ended.id}")
             metrics.stale_write()
             return
         if not isinstance(ended, Finish):
-            logger.info("Execution %s: %s; again in %.1f s.", ended.id, ended.error.code, ended.delay)
+            program, code = self._attempt.request.program_id, ended.error.code
+            self._app.episodes.tell(
+                f"Attempts of program {program} fail for now ({code})",
+                f"execution {ended.id}, again in {ended.delay:.1f} s",
+                level=logging.INFO,
+            )
             metrics.retry(ended.error.code)
             return
         metrics.execution_ended(ended.status, None if ended.error is None else ended.error.code)

@@ -49,7 +49,7 @@ class Relay:
         app = self._app
         rescued = app.writer.call(app.writes.rescue, None)
         for request in rescued:
-            logger.warning("Execution %s has no worker: it is published again.", request.id)
+            app.episodes.tell("Executions whose worker is gone are published again", f"execution {request.id}")
         app.metrics.execution_rescued(len(rescued))
         due = app.writer.call(app.writes.due, None)
         self._publish([*rescued, *due])

@@ -58,6 +58,7 @@ class Upkeep:
         while not self._stop.wait(min(MAX_PAUSE_SECONDS, seconds * 2 ** min(failures, 16))):
             try:
                 audit.end_episodes()
+                self._app.episodes.go_on()
                 work()
             except WriterClosed:
                 return
@@ -78,7 +79,12 @@ class Upkeep:
         heartbeat = app.writer.call(app.writes.heartbeat, app.running.ids)
         app.running.cancel(heartbeat.cancel_requested)
         for attempt in app.running.overdue:
-            logger.error("Execution %s runs on beyond its time: what it comes to is discarded.", attempt.claimed.id)
+            program = attempt.request.program_id
+            app.episodes.tell(
+                f"Attempts of program {program} run on beyond their time, what they come to is discarded",
+                f"execution {attempt.claimed.id}",
+                level=logging.ERROR,
+            )
             app.running.end(attempt)
             limit = attempt.claimed.policy.time_limit
             message = f"it was not stopped by its adapter; policy.time_limit is {limit:g} s"

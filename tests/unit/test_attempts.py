@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -106,6 +107,19 @@ class TestRetries:
         row = system.ended(system.execute(system.program(adapter="scripted", policy=policy), question="why"))
         assert (row.status, row.attempt) == (ExecutionStatus.COMPLETED, 1)
         assert len(system.scripted.runs) == 4
+
+    def test_a_bad_hour_is_one_line(self, system: System, caplog: pytest.LogCaptureFixture) -> None:
+        """Of an LM that refuses everybody: the first execution by name, the others as a count, later."""
+        caplog.set_level(logging.INFO)
+        system.scripted.run = failing(*(AdapterError(ErrorCode.RATE_LIMITED, "slow down", retry_after=0.01),) * 40)
+        program_id = system.program(adapter="scripted", policy=QUICK.model_copy(update={"max_delay": 0.02}))
+        ids = [system.execute(program_id, question="why") for _ in range(20)]
+        rows = [system.ended(execution_id) for execution_id in ids]
+        assert {row.status for row in rows} == {ExecutionStatus.COMPLETED}
+        about = [message for message in caplog.messages if any(str(id_) in message for id_ in ids)]
+        (line,) = [message for message in about if "rate_limited" in message]
+        assert f"Attempts of program {program_id} fail for now (rate_limited): execution " in line
+        assert len(about) <= 3
 
     def test_a_policy_without_pauses_does_not_wait_for_ever(self, system: System) -> None:
         """Each of its waits has taken what the clock says, not the nothing that was asked for."""

@@ -7,7 +7,7 @@ import pytest
 from dspex.amqp_errors import Refused
 from dspex.errors import NotDeclared, PublishDenied
 from dspex.refusals import MOST, Refusals
-from workers.episodes import Episodes
+from workers.episodes import MAX_KINDS, Episodes
 
 
 def test_one_line_a_minute_of_a_kind(caplog: pytest.LogCaptureFixture) -> None:
@@ -21,8 +21,34 @@ def test_one_line_a_minute_of_a_kind(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == [
         "It fails: no reason",
         "Another thing fails: for another",
-        "It fails: still (499 more since the last line)",
+        "It fails: 500 times more in 61 s, the last: still",
     ]
+
+
+def test_the_end_is_told_too_and_then_it_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
+    now = 1000.0
+    episodes = Episodes(lambda: now)
+    episodes.tell("It fails", "execution 1")
+    episodes.tell("It fails", "execution 2")
+    episodes.go_on()
+    now += 60
+    episodes.go_on()
+    now += 60
+    episodes.go_on()
+    episodes.tell("It fails", "execution 3")
+    assert caplog.messages == [
+        "It fails: execution 1",
+        "It fails: 1 times more in 60 s, the last: execution 2",
+        "It fails: execution 3",
+    ]
+
+
+def test_there_are_only_so_many_kinds(caplog: pytest.LogCaptureFixture) -> None:
+    episodes = Episodes(lambda: 1000.0)
+    for number in range(MAX_KINDS + 5):
+        episodes.tell(f"Program {number} fails", "a")
+    assert len(episodes._episodes) == MAX_KINDS
+    assert len(caplog.messages) == MAX_KINDS + 5  # nothing is lost without a line
 
 
 def test_what_is_refused_over_and_over_is_not_sent_for_a_while() -> None:

@@ -69,7 +69,9 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
             if received.answered:
                 return execution_view(execution)
         case Running():
-            logger.info("Execution %s is running elsewhere: the message is dropped.", request.id)
+            app.episodes.tell(
+                "Messages of executions that run elsewhere are dropped", f"execution {request.id}", level=logging.INFO
+            )
         case Waiting():
             logger.debug("Execution %s is not due yet: the message is dropped.", request.id)
         case Conflicting(by_key=by_key):
