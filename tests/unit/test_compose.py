@@ -65,8 +65,39 @@ def test_the_settings_reach_the_worker_and_no_secret_is_written(services: dict[s
     assert environment["DSPEX_BROKER_URL"].startswith("amqp://")
     assert environment["DSPEX_REDIS_URL"].startswith("redis://")
     assert environment["OPENAI_API_KEY"] is None, "passed through from the caller's environment"
+    migrating = services["migrate"]["environment"]["DSPEX_DATABASE_URL"]
+    assert re.match(r"postgresql\+psycopg://dspex_owner:\$\{OWNER_PASSWORD:-", migrating)
     for setting in ("DSPEX_DATABASE_URL", "DSPEX_BROKER_URL", "DSPEX_REDIS_URL"):
         assert re.search(r":\$\{[A-Z]+_PASSWORD:-dspex-development\}@", environment[setting])
+
+
+@pytest.mark.parametrize("name", ["postgres", "rabbitmq", "redis"])
+def test_a_servers_image_is_one_version(services: dict[str, Any], name: str) -> None:
+    assert re.search(r":\d+\.\d+(\.\d+)?-|@sha256:[0-9a-f]{64}$", services[name]["image"])
+
+
+def test_workers_are_no_superusers_and_have_the_roles_of_the_document(services: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    roles = (ROOT / "deploy" / "postgres_roles.sql").read_text(encoding="utf-8")
+    [written] = re.findall(r"```sql\n(CREATE ROLE.*?)```", page, re.DOTALL)
+    assert _statements(roles) == _statements(written)
+    assert services["worker"]["environment"]["DSPEX_DATABASE_URL"].startswith("postgresql+psycopg://dspex_worker:")
+    assert "POSTGRES_USER" not in services["postgres"]["environment"]
+    assert "./deploy/postgres_roles.sql:/docker-entrypoint-initdb.d/20-dspex.sql:ro" in services["postgres"]["volumes"]
+
+
+def _statements(script: str) -> list[str]:
+    without = re.sub(r"--.*|\\set .*|PASSWORD \S+", "", script)
+    return [line.strip() for line in without.splitlines() if line.strip()]
+
+
+def test_the_brokers_login_may_do_what_the_document_says() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    configuration = (ROOT / "deploy" / "rabbitmq.conf").read_text(encoding="utf-8")
+    [written] = re.findall(r"set_permissions -p dspex dspex-worker '(.+)' '(.+)' '(.+)'", page)
+    kinds = ("configure", "write", "read")
+    found = [re.findall(rf"^default_permissions\.{kind} = (.+)$", configuration, re.MULTILINE) for kind in kinds]
+    assert found == [[pattern] for pattern in written]
 
 
 def test_the_image_is_built_in_one_stage_and_run_in_another_by_an_ordinary_user() -> None:
