@@ -249,6 +249,7 @@ def test_what_is_deleted_is_declared_again(
     settings: Settings,
     exchange: str,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(amqp, "DECLARE_SECONDS", 2.0)
     with working(settings), RemoteClient(server.url, source="/tests") as dspex:
@@ -258,6 +259,8 @@ def test_what_is_deleted_is_declared_again(
         wait_until(lambda: _is_there(server.url, exchange), "it is declared again")
         assert dspex.initialize_program(program.program_id).status == "ready"
         assert dspex.execute_program(program.program_id, {"q": "?"}).status == "completed"
+    # By the connections that there are: none was lost over it.
+    assert not [line for line in caplog.messages if "is away" in line or "Consumer encountered" in line]
 
 
 def _is_there(url: str, exchange: str) -> bool:

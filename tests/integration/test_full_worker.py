@@ -44,6 +44,7 @@ def url(servers_directory: Path, postgres_url: str) -> Iterator[str]:
                 database_url=database_url,
                 broker_url=server.url,
                 threads=THREADS,
+                prefetch=64,
                 tenancy=True,
                 principals=principals,
                 log_level="WARNING",

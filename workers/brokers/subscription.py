@@ -69,9 +69,7 @@ class Subscription:
         Raises:
             CONNECTION_ERRORS: what is there is another, or may not be declared; or the connection is gone.
         """
-        channel = self._connection.channel()
-        declare(channel, self._queue_type)
-        channel.close()
+        declare(self._connection, self._queue_type).close()
 
     def get(self) -> Delivery | None:
         """The next message, if one comes in time.
