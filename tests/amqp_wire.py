@@ -100,6 +100,8 @@ class Wire:
 
     def __init__(self, url: str) -> None:
         self._parameters = pika.URLParameters(url)
+        self.refusal = ""
+        """What the broker said to the last message that it did not take."""
         self._connect()
 
     def _connect(self) -> None:
@@ -119,7 +121,8 @@ class Wire:
         try:
             connection._impl._output_marshaled_frames(frames)
             self._channel.exchange_declare("amq.direct", "direct", passive=True)  # answered after what came before
-        except (exceptions.AMQPError, OSError):
+        except (exceptions.AMQPError, OSError) as error:
+            self.refusal = str(error)
             self.close()
             self._connect()
             return False

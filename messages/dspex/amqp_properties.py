@@ -14,9 +14,6 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
-MAX_HEADERS = 256
-"""Headers of a table that are looked through for one; those after them are not found."""
-
 _UNKNOWN = 0b11
 """Flags that stand for no property; the last says that more flags follow."""
 _HEADERS = "headers"
@@ -115,19 +112,23 @@ class Properties:
 
     def header(self, name: str) -> str | None:
         """The header of this name, if there is one and it is text."""
-        for key, kind, value in _fields(self._headers):
-            if key == name.encode():
-                return _text(kind, value)
-        return None
+        found = self._find(name.encode())
+        return None if found is None else _text(*found)
+
+    def _find(self, name: bytes) -> tuple[bytes, bytes] | None:
+        """Type and encoded value of the first header of this name."""
+        if name not in self._headers:  # there may be 60,000 others in a frame
+            return None
+        return next(((kind, value) for key, kind, value in _fields(self._headers) if key == name), None)
 
     def death(self) -> Death | None:
         """The last time that the message became a dead letter, as RabbitMQ says it: the first of `x-death`."""
-        for key, kind, value in _fields(self._headers):
-            if key == b"x-death" and kind == b"A" and value[:1] == b"F":
-                last = {key: _text(kind, text) for key, kind, text in _fields(value[5 : 5 + _long(value, 1)])}
-                queue, reason = last.get(b"queue"), last.get(b"reason")
-                return Death(queue, reason) if queue and reason else None
-        return None
+        kind, value = self._find(b"x-death") or (b"", b"")
+        if kind != b"A" or value[:1] != b"F":
+            return None
+        last = {key: _text(kind, text) for key, kind, text in _fields(value[5 : 5 + _long(value, 1)])}
+        queue, reason = last.get(b"queue"), last.get(b"reason")
+        return Death(queue, reason) if queue and reason else None
 
 
 @cache
@@ -138,9 +139,7 @@ def _present(flags: int) -> tuple[tuple[str, int], ...]:
 def _fields(table: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
     """The fields of a table, as name, type and encoded value, as far as they can be read; no value is looked into."""
     at = 0
-    for _ in range(MAX_HEADERS):
-        if at >= len(table):
-            return
+    while at < len(table):
         start = at + 1
         at = start + table[at]
         name, kind = table[start:at], table[at : at + 1]
