@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Have the programs of PostgreSQL, RabbitMQ and Redis on this machine: as root they are installed where missing,
 # without starting any service; others are told what to install. A server whose URL the environment gives is not needed.
-# With the argument "tests" Node too, for the producer that the tests run in it.
+# With the argument "tests" also Node, for the producer that the tests run in it, and PgBouncer.
 set -euo pipefail
 
 missing=()
@@ -20,6 +20,7 @@ if [ "${1:-}" = tests ]; then
     command -v node >/dev/null || missing+=(nodejs)
     command -v npm >/dev/null || missing+=(npm)
     command -v openssl >/dev/null || missing+=(openssl)
+    command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
 fi
 [ "${#missing[@]}" = 0 ] && exit 0
 

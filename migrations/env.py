@@ -5,8 +5,9 @@ is run by the `alembic` command line, the database is `-x url=...`, else the env
 
 One upgrade runs at a time; whoever comes second waits, then finds nothing left to do:
 
-- PostgreSQL: an advisory lock of the session, and a transaction for each migration. A migration that would wait longer
-  than `LOCK_TIMEOUT` for a table fails, and the workers that queue behind it go on; run it again.
+- PostgreSQL: an advisory lock, and a transaction for each migration. The lock is held by a transaction on a connection
+  beside, so that a pooler in between does no harm. A migration that would wait longer than `LOCK_TIMEOUT` for a table
+  fails, and the workers that queue behind it go on; run it again.
 - SQLite: everything in one transaction, which has the write lock from its beginning.
 """
 
@@ -16,16 +17,18 @@ import logging
 import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 from typing import Any
 
 from alembic import command, context
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
-from sqlalchemy import Connection, NullPool, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, inspect, text
 from sqlalchemy.exc import TimeoutError as DatabaseTimeout
 
 import migrations
+from store.sessions import adopt
 from store.tables import metadata
 
 LOCK = 0x_D5BE_0001
@@ -51,10 +54,11 @@ def main() -> None:
 def migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         try:
-            _lock(connection)
-            _run(connection)
+            with _lock(connection.engine):
+                _set(connection)
+                _run(connection)
         finally:
-            connection.invalidate()  # close it, with its lock and its settings: it is nothing for a pool
+            connection.invalidate()  # close it, with its settings: it is nothing for a pool
     else:
         _migrate_sqlite(connection)
 
@@ -79,19 +83,28 @@ def _migrate_sqlite(connection: Connection) -> None:
         driver.isolation_level = isolation_level
 
 
-def _lock(connection: Connection) -> None:
-    """Take the lock: it is kept until the connection is closed."""
+@contextmanager
+def _lock(engine: Engine) -> Generator[None]:
+    """Have the lock. Its transaction has no snapshot, for which CREATE INDEX CONCURRENTLY would wait."""
+    beside = create_engine(
+        engine.url, poolclass=NullPool, hide_parameters=True, connect_args={"prepare_threshold": None}
+    )
     deadline = time.monotonic() + WAIT_SECONDS
-    # It asks again and again, and does not wait in the database: that would hold a snapshot, for which
-    # CREATE INDEX CONCURRENTLY in the migration that holds the lock would wait in turn.
-    while not connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({LOCK})").scalar_one():
-        connection.rollback()
-        if time.monotonic() > deadline:
-            raise DatabaseTimeout(f"another migration has been running for {WAIT_SECONDS:.0f} s")
-        time.sleep(POLL_SECONDS)
-    connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
-    connection.exec_driver_sql("SET dspex.tenant = '*'")  # row-level security: the rows of every tenant
-    connection.commit()
+    with beside.connect() as connection:
+        # It asks again and again, and does not wait in the database: that would hold a snapshot.
+        while not connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({LOCK})").scalar_one():
+            connection.rollback()
+            if time.monotonic() > deadline:
+                raise DatabaseTimeout(f"another migration has been running for {WAIT_SECONDS:.0f} s")
+            time.sleep(POLL_SECONDS)
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+        yield
+
+
+def _set(connection: Connection) -> None:
+    """The settings of the migrations' session; where a pooler is in between, of their transactions."""
+    every_tenant = {"dspex.tenant": "*"}  # row-level security
+    adopt(connection, {"lock_timeout": LOCK_TIMEOUT, "idle_in_transaction_session_timeout": "0"} | every_tenant)
 
 
 def _run(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import time
@@ -13,14 +14,10 @@ from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 
-from store import tenancy
+from store import sessions, tenancy
 from store.failures import without_values
 
 BUSY_TIMEOUT_MS = 30_000
-
-# psycopg prepares what is run often, and PostgreSQL then keeps one plan. One that was made when the tables were small
-# scans the whole table, until the server next analyzes it: finishing a batch took five times as long. See also `Plans`.
-PLANS = "-c plan_cache_mode=force_custom_plan -c jit=off"
 
 APPLICATION_NAME = "dspex/2"
 """The name of our sessions in PostgreSQL. Those of workers from before migration 0002 are called `dspex`."""
@@ -41,11 +38,16 @@ READ_ONLY: Final = {"read_only": True}
 """Execution options of a connection that only reads: on SQLite it does not wait for the one that writes."""
 
 
-def make_engine(url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL) -> Engine:
+def make_engine(
+    url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL, lease_seconds: float = 30.0
+) -> Engine:
     """An engine for `postgresql+psycopg://…` or `sqlite:///file`. It connects when it is first used.
 
     On PostgreSQL, its sessions see the rows of `tenant` alone: workers, which serve every tenant, see all. A
     transaction can be narrowed to one by `tenancy.scope`.
+
+    Args:
+        lease_seconds: within which nothing that a session waits for or holds may last, see `store.sessions`.
 
     SQLite is put into write-ahead logging, synchronous FULL: a commit survives a power cut, readers never wait. A new
     file is made for its owner alone.
@@ -64,8 +66,7 @@ def make_engine(url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL
         event.listen(engine, "begin", _begin_immediate)
         return engine
     given = url.query.get("options", "")
-    ours = f"{PLANS} -c {tenancy.SETTING}={tenancy.checked(tenant)}"
-    options = " ".join([ours, given] if isinstance(given, str) else [ours, *given])
+    options = given if isinstance(given, str) else " ".join(given)
     engine = create_engine(
         url,
         pool_size=pool_size,
@@ -73,8 +74,10 @@ def make_engine(url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL
         pool_pre_ping=True,
         json_deserializer=from_json,
         hide_parameters=True,
-        connect_args={"application_name": APPLICATION_NAME, "options": options} | _NOTICED,
+        # Nothing is prepared until it is known that the session is ours.
+        connect_args={"application_name": APPLICATION_NAME, "prepare_threshold": None} | _NOTICED,
     )
+    sessions.keep(engine, sessions.settings(tenancy.SETTING, tenancy.checked(tenant), lease_seconds), options)
     event.listen(engine, "handle_error", without_values)
     return engine
 
@@ -94,7 +97,10 @@ class Plans:
     def renew(self, connection: Connection) -> None:
         """Called in each transaction, before its statements."""
         now = time.monotonic()
-        if connection.dialect.name != "postgresql" or (self._until is not None and now < self._until):
+        if self._until is not None and now < self._until:
+            return
+        if connection.dialect.name != "postgresql" or sessions.shares_session(connection):
+            self._until = math.inf  # no plans are kept
             return
         first = self._until is None
         connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan" if first else "DISCARD PLANS")

@@ -20,7 +20,7 @@ class Cause(Enum):
     AWAY = auto()
     """It cannot be reached, is read-only, full or being stopped; or what ran side by side got in each other's way."""
     BLOCKED = auto()
-    """Another session's lock was waited for, long enough."""
+    """This statement did not get through, others may: another session's lock, a time limit."""
     UNFIT = auto()
     """A table, a column or a right is missing: a migration half-way, a grant forgotten."""
     DATA = auto()
@@ -32,17 +32,18 @@ _STATES: Final[tuple[tuple[str, Cause], ...]] = (
     ("42P05", Cause.AWAY),  # prepared statements and plans of another session, or from before a migration
     ("26", Cause.AWAY),
     ("0A000", Cause.AWAY),
+    ("57014", Cause.BLOCKED),  # statement_timeout, or cancelled by hand
     ("08", Cause.AWAY),  # connection
     ("25", Cause.AWAY),  # read-only; the session waited too long in a transaction
     ("28", Cause.AWAY),  # login
     ("3D", Cause.AWAY),  # no such database
     ("40", Cause.AWAY),  # deadlock, serialization
     ("53", Cause.AWAY),  # resources
-    ("55", Cause.AWAY),  # not in a state to do it
-    ("57", Cause.AWAY),  # shut down, starting up, cancelled
+    ("55", Cause.BLOCKED),  # not in a state to do it
+    ("57", Cause.AWAY),  # shut down, starting up
     ("58", Cause.AWAY),  # input and output
     ("F0", Cause.AWAY),  # configuration
-    ("XX", Cause.AWAY),  # internal
+    ("XX", Cause.BLOCKED),  # internal: an index that is broken
     ("3F", Cause.UNFIT),  # no such schema
     ("42", Cause.UNFIT),  # no such table, column, function; no right; it does not fit them
 )

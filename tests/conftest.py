@@ -20,6 +20,7 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from deploy.local_servers import LocalServer, PostgresServer, RabbitMQServer, RedisServer, ServerError
+from deploy.pgbouncer import PgBouncer
 from tests import plugin, sizes
 from tests.virtual_hosts import RabbitMQWithHosts
 
@@ -163,6 +164,26 @@ def new_database(postgres_url: str) -> Generator[str]:
 def postgres_database_url(postgres_url: str) -> Iterator[str]:
     """A new, empty PostgreSQL database, for one test."""
     with new_database(postgres_url) as url:
+        yield url
+
+
+@contextmanager
+def pooled(database_url: str, directory: Path) -> Generator[str]:
+    """The database by way of a PgBouncer of its own, in transaction mode."""
+    home = directory / f"private-pgbouncer-{uuid.uuid4().hex[:8]}"
+    server = PgBouncer(home, database_url)
+    try:
+        start(server)
+        yield server.url
+    finally:
+        server.kill()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def pooled_database_url(postgres_database_url: str, servers_directory: Path) -> Iterator[str]:
+    """A new, empty PostgreSQL database, by way of PgBouncer in transaction mode."""
+    with pooled(postgres_database_url, servers_directory) as url:
         yield url
 
 

@@ -15,12 +15,13 @@ from dspex.commands import Command, CreateSignatureFromModule
 from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
 from dspex.endpoints import ReplayDeliveries
 from dspex.envelope import MAX_ANSWER_BYTES
-from dspex.errors import Denied, DspexError, NotFound, PublishDenied, PublishError, Unroutable
+from dspex.errors import DatabaseUnavailable, Denied, DspexError, NotFound, PublishDenied, PublishError, Unroutable
 from dspex.events import Reply
 from dspex.queries import ValidateModule
 from dspex.topology import PROGRAMS_QUEUE, QUEUES, queue_of
+from store.failures import describe, passing
 from store.rejections import Rejection
-from workers.application import SOURCE, Application
+from workers.application import PATIENCE_SECONDS, SOURCE, Application
 from workers.brokers.encoding import RECORD, REJECT, Origin
 from workers.brokers.settlement import DeadLetter, PutAside, Requeue, handled
 from workers.brokers.topology import DEAD_LETTERS
@@ -30,7 +31,7 @@ from workers.intake import CHANGES, EXECUTIONS, QUICK, Place
 from workers.principals import as_it_came
 from workers.received import receive
 from workers.reply_queues import answer_queue
-from workers.waits import wait_for_broker, wait_for_dependency
+from workers.waits import wait_for_broker, wait_for_database, wait_for_dependency
 from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
@@ -89,9 +90,11 @@ def _handle(
     """Carry out a command. Whatever goes wrong settles its message: put aside, given back, answered, or rejected."""
     try:
         answer = dispatch(app, receive(app, envelope, origin, place))
-    except WriterClosed:
+    except (WriterClosed, DatabaseUnavailable):
         raise
     except Exception as error:
+        if passing(error):
+            raise DatabaseUnavailable(describe(error)) from None
         if isinstance(error, PublishError):
             app.episodes.tell("A message waits, since what it tells of is not published", error)
             wait_for_broker(error)
@@ -153,9 +156,13 @@ def _answer(app: Application, origin: Origin, reply: Reply) -> None:
 
 @contextmanager
 def _settling(app: Application) -> Generator[None]:
-    """Gives the message back when the worker stops; puts it aside while what is to be told of it is not published."""
+    """Gives the message back when the worker stops; puts it aside while a server does not do its part."""
     try:
         yield
+    except DatabaseUnavailable as error:
+        # No verdict: nothing is wrong with the message.
+        app.episodes.tell("Messages wait for the database", error)
+        wait_for_database(error)
     except WriterClosed as error:
         logger.warning("A message is given back to its queue: %s", error)
         raise Requeue(str(error)) from None
@@ -189,7 +196,7 @@ def _reject(
     )
     delivery = handled()
     if delivery is None or not delivery.recorded:
-        app.writer.call(app.writes.reject, rejection)
+        app.writer.call(app.writes.reject, rejection, patience=PATIENCE_SECONDS)
         logger.warning("A message on %s was rejected (%s): %s", origin.queue, error.code, error.message)
         app.metrics.message_rejected(error.code)
         if delivery is not None:

@@ -17,17 +17,19 @@ from uuid import UUID
 
 import dramatiq
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.lm import LMCatalog
 from adapters.registry import AdapterRegistry
 from dspex.envelope import wrap
+from dspex.errors import DatabaseUnavailable
 from dspex.events import Event
 from dspex.publisher import AmqpPublisher, Publisher
 from dspex.topology import EVENTS_EXCHANGE, event_key
-from store import programs
 from store.counters import SHARDS
 from store.engine import READ_ONLY, make_engine
 from store.executions import Lease
+from store.failures import describe, passing
 from store.programs import Program
 from store.tenancy import scope
 from workers.admission import Admission
@@ -81,16 +83,28 @@ class Application:
 
         Args:
             action: it may be run more than once, each time in a new transaction.
+
+        Raises:
+            DatabaseUnavailable: a table or a right is missing, or somebody else's lock was held for too long.
         """
-        result: Result = self.writer.call(self.writes.each, action)
+        result: Result = self.writer.call(self.writes.each, action, patience=PATIENCE_SECONDS)
         return result
 
     @contextmanager
     def read(self, tenant: str) -> Generator[Connection]:
-        """A connection that only reads, and sees one tenant."""
-        with self.engine.connect().execution_options(**READ_ONLY) as connection:
-            scope(connection, tenant)
-            yield connection
+        """A connection that only reads, and sees one tenant.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be read now, here or in what is done with the connection.
+        """
+        try:
+            with self.engine.connect().execution_options(**READ_ONLY) as connection:
+                scope(connection, tenant)
+                yield connection
+        except SQLAlchemyError as error:
+            if not passing(error):
+                raise
+            raise DatabaseUnavailable(f"the database cannot be read: {describe(error)}") from None
 
     def emit(self, event: Event, tenant: str, traceparent: str | None = None) -> None:
         """Publish an event of a tenant; returns when the broker has it.
@@ -119,6 +133,9 @@ class Application:
         self.metrics.close()
 
 
+PATIENCE_SECONDS = 1.0
+"""How long a message waits with its thread for a write that the database refuses us, before it waits without one."""
+
 UNCONFIRMED = 2048
 """How many executions may have events that are sent and not confirmed. The publisher's window has room for more."""
 
@@ -133,7 +150,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
         catalog: resolves LMs; by default from the settings' aliases and the environment's secrets.
     """
     worker = f"{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
-    engine = make_engine(settings.database_url)
+    engine = make_engine(settings.database_url, lease_seconds=settings.lease_seconds)
     adapters = AdapterRegistry(catalog or LMCatalog(settings.lms, load_secrets().get))
     writer = Writer(engine)
     # SQLite has one writer anyway; elsewhere claims do not wait for the commits of ends.
@@ -167,7 +184,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
 
 
 def _find_program(writer: Writer, writes: Writes, program_id: UUID, tenant: str) -> Program:
-    found: Program = writer.call(writes.each, lambda connection: programs.get(connection, program_id, tenant=tenant))
+    found: Program = writer.call(writes.program, (program_id, tenant))
     return found
 
 

@@ -13,8 +13,8 @@ from adapters.port import AdapterError, Outcome, RunOptions
 from dspex import ErrorCode, ErrorDetail, Usage
 from dspex.errors import InvalidValues
 from dspex.status import ProgramStatus
-from store import programs
 from store.executions import Claimed, Finish, Request, Retry
+from store.programs import Program
 from workers.application import Application
 from workers.details import detail_of, internal, storable
 from workers.programs import ChangedProgram
@@ -53,11 +53,15 @@ class Attempt:
             WriterClosed: the process is shutting down.
         """
         self._started = time.perf_counter()
-        self._running = True
         try:
             return self._outcome()
         finally:
             self._running = False
+
+    def _begin(self) -> None:
+        """Its time begins: what the database takes to give the program is none of it."""
+        self._started = time.perf_counter()
+        self._running = True
 
     def _outcome(self) -> End:
         usage, retry_after = Usage(), None
@@ -91,8 +95,9 @@ class Attempt:
         app, request, claimed = self._app, self.request, self.claimed
         if claimed.backend_id is None:
             raise _not_ready(app, request)
-        loaded = app.programs.load(request.program_id, claimed.backend_id, request.tenant)
+        loaded = app.programs.load(request.program_id, claimed.backend_id, request.tenant, self._begin)
         app.running.begin(self, loaded)
+        self._check()
         limit = claimed.policy.time_limit
         left = self.seconds_left
         timeout = limit if left is None else min(limit, left)
@@ -203,7 +208,7 @@ _WAYS_OUT: Mapping[str, str] = {
 
 
 def _not_ready(app: Application, request: Request) -> AdapterError:
-    program = app.write(lambda connection: programs.get(connection, request.program_id, tenant=request.tenant))
+    program: Program = app.writer.call(app.writes.program, (request.program_id, request.tenant))
     reason = f" ({program.error.message})" if program.error else ""
     return AdapterError(
         ErrorCode.PROGRAM_NOT_READY,

@@ -42,8 +42,11 @@ class ProgramCache:
         self._loaded.put(spec, loaded)
         return loaded
 
-    def load(self, program_id: UUID, backend_id: str, tenant: str) -> LoadedProgram:
+    def load(self, program_id: UUID, backend_id: str, tenant: str, begin: Callable[[], None]) -> LoadedProgram:
         """The program that an execution was claimed for.
+
+        Args:
+            begin: called when the program has been read, before it is built.
 
         Raises:
             AdapterError: it cannot be built here.
@@ -51,8 +54,10 @@ class ProgramCache:
         """
         loaded = self._loaded.find(backend_id)
         if loaded is not None:
+            begin()
             return loaded
         program = self._find(program_id, tenant)
+        begin()
         spec = spec_of(program)
         if spec.backend_id == backend_id:
             return self.build(spec)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
+import random
 import time
-from typing import Final
+from typing import Final, NoReturn
 
 from dspex.commands import CreateProgram, InitializeProgram
-from dspex.errors import PublishError
-from workers.brokers.settlement import PutAside, aside, handled
+from dspex.errors import DatabaseUnavailable, PublishError
+from workers.brokers.settlement import PutAside, Requeue, aside, handled
 
 FOLLOWERS: Final = frozenset({CreateProgram.type, InitializeProgram.type})
 """Commands that are sent right after the one that makes what they refer to."""
 DEPENDENCY_SECONDS: Final = 5.0
 """How long such a command waits for the one before it, which another thread or worker may still be at."""
 _FIRST_LOOK, _LAST_LOOK = 0.01, 0.5
+FIRST_BLIP, LAST_BLIP = 0.1, 2.0
+"""Until a message is tried again that the database could not serve: less than a command waits for the one before it."""
+
+
+class _Database:
+    """What messages of this process have met. `missed_at`: when the database last did not do its part."""
+
+    missed_at = -math.inf
+
+
+_database = _Database()
 
 MAX_TRIES: Final = 8
 FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
@@ -29,10 +42,14 @@ def wait_for_dependency(command_type: str, most: int) -> None:
     Raises:
         PutAside: it is to be handled again. Returns where it has waited long enough.
     """
-    delivery = handled()
-    if delivery is None or command_type not in FOLLOWERS or aside() >= most:
+    delivery, now = handled(), time.monotonic()
+    if delivery is None or command_type not in FOLLOWERS:
         return
-    left = delivery.first_tried + DEPENDENCY_SECONDS - time.monotonic()
+    # The one before may wait for the database, and what waits for that takes the room.
+    without_database = now < _database.missed_at + DEPENDENCY_SECONDS
+    if aside() >= most and not without_database:
+        return
+    left = max(delivery.first_tried, _database.missed_at) + DEPENDENCY_SECONDS - now
     pause = min(_FIRST_LOOK * 2.0 ** min(delivery.tries - 1, 16), _LAST_LOOK)
     if pause < left:
         raise PutAside(pause)
@@ -47,3 +64,17 @@ def wait_for_broker(error: PublishError) -> None:
     delivery = handled()
     if delivery is not None and delivery.tries < MAX_TRIES:
         raise PutAside(min(FIRST_PAUSE * 2.0 ** (delivery.tries - 1), LAST_PAUSE), error.message)
+
+
+def wait_for_database(error: DatabaseUnavailable) -> NoReturn:
+    """Have the message handled again: later with each try.
+
+    Raises:
+        PutAside: always; Requeue where it is in nobody's hands here.
+    """
+    delivery = handled()
+    if delivery is None:
+        raise Requeue(str(error)) from None
+    pause = min(FIRST_BLIP * 2.0 ** min(delivery.tries - 1, 16), LAST_BLIP) * random.uniform(0.5, 1)  # noqa: S311
+    _database.missed_at = time.monotonic()
+    raise PutAside(pause, str(error)) from None

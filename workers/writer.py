@@ -18,9 +18,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from dspex.errors import DspexError
+from dspex.errors import DatabaseUnavailable, DspexError
 from store.engine import Plans
 from store.failures import Cause, cause_of, describe, passing
+from store.sessions import wait_for_no_lock
+from workers.episodes import Episodes
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,9 @@ POSTED_SECONDS = 0.05
 MAX_BACKOFF_SECONDS = 5.0
 POLL_SECONDS = 0.5
 """How often one that waits for another looks whether it is to close."""
+LATER_SECONDS = 0.1
+MAX_LATER_SECONDS = 2.0
+"""Until a write that did not get through comes again, while others go on: twice as long with each try."""
 
 
 class WriterClosed(DspexError):
@@ -45,10 +50,26 @@ class WriterClosed(DspexError):
     code = "writer_closed"
 
 
+class Refused(NamedTuple):
+    """A result that is an error: of this item alone, with nothing left of what it wrote."""
+
+    error: Exception
+
+
 class _Write(NamedTuple):
     operation: Operation[Any, Any]
     item: Any
     then: Then
+    until: float | None = None  # then nobody waits for it any more; None: for ever
+
+
+class _Later(NamedTuple):
+    """Writes that did not get through, and come again by themselves, so that they hold nobody up."""
+
+    due: float
+    tries: int
+    batch: list[_Write]
+    unfit: bool  # a right or a table is missing for all of a kind
 
 
 class _Answer(Generic[Result]):
@@ -90,6 +111,8 @@ class Writer:
         self._waiting: deque[_Write] = deque()
         self._posted: deque[_Write] = deque()  # that nobody waits for
         self._posted_until = 0.0  # when they are to be written
+        self._later: list[_Later] = []
+        self._episodes = Episodes()
         self._wake = threading.Condition()
         self._closing = threading.Event()
         self._after = after
@@ -119,29 +142,38 @@ class Writer:
         if self._thread is not None:
             self._thread.join(timeout)
 
-    def call(self, operation: Operation[Item, Result], item: Item, timeout: float | None = None) -> Result:
+    def call(
+        self,
+        operation: Operation[Item, Result],
+        item: Item,
+        timeout: float | None = None,
+        patience: float | None = None,
+    ) -> Result:
         """Write, and wait until it is committed.
 
-        While the database cannot be reached, the call waits and tries again: a worker has nothing better to do.
+        While the database cannot be reached, the call waits and tries again: a worker has nothing better to do. So it
+        does while a table or a right is missing, or a lock is held; others go on meanwhile.
 
         Args:
             operation: takes the connection and all the items of a batch, and returns a result for each. It may run
                 more than once, each time in a new transaction; it never commits.
             timeout: seconds to wait; the write may still be made later.
+            patience: seconds after which a write that others pass is not tried again.
 
         Raises:
             WriterClosed: the process is shutting down.
             TimeoutError: it was not made in time.
+            DatabaseUnavailable: it did not get through, for longer than the patience.
             Exception: what the operation raised for this item.
         """
         answer = _Answer[Result]()
-        self.submit(operation, item, answer)
+        self._put(_Write(operation, item, answer, None if patience is None else time.monotonic() + patience))
         return answer.wait(timeout)
 
     def post(self, operation: Operation[Item, Any], item: Item) -> None:
         """Write in `POSTED_SECONDS`, and wait for nothing: for what is made up for if it is lost.
 
-        What fails is logged.
+        What fails is logged, and not tried again unless the database is away.
 
         Raises:
             WriterClosed: the process is shutting down.
@@ -151,7 +183,7 @@ class Writer:
             if not self._posted:
                 self._posted_until = time.monotonic() + POSTED_SECONDS
                 self._wake.notify()
-            self._posted.append(_Write(operation, item, _log_failure))
+            self._posted.append(_Write(operation, item, self._log_failure, until=0.0))
 
     def submit(self, operation: Operation[Item, Any], item: Item, then: Then) -> None:
         """Write, and have `then` told what came of it.
@@ -161,9 +193,12 @@ class Writer:
         Raises:
             WriterClosed: the process is shutting down.
         """
+        self._put(_Write(operation, item, then))
+
+    def _put(self, write: _Write) -> None:
         with self._wake:
             self._require_open()
-            self._waiting.append(_Write(operation, item, then))
+            self._waiting.append(write)
             self._wake.notify()
 
     def _require_open(self) -> None:
@@ -171,64 +206,106 @@ class Writer:
             raise WriterClosed("the worker is shutting down")
 
     def _run(self) -> None:
-        while batch := self._next():
+        while work := self._next():
             while self._after is not None and not self._closing.is_set() and not self._after.fit(POLL_SECONDS):
                 pass
-            self._commit(batch)
+            for batch, tries in work:
+                self._commit(batch, tries)
+            if not self._fit.is_set() and not any(later.unfit for later in self._later):
+                logger.warning("The database can be written again.")
+                self._fit.set()
         if self._connection is not None:
             self._connection.close()
 
-    def _next(self) -> list[_Write]:
-        """What is to be written now, once there is something; nothing: it is closed."""
+    def _next(self) -> list[tuple[list[_Write], int]]:
+        """What is to be written now, once there is something: batches, and how often each was put off. none: closed."""
         with self._wake:
             while True:
-                closing, left = self._closing.is_set(), self._posted_until - time.monotonic()
-                due = self._posted and (left <= 0 or closing)
-                if self._waiting or due or closing:
+                closing, now = self._closing.is_set(), time.monotonic()
+                due = self._posted and (self._posted_until <= now or closing)
+                again = [later for later in self._later if later.due <= now or closing]
+                if self._waiting or due or again or closing:
                     break
-                self._wake.wait(left if self._posted else None)
+                moments = [later.due for later in self._later] + ([self._posted_until] if self._posted else [])
+                self._wake.wait(min(moments) - now if moments else None)
             batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
             if due:
                 batch += [self._posted.popleft() for _ in range(min(MAX_BATCH, len(self._posted)))]
-            return batch
+        if again:
+            self._later = [later for later in self._later if later not in again]
+        return ([(batch, 0)] if batch else []) + [(later.batch, later.tries) for later in again]
 
-    def _commit(self, batch: list[_Write]) -> None:
-        tries = 0
+    def _commit(self, batch: list[_Write], tries: int = 0, *, careful: bool = False) -> None:
+        """Write them and tell. What does not get through is put off, alone.
+
+        Args:
+            tries: how often these were put off before.
+            careful: wait for no lock: the batch of these has waited.
+        """
+        failures = 0
         while True:
             try:
-                results = self._transaction(batch)
+                results = self._transaction(batch, careful=careful or tries > 0)
             except Exception as error:  # noqa: BLE001 - it goes to whoever waits
-                if passing(error):
-                    tries += 1
-                    if self._wait(tries, error):
+                cause = cause_of(error)
+                if cause is Cause.AWAY:
+                    failures += 1
+                    if self._wait(failures, error):
                         continue
                     error = WriterClosed("the worker is shutting down and the database cannot be reached")
-                elif len(batch) > 1:
-                    # One of them is poison: alone, it fails alone.
-                    for write in batch:
-                        self._commit([write])
+                elif len(parts := _parts(batch, cause)) > 1:
+                    # One of them is poison, or waits for somebody: alone, it does so alone.
+                    for part in parts:
+                        self._commit(part, tries, careful=True)
                     return
-                else:
-                    self._is_fit()
-                for write in batch:
-                    _tell(write, None, error)
+                self._failed(batch, error, tries)
                 return
-            self._is_fit()
             for write, result in zip(batch, results, strict=True):
-                _tell(write, result, None)
+                if isinstance(result, Refused):
+                    self._failed([write], result.error, tries, alone=True)
+                else:
+                    _tell(write, result, None)
             return
 
-    def _is_fit(self) -> None:
-        if not self._fit.is_set():
-            logger.warning("The database can be written again.")
-            self._fit.set()
+    def _failed(self, batch: list[_Write], error: Exception, tries: int, *, alone: bool = False) -> None:
+        """Put off what nothing is wrong with, and tell the others.
 
-    def _transaction(self, batch: list[_Write]) -> list[Any]:
+        Args:
+            alone: an action; else none of a kind can be written.
+        """
+        if not passing(error):
+            for write in batch:
+                _tell(write, None, error)
+            return
+        self._episodes.tell("Some of what is to be written does not get through, trying again", describe(error))
+        now, again = time.monotonic(), list[_Write]()
+        for write in batch:
+            if self._closing.is_set():
+                _tell(write, None, WriterClosed(f"the worker is shutting down; the database said: {describe(error)}"))
+            elif write.until is not None and now >= write.until:
+                _tell(write, None, DatabaseUnavailable(describe(error)))
+            else:
+                again.append(write)
+        if again:
+            pause = min(MAX_LATER_SECONDS, LATER_SECONDS * 2 ** min(tries, 10)) * random.uniform(0.5, 1)  # noqa: S311
+            unfit = not alone and cause_of(error) is Cause.UNFIT
+            self._later.append(_Later(now + pause, tries + 1, again, unfit))
+            if unfit and self._fit.is_set():
+                self._fit.clear()
+                logger.error(
+                    "The database cannot be written until a right or a table that is missing is there; what has run "
+                    "waits, and nothing more is claimed. See docs/security.md, or `dspex migrate`: %s",
+                    describe(error),
+                )
+
+    def _transaction(self, batch: list[_Write], *, careful: bool) -> list[Any]:
         kinds: dict[Operation[Any, Any], list[int]] = {}
         for index, write in enumerate(batch):
             kinds.setdefault(write.operation, []).append(index)
         results: list[Any] = [None] * len(batch)
         with self._begin() as connection:
+            if careful:
+                wait_for_no_lock(connection)
             for operation, indexes in kinds.items():
                 answers = operation(connection, [batch[index].item for index in indexes])
                 for index, answer in zip(indexes, answers, strict=True):
@@ -252,19 +329,14 @@ class Writer:
             raise
         self._connection = connection
 
+    def _log_failure(self, _result: Any, error: Exception | None) -> None:
+        if error is not None:
+            self._episodes.tell("A write that nobody waits for was not made", describe(error))
+
     def _wait(self, tries: int, error: Exception) -> bool:
         """Back off before the next try. Returns whether there is to be one."""
         seconds = min(MAX_BACKOFF_SECONDS, 0.05 * 2 ** min(tries, 10)) * random.uniform(0.5, 1)  # noqa: S311
-        if cause_of(error) is Cause.UNFIT:
-            if self._fit.is_set():
-                self._fit.clear()
-                logger.error(
-                    "The database cannot be written until a right or a table that is missing is there; what has run "
-                    "waits, and nothing more is claimed. See docs/security.md, or `dspex migrate`: %s",
-                    describe(error),
-                )
-        elif tries % 10 == 1:
-            logger.warning("The database cannot be written, trying again: %s", describe(error))
+        self._episodes.tell("The database cannot be written, trying again", describe(error))
         return not self._closing.wait(seconds)
 
 
@@ -275,6 +347,12 @@ def _tell(write: _Write, result: Any, error: Exception | None) -> None:
         logger.exception("What follows a write failed.")
 
 
-def _log_failure(_result: Any, error: Exception | None) -> None:
-    if error is not None:
-        logger.warning("A write that nobody waits for was not made: %s", error)
+def _parts(batch: list[_Write], cause: Cause | None) -> list[list[_Write]]:
+    """A batch that failed, as it is tried again."""
+    if cause is not Cause.UNFIT:
+        return [[write] for write in batch]
+    # A table or a right is missing for a kind: for all of it.
+    kinds: dict[Operation[Any, Any], list[_Write]] = {}
+    for write in batch:
+        kinds.setdefault(write.operation, []).append(write)
+    return list(kinds.values())

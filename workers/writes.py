@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from store import callbacks, executions, rejections
+from store import callbacks, executions, programs, rejections
 from store.callbacks import Owed
 from store.executions import Claim, Execution, Finish, Heartbeat, Lease, Request, Retry
+from store.failures import Cause, cause_of
 from store.rejections import Rejection
+from workers.writer import Refused
+
+Result = TypeVar("Result")
 
 RELAY_LIMIT = 100
 """How much of a kind the relay takes at a time."""
@@ -98,6 +103,24 @@ class Writes:
             rejections.record(connection, rejection)
         return [None] * len(rejected)
 
+    def program(self, connection: Connection, wanted: Sequence[tuple[UUID, str]]) -> list[Any]:
+        """Read programs, by id and tenant. As a write, because that waits while the database cannot be read."""
+        return [_attempt(connection, partial(programs.get, program_id=id_, tenant=tenant)) for id_, tenant in wanted]
+
     def each(self, connection: Connection, actions: Sequence[Callable[[Connection], Any]]) -> list[Any]:
-        """What is rare needs no batch: any action, one by one. One that raises is tried again alone."""
-        return [action(connection) for action in actions]
+        """What is rare needs no batch: any action, one by one. One that is refused costs the others nothing."""
+        return [_attempt(connection, action) for action in actions]
+
+
+def _attempt(connection: Connection, action: Callable[[Connection], Result]) -> Result | Refused:
+    """What an action comes to: where it raises, nothing of it is left, and all else in the transaction is."""
+    savepoint = connection.begin_nested()
+    try:
+        result = action(connection)
+    except Exception as error:
+        if cause_of(error) is Cause.AWAY:
+            raise
+        savepoint.rollback()
+        return Refused(error)
+    savepoint.commit()
+    return result

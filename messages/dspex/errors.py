@@ -31,6 +31,7 @@ DspexError
 │   ├── PublishDenied         publish_denied: the login may not publish there
 │   └── BrokerUnavailable     broker_unavailable
 ├── SettingsError             invalid_setting
+├── DatabaseUnavailable       database_unavailable: the database cannot do it now; nothing is wrong with what was asked
 └── AdapterError              (`adapters.port`) its code is one of `dspex.ErrorCode`
 """
 
@@ -272,3 +273,9 @@ class SettingsError(DspexError):
     """A setting is missing or wrong."""
 
     code = "invalid_setting"
+
+
+class DatabaseUnavailable(DspexError):
+    """The database cannot be reached, or a table or a right is missing: nothing is wrong with what was asked."""
+
+    code = "database_unavailable"

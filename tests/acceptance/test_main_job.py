@@ -7,7 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from tests.acceptance.deployment import deployed
 from tests.acceptance.node import installed
-from tests.conftest import new_database
+from tests.conftest import new_database, pooled
 from tests.deployment import Deployment
 from tests.poison import bad_messages, envelope
 
@@ -27,14 +27,21 @@ HERE = Path(__file__).parent
 EXAMPLES = HERE.parent.parent / "examples" / "bare_producers"
 
 
-@pytest.fixture(scope="module")
-def deployment(own_amqp_url: str, postgres_url: str, tmp_path_factory: Any) -> Iterator[Deployment]:
-    """Two worker processes."""
-    with (
-        new_database(postgres_url) as database_url,
-        deployed(own_amqp_url, database_url, tmp_path_factory.mktemp("workers")) as running,
-    ):
-        yield running
+@pytest.fixture(scope="module", params=["direct", "pooled"])
+def deployment(
+    request: pytest.FixtureRequest,
+    virtual_hosts: Iterator[str],
+    postgres_url: str,
+    servers_directory: Path,
+    tmp_path_factory: Any,
+) -> Iterator[Deployment]:
+    """Two worker processes; pooled: all of it, `dspex migrate` too, behind PgBouncer in transaction mode."""
+    with ExitStack() as ending:
+        database_url = ending.enter_context(new_database(postgres_url))
+        if request.param == "pooled":
+            database_url = ending.enter_context(pooled(database_url, servers_directory))
+        logs = tmp_path_factory.mktemp("workers")
+        yield ending.enter_context(deployed(next(virtual_hosts), database_url, logs))
 
 
 @pytest.fixture(scope="module")

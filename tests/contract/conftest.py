@@ -51,7 +51,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
         url = f"sqlite:///{tmp_path / 'dspex.db'}"
     else:
         url = request.getfixturevalue("postgres_tables")
-    engine = make_engine(url, pool_size=20)
+    engine = make_engine(url, pool_size=20, lease_seconds=600)  # tests hold transactions open
     yield engine
     engine.dispose()
     if request.param == "postgresql":

@@ -288,7 +288,7 @@ def test_a_migration_gives_up_where_workers_hold_a_table(postgres_database_url: 
     assert migrations.current(engine) == migrations.head()
     assert differences(engine) == []
     with engine.connect() as connection:
-        assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "0"
+        assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "1s"
     engine.dispose()
 
 

@@ -32,11 +32,11 @@ CANARY = "sesame-4711"
         ({"sqlstate": "0A000"}, Cause.AWAY),  # a plan from before a migration
         ({"sqlstate": "53100"}, Cause.AWAY),  # disk full
         ({"sqlstate": "53300"}, Cause.AWAY),  # too many connections
-        ({"sqlstate": "57014"}, Cause.AWAY),  # cancelled
+        ({"sqlstate": "57014"}, Cause.BLOCKED),  # cancelled
         ({"sqlstate": "57P01"}, Cause.AWAY),  # shutdown
         ({"sqlstate": "57P03"}, Cause.AWAY),  # starting up
         ({"sqlstate": "58030"}, Cause.AWAY),  # input and output
-        ({"sqlstate": "XX000"}, Cause.AWAY),  # internal
+        ({"sqlstate": "XX000"}, Cause.BLOCKED),  # internal
         ({"sqlstate": "55P03"}, Cause.BLOCKED),  # a lock
         ({"sqlstate": "42501"}, Cause.UNFIT),  # no right
         ({"sqlstate": "42703"}, Cause.UNFIT),  # no such column

@@ -75,6 +75,12 @@ class Delivery(MessageProxy):
         self.recorded = False
         self._settled = False
 
+    def __str__(self) -> str:
+        # Dramatiq logs what fails, and its own text has everything that is in it.
+        return f"{self.message_id} ({self.actor_name})"
+
+    __repr__ = __str__
+
     @property
     def settled(self) -> bool:
         """Whether nothing is left to do."""

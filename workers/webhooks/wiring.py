@@ -52,7 +52,7 @@ class DelivererProcess:
     """A process that delivers and does nothing else: it has no adapters, and takes no messages."""
 
     def __init__(self, settings: Settings) -> None:
-        self._engine = make_engine(settings.database_url)
+        self._engine = make_engine(settings.database_url, lease_seconds=settings.lease_seconds)
         self._writer = Writer(self._engine)
         name = f"dspex deliverer {socket.gethostname()[:64]}-{os.getpid()}"
         self._publisher = AmqpPublisher(settings.broker_url, name=name)

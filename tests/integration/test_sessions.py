@@ -1,0 +1,89 @@
+"""Our sessions on PostgreSQL: their settings, on connections of our own and behind PgBouncer in transaction mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, event
+
+from store.engine import Plans, make_engine
+from store.sessions import shares_session
+from store.tenancy import scope
+
+SHOWN = ("dspex.tenant", "jit", "idle_in_transaction_session_timeout", "lock_timeout")
+
+
+@pytest.fixture(params=["direct", "pooled"])
+def engine(request: pytest.FixtureRequest, postgres_database_url: str) -> Iterator[Engine]:
+    url = postgres_database_url if request.param == "direct" else request.getfixturevalue("pooled_database_url")
+    engine = make_engine(url, pool_size=8, lease_seconds=30)
+    yield engine
+    engine.dispose()
+
+
+def shown(engine: Engine) -> list[str]:
+    with engine.begin() as connection:
+        return [connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in SHOWN]
+
+
+def test_every_transaction_has_our_settings(engine: Engine) -> None:
+    for _ in range(3):
+        assert shown(engine) == ["*", "off", "10s", "1s"]
+    with engine.begin() as connection:
+        scope(connection, "acme")
+        assert connection.exec_driver_sql("SHOW dspex.tenant").scalar_one() == "acme"
+    assert shown(engine)[0] == "*"
+
+
+def test_a_transaction_is_one(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (n integer)")
+    with engine.connect() as connection:
+        with connection.begin() as transaction:
+            connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+            transaction.rollback()
+        with connection.begin(), connection.begin_nested() as savepoint:
+            connection.exec_driver_sql("INSERT INTO t VALUES (2)")
+            savepoint.rollback()
+        with connection.begin():
+            connection.exec_driver_sql("INSERT INTO t VALUES (3)")
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT n FROM t").scalars().all() == [3]
+
+
+def test_a_transaction_pays_no_round_trip_for_its_settings(engine: Engine) -> None:
+    said: list[str] = []
+    with engine.connect() as connection:
+        event.listen(connection, "before_cursor_execute", lambda _c, _u, text, *_: said.append(text))
+        with connection.begin():
+            connection.exec_driver_sql("SELECT 1")
+        pooled = shares_session(connection)
+    # Without a pooler, psycopg sends the BEGIN.
+    assert [text.split(";")[0] for text in said] == (["BEGIN", "SELECT 1"] if pooled else ["SELECT 1"])
+
+
+def test_many_sessions_share_a_few_and_nothing_is_prepared_there(pooled_database_url: str) -> None:
+    """Statements that are run often, over more sessions than the pooler has: none names what another has prepared."""
+    engine = make_engine(pooled_database_url, pool_size=20)
+    plans = [Plans() for _ in range(20)]
+    connections = [engine.connect() for _ in plans]
+    assert all(shares_session(connection) for connection in connections)
+    for number in range(200):
+        connection, plan = connections[number % 20], plans[number % 20]
+        with connection.begin():
+            plan.renew(connection)
+            asked = connection.exec_driver_sql("SELECT %(n)s::int", {"n": number})
+            assert asked.scalar_one() == number
+            assert connection.exec_driver_sql("SELECT count(*) FROM pg_prepared_statements").scalar_one() == 0
+    for connection in connections:
+        connection.close()
+    engine.dispose()
+
+
+def test_a_statement_outside_of_a_transaction_is_outside(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (n integer)")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("CREATE INDEX CONCURRENTLY i ON t (n)")
+    assert shown(engine) == ["*", "off", "10s", "1s"]
