@@ -33,18 +33,21 @@ class Item(Protocol):
 
 
 class _Lane:
-    """The items of one priority. `handled`: of this priority and of those behind it, by threads right now."""
+    """The items of one priority.
 
-    def __init__(self, priority: int, limit: int | None) -> None:
+    Attributes:
+        handled: by threads right now, of this priority and of those behind it.
+        ahead: this one and those ahead of it, where an item of this one counts.
+    """
+
+    __slots__ = ("ahead", "handled", "items", "limit", "priority")
+
+    def __init__(self, priority: int, limit: float) -> None:
         self.priority = priority
         self.limit = limit
         self.items: deque[Item] = deque()
         self.handled = 0
-
-    @property
-    def ready(self) -> bool:
-        """Whether a thread may have one."""
-        return bool(self.items) and (self.limit is None or self.handled < self.limit)
+        self.ahead: tuple[_Lane, ...] = ()
 
 
 class WorkQueue:
@@ -59,7 +62,8 @@ class WorkQueue:
     def __init__(self, limits: Mapping[int, int] | None = None) -> None:
         self._limits = dict(limits or {})
         self._lock = threading.Lock()
-        self._lanes: list[_Lane] = []  # by priority
+        self._lanes: tuple[_Lane, ...] = ()  # by priority
+        self._lane_of: dict[int, _Lane] = {}
         self._held: dict[int, _Lane] = {}  # what each thread handles
         self._aside: list[tuple[float, int, Item]] = []  # a heap, by when they come again
         self._numbers = itertools.count()
@@ -70,9 +74,9 @@ class WorkQueue:
     def put(self, item: Item) -> None:
         """Put an item in."""
         with self._lock:
-            lane = self._lane(item.priority)
+            lane = self._lane_of.get(item.priority) or self._make_lane(item.priority)
             lane.items.append(item)
-            if lane.ready:
+            if lane.handled < lane.limit:
                 self._wake()
 
     def put_aside(self, item: Item, seconds: float) -> None:
@@ -89,11 +93,16 @@ class WorkQueue:
         Raises:
             Empty: there was none.
         """
-        self._bring_back()
+        if self._aside:
+            self._bring_back()
         with self._lock:
-            self._done()
-            if not block or self._ready is not None:
-                return self._take()
+            done = self._held.pop(threading.get_ident(), None)
+            if done is not None:
+                for lane in done.ahead:
+                    lane.handled -= 1
+            ready = self._ready()
+            if ready is not None or not block:
+                return self._take(ready)
             watched = self._watch()
             if watched is not None:
                 left = max(0.0, watched - time.monotonic())
@@ -112,9 +121,10 @@ class WorkQueue:
                     self._waking = False
                 if watched is not None and watched == self._watched:
                     self._watched = math.inf
-        self._bring_back()
+        if self._aside:
+            self._bring_back()
         with self._lock:
-            return self._take()
+            return self._take(self._ready())
 
     def get_nowait(self) -> Item:
         """Take an item out. Raises `Empty` where there is none."""
@@ -154,46 +164,32 @@ class WorkQueue:
     def __len__(self) -> int:
         return sum(len(lane.items) for lane in self._lanes)
 
-    def _lane(self, priority: int) -> _Lane:
-        for lane in self._lanes:
-            if lane.priority == priority:
-                return lane
-        made = _Lane(priority, self._limits.get(priority))
-        made.handled = sum(lane.priority >= priority for lane in self._held.values())
-        self._lanes = sorted([*self._lanes, made], key=lambda lane: lane.priority)
+    def _make_lane(self, priority: int) -> _Lane:
+        made = self._lane_of[priority] = _Lane(priority, self._limits.get(priority, math.inf))
+        made.handled = sum(held.priority >= priority for held in self._held.values())
+        self._lanes = tuple(sorted(self._lane_of.values(), key=lambda lane: lane.priority))
+        for number, lane in enumerate(self._lanes, 1):
+            lane.ahead = self._lanes[:number]
         return made
 
-    @property
     def _ready(self) -> _Lane | None:
-        """Where the next item is."""
+        """Where the next item is that a thread may have."""
         for lane in self._lanes:
-            if lane.ready:
+            if lane.items and lane.handled < lane.limit:
                 return lane
         return None
 
-    def _take(self) -> Item:
-        """The next item; whoever sleeps is woken for those behind it."""
-        lane = self._ready
+    def _take(self, lane: _Lane | None) -> Item:
+        """Its next item; whoever sleeps is woken for those behind it."""
         if lane is None:
             raise Empty
         item = lane.items.popleft()
         self._held[threading.get_ident()] = lane
-        self._count(lane, 1)
-        if self._ready is not None or (self._aside and self._aside[0][0] < self._watched):
+        for counted in lane.ahead:
+            counted.handled += 1
+        if self._asleep and (self._ready() is not None or (self._aside and self._aside[0][0] < self._watched)):
             self._wake()
         return item
-
-    def _done(self) -> None:
-        """This thread handles nothing any more."""
-        lane = self._held.pop(threading.get_ident(), None)
-        if lane is not None:
-            self._count(lane, -1)
-
-    def _count(self, taken: _Lane, by: int) -> None:
-        for lane in self._lanes:
-            lane.handled += by
-            if lane is taken:
-                return
 
     def _watch(self) -> float | None:
         """Until when this thread may sleep for what was put aside; None: nothing is, or another thread sees to it."""
@@ -204,8 +200,6 @@ class WorkQueue:
 
     def _bring_back(self) -> None:
         """Put in again what was put aside until now."""
-        if not self._aside:
-            return
         for item in self._due():
             self.put(item)
 
