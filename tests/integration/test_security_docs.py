@@ -119,6 +119,7 @@ def _deployed(broker_url: str, database_url: str, directory: Path, settings: dic
     url = database_url.replace("postgresql://", "postgresql+psycopg://")
     with deployed(broker_url, url, directory, processes=1, **settings) as running:
         running.wait(lambda: "takes jobs" in running.log, "the worker takes jobs")
+        running.wait(lambda: "The deliverer sends webhooks" in running.log, "so does its deliverer")
         yield running
 
 
@@ -294,3 +295,30 @@ def test_the_login_that_the_image_makes_has_the_workers_rights(servers_directory
             connection.channel().queue_declare("orders.mine")
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize(
+    ("role", "said"),
+    [
+        ("dspex", "DSPEX_TENANCY: row-level security does not hold the role dspex: "),
+        ("dspex_worker", "GRANT UPDATE ON"),
+    ],
+)
+def test_a_worker_says_at_its_start_what_is_wrong_with_its_role(made: Deployed, role: str, said: str) -> None:
+    taken = "REVOKE UPDATE ON webhook_attempts FROM dspex_worker"
+    with psycopg.connect(made.owner_url, autocommit=True) as connection:
+        connection.execute(taken)
+        try:
+            done = subprocess.run(
+                [*DSPEX, "worker"],
+                env={**made.deployment.environment, "DSPEX_DATABASE_URL": made.owner_url.replace("dspex_owner", role)},
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+        finally:
+            connection.execute(taken.replace("REVOKE", "GRANT").replace("FROM", "TO"))
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
