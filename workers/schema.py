@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 import migrations
 from dspex.errors import SettingsError
+from dspex.text import masked
 from store.failures import describe
 from store.rights import rights
 
@@ -74,5 +75,9 @@ def _serve_the_newer(engine: Engine, revision: str) -> None:
 
 def unreachable(engine: Engine, error: DBAPIError) -> SettingsError:
     """The error for a database that does not answer."""
-    where = engine.url.render_as_string(hide_password=True)
-    return SettingsError(f"DSPEX_DATABASE_URL: {where}: {describe(error)}")
+    return SettingsError(f"DSPEX_DATABASE_URL: {where(engine)}: {describe(error)}")
+
+
+def where(engine: Engine) -> str:
+    """The database's URL, as it may be shown."""
+    return masked(engine.url.render_as_string(hide_password=True))

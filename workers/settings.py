@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -19,6 +20,7 @@ from dspex.callbacks import WebhookSecretName
 from dspex.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import Problem, SettingsError
 from dspex.model import problems
+from dspex.text import masked
 from workers.brokers.topology import QueueType
 from workers.environment import PREFIX, look_over
 from workers.policy import Role
@@ -203,6 +205,10 @@ class Settings(BaseSettings):
     def _host_and_port(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         Guard(hosts=hosts)  # says what is wrong with them
         return hosts
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, masked(value) if isinstance(value, str) else value
 
     @property
     def embedded(self) -> bool:

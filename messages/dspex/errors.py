@@ -40,6 +40,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from dspex.text import masked, visible, visible_lines
+
 if TYPE_CHECKING:
     from dspex.results import ExecutionView
 
@@ -59,14 +61,21 @@ class DspexError(Exception):
 
     Attributes:
         code: stable and machine-readable, snake_case.
-        message: one line for a person, naming the field or setting and the way out.
+        message: one line for a person, naming the field or setting and the way out; what cannot be seen is escaped,
+            and no password of a URL is in it.
     """
 
     code: str = "error"
 
     def __init__(self, message: str) -> None:
+        # What it quotes comes from outside, and goes to terminals and logs.
+        message = self._shown(masked(message))
         super().__init__(message)
         self.message = message
+
+    @staticmethod
+    def _shown(message: str) -> str:
+        return visible(message)
 
 
 class _Problems(DspexError):
@@ -270,9 +279,13 @@ class BrokerUnavailable(PublishError):
 
 
 class SettingsError(DspexError):
-    """A setting is missing or wrong."""
+    """A setting is missing or wrong; each has a line."""
 
     code = "invalid_setting"
+
+    @staticmethod
+    def _shown(message: str) -> str:
+        return visible_lines(message)
 
 
 class DatabaseUnavailable(DspexError):

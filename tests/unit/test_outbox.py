@@ -18,7 +18,8 @@ def test_pauses_double_up_to_the_last() -> None:
 
 
 def test_an_error_is_a_line_that_can_be_stored() -> None:
-    assert _line(Unroutable("a\nb\x00 \ud800 ü")) == "unroutable: a b ü"
+    assert _line(Unroutable("a\nb\x00 \ud800 ü")) == r"unroutable: a\nb\x00 \ud800 ü"
+    assert _line(ValueError("a\nb\x00 \ud800 ü")) == "ValueError: a b ü"
     assert _line(ValueError("x" * 10_000)) == f"ValueError: {'x' * 10_000}"[:MAX_ERROR]
 
 

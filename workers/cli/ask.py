@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import click
 from pydantic import BaseModel, ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -31,7 +30,9 @@ from dspex.results import (
     RejectedMessageView,
     SignatureView,
 )
+from dspex.text import visible_json
 from workers.application import bootstrap
+from workers.cli.output import cell, say, say_json
 from workers.cli.rows import read_rows
 from workers.cli.run import load_signature
 from workers.cli.worker import check_servers, configure_logging
@@ -169,18 +170,18 @@ def show(answer: Any, *, as_json: bool) -> None:
     """Print an answer. A validation that says no ends with exit code 1."""
     match answer:
         case bool():
-            click.echo("true" if answer else "false")
+            say("true" if answer else "false")
             sys.exit(0 if answer else 1)
         case None:
-            click.echo("null" if as_json else "Done.")
+            say("null" if as_json else "Done.")
         case _ if as_json:
-            click.echo(_json(answer))
+            say_json(_json(answer))
         case Page():
             show_list(answer.items)
             if answer.next_cursor:
-                click.echo(f"More: --cursor {answer.next_cursor}", err=True)
+                say(f"More: --cursor {answer.next_cursor}", err=True)
         case int():
-            click.echo(f"{answer} will be delivered again.")
+            say(f"{answer} will be delivered again.")
         case tuple():
             show_list(answer)
         case Compatibility():
@@ -257,14 +258,14 @@ _COLUMNS: dict[type[BaseModel], dict[str, Any]] = {
 def show_list(items: tuple[BaseModel, ...]) -> None:
     """Print a table of views of one kind."""
     if not items:
-        click.echo("None.")
+        say("None.")
         return
     columns = _COLUMNS[type(items[0])]
     table = Table(box=SIMPLE_HEAD)
     for name in columns:
         table.add_column(name, no_wrap=True)
     for item in items:
-        table.add_row(*(_text(read(item)) for read in columns.values()))
+        table.add_row(*(cell(_text(read(item))) for read in columns.values()))
     # Ids are there to be copied: a line may be wider than the terminal.
     Console(width=max(Console().width, 160), soft_wrap=True).print(table)
 
@@ -274,14 +275,14 @@ def _show_one(answer: BaseModel) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in answer.model_dump(mode="json").items():
-        table.add_row(name.replace("_", " "), _text(value))
-    Console().print(table, markup=False)
+        table.add_row(name.replace("_", " "), cell(_text(value)))
+    Console().print(table)
 
 
 def _show_compatibility(answer: Compatibility) -> None:
-    click.echo("compatible" if answer.compatible else "breaking")
+    say("compatible" if answer.compatible else "breaking")
     for change in answer.changes:
-        click.echo(f"  {'+' if change.compatible else '!'} {change.message}")
+        say(f"  {'+' if change.compatible else '!'} {change.message}")
 
 
 def _text(value: Any) -> str:
@@ -291,7 +292,7 @@ def _text(value: Any) -> str:
         case datetime():
             return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
         case dict() | list():
-            return click.unstyle(_compact(value))
+            return visible_json(_compact(value))
         case _:
             return str(value)
 

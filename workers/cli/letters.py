@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-import click
 from pydantic import BaseModel
 
 from dspex.errors import NotFound, SettingsError
@@ -15,6 +14,7 @@ from dspex.interface import Interface
 from dspex.results import Affected
 from dspex.status import LetterStatus
 from workers.cli.ask import asking, show, show_list, zoned
+from workers.cli.output import say, say_json
 from workers.settings import load_settings
 
 MAX_IDS = 1000
@@ -43,10 +43,10 @@ def show_letters(
         _show_json(pages)
     else:
         for kind, page in pages.items():
-            click.echo(f"{kind}s:")
+            say(f"{kind}s:")
             show_list(page.items)
             if page.next_cursor:
-                click.echo(f"More: --kind {kind} --cursor {page.next_cursor}", err=True)
+                say(f"More: --kind {kind} --cursor {page.next_cursor}", err=True)
 
 
 def _list(client: Interface, kind: str, discarded: bool, given: dict[str, Any]) -> Any:
@@ -91,12 +91,12 @@ def change_letters(
         _show_json(changed)
     else:
         told = (_counted(answer.count, kind) for kind, answer in changed.items())
-        click.echo(f"{'Replayed' if verb == 'replay' else 'Discarded'} {' and '.join(told)}.")
+        say(f"{'Replayed' if verb == 'replay' else 'Discarded'} {' and '.join(told)}.")
     for kind, answer in changed.items():
         if answer.refused:
-            click.echo(f"{_counted(answer.refused, kind)} cannot be replayed: named by ID, it says why.", err=True)
+            say(f"{_counted(answer.refused, kind)} cannot be replayed: named by ID, it says why.", err=True)
     if alone and changed["execution"].count:
-        click.echo(RUNS_LATER, err=True)
+        say(RUNS_LATER, err=True)
 
 
 def _change(client: Interface, verb: str, kind: str, ids: Sequence[UUID], filters: Mapping[str, Any]) -> Affected:
@@ -112,4 +112,4 @@ def _counted(count: int, kind: str) -> str:
 
 def _show_json(answers: Mapping[str, BaseModel]) -> None:
     named = {f"{kind}s": answer.model_dump(mode="json") for kind, answer in answers.items()}
-    click.echo(json.dumps(named, indent=2, ensure_ascii=False))
+    say_json(json.dumps(named, indent=2, ensure_ascii=False))

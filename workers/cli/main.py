@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,35 @@ INTERRUPTED = 130
 class _Commands(click.Group):
     """Shows our errors as lines, never as a traceback."""
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with _quoting_visibly():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         from dspex.errors import DspexError
+        from workers.cli.output import say
 
         try:
-            return super().invoke(ctx)
+            with _quoting_visibly():
+                return super().invoke(ctx)
         except DspexError as error:
-            for line in error.message.splitlines():
-                click.echo(f"dspex: {line}", err=True)
+            for line in error.message.split("\n"):
+                say(f"dspex: {line}", err=True)
             sys.exit(USAGE_ERROR)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _quoting_visibly() -> Generator[None]:
+    """click's errors quote what was typed."""
+    try:
+        yield
+    except click.ClickException as error:
+        from dspex.text import visible
+
+        vars(error)["message"] = visible(error.message)
+        raise
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -91,9 +111,10 @@ def deliverer(parent: int | None) -> None:
 @click.option("--to", "revision", metavar="REVISION", help="A migration before the newest, such as 0004.")
 def migrate(revision: str | None) -> None:
     """Bring the database's tables up to date. Safe while workers run, those of the version before too."""
+    from workers.cli.output import say
     from workers.cli.servers import migrate_database
 
-    click.echo(migrate_database(revision))
+    say(migrate_database(revision))
 
 
 @main.command()
@@ -103,21 +124,23 @@ def migrate(revision: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Lose what that migration does not know; without it, this asks.")
 def downgrade(revision: str, yes: bool) -> None:
     """Take the database's tables back, for an older version. Says what that loses, and asks."""
+    from workers.cli.output import say
     from workers.cli.servers import downgrade_database
 
     def agreed(lost: list[str]) -> bool:
-        click.echo(f"This loses: {'; '.join(lost)}", err=True)
+        say(f"This loses: {'; '.join(lost)}", err=True)
         return yes or (sys.stdin.isatty() and click.confirm("Go on?", err=True))
 
-    click.echo(downgrade_database(revision, agreed=agreed))
+    say(downgrade_database(revision, agreed=agreed))
 
 
 @main.command()
 def declare() -> None:
     """Declare the exchanges and queues on RabbitMQ, as every worker does when it starts."""
+    from workers.cli.output import say
     from workers.cli.servers import declare_topology
 
-    click.echo(declare_topology())
+    say(declare_topology())
 
 
 for group in (signature, program, execution, dead_letter, webhook):

@@ -52,6 +52,7 @@ from store.executions import Execution
 from store.programs import Program
 from workers.application import Application, bootstrap
 from workers.brokers import amqp
+from workers.cli.output import json_line
 from workers.cli.rows import Row, read_rows
 from workers.cli.summary import SHOWN_PROBLEMS, Summary, show_problems
 from workers.cli.worker import check_servers, configure_logging
@@ -328,7 +329,7 @@ class Session:
         return {f.name: outputs[f.name] for f in fields if f.name in outputs}
 
     def _write(self, result: dict[str, Any]) -> None:
-        self.stream.write(json.dumps(result, ensure_ascii=False) + "\n")
+        self.stream.write(json_line(result) + "\n")
         self.stream.flush()
 
     def _describe(self) -> str:

@@ -13,7 +13,7 @@ import migrations
 from dspex.errors import SettingsError
 from store.engine import make_engine
 from workers.brokers import amqp
-from workers.schema import unreachable
+from workers.schema import unreachable, where
 from workers.settings import load_settings
 
 
@@ -66,9 +66,8 @@ def _below(revision: str | None, wanted: str) -> list[str]:
 
 
 def _told(engine: Engine, before: str | None) -> str:
-    where = engine.url.render_as_string(hide_password=True)
     after = migrations.current(engine)
-    return f"{where} is at {after or 'base'}" + ("" if before == after else f" (was {before or 'empty'})")
+    return f"{where(engine)} is at {after or 'base'}" + ("" if before == after else f" (was {before or 'empty'})")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from rich.table import Table
 from dspex import ExecutionStatus
 from dspex.errors import Problem
 from store.executions import Execution
+from workers.cli.output import cell
 
 SHOWN_PROBLEMS = 20
 
@@ -58,13 +59,13 @@ class Summary:
 
     def show(self, console: Console, title: str) -> None:
         """Print the table."""
-        table = Table(title=title, title_justify="left", show_header=False, min_width=40)
+        table = Table(title=cell(title), title_justify="left", show_header=False, min_width=40)
         table.add_column(style="bold")
         table.add_column(justify="right")
         table.add_row("completed", str(self.completed))
         table.add_row("failed", str(self.failed.total()), style="red" if self.failed else None)
         for code, number in self.failed.most_common():
-            table.add_row(f"  {code}", str(number))
+            table.add_row(cell(f"  {code}"), str(number))
         if self.invalid:
             table.add_row("lines that do not fit", str(self.invalid), style="red")
         if self.earlier:
@@ -83,7 +84,7 @@ class Summary:
 def show_problems(console: Console, line: int, problems: Sequence[Problem]) -> None:
     """Print why a line was not run."""
     for problem in problems:
-        console.print(f"line {line}: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(cell(f"line {line}: {problem}"), style="red", highlight=False, soft_wrap=True)
 
 
 def _percentile(values: Sequence[float], percent: int) -> str:

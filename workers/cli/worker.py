@@ -11,7 +11,7 @@ from functools import partial
 
 from dspex.errors import SettingsError
 from store.engine import make_engine
-from workers import watchdog
+from workers import logs, watchdog
 from workers.application import Application, bootstrap
 from workers.brokers import amqp
 from workers.metrics import require_free
@@ -157,11 +157,5 @@ def stop_on_signals() -> threading.Event:
 
 
 def configure_logging(settings: Settings) -> None:
-    """Lines on standard error. pika tells of every reconnection at length: its errors reach us as exceptions.
-
-    What Alembic has to tell is of no interest where it only looks.
-    """
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("dramatiq").setLevel(max(logging.WARNING, logging.getLogger().level))
+    """See `workers.logs`."""
+    logs.configure(settings.log_level)

@@ -1,0 +1,31 @@
+"""How the command line prints: text from outside is text, in tables, JSON and lines alike."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+from rich.text import Text
+
+from dspex.text import masked, visible, visible_json, visible_lines
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines."""
+    click.echo(visible_lines(masked(text)), err=err)
+
+
+def say_json(text: str) -> None:
+    """Print a JSON text."""
+    click.echo(visible_json(text))
+
+
+def json_line(value: Any) -> str:
+    """A value as one line of JSON."""
+    return visible_json(json.dumps(value, ensure_ascii=False))
+
+
+def cell(text: object) -> Text:
+    """What a cell of a table, or its title, says: no markup, one line."""
+    return Text(visible(str(text)))
