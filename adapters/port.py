@@ -33,6 +33,7 @@ being watched
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -47,6 +48,9 @@ from dspex.model import Frozen
 MAX_QUOTE = 500
 MAX_TRACE_STEPS = 200
 MAX_TRACE_TEXT = 10_000
+MAX_ERROR_TEXT = 4_000
+MAX_ERROR_CODE = 200
+"""Of an error's text, and of the codes and ids that a provider puts into one, in characters."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,9 @@ class ProgramSpec:
     adapter_type: str
     signature: Signature
     configuration: Configuration = field(default_factory=Configuration)
+    tenant: str | None = field(default=None, compare=False)
+    """Whose it is: `LMCatalog.resolve` asks for it. It is not part of the id: an LM that two tenants may use is the
+    same to both, and who may not cannot build the program."""
 
     @cached_property
     def backend_id(self) -> str:
@@ -158,6 +165,19 @@ class AdapterStats:
     failures: Mapping[ErrorCode, int]
 
 
+def plain(text: str, limit: int) -> str:
+    """A text of somebody else's on one line, cut: without what a terminal or a reader could take for more than text
+    (control and format characters, bidirectional marks, lone surrogates).
+    """
+    line = " ".join(text[: 4 * limit].split())[:limit]
+    if line.isprintable():
+        return line
+    return "".join(c if unicodedata.category(c)[0] not in "CZ" or c == " " else REPLACEMENT for c in line)
+
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
 class AdapterError(DspexError):
     """A program that could not be built or run.
 
@@ -182,11 +202,11 @@ class AdapterError(DspexError):
         usage: Usage | None = None,
         trace: tuple[TraceStep, ...] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(plain(message, MAX_ERROR_TEXT))
         self.code = code  # pyright: ignore[reportIncompatibleVariableOverride]
         self.retry_after = retry_after
-        self.provider_code = provider_code
-        self.request_id = request_id
+        self.provider_code = provider_code and plain(provider_code, MAX_ERROR_CODE)
+        self.request_id = request_id and plain(request_id, MAX_ERROR_CODE)
         self.usage = usage or Usage()
         self.trace = trace
 

@@ -51,11 +51,16 @@ class Programs(Generic[Program]):
             kept.runs += 1
             return kept.program
 
-    def put(self, spec: ProgramSpec, program: Program) -> None:
-        """Keep a program, in the place of one with the same id."""
+    def put(self, spec: ProgramSpec, program: Program, key: str | None = None) -> None:
+        """Keep a program, in the place of one with the same id.
+
+        Args:
+            key: to find it by in the place of its backend id.
+        """
         with self._lock:
-            before = self._pop(spec.backend_id)
-            self._programs[spec.backend_id] = _Kept(spec, program, before.runs if before else 0)
+            key = key or spec.backend_id
+            before = self._pop(key)
+            self._programs[key] = _Kept(spec, program, before.runs if before else 0)
             self._bytes += spec.size
             while len(self._programs) > 1 and (len(self._programs) > self._capacity or self._bytes > self._max_bytes):
                 self._pop(next(iter(self._programs)))

@@ -113,6 +113,7 @@ class LMServer:
     def __init__(self, script: Script | None = None) -> None:
         self.script: Script = script or fitting
         self.requests: deque[Request] = deque(maxlen=KEPT_REQUESTS)
+        self.strays: deque[dict[str, str]] = deque(maxlen=KEPT_REQUESTS)
         self.connections = 0
         self.closing = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -419,6 +420,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer a chat completion."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if not self.path.endswith("/chat/completions"):
+            self.server.lm_server.strays.append(dict(self.headers.items()))
             self._send(Answer(status=404, body={"error": {"message": f"no such path: {self.path}"}}), {})
             return
         request = Request(json.loads(body), {name.lower(): value for name, value in self.headers.items()})

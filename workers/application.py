@@ -151,7 +151,10 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
     """
     worker = f"{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
     engine = make_engine(settings.database_url, lease_seconds=settings.lease_seconds)
-    adapters = AdapterRegistry(catalog or LMCatalog(settings.lms, load_secrets().get))
+    catalog = catalog or LMCatalog(
+        settings.lms, load_secrets().get, settings.lm_secrets if settings.tenancy else None, settings.lm_proxy
+    )
+    adapters = AdapterRegistry(catalog)
     writer = Writer(engine)
     # SQLite has one writer anyway; elsewhere claims do not wait for the commits of ends.
     claimer = writer if settings.database_url.startswith("sqlite") else Writer(engine, "claimer", after=writer)
@@ -167,7 +170,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
         settings=settings,
         engine=engine,
         adapters=adapters,
-        programs=ProgramCache(partial(_find_program, writer, writes), adapters),
+        programs=ProgramCache(partial(_find_program, writer, writes), adapters, catalog),
         broker=broker,
         publisher=publisher,
         claimer=claimer,

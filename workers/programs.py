@@ -6,18 +6,22 @@ from collections.abc import Callable
 from uuid import UUID
 
 from adapters.fallback import LoadedProgram
+from adapters.lm import LMCatalog
 from adapters.port import AdapterError, ProgramSpec
 from adapters.programs import Programs
 from adapters.registry import AdapterRegistry
-from dspex import ErrorCode
+from dspex import Configuration, ErrorCode
 from store.programs import Program
 
 MAX_PROGRAMS = 512
 
+WITHOUT_LM = "mock"
+"""The adapter that calls no LM, whatever its programs name."""
+
 
 def spec_of(program: Program) -> ProgramSpec:
     """What an adapter builds a program from."""
-    return ProgramSpec(program.adapter_type, program.signature, program.configuration)
+    return ProgramSpec(program.adapter_type, program.signature, program.configuration, program.tenant)
 
 
 class ProgramCache:
@@ -25,12 +29,32 @@ class ProgramCache:
 
     Args:
         find: reads a program; it waits while the database cannot be reached.
+        catalog: says which LMs a tenant's programs may name. A tenant never gets what was built for another: the same
+            program may be one that it must not build.
     """
 
-    def __init__(self, find: Callable[[UUID, str], Program], adapters: AdapterRegistry) -> None:
+    def __init__(self, find: Callable[[UUID, str], Program], adapters: AdapterRegistry, catalog: LMCatalog) -> None:
         self._find = find
         self._adapters = adapters
+        self._catalog = catalog
         self._loaded: Programs[LoadedProgram] = Programs(MAX_PROGRAMS)
+
+    def check(self, tenant: str, adapter_type: str, configuration: Configuration) -> None:
+        """Whether a tenant's program may name its LMs, those of its fallbacks too, when it comes in.
+
+        Raises:
+            AdapterError: it may not; the text begins with the field.
+        """
+        tries = [("lm", adapter_type, configuration.lm)]
+        for number, given in enumerate(configuration.fallbacks):
+            tries.append((f"fallbacks.{number}.lm", given.adapter_type or adapter_type, given.lm or configuration.lm))
+        for where, adapter, lm in tries:
+            if lm is None or adapter == WITHOUT_LM:
+                continue
+            try:
+                self._catalog.check(lm, tenant)
+            except AdapterError as error:
+                raise AdapterError(error.code, f"configuration.{where}.{error.message}") from None
 
     def build(self, spec: ProgramSpec) -> LoadedProgram:
         """Have its adapter build a program, and those of its fallbacks, and keep it.
@@ -39,7 +63,7 @@ class ProgramCache:
             AdapterError: it cannot be built.
         """
         loaded = LoadedProgram(spec, self._adapters.get)
-        self._loaded.put(spec, loaded)
+        self._loaded.put(spec, loaded, _key(spec.tenant, spec.backend_id))
         return loaded
 
     def load(self, program_id: UUID, backend_id: str, tenant: str, begin: Callable[[], None]) -> LoadedProgram:
@@ -52,7 +76,7 @@ class ProgramCache:
             AdapterError: it cannot be built here.
             ChangedProgram: it is another by now.
         """
-        loaded = self._loaded.find(backend_id)
+        loaded = self._loaded.find(_key(tenant, backend_id))
         if loaded is not None:
             begin()
             return loaded
@@ -67,6 +91,10 @@ class ProgramCache:
             ErrorCode.TRANSIENT,
             f"program {program_id} was built as {backend_id} by another version of DSPex: initialize it again",
         )
+
+
+def _key(tenant: str | None, backend_id: str) -> str:
+    return f"{tenant}/{backend_id}"
 
 
 class ChangedProgram(AdapterError):

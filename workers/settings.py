@@ -110,6 +110,18 @@ def _tenant(value: str) -> str:
     raise ValueError(f"{value[:100]!r} cannot be a tenant: use 1 to 64 letters, digits, '_' or '-', the first no sign")
 
 
+def _secret_name(value: str) -> str:
+    if SECRET_NAME.fullmatch(value):
+        return value
+    raise ValueError("is not the name of a secret of LMs: it ends in _API_KEY or _TOKEN")
+
+
+def _proxy(value: str) -> str:
+    if re.fullmatch(r"http://[A-Za-z0-9.\[\]:_-]+:[0-9]{1,5}/?", value):
+        return value
+    raise ValueError("is not http://host:port")
+
+
 Tenant = Annotated[str, AfterValidator(_tenant)]
 
 
@@ -156,6 +168,10 @@ class Settings(BaseSettings):
 
     lms: dict[str, LMAlias] = Field(default_factory=dict)
     """LMs by alias, as JSON: `{"fast": {"model": "openai/gpt-4o-mini", "api_base": "https://…", "secret": "NAME"}}`."""
+    lm_secrets: dict[Tenant, tuple[Annotated[str, AfterValidator(_secret_name)], ...]] = Field(default_factory=dict)
+    """The names of secrets that a tenant's programs may use, as JSON, where there are tenants."""
+    lm_proxy: Annotated[str, AfterValidator(_proxy)] | None = None
+    """`http://host:port`, by which LMs are called: the environment's own proxies are not looked at."""
     modules: Annotated[
         tuple[Annotated[str, AfterValidator(_dotted)], ...], *_listed("acme.signatures,acme.shared")
     ] = ()
@@ -179,6 +195,9 @@ class Settings(BaseSettings):
     """`host:port` of receivers that may have private addresses and be spoken to by http."""
     webhook_secrets: dict[Tenant, tuple[WebhookSecretName, ...]] = Field(default_factory=dict)
     """The names of secrets that a tenant's callbacks may use, as JSON, where there are tenants."""
+
+    webhook_secret_hosts: dict[WebhookSecretName, tuple[str, ...]] = Field(default_factory=dict)
+    """Where the value of a secret may go to, `host` or `host:port`, as JSON; what is not in it, anywhere."""
 
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
 

@@ -60,14 +60,14 @@ class NativeAdapter:
         self._programs: Programs[_Program] = Programs(capacity)
         self._runs = Runs()
         self._on_usage = on_usage
-        self._wire = Wire()
+        self._wire = Wire(catalog.proxy)
 
     def create_program(self, spec: ProgramSpec) -> str:
         """See `Adapter.create_program`. A key that has changed since takes the place of the old one."""
         lm = spec.configuration.lm
         if lm is None:
             raise AdapterError(ErrorCode.PERMANENT, "lm: native runs an LM: give its model")
-        resolved = self._catalog.resolve(lm)
+        resolved = self._catalog.resolve(lm, spec.tenant)
         kept = self._programs.find(spec.backend_id)
         if kept is not None and kept.resolved == resolved:
             return spec.backend_id
@@ -135,7 +135,7 @@ class NativeAdapter:
     def close(self) -> None:
         """See `Adapter.close`. Runs that are under way lose their connections."""
         self._programs.clear()
-        wire, self._wire = self._wire, Wire()
+        wire, self._wire = self._wire, Wire(self._catalog.proxy)
         wire.close()
 
 

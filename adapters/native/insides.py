@@ -44,6 +44,7 @@ def calls_through(lm: Any, transport: Any, api_key: str, api_base: str | None) -
     lm._engine_store = _OneEngine(  # noqa: SLF001
         LM15Engine(
             RouterConfig(
+                env={},  # else addresses and regions come from the environment
                 api_keys={provider: api_key},
                 base_urls=None if api_base is None else {provider: api_base},
                 transport=transport,

@@ -9,13 +9,10 @@ import dspy
 
 from adapters.lm import ResolvedLM
 from adapters.native.insides import calls_through
+from adapters.native.lite import prepare_litellm
 from adapters.native.recorder import Recorder
 from adapters.native.wire import Wire, noted
-from adapters.port import AdapterError
-from dspex import ErrorCode, LMParameters
-
-KEYLESS: Final = frozenset({"ollama", "ollama_chat", "hosted_vllm"})
-"""Providers on the local machine that need no key."""
+from dspex import LMParameters
 
 NO_KEY: Final = "none"
 """Sent where there is no key: DSPy would else take one from the environment, and send it to any address."""
@@ -57,14 +54,8 @@ def make_lm(resolved: ResolvedLM, parameters: LMParameters, wire: Wire) -> Recor
     DSPy's own HTTP client serves it where it can, so that LiteLLM (2 s, 120 MB) is not even imported.
 
     Raises:
-        AdapterError: `auth`, there is no key to call it with; `permanent`, it is none that DSPy knows.
+        ValueError: it is none that DSPy knows.
     """
-    provider = resolved.model.split("/", 1)[0]
-    if ":" in provider:
-        # DSPy reads this as the name of a login of the machine's user.
-        raise AdapterError(ErrorCode.PERMANENT, f"model: '{resolved.model}' is not 'provider/model'")
-    if resolved.api_key is None and resolved.api_base is None and provider not in KEYLESS:
-        raise AdapterError(ErrorCode.AUTH, f"secret: '{resolved.model}' needs a key: give the name of one")
     api_key = resolved.api_key or NO_KEY
     settings: dict[str, Any] = {"api_key": api_key, "api_base": resolved.api_base}
     settings |= parameters.model_dump(exclude_none=True)
@@ -74,5 +65,6 @@ def make_lm(resolved: ResolvedLM, parameters: LMParameters, wire: Wire) -> Recor
     lm = RecordingLM(resolved.model, cache=False, num_retries=0, engine="lm15", **settings)
     if not calls_through(lm, wire, api_key, resolved.api_base):
         # Not engine="auto": it chooses at each call, and by the environment as well (OPENAI_BASE_URL).
+        prepare_litellm(wire.proxy)
         lm = RecordingLM(resolved.model, cache=False, num_retries=0, engine="litellm", **settings)
     return lm

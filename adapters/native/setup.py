@@ -22,6 +22,8 @@ def prepare_dspy() -> None:
         # Else the first price asked for downloads a list from GitHub, waiting up to 5 s
         # (dspy 3.4, clients/model_metadata; LiteLLM reads the same name when it is imported).
         os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+        # Else LiteLLM reads a .env file, of the working directory or above it, into the environment when imported.
+        os.environ["LITELLM_MODE"] = "PRODUCTION"
         # The key of DSPy's cache has neither api_key nor api_base: one tenant would get another's answers.
         dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
         # Its warnings quote inputs and outputs.

@@ -51,10 +51,16 @@ def noted(call: Call) -> Generator[None]:
 
 
 class Wire:
-    """A transport of DSPy's HTTP client (`lm15.SyncTransport`); threads share it."""
+    """A transport of DSPy's HTTP client (`lm15.SyncTransport`); threads share it.
 
-    def __init__(self) -> None:
-        self._pool = StdlibTransport(max_connections=UNBOUNDED)
+    Args:
+        proxy: `http://host:port`, by which every LM is called.
+    """
+
+    def __init__(self, proxy: str | None = None) -> None:
+        self.proxy = proxy
+        # It follows no redirect; and without trust_env no proxy of the environment decides who sees the keys.
+        self._pool = StdlibTransport(max_connections=UNBOUNDED, trust_env=False, proxy=proxy)
 
     def stream(self, request: Any) -> Any:
         """Send a request; the answer is read from what is returned, in its context."""

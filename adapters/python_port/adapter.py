@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from adapters.lm import LMCatalog, ResolvedLM
@@ -77,7 +77,7 @@ class PythonPortAdapter:
         server: Server | None = None,
     ) -> None:
         self._catalog = catalog
-        self._limits = limits or Limits()
+        self._limits = replace(limits or Limits(), lm_proxy=catalog.proxy)
         self._programs: Programs[_Program] = Programs(capacity)
         self._runs = Runs()
         self._server = server or Server(self._limits)
@@ -92,7 +92,7 @@ class PythonPortAdapter:
         lm = spec.configuration.lm
         if lm is None:
             raise AdapterError(ErrorCode.PERMANENT, "lm: python_port runs an LM: give its model")
-        program = _Program(spec, self._catalog.resolve(lm))
+        program = _Program(spec, self._catalog.resolve(lm, spec.tenant))
         kept = self._programs.find(spec.backend_id)
         if kept is not None and kept.resolved == program.resolved:
             return spec.backend_id

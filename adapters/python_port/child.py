@@ -39,15 +39,15 @@ CAPACITY: Final = 32
 class SentLMs(LMCatalog):
     """Resolves to what the adapter resolved: a child has no aliases and no secrets of its own."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, proxy: str | None) -> None:
+        super().__init__(proxy=proxy)
         self.__dict__["sent"] = ResolvedLM("none/none")
 
     def put(self, resolved: ResolvedLM) -> None:
         """The LM of the program that is about to be built."""
         self.__dict__["sent"] = resolved
 
-    def resolve(self, lm: LM) -> ResolvedLM:  # noqa: ARG002
+    def resolve(self, lm: LM, tenant: str | None = None) -> ResolvedLM:  # noqa: ARG002
         """See `LMCatalog.resolve`."""
         resolved: ResolvedLM = self.__dict__["sent"]
         return resolved
@@ -85,12 +85,13 @@ class Child:
 
     Args:
         memory_bytes: its limit, for the text of an error.
+        lm_proxy: by which LMs are called.
     """
 
-    def __init__(self, channel: Channel, memory_bytes: int) -> None:
+    def __init__(self, channel: Channel, memory_bytes: int, lm_proxy: str | None) -> None:
         self._channel = channel
         self._memory_bytes = memory_bytes
-        self._lms = SentLMs()
+        self._lms = SentLMs(lm_proxy)
         self._native = NativeAdapter(self._lms, CAPACITY, on_usage=self._tell)
         self._start_bytes = resident_bytes()
         self._usage = Usage()
@@ -162,11 +163,11 @@ def _flush() -> None:
             continue
 
 
-def main(connection: socket.socket, memory_bytes: int, max_frame_bytes: int) -> int:
+def main(connection: socket.socket, memory_bytes: int, max_frame_bytes: int, lm_proxy: str | None) -> int:
     """Serve the adapter at the other end of the socket. Returns the exit code."""
     channel = Channel(connection, max_frame_bytes, threading.Lock())
     try:
-        Child(channel, memory_bytes).serve()
+        Child(channel, memory_bytes, lm_proxy).serve()
     except (FrameError, ConnectionError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return os.EX_PROTOCOL

@@ -121,7 +121,8 @@ class ForkServer:
             limit_memory(self._options["memory_bytes"])
             # Not closed here: the end of the process is to be seen before that of the connection.
             channel = socket.socket(fileno=connection)
-            code = child.main(channel, self._options["memory_bytes"], self._options["max_frame_bytes"])
+            limits = (self._options[name] for name in ("memory_bytes", "max_frame_bytes", "lm_proxy"))
+            code = child.main(channel, *limits)
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
         except BaseException:  # noqa: BLE001  whatever it is, it must not go on as a second server
@@ -164,7 +165,7 @@ def main(control: int, parent: int, options: Mapping[str, Any]) -> None:
     Args:
         control: the descriptor of the socket to the adapter.
         parent: the process of the adapter.
-        options: `memory_bytes`, `max_frame_bytes`, `preload`.
+        options: `memory_bytes`, `max_frame_bytes`, `preload`, `lm_proxy`.
     """
     die_with(parent)
     os.set_inheritable(control, False)

@@ -34,6 +34,7 @@ class Limits:
         environment: the names of the environment variables that are passed.
         preload: modules that are imported once, before children are forked: such as `litellm`, where programs need it,
             which else every child imports by itself (4 s of CPU, 120 MB).
+        lm_proxy: by which LMs are called, `http://host:port`; those of the environment are for tools.
     """
 
     max_children: int = 64
@@ -47,6 +48,7 @@ class Limits:
     max_frame_bytes: int = 64 * MIB
     environment: tuple[str, ...] = (*PASSED.split(), *PROXIES.split())
     preload: tuple[str, ...] = ()
+    lm_proxy: str | None = None
 
     def environment_of(self, environment: Mapping[str, str]) -> dict[str, str]:
         """The part of an environment that is passed to children. Only the names that are passed are asked for."""

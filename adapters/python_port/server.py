@@ -194,6 +194,7 @@ class _Keeper:
             "memory_bytes": self._limits.memory_bytes,
             "max_frame_bytes": self._limits.max_frame_bytes,
             "preload": self._limits.preload,
+            "lm_proxy": self._limits.lm_proxy,
         }
         arguments = [str(self._theirs.fileno()), str(os.getpid()), json.dumps(options), *sys.path]
         try:

@@ -38,9 +38,9 @@ class LMParameters(Frozen):
 class LM(Frozen):
     """A language model.
 
-    `model` is an alias that the operator defined (`DSPEX_LMS`), or `provider/model` as LiteLLM writes it. Keys and
-    addresses never come in a message: `secret` is the name of a secret that the worker knows; without it, the
-    alias's, else the provider's usual one (`OPENAI_API_KEY` for `openai/...`).
+    `model` is an alias that the operator defined (`DSPEX_LMS`), or `provider/model` of a provider that DSPex knows.
+    Keys and addresses never come in a message: `secret` is the name of a secret of that provider, its usual one
+    (`OPENAI_API_KEY` for `openai/...`) where none is given. An alias has its own, and takes no other.
     """
 
     model: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")

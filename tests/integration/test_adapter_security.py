@@ -276,8 +276,8 @@ def test_a_model_is_no_address(adapter: Adapter, model: str) -> None:
 
 def test_a_secret_is_a_name_that_the_operator_gives_out(adapter: Adapter) -> None:
     assert "data.configuration.lm.secret: " in rejected_program(lm={"model": "openai/x", "secret": SECRET})
-    with pytest.raises(AdapterError, match=r"^secret: 'HOME' is not known") as caught:
-        run(adapter, "question -> answer", {"question": "why"}, lm={"model": "local", "secret": "HOME"})
+    with pytest.raises(AdapterError, match=r"^secret: 'HOME' is not for openai") as caught:
+        run(adapter, "question -> answer", {"question": "why"}, lm={"model": "openai/x", "secret": "HOME"})
     assert caught.value.code is ErrorCode.AUTH
 
 

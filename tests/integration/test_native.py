@@ -47,7 +47,10 @@ def secrets() -> dict[str, str]:
 
 @pytest.fixture
 def native(server: LMServer, secrets: dict[str, str]) -> Iterator[NativeAdapter]:
-    aliases = {"local": LMAlias("openai/gpt-4o-mini", api_base=server.url, secret="LOCAL_KEY")}
+    aliases = {
+        "local": LMAlias("openai/gpt-4o-mini", api_base=server.url, secret="LOCAL_KEY"),
+        "reasoning": LMAlias("openai/o3", api_base=server.url, secret="LOCAL_KEY"),
+    }
     adapter = NativeAdapter(LMCatalog(aliases, secrets.get))
     yield adapter
     adapter.close()
@@ -398,12 +401,12 @@ def test_the_cost_of_a_model_without_a_price_is_unknown_not_nothing(server: LMSe
         ({"lm": None}, ErrorCode.PERMANENT, "lm: native runs an LM"),
         ({"lm": LM(model="nowhere")}, ErrorCode.PERMANENT, "model: 'nowhere'"),
         ({"lm": LM(model="openai/gpt-4o-mini")}, ErrorCode.AUTH, "secret: 'OPENAI_API_KEY' is not known"),
-        ({"lm": LM(model="bedrock/some.model")}, ErrorCode.AUTH, "needs a key"),
-        ({"lm": LM(model="local", secret="OTHER_KEY")}, ErrorCode.AUTH, "secret: 'OTHER_KEY' is not known"),
-        ({"lm": LM(model="claude-code:x/y", secret="LOCAL_KEY")}, ErrorCode.PERMANENT, "is not 'provider/model'"),
-        ({"lm": LM(model="openai/", secret="LOCAL_KEY")}, ErrorCode.PERMANENT, "DSPy cannot build it"),
+        ({"lm": LM(model="bedrock/some.model")}, ErrorCode.PERMANENT, "'bedrock' is not one of"),
+        ({"lm": LM(model="local", secret="OTHER_KEY")}, ErrorCode.AUTH, "secret: the alias 'local' has its own"),
+        ({"lm": LM(model="claude-code:x/y")}, ErrorCode.PERMANENT, "'claude-code:x' is not one of"),
+        ({"lm": LM(model="openai/")}, ErrorCode.PERMANENT, "'openai/' is neither"),
         (
-            {"lm": LM(model="openai/o3", secret="LOCAL_KEY", parameters=LMParameters(temperature=0.2))},
+            {"lm": LM(model="reasoning", parameters=LMParameters(temperature=0.2))},
             ErrorCode.PERMANENT,
             "reasoning models require",
         ),

@@ -220,6 +220,25 @@ class TestRefusals:
         with pytest.raises(DspexError, match="'default' may not use 'B_WEBHOOK_SECRET'"):
             client.rotate_secret(endpoint.endpoint_id, "B_WEBHOOK_SECRET")
 
+    def test_what_signs_is_never_sent(self, make: Make) -> None:
+        webhooks = make()
+        for more in ({"headers": {"X-Loot": "A_WEBHOOK_SECRET"}}, {"secret": "A_WEBHOOK_TOKEN"}):
+            callback = webhooks.callback(**more)
+            execution_id = webhooks.execute(callback)
+            assert webhooks.system.event(MessageRejected).data.error.code == "denied"
+            assert webhooks.system.row(execution_id) is None
+            for ask in (
+                lambda c=callback: webhooks.client.register_endpoint(c),
+                lambda c=callback: webhooks.client.create_program("p", "q -> a", adapter_type="mock", callback=c),
+            ):
+                with pytest.raises(DspexError, match=r"signs, and is never sent|is one that is sent") as raised:
+                    ask()
+                assert raised.value.code == "denied"
+        endpoint = webhooks.client.register_endpoint(webhooks.callback())
+        with pytest.raises(DspexError, match="is one that is sent"):
+            webhooks.client.rotate_secret(endpoint.endpoint_id, "A_WEBHOOK_TOKEN")
+        assert not webhooks.receiver.requests
+
     def test_what_was_taken_is_run_whatever_is_set_by_now(self, start: Callable[..., System], make: Make) -> None:
         webhooks = make()
         execution_id, callback = uuid7(), webhooks.callback()

@@ -153,14 +153,14 @@ def test_a_cancelled_run_is_not_tried_again(registry: AdapterRegistry) -> None:
     [
         ({"on": ["timeout"], "adapter_type": "nothing"}, "fallbacks.0.adapter_type: 'nothing' is not one of"),
         (fallback("timeout", latency=1), "fallbacks.0.parameters.latency: is not a known field"),
-        ({"on": ["timeout"], "adapter_type": "native"}, "fallbacks.0.secret: 'LOST_KEY' is not known"),
+        ({"on": ["timeout"], "adapter_type": "native"}, "fallbacks.0.secret: 'LOST_OPENAI_API_KEY' is not known"),
     ],
 )
 def test_a_fallback_that_cannot_be_built_is_named(
     registry: AdapterRegistry, given: dict[str, Any], message: str
 ) -> None:
     if given.get("adapter_type") == "native":
-        given = given | {"lm": {"model": "openai/x", "secret": "LOST_KEY"}}
+        given = given | {"lm": {"model": "openai/x", "secret": "LOST_OPENAI_API_KEY"}}
     with pytest.raises(AdapterError) as caught:
         program(registry, {}, given)
     assert caught.value.message.startswith(message)

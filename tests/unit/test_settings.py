@@ -53,6 +53,7 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "shutdown_seconds": 0.0,
         "max_message_bytes": 2048,
         "tenancy": True,
+        "lm_proxy": "http://127.0.0.1:3128",
         "metrics_address": "127.0.0.1:9464",
         "webhook_threads": 0,
         "webhook_timeout": 15.5,
@@ -61,7 +62,8 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
     for name, value in given.items():
         monkeypatch.setenv(f"DSPEX_{name.upper()}", str(value))
     settings = load_settings()
-    lists = {"lms", "modules", "principals", *(f"webhook_{name}" for name in ("retries", "ports", "hosts", "secrets"))}
+    webhooks = {f"webhook_{name}" for name in ("retries", "ports", "hosts", "secrets", "secret_hosts")}
+    lists = {"lms", "lm_secrets", "modules", "principals", *webhooks}
     assert settings.model_dump(exclude=lists) == given
     assert {*given, *lists} == set(Settings.model_fields)
     assert not settings.embedded
@@ -240,7 +242,12 @@ def test_lms(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[]", "dictionary"),
         ('{"fast": {}}', "fast.model: is missing"),
         ('{"fast": {"model": 3}}', "fast.model: "),
-        ('{"Fast": {"model": "a/b", "api_key": "sesame"}}', "Fast.api_key: "),
+        ('{"Fast": {"model": "openai/b", "api_key": "sesame"}}', "Fast.api_key: "),
+        (
+            '{"fast": {"model": "sagemaker/x"}}',
+            "fast: model: 'sagemaker/x' is not 'provider/model' of anthropic, ",
+        ),
+        ('{"fast": {"model": "azure/x"}}', "fast: api_base: azure has no address that goes without saying: give it"),
     ],
 )
 def test_wrong_lms(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
@@ -248,6 +255,20 @@ def test_wrong_lms(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> No
     assert line.startswith("DSPEX_LMS: ")
     assert said in line
     assert "sesame" not in line
+
+
+def test_secrets_of_lms(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (load_settings().lm_secrets, load_settings().lm_proxy) == ({}, None)
+    monkeypatch.setenv("DSPEX_LM_SECRETS", '{"acme": ["ACME_OPENAI_API_KEY", "HUB_TOKEN"]}')
+    assert load_settings().lm_secrets == {"acme": ("ACME_OPENAI_API_KEY", "HUB_TOKEN")}
+    for wrong in ('{"acme": ["DATABASE_URL"]}', '{"acme": ["A_WEBHOOK_TOKEN"]}', '{"a b": []}'):
+        (line,) = refused(monkeypatch, DSPEX_LM_SECRETS=wrong)
+        assert line.startswith("DSPEX_LM_SECRETS: ")
+
+
+@pytest.mark.parametrize("value", ["sesame", "https://proxy:3128", "http://proxy", "socks5://proxy:1", "http://a b:1"])
+def test_wrong_proxies(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    assert refused(monkeypatch, DSPEX_LM_PROXY=value) == ["DSPEX_LM_PROXY: is not http://host:port"]
 
 
 @pytest.mark.parametrize("value", ["acme.signatures, shared", '["acme.signatures", "shared"]'])

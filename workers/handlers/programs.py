@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 def create_program(app: Application, received: Received[CreateProgram]) -> ProgramView:
     """Keep a program, as a draft."""
     command, tenant = received.command, received.tenant
+    app.programs.check(tenant, command.adapter_type, command.configuration)
     app.webhooks.check(tenant, command.callback)
     row = app.write(
         lambda connection: programs.create(
@@ -59,6 +60,7 @@ def create_program(app: Application, received: Received[CreateProgram]) -> Progr
 def create_with_signature(app: Application, received: Received[CreateProgramWithSignature]) -> Created:
     """Keep a program; its signature is found, or created, in the same transaction."""
     command, tenant = received.command, received.tenant
+    app.programs.check(tenant, command.adapter_type, command.configuration)
     app.webhooks.check(tenant, command.callback)
 
     def create(connection: Connection) -> Created:
@@ -138,9 +140,10 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
     app.webhooks.check(tenant, command.callback)
     with app.read(tenant) as connection:
         before = programs.get(connection, command.program_id, tenant=tenant)
+    app.programs.check(tenant, before.adapter_type, command.configuration)
     backend_id = None
     if before.status == ProgramStatus.READY:
-        spec = ProgramSpec(before.adapter_type, before.signature, command.configuration)
+        spec = ProgramSpec(before.adapter_type, before.signature, command.configuration, tenant)
         backend_id = app.programs.build(spec).spec.backend_id
     row = app.write(
         lambda connection: programs.update(

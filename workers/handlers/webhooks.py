@@ -59,7 +59,9 @@ def disable_endpoint(app: Application, received: Received[DisableEndpoint]) -> E
 def rotate_secret(app: Application, received: Received[RotateSecret]) -> EndpointView:
     """Sign with another secret, and for a while with both."""
     command, tenant = received.command, received.tenant
-    app.webhooks.check_secrets(tenant, [command.secret])
+    with app.read(tenant) as connection:
+        url = webhooks.endpoint(connection, command.endpoint_id, tenant=tenant).callback.url
+    app.webhooks.check_signing(tenant, command.secret, url)
     row = app.write(
         lambda connection: webhooks.rotate(
             connection, command.endpoint_id, command.secret, command.overlap, tenant=tenant

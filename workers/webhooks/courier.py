@@ -70,9 +70,9 @@ class Courier:
                 value
                 for name in (callback.secret, endpoint.previous_secret)
                 if name is not None
-                for value in self._secrets.signing(tenant, name)
+                for value in self._secrets.signing(tenant, name, callback.url)
             ],
-            headers=self._secrets.headers(tenant, callback.headers),
+            headers=self._secrets.headers(tenant, callback.headers, callback.url),
         )
 
     def _settled(self, due: Due, endpoint: Endpoint, attempt: Attempt) -> Settled:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from dspex.callbacks import Callback
 from workers.settings import Settings
 from workers.webhooks.addresses import Guard
@@ -15,22 +13,24 @@ class Gate:
 
     def __init__(self, settings: Settings) -> None:
         self._guard = Guard(settings.webhook_ports, settings.webhook_hosts)
-        self._secrets = WebhookSecrets({}, granted(settings))
+        self._secrets = WebhookSecrets({}, granted(settings), settings.webhook_secret_hosts)
 
     def check(self, tenant: str, callback: Callback | None) -> None:
         """Whether webhooks may go there, with these secrets.
 
         Raises:
             ForbiddenAddress: not there.
-            Denied: the tenant was not given a secret.
+            Denied: the tenant was not given a secret, or it is not for this use.
         """
         if callback is not None:
             self._guard.check(callback.url)
-            self.check_secrets(tenant, {callback.secret, *callback.headers.values()})
+            self.check_signing(tenant, callback.secret, callback.url)
+            for name in sorted(callback.headers.values()):
+                self._secrets.check_sent(tenant, name, callback.url)
 
-    def check_secrets(self, tenant: str, names: Collection[str]) -> None:
-        """Whether the tenant may use these; raises as `check` does."""
-        self._secrets.check(tenant, sorted(names))
+    def check_signing(self, tenant: str, name: str, url: str) -> None:
+        """Whether the tenant's webhooks to a URL may be signed with this secret; raises as `check` does."""
+        self._secrets.check_signing(tenant, name, url)
 
 
 def granted(settings: Settings) -> dict[str, tuple[str, ...]] | None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def make_deliverer(settings: Settings, engine: Engine, writer: Writer, publisher: Publisher) -> Deliverer:
     """A deliverer on the parts of a process. The values of secrets are read now."""
-    secrets = WebhookSecrets(load_webhook_secrets(), granted(settings))
+    secrets = WebhookSecrets(load_webhook_secrets(), granted(settings), settings.webhook_secret_hosts)
     schedule = Schedule(settings.webhook_retries)
 
     def courier() -> Courier:
