@@ -99,9 +99,9 @@ def test_what_was_built_for_one_tenant_is_not_run_for_another() -> None:
     cache = ProgramCache(find, adapters, catalog)
     try:
         built = cache.build(spec)
-        assert cache.load(uuid7(), spec.backend_id, "acme") is built
+        assert cache.load(uuid7(), spec.backend_id, "acme", lambda: None) is built
         with pytest.raises(AdapterError, match="'theirs' is neither") as caught:
-            cache.load(uuid7(), spec.backend_id, "default")
+            cache.load(uuid7(), spec.backend_id, "default", lambda: None)
         assert caught.value.code is ErrorCode.PERMANENT
     finally:
         adapters.close()
