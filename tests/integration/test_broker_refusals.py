@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pika
+import pika.exceptions
 import pytest
 from sqlalchemy import func, select
 
@@ -59,8 +60,8 @@ class Listener:
         self._channel.queue_bind(self.queue, EVENTS_EXCHANGE, "#")
 
     def heard(self) -> list[str]:
-        while (message := self._channel.basic_get(self.queue, auto_ack=True))[0] is not None:
-            self.subjects.append(json.loads(message[2])["subject"])
+        while (body := self._channel.basic_get(self.queue, auto_ack=True)[2]) is not None:
+            self.subjects.append(json.loads(body)["subject"])
         return self.subjects
 
     def close(self) -> None:

@@ -115,6 +115,7 @@ def test_a_right_that_is_missing_is_named_with_the_command_that_gives_it(roles: 
     assert problem == (
         f"DSPEX_DATABASE_URL: the role {roles.worker} lacks rights (docs/security.md): GRANT {said} TO {roles.worker};"
     )
+    assert problem is not None
     roles.run(_command(problem))
     assert roles.problem(roles.worker) is None
 

@@ -195,8 +195,8 @@ def test_what_a_stranger_sends_is_not_validated(
         channel = connection.channel()
         answers = channel.queue_declare("", exclusive=True).method.queue
         for number in range(20):
-            asked = {"reply_to": answers} if number else {}  # the first one is recorded
-            properties = pika.BasicProperties(user_id="stranger", **asked)
+            reply_to = answers if number else None  # the first one is recorded
+            properties = pika.BasicProperties(user_id="stranger", reply_to=reply_to)
             channel.basic_publish(COMMANDS_EXCHANGE, CreateSignature.type, body, properties)
         codes: list[str] = []
 

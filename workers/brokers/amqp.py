@@ -16,6 +16,7 @@ from typing import Any
 
 import dramatiq
 import pika
+import pika.exceptions
 
 from dspex.amqp_errors import CONNECTION_ERRORS
 from dspex.broker_url import amqp_parameters
