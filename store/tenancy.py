@@ -8,13 +8,22 @@ let services connect as a role that is neither. On SQLite there are only the que
 from __future__ import annotations
 
 import re
+from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, func, select
 
 from dspex.errors import InvalidValues, Problem
-from store.tables import DEFAULT_TENANT
+from store.tables import (
+    DEFAULT_TENANT,
+    executions,
+    programs,
+    rejected_messages,
+    signatures,
+    webhook_deliveries,
+    webhook_endpoints,
+)
 
-__all__ = ["ALL", "DEFAULT_TENANT", "SETTING", "checked", "scope"]
+__all__ = ["ALL", "DEFAULT_TENANT", "SETTING", "checked", "owner", "scope"]
 
 ALL = "*"
 """Instead of a tenant: the rows of all. For workers, which run what every tenant has asked for."""
@@ -35,6 +44,15 @@ def checked(tenant: str) -> str:
     if tenant == ALL or _NAME.fullmatch(tenant):
         return tenant
     raise InvalidValues([Problem("tenant", "must be 1 to 64 letters, digits, '.', '_' or '-', the first no sign")])
+
+
+def owner(connection: Connection, entity_id: UUID) -> str | None:
+    """The tenant that has something with this id, of any kind; for a connection in the scope of `ALL`."""
+    for table in (signatures, programs, executions, rejected_messages, webhook_endpoints, webhook_deliveries):
+        found: str | None = connection.scalar(select(table.c.tenant).where(table.c.id == entity_id))
+        if found is not None:
+            return found
+    return None
 
 
 def scope(connection: Connection, tenant: str) -> None:

@@ -35,7 +35,7 @@ from store.tenancy import scope
 from workers.admission import Admission
 from workers.brokers.amqp import AmqpBroker
 from workers.brokers.encoding import CloudEventEncoder
-from workers.brokers.memory import MemoryBroker, MemoryPublisher
+from workers.brokers.memory import LOGIN, MemoryBroker, MemoryPublisher
 from workers.episodes import Episodes
 from workers.metrics import Metrics
 from workers.notifications import Notifications
@@ -197,7 +197,7 @@ def _principals(settings: Settings) -> Principals:
     known = {
         login: Principal(login, given.tenant, frozenset(given.roles)) for login, given in settings.principals.items()
     }
-    return Principals(known, settings.broker_login)
+    return Principals(known, settings.broker_login or LOGIN)
 
 
 def _messaging(settings: Settings, name: str, principals: Principals) -> tuple[dramatiq.Broker, Publisher]:

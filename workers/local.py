@@ -65,17 +65,27 @@ class LocalClient(Interface):
                 app.settings.redis_url, self._watch.wake, lambda: self._watch.wake_all(FIRST_SECONDS)
             )
 
-    def ask(self, command: Command, answer: type[View], *, timeout: float) -> View:  # noqa: ARG002  done here, now
+    def ask(
+        self,
+        command: Command,
+        answer: type[View],
+        *,
+        timeout: float,  # noqa: ARG002  done here, now
+        traceparent: str | None = None,
+    ) -> View:
         """See `Port.ask`."""
-        found = dispatch(self._app, Received(command, self._principal, SOURCE, answered=True))
+        trace = None if traceparent is None else wrap(command, source=SOURCE, traceparent=traceparent).traceparent
+        found = dispatch(self._app, Received(command, self._principal, SOURCE, trace, answered=True))
         return answer.model_validate(found.model_dump() if found is not None else None)
 
-    def start(self, command: ExecuteProgram, *, timeout: float | None = None) -> Pending:
+    def start(
+        self, command: ExecuteProgram, *, timeout: float | None = None, traceparent: str | None = None
+    ) -> Pending:
         """See `Port.start`."""
         authorize(self._principal, command)
-        envelope = wrap(command, source=SOURCE, tenant=self._principal.tenant)
+        envelope = wrap(command, source=SOURCE, traceparent=traceparent, tenant=self._principal.tenant)
         body = envelope.encode()
-        pending = Pending.of(command)
+        pending = Pending.of(command, traceparent)
         self._refusals[pending] = Rejection(EXECUTIONS_QUEUE, "", "", body, len(body), tenant=self._principal.tenant).id
         self._wait_for(pending)
         pending.sent(

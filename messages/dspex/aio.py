@@ -90,6 +90,7 @@ class AsyncClient:
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
         callback: Callback | None = None,
+        traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> AsyncHandle:
@@ -101,6 +102,7 @@ class AsyncClient:
             execution_id=execution_id,
             idempotency_key=idempotency_key,
             callback=callback,
+            traceparent=traceparent,
             validate=validate,
             timeout=timeout,
         )
@@ -116,6 +118,7 @@ class AsyncClient:
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
         callback: Callback | None = None,
+        traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> AsyncHandle:
@@ -126,6 +129,7 @@ class AsyncClient:
             execution_id=execution_id,
             idempotency_key=idempotency_key,
             callback=callback,
+            traceparent=traceparent,
             validate=validate,
             timeout=timeout,
         )
@@ -140,6 +144,7 @@ class AsyncClient:
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
         callback: Callback | None = None,
+        traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> ExecutionView:
@@ -153,6 +158,7 @@ class AsyncClient:
             execution_id=execution_id,
             idempotency_key=idempotency_key,
             callback=callback,
+            traceparent=traceparent,
             validate=validate,
             timeout=timeout,
         )
@@ -174,6 +180,7 @@ class AsyncClient:
         in_flight: int = IN_FLIGHT,
         ordered: bool = True,
         options: ExecutionOptions | None = None,
+        traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[AsyncHandle]:
@@ -192,7 +199,9 @@ class AsyncClient:
 
         try:
             async for row in _each(rows):
-                handle = await self.start_program(program_id, row, options=options, validate=validate, timeout=timeout)
+                handle = await self.start_program(
+                    program_id, row, options=options, traceparent=traceparent, validate=validate, timeout=timeout
+                )
                 window.append(handle)
                 on_their_way.append(handle.handle.pending.published)
                 if len(on_their_way) == completion.UNSTORED:

@@ -110,11 +110,11 @@ class RemoteClient(Interface):
             self._wakeups = Wakeups(self._redis_url, self._heard, lambda: self._watch.wake_all(LOOK_SECONDS))
         vars(self).pop("_known", None)  # a thread may be asking for a signature
 
-    def ask(self, command: Command, answer: type[View], *, timeout: float) -> View:
+    def ask(self, command: Command, answer: type[View], *, timeout: float, traceparent: str | None = None) -> View:
         """See `Port.ask`."""
         deadline = time.monotonic() + timeout
         request = _Request()
-        self._send(command, request, deadline).result()
+        self._send(command, request, deadline, traceparent).result()
         reply = request.wait(deadline)
         if reply is None:
             carried_out = "" if isinstance(command, Query) else " It may still be carried out"
@@ -123,12 +123,14 @@ class RemoteClient(Interface):
             raise refused(reply)
         return answer.model_validate(reply.answer, extra="ignore")  # what a later version added
 
-    def start(self, command: ExecuteProgram, *, timeout: float | None = None) -> Pending:
+    def start(
+        self, command: ExecuteProgram, *, timeout: float | None = None, traceparent: str | None = None
+    ) -> Pending:
         """See `Port.start`."""
-        pending = Pending.of(command)
+        pending = Pending.of(command, traceparent)
         self._listen()
         deadline = time.monotonic() + left(self.timeout if timeout is None else timeout)
-        pending.sent(self._send(command, pending, deadline), self._publisher.trouble)
+        pending.sent(self._send(command, pending, deadline, traceparent), self._publisher.trouble)
         self._watch.add(pending, LOOK_SECONDS, LOOK_SECONDS)
         return pending
 
@@ -153,10 +155,10 @@ class RemoteClient(Interface):
         if self._wakeups is not None:
             self._wakeups.start()
 
-    def _send(self, command: Command, who: Expecting, deadline: float) -> Future[None]:
+    def _send(self, command: Command, who: Expecting, deadline: float, traceparent: str | None = None) -> Future[None]:
         if self._closed:
             raise BrokerUnavailable("the client is closed: make a new one")
-        envelope = wrap(command, source=self._source)
+        envelope = wrap(command, source=self._source, traceparent=traceparent)
         body = envelope.encode()
         queue = self._replies.expect(envelope.id, who, deadline)
         if isinstance(who, Pending):
@@ -204,7 +206,7 @@ class RemoteClient(Interface):
         elif reply.error.code == NotFound.code and pending.command is not None and not self._told(pending):
             # No worker has taken it, or one has refused it and the answer was lost: to send it again is harmless.
             with suppress(PublishError):
-                self._send(pending.command, pending, deadline)
+                self._send(pending.command, pending, deadline, pending.traceparent)
 
 
 class _Request:

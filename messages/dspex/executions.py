@@ -42,6 +42,7 @@ class ExecutionVerbs(Port):
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
         callback: Callback | None = None,
+        traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> Handle:
@@ -54,6 +55,7 @@ class ExecutionVerbs(Port):
             execution_id: a new one by default. Choose it to be able to submit again what is not known to be stored.
             idempotency_key: of the tenant; the first execution with it stands for all.
             callback: where its end is pushed to, instead of where its program says.
+            traceparent: W3C Trace Context of the caller's span; the events and webhooks of the execution have it, too.
             validate: check the inputs against the signature first; by default as the client is made.
             timeout: seconds for all of it: to ask for the signature, and to have the command stored.
 
@@ -71,6 +73,7 @@ class ExecutionVerbs(Port):
             execution_id=execution_id,
             idempotency_key=idempotency_key,
             callback=callback,
+            traceparent=traceparent,
             validate=validate,
             timeout=timeout,
         )
@@ -86,6 +89,7 @@ class ExecutionVerbs(Port):
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
         callback: Callback | None = None,
+        traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> Handle:
@@ -101,7 +105,7 @@ class ExecutionVerbs(Port):
         try:
             with within(self.timeout if timeout is None else timeout):
                 command = self._command(program_id, inputs, options, execution_id, idempotency_key, callback, validate)
-                pending = self.start(command, timeout=timeout)
+                pending = self.start(command, timeout=timeout, traceparent=traceparent)
         except (InvalidInput, MessageError) as error:
             pending = Pending.unsent(execution_id or uuid7(), error)
         return Handle(self, pending, _mapping(inputs))
@@ -115,6 +119,7 @@ class ExecutionVerbs(Port):
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
         callback: Callback | None = None,
+        traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> ExecutionView:
@@ -125,7 +130,7 @@ class ExecutionVerbs(Port):
         """
         with within(self.timeout if timeout is None else timeout):
             command = self._command(program_id, inputs, options, execution_id, idempotency_key, callback, validate)
-            return self.call(command, ExecutionView, timeout=timeout)
+            return self.call(command, ExecutionView, timeout=timeout, traceparent=traceparent)
 
     def handle(self, execution_id: UUID | None = None, *, idempotency_key: str | None = None) -> Handle:
         """Attach to an execution by its id or its idempotency key, whoever has started it."""
@@ -139,6 +144,7 @@ class ExecutionVerbs(Port):
         in_flight: int = IN_FLIGHT,
         ordered: bool = True,
         options: ExecutionOptions | None = None,
+        traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> Iterator[Handle]:
@@ -151,14 +157,16 @@ class ExecutionVerbs(Port):
             rows: inputs; taken only as fast as executions end, so they may be more than fit into memory.
             in_flight: how many executions there may be at a time that are not given out yet.
             ordered: in the order of the rows; else each when it is done.
-            options, validate, timeout: as in `submit_program`, for every row. While the broker has no room (a queue is
-                full, its memory is) rows are taken as slowly as it stores them.
+            options, traceparent, validate, timeout: as in `submit_program`, for every row. While the broker has no room
+                (a queue is full, its memory is) rows are taken as slowly as it stores them.
         """
         if in_flight < 1:
             raise ValueError("in_flight must be at least 1")
 
         def start(row: Mapping[str, Any]) -> Handle:
-            return self.start_program(program_id, row, options=options, validate=validate, timeout=timeout)
+            return self.start_program(
+                program_id, row, options=options, traceparent=traceparent, validate=validate, timeout=timeout
+            )
 
         started = as_stored(map(start, rows))
         return in_order(started, in_flight) if ordered else as_done(started, in_flight)

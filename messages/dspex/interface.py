@@ -168,9 +168,12 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         )
         return self.call(command, Created).program
 
-    def initialize_program(self, program_id: UUID, *, timeout: float | None = None) -> ProgramView:
+    def initialize_program(
+        self, program_id: UUID, *, traceparent: str | None = None, timeout: float | None = None
+    ) -> ProgramView:
         """Have the adapter build a program; the answer is `ready`, or `error` with the reason."""
-        return self.call(InitializeProgram(program_id=program_id), ProgramView, timeout=timeout)
+        command = InitializeProgram(program_id=program_id)
+        return self.call(command, ProgramView, timeout=timeout, traceparent=traceparent)
 
     def update_program(
         self,
@@ -181,6 +184,7 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         callback: Callback | None = None,
         remove_callback: bool = False,
         lock_version: int | None = None,
+        traceparent: str | None = None,
     ) -> ProgramView:
         """Change the configuration; a ready program is built anew. A policy or callback that is not given stays."""
         command = UpdateProgram(
@@ -191,7 +195,7 @@ class Interface(ExecutionVerbs, WebhookVerbs):
             remove_callback=remove_callback or None,
             lock_version=lock_version,
         )
-        return self.call(command, ProgramView)
+        return self.call(command, ProgramView, traceparent=traceparent)
 
     def archive_program(self, program_id: UUID) -> ProgramView:
         """Take no new executions."""
@@ -230,11 +234,13 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         adapter_type: str = "mock",
         *,
         configuration: Configuration | None = None,
+        traceparent: str | None = None,
         timeout: float | None = None,
     ) -> dict[str, Any]:
         """Signature and inputs in, outputs out: creates or finds what it needs on the way.
 
         Args:
+            traceparent: W3C Trace Context of the caller's span.
             timeout: seconds for all of it.
 
         Raises:
@@ -247,13 +253,14 @@ class Interface(ExecutionVerbs, WebhookVerbs):
             program = self.create_program(
                 f"quick {parsed.name}", parsed, adapter_type=adapter_type, configuration=configuration
             )
-            program = self.initialize_program(program.program_id, timeout=timeout)
+            program = self.initialize_program(program.program_id, traceparent=traceparent, timeout=timeout)
             if program.status != ProgramStatus.READY:
                 raise RequestFailed(
                     program.error.code if program.error else "internal",
                     program.error.message if program.error else f"the program is {program.status}",
                 )
-            return self.submit_program(program.program_id, inputs, timeout=timeout).result(left(timeout))
+            handle = self.submit_program(program.program_id, inputs, traceparent=traceparent, timeout=timeout)
+            return handle.result(left(timeout))
 
     # Dead letters
 

@@ -28,15 +28,19 @@ class Pending:
     Attributes:
         wanted: how it is looked up.
         command: what started it; None where it was started elsewhere.
+        traceparent: of who started it.
         reply_queue: where its answer goes; None where no answer will come.
         published: done when the broker has stored the command. It fails as the publisher's futures do, and then
             `ended` does.
         ended: done when the execution has ended, or could not be started.
     """
 
-    def __init__(self, wanted: GetExecution, command: ExecuteProgram | None = None) -> None:
+    def __init__(
+        self, wanted: GetExecution, command: ExecuteProgram | None = None, traceparent: str | None = None
+    ) -> None:
         self.wanted = wanted
         self.command = command
+        self.traceparent = traceparent
         self.reply_queue: str | None = None
         self.published: Future[None] = Future()
         self.ended: Future[ExecutionView] = Future()
@@ -47,11 +51,11 @@ class Pending:
             self.published.set_result(None)
 
     @classmethod
-    def of(cls, command: ExecuteProgram) -> Pending:
+    def of(cls, command: ExecuteProgram, traceparent: str | None = None) -> Pending:
         """What a command starts. The first command with its idempotency key may have had another id."""
         key = command.idempotency_key
         wanted = GetExecution(execution_id=None if key else command.execution_id, idempotency_key=key)
-        return cls(wanted, command)
+        return cls(wanted, command, traceparent)
 
     @classmethod
     def unsent(cls, execution_id: UUID, error: DspexError) -> Pending:

@@ -42,15 +42,18 @@ class Port(abc.ABC):
     validate: bool = True
 
     @abc.abstractmethod
-    def ask(self, command: Command, answer: type[View], *, timeout: float) -> View:
+    def ask(self, command: Command, answer: type[View], *, timeout: float, traceparent: str | None = None) -> View:
         """Have a command other than `ExecuteProgram` carried out. Arguments and errors as in `call`."""
 
     @abc.abstractmethod
-    def start(self, command: ExecuteProgram, *, timeout: float | None = None) -> Pending:
+    def start(
+        self, command: ExecuteProgram, *, timeout: float | None = None, traceparent: str | None = None
+    ) -> Pending:
         """Publish an execution, and do not wait for it.
 
         Args:
             timeout: seconds that the broker has to store the command.
+            traceparent: W3C Trace Context of the caller's span; the events of the execution have it, too.
 
         Raises:
             MessageTooLarge, InvalidMessage: of the command.
@@ -66,11 +69,19 @@ class Port(abc.ABC):
     def close(self) -> None:
         """Free what it holds; what is waited for fails. Safe to call twice."""
 
-    def call(self, command: Command, answer: type[View], *, timeout: float | None = None) -> View:
+    def call(
+        self,
+        command: Command,
+        answer: type[View],
+        *,
+        timeout: float | None = None,
+        traceparent: str | None = None,
+    ) -> View:
         """Have a command carried out, and return its answer; that of an execution is how it ended.
 
         Args:
             timeout: seconds for all of it: to publish the command, and to wait for the answer.
+            traceparent: W3C Trace Context of the caller's span.
 
         Raises:
             NoAnswer: none came in time.
@@ -80,9 +91,9 @@ class Port(abc.ABC):
         timeout = left(self.timeout if timeout is None else timeout)
         if isinstance(command, ExecuteProgram):
             with within(timeout):
-                pending = self.start(command, timeout=timeout)
+                pending = self.start(command, timeout=timeout, traceparent=traceparent)
                 return answer.model_validate(pending.wait(left(timeout)).model_dump())
-        return self.ask(command, answer, timeout=timeout)
+        return self.ask(command, answer, timeout=timeout, traceparent=traceparent)
 
     def __enter__(self) -> Self:
         return self

@@ -25,10 +25,12 @@ class Producer:
     Args:
         publisher: how messages get to the broker; the caller closes it.
         source: who sends, a URI reference such as `/orders` (CloudEvents `source`).
+        tenant: for workers, which may speak for any; others have the tenant of their login.
     """
 
-    def __init__(self, publisher: Publisher, *, source: str) -> None:
+    def __init__(self, publisher: Publisher, *, source: str, tenant: str | None = None) -> None:
         self._publisher = publisher
+        self._tenant = tenant
         self._source = source
         self._owns_publisher = False
 
@@ -72,14 +74,14 @@ class Producer:
 
         Args:
             traceparent: W3C Trace Context of the caller's span.
-            tenant: for workers, which may speak for any; others have the tenant of their login.
+            tenant: in the place of the producer's own, for workers.
 
         Raises:
             MessageTooLarge: the message is over 1 MiB.
             InvalidMessage: it cannot be sent: text that is not valid Unicode, an empty `source`.
             PublishError: the broker did not confirm it. Send the same command again: its id makes that safe.
         """
-        envelope = wrap(command, source=self._source, traceparent=traceparent, tenant=tenant)
+        envelope = wrap(command, source=self._source, traceparent=traceparent, tenant=tenant or self._tenant)
         self._submit(envelope).result()
         return envelope.id
 
@@ -115,7 +117,7 @@ class Producer:
 
     def _start(self, command: Command, traceparent: str | None) -> Future[None]:
         try:
-            return self._submit(wrap(command, source=self._source, traceparent=traceparent))
+            return self._submit(wrap(command, source=self._source, traceparent=traceparent, tenant=self._tenant))
         except DspexError as error:
             failed: Future[None] = Future()
             failed.set_exception(error)

@@ -18,7 +18,15 @@ from dspex import Configuration, DspexError, ExecutionStatus, uuid7
 from dspex.aio import AsyncClient, AsyncHandle
 from dspex.aio import as_completed as async_as_completed
 from dspex.completion import as_completed
-from dspex.errors import ExecutionError, InvalidInput, InvalidOutput, InvalidValues, NoAnswer, RequestFailed
+from dspex.errors import (
+    ExecutionError,
+    InvalidInput,
+    InvalidMessage,
+    InvalidOutput,
+    InvalidValues,
+    NoAnswer,
+    RequestFailed,
+)
 from dspex.interface import Interface
 from tests.contract.interface import ARROW, SLOW, code_of, ready
 from tests.waiting import wait_until
@@ -196,6 +204,30 @@ def test_an_argument_that_cannot_be_is_named(dspex: Interface, problem: str) -> 
         client = AsyncClient(dspex)
         with pytest.raises(InvalidValues, match="program_id: "):
             await client.get_program("qa")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    run(main())
+
+
+TRACED: dict[str, Callable[[Any, str], object]] = {
+    "submit": lambda dspex, trace: dspex.submit_program(uuid4(), {}, traceparent=trace, validate=False),
+    "execute": lambda dspex, trace: dspex.execute_program(uuid4(), {}, traceparent=trace, validate=False),
+    "map": lambda dspex, trace: next(dspex.map(uuid4(), [{}], traceparent=trace, validate=False)).result(),
+    "initialize": lambda dspex, trace: dspex.initialize_program(uuid4(), traceparent=trace),
+    "update": lambda dspex, trace: dspex.update_program(uuid4(), Configuration(), traceparent=trace),
+    "quick": lambda dspex, trace: dspex.quick_execute(ARROW, {"question": "?"}, traceparent=trace),
+}
+
+
+@pytest.mark.parametrize("verb", TRACED)
+def test_what_starts_something_takes_a_traceparent(dspex: Interface, verb: str) -> None:
+    assert code_of(lambda: TRACED[verb](dspex, "not a traceparent")) == "invalid_message"
+
+    async def main() -> None:
+        client = AsyncClient(dspex)
+        with pytest.raises(InvalidMessage):
+            await client.execute_program(uuid4(), {}, traceparent="none", validate=False)
+        handles = client.map(uuid4(), [{}], traceparent="none", validate=False)
+        assert [type(handle.handle.pending.ended.exception()) async for handle in handles] == [InvalidMessage]
 
     run(main())
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pika
 import pytest
 
 from deploy.local_servers import RabbitMQServer
-from dspex import Configuration, ExecutionStatus, uuid7
+from dspex import Configuration, ExecutionStatus, decode_event, uuid7
 from dspex.aio import AsyncClient
 from dspex.client import RemoteClient, as_completed
 from dspex.errors import BrokerUnavailable, NoAnswer, RequestFailed
+from dspex.topology import EVENTS_EXCHANGE
 from tests.conftest import start
 from tests.contract.interface import ready, working
 from tests.contract.test_handles import run
@@ -139,3 +141,25 @@ def test_a_dropped_handle_leaves_the_execution(broker: RabbitMQServer, settings:
         client.submit_program(program_id, {"question": "?"}, execution_id=execution_id)
         wait_until(lambda: bool(client.list_executions(program_id=program_id).items), "it was taken")
         assert client.handle(execution_id).execution(timeout=PATIENCE).status == ExecutionStatus.COMPLETED
+
+
+def test_the_events_of_an_execution_have_the_trace_of_who_asked(broker: RabbitMQServer, settings: Settings) -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    events: list[str | None] = []
+    with (
+        working(settings),
+        RemoteClient(broker.url, source="/tests", timeout=PATIENCE) as client,
+        pika.BlockingConnection(pika.URLParameters(broker.url)) as connection,
+    ):
+        channel = connection.channel()
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        channel.queue_bind(queue, EVENTS_EXCHANGE, "#")
+        program_id = ready(client).program_id
+        assert client.execute_program(program_id, {"question": "?"}, traceparent=trace).outputs
+        for _, _, body in channel.consume(queue, auto_ack=True, inactivity_timeout=PATIENCE):
+            assert body is not None, "no event came"
+            envelope = decode_event(body)
+            events.append(envelope.traceparent)
+            if envelope.type == "dspex.execution.completed.v1":
+                break
+    assert events == [None, trace]  # ready, completed

@@ -17,6 +17,9 @@ from dspex.topology import BINDINGS, EVENTS_EXCHANGE, EXCHANGES, Binding, Exchan
 from workers.brokers.encoding import Admit, Origin, read
 from workers.brokers.settlement import Delivery, Outcome, Settlement, SettlingConsumer
 
+LOGIN = "memory"
+"""As whom messages of this broker come: all are this process's own."""
+
 MAX_DEAD_LETTERS = 1_000
 
 Listener = Callable[[str, bytes], None]
@@ -120,7 +123,7 @@ class MemoryConsumer(SettlingConsumer):
             return None
         tag = next(self._tags)
         self._unsettled[tag] = body
-        return Delivery(read(body, Origin(self._queue_name), self._max_bytes, admit=self._admit), self, tag)
+        return Delivery(read(body, Origin(self._queue_name, LOGIN), self._max_bytes, admit=self._admit), self, tag)
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Forget the body, put it back, or put it to the dead letters; once closed, it has been put back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import uuid
 from collections.abc import Generator, Mapping
@@ -18,7 +19,7 @@ from rich.table import Table
 from dspex import LM, Configuration
 from dspex.callbacks import Callback
 from dspex.compatibility import Compatibility
-from dspex.errors import InvalidInput, InvalidValues
+from dspex.errors import InvalidInput, InvalidValues, NotFound
 from dspex.interface import Interface
 from dspex.model import problems
 from dspex.results import (
@@ -31,7 +32,9 @@ from dspex.results import (
     SignatureView,
 )
 from dspex.text import visible_json
-from workers.application import bootstrap
+from store.tenancy import ALL, owner
+from workers.application import Application, bootstrap
+from workers.cli.operator import operator_of
 from workers.cli.output import cell, say, say_json
 from workers.cli.rows import read_rows
 from workers.cli.run import load_signature
@@ -42,32 +45,35 @@ from workers.process import WorkerProcess
 from workers.settings import Settings, load_settings
 
 EXECUTE_SECONDS = 3600.0
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def ask(verb: str, **arguments: Any) -> Any:
-    """Ask one verb of the interface.
+def ask(verb: str, *, tenant: str | None = None, **arguments: Any) -> Any:
+    """Ask one verb of the interface, for a tenant.
 
     Raises:
         DspexError: it was refused, or a server does not answer.
     """
     settings = load_settings()
     # Without a server, what this command asks to run, it runs itself.
-    with asking(settings, work=settings.embedded and verb == "execute_program") as client:
+    with asking(settings, tenant, work=settings.embedded and verb == "execute_program") as client:
         prepare = _SPECIAL.get(verb)
         return prepare(client, **arguments) if prepare else getattr(client, verb)(**zoned(arguments))
 
 
 @contextmanager
-def asking(settings: Settings, *, work: bool = False) -> Generator[LocalClient]:
+def asking(settings: Settings, tenant: str | None = None, *, work: bool = False) -> Generator[LocalClient]:
     """The interface in this process.
 
     Args:
+        tenant: whose entities are asked for; None: the default one's.
         work: whether this process also runs what is asked for.
 
     Raises:
-        SettingsError, BrokerUnavailable: a server does not answer.
+        SettingsError, BrokerUnavailable: a server does not answer, or there is one tenant and another is named.
         InvalidValues: what is asked for is no command.
     """
+    principal = operator_of(settings, tenant)
     configure_logging(settings)
     check_servers(settings)
     app = bootstrap(settings)
@@ -75,14 +81,26 @@ def asking(settings: Settings, *, work: bool = False) -> Generator[LocalClient]:
     try:
         if worker is not None:
             worker.start()
-        with LocalClient(app) as client:
+        with LocalClient(app, principal) as client:
             yield client
     except ValidationError as error:
         raise InvalidValues(problems(error)) from None
+    except NotFound as error:
+        raise _of_another(app, principal.tenant, error) from None
     finally:
         if worker is not None:
             worker.stop(settings.shutdown_seconds)
         app.close()
+
+
+def _of_another(app: Application, tenant: str, error: NotFound) -> NotFound:
+    """Who has the database may know what a tenant may not: whose it is."""
+    with app.read(ALL) as connection:
+        for text in _ID.findall(error.message):
+            found = owner(connection, UUID(text))
+            if found is not None and found != tenant:
+                return NotFound(f"{text} is of tenant '{found}': add --tenant {found}")
+    return error
 
 
 def zoned(arguments: Mapping[str, Any]) -> dict[str, Any]:

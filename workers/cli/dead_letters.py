@@ -8,7 +8,7 @@ from uuid import UUID
 
 import click
 
-from workers.cli.entities import as_json, cursor, limit, of_program, when
+from workers.cli.entities import as_json, cursor, limit, of_program, tenant, when
 
 KINDS = ("message", "execution")
 ONLY_OF = {"program_id": "execution", "queue": "message"}
@@ -43,9 +43,15 @@ _all = click.option("--all", "everything", is_flag=True, help="All dead letters.
 
 @dead_letter.command("list")
 @_with(_kind, _filters, click.option("--discarded", is_flag=True, help="Those that were discarded."))
-@_with(limit, cursor, as_json)
+@_with(limit, cursor, tenant, as_json)
 def list_letters(
-    kind: str | None, discarded: bool, limit: int, cursor: str | None, as_json: bool, **filters: Any
+    kind: str | None,
+    discarded: bool,
+    limit: int,
+    cursor: str | None,
+    tenant: str | None,
+    as_json: bool,
+    **filters: Any,
 ) -> None:
     """List dead letters, newest first: failed executions, and messages that were rejected."""
     from workers.cli.letters import show_letters
@@ -53,22 +59,24 @@ def list_letters(
     kinds, given = _kinds(kind, filters), _given(filters)
     if cursor is not None and len(kinds) > 1:
         raise click.UsageError("--cursor is of one list: give --kind")
-    show_letters(kinds, given, discarded=discarded, limit=limit, cursor=cursor, as_json=as_json)
+    show_letters(kinds, given, tenant, discarded=discarded, limit=limit, cursor=cursor, as_json=as_json)
 
 
 @dead_letter.command()
 @click.argument("letter_id", type=click.UUID, metavar="ID")
-@as_json
-def show(letter_id: UUID, as_json: bool) -> None:
+@_with(tenant, as_json)
+def show(letter_id: UUID, tenant: str | None, as_json: bool) -> None:
     """Show one of either kind: an execution with its timeline, or a message with its body."""
     from workers.cli.letters import show_letter
 
-    show_letter(letter_id, as_json=as_json)
+    show_letter(letter_id, tenant, as_json=as_json)
 
 
 @dead_letter.command()
-@_with(_ids, _all, _kind, _filters, as_json)
-def replay(ids: tuple[UUID, ...], everything: bool, kind: str | None, as_json: bool, **filters: Any) -> None:
+@_with(_ids, _all, _kind, _filters, tenant, as_json)
+def replay(
+    ids: tuple[UUID, ...], everything: bool, kind: str | None, tenant: str | None, as_json: bool, **filters: Any
+) -> None:
     """Run failed executions again under their ids, and send rejected messages again: by ID, or by a filter.
 
     Those that were discarded are taken where they are named.
@@ -76,17 +84,19 @@ def replay(ids: tuple[UUID, ...], everything: bool, kind: str | None, as_json: b
     from workers.cli.letters import change_letters
 
     chosen = _chosen(ids, everything, filters)
-    change_letters("replay", _kinds(kind, filters), ids, chosen, as_json=as_json)
+    change_letters("replay", _kinds(kind, filters), ids, chosen, tenant, as_json=as_json)
 
 
 @dead_letter.command()
-@_with(_ids, _all, _kind, _filters, as_json)
-def discard(ids: tuple[UUID, ...], everything: bool, kind: str | None, as_json: bool, **filters: Any) -> None:
+@_with(_ids, _all, _kind, _filters, tenant, as_json)
+def discard(
+    ids: tuple[UUID, ...], everything: bool, kind: str | None, tenant: str | None, as_json: bool, **filters: Any
+) -> None:
     """Take letters off the list: by ID, or by a filter. Executions and messages are kept."""
     from workers.cli.letters import change_letters
 
     chosen = _chosen(ids, everything, filters)
-    change_letters("discard", _kinds(kind, filters), ids, chosen, as_json=as_json)
+    change_letters("discard", _kinds(kind, filters), ids, chosen, tenant, as_json=as_json)
 
 
 def _given(filters: dict[str, Any]) -> dict[str, Any]:

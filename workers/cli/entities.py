@@ -31,6 +31,7 @@ def execution() -> None:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
+tenant = click.option("--tenant", help="Whose entities: with DSPEX_TENANCY, of a tenant; those of 'default' otherwise.")
 limit = click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 cursor = click.option("--cursor", help="Where the page before ended.")
 
@@ -44,7 +45,7 @@ def verb(group: click.Group, name: str, asked: str, help_text: str, *parameters:
         show(ask(asked, **{key: value for key, value in arguments.items() if value is not None}), as_json=as_json)
 
     command.__doc__ = help_text
-    for parameter in reversed((*parameters, as_json)):
+    for parameter in reversed((*parameters, tenant, as_json)):
         command = parameter(command)
     group.command(name)(command)
 

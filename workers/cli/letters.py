@@ -27,6 +27,7 @@ NO_BROKER = "DSPEX_BROKER_URL: messages are sent again to RabbitMQ (amqp://user:
 def show_letters(
     kinds: Sequence[str],
     filters: Mapping[str, Any],
+    tenant: str | None,
     *,
     discarded: bool,
     limit: int,
@@ -35,7 +36,7 @@ def show_letters(
 ) -> None:
     """List them: a table for each kind, or a page for each kind in one JSON object."""
     given: dict[str, Any] = zoned(filters) | {"limit": limit, "cursor": cursor}
-    with asking(load_settings()) as client:
+    with asking(load_settings(), tenant) as client:
         pages = {kind: _list(client, kind, discarded, given) for kind in kinds}
     if len(pages) == 1:
         show(pages[kinds[0]], as_json=as_json)
@@ -56,9 +57,9 @@ def _list(client: Interface, kind: str, discarded: bool, given: dict[str, Any]) 
     return client.list_dead_executions(discarded=discarded, **given)
 
 
-def show_letter(letter_id: UUID, *, as_json: bool) -> None:
+def show_letter(letter_id: UUID, tenant: str | None, *, as_json: bool) -> None:
     """Show the one of this id, whichever kind it is."""
-    with asking(load_settings()) as client:
+    with asking(load_settings(), tenant) as client:
         found: BaseModel
         try:
             found = client.get_execution(letter_id)
@@ -71,7 +72,13 @@ def show_letter(letter_id: UUID, *, as_json: bool) -> None:
 
 
 def change_letters(
-    verb: str, kinds: Sequence[str], ids: Sequence[UUID], filters: Mapping[str, Any], *, as_json: bool
+    verb: str,
+    kinds: Sequence[str],
+    ids: Sequence[UUID],
+    filters: Mapping[str, Any],
+    tenant: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Replay or discard them; an id is looked for in each kind.
 
@@ -85,7 +92,7 @@ def change_letters(
         kinds = [kind for kind in kinds if kind != "message"]
         if not kinds:
             raise SettingsError(NO_BROKER)
-    with asking(settings) as client:
+    with asking(settings, tenant) as client:
         changed = {kind: _change(client, verb, kind, ids, zoned(filters)) for kind in kinds}
     if as_json:
         _show_json(changed)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from workers.cli.dead_letters import dead_letter
-from workers.cli.entities import execution, program, signature
+from workers.cli.entities import execution, program, signature, tenant
 from workers.cli.webhooks import webhook
 
 USAGE_ERROR = 2
@@ -72,6 +72,7 @@ def main() -> None:
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write results to a .jsonl file.")
 @click.option("--expect", metavar="COLUMN", help="Compare the output of this name with this column of the rows.")
 @click.option("--retry-failed", is_flag=True, help="Run again the lines that failed in an earlier run.")
+@tenant
 @click.option("--with-worker", is_flag=True, help="With RabbitMQ: also run the jobs here, as a worker.")
 def run(**options: Any) -> None:
     """Run SIGNATURE over rows of input and print the results as JSON lines.

@@ -47,15 +47,16 @@ from dspex.model import problems
 from dspex.producer import Producer
 from dspex.topology import EXECUTIONS_QUEUE
 from store import executions, programs, rejections
-from store.engine import READ_ONLY
 from store.executions import Execution
 from store.programs import Program
 from workers.application import Application, bootstrap
 from workers.brokers import amqp
+from workers.cli.operator import operator_of
 from workers.cli.output import json_line
 from workers.cli.rows import Row, read_rows
 from workers.cli.summary import SHOWN_PROBLEMS, Summary, show_problems
 from workers.cli.worker import check_servers, configure_logging
+from workers.policy import DEFAULT_TENANT
 from workers.process import WorkerProcess
 from workers.schema import unreachable
 from workers.settings import Settings, load_settings
@@ -85,6 +86,7 @@ class RunOptions:
     expect: str | None
     retry_failed: bool
     with_worker: bool
+    tenant: str | None = None
 
 
 class RunFailed(DspexError):
@@ -110,10 +112,11 @@ def run(options: RunOptions) -> int:
         configuration = Configuration(module=options.module, lm=LM(model=options.model) if options.model else None)
     settings = load_settings()
     configure_logging(settings)
+    tenant = operator_of(settings, options.tenant).tenant
     check_servers(settings)
     console = Console(stderr=True)
     with _application(settings, options) as app, _output(options.output) as stream:
-        session = Session(app, options, console, stream)
+        session = Session(app, options, console, stream, tenant)
         try:
             session.prepare(ProgramSpec(options.adapter_type, signature, configuration))
             session.run(read_rows(signature, options.inputs_file, options.pairs))
@@ -165,10 +168,11 @@ class Session:
     options: RunOptions
     console: Console
     stream: TextIO
+    tenant: str
     summary: Summary = field(default_factory=Summary)
 
     def __post_init__(self) -> None:
-        self._producer = Producer(self.app.publisher, source=SOURCE)
+        self._producer = Producer(self.app.publisher, source=SOURCE, tenant=self.tenant)
         self._waiting: dict[UUID, Row] = {}
         self._occurrences: Counter[str] = Counter()
         self._signature: Signature | None = None
@@ -183,7 +187,9 @@ class Session:
         """
         self._signature = spec.signature
         signature = spec.signature.model_copy(update={"module": None})
-        signature_id = uuid.uuid5(NAMESPACE, digest(signature.model_dump(mode="json")))
+        # An id is one tenant's, whoever else has the same signature.
+        namespace = NAMESPACE if self.tenant == DEFAULT_TENANT else uuid.uuid5(NAMESPACE, self.tenant)
+        signature_id = uuid.uuid5(namespace, digest(signature.model_dump(mode="json")))
         self._program_id = uuid.uuid5(signature_id, spec.backend_id)
         before = self._find_program()
         with _options_checked():
@@ -206,7 +212,7 @@ class Session:
         while time.monotonic() < deadline:
             program = self._find_program()
             with self._read() as connection:
-                refused = [r for r in rejections.recent(connection) if r.message_id in sent]
+                refused = [r for r in rejections.recent(connection, tenant=self.tenant) if r.message_id in sent]
             if refused:
                 raise RunFailed(f"the program was rejected: {refused[0].error_message}")
             if program is not None and program.status == ProgramStatus.READY:
@@ -220,7 +226,7 @@ class Session:
     def _find_program(self) -> Program | None:
         with self._read() as connection:
             try:
-                return programs.get(connection, self._program_id)
+                return programs.get(connection, self._program_id, tenant=self.tenant)
             except NotFound:
                 return None
 
@@ -303,7 +309,7 @@ class Session:
 
     def _ended(self, ids: Sequence[UUID]) -> list[Execution]:
         with self._read() as connection:
-            return executions.ended(connection, ids)
+            return executions.ended(connection, ids, tenant=self.tenant)
 
     def _take(self, row: Row, execution: Execution) -> None:
         self.summary.add(execution)
@@ -343,7 +349,7 @@ class Session:
     @contextmanager
     def _read(self) -> Generator[Connection]:
         try:
-            with self.app.engine.connect().execution_options(**READ_ONLY) as connection:
+            with self.app.read(self.tenant) as connection:
                 yield connection
         except DBAPIError as error:
             raise unreachable(self.app.engine, error) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import threading
@@ -9,17 +10,22 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Self
+from functools import partial
+from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from dspex.errors import BrokerUnavailable, DspexError, NotDeclared, QueueFull, Unroutable
 from dspex.outbox.statements import Refusal, Row, claim, forget, postpone, put_back
 from dspex.outbox.table import Outbox
+from dspex.outbox.transactions import transactions_of
 from dspex.publisher import DEFAULT_TIMEOUT, Publisher
 from dspex.topology import COMMANDS_EXCHANGE
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 logger = logging.getLogger("dspex.outbox")
 
@@ -34,7 +40,8 @@ MAX_ERROR = 500
 class OutboxRelay:
     """Publishes what is due, in a thread of its own or by `run_once`. Any number of processes may have one.
 
-    A process that forks starts it in the children.
+    A process that forks starts it in the children. With an `AsyncEngine` it is started in the engine's event loop, on
+    which its statements run: `async with OutboxRelay(...)`, or `start` and `aclose`.
 
     Args:
         engine: of the service's database; one connection is in use at a time, and none while a message is on its way.
@@ -48,7 +55,7 @@ class OutboxRelay:
     def __init__(
         self,
         outbox: Outbox,
-        engine: Engine,
+        engine: Engine | AsyncEngine,
         publisher: Publisher,
         *,
         batch: int = 100,
@@ -57,11 +64,8 @@ class OutboxRelay:
     ) -> None:
         if batch < 1:
             raise ValueError("batch must be at least 1")
-        if engine.dialect.name == "postgresql":
-            # In a stricter isolation a relay would fail where another one has just changed a row.
-            engine = engine.execution_options(isolation_level="READ COMMITTED")
         self._outbox = outbox
-        self._engine = engine
+        self._transactions = transactions_of(engine)
         self._publisher = publisher
         self._batch = batch
         self._interval = interval
@@ -72,6 +76,7 @@ class OutboxRelay:
 
     def start(self) -> None:
         """Start the thread. It goes on whatever fails, until `close`."""
+        self._transactions.begin_in_loop()
         self._outbox.subscribe(self.wake)
         self._thread.start()
 
@@ -84,11 +89,19 @@ class OutboxRelay:
 
         By default for as long as the batch may take. What is left in the table is for another relay.
         """
+        self._end()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """As `close`, for asyncio: the loop goes on meanwhile, and the last statements run on it."""
+        self._end()
+        await asyncio.to_thread(self.close, timeout)
+
+    def _end(self) -> None:
         self._outbox.unsubscribe(self.wake)
         self._closing.set()
         self._woken.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
 
     def __enter__(self) -> Self:
         self.start()
@@ -97,10 +110,18 @@ class OutboxRelay:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
     def run_once(self) -> int:
         """Publish all that is due now, batch by batch; returns how many messages the broker has confirmed.
 
-        Messages that the broker refuses are no error: their rows say why, and are due again later.
+        Messages that the broker refuses are no error: their rows say why, and are due again later. With an
+        `AsyncEngine` it is for a thread beside the loop that `start` was called in.
 
         Raises:
             BrokerUnavailable: the broker cannot be reached. The rows that are left are due, in their places.
@@ -109,17 +130,19 @@ class OutboxRelay:
         """
         confirmed = 0
         while not self._closing.is_set():
-            with self._engine.begin() as connection:
-                rows = claim(connection, self._outbox.table, self._batch, 2 * self._timeout)
+            rows = self._transactions.run(self._claim)
             if rows:
                 outcome = self._publish(rows)
-                self._record(outcome)
+                self._transactions.run(partial(self._record, outcome))
                 confirmed += len(outcome.confirmed)
                 if outcome.outage is not None:
                     raise outcome.outage
             if len(rows) < self._batch:
                 break
         return confirmed
+
+    def _claim(self, connection: Connection) -> list[Row]:
+        return claim(connection, self._outbox.table, self._batch, 2 * self._timeout)
 
     def _run(self) -> None:
         failures = 0
@@ -181,15 +204,14 @@ class OutboxRelay:
             failed.set_exception(error)
             return failed
 
-    def _record(self, outcome: _Outcome) -> None:
+    def _record(self, outcome: _Outcome, connection: Connection) -> None:
         table = self._outbox.table
-        with self._engine.begin() as connection:
-            if outcome.confirmed:
-                forget(connection, table, outcome.confirmed)
-            if outcome.refused:
-                postpone(connection, table, outcome.refused)
-            if outcome.outage is not None:
-                put_back(connection, table, outcome.unsent, _line(outcome.outage))
+        if outcome.confirmed:
+            forget(connection, table, outcome.confirmed)
+        if outcome.refused:
+            postpone(connection, table, outcome.refused)
+        if outcome.outage is not None:
+            put_back(connection, table, outcome.unsent, _line(outcome.outage))
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import (
@@ -27,6 +28,9 @@ from dspex.commands import Command
 from dspex.envelope import wrap
 from dspex.ids import uuid7
 from dspex.outbox.statements import NOW
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 
 
 class Outbox:
@@ -81,6 +85,19 @@ class Outbox:
         if not isinstance(session, Connection):
             self._listen(session if isinstance(session, Session) else session())
         return envelope.id
+
+    async def add_async(
+        self,
+        session: AsyncSession | async_scoped_session[AsyncSession] | AsyncConnection,
+        command: Command,
+        *,
+        traceparent: str | None = None,
+    ) -> str:
+        """As `add`, for asyncio. After one of an `AsyncConnection` call `wake`."""
+        from sqlalchemy.ext.asyncio import async_scoped_session  # whoever is not asynchronous may not have greenlet
+
+        one = session() if isinstance(session, async_scoped_session) else session
+        return await one.run_sync(self.add, command, traceparent=traceparent)
 
     def wake(self) -> None:
         """Have the relays of this process look for rows now. A hint: without it they look at their interval."""

@@ -1,0 +1,70 @@
+"""A relay's transactions. The relay is a thread; the statements of an `AsyncEngine` run on its event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+Result = TypeVar("Result")
+
+
+class Transactions(Protocol):
+    """Runs work in transactions, each committed when its work has ended well."""
+
+    def begin_in_loop(self) -> None:
+        """Take note of the event loop, where one is needed.
+
+        Raises:
+            RuntimeError: one is needed, and none runs.
+        """
+        ...
+
+    def run(self, work: Callable[[Connection], Result]) -> Result:
+        """Run work in a transaction, and wait for it."""
+        ...
+
+
+def transactions_of(engine: Engine | AsyncEngine) -> Transactions:
+    """Those of an engine."""
+    sync = engine if isinstance(engine, Engine) else engine.sync_engine
+    # In a stricter isolation a relay would fail where another one has just changed a row.
+    options = {"isolation_level": "READ COMMITTED"} if sync.dialect.name == "postgresql" else {}
+    if isinstance(engine, Engine):
+        return _Synchronous(engine.execution_options(**options))
+    return _OnLoop(engine.execution_options(**options))
+
+
+class _Synchronous:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def begin_in_loop(self) -> None:
+        """Nothing is needed."""
+
+    def run(self, work: Callable[[Connection], Result]) -> Result:
+        with self._engine.begin() as connection:
+            return work(connection)
+
+
+class _OnLoop:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def begin_in_loop(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def run(self, work: Callable[[Connection], Result]) -> Result:
+        if self._loop is None:
+            raise RuntimeError("start the relay in the event loop of its AsyncEngine first")
+        return asyncio.run_coroutine_threadsafe(self._run(work), self._loop).result()
+
+    async def _run(self, work: Callable[[Connection], Result]) -> Result:
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)

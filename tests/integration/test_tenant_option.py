@@ -1,0 +1,80 @@
+"""`--tenant`: an operator's command line acts for one tenant, and says whose an id is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+from click.testing import CliRunner
+
+import migrations
+from store.engine import make_engine
+from workers.cli.main import main
+
+Dspex = Callable[..., str]
+
+
+@pytest.fixture
+def dspex(database_url: str) -> Dspex:
+    """The command line: what it prints, and with `code` what it says in an error."""
+    engine = make_engine(database_url)
+    migrations.upgrade(engine)
+    engine.dispose()
+    environment = {"DSPEX_DATABASE_URL": database_url, "DSPEX_BROKER_URL": "memory://", "DSPEX_LOG_LEVEL": "WARNING"}
+
+    def run(*arguments: object, code: int = 0, tenancy: str = "true") -> str:
+        result = CliRunner().invoke(main, [*map(str, arguments)], env=environment | {"DSPEX_TENANCY": tenancy})
+        assert result.exit_code == code, result.output
+        return result.stderr if code else result.stdout
+
+    return run
+
+
+def test_each_command_is_for_one_tenant(dspex: Dspex) -> None:
+    made = ("program", "create", "qa", "question -> answer", "--adapter", "mock", "--json")
+    theirs, ours = json.loads(dspex(*made, "--tenant", "acme")), json.loads(dspex(*made))
+    theirs_id, ours_id = theirs["program_id"], ours["program_id"]
+    for tenant, program_id in (("acme", theirs_id), ("default", ours_id)):
+        listed = json.loads(dspex("program", "list", "--tenant", tenant, "--json"))["items"]
+        assert [program["program_id"] for program in listed] == [program_id]
+    assert theirs_id in dspex("program", "show", theirs_id, "--tenant", "acme")
+    dspex("program", "initialize", theirs_id, "--tenant", "acme")
+    ran = json.loads(dspex("program", "execute", theirs_id, "--input", "question=?", "--tenant", "acme", "--json"))
+    assert ran["status"] == "completed"
+    assert f"{ran['execution_id']} is of tenant 'acme': add --tenant acme" in dspex(
+        "execution", "show", ran["execution_id"], code=2
+    )
+    assert json.loads(dspex("execution", "list", "--json"))["items"] == []
+
+
+def test_of_anothers_id_it_is_not_said_that_there_is_none(dspex: Dspex) -> None:
+    made = json.loads(dspex("program", "create", "qa", "q -> a", "--adapter", "mock", "--json", "--tenant", "acme"))
+    for kind in ("program", "signature"):
+        entity_id = made[f"{kind}_id"]
+        assert dspex(kind, "show", entity_id, code=2) == f"dspex: {entity_id} is of tenant 'acme': add --tenant acme\n"
+        assert "is of tenant 'acme'" in dspex(kind, "show", entity_id, "--tenant", "other", code=2)
+    nobody = uuid4()
+    assert dspex("program", "show", nobody, code=2) == f"dspex: program_id: there is no program {nobody}\n"
+    assert f"there is no execution and no rejected message {nobody}" in dspex("dead-letter", "show", nobody, code=2)
+
+
+def test_run_is_for_a_tenant_and_its_ids_are_its_own(dspex: Dspex) -> None:
+    run = ("run", "question -> answer", "--input", "question=why?")
+    ids = [
+        json.loads(dspex(*run, *tenant))["execution_id"]
+        for tenant in (("--tenant", "acme"), ("--tenant", "other"), (), ("--tenant", "acme"))
+    ]
+    assert len(set(ids)) == 3
+    assert ids[3] == ids[0]  # it has run before
+    assert ids[1] in dspex("execution", "list", "--tenant", "other", "--json")
+    assert ids[0] not in dspex("execution", "list", "--tenant", "other", "--json")
+
+
+def test_where_there_is_one_tenant_another_is_refused(dspex: Dspex) -> None:
+    for command in (("program", "list"), ("dead-letter", "list"), ("run", "q -> a", "--input", "q=?")):
+        said = dspex(*command, "--tenant", "acme", code=2, tenancy="false")
+        assert said == "dspex: --tenant: there is one tenant, 'default': set DSPEX_TENANCY for others\n"
+        assert "tenant: must be" in dspex(*command, "--tenant", "a b", code=2)
+    dspex("program", "list", "--tenant", "default", tenancy="false")
