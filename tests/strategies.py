@@ -182,14 +182,14 @@ def _fitting_object(schema: Schema) -> st.SearchStrategy[dict[str, Any]]:
 def _near(schema: Schema) -> st.SearchStrategy[Any]:
     """Values of the right kind, without regard to constraints or to what they hold."""
     if "enum" in schema:
-        return st.one_of(TEXT, st.sampled_from([0, 1, True, False, "0", "1"]))
+        return st.one_of(TEXT, st.sampled_from([0, 1, 0.0, 1.0, True, False, "0", "1"]))
     if "anyOf" in schema:
         return _near(schema["anyOf"][0])
     match schema["type"]:
         case "string":
             return st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=45)
         case "integer":
-            return st.integers(-1200, 1200)
+            return st.one_of(st.integers(-1200, 1200), st.integers(-1200, 1200).map(float))
         case "number":
             return st.one_of(NUMBERS, WHOLE)
         case "boolean":

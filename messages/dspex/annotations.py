@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from dspex.scalars import WHOLE, whole
 from dspex.types import (
     ArrayType,
     BooleanType,
@@ -58,7 +59,9 @@ def annotation(field_type: FieldType, *, strict: bool = True, name: str = "Value
         name: the class name of a nested object.
     """
     bare, limits = unconstrained(field_type, strict=strict, name=name), constraints(field_type)
-    return Annotated[bare, Field(**limits)] if limits else bare
+    limited = Annotated[bare, Field(**limits)] if limits else bare
+    inner = field_type.anyOf[0] if isinstance(field_type, OptionalType) else field_type
+    return Annotated[limited, WHOLE] if strict and isinstance(inner, IntegerType) else limited
 
 
 def constraints(field_type: FieldType) -> dict[str, Any]:
@@ -159,12 +162,13 @@ _KEYWORDS = {
 
 
 def _one_of(values: tuple[Scalar, ...]) -> Callable[[object], object]:
-    """Python holds 1, 1.0 and True for equal, and so do its Literals; JSON does not."""
+    """Python holds 1 and True for equal, and so do its Literals; JSON does not."""
     allowed = {(type(value), value) for value in values}
     listed = ", ".join(map(_shown, values[:MAX_NAMED])) + (", ..." if len(values) > MAX_NAMED else "")
     text = {"text": f"input should be one of {listed}"}
 
     def check(value: object) -> object:
+        value = whole(value)
         try:
             if (type(value), value) in allowed:
                 return value

@@ -17,6 +17,7 @@ from dspex.model import Frozen, Sparse
 from dspex.options import ExecutionOptions
 from dspex.policy import ExecutionPolicy
 from dspex.results import Created, ExecutionView, Nothing, ProgramView, SignatureList, SignatureView
+from dspex.scalars import WHOLE
 from dspex.signature import ModuleName, SemVer, Signature
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -177,7 +178,7 @@ class UpdateProgram(Command):
     policy: ExecutionPolicy | None = None
     callback: Callback | None = None
     remove_callback: StrictBool | None = None
-    lock_version: StrictInt | None = Field(default=None, ge=1)
+    lock_version: Annotated[StrictInt, Field(ge=1), WHOLE] | None = None
 
     @model_validator(mode="after")
     def _one_callback(self) -> UpdateProgram:

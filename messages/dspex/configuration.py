@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from dspex.model import Frozen
+from dspex.scalars import WHOLE
 from dspex.state import State
 from dspex.status import ErrorCode
 
@@ -29,7 +30,7 @@ class LMParameters(Frozen):
 
     temperature: StrictFloat | None = Field(default=None, ge=0, le=2)
     top_p: StrictFloat | None = Field(default=None, ge=0, le=1)
-    max_tokens: StrictInt | None = Field(default=None, ge=1)
+    max_tokens: Annotated[StrictInt, Field(ge=1), WHOLE] | None = None
     stop: tuple[StrictStr, ...] | None = Field(default=None, max_length=16)
     timeout: StrictFloat | None = Field(default=None, gt=0, le=3600)
     """Seconds to wait for one answer of the LM."""

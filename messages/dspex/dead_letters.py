@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
 from dspex.commands import Command
 from dspex.results import Affected
+from dspex.scalars import Moment
 
 Ids = Annotated[tuple[UUID, ...], Field(min_length=1, max_length=1000)]
 ErrorCodeName = Annotated[str, Field(max_length=64)]
@@ -26,8 +27,8 @@ class Selection(Command):
     answer = Affected
 
     error_code: ErrorCodeName | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
     @property
     def ids(self) -> tuple[UUID, ...] | None:

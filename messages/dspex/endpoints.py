@@ -5,13 +5,15 @@ The ends of single executions, or of a program's, are asked for by `callback` in
 
 from __future__ import annotations
 
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, StrictFloat, StrictInt, model_validator
+from pydantic import Field, StrictFloat, StrictInt, model_validator
 
 from dspex.callbacks import Callback, WebhookSecretName
 from dspex.commands import Command
 from dspex.results import EndpointView, Replayed
+from dspex.scalars import WHOLE, Moment
 from dspex.status import DeliveryStatus
 
 MAX_OVERLAP_SECONDS = 30 * 86_400.0
@@ -38,7 +40,7 @@ class UpdateEndpoint(Command):
 
     endpoint_id: UUID
     callback: Callback
-    lock_version: StrictInt | None = Field(default=None, ge=1)
+    lock_version: Annotated[StrictInt, Field(ge=1), WHOLE] | None = None
 
 
 class EnableEndpoint(Command):
@@ -92,8 +94,8 @@ class ReplayDeliveries(Command):
     endpoint_id: UUID | None = None
     execution_id: UUID | None = None
     status: DeliveryStatus | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
     @model_validator(mode="after")
     def _names_some(self) -> ReplayDeliveries:

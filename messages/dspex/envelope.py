@@ -11,7 +11,7 @@ from functools import cache
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pydantic
-from pydantic import AwareDatetime, Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from dspex.commands import SUBJECTS, Command
@@ -20,6 +20,7 @@ from dspex.events import EVENTS, Event
 from dspex.ids import uuid7
 from dspex.model import Sparse, problems
 from dspex.queries import REQUESTS
+from dspex.scalars import Moment
 from dspex.signature import unstorable
 
 CONTENT_TYPE = "application/cloudevents+json"
@@ -44,7 +45,7 @@ class Envelope(Sparse, Generic[Data]):
     source: Text
     type: Text
     subject: Text | None = None
-    time: AwareDatetime | None = None
+    time: Moment | None = None
     datacontenttype: Literal["application/json"] = "application/json"
     dataschema: Text | None = None
     traceparent: str | None = Field(default=None, pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")

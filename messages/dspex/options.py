@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, Field, StrictInt, model_validator
+from pydantic import Field, StrictInt, model_validator
 
 from dspex.model import Sparse
-
-
-def _in_utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+from dspex.scalars import WHOLE, Moment
 
 
 class ExecutionOptions(Sparse):
@@ -24,7 +17,7 @@ class ExecutionOptions(Sparse):
     `expired`; one that runs has until then. Both are judged by the database's clock.
     """
 
-    seed: StrictInt | None = Field(default=None, ge=0, lt=1 << 63)
+    seed: Annotated[StrictInt, Field(ge=0, lt=1 << 63), WHOLE] | None = None
     """Passed to the adapter; `mock` draws other outputs from another seed."""
     not_before: Moment | None = None
     deadline: Moment | None = None

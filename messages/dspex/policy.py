@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, StrictBool, StrictInt
 
 from dspex.model import Sparse
+from dspex.scalars import WHOLE
 
 
 class ExecutionPolicy(Sparse):
@@ -18,7 +21,7 @@ class ExecutionPolicy(Sparse):
     there are some hundreds at most.
     """
 
-    max_attempts: StrictInt | None = Field(default=None, ge=1, le=100)
+    max_attempts: Annotated[StrictInt, Field(ge=1, le=100), WHOLE] | None = None
     """How often an execution is started at most; None: `DSPEX_MAX_ATTEMPTS` of the workers."""
     time_limit: float = Field(default=3600.0, gt=0, le=86_400)
     """Of one attempt. It ends as `timeout`, whatever the adapter is able to stop."""

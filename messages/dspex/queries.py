@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, StrictBool, StrictInt, model_validator
+from pydantic import Field, StrictBool, StrictInt, model_validator
 
 from dspex.commands import COMMANDS, Command, IdempotencyKey, ModuleReference
 from dspex.compatibility import Compatibility
@@ -24,9 +24,10 @@ from dspex.results import (
     SignatureSchema,
     SignatureView,
 )
+from dspex.scalars import WHOLE, Moment
 from dspex.status import DeliveryStatus, ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
 
-Limit = Annotated[StrictInt, Field(ge=1, le=1000)]
+Limit = Annotated[StrictInt, Field(ge=1, le=1000), WHOLE]
 Cursor = Annotated[str, Field(max_length=500)]
 
 
@@ -129,8 +130,8 @@ class GetProgramStatistics(Query):
     answer = ProgramStatistics
 
     program_id: UUID
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
 
 
 class GetExecution(Query):
@@ -159,8 +160,8 @@ class ListExecutions(Query):
     status: ExecutionStatus | None = None
     error_code: ErrorCodeName | None = None
     discarded: StrictBool | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     limit: Limit = 50
     cursor: Cursor | None = None
 
@@ -183,8 +184,8 @@ class ListRejectedMessages(Query):
     status: LetterStatus | None = None
     error_code: ErrorCodeName | None = None
     queue: QueueName | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     limit: Limit = 50
     cursor: Cursor | None = None
 
@@ -228,8 +229,8 @@ class ListDeliveries(Query):
     endpoint_id: UUID | None = None
     execution_id: UUID | None = None
     status: DeliveryStatus | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     limit: Limit = 50
     cursor: Cursor | None = None
 

@@ -31,13 +31,15 @@ from pydantic import (
 )
 
 from dspex.model import Sparse
+from dspex.scalars import WHOLE
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_DEPTH = 8
 MAX_MEMBERS = 256
 
-Count = Annotated[StrictInt, Field(ge=0, le=1_000_000)]
-Scalar = StrictStr | StrictBool | StrictInt
+Count = Annotated[StrictInt, Field(ge=0, le=1_000_000), WHOLE]
+Whole = Annotated[StrictInt, WHOLE]
+Scalar = StrictStr | StrictBool | Whole
 PropertyName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 
 
@@ -66,11 +68,11 @@ class IntegerType(_Type):
     """A whole number."""
 
     type: Literal["integer"] = "integer"
-    minimum: StrictInt | None = None
-    maximum: StrictInt | None = None
-    exclusiveMinimum: StrictInt | None = None
-    exclusiveMaximum: StrictInt | None = None
-    multipleOf: Annotated[StrictInt, Field(gt=0)] | None = None
+    minimum: Whole | None = None
+    maximum: Whole | None = None
+    exclusiveMinimum: Whole | None = None
+    exclusiveMaximum: Whole | None = None
+    multipleOf: Annotated[StrictInt, Field(gt=0), WHOLE] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

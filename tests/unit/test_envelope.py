@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from pydantic import ValidationError
@@ -295,7 +295,6 @@ REJECTED: list[tuple[str, Callable[[], bytes], type[MessageError]]] = [
         InvalidMessage,
     ),
     ("a bad traceparent", lambda: json.dumps(body(traceparent="00-1-2-01")).encode(), InvalidMessage),
-    ("a time without a zone", lambda: json.dumps(body(time="2026-01-01T00:00:00")).encode(), InvalidMessage),
 ]
 
 
@@ -370,3 +369,20 @@ def test_ids_sort_by_the_time_they_were_made_and_are_of_version_7() -> None:
     first = uuid7()
     assert (first.version, first.variant) == (7, "specified in RFC 4122")
     assert len({uuid7() for _ in range(1_000)}) == 1_000
+
+
+def test_a_time_without_a_zone_is_in_utc_and_a_whole_number_is_an_integer() -> None:
+    data = {"execution_id": str(uuid4()), "program_id": str(uuid4()), "inputs": {}}
+    options = {"seed": 7.0, "not_before": "2026-01-01T00:00:00", "deadline": "2026-01-01T02:00:00+01:00"}
+    message = body(time="2026-01-01T00:00:00", type="dspex.program.execute.v1", data=data | {"options": options})
+    envelope = decode_command(json.dumps(message).encode())
+    assert isinstance(envelope.data, ExecuteProgram)
+    midnight = datetime(2026, 1, 1, tzinfo=UTC)
+    found = envelope.data.options
+    assert (envelope.time, found.not_before, found.deadline) == (midnight, midnight, midnight + timedelta(hours=1))
+    assert (found.seed, type(found.seed)) == (7, int)
+    with pytest.raises(ValueError, match="timezone"):
+        ExecutionOptions(not_before=datetime(2026, 1, 1))  # noqa: DTZ001
+    for wrong in ({"seed": 7.5}, {"seed": True}, {"seed": "7"}, {"not_before": "soon"}):
+        with pytest.raises(InvalidMessage):
+            decode_command(json.dumps(message | {"data": data | {"options": wrong}}).encode())

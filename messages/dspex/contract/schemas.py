@@ -53,7 +53,8 @@ def message_schema(type_: str) -> Schema:
     """
     data = MESSAGES[type_]
     schema = _generated(envelope_of(data), "validation" if type_ in REQUESTS else "serialization")
-    schema |= {"title": data.__name__, "description": description(data)}
+    # Not the name of its data: generators make one class of each title, and anonymous ones where two are the same.
+    schema |= {"title": f"{data.__name__}Message", "description": description(data)}
     schema["properties"]["type"] = {"const": type_}
     return _in_order(schema)
 
