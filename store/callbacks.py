@@ -11,15 +11,18 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Float, Integer, String, Uuid, bindparam, case, delete, select, update
+from sqlalchemy import Connection, Float, Integer, String, Uuid, bindparam, case, delete, exists, select, update
 
 from store.batch import encode, execute, records, upsert
-from store.tables import NOW, callbacks
-from store.types import database_now
+from store.tables import callbacks
+from store.types import database_now, statement_now
 
 DUE_IN = "due_in"
 MAX_DOUBLINGS = 6
 """Of the interval between two tries."""
+
+
+_DUE = callbacks.c.due_at < statement_now()
 
 
 class Owed(NamedTuple):
@@ -56,10 +59,15 @@ def forget(connection: Connection, ids: Collection[UUID]) -> None:
     connection.execute(delete(callbacks).where(callbacks.c.execution_id.in_(ids)))
 
 
+def anything_due(connection: Connection) -> bool:
+    """Whether something has been owed for too long. It reads the table, which has no index for it: few rows live."""
+    return bool(connection.execute(select(exists(select(callbacks.c.execution_id).where(_DUE)))).scalar_one())
+
+
 def due(connection: Connection, again_in: float, limit: int) -> list[UUID]:
     """Take what is due: it is due again in `again_in` seconds, twice as long with each try, 64 times at most."""
     c = callbacks.c
-    picked = select(c.execution_id).where(c.due_at < NOW).limit(limit).with_for_update(skip_locked=True).cte("due")
+    picked = select(c.execution_id).where(_DUE).limit(limit).with_for_update(skip_locked=True).cte("due")
     doublings = case((c.tries < MAX_DOUBLINGS, c.tries), else_=MAX_DOUBLINGS)
     pause = bindparam("again_in", again_in, Float) * bindparam("one", 1).op("<<")(doublings)
     statement = (

@@ -63,6 +63,17 @@ def _postgresql_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> 
     return f"(clock_timestamp(){offset})"
 
 
+class statement_now(database_now):  # noqa: N801
+    """The database's clock when the statement came: the same for every row, so that an index on a time is used."""
+
+    inherit_cache = True
+
+
+@compiles(statement_now, "postgresql")
+def _postgresql_statement(element: statement_now, compiler: SQLCompiler, **kw: Any) -> str:  # noqa: ARG001
+    return "statement_timestamp()"
+
+
 class seconds_until(FunctionElement[float]):  # noqa: N801
     """Seconds from the database's clock to a moment: `seconds_until(column)`; NULL where that is NULL."""
 

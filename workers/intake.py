@@ -125,6 +125,10 @@ class Intake(WorkQueue):
             _leave(item)
         return dropped
 
+    def has_unclaimed(self) -> bool:
+        """Whether executions wait here for a place: then their queue is not empty either."""
+        return bool(self._unclaimed)
+
     def close(self) -> None:
         """Have nothing claimed any more, and give back what is claimed and not begun."""
         with self._changed:

@@ -35,7 +35,7 @@ class WorkerProcess:
         )
         self._worker.work_queue = self._intake  # type: ignore[assignment]  # what Dramatiq calls of its own is there
         self._worker.queue_prefetch = app.settings.prefetch_count
-        self._upkeep = Upkeep(app)
+        self._upkeep = Upkeep(app, self._intake.has_unclaimed)
         # Without a server it delivers itself; else webhooks have a process of their own.
         delivers = app.settings.embedded and app.settings.webhook_threads > 0
         self._deliverer = make_deliverer(app.settings, app.engine, app.writer, app.publisher) if delivers else None

@@ -8,13 +8,16 @@ sent is due again later.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+
+from sqlalchemy import Connection
 
 from dspex import ExecuteProgram, wrap
 from dspex.errors import MessageTooLarge, PublishError
 from dspex.topology import COMMANDS_EXCHANGE
-from store import executions
+from store import callbacks, executions
 from store.engine import READ_ONLY
 from store.executions import Request
 from workers.application import Application
@@ -26,10 +29,16 @@ logger = logging.getLogger(__name__)
 
 
 class Relay:
-    """Sends what is due. One thread."""
+    """Sends what is due. One thread.
 
-    def __init__(self, app: Application) -> None:
+    Args:
+        unclaimed: whether this process has messages of executions that it cannot take yet.
+    """
+
+    def __init__(self, app: Application, unclaimed: Callable[[], bool] = lambda: False) -> None:
         self._app = app
+        self._unclaimed = unclaimed
+        self._look_at_callbacks = 0.0  # when
 
     def run(self) -> None:
         """Send all that is due now.
@@ -37,26 +46,39 @@ class Relay:
         Raises:
             PublishError: the broker does not confirm: come again later.
         """
-        while self._anything_due() and self._round():
+        while self._is_due(executions.anything_due) and self._executions():
             pass
+        # They are due after a lease at the earliest, and no index finds them.
+        if time.monotonic() >= self._look_at_callbacks:
+            while self._is_due(callbacks.anything_due) and self._callbacks():
+                pass
+            self._look_at_callbacks = time.monotonic() + self._app.settings.lease_seconds / 3
 
-    def _anything_due(self) -> bool:
+    def _is_due(self, look: Callable[[Connection], bool]) -> bool:
         with self._app.engine.connect().execution_options(**READ_ONLY) as connection:
-            return executions.anything_due(connection)
+            return look(connection)
 
-    def _round(self) -> bool:
-        """One batch of each kind; returns whether there may be more."""
+    def _executions(self) -> bool:
+        """One batch; returns whether there may be more.
+
+        What was published and not taken may still wait in its queue. While messages wait here unclaimed, it does: it is
+        not published again.
+        """
         app = self._app
         rescued = app.writer.call(app.writes.rescue, None)
         for request in rescued:
             app.episodes.tell("Executions whose worker is gone are published again", f"execution {request.id}")
         app.metrics.execution_rescued(len(rescued))
         due = app.writer.call(app.writes.due, None)
-        self._publish([*rescued, *due])
-        owed = app.writer.call(app.writes.callbacks_due, None)
+        waiting = self._unclaimed()
+        self._publish([request for request, again in due if not (again and waiting)])
+        return max(len(rescued), len(due)) >= RELAY_LIMIT
+
+    def _callbacks(self) -> bool:
+        owed = self._app.writer.call(self._app.writes.callbacks_due, None)
         for execution in owed:
-            announce(app, execution)
-        return RELAY_LIMIT in (len(rescued), len(due), len(owed))
+            announce(self._app, execution)
+        return len(owed) >= RELAY_LIMIT
 
     def _publish(self, requests: Sequence[Request]) -> None:
         sent = [(request, future) for request in requests if (future := self._submit(request)) is not None]

@@ -27,16 +27,16 @@ MAX_PAUSE_SECONDS = 30.0
 
 
 class Upkeep:
-    """Starts and stops the threads."""
+    """Starts and stops the threads; `unclaimed`: see `Relay`."""
 
-    def __init__(self, app: Application) -> None:
+    def __init__(self, app: Application, unclaimed: Callable[[], bool]) -> None:
         self._app = app
         self._stop = threading.Event()
         lease = app.settings.lease_seconds
         # The heartbeat also learns what is to be cancelled: often enough for somebody who waits.
         self.threads = [
             self._thread("heartbeat", min(lease / 3, CANCEL_SECONDS), self._heartbeat),
-            self._thread("relay", min(lease / 3, RELAY_SECONDS), Relay(app).run),
+            self._thread("relay", min(lease / 3, RELAY_SECONDS), Relay(app, unclaimed).run),
         ]
 
     def start(self) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from store import callbacks, executions, programs, rejections
 from store.callbacks import Owed
-from store.executions import Claim, Execution, Finish, Heartbeat, Lease, Request, Retry
+from store.executions import Claim, Due, Execution, Finish, Heartbeat, Lease, Request, Retry
 from store.failures import Cause, cause_of
 from store.rejections import Rejection
 from workers.writer import Refused
@@ -82,10 +82,10 @@ class Writes:
         return [None] * len(ids)
 
     def rescue(self, connection: Connection, items: Sequence[None]) -> list[list[Request]]:
-        """Take what nobody has heard of for a lease."""
-        return [executions.rescue(connection, self.lease.seconds, RELAY_LIMIT) for _ in items]
+        """Take what nobody has heard of for a lease: it is due at once."""
+        return [executions.rescue(connection, 0.0, RELAY_LIMIT) for _ in items]
 
-    def due(self, connection: Connection, items: Sequence[None]) -> list[list[Request]]:
+    def due(self, connection: Connection, items: Sequence[None]) -> list[list[Due]]:
         """Take what waits and is due."""
         return [executions.due(connection, self.lease.seconds, RELAY_LIMIT) for _ in items]
 

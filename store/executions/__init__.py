@@ -4,7 +4,7 @@ A claim takes the row for one worker: status running, attempt + 1, lock_version 
 Every later write carries the lock_version that was claimed; where the row has moved on, it changes nothing.
 """
 
-from store.executions.leases import Heartbeat, anything_due, due, heartbeat, release, rescue
+from store.executions.leases import Due, Heartbeat, anything_due, due, heartbeat, release, rescue
 from store.executions.queries import by_program, count, dead, ended, get, of_all_tenants, page, recent
 from store.executions.replays import MAX_REPLAYS, discard, replay
 from store.executions.rows import (
@@ -31,6 +31,7 @@ __all__ = [
     "Claim",
     "Claimed",
     "Conflicting",
+    "Due",
     "Ended",
     "Execution",
     "Finish",

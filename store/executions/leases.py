@@ -11,8 +11,11 @@ from sqlalchemy import (
     Connection,
     CursorResult,
     Float,
+    Row,
     bindparam,
+    case,
     exists,
+    literal_column,
     null,
     or_,
     select,
@@ -22,10 +25,10 @@ from sqlalchemy import (
 
 from dspex import ExecutionStatus
 from store.executions.rows import Lease, Request, request_of
-from store.executions.statements import ABANDONED, PENDING, RUNNING
-from store.tables import NOW, callbacks, executions
+from store.executions.statements import PENDING, RUNNING
+from store.tables import NOW, executions
 from store.timeline import continued
-from store.types import database_now
+from store.types import database_now, seconds_until, statement_now
 
 
 class Heartbeat(NamedTuple):
@@ -81,31 +84,54 @@ def release(connection: Connection, lease: Lease, ids: Collection[UUID] | None =
     return cast("CursorResult[Any]", connection.execute(statement)).rowcount
 
 
+_NOW = statement_now()
+# Looks begin with the columns of partial indexes, and never ask two things at once: else they would read the table.
+_OVERDUE = PENDING & (executions.c.due_at < _NOW)
 # Workers from before migration 0004 know no `due_at`: what they leave pending is due by its lease.
-_WAITED_ENOUGH = PENDING & or_(
-    executions.c.due_at < NOW, executions.c.due_at.is_(None) & (executions.c.lease_expires_at < NOW)
-)
+_LEFT = PENDING & executions.c.due_at.is_(None) & (executions.c.lease_expires_at < _NOW)
+_LOST = RUNNING & (executions.c.lease_expires_at < _NOW)
+
+MOST_WAITS = 8
+"""How many times longer than at first what nobody takes waits at last, until it is due again."""
 
 
-def due(connection: Connection, again_in: float, limit: int) -> list[Request]:
-    """Take what is pending and due, for the caller to publish after the commit.
+class Due(NamedTuple):
+    """What is to be published. `again`: it has been before, and nobody has taken it."""
 
-    If that message is lost, it is due again in `again_in` seconds. Any number of callers may do this at once.
+    request: Request
+    again: bool
+
+
+def due(connection: Connection, again_in: float, limit: int) -> list[Due]:
+    """Take what is pending and due, for the caller to publish after the commit: what has waited longest comes first.
+
+    It is due again in `again_in` seconds, twice as long each time, `MOST_WAITS` times at most, unless it is taken. Any
+    number of callers may do this at once. Each takes up to `limit`, and as many of what older workers have left.
     """
-    again = database_now(bindparam("again_in", again_in, Float))
-    return _take(connection, _WAITED_ENOUGH, limit, due_at=again)
+    c = executions.c
+    since = case((c.not_before > c.updated_at, c.not_before), else_=c.updated_at)
+    waited = -seconds_until(since)
+    first = bindparam("again_in", again_in, Float)
+    pause = case((waited < 0, first), (waited < first * (MOST_WAITS - 1), first + waited), else_=first * MOST_WAITS)
+    # Whoever publishes it moves it by `again_in` at least.
+    moved = seconds_until(c.due_at) - seconds_until(since) > first / 2
+    picked = _pick(connection, _OVERDUE, limit, moved.label("again")) + _pick(connection, _LEFT, limit)
+    again = {row.id for row in picked if getattr(row, "again", False)}
+    return [
+        Due(request, request.id in again)
+        for request in _take(connection, [row.id for row in picked], due_at=database_now(pause))
+    ]
 
 
 def rescue(connection: Connection, again_in: float, limit: int, *, by: str = "relay") -> list[Request]:
-    """Take executions from workers that have not been heard of for a lease, for the caller to publish as in `due`.
+    """Take executions from workers that have not been heard of for a lease, for the caller to publish.
 
-    They become pending, so a worker that is alive after all is fenced.
+    They become pending, so a worker that is alive after all is fenced. They are due in `again_in` seconds.
     """
     c = executions.c
     return _take(
         connection,
-        ABANDONED,
-        limit,
+        [row.id for row in _pick(connection, _LOST, limit)],
         status=ExecutionStatus.PENDING,
         lock_version=c.lock_version + 1,
         lease_expires_at=null(),
@@ -117,24 +143,32 @@ def rescue(connection: Connection, again_in: float, limit: int, *, by: str = "re
 
 
 def anything_due(connection: Connection) -> bool:
-    """Whether a relay has something to do: a look that locks nothing."""
-    c = executions.c
-    looks = (
-        select(c.id).where(_WAITED_ENOUGH),
-        select(c.id).where(ABANDONED),
-        select(callbacks.c.execution_id).where(callbacks.c.due_at < NOW),
-    )
-    return bool(connection.execute(select(or_(*(exists(look) for look in looks)))).scalar_one())
+    """Whether a relay has something to publish: a look that locks nothing."""
+    looks = [exists(select(executions.c.id).where(look)) for look in (_OVERDUE, _LEFT, _LOST)]
+    return bool(connection.execute(select(or_(*looks))).scalar_one())
 
 
-def _take(connection: Connection, condition: ColumnElement[bool], limit: int, **changes: Any) -> list[Request]:
+def _pick(
+    connection: Connection, condition: ColumnElement[bool], limit: int, *told: ColumnElement[Any]
+) -> list[Row[Any]]:
+    """Lock some, in the order in which they are due, without waiting for any."""
     c = executions.c
-    # A common table expression is run once; a plain subquery may be run again for each row, each time with a new limit.
-    picked = select(c.id).where(condition).limit(limit).with_for_update(skip_locked=True).cte("due")
-    statement = (
+    found = select(c.id, *told).where(condition).with_for_update(skip_locked=True)
+    if condition is _OVERDUE:
+        found = found.order_by(c.due_at)
+    # Part of the text: by a parameter, PostgreSQL would think of a tenth of what is due, and read the table.
+    most: ColumnElement[int] = literal_column(str(int(limit)))
+    return list(connection.execute(found.limit(most)))
+
+
+def _take(connection: Connection, ids: Collection[UUID], **changes: Any) -> list[Request]:
+    if not ids:
+        return []
+    c = executions.c
+    taken = connection.execute(
         update(executions)
-        .where(c.id.in_(select(picked.c.id)))
+        .where(c.id.in_(ids))
         .values(**changes)
         .returning(c.id, c.program_id, c.inputs, c.options, c.source, c.traceparent, c.tenant, c.callback)
     )
-    return [request_of(row) for row in connection.execute(statement)]
+    return [request_of(row) for row in taken]

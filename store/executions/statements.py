@@ -36,9 +36,11 @@ from store.types import Json, UtcDateTime, database_now, seconds_until
 def status_in(*statuses: ExecutionStatus) -> ColumnElement[bool]:
     """The status is one of these, as the partial indexes write it.
 
-    Part of the SQL text: by parameters, PostgreSQL could not tell that a partial index is enough.
+    Part of the SQL text: by parameters, PostgreSQL could not tell that a partial index is enough. SQLite cannot tell it
+    of an IN with one member.
     """
-    return executions.c.status.in_([literal_column(f"'{status}'") for status in statuses])
+    listed: list[ColumnElement[str]] = [literal_column(f"'{status}'") for status in statuses]
+    return executions.c.status == listed[0] if len(listed) == 1 else executions.c.status.in_(listed)
 
 
 PENDING = status_in(ExecutionStatus.PENDING)

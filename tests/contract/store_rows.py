@@ -81,6 +81,11 @@ def cancelled(asked: Request, claimed: Claimed) -> Finish:
 ENDS: Final[Sequence[Callable[[Request, Claimed], Finish]]] = (completed, failed, cancelled)
 
 
+def published(connection: Connection, again_in: float, limit: int) -> list[Request]:
+    """What is due, as a relay takes it."""
+    return [request for request, _ in executions.due(connection, again_in, limit)]
+
+
 def expire(connection: Connection, execution_id: UUID) -> None:
     c = executions_table.c
     connection.execute(

@@ -21,6 +21,7 @@ from tests.contract.store_rows import (
     completed,
     get,
     keep_program,
+    published,
     ready_program,
     request,
     take,
@@ -71,7 +72,7 @@ class TestRetry:
         claimed = take(connection, asked)
         executions.retry(connection, [retry_of(claimed)])
         assert executions.claim(connection, BOB, [asked]) == [Waiting(asked.id)]
-        assert executions.due(connection, 60.0, 10) == []
+        assert published(connection, 60.0, 10) == []
         assert not executions.anything_due(connection)
 
     def test_of_a_claim_that_was_taken_over_changes_nothing(self, connection: Connection) -> None:
@@ -112,7 +113,7 @@ class TestTime:
         assert (kept.status, kept.attempt, kept.lock_version, kept.not_before) == (ExecutionStatus.PENDING, 0, 1, at)
         assert (kept.started_at, kept.worker) == (None, None)
         assert executions.claim(connection, BOB, [asked]) == [Waiting(asked.id)]
-        assert executions.due(connection, 60.0, 10) == []
+        assert published(connection, 60.0, 10) == []
 
     def test_what_was_scheduled_for_a_moment_that_is_past_is_claimed(self, connection: Connection) -> None:
         at = datetime.now(UTC) - timedelta(seconds=5)
@@ -127,7 +128,7 @@ class TestTime:
         )
         executions.create(connection, due)
         executions.create(connection, waiting)
-        assert executions.due(connection, 60.0, 10) == [due]
+        assert published(connection, 60.0, 10) == [due]
 
     def test_a_deadline_is_judged_by_the_database(self, connection: Connection) -> None:
         program_id = ready_program(connection)

@@ -19,6 +19,7 @@ from tests.contract.store_rows import (
     at_once,
     completed,
     get,
+    published,
     ready_program,
     request,
     row,
@@ -91,9 +92,9 @@ class TestLease:
         asked = request(ready_program(connection))
         take(connection, asked, Lease("alice", EXPIRED))
         assert executions.rescue(connection, EXPIRED, 10) == [asked]
-        assert executions.due(connection, EXPIRED, 10) == [asked]
-        assert executions.due(connection, 60.0, 10) == [asked]
-        assert executions.due(connection, 60.0, 10) == []
+        assert published(connection, EXPIRED, 10) == [asked]
+        assert published(connection, 60.0, 10) == [asked]
+        assert published(connection, 60.0, 10) == []
         assert get(connection, asked.id).lock_version == 2
         assert told(connection, asked.id) == [("running", 1, "alice"), ("pending", 1, "relay")]
 
@@ -103,7 +104,7 @@ class TestLease:
         assert not executions.anything_due(connection)
         executions.release(connection, ALICE)
         wait_until(lambda: executions.anything_due(connection), "it is due")
-        assert executions.due(connection, 60.0, 10) == [asked]
+        assert published(connection, 60.0, 10) == [asked]
         assert not executions.anything_due(connection)
 
     def test_what_an_older_worker_left_is_due_by_its_lease(self, connection: Connection) -> None:
@@ -113,8 +114,8 @@ class TestLease:
         changes = {"due_at": None, "lease_expires_at": database_now(EXPIRED)}
         connection.execute(update(executions_table).where(c.id == asked.id).values(changes))
         assert executions.anything_due(connection)
-        assert executions.due(connection, 60.0, 10) == [asked]
-        assert executions.due(connection, 60.0, 10) == []
+        assert published(connection, 60.0, 10) == [asked]
+        assert published(connection, 60.0, 10) == []
 
     def test_the_lost_attempts_are_counted(self, connection: Connection) -> None:
         asked = request(ready_program(connection))

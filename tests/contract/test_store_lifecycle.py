@@ -32,7 +32,7 @@ from store.tables import program_counters as counters_table
 from store.tables import program_durations as durations_table
 from store.tables import programs as programs_table
 from store.timeline import CANCEL_REQUESTED, DISCARDED, MAX_ENTRIES
-from tests.contract.store_rows import ENDS, ERROR, EXPIRED, counted_by_status, expire, ready_program, request
+from tests.contract.store_rows import ENDS, ERROR, EXPIRED, counted_by_status, expire, published, ready_program, request
 from tests.sizes import sized
 
 PROGRAM_ID = uuid7()
@@ -394,7 +394,7 @@ class Lifecycle(RuleBasedStateMachine):
     def due(self, limit: int) -> None:
         due = self.expired(ExecutionStatus.PENDING)
         with self.engine.begin() as connection:
-            found = executions.due(connection, 60.0, limit)
+            found = published(connection, 60.0, limit)
         assert len(found) == min(limit, len(due))
         for asked in found:
             item = self.world.items[asked.id]

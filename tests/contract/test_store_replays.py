@@ -29,6 +29,7 @@ from tests.contract.store_rows import (
     expire,
     failed,
     get,
+    published,
     ready_program,
     request,
     row,
@@ -99,7 +100,7 @@ class TestReplay:
         assert told(connection, asked.id) == [("running", 1, "alice"), ("failed", 1, "alice"), ("pending", 0, "ann")]
         assert found["due_at"] <= clock(connection)
         expire(connection, asked.id)  # the clock of SQLite has milliseconds
-        assert [item.id for item in executions.due(connection, 60, 10)] == [asked.id]
+        assert [item.id for item in published(connection, 60, 10)] == [asked.id]
 
     def test_it_has_all_its_attempts_and_adds_to_what_was_used(self, connection: Connection) -> None:
         asked = request(ready_program(connection))

@@ -31,6 +31,7 @@ from tests.contract.store_rows import (
     expire,
     failed,
     get,
+    published,
     ready_program,
     request,
     row,
@@ -62,7 +63,7 @@ class TestCreate:
         due, later = request(program_id), request(program_id)
         executions.create(connection, due, due_in=EXPIRED)
         executions.create(connection, later, due_in=60)
-        assert executions.due(connection, 60.0, 10) == [due]
+        assert published(connection, 60.0, 10) == [due]
         assert told(connection, due.id) == [("pending", 0, "/tests")]
 
     def test_again_changes_nothing_whatever_has_become_of_it(self, connection: Connection) -> None:

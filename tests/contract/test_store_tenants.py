@@ -38,6 +38,7 @@ from tests.contract.store_rows import (
     expire,
     failed,
     keep_program,
+    published,
     request,
     row,
     take,
@@ -212,7 +213,7 @@ class TestQueries:
         assert executions.release(connection, ALICE) == 2
         for kept in both:
             expire(connection, kept.running.id)
-        rescued = executions.due(connection, 60.0, 10)
+        rescued = published(connection, 60.0, 10)
         assert sorted(rescued, key=lambda item: item.id) == sorted([mine.running, his.running], key=lambda i: i.id)
         claims = [taken(claim) for claim in executions.claim(connection, BOB, [*rescued, request(mine.program.id)])]
         backends = {claim.id: claim.backend_id for claim in claims}
@@ -358,6 +359,6 @@ class TestPolicies:
             assert executions.heartbeat(connection, ALICE) == Heartbeat(3, frozenset({kept.running.id}))
             assert executions.release(connection, ALICE) == 3
             wait_until(lambda: executions.anything_due(connection), "it is due")
-            assert kept.running in executions.due(connection, 60.0, 10)
+            assert kept.running in published(connection, 60.0, 10)
         workers.dispose()
         service.dispose()

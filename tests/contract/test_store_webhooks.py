@@ -31,6 +31,7 @@ from tests.contract.store_rows import (
     failed,
     get,
     keep_signature,
+    published,
     ready_program,
     request,
     take,
@@ -221,8 +222,8 @@ class TestOwing:
         assert isinstance(other, Conflicting)
         executions.release(connection, ALICE)
         expire(connection, asked.id)
-        (published,) = executions.due(connection, 30, 10)
-        assert (published.callback, published.digest) == (asked.callback, asked.digest)
+        (due,) = published(connection, 30, 10)
+        assert (due.callback, due.digest) == (asked.callback, asked.digest)
 
 
 @contextmanager
