@@ -1,5 +1,5 @@
 # Built in one stage, run in another: no compiler, no pip cache and no source tree in what is deployed.
-FROM python:3.11-slim AS build
+FROM python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7 AS build
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
@@ -16,7 +16,7 @@ RUN /app/bin/pip install --no-deps --no-build-isolation ./messages . \
     && /app/bin/pip uninstall --yes pip hatchling editables
 
 
-FROM python:3.11-slim
+FROM python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7
 
 RUN useradd --system --uid 10001 --create-home --home-dir /home/dspex dspex
 COPY --from=build /app /app

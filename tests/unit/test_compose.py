@@ -72,8 +72,14 @@ def test_the_settings_reach_the_worker_and_no_secret_is_written(services: dict[s
 
 
 @pytest.mark.parametrize("name", ["postgres", "rabbitmq", "redis"])
-def test_a_servers_image_is_one_version(services: dict[str, Any], name: str) -> None:
-    assert re.search(r":\d+\.\d+(\.\d+)?-|@sha256:[0-9a-f]{64}$", services[name]["image"])
+def test_a_servers_image_is_pinned(services: dict[str, Any], name: str) -> None:
+    assert re.search(r":\d\S*@sha256:[0-9a-f]{64}$", services[name]["image"])
+
+
+def test_the_images_that_ours_is_made_of_are_pinned() -> None:
+    found = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(found) == 2
+    assert all(re.search(r":3\.11\S*@sha256:[0-9a-f]{64}$", image) for image in found)
 
 
 def test_workers_are_no_superusers_and_have_the_roles_of_the_document(services: dict[str, Any]) -> None:
