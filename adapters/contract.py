@@ -272,8 +272,8 @@ class AdapterContract:
     def test_usage_is_reported(self, subject: Subject, adapter: Adapter) -> None:
         usage = run(adapter, subject.spec(), {"question": "why"}).usage
         assert usage.calls == 1
-        assert usage.input_tokens > 0
-        assert usage.output_tokens > 0
+        assert usage.input_tokens
+        assert usage.output_tokens
 
     def test_one_program_serves_many_threads(self, subject: Subject, adapter: Adapter) -> None:
         spec = subject.spec("question, k: int -> answer, n: int, label: Literal['a', 'b']")
@@ -317,8 +317,8 @@ class AdapterContract:
     def test_every_lm_call_is_in_the_usage(self, subject: Subject, adapter: Adapter) -> None:
         usage = run(adapter, subject.spec(), {"question": "why"}).usage
         assert len(usage.lm_calls) == usage.calls
-        assert sum(call.input_tokens for call in usage.lm_calls) == usage.input_tokens
-        assert sum(call.output_tokens for call in usage.lm_calls) == usage.output_tokens
+        assert sum(call.input_tokens or 0 for call in usage.lm_calls) == usage.input_tokens
+        assert sum(call.output_tokens or 0 for call in usage.lm_calls) == usage.output_tokens
         assert all(call.model for call in usage.lm_calls)
         assert Usage.model_validate_json(usage.model_dump_json()) == usage
 

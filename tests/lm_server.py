@@ -417,16 +417,15 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_POST(self) -> None:
-        """Answer a chat completion."""
+        """Answer a chat completion; by other providers' paths what is scripted as a body."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if not self.path.endswith("/chat/completions"):
-            self.server.lm_server.strays.append(dict(self.headers.items()))
-            self._send(Answer(status=404, body={"error": {"message": f"no such path: {self.path}"}}), {})
-            return
-        request = Request(json.loads(body), {name.lower(): value for name, value in self.headers.items()})
+        request = Request(json.loads(body or b"{}"), {name.lower(): value for name, value in self.headers.items()})
         self.server.lm_server.requests.append(request)
         answer = self.server.lm_server.script(request)
-        self._send(answer, completion(request, answer))
+        if answer.body is None and not self.path.endswith("/chat/completions"):
+            self.server.lm_server.strays.append(dict(self.headers.items()))
+            answer = Answer(status=404, body={"error": {"message": f"no such path: {self.path}"}})
+        self._send(answer, {} if answer.body is not None else completion(request, answer))
 
     def _send(self, answer: Answer, usual: Mapping[str, Any]) -> None:
         body = usual if answer.body is None else answer.body

@@ -2,7 +2,7 @@
 
 | code | what happens |
 |---|---|
-| `transient`, `timeout`, `crashed` | again, after a pause that grows; each start spends an attempt |
+| `transient`, `timeout`, `crashed` | when the provider says, or after a growing pause; each start spends an attempt |
 | `rate_limited` | again, when the provider says, or after a pause that grows; it spends none, within `max_wait` |
 | `parse_failure`, `invalid_output` | again once, at once, where the policy repairs |
 | every other | it has failed |
@@ -73,7 +73,9 @@ def decide(failed: Failed) -> Again | None:
 def _by_meaning(failed: Failed) -> Again | None:
     policy, carried = failed.policy, failed.carried
     if failed.code in PASSING:
-        return Again(_pause(policy, failed.attempt - 1), failed.attempt, carried)
+        asked = _seconds(failed.retry_after)
+        delay = max(_pause(policy, failed.attempt - 1), asked)
+        return Again(delay, failed.attempt, carried) if asked <= policy.max_wait else None
     if failed.code in REPAIRABLE and policy.repair and not carried.repaired:
         return Again(0.0, failed.attempt, replace(carried, repaired=True))
     if failed.code is ErrorCode.RATE_LIMITED:

@@ -75,7 +75,7 @@ class NativeAdapter:
         try:
             program = _Program(
                 signature=spec.signature,
-                module=build_module(spec.signature, spec.configuration),
+                module=build_module(spec.signature, spec.configuration, resolved.model),
                 lm=make_lm(resolved, lm.parameters, self._wire),
                 resolved=resolved,
             )

@@ -1,31 +1,20 @@
-"""How a run speaks with its LM: DSPy's two formats of a prompt, which take nothing in it as an order, and nothing in
-an answer as a reason to parse for minutes.
+"""How a run speaks with its LM: DSPy's two formats of a prompt, which take nothing in it as an order, and a reading of
+answers of our own, in a time that grows with their length.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import dspy
-import json_repair
-from dspy.adapters.chat_adapter import field_header_pattern
 from dspy.adapters.types.base_type import CUSTOM_TYPE_START_IDENTIFIER
+from dspy.adapters.utils import apply_output_field_defaults
 from dspy.utils.exceptions import AdapterParseError
 
-MAX_STEPS: Final = 500_000
-"""Characters that the reader of broken JSON may look at, a good half second. It goes back and forth, and its time grows
-with the square of a text or worse (json_repair 0.64: 60 kB of `{x ` took 96 s). JSON itself takes linear time."""
-
-MAX_BROKEN: Final = 100_000
-"""Characters of JSON that is broken, and is to be mended. JSON itself may have any size."""
-
-MAX_DEPTH: Final = 64
-"""Brackets that may be open at once in what is read as JSON: no type of a signature is as deep."""
-
-_BRACKETS: Final = re.compile(r"[][{}()]")
-_CLOSING: Final = {"[": "]", "{": "}", "(": ")"}
+from adapters.native.sections import Unclear, sections, without_drafts
+from adapters.native.values import containers, plain_value
 
 
 def neutral(text: str) -> str:
@@ -38,30 +27,29 @@ def neutral(text: str) -> str:
 
 
 class Chat(dspy.ChatAdapter):  # type: ignore[misc]  # DSPy has no type information
-    """`dspy.ChatAdapter`, with `Json` where it asks once more."""
+    """`dspy.ChatAdapter`, with `Json` where it asks once more.
+
+    Where an answer has no section, a JSON object or XML elements with the outputs are taken as well.
+    """
 
     def format_user_message_content(self, *args: Any, **kwargs: Any) -> str:
         """See `dspy.ChatAdapter`. Inputs, demos, answers of tools and hints: all come by here, as one text."""
         return neutral(super().format_user_message_content(*args, **kwargs))
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
-        """See `dspy.ChatAdapter`.
+        """The outputs in an answer.
 
         Raises:
-            AdapterParseError: it cannot be read.
+            AdapterParseError: they cannot be read from it, or in more than one way.
         """
-        fields = signature.output_fields
-        for name, text in _sections(completion):
-            if name in fields and fields[name].annotation is not str and not _is_affordable(text):
-                raise _unreadable(self, signature, completion)
-        return _parsed(self, super().parse, signature, completion)
+        return _outputs(self, signature, completion, (_by_sections, _by_object, _by_elements))
 
     def _make_json_adapter_fallback(self) -> Json:
         return Json()
 
 
 class Json(dspy.JSONAdapter):  # type: ignore[misc]  # DSPy has no type information
-    """`dspy.JSONAdapter`."""
+    """`dspy.JSONAdapter`: one object with the outputs, whatever is around it."""
 
     def format_user_message_content(self, *args: Any, **kwargs: Any) -> str:
         """See `Chat.format_user_message_content`."""
@@ -69,104 +57,66 @@ class Json(dspy.JSONAdapter):  # type: ignore[misc]  # DSPy has no type informat
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
         """See `Chat.parse`."""
-        found = _object(completion)
-        if found is None:
-            raise _unreadable(self, signature, completion)
-        return _parsed(self, super().parse, signature, found)
+        return _outputs(self, signature, completion, (_by_object, _by_sections))
 
 
 CHAT: Final = Chat()
 
-
-def _sections(completion: str) -> list[tuple[str | None, str]]:
-    """The parts of an answer by their headers, as `dspy.ChatAdapter.parse` takes it apart."""
-    sections: list[tuple[str | None, list[str]]] = [(None, [])]
-    for line in completion.splitlines():
-        header = field_header_pattern.match(line.strip())
-        if header:
-            sections.append((header[1], [line[header.end() :]]))
-        else:
-            sections[-1][1].append(line)
-    return [(name, "\n".join(lines).strip()) for name, lines in sections]
+Reading = Callable[[Any, str], Mapping[str, Any]]
 
 
-class _TooMuchWork(ValueError):
-    """The text is not worth it."""
+def _outputs(adapter: Any, signature: Any, completion: str, readings: tuple[Reading, ...]) -> dict[str, Any]:
+    def failure(reason: str) -> AdapterParseError:
+        return AdapterParseError(
+            adapter_name=type(adapter).__name__, signature=signature, lm_response=completion, message=reason
+        )
 
-
-class _Metered(str):
-    """A text that `json_repair` reads as it reads any, and not without end."""
-
-    __slots__ = ("steps",)
-
-    def __getitem__(self, index: Any) -> str:
-        self.steps: int = getattr(self, "steps", 0) + 1
-        if self.steps > MAX_STEPS:
-            raise _TooMuchWork
-        return super().__getitem__(index)
-
-
-def _object(completion: str) -> str | None:
-    """The object in an answer that is to be one, as JSON: also where it is broken, or has words around it."""
-    start, end = completion.find("{"), completion.rfind("}")
-    for text in (completion, completion[start : end + 1]):
-        try:
-            found = _mended(text)
-        except (ValueError, RecursionError):
-            return None
-        if isinstance(found, dict):
-            return json.dumps(found)
-    return None
-
-
-def _is_affordable(text: str) -> bool:
-    """Whether DSPy may read a text as JSON: it does what `_mended` does, without its bounds."""
     try:
-        _mended(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+        found = next((found for reading in readings if (found := reading(signature, completion))), {})
+        values = {
+            name: plain_value(given, signature.output_fields[name].annotation, name) for name, given in found.items()
+        }
+    except (Unclear, ValueError, RecursionError, MemoryError) as error:
+        raise failure(str(error)[:500]) from error
+    values = apply_output_field_defaults(signature, values)
+    missing = signature.output_fields.keys() - values.keys()
+    if missing:
+        raise failure(f"no value for {', '.join(sorted(missing))}")
+    return {name: values[name] for name in signature.output_fields}
 
 
-def _mended(text: str) -> Any:
-    """What a text is as JSON, as near as can be; an empty text where it is nothing of the kind.
-
-    Raises:
-        ValueError, RecursionError: that would take too long.
-    """
-    if _depth(text) > MAX_DEPTH:
-        raise _TooMuchWork
-    try:
-        return json.loads(text)
-    except ValueError:
-        if len(text) > MAX_BROKEN:
-            raise _TooMuchWork from None
-    return json_repair.loads(_Metered(text), skip_json_loads=True)
+def _by_sections(signature: Any, completion: str) -> Mapping[str, Any]:
+    return sections(completion, signature.output_fields, signature.input_fields)
 
 
-def _depth(text: str) -> int:
-    """How many brackets are open at once at most, those in strings too: whether it is JSON is not known yet."""
-    deepest = 0
-    waiting: list[str] = []
-    for bracket in _BRACKETS.findall(text):
-        if bracket in _CLOSING:
-            waiting.append(_CLOSING[bracket])
-            deepest = max(deepest, len(waiting))
-        elif waiting and waiting[-1] == bracket:
-            waiting.pop()
-    return deepest
+def _by_object(signature: Any, completion: str) -> Mapping[str, Any]:
+    """The outputs in the one object of the answer that has any."""
+    text = without_drafts(completion)
+    if "{" not in text:
+        return {}
+    found = [
+        {name: value for name, value in item.items() if name in signature.output_fields}
+        for item in containers(text, "{")
+    ]
+    different = [item for number, item in enumerate(found) if item and item not in found[:number]]
+    if len(different) > 1:
+        raise Unclear("there are several objects with outputs")
+    return different[0] if different else {}
 
 
-def _parsed(adapter: Any, parse: Any, signature: Any, completion: str) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = parse(signature, completion)
-    except (ValueError, RecursionError, MemoryError):
-        # Numbers of 5,000 digits, 10,000 minuses one after the other: `ast.literal_eval` calls that a lack of memory.
-        found = {}
-    if not found:
-        raise _unreadable(adapter, signature, completion)
+def _by_elements(signature: Any, completion: str) -> Mapping[str, Any]:
+    """The outputs in XML elements of their names, the last of each; no attributes, none within another."""
+    text = without_drafts(completion, signature.output_fields)
+    if "</" not in text:
+        return {}
+    names = "|".join(re.escape(name) for name in signature.output_fields)
+    found: dict[str, Any] = {}
+    position = 0
+    opening = re.compile(rf"<({names})\s*>")
+    while (opened := opening.search(text, position)) is not None:
+        end = text.find(f"</{opened[1]}>", opened.end())
+        if end < 0:
+            raise Unclear(f"{opened[1]}: its element is not closed")
+        found[opened[1]] = text[opened.end() : end].strip()
+        position = end + len(opened[1]) + 3
     return found
-
-
-def _unreadable(adapter: Any, signature: Any, completion: str) -> AdapterParseError:
-    return AdapterParseError(type(adapter).__name__, signature, completion)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import dspy
 from pydantic import Field
 
 from adapters.native.signatures import dspy_signature
+from adapters.native.temperature import temperature_of
 from adapters.parameters import Parameters
 from dspex import Signature
+
+TEMPERATURE: Final = 0.7
 
 
 class ComparisonParameters(Parameters):
@@ -17,23 +20,25 @@ class ComparisonParameters(Parameters):
 
     Attributes:
         M: how many chains of thought are made and compared: a run makes M + 1 LM calls.
-        temperature: of all of them, over the LM's own: at 0 the chains would be alike.
+        temperature: of all of them, over the LM's own: at 0 the chains would be alike. By default 0.7, as DSPy has it;
+            none for a model that takes none but its own.
     """
 
     M: int = Field(default=3, ge=1, le=16)
-    temperature: float = Field(default=0.7, ge=0, le=2)
+    temperature: float | None = Field(default=None, ge=0, le=2)
 
 
 class ChainsCompared(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
     """`dspy.MultiChainComparison` only compares: this makes the chains of thought as well."""
 
-    def __init__(self, signature: Signature, parameters: ComparisonParameters) -> None:
+    def __init__(self, signature: Signature, parameters: ComparisonParameters, model: str) -> None:
         super().__init__()
         self.count = parameters.M
-        config: dict[str, Any] = {"temperature": parameters.temperature}
+        config: dict[str, Any] = temperature_of(parameters.temperature, TEMPERATURE, model)
         task = dspy_signature(signature)
         self.chain = dspy.ChainOfThought(task, **config)
-        self.compare = dspy.MultiChainComparison(task, M=parameters.M, **config)
+        # Given as None where there is none: DSPy's own default would be sent.
+        self.compare = dspy.MultiChainComparison(task, M=parameters.M, **({"temperature": None} | config))
 
     def forward(self, **inputs: Any) -> Any:
         """Make the chains, one after the other, then the comparison."""

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 from dspy.utils import exceptions as dspy_errors
 
+from adapters.native.meanings import meaning
 from adapters.native.recorder import Recorder
+from adapters.native.said import Said, said_by_exception, said_in_answer
+from adapters.native.wire import Call
 from adapters.port import MAX_QUOTE, AdapterError
 from dspex import ErrorCode
 from dspex.errors import InvalidOutput
@@ -30,14 +33,13 @@ _CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
 _TIMEOUTS = frozenset({"TimeoutError", "ConnectTimeout", "ReadTimeout", "WriteTimeout", "APITimeoutError"})
 """Of Python, of DSPy's HTTP client (_vendor/lm15/transports, a transport error to DSPy) and of LiteLLM's."""
 
-_TELLING = {
-    "context_length_exceeded": ErrorCode.CONTEXT_WINDOW,
-    "insufficient_quota": ErrorCode.BILLING,
-    "content_filter": ErrorCode.REFUSED,
-    "content_policy_violation": ErrorCode.REFUSED,
-    "ResponsibleAIPolicyViolation": ErrorCode.REFUSED,
-}
-"""Codes of providers that say more than the exception's class. LiteLLM leaves them in the text."""
+_NOT_OF_PROVIDERS = (
+    dspy_errors.LMNotConfiguredError,
+    dspy_errors.LMUnsupportedFeatureError,
+    dspy_errors.LMConfigurationError,
+    dspy_errors.LMLockTimeoutError,
+)
+"""Found out before anything was sent."""
 
 
 def adapter_error(error: Exception, recorder: Recorder, api_key: str | None) -> AdapterError:
@@ -47,38 +49,54 @@ def adapter_error(error: Exception, recorder: Recorder, api_key: str | None) -> 
         return text.replace(api_key, "***") if text and api_key else text
 
     if isinstance(error, AdapterError):
-        error.usage = recorder.usage
-        return error
+        return AdapterError(
+            error.code,
+            clean(error.message) or "",
+            retry_after=error.retry_after,
+            provider_code=clean(error.provider_code),
+            request_id=error.request_id,
+            usage=recorder.usage,
+        )
     if isinstance(error, InvalidOutput):
         return AdapterError(ErrorCode.INVALID_OUTPUT, error.message, usage=recorder.usage)
     if isinstance(error, dspy_errors.AdapterParseError):
-        code, text = _unreadable(recorder.finish_reason, clean(error.lm_response) or "")
-        return AdapterError(code, text, usage=recorder.usage)
-    code = _code(error)
+        text = f"no outputs can be read from the answer: {(clean(error.lm_response) or '')[: MAX_QUOTE // 2]!r}"
+        return AdapterError(ErrorCode.PARSE_FAILURE, text, usage=recorder.usage)
+    said = said_of(error, recorder.call)
+    code = code_of(error, said)
     if code is ErrorCode.INTERNAL:
         # What an unexpected exception says may hold anything: the prompt, for one.
         return AdapterError(code, f"{type(error).__name__} in DSPy", usage=recorder.usage)
+    text = str(error) if getattr(error, "message", "").strip() or not said.text else f"HTTP {said.status}: {said.text}"
     return AdapterError(
         code,
-        _line(clean(str(error)) or type(error).__name__),
-        retry_after=getattr(error, "retry_after", None),
-        provider_code=clean(getattr(error, "provider_code", None)),
+        _line(clean(text) or type(error).__name__),
+        retry_after=said.wait,
+        provider_code=clean(said.code),
         request_id=clean(getattr(error, "request_id", None)),
         usage=recorder.usage,
     )
 
 
-def _code(error: Exception) -> ErrorCode:
+def said_of(error: Exception, call: Call) -> Said:
+    """What the provider said that led to an exception of an LM call."""
+    if not isinstance(error, dspy_errors.LMError) or isinstance(error, _NOT_OF_PROVIDERS):
+        return Said()
+    return said_in_answer(call) or said_by_exception(error)
+
+
+def code_of(error: Exception, said: Said) -> ErrorCode:
+    """What an exception means: by what the provider said, else by its class."""
+    code = meaning(said.status, said.words, said.text)
+    if code is not None:
+        return code
     code = next((code for kind, code in _CODES if isinstance(error, kind)), ErrorCode.INTERNAL)
     if type(error) is dspy_errors.LMProviderError and (getattr(error, "status", None) or 200) < 400:
         return ErrorCode.TRANSIENT  # an answer that is not JSON: of a gateway in between, as a rule
     if code is ErrorCode.TRANSIENT and any(type(cause).__name__ in _TIMEOUTS for cause in _causes(error)):
         return ErrorCode.TIMEOUT
-    if code in (ErrorCode.PERMANENT, ErrorCode.RATE_LIMITED):
-        told = getattr(error, "provider_code", None)
-        for name, meaning in _TELLING.items():
-            if name == told or (told is None and name in str(error)):
-                return meaning
+    if code is ErrorCode.INTERNAL and any(isinstance(cause, RecursionError) for cause in _causes(error)):
+        return ErrorCode.PARSE_FAILURE  # nested deeper than JSON is read
     return code
 
 
@@ -91,17 +109,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__
-
-
-def _unreadable(finish_reason: str | None, answer: str) -> tuple[ErrorCode, str]:
-    """For an answer of the LM that DSPy found no outputs in; it asked a second time, in another format."""
-    quote = answer[: MAX_QUOTE // 2]
-    match finish_reason:
-        case "content_filter":
-            return ErrorCode.REFUSED, "the provider's content filter held the answer back"
-        case "refusal":
-            return ErrorCode.REFUSED, "the LM refused to answer"
-        case "length":
-            return ErrorCode.PARSE_FAILURE, f"the answer was cut off at max_tokens: {quote!r}"
-        case _:
-            return ErrorCode.PARSE_FAILURE, f"no outputs can be read from the answer: {quote!r}"

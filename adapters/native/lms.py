@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import dspy
+from dspy.utils.exceptions import ContextWindowExceededError, LMError
 
 from adapters.lm import ResolvedLM
+from adapters.native.failures import code_of, said_of
 from adapters.native.insides import calls_through
 from adapters.native.lite import prepare_litellm
 from adapters.native.recorder import Recorder
+from adapters.native.temperature import check_temperature
 from adapters.native.wire import Wire, noted
-from dspex import LMParameters
+from dspex import ErrorCode, LMParameters
 
 NO_KEY: Final = "none"
 """Sent where there is no key: DSPy would else take one from the environment, and send it to any address."""
@@ -34,8 +37,16 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
         recorder.call.seconds = min(waits, default=None)
         if not self.is_native and waits:
             kwargs["timeout"] = recorder.call.seconds
-        with noted(recorder.call):
-            return super().__call__(*args, **kwargs)
+        try:
+            with noted(recorder.call):
+                outputs = super().__call__(*args, **kwargs)
+        except LMError as error:
+            if code_of(error, said_of(error, recorder.call)) is ErrorCode.CONTEXT_WINDOW:
+                # Whatever the provider calls it: `ReAct` takes this for a sign to shorten what it sends.
+                raise ContextWindowExceededError(message=getattr(error, "message", "")) from error
+            raise
+        recorder.check_answer()
+        return outputs
 
     def update_history(self, entry: Mapping[str, Any]) -> None:
         """In the place of DSPy's history, which grows to 10,000 entries with their prompts."""
@@ -55,7 +66,9 @@ def make_lm(resolved: ResolvedLM, parameters: LMParameters, wire: Wire) -> Recor
 
     Raises:
         ValueError: it is none that DSPy knows.
+        AdapterError: `permanent`; it takes no such temperature.
     """
+    check_temperature(parameters.temperature, resolved.model, "lm.parameters.temperature")
     api_key = resolved.api_key or NO_KEY
     settings: dict[str, Any] = {"api_key": api_key, "api_base": resolved.api_base}
     settings |= parameters.model_dump(exclude_none=True)

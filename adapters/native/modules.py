@@ -25,16 +25,16 @@ class NoParameters(Parameters):
 @dataclass(frozen=True)
 class _Kind:
     parameters: type[Parameters]
-    build: Callable[[Signature, Any], Any]
+    build: Callable[[Signature, Any, str], Any]
     own_names: frozenset[str] = frozenset()
 
 
 _REASONING = frozenset({"reasoning"})
 
 _KINDS = {
-    "Predict": _Kind(NoParameters, lambda signature, _: dspy.Predict(dspy_signature(signature))),
+    "Predict": _Kind(NoParameters, lambda signature, *_: dspy.Predict(dspy_signature(signature))),
     "ChainOfThought": _Kind(
-        NoParameters, lambda signature, _: dspy.ChainOfThought(dspy_signature(signature)), _REASONING
+        NoParameters, lambda signature, *_: dspy.ChainOfThought(dspy_signature(signature)), _REASONING
     ),
     "MultiChainComparison": _Kind(
         ComparisonParameters,
@@ -45,15 +45,15 @@ _KINDS = {
     "Refine": _Kind(SearchParameters, Refine, _REASONING | {HINT}),
     "ReAct": _Kind(
         AgentParameters,
-        Agent,
+        lambda signature, parameters, _: Agent(signature, parameters),
         # `max_iters` DSPy takes out of the inputs, as an order.
         _REASONING | {"trajectory", "next_thought", "next_tool_name", "next_tool_args", "max_iters"},
     ),
 }
 
 
-def build_module(signature: Signature, configuration: Configuration) -> Any:
-    """The DSPy module of a program, with its state.
+def build_module(signature: Signature, configuration: Configuration, model: str) -> Any:
+    """The DSPy module of a program, with its state, for an LM.
 
     Raises:
         AdapterError: `permanent`; an unknown module, a wrong parameter or state, a reward or tool that is not
@@ -68,7 +68,7 @@ def build_module(signature: Signature, configuration: Configuration) -> Any:
         if field.name in kind.own_names:
             text = f"signature: {configuration.module} has a field '{field.name}' of its own: rename yours"
             raise AdapterError(ErrorCode.PERMANENT, text)
-    module = kind.build(signature, parameters)
+    module = kind.build(signature, parameters, model)
     if configuration.state is not None:
         apply_state(module, signature, configuration.state)
     if isinstance(module, Refine):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from adapters.native.endings import check_ending, ending
 from adapters.native.wire import Call
 from adapters.port import AdapterError, RunOptions
 from adapters.runs import Run
@@ -41,8 +42,7 @@ class Recorder:
         self._answered: list[LMCall] = []
         self.call = Call()
         """The one that was begun last."""
-        self.finish_reason: str | None = None
-        """Why the last answer ended: `stop`, `length`, `content_filter`, `refusal`, ..."""
+        self._response: Any = None
 
     def check(self) -> None:
         """Stop here if the run is to stop.
@@ -64,7 +64,7 @@ class Recorder:
         self.check()
         self._begun += 1
         self.call = Call()
-        self.finish_reason = None
+        self._response = None
         self._tell()
 
     @property
@@ -82,21 +82,27 @@ class Recorder:
 
     def add_usage(self, model: str, usage: Mapping[str, Any]) -> None:
         """An LM call was answered; also called where its answer cannot be used."""
-        self._answered.append(
-            LMCall(
-                model=model,
-                input_tokens=usage.get("prompt_tokens") or 0,
-                output_tokens=usage.get("completion_tokens") or 0,
-            )
-        )
+        self._answered.append(_answered(model, usage))
         self._tell()
 
     def add_entry(self, entry: Mapping[str, Any]) -> None:
         """An LM call is complete: DSPy's history entry of it."""
-        if entry.get("cost") is not None and self._answered:
-            self._answered[-1] = self._answered[-1].model_copy(update={"cost": entry["cost"]})
+        self._response = entry.get("response")
+        if self._answered:
+            last = self._answered[-1]
+            cost = None if last.input_tokens is None else entry.get("cost")
+            told = {"cost": cost, "finish_reason": ending(self._response)}
+            self._answered[-1] = last.model_copy(update=told)
             self._tell()
-        self.finish_reason = _finish_reason(entry.get("response"))
+
+    def check_answer(self) -> None:
+        """Stop here if the last LM call was answered with what is no answer.
+
+        Raises:
+            AdapterError: `truncated`, `refused`, or what an error in the answer means.
+        """
+        if self._answered:
+            check_ending(self._response, self._answered[-1].finish_reason)
 
     def _tell(self) -> None:
         if self._changed is not None:
@@ -104,22 +110,22 @@ class Recorder:
 
     @property
     def usage(self) -> Usage:
-        """So far. The cost is known only where that of every answer is."""
-        costs = [call.cost for call in self._answered if call.cost is not None]
-        return Usage(
-            calls=self._begun,
-            input_tokens=sum(call.input_tokens for call in self._answered),
-            output_tokens=sum(call.output_tokens for call in self._answered),
-            cost=sum(costs) if costs and len(costs) == len(self._answered) else None,
-            lm_calls=tuple(self._answered),
-        )
+        """So far."""
+        return Usage.of_calls(self._begun, tuple(self._answered))
 
 
-def _finish_reason(response: Any) -> str | None:
-    """Of a `dspy.lm15.Response`, or of what LiteLLM returns."""
-    message = getattr(response, "message", None)
-    if any(getattr(part, "type", None) == "refusal" for part in getattr(message, "parts", ())):
-        return "refusal"
-    choice = next(iter(getattr(response, "choices", None) or ()), response)
-    reason = getattr(choice, "finish_reason", None)
-    return None if reason is None else str(reason)
+def _answered(model: str, usage: Mapping[str, Any]) -> LMCall:
+    """What one call used; what was not said is not known.
+
+    LiteLLM writes 0 for all where the provider said nothing (litellm 1.106: types/utils.py, `Usage`).
+    """
+    told = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    details = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    cached, reasoning = (detail if isinstance(detail, Mapping) else {} for detail in details)
+    return LMCall(
+        model=model,
+        input_tokens=told[0] if any(told) else None,
+        output_tokens=told[1] if any(told) else None,
+        cached_tokens=cached.get("cached_tokens"),
+        reasoning_tokens=reasoning.get("reasoning_tokens"),
+    )

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from adapters import plugins
 from adapters.native.signatures import dspy_signature, json_outputs
+from adapters.native.temperature import temperature_of
 from adapters.parameters import Parameters
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature
@@ -29,6 +30,7 @@ from dspex.errors import InvalidOutput
 Reward = Callable[[dict[str, Any], Any], float]
 
 HINT = "hint_"
+TEMPERATURE = 1.0
 
 
 class SearchParameters(Parameters):
@@ -39,14 +41,15 @@ class SearchParameters(Parameters):
         reward: the name of a reward (`dspex.rewards`): from inputs and prediction to a number, the more the better.
         threshold: a reward that is enough: no further attempt is made.
         module: what makes an attempt.
-        temperature: of the attempts, over the LM's own: at 0 they would be alike.
+        temperature: of the attempts, over the LM's own: at 0 they would be alike. By default 1; none for a model that
+            takes none but its own.
     """
 
     N: int = Field(default=3, ge=1, le=32)
     reward: str = Field(min_length=1, max_length=200)
     threshold: float
     module: Literal["Predict", "ChainOfThought"] = "Predict"
-    temperature: float = Field(default=1.0, ge=0, le=2)
+    temperature: float | None = Field(default=None, ge=0, le=2)
 
 
 class BestOfN(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
@@ -55,9 +58,10 @@ class BestOfN(dspy.Module):  # type: ignore[misc]  # DSPy has no type informatio
     An attempt whose answer cannot be read, or does not fit the signature, counts as one; any other error ends the run.
     """
 
-    def __init__(self, signature: Signature, parameters: SearchParameters) -> None:
+    def __init__(self, signature: Signature, parameters: SearchParameters, model: str) -> None:
         super().__init__()
         self.search = parameters
+        self.config = temperature_of(parameters.temperature, TEMPERATURE, model)
         self.reward: Reward = _reward(parameters.reward)
         self._signature = signature
         self.module = getattr(dspy, parameters.module)(dspy_signature(signature))
@@ -85,7 +89,7 @@ class BestOfN(dspy.Module):  # type: ignore[misc]  # DSPy has no type informatio
 
     def attempt(self, inputs: Mapping[str, Any]) -> Any:
         """One prediction."""
-        return self.module(**inputs, config={"temperature": self.search.temperature})
+        return self.module(**inputs, config=dict(self.config))
 
     def learn(self, inputs: dict[str, Any], prediction: Any, score: float) -> dict[str, Any]:  # noqa: ARG002
         """The inputs of the next attempt, after one that was not good enough."""
@@ -113,8 +117,8 @@ class Refine(BestOfN):
     The LM sees the source of the reward, as with `dspy.Refine`: it says what is wanted.
     """
 
-    def __init__(self, signature: Signature, parameters: SearchParameters) -> None:
-        super().__init__(signature, parameters)
+    def __init__(self, signature: Signature, parameters: SearchParameters, model: str) -> None:
+        super().__init__(signature, parameters, model)
         self.advise = dspy.Predict(_advice_signature())
         self._code = _source(self.reward)
         self.hinted: Any = None
@@ -129,7 +133,7 @@ class Refine(BestOfN):
     def attempt(self, inputs: Mapping[str, Any]) -> Any:
         """See `BestOfN.attempt`."""
         module = self.hinted if HINT in inputs else self.module
-        return module(**inputs, config={"temperature": self.search.temperature})
+        return module(**inputs, config=dict(self.config))
 
     def learn(self, inputs: dict[str, Any], prediction: Any, score: float) -> dict[str, Any]:
         """See `BestOfN.learn`. Without a hint where the advice cannot be read."""

@@ -21,7 +21,7 @@ from adapters.port import AdapterError, Outcome, ProgramSpec, RunOptions, TraceS
 from dspex import Configuration, ErrorCode, Signature, Usage
 from dspex.model import Frozen
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 LENGTH: Final = struct.Struct(">I")
 

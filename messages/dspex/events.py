@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 import operator
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, TypeVar
 from uuid import UUID
 
 from pydantic import Field, JsonValue
+from pydantic.json_schema import SkipJsonSchema
 
 from dspex.model import Frozen
 from dspex.status import ExecutionStatus
+
+_Number = TypeVar("_Number", int, float)
+
+Tokens = Annotated[int | SkipJsonSchema[None], Field(exclude_if=lambda value: value is None)]
+"""Left out where they are not known: readers of the first version take no null. They read 0."""
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _none_or_unknown(read: dict[str, Any]) -> int | None:
+    """The tokens where none are given: without calls there are none, else they are not known."""
+    return None if read.get("calls") else 0
+
+
+def _known(numbers: Sequence[_Number | None]) -> _Number | None:
+    """The sum, where there are any and every one is known."""
+    total: _Number | None = None
+    for number in numbers:
+        if number is None:
+            return None
+        total = number if total is None else total + number
+    return total
 
 
 class ProblemDetail(Frozen):
@@ -27,14 +53,28 @@ class ErrorDetail(Frozen):
     problems: tuple[ProblemDetail, ...] = ()
 
 
+MAX_DETAILS = 500
+"""Single LM calls, and tries, that a usage keeps. One that waits for a rate limit may be run for days."""
+
+
 class LMCall(Frozen):
-    """What one LM call that was answered used. `cost` is in US dollars; None where the price is not known."""
+    """What one LM call that was answered used: None where the provider did not say, or its price is not known.
+
+    Tokens are left out of the JSON then.
+
+    `cost` is in US dollars. `cached_tokens` are of the input, `reasoning_tokens` of the output, where the provider
+    tells them apart. `finish_reason` is why the answer ended: `stop`, `length` (cut off), `content_filter`, `refusal`,
+    `tool_call`, `error`, or a word of the provider's own.
+    """
 
     model: str
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: Tokens = None
+    output_tokens: Tokens = None
     cost: float | None = None
     cached: bool = False
+    cached_tokens: Tokens = None
+    reasoning_tokens: Tokens = None
+    finish_reason: str | None = Field(default=None, exclude_if=_is_none)
 
 
 class Try(Frozen):
@@ -47,38 +87,46 @@ class Try(Frozen):
     model: str | None = None
     error: str | None = None
     calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: Tokens = Field(default_factory=_none_or_unknown)
+    output_tokens: Tokens = Field(default_factory=_none_or_unknown)
     cost: float | None = None
-
-
-MAX_DETAILS = 500
-"""Single LM calls, and tries, that a usage keeps. One that waits for a rate limit may be run for days."""
 
 
 class Usage(Frozen):
     """What the LM calls of one execution used. `cost` is in US dollars, where the provider's prices are known.
 
-    `calls` counts the calls that were begun; `lm_calls` has those that were answered, in the order of their answers.
-    `tries` are the tries of a program with fallbacks: the rest is their sum. Of both, the last `MAX_DETAILS` are kept.
+    A figure is None, and tokens are left out of the JSON, where that of any answer is not known: a part of a sum would
+    read like the whole. `calls` counts the calls that were begun; `lm_calls` has those that were answered, in the order
+    of their answers, each with what is known of it. `tries` are those of a program with fallbacks: the rest is their
+    sum. Of both, the last `MAX_DETAILS` are kept.
     """
 
     calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: Tokens = Field(default_factory=_none_or_unknown)
+    output_tokens: Tokens = Field(default_factory=_none_or_unknown)
     cost: float | None = None
     lm_calls: tuple[LMCall, ...] = ()
     tries: tuple[Try, ...] = Field(default=(), exclude_if=operator.not_)
 
+    @classmethod
+    def of_calls(cls, begun: int, answered: tuple[LMCall, ...]) -> Usage:
+        """The sum of the calls that were answered, of so many that were begun."""
+        return cls(
+            calls=begun,
+            input_tokens=_known([0, *(call.input_tokens for call in answered)]),
+            output_tokens=_known([0, *(call.output_tokens for call in answered)]),
+            cost=_known([call.cost for call in answered]),
+            lm_calls=answered,
+        )
+
     def __add__(self, other: Usage) -> Usage:
-        """What both used. The cost is known only where that of every answer is."""
+        """What both used."""
         costs = [usage.cost for usage in (self, other) if usage.cost is not None or usage.lm_calls]
-        known = [cost for cost in costs if cost is not None]
         return Usage(
             calls=self.calls + other.calls,
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            cost=sum(known) if known and len(known) == len(costs) else None,
+            input_tokens=_known([self.input_tokens, other.input_tokens]),
+            output_tokens=_known([self.output_tokens, other.output_tokens]),
+            cost=_known(costs),
             lm_calls=(self.lm_calls + other.lm_calls)[-MAX_DETAILS:],
             tries=(self.tries + other.tries)[-MAX_DETAILS:],
         )

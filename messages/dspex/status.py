@@ -105,6 +105,7 @@ class ErrorCode(StrEnum):
     BILLING = "billing"
     CONTEXT_WINDOW = "context_window"
     REFUSED = "refused"
+    TRUNCATED = "truncated"
     CRASHED = "crashed"
     CANCELLED = "cancelled"
     PERMANENT = "permanent"

@@ -326,8 +326,8 @@ def _error(error: ErrorDetail) -> dict[str, Any]:
 
 
 def _count(counts: Counts, item: Finish) -> None:
-    counts.input_tokens += item.usage.input_tokens
-    counts.output_tokens += item.usage.output_tokens
+    counts.input_tokens += item.usage.input_tokens or 0
+    counts.output_tokens += item.usage.output_tokens or 0
     counts.cost += item.usage.cost or 0.0
     if item.cancelled:
         counts.cancelled += 1

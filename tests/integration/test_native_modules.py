@@ -350,7 +350,7 @@ def test_a_cancelled_run_makes_no_further_lm_call(native: NativeAdapter, server:
         error = future.exception(60)
     assert isinstance(error, AdapterError)
     assert (error.code, error.usage.calls, len(server.requests)) == (ErrorCode.CANCELLED, 1, 1)
-    assert error.usage.input_tokens > 0
+    assert error.usage.input_tokens
 
 
 def test_no_lm_call_begins_after_the_timeout(

@@ -161,7 +161,7 @@ def test_a_run_that_is_ended_reports_what_it_used_so_far(
     assert error.code is code
     assert error.usage.calls == 2
     assert [call.model for call in error.usage.lm_calls] == ["openai/gpt-4o-mini"]
-    assert error.usage.input_tokens == error.usage.lm_calls[0].input_tokens > 0
+    assert error.usage.input_tokens == error.usage.lm_calls[0].input_tokens
     held.set()
     lm.script = lm_server.fitting
     assert run(port).outputs == {"answer": "an answer"}

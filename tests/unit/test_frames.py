@@ -40,7 +40,10 @@ from dspex import LM, Configuration, ErrorCode, LMCall, LMParameters, Signature,
 GOLDEN = Path(__file__).with_name("frames.jsonl")
 MAX = 10_000
 
-CALL = LMCall(model="openai/gpt-4o-mini", input_tokens=20, output_tokens=5, cost=0.25)
+CALL = LMCall(
+    model="openai/gpt-4o-mini", input_tokens=20, output_tokens=5, cost=0.25, cached_tokens=8, finish_reason="stop"
+)
+UNKNOWN = LMCall(model="openai/gpt-4o-mini")
 USAGE = Usage(calls=1, input_tokens=20, output_tokens=5, cost=0.25, lm_calls=(CALL,))
 STEP = TraceStep(kind="output", name="stdout", details={"text": "half a pair: \ud83d", "bytes": 14})
 SPEC = ProgramSpec(
@@ -72,6 +75,7 @@ TO_ADAPTER: list[ToAdapter] = [
     Created(backend_id="python_port-1"),
     NotLoaded(),
     UsageSoFar(usage=USAGE),
+    UsageSoFar(usage=Usage.of_calls(2, (CALL, UNKNOWN))),
     Ended.of(Outcome({"answer": "\N{GRINNING FACE}", "label": "a"}, USAGE, 1.5, (STEP,)), 4096),
     Failed.of(ERROR, 4096),
 ]
@@ -134,7 +138,7 @@ CORPUS: dict[str, bytes] = {
     "unknown type": b'{"type":"exec","code":"import os"}',
     "a type that is none": b'{"type":["outcome"]}',
     "of the other side": b'{"type":"run","backend_id":"b","inputs":{},"run_id":"r"}',
-    "another version": b'{"type":"hello","version":2,"what":"ever"}',
+    "another version": b'{"type":"hello","version":3,"what":"ever"}',
     "no such code": b'{"type":"error","code":"on_fire","message":"m"}',
     "an unknown member": b'{"type":"created","backend_id":"b","more":1}',
     "a member is missing": b'{"type":"outcome","usage":{},"duration_ms":1}',

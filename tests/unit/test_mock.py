@@ -114,6 +114,8 @@ def test_texts_can_be_read() -> None:
 def test_usage_is_a_call_that_costs_nothing() -> None:
     short, long = run("q -> a", {"q": "x"}).usage, run("q -> a", {"q": "x" * 4_000}).usage
     assert (short.calls, short.cost) == (1, 0.0)
+    assert long.input_tokens is not None
+    assert short.input_tokens is not None
     assert 999 <= long.input_tokens - short.input_tokens <= 1_000
     assert short == run("q -> a", {"q": "x"}).usage
 

@@ -76,6 +76,16 @@ def test_rate_limits_together_wait_no_longer_than_the_policy_allows() -> None:
     assert decide(failed(ErrorCode.RATE_LIMITED, retry_after=101.0, policy=policy)) is None
 
 
+@pytest.mark.parametrize("code", sorted(PASSING))
+def test_a_wait_that_the_provider_asks_for_is_kept_whatever_the_code(code: ErrorCode) -> None:
+    again = decide(failed(code, retry_after=40.0))
+    assert again is not None
+    assert (again.delay, again.attempt) == (40.0, 1)
+    policy = ExecutionPolicy(max_wait=100)
+    assert decide(failed(code, retry_after=100.0, policy=policy)) is not None
+    assert decide(failed(code, retry_after=101.0, policy=policy)) is None
+
+
 @pytest.mark.parametrize("retry_after", [None, 0.0, -5.0, float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("code", [ErrorCode.TRANSIENT, ErrorCode.RATE_LIMITED])
 def test_no_pause_is_shorter_than_the_floor(code: ErrorCode, retry_after: float | None) -> None:

@@ -30,7 +30,10 @@ class Summary:
     durations: list[float] = field(default_factory=list)
     input_tokens: int = 0
     output_tokens: int = 0
-    cost: float | None = None
+    cost: float = 0.0
+    tokens_known: int = 0
+    cost_known: int = 0
+    counted: int = 0
     compared: int = 0
     equal: int = 0
 
@@ -42,10 +45,15 @@ class Summary:
             self.failed[execution.error.code if execution.error else "unknown"] += 1
         if execution.duration_ms is not None:
             self.durations.append(execution.duration_ms)
-        self.input_tokens += execution.usage.input_tokens
-        self.output_tokens += execution.usage.output_tokens
-        if execution.usage.cost is not None:
-            self.cost = (self.cost or 0.0) + execution.usage.cost
+        usage = execution.usage
+        self.counted += 1
+        if usage.input_tokens is not None and usage.output_tokens is not None:
+            self.tokens_known += 1
+            self.input_tokens += usage.input_tokens
+            self.output_tokens += usage.output_tokens
+        if usage.cost is not None:
+            self.cost_known += 1
+            self.cost += usage.cost
 
     def compare(self, expected: Any, actual: Any) -> None:
         """Count an output against the answer that is known to be right."""
@@ -73,12 +81,19 @@ class Summary:
         if self.durations:
             p50, p95 = (_percentile(self.durations, percent) for percent in (50, 95))
             table.add_row("duration p50 / p95", f"{p50} / {p95}")
-        table.add_row("tokens in / out", f"{self.input_tokens:,} / {self.output_tokens:,}")
-        if self.cost is not None:
-            table.add_row("cost", f"${self.cost:.4f}")
+        tokens = (
+            f"{self.input_tokens:,} / {self.output_tokens:,}" if self.tokens_known or not self.counted else "not known"
+        )
+        table.add_row("tokens in / out", tokens + self._known(self.tokens_known))
+        if self.cost_known:
+            table.add_row("cost", f"${self.cost:.4f}" + self._known(self.cost_known))
         if self.compared:
             table.add_row("as expected", f"{self.equal} of {self.compared} ({self.equal / self.compared:.1%})")
         console.print(table)
+
+    def _known(self, number: int) -> str:
+        """What is to be said of a sum over so many of the executions."""
+        return "" if number in (0, self.counted) else f" ({number} of {self.counted} known)"
 
 
 def show_problems(console: Console, line: int, problems: Sequence[Problem]) -> None:

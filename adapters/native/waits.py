@@ -1,0 +1,100 @@
+"""How long a provider asks to wait: in headers, in the body, and in words."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+LONGEST: Final = 30 * 24 * 3600.0
+"""Seconds: what asks for more is no wait. The policy's `max_wait` decides what is waited for."""
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNIT = r"(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|d|days?)"
+_PART = re.compile(rf"(\d+(?:\.\d+)?)\s*{_UNIT}(?![a-z])", re.IGNORECASE)
+_DURATION = re.compile(rf"(?:\d+(?:\.\d+)?\s*{_UNIT}\s*)+", re.IGNORECASE)
+_IN_TEXT = re.compile(
+    r"(?:(?:re)?try(?: your request)?(?: again)?|wait|resets?|available)(?: again)?(?: in| after| for)\s+(?:about )?"
+    rf"((?:\d+(?:\.\d+)?\s*{_UNIT}(?![a-z])\s*)+)",
+    re.IGNORECASE,
+)
+_RESETS: Final = re.compile(r"(?:x-)?ratelimit-reset(?:-.+)?|anthropic-ratelimit-.+-reset")
+
+
+def asked_in_headers(headers: Sequence[tuple[str, str]], status: int | None) -> float | None:
+    """Seconds to wait by the headers of an answer: `Retry-After` and its like, else when a limit that is spent resets.
+
+    https://www.rfc-editor.org/rfc/rfc9110#field.retry-after, https://platform.openai.com/docs/guides/rate-limits,
+    https://docs.anthropic.com/en/api/rate-limits, https://openrouter.ai/docs/api/reference/limits
+    """
+    given = {name.lower(): value for name, value in headers}
+    asked = [seconds(given[name], 0.001) for name in ("retry-after-ms", "x-ms-retry-after-ms") if name in given]
+    asked += [seconds(given[name]) for name in ("retry-after", "x-retry-after") if name in given]
+    known = [wait for wait in asked if wait is not None]
+    if known:
+        return max(known)
+    resets = []
+    for name, value in given.items():
+        if _RESETS.fullmatch(name):
+            left = given.get(name.replace("reset", "remaining"))
+            # Every answer has these: they ask for a wait where nothing is left, or where nothing else says why.
+            if (left is not None and left.strip() == "0") or (left is None and status == 429):
+                resets.append(seconds(value))
+    return max((wait for wait in resets if wait is not None), default=None)
+
+
+def asked_in_body(value: Any) -> float | None:
+    """Seconds to wait by a member of the body: `"37s"`, 37, `{"seconds": 37, "nanos": 0}` (google.rpc.RetryInfo)."""
+    if isinstance(value, dict):
+        whole, nanos = value.get("seconds", 0), value.get("nanos", 0)
+        return seconds(str(whole)) if not nanos else _checked(float(whole) + float(nanos) / 1e9)
+    return seconds(str(value))
+
+
+def asked_in_text(text: str) -> float | None:
+    """Seconds to wait by a message: "Please try again in 1m2.5s."."""
+    found = [_duration(match[1]) for match in _IN_TEXT.finditer(text)]
+    return max((wait for wait in found if wait is not None), default=None)
+
+
+def seconds(value: str, unit: float = 1.0) -> float | None:
+    """A time as seconds from now: a number, a duration (`6m0s`), a time since 1970, a date of HTTP or ISO 8601.
+
+    Args:
+        unit: of a plain number, in seconds. Large ones are a time since 1970, in seconds or milliseconds.
+    """
+    text = value.strip()[:100]
+    try:
+        number = float(text)
+    except ValueError:
+        return _duration(text) if _DURATION.fullmatch(text) else _until(text)
+    if not math.isfinite(number) or number < 0:
+        return None
+    if number > 1e9 and unit == 1.0:
+        return _checked(max(0.0, (number / 1000 if number > 1e11 else number) - time.time()))
+    return _checked(number * unit)
+
+
+def _duration(text: str) -> float | None:
+    parts = [(float(number), unit.lower()) for number, unit in _PART.findall(text)]
+    total = sum(number * _UNITS["ms" if unit.startswith(("ms", "milli")) else unit[0]] for number, unit in parts)
+    return _checked(total) if parts else None
+
+
+def _until(text: str) -> float | None:
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            when = read(text)
+        except (TypeError, ValueError, OverflowError):
+            continue
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return _checked(max(0.0, when.timestamp() - time.time()))
+    return None
+
+
+def _checked(wait: float) -> float | None:
+    return wait if math.isfinite(wait) and wait <= LONGEST else None
