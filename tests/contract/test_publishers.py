@@ -102,8 +102,9 @@ def test_events_go_to_whoever_listens(broker: MemoryBroker) -> None:
     assert heard == [("some.event", b"2")]
 
 
-def test_dead_letters_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.brokers.memory.MAX_DEAD_LETTERS", 3)
+@pytest.mark.parametrize("bound", ["MAX_DEAD_LETTERS", "MAX_DEAD_BYTES"])
+def test_dead_letters_are_bounded(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"workers.brokers.memory.{bound}", 3)
     broker = MemoryBroker(max_bytes=1024)
     broker.declare_queue(PROGRAMS_QUEUE)
     consumer = broker.consume(PROGRAMS_QUEUE, prefetch=1, timeout=100)

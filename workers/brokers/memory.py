@@ -21,6 +21,8 @@ LOGIN = "memory"
 """As whom messages of this broker come: all are this process's own."""
 
 MAX_DEAD_LETTERS = 1_000
+MAX_DEAD_BYTES = 32 * 1024 * 1024
+"""Of the bodies of a queue's dead letters: the rejected messages themselves are in the database."""
 
 Listener = Callable[[str, bytes], None]
 
@@ -67,7 +69,7 @@ class MemoryBroker(dramatiq.Broker):
             raise BrokerUnavailable(f"queue '{queue_name}' is full: {self.max_length} messages wait")
 
     def dead_letters(self, queue_name: str) -> list[bytes]:
-        """The bodies that were dead-lettered from a queue, the newest last; the last `MAX_DEAD_LETTERS` are kept."""
+        """The bodies that were dead-lettered from a queue, the newest last; as many as may be kept."""
         return list(self.queues[queue_name].dead_letters)
 
 
@@ -92,6 +94,12 @@ class _Queue:
         with self._filled:
             self._bodies.extendleft(bodies)
             self._filled.notify_all()
+
+    def bury(self, body: bytes) -> None:
+        with self._filled:
+            self.dead_letters.append(body)
+            while len(self.dead_letters) > 1 and sum(map(len, self.dead_letters)) > MAX_DEAD_BYTES:
+                self.dead_letters.popleft()
 
     def get(self, timeout: float) -> bytes | None:
         with self._filled:
@@ -134,7 +142,7 @@ class MemoryConsumer(SettlingConsumer):
         if outcome is Outcome.REQUEUE:
             self._queue.put_back([body])
         elif outcome is Outcome.DEAD_LETTER:
-            self._queue.dead_letters.append(body)
+            self._queue.bury(body)
 
     def close(self) -> None:
         """Put back what is not settled, in its order."""
