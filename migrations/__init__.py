@@ -51,6 +51,8 @@ def current(engine: Engine) -> str | None:
 def serves(engine: Engine) -> bool:
     """Whether this version can run on the database as it is: as it knows it, or as a newer version made it for both."""
     revision = current(engine)
+    if revision is None:
+        return False
     if revision in known():
         return revision in known(OLDEST)
     return _serves_from(engine) in known()
