@@ -21,7 +21,7 @@ from sqlalchemy import make_url
 
 from deploy.local_servers import LocalServer, PostgresServer, RabbitMQServer, RedisServer, ServerError
 from deploy.pgbouncer import PgBouncer
-from tests import plugin, sizes
+from tests import canary, plugin, sizes
 from tests.virtual_hosts import RabbitMQWithHosts
 
 pytest.register_assert_rewrite("adapters.contract")
@@ -49,6 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         databases = () if callspec is None else (callspec.params.get(name) for name in ("database_url", "engine"))
         if "postgresql" in databases or SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture(autouse=True)
+def no_data_in_logs() -> Iterator[None]:
+    """No log line shows what was put in as data."""
+    with canary.watched():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,8 @@ def _declare(app: Application, name: str, queue_name: str, function: Callable[..
         broker=app.broker,
         throws=(DeadLetter, Requeue, PutAside),
     )
-    declare(settled)
+    # Of each message, Dramatiq would log all that is in it.
+    declare(settled).logger.setLevel(logging.INFO)
 
 
 def _handle(

@@ -53,6 +53,11 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=level, handlers=[handler])
+    if level == "DEBUG":
+        # Ours alone: at that level, clients of LMs and of HTTP log prompts and answers.
+        logging.getLogger().setLevel(logging.INFO)
+        for ours in ("adapters", "dspex", "store", "workers"):
+            logging.getLogger(ours).setLevel(logging.DEBUG)
     logging.captureWarnings(capture=True)
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from store.engine import make_engine
+from tests.canary import CANARY
 from tests.deployment import Deployment, environment_of
 
 DSPEX = (sys.executable, "-m", "workers.cli")
@@ -39,3 +40,4 @@ def deployed(
         finally:
             worker.kill()
     assert code == 0, running.log
+    assert CANARY not in (directory / "worker.log").read_text(errors="replace")

@@ -10,6 +10,8 @@ import uuid
 import dspex
 from dspex.producer import Producer
 
+CANARY = "canary-7d1f0c"
+"""As in `tests.canary`: no log line may show it."""
 SIGNATURE = "question: str, k: int = 3 -> answer: str, label: Literal['a', 'b'], score: float"
 
 
@@ -43,7 +45,7 @@ def run_programs(producer: Producer, rows: str, *program_ids: str) -> None:
         dspex.ExecuteProgram(
             execution_id=uuid.uuid5(uuid.NAMESPACE_OID, str(number)),
             program_id=uuid.UUID(program_ids[number % len(program_ids)]),
-            inputs={"question": f"question {number}", "k": number},
+            inputs={"question": f"{CANARY} {number}", "k": number},
         )
         for number in range(int(rows))
     )

@@ -25,6 +25,7 @@ from dspex import (
     uuid7,
 )
 from dspex.commands import Command, UpdateProgram
+from tests.canary import CANARY
 from tests.unit.system import System
 from workers import application
 
@@ -49,7 +50,7 @@ def work(system: System, program_id: UUID) -> tuple[list[UUID], list[UUID]]:
     """Send executions and commands of each kind; returns the executions and the programs."""
     run, made = [uuid7() for _ in range(20)], [uuid7() for _ in range(5)]
     commands: list[Command] = [
-        ExecuteProgram(execution_id=id_, program_id=program_id, inputs={"question": "why?"}) for id_ in run
+        ExecuteProgram(execution_id=id_, program_id=program_id, inputs={"question": CANARY}) for id_ in run
     ]
     for id_ in made:
         signature_id = uuid7()
