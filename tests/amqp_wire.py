@@ -107,9 +107,10 @@ class Wire:
     def _connect(self) -> None:
         self._connection = pika.BlockingConnection(self._parameters)
         self._channel = self._connection.channel()
+        self._channel.confirm_delivery()
 
     def publish(self, exchange: str, routing_key: str, encoded: bytes, body: bytes) -> bool:
-        """Publish a message. Returns whether the broker took it; else it has closed the channel or the connection."""
+        """Publish a message. Returns whether the broker confirmed it; else it has closed the channel."""
         method = frame.Method(
             self._channel.channel_number, spec.Basic.Publish(exchange=exchange, routing_key=routing_key)
         )
@@ -118,15 +119,20 @@ class Wire:
         frames = [method.marshal(), self._frame(spec.FRAME_HEADER, header)]
         frames += [self._frame(spec.FRAME_BODY, piece) for piece in pieces]
         connection: Any = self._connection
+        channel: Any = self._channel
         try:
-            connection._impl._output_marshaled_frames(frames)
-            self._channel.exchange_declare("amq.direct", "direct", passive=True)  # answered after what came before
+            # As pika's `basic_publish` waits. A quorum queue may lose what is not confirmed when the channel closes by
+            # the next message (1 of 4,671 in one of three runs, on RabbitMQ 3.10.8).
+            with channel._message_confirmation_result as confirmed:
+                connection._impl._output_marshaled_frames(frames)
+                channel._flush_output(confirmed.is_ready)
+                if confirmed.is_ready():
+                    return isinstance(confirmed.value.method_frame.method, spec.Basic.Ack)
         except (exceptions.AMQPError, OSError) as error:
             self.refusal = str(error)
-            self.close()
-            self._connect()
-            return False
-        return True
+        self.close()
+        self._connect()
+        return False
 
     def _frame(self, kind: int, payload: bytes) -> bytes:
         return struct.pack(">BHI", kind, self._channel.channel_number, len(payload)) + payload + b"\xce"

@@ -119,14 +119,14 @@ class Fuzzer:
                 values[name] = self._text() if random.random() < 0.15 else name.encode()
         values.pop("expiration", None)
         values["user_id"] = b"guest" if random.random() < 0.98 else self._text()
+        if random.random() < 0.3:
+            values = {name: values[name] for name in random.sample(list(values), random.randint(0, len(values)))}
         if random.random() < 0.2:
             values |= {"reply_to": self._reply_to, "correlation_id": self._correlation_id.encode()}
         if random.random() < 0.1 and key != DEAD_LETTERS:
             values["expiration"] = random.choice([b"0", b"1", b"50", b"86400000"])
-        if random.random() < 0.01:
+        if random.random() < 0.01 and key != DEAD_LETTERS:
             values["expiration"] = self._text()
-        if random.random() < 0.3:
-            values = {name: values[name] for name in random.sample(list(values), random.randint(0, len(values)))}
         encoded = wire.properties(**values)
         if chance < 0.02:
             return bytes([encoded[0], encoded[1] | random.choice([1, 2, 3])]) + encoded[2:]
