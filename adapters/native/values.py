@@ -28,6 +28,9 @@ MAX_DEPTH: Final = 64
 MAX_LITERAL: Final = 100_000
 """Characters of a Python literal: its reader takes some hundred bytes for each."""
 
+_SCALARS: Final[dict[Any, TypeAdapter[Any]]] = {kind: TypeAdapter(kind) for kind in (int, float, bool)}
+"""Made once: to make one takes as long as all else that is done with a value."""
+
 _TEXT_OR_GLITCH = re.compile(r'"(?:[^"\\]|\\.)*+"|//[^\n]*|/\*(?:[^*]|\*(?!/))*+\*/|,(?=\s*[}\]])', re.DOTALL)
 _TEXT_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{}\]]', re.DOTALL)
 _BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(?P<body>.*?)\n[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
@@ -49,7 +52,7 @@ def value_of(text: str, annotation: Any, name: str) -> Any:
     origin = get_origin(annotation)
     if origin is Literal:
         return _one_of(text, get_args(annotation))
-    adapter = TypeAdapter(annotation)
+    adapter = _SCALARS.get(annotation) or TypeAdapter(annotation)
     if isinstance(annotation, type) and issubclass(annotation, dspy.Type):
         return adapter.validate_python(text)
     if origin in (Union, UnionType) and str in get_args(annotation):
