@@ -175,6 +175,7 @@ class RabbitMQServer(LocalServer):
     port_names = ("server", "distribution", "mapper")
     start_seconds = 120.0
     stop_seconds = 60.0
+    max_message_size = MAX_MESSAGE_SIZE
 
     @property
     def url(self) -> str:
@@ -187,7 +188,7 @@ class RabbitMQServer(LocalServer):
         self._write("enabled_plugins", "[].\n")
         listener = f"listeners.tcp.local = 127.0.0.1:{self.port}\n"
         logging = "log.console = true\nlog.console.level = info\nlog.file = false\n"
-        limits = f"disk_free_limit.absolute = 50MB\nmax_message_size = {MAX_MESSAGE_SIZE}\n"
+        limits = f"disk_free_limit.absolute = 50MB\nmax_message_size = {self.max_message_size}\n"
         self._write("rabbitmq.conf", f"{listener}{logging}{limits}")
 
     def _write(self, name: str, text: str) -> None:

@@ -64,10 +64,11 @@ def read(
     ordered = statement.order_by(c.inserted_at.desc(), c.id.desc()).limit(limit + 1)
     rows = connection.execute(complete(ordered)).all()
     last = rows[limit - 1] if len(rows) > limit else None
-    return Page(tuple(map(row_of, rows[:limit])), None if last is None else _encode(last.inserted_at, last.id))
+    return Page(tuple(map(row_of, rows[:limit])), None if last is None else cursor_after(last.inserted_at, last.id))
 
 
-def _encode(inserted_at: datetime, id_: UUID) -> str:
+def cursor_after(inserted_at: datetime, id_: UUID) -> str:
+    """The cursor for what follows this row of a list."""
     return base64.urlsafe_b64encode(f"{inserted_at.isoformat()} {id_.hex}".encode()).decode().rstrip("=")
 
 

@@ -10,27 +10,36 @@ from typing import Any, NoReturn
 
 import dramatiq
 
-from dspex import Envelope, ExecuteProgram, MessageRejected, wrap
+from dspex import Envelope, ExecuteProgram, MessageRejected
 from dspex.commands import Command, CreateSignatureFromModule
 from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
 from dspex.endpoints import ReplayDeliveries
-from dspex.envelope import MAX_ANSWER_BYTES
-from dspex.errors import DatabaseUnavailable, Denied, DspexError, NotFound, PublishDenied, PublishError, Unroutable
-from dspex.events import Reply
-from dspex.queries import ValidateModule
+from dspex.errors import (
+    DatabaseUnavailable,
+    Denied,
+    DspexError,
+    NotFound,
+    PublishDenied,
+    PublishError,
+    TooLargeForBroker,
+    Unroutable,
+)
+from dspex.queries import QUERIES, ValidateModule
 from dspex.topology import PROGRAMS_QUEUE, QUEUES, queue_of
 from store.failures import describe, passing
 from store.rejections import Rejection
-from workers.application import PATIENCE_SECONDS, SOURCE, Application
+from workers.application import PATIENCE_SECONDS, Application
+from workers.brokers import amqp
 from workers.brokers.encoding import RECORD, REJECT, Origin
 from workers.brokers.settlement import DeadLetter, PutAside, Requeue, handled
 from workers.brokers.topology import DEAD_LETTERS
 from workers.details import detail_of
 from workers.handlers import HANDLERS, dispatch
 from workers.intake import CHANGES, EXECUTIONS, QUICK, Place
+from workers.outgoing import Encoded, encode_answer, encode_error
 from workers.principals import as_it_came
 from workers.received import receive
-from workers.reply_queues import answer_queue
+from workers.reply_queues import answer_queue, direct
 from workers.waits import wait_for_broker, wait_for_database, wait_for_dependency
 from workers.writer import WriterClosed
 
@@ -104,8 +113,7 @@ def _handle(
         if not isinstance(error, DspexError):
             logger.exception("Message %s failed unexpectedly.", envelope.id)
             error = DspexError(f"{type(error).__name__}: see the worker's log")
-        if answer_queue(origin.reply_to, origin.user_id) is not None:
-            _answer(app, origin, Reply(error=detail_of(error)))
+        if _answered(app, origin, error, envelope.type):
             return
         tenant = app.principals.tenant_of(origin.user_id, envelope.tenant)
         came = as_it_came(body, tenant) if app.principals.is_system(origin.user_id) else body
@@ -118,41 +126,74 @@ def _handle(
             message_type=envelope.type,
             origin=origin,
             tenant=tenant,
+            tell=False,
         )
     if answer is not None:
-        _answer(app, origin, Reply(answer=answer.model_dump(mode="json")))
+        query = envelope.type in QUERIES
+        _answer(app, origin, lambda largest: encode_answer(answer, largest, query=query))
 
 
-def _refuse(app: Application, *, error: DspexError, origin: Origin, **details: Any) -> None:
+def _refuse(
+    app: Application, *, error: DspexError, origin: Origin, message_type: str | None = None, **details: Any
+) -> None:
     """What could not be read is rejected; what was not to be read is answered, where somebody waits."""
-    if isinstance(error, Denied) and answer_queue(origin.reply_to, origin.user_id) is not None:
-        _answer(app, origin, Reply(error=detail_of(error)))
+    if isinstance(error, Denied) and _answered(app, origin, error, message_type):
         return
-    _reject(app, error=error, origin=origin, **details)
+    tell = not isinstance(error, Denied)
+    _reject(app, error=error, origin=origin, message_type=message_type, tell=tell, **details)
 
 
-def _answer(app: Application, origin: Origin, reply: Reply) -> None:
-    """Answer, where somebody waits and may."""
+def _answered(app: Application, origin: Origin, error: DspexError, message_type: str | None) -> bool:
+    """Whether an error is told to who asked, and so needs no record. That of a query never needs one."""
     queue = answer_queue(origin.reply_to, origin.user_id)
     if queue is None:
-        return
-    envelope = wrap(reply, source=SOURCE)
+        return False
+    query = message_type in QUERIES
+    # Of a denial auditors have a line: it is not worth a connection.
+    unsure = direct(queue) and not query and not isinstance(error, Denied)
+    there = not unsure or amqp.is_there(app.settings.broker_url, queue)
+    told = _answer(app, origin, lambda largest: encode_error(error, largest))
+    return query or (there and told)
+
+
+def _answer(app: Application, origin: Origin, encode: Callable[[int], Encoded]) -> bool:
+    """Answer, where somebody waits and may; returns whether it was sent.
+
+    Args:
+        encode: makes the answer, of so many bytes at most.
+    """
+    queue = answer_queue(origin.reply_to, origin.user_id)
+    if queue is None:
+        return False
     try:
-        app.publisher.publish(
-            envelope.encode(MAX_ANSWER_BYTES),
-            exchange="",
-            routing_key=queue,
-            message_id=envelope.id,
-            correlation_id=origin.correlation_id,
-        )
+        try:
+            _send(app, queue, origin, encode(app.largest_answer))
+        except TooLargeForBroker:
+            _send(app, queue, origin, encode(app.largest_answer))  # by now it is known how much the broker takes
     except Unroutable:
-        logger.info("Nobody waits any more on the reply queue %r.", queue)
+        app.episodes.tell("Answers go nowhere, since nobody waits any more", f"queue {queue!r}", level=logging.INFO)
+        return False
     except PublishError as error:
         # What was asked for is done, and stands in the database. A permission does not come by waiting.
         app.episodes.tell("An answer is not sent", error)
         if not isinstance(error, PublishDenied):
             wait_for_broker(error)
         app.metrics.answer_lost()
+        return False
+    return True
+
+
+def _send(app: Application, queue: str, origin: Origin, answer: Encoded) -> None:
+    if not answer.whole:
+        app.episodes.tell("Answers are cut, for their size", f"to {queue!r}", level=logging.INFO)
+    app.publisher.publish(
+        answer.body,
+        exchange="",
+        routing_key=queue,
+        message_id=answer.message_id,
+        correlation_id=origin.correlation_id,
+        mandatory=not direct(queue),
+    )
 
 
 @contextmanager
@@ -183,8 +224,13 @@ def _reject(
     message_type: str | None,
     origin: Origin,
     tenant: str | None = None,
+    tell: bool = True,
 ) -> NoReturn:
-    """Record a message as rejected, tell, and dead-letter it."""
+    """Record a message as rejected, tell, and dead-letter it.
+
+    Args:
+        tell: also to who asked, where somebody waits and may.
+    """
     rejection = Rejection(
         queue=origin.queue,
         error_code=error.code,
@@ -212,5 +258,6 @@ def _reject(
         ),
         rejection.tenant,
     )
-    _answer(app, origin, Reply(error=detail_of(error)))
+    if tell:
+        _answer(app, origin, lambda largest: encode_error(error, largest))
     raise DeadLetter(error.message)

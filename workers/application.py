@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.lm import LMCatalog
 from adapters.registry import AdapterRegistry
-from dspex.envelope import wrap
+from dspex.envelope import MAX_ANSWER_BYTES
 from dspex.errors import DatabaseUnavailable
 from dspex.events import Event
 from dspex.publisher import AmqpPublisher, Publisher
@@ -39,6 +39,7 @@ from workers.brokers.memory import LOGIN, MemoryBroker, MemoryPublisher
 from workers.episodes import Episodes
 from workers.metrics import Metrics
 from workers.notifications import Notifications
+from workers.outgoing import encode_event
 from workers.policy import Principal
 from workers.principals import Principals
 from workers.programs import ProgramCache
@@ -49,8 +50,6 @@ from workers.writer import Writer
 from workers.writes import Writes
 
 logger = logging.getLogger(__name__)
-
-SOURCE = "/dspex/worker"
 
 Result = TypeVar("Result")
 
@@ -106,18 +105,32 @@ class Application:
                 raise
             raise DatabaseUnavailable(f"the database cannot be read: {describe(error)}") from None
 
+    @property
+    def largest_answer(self) -> int:
+        """Bytes that an answer may have; an operator who lets in larger messages has told the broker so."""
+        return self._within_limit(max(MAX_ANSWER_BYTES, self.settings.max_message_bytes))
+
+    @property
+    def largest_event(self) -> int:
+        """Bytes that an event may have with all details."""
+        return self._within_limit(self.settings.max_message_bytes + EVENT_MARGIN_BYTES)
+
+    def _within_limit(self, size: int) -> int:
+        limit = self.publisher.limit
+        return size if limit is None else min(size, limit)
+
     def emit(self, event: Event, tenant: str, traceparent: str | None = None) -> None:
         """Publish an event of a tenant; returns when the broker has it.
 
         Raises:
             PublishError: it does not.
         """
-        envelope = wrap(event, source=SOURCE, traceparent=traceparent, tenant=tenant)
+        message_id, body, _ = encode_event(event, tenant, self.largest_event, traceparent=traceparent)
         self.publisher.publish(
-            envelope.encode(self.settings.max_message_bytes + EVENT_MARGIN_BYTES),
+            body,
             exchange=EVENTS_EXCHANGE,
             routing_key=event_key(tenant, event.type),
-            message_id=envelope.id,
+            message_id=message_id,
             mandatory=False,
         )
 

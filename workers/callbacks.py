@@ -10,19 +10,16 @@ import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from dspex import wrap
-from dspex.envelope import MAX_ANSWER_BYTES
-from dspex.errors import MessageTooLarge, PublishDenied, PublishError, Unroutable
-from dspex.events import Reply
+from dspex.errors import PublishDenied, PublishError, Unroutable
 from dspex.topology import EVENTS_EXCHANGE, event_key
 from store.callbacks import Owed
 from store.executions import Execution, Finish
-from workers.application import EVENT_MARGIN_BYTES, SOURCE, Application
+from workers.application import Application
 from workers.attempts import Attempt
-from workers.details import detail_of
 from workers.events import Ended, event_of
+from workers.outgoing import encode_answer, encode_event
 from workers.reply_queues import kept_queue
 from workers.views import execution_view
 from workers.writer import WriterClosed
@@ -57,24 +54,17 @@ class _Message(NamedTuple):
 
 def _event(app: Application, event: Ended, owed: Owed, tenant: str, traceparent: str | None) -> _Message:
     message_id = f"{event.execution_id}.{owed.lock_version}"
-    envelope = wrap(event, source=SOURCE, traceparent=traceparent, message_id=message_id, tenant=tenant)
-    try:
-        body = envelope.encode(app.settings.max_message_bytes + EVENT_MARGIN_BYTES)
-    except MessageTooLarge as error:
-        app.episodes.tell("Events go without their single LM calls", f"execution {event.execution_id}: {error}")
-        short = event.model_copy(update={"usage": event.usage.summary})
-        envelope = wrap(short, source=SOURCE, traceparent=traceparent, message_id=message_id, tenant=tenant)
-        body = envelope.encode(MAX_ANSWER_BYTES)
-    return _Message(body, EVENTS_EXCHANGE, event_key(tenant, event.type), message_id, mandatory=False)
+    encoded = encode_event(
+        event, tenant, app.largest_answer, whole=app.largest_event, message_id=message_id, traceparent=traceparent
+    )
+    if not encoded.whole:
+        app.episodes.tell("Events go out with less in them, for their size", f"execution {event.execution_id}")
+    return _Message(encoded.body, EVENTS_EXCHANGE, event_key(tenant, event.type), message_id, mandatory=False)
 
 
-def _answer(execution: Execution, reply_to: str) -> _Message:
-    answer: Any = execution_view(execution)  # written as it is, and not by way of Python's own types
+def _answer(execution: Execution, reply_to: str, largest: int) -> _Message:
     message_id = f"{execution.id}.{execution.lock_version}.reply"
-    try:
-        body = wrap(Reply.model_construct(answer=answer), source=SOURCE, message_id=message_id).encode(MAX_ANSWER_BYTES)
-    except MessageTooLarge as error:
-        body = wrap(Reply(error=detail_of(error)), source=SOURCE, message_id=message_id).encode()
+    body = encode_answer(execution_view(execution), largest, query=False, message_id=message_id).body
     return _Message(body, "", reply_to, message_id, mandatory=True, correlation_id=execution.correlation_id)
 
 
@@ -101,7 +91,7 @@ class Callback:
             if queue is None:
                 logger.warning("The answer of execution %s is not sent: reply_to is not its sender's.", answered.id)
             else:
-                self._messages = [_answer(answered, queue), *self._messages]
+                self._messages = [_answer(answered, queue, self._app.largest_answer), *self._messages]
                 self._missing += 1
         if not self._app.unconfirmed.acquire(blocking=False):
             return

@@ -10,7 +10,8 @@ from dspex.events import ProblemDetail
 def detail_of(error: DspexError) -> ErrorDetail:
     """The error for a row, an event or an answer."""
     problems = tuple(
-        ProblemDetail(field=problem.field, message=problem.message) for problem in getattr(error, "problems", ())
+        ProblemDetail(field=storable(problem.field), message=storable(problem.message))
+        for problem in getattr(error, "problems", ())
     )
     return ErrorDetail(code=error.code, message=storable(error.message), problems=problems)
 

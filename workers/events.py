@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from dspex import ExecutionCompleted, ExecutionFailed, ExecutionStatus
-from dspex.events import ExecutionCancelled
+from dspex.events import Event, ExecutionCancelled, ExecutionEnded
 from store.executions import Execution, Finish
 
 Ended = ExecutionCompleted | ExecutionFailed | ExecutionCancelled
+
+_STATUSES: Final[dict[type[Event], ExecutionStatus]] = {
+    ExecutionCompleted: ExecutionStatus.COMPLETED,
+    ExecutionFailed: ExecutionStatus.FAILED,
+    ExecutionCancelled: ExecutionStatus.CANCELLED,
+}
 
 
 def event_of(ended: Finish | Execution, attempt: int) -> Ended:
@@ -27,3 +35,15 @@ def event_of(ended: Finish | Execution, attempt: int) -> Ended:
     if ended.error is None:
         return ExecutionCompleted.model_validate(common | {"outputs": dict(ended.outputs or {})})
     return ExecutionFailed.model_validate(common | {"error": ended.error})
+
+
+def reference(event: Ended) -> ExecutionEnded:
+    """The event without its content: which execution, and how it ended."""
+    return ExecutionEnded(
+        execution_id=event.execution_id,
+        program_id=event.program_id,
+        status=_STATUSES[type(event)],
+        error_code=event.error.code if isinstance(event, ExecutionFailed) else None,
+        attempt=event.attempt,
+        duration_ms=event.duration_ms,
+    )

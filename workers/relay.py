@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from sqlalchemy import Connection
 
 from dspex import ExecuteProgram, wrap
-from dspex.errors import MessageTooLarge, PublishError
+from dspex.errors import MessageTooLarge, PublishError, TooLargeForBroker
 from dspex.topology import COMMANDS_EXCHANGE
 from store import callbacks, executions
 from store.engine import READ_ONLY
@@ -86,6 +86,8 @@ class Relay:
         for request, future in sent:
             try:
                 future.result()
+            except TooLargeForBroker as error:
+                give_up(self._app, request, f"its message cannot be sent again: {error.message}")
             except PublishError as error:
                 logger.debug("Execution %s will be due again in a lease: %s", request.id, error)
                 failed = error

@@ -14,6 +14,7 @@ from dspex.errors import ForbiddenReplyQueue
 # RabbitMQ rewrites it (https://www.rabbitmq.com/docs/direct-reply-to): clients cannot declare queues called `amq.`.
 _SERVER_NAMED = re.compile(r"amq\.(gen-[A-Za-z0-9_-]{16,}|rabbitmq\.reply-to\.[A-Za-z0-9_.+/=-]{16,})")
 _OURS = "dspex."
+_DIRECT = "amq.rabbitmq.reply-to."
 
 
 def checked(reply_to: str | None, login: str | None) -> str | None:
@@ -43,6 +44,11 @@ def kept_queue(kept: str) -> str | None:
     except ForbiddenReplyQueue:
         return None
     return reply_to
+
+
+def direct(queue: str) -> bool:
+    """Whether it is no queue, but whoever asked, by direct reply-to: what is sent there always counts as unroutable."""
+    return queue.startswith(_DIRECT)
 
 
 def answer_queue(reply_to: str | None, login: str | None) -> str | None:

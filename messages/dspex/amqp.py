@@ -21,11 +21,20 @@ from pika.channel import Channel
 from pika.spec import Basic
 
 from dspex.amqp_connection import PublishingConnection
-from dspex.amqp_errors import SILENT, address, cause, closed_channel_error, refusal, refused_route, transient
+from dspex.amqp_errors import (
+    SILENT,
+    address,
+    cause,
+    closed_channel_error,
+    refusal,
+    refused_route,
+    size_limit,
+    transient,
+)
 from dspex.amqp_properties import Properties
 from dspex.confirms import Outgoing, Unconfirmed
 from dspex.envelope import CONTENT_TYPE
-from dspex.errors import BrokerUnavailable, NotDeclared, PublishError, QueueFull, Unroutable
+from dspex.errors import BrokerUnavailable, NotDeclared, PublishError, QueueFull, TooLargeForBroker, Unroutable
 from dspex.refusals import Refusals
 
 logger = logging.getLogger("dspex.publisher")
@@ -76,6 +85,7 @@ class Link:
         self._rests = 0
         self._resting = False
         self._refusals = Refusals()
+        self.limit: int | None = None  # of this connection: see `Publisher.limit`
         self._blocked = False
         self._sweeping = False
         self._retrying = False
@@ -158,6 +168,9 @@ class Link:
             if known is not None:
                 (self._refuse if known[0] is NotDeclared else self._fail)([message], *known)
                 return
+        if self.limit is not None and len(message.body) > self.limit:
+            self._fail_too_large(message, self.limit)
+            return
         properties = BasicProperties(
             content_type=CONTENT_TYPE,
             delivery_mode=DeliveryMode.Persistent,
@@ -221,6 +234,11 @@ class Link:
         for message in messages:
             message.future.set_exception(error(text))  # each its own: raising one changes its traceback
         self._release(len(messages))
+
+    def _fail_too_large(self, message: Outgoing, limit: int) -> None:
+        size = len(message.body)
+        text = f"the message has {size} bytes; {self._where} takes {limit} (max_message_size in rabbitmq.conf)"
+        self._fail([message], TooLargeForBroker, text)
 
     def _release(self, count: int) -> None:
         with self._room:
@@ -292,6 +310,17 @@ class Link:
         if not isinstance(reason, exceptions.ChannelClosedByBroker):
             return  # the connection goes, and `_on_lost` comes
         sent = self._unconfirmed.take_all()
+        self._sort_out(sent, reason)
+        if self._connection is not None and self._connection.is_open:
+            self._connection.channel(on_open_callback=self._on_channel_open)
+
+    def _sort_out(self, sent: list[Outgoing], reason: exceptions.ChannelClosedByBroker) -> None:
+        """Fail what the channel was closed over, and send the rest again."""
+        limit = size_limit(reason)
+        if limit is not None:
+            self.limit = limit
+            self._requeue(sent)  # those that are too large are not sent
+            return
         error, text = closed_channel_error(reason, self._parameters)
         route = refused_route(reason)
         named = [message for message in sent if route and route.covers(message.exchange, message.routing_key)]
@@ -306,11 +335,10 @@ class Link:
             self._refusals.note(route, error, text, time.monotonic())
         if error is NotDeclared and self._on_undeclared is not None:
             self._on_undeclared()
-        if self._connection is not None and self._connection.is_open:
-            self._connection.channel(on_open_callback=self._on_channel_open)
 
     def _on_lost(self, _connection: SelectConnection, error: Exception) -> None:
         self._connection = self._channel = self._refusal = None
+        self.limit = None  # it may be another's by now
         self._blocked = False
         self._trouble = cause(error, self._parameters)
         sent = self._unconfirmed.take_all()

@@ -20,6 +20,7 @@ NOT_FOUND = 404
 NOT_ALLOWED = 530
 INTERNAL_ERROR = 541
 
+_SIZE_LIMIT = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
 _EXCHANGE = re.compile(r"(?:topic '(?P<key>[^']*)' in )?exchange '(?P<exchange>[^']*)'")
 
 CONNECTION_ERRORS = (
@@ -148,6 +149,12 @@ def closed_channel_error(
     said = permission(reason, parameters) or f"{reason.reply_code} {reason.reply_text}"
     denied = reason.reply_code == ACCESS_REFUSED
     return PublishDenied if denied else PublishError, f"the broker refused the message: {said}"
+
+
+def size_limit(reason: exceptions.ChannelClosedByBroker) -> int | None:
+    """The broker's `max_message_size`, where it closed the channel over what is larger."""
+    found = _SIZE_LIMIT.search(reason.reply_text)
+    return None if found is None else int(found[1])
 
 
 class Refused(NamedTuple):

@@ -25,8 +25,11 @@ from dspex.signature import unstorable
 
 CONTENT_TYPE = "application/cloudevents+json"
 MAX_MESSAGE_BYTES = 1024 * 1024
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""A page of executions is larger than a message."""
+MAX_ANSWER_BYTES = 15 * 1024 * 1024
+"""A page of executions is larger than a message. RabbitMQ 4 closes the channel over more than 16 MiB, unless it is told
+otherwise (`max_message_size`, https://www.rabbitmq.com/docs/limits)."""
+LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
+"""What is read of one: workers whose cap of messages is higher, and those of the version before, send more."""
 
 Text = Annotated[str, Field(min_length=1, max_length=512)]
 Data = TypeVar("Data", bound=Command | Event)

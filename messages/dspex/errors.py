@@ -21,11 +21,13 @@ DspexError
 ├── ForbiddenAddress          forbidden_address: webhooks may not go there
 ├── ForbiddenReplyQueue       forbidden_reply_to: answers may not go to the queue that the message names
 ├── InvalidWebhook            invalid_webhook: what was received is not shown to be from DSPex
+├── AnswerTooLarge            answer_too_large: more than the broker takes
 ├── RequestFailed             (the worker's code) a request was answered with an error
 ├── ExecutionError            (one of `dspex.ErrorCode`) an execution ended without outputs
 ├── NoAnswer                  no_answer: a request was not answered in time
 ├── PublishError              publish_failed: not confirmed by the broker
 │   ├── QueueFull         queue_full: a queue has no room for the message
+│   ├── TooLargeForBroker     too_large_for_broker: more than its `max_message_size`
 │   ├── Unroutable            unroutable: no queue is bound for the message
 │   ├── NotDeclared           not_declared: there is no such exchange
 │   ├── PublishDenied         publish_denied: the login may not publish there
@@ -206,6 +208,12 @@ class InvalidWebhook(DspexError):
     code = "invalid_webhook"
 
 
+class AnswerTooLarge(DspexError):
+    """What was asked for, or what was done, cannot be told in one message; it can be read where the database is."""
+
+    code = "answer_too_large"
+
+
 class RequestFailed(DspexError):
     """A worker answered a request with an error; `code` is the one that it gave, such as `not_found`.
 
@@ -252,6 +260,12 @@ class QueueFull(PublishError):
     """A queue that would take the message is full, or cannot store it: send it again later."""
 
     code = "queue_full"
+
+
+class TooLargeForBroker(PublishError):
+    """The message is larger than the broker's `max_message_size`: send less, or raise that in `rabbitmq.conf`."""
+
+    code = "too_large_for_broker"
 
 
 class Unroutable(PublishError):

@@ -210,7 +210,7 @@ class ExecutionCancelled(Event):
 
 
 class ExecutionEnded(Event):
-    """A reference in the place of one of the three above, where it is too large for a webhook or not wanted there.
+    """A reference in the place of one of the three above: that is too large for a webhook or the broker, or unwanted.
 
     `error_code` is that of a failed execution. The execution itself is asked for (`dspex.execution.get.v1`).
     """

@@ -5,8 +5,9 @@ What every publisher promises, and `tests/contract/publisher_contract.py` checks
 - **A future that is done without an exception means stored.** The broker has confirmed the message: it is in every
   queue bound for it, on disk where the queue is durable. Where `mandatory`, that is at least one queue.
 - **Nothing is lost in silence.** A message is confirmed, or its future fails with a `PublishError`: `Unroutable` (no
-  queue bound), `NotDeclared` (no such exchange), `PublishDenied` (the login may not), `QueueFull`, `BrokerUnavailable`
-  (not confirmed before the timeout, or the login was refused), or `PublishError` itself (the broker refused the
+  queue bound), `NotDeclared` (no such exchange), `PublishDenied` (the login may not), `QueueFull`,
+  `TooLargeForBroker` (which costs no other message anything but time), `BrokerUnavailable` (not confirmed before the
+  timeout, or the login was refused), or `PublishError` itself (the broker refused the
   message). What is refused over and over fails at once for some seconds, unsent: it would hold up all others. After a
   failure it may still be there: publish it again.
 - **A message may arrive twice.** What was not confirmed when a connection broke is sent again by itself until its
@@ -40,6 +41,11 @@ DEFAULT_TIMEOUT = 30.0
 
 class Publisher(Protocol):
     """Puts messages on an exchange and knows when they are safe. The promises are at the top of this module."""
+
+    @property
+    def limit(self) -> int | None:
+        """The largest body that the broker takes, in bytes; None while it has not refused any over its size."""
+        ...
 
     def submit(
         self,
@@ -198,6 +204,12 @@ class AmqpPublisher:
                     self._parameters, self._window, patient=self._patient, on_undeclared=self._on_undeclared
                 )
             return self._link
+
+    @property
+    def limit(self) -> int | None:
+        """See `Publisher.limit`."""
+        link = self._link
+        return None if link is None else link.limit
 
     def trouble(self) -> tuple[type[PublishError], str]:
         """Why what is not confirmed yet is not: the error, and one line for people."""

@@ -15,7 +15,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from dspex.amqp_connection import connect
 from dspex.amqp_errors import CONNECTION_ERRORS, SILENT, address, cause, permission, refusal
-from dspex.envelope import MAX_ANSWER_BYTES, decode_event
+from dspex.envelope import LARGEST_ANSWER_BYTES, decode_event
 from dspex.errors import BrokerUnavailable, MessageError
 from dspex.events import Reply
 
@@ -115,7 +115,7 @@ class Replies:
         return f"{address(self._parameters)}: {missing}" if missing else refusal(error, self._parameters)
 
     def _consume(self) -> None:
-        connection = connect(self._parameters, MAX_ANSWER_BYTES)
+        connection = connect(self._parameters, LARGEST_ANSWER_BYTES)
         try:
             self._take_from(connection.channel())
         finally:
@@ -140,7 +140,7 @@ class Replies:
         if who is None:
             return
         try:
-            reply = decode_event(body, MAX_ANSWER_BYTES).data
+            reply = decode_event(body, LARGEST_ANSWER_BYTES).data
         except MessageError as error:
             who.fail(error)
             return

@@ -5,10 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-
 from dspex import ExecutionStatus, LMCall, Usage, uuid7
-from dspex.envelope import decode_event
+from dspex.envelope import MAX_ANSWER_BYTES, decode_event
 from dspex.events import Reply
 from dspex.options import ExecutionOptions
 from store.executions import Execution
@@ -48,8 +46,8 @@ def ended(**inputs: Any) -> Execution:
     )
 
 
-def read(execution: Execution) -> Reply:
-    message = _answer(execution, "replies")
+def read(execution: Execution, largest: int = MAX_ANSWER_BYTES) -> Reply:
+    message = _answer(execution, "replies", largest)
     envelope = decode_event(message.body)
     assert envelope.id == message.message_id == f"{execution.id}.5.reply"
     assert (message.exchange, message.routing_key, message.correlation_id) == ("", "replies", "7")
@@ -62,9 +60,10 @@ def test_it_is_the_view_as_its_own_json() -> None:
     assert read(execution) == Reply(answer=execution_view(execution).model_dump(mode="json"))
 
 
-def test_one_that_is_too_large_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.callbacks.MAX_ANSWER_BYTES", 2_000)
-    reply = read(ended(question="?" * 2_000))
+def test_one_that_is_too_large_says_so() -> None:
+    reply = read(ended(question="?" * 2_000), 2_000)
     assert reply.answer is None
     assert reply.error is not None
-    assert reply.error.code == "message_too_large"
+    assert reply.error.code == "answer_too_large"
+    assert "it is done" in reply.error.message
+    assert "workers.local" in reply.error.message

@@ -201,6 +201,15 @@ def consumers(url: str, queue_name: str) -> int:
         return count
 
 
+def is_there(url: str, queue_name: str) -> bool:
+    """Whether there is a queue, or who waits for answers by direct reply-to; False where it cannot be asked."""
+    try:
+        consumers(url, queue_name)
+    except BrokerUnavailable:
+        return False
+    return True
+
+
 @contextmanager
 def _connection(url: str, queue_type: QueueType = "classic") -> Generator[Any]:
     parameters = connection_parameters(url)

@@ -172,6 +172,11 @@ class MemoryPublisher:
         self._listeners: list[Listener] = []
         self._queues_of = lru_cache(maxsize=256)(self._find_queues)
 
+    @property
+    def limit(self) -> int | None:
+        """See `Publisher.limit`: none."""
+        return None
+
     def listen(self, listener: Listener) -> None:
         """Have `listener(routing_key, body)` called for each event, by the thread that publishes it."""
         self._listeners.append(listener)

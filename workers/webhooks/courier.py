@@ -10,8 +10,8 @@ from dspex.errors import DspexError
 from dspex.status import DeliveryStatus
 from store.executions import Execution
 from store.webhooks import Due, Endpoint, Settled
-from workers.application import SOURCE
 from workers.events import event_of
+from workers.outgoing import SOURCE
 from workers.webhooks.attempt import Attempt, Outcome
 from workers.webhooks.bodies import encode
 from workers.webhooks.schedule import Schedule

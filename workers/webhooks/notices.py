@@ -20,7 +20,7 @@ from dspex.topology import EVENTS_EXCHANGE, event_key
 from store import webhooks
 from store.engine import READ_ONLY
 from store.webhooks import Endpoint
-from workers.application import SOURCE
+from workers.outgoing import SOURCE
 from workers.writer import Writer, WriterClosed
 
 logger = logging.getLogger(__name__)
