@@ -407,7 +407,7 @@ def test_the_cost_of_a_model_without_a_price_is_unknown_not_nothing(server: LMSe
         (
             {"lm": LM(model="reasoning", parameters=LMParameters(temperature=0.2))},
             ErrorCode.PERMANENT,
-            "reasoning models require",
+            "takes no temperature but its own",
         ),
         ({"module": "CodeAct"}, ErrorCode.PERMANENT, "module: 'CodeAct' is not one of Predict"),
         ({"module": "Predict", "parameters": {"n": 3}}, ErrorCode.PERMANENT, "parameters.n: is not a known field"),
