@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from adapters.mock.draws import Draws
 from adapters.mock.parameters import MockParameters
 from adapters.mock.values import Make, least_size, maker
+from adapters.modules import check_module
 from adapters.parameters import read_parameters
 from adapters.port import (
     AdapterError,
@@ -51,7 +52,7 @@ class _Program:
 class MockAdapter:
     """Makes outputs that fit the signature, from its digest, the inputs and the seed: the same in any process.
 
-    Any module name and any LM will do; `MockParameters` says what a program's parameters may be. Usage is one call; by
+    Any module of DSPy's and any LM will do; `MockParameters` says what a program's parameters may be. Usage is one call; by
     default a token for every four bytes of the inputs and of the outputs, and a cost of 0: nobody is billed.
     """
 
@@ -133,6 +134,7 @@ def _latency_ms(script: MockParameters, key: tuple[Any, ...]) -> float:
 
 
 def _build(spec: ProgramSpec) -> _Program:
+    check_module(spec.configuration.module)
     parameters = read_parameters(MockParameters, spec.configuration.parameters)
     _check(spec.signature, parameters)
     if sum(least_size(field.type) for field in spec.signature.outputs) > MAX_SIZE:

@@ -8,6 +8,7 @@ from typing import Any
 
 import dspy
 
+from adapters.modules import unknown_module
 from adapters.native.agent import Agent, AgentParameters
 from adapters.native.comparison import ChainsCompared, ComparisonParameters
 from adapters.native.search import HINT, BestOfN, Refine, SearchParameters
@@ -61,8 +62,7 @@ def build_module(signature: Signature, configuration: Configuration, model: str)
     """
     kind = _KINDS.get(configuration.module)
     if kind is None:
-        known = ", ".join(_KINDS)
-        raise AdapterError(ErrorCode.PERMANENT, f"module: '{configuration.module}' is not one of {known}")
+        raise unknown_module(configuration.module)
     parameters = read_parameters(kind.parameters, configuration.parameters)
     for field in (*signature.inputs, *signature.outputs):
         if field.name in kind.own_names:

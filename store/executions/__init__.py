@@ -5,7 +5,18 @@ Every later write carries the lock_version that was claimed; where the row has m
 """
 
 from store.executions.leases import Due, Heartbeat, anything_due, due, heartbeat, release, rescue
-from store.executions.queries import by_program, count, dead, ended, get, of_all_tenants, page, recent
+from store.executions.queries import (
+    Result,
+    by_program,
+    count,
+    dead,
+    ended,
+    get,
+    of_all_tenants,
+    page,
+    recent,
+    results,
+)
 from store.executions.replays import MAX_REPLAYS, discard, replay
 from store.executions.rows import (
     Carried,
@@ -39,6 +50,7 @@ __all__ = [
     "Lease",
     "NoProgram",
     "Request",
+    "Result",
     "Retry",
     "Running",
     "Waiting",
@@ -65,5 +77,6 @@ __all__ = [
     "release",
     "replay",
     "rescue",
+    "results",
     "retry",
 ]

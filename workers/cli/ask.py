@@ -36,7 +36,7 @@ from store.tenancy import ALL, owner
 from workers.application import Application, bootstrap
 from workers.cli.operator import operator_of
 from workers.cli.output import cell, say, say_json
-from workers.cli.rows import read_rows
+from workers.cli.inputs.reading import read_rows
 from workers.cli.run import load_signature
 from workers.cli.worker import check_servers, configure_logging
 from workers.local import LocalClient

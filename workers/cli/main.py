@@ -64,13 +64,38 @@ def main() -> None:
 
 @main.command()
 @click.argument("signature")
-@click.option("--inputs", "inputs_file", metavar="FILE", help="Rows to run: .jsonl or .csv; - is JSONL from stdin.")
+@click.option(
+    "--inputs",
+    "inputs_file",
+    metavar="FILE",
+    help="Rows to run: .jsonl, .json, .csv, .tsv, .parquet, .xlsx, packed or not; - is standard input.",
+)
 @click.option("--input", "pairs", multiple=True, metavar="NAME=VALUE", help="One input of a single row; repeat it.")
-@click.option("--adapter", "adapter_type", default="mock", show_default=True, help="mock, native or python_port.")
+@click.option(
+    "--adapter",
+    "adapter_type",
+    help="mock, native or python_port. By default native where --model names an LM, else mock, which calls none.",
+)
 @click.option("--module", default="Predict", show_default=True, help="The DSPy module, such as ChainOfThought.")
 @click.option("--model", help="The LM: provider/model such as openai/gpt-4o-mini, or an alias of DSPEX_LMS.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write results to a .jsonl file.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write results to this file.")
+@click.option(
+    "--format", "output_format", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True,
+    help="How results are written.",
+)
+@click.option("--unordered", is_flag=True, help="Write results as they come, not in the order of the rows.")
 @click.option("--expect", metavar="COLUMN", help="Compare the output of this name with this column of the rows.")
+@click.option(
+    "--column", "columns", multiple=True, metavar="INPUT=HEADER", help="The column of an input that is called otherwise."
+)
+@click.option(
+    "--inputs-format",
+    type=click.Choice(["jsonl", "json", "csv", "tsv", "parquet", "excel"]),
+    help="What --inputs is, where its name does not say so.",
+)
+@click.option("--encoding", help="Of --inputs: by default what its byte order mark says, else utf-8.")
+@click.option("--delimiter", help="Of CSV: by default what parts its first line.")
+@click.option("--sheet", help="Of Excel: by default the first one.")
 @click.option("--retry-failed", is_flag=True, help="Run again the lines that failed in an earlier run.")
 @tenant
 @click.option("--with-worker", is_flag=True, help="With RabbitMQ: also run the jobs here, as a worker.")

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from dspex import ExecutionStatus
 from dspex.errors import Problem
-from store.executions import Execution
+from store import histogram
+from store.executions import Result
 from workers.cli.output import cell
 
 SHOWN_PROBLEMS = 20
+
+
+class Program(NamedTuple):
+    """What ran."""
+
+    id: str
+    adapter: str
+    module: str
+    model: str | None
 
 
 @dataclass
 class Summary:
     """Counts of a run."""
 
+    program: Program | None = None
     completed: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     earlier: int = 0
     invalid: int = 0
-    durations: list[float] = field(default_factory=list)
+    durations: Counter[int] = field(default_factory=Counter)
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float = 0.0
@@ -37,23 +47,34 @@ class Summary:
     compared: int = 0
     equal: int = 0
 
-    def add(self, execution: Execution) -> None:
+    @property
+    def ran(self) -> int:
+        """How many were run by this run."""
+        return self.completed + self.failed.total() - self.earlier
+
+    @property
+    def any(self) -> bool:
+        """Whether anything has come of it."""
+        return bool(self.completed or self.failed or self.invalid)
+
+    def add(self, result: Result) -> None:
         """Count an execution that has ended."""
-        if execution.status == ExecutionStatus.COMPLETED:
+        if result.status == ExecutionStatus.COMPLETED:
             self.completed += 1
         else:
-            self.failed[execution.error.code if execution.error else "unknown"] += 1
-        if execution.duration_ms is not None:
-            self.durations.append(execution.duration_ms)
-        usage = execution.usage
+            self.failed[result.error["code"] if result.error else "unknown"] += 1
+        if result.duration_ms is not None:
+            self.durations[histogram.bucket(result.duration_ms)] += 1
         self.counted += 1
-        if usage.input_tokens is not None and usage.output_tokens is not None:
+        usage = result.usage or {}
+        taken, given, cost = (usage.get(name) for name in ("input_tokens", "output_tokens", "cost"))
+        if taken is not None and given is not None:
             self.tokens_known += 1
-            self.input_tokens += usage.input_tokens
-            self.output_tokens += usage.output_tokens
-        if usage.cost is not None:
+            self.input_tokens += taken
+            self.output_tokens += given
+        if cost is not None:
             self.cost_known += 1
-            self.cost += usage.cost
+            self.cost += cost
 
     def compare(self, expected: Any, actual: Any) -> None:
         """Count an output against the answer that is known to be right."""
@@ -70,6 +91,11 @@ class Summary:
         table = Table(title=cell(title), title_justify="left", show_header=False, min_width=40)
         table.add_column(style="bold")
         table.add_column(justify="right")
+        if self.program is not None:
+            table.add_row("program", cell(self.program.id))
+            table.add_row("adapter", "mock: no LM was called" if self.program.adapter == "mock" else cell(self.program.adapter))
+            table.add_row("module", cell(self.program.module))
+            table.add_row("model", cell(self.program.model or "none"))
         table.add_row("completed", str(self.completed))
         table.add_row("failed", str(self.failed.total()), style="red" if self.failed else None)
         for code, number in self.failed.most_common():
@@ -79,7 +105,7 @@ class Summary:
         if self.earlier:
             table.add_row("of these, run before", str(self.earlier))
         if self.durations:
-            p50, p95 = (_percentile(self.durations, percent) for percent in (50, 95))
+            p50, p95 = (_duration(histogram.quantile(self.durations, q)) for q in (0.5, 0.95))
             table.add_row("duration p50 / p95", f"{p50} / {p95}")
         tokens = (
             f"{self.input_tokens:,} / {self.output_tokens:,}" if self.tokens_known or not self.counted else "not known"
@@ -102,6 +128,6 @@ def show_problems(console: Console, line: int, problems: Sequence[Problem]) -> N
         console.print(cell(f"line {line}: {problem}"), style="red", highlight=False, soft_wrap=True)
 
 
-def _percentile(values: Sequence[float], percent: int) -> str:
-    value = values[0] if len(values) == 1 else statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+def _duration(milliseconds: float | None) -> str:
+    value = milliseconds or 0.0
     return f"{value:.1f} ms" if value < 1000 else f"{value / 1000:.2f} s"

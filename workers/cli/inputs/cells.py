@@ -1,0 +1,118 @@
+"""What a cell of text means (CSV, `--input NAME=VALUE`, a cell of Excel): one rule for each type.
+
+| type | a cell is |
+|---|---|
+| text | itself, spaces and all; one of `enum` as well without the spaces around it |
+| whole number | digits, with a sign or not; `3.0` too |
+| number | digits, with a sign, a point and an exponent or not |
+| true or false | `true` and `false` in any case |
+| list, map, object, `Any` | JSON |
+| optional | empty and `null` are null; else as its type |
+
+Empty is no value: the default, or what is missing; for text it is the empty text. Around all but text, spaces do not
+count. What could mean two things (`1_000`, `1,234`, `1e3` for a whole number, digits of other scripts, NaN, a key that
+comes twice) is left as text, for validation to name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+from dspex.types import BooleanType, EnumType, FieldType, IntegerType, NumberType, OptionalType, StringType
+
+NO_VALUE: Final = object()
+"""What an empty cell is, where it is not empty text."""
+
+_WHOLE = re.compile(r"([+-]?[0-9]+)(\.0*)?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+class NotJson(ValueError):
+    """What is not JSON, or could be read in two ways."""
+
+
+def read_json(text: str) -> Any:
+    """A JSON text. NaN, Infinity and a key that comes twice are refused.
+
+    Raises:
+        NotJson: with the reason.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
+    except NotJson:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise NotJson(f"is not JSON: {error}") from None
+
+
+def read_cell(field_type: FieldType, text: str) -> Any:
+    """Text as a value of a type, or `NO_VALUE`; text that is none is left as it is, for validation to name."""
+    if isinstance(field_type, StringType):
+        return _member(field_type.enum, text) if field_type.enum else text
+    stripped = text.strip()
+    if not stripped:
+        return NO_VALUE
+    match field_type:
+        case OptionalType(anyOf=(inner, _)):
+            return None if stripped == "null" else read_cell(inner, text)
+        case BooleanType() if stripped.lower() in ("true", "false"):
+            return stripped.lower() == "true"
+        case IntegerType():
+            return _whole_number(stripped, text)
+        case NumberType():
+            return float(stripped) if _NUMBER.fullmatch(stripped) else text
+        case EnumType(enum=members):
+            return _scalar(members, stripped, text)
+        case BooleanType():
+            return text
+        case _:
+            try:
+                return read_json(text)
+            except NotJson:
+                return text
+
+
+def whole(field_type: FieldType, value: Any) -> Any:
+    """A value of JSON, in which 3.0 is a whole number like 3 (https://json-schema.org/draft/2020-12, 6.1.1)."""
+    if not isinstance(value, float) or not value.is_integer():
+        return value
+    inner = field_type.anyOf[0] if isinstance(field_type, OptionalType) else field_type
+    return int(value) if isinstance(inner, IntegerType) else value
+
+
+def _whole_number(stripped: str, text: str) -> Any:
+    found = _WHOLE.fullmatch(stripped)
+    try:
+        return int(found[1]) if found else text
+    except ValueError:  # more digits than Python reads
+        return text
+
+
+def _scalar(members: tuple[Any, ...], stripped: str, text: str) -> Any:
+    """One of a list that may have text, whole numbers, true and false: text comes first."""
+    if stripped in members:
+        return stripped
+    for field_type in (IntegerType(), BooleanType()):
+        value = read_cell(field_type, stripped)
+        if any(value == member and type(value) is type(member) for member in members):
+            return value
+    return text
+
+
+def _member(members: tuple[str, ...], text: str) -> str:
+    return text.strip() if text not in members and text.strip() in members else text
+
+
+def _no_constant(name: str) -> Any:
+    raise NotJson(f"is not JSON: {name} is no number of JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise NotJson(f"has the key {twice!r} twice")
+    return found

@@ -1,0 +1,157 @@
+"""Tables with types: Parquet, batch by batch, and the sheets of Excel. Both by an extra, `dspex-server[files]`."""
+
+from __future__ import annotations
+
+import base64
+import math
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from workers.cli.inputs.delimited import cells_of, check_columns, header_of
+from workers.cli.inputs.rows import Fitting, Row, UnreadableInputs
+
+BATCH = 512
+MAX_SHEET_BYTES = 512 * 1024 * 1024
+"""A sheet is read as a whole: so much may a workbook have, unpacked."""
+
+
+class ParquetTable:
+    """Rows of a Parquet file; null is no value.
+
+    Raises:
+        UnreadableInputs: it is none, or its columns do not fit.
+    """
+
+    def __init__(self, path: Path, fitting: Fitting, *, name: str) -> None:
+        with _extra(name):
+            import pyarrow
+            import pyarrow.parquet
+        self.said: list[str] = []
+        self._name = name
+        self._fitting = fitting
+        self._broken = (pyarrow.ArrowException, OSError)
+        try:
+            self._file = pyarrow.parquet.ParquetFile(path)
+            columns = list(self._file.schema_arrow.names)
+        except self._broken as error:
+            raise UnreadableInputs(f"--inputs: {name} is not Parquet: {_first_line(error)}") from None
+        twice = next((column for column in columns if columns.count(column) > 1), None)
+        if twice is not None:
+            raise UnreadableInputs(f"--inputs: {name} has the column {twice!r} twice: rename one of them")
+        check_columns(columns, fitting, name)
+        self.total: int = self._file.metadata.num_rows
+
+    def __iter__(self) -> Iterator[Row]:
+        number = 0
+        try:
+            for batch in self._file.iter_batches(batch_size=BATCH):
+                for values in batch.to_pylist():
+                    number += 1
+                    plain = {name: _plain(value) for name, value in values.items()}
+                    yield self._fitting.of_values(number, plain, null_is_none=True)
+        except self._broken as error:
+            text = f"--inputs: {self._name} cannot be read after row {number}: {_first_line(error)}"
+            raise UnreadableInputs(text) from None
+
+
+class Sheet:
+    """Rows of a sheet of Excel (or ODS): each cell means what its text would mean in CSV.
+
+    Raises:
+        UnreadableInputs: it is no workbook, or a too large one, or its columns do not fit.
+    """
+
+    def __init__(self, path: Path, fitting: Fitting, *, name: str, sheet: str | None) -> None:
+        with _extra(name):
+            import python_calamine
+        self.said: list[str] = []
+        self._fitting = fitting
+        _check_size(path, name)
+        try:
+            book = python_calamine.load_workbook(str(path))
+            names = list(book.sheet_names)
+            if sheet is not None and sheet not in names:
+                raise UnreadableInputs(f"--sheet: {name} has no sheet {sheet!r}; it has {', '.join(names)}")
+            if sheet is None and len(names) > 1:
+                self.said.append(f"{name}: of its {len(names)} sheets, {names[0]!r} is read (--sheet for another)")
+            rows = book.get_sheet_by_name(sheet or names[0]).to_python(skip_empty_area=False)
+        except (python_calamine.CalamineError, OSError, ValueError, IndexError) as error:
+            raise UnreadableInputs(f"--inputs: {name} is not a workbook: {_first_line(error)}") from None
+        while rows and not any(cell != "" for cell in rows[-1]):
+            rows.pop()
+        first = next((number for number, row in enumerate(rows) if any(cell != "" for cell in row)), None)
+        if first is None:
+            raise UnreadableInputs(f"--inputs: {name} is empty: it needs a first row with the names of its columns")
+        self._header = header_of([_text(cell) for cell in rows[first]], fitting, name)
+        self._rows, self._first = rows[first + 1 :], first + 2
+        self.total = len(self._rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        for number, row in enumerate(self._rows, self._first):
+            if any(cell != "" for cell in row):
+                values = cells_of(self._header, [_text(cell) for cell in row], number)
+                yield values if isinstance(values, Row) else self._fitting.of_text(number, values)
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        text = f"--inputs: {name} needs the extra `files` ({error.name} is missing): pip install 'dspex-server[files]'"
+        raise UnreadableInputs(text) from None
+
+
+def _check_size(path: Path, name: str) -> None:
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            size = sum(part.file_size for part in packed.infolist())
+    if size > MAX_SHEET_BYTES:
+        most = MAX_SHEET_BYTES // 1024**2
+        raise UnreadableInputs(f"--inputs: {name} has {size // 1024**2} MiB unpacked, at most {most}: save it as CSV")
+
+
+def _plain(value: Any) -> Any:
+    """A value of Parquet as one of JSON."""
+    match value:
+        case None | str() | bool() | int():
+            return value
+        case float():
+            return None if math.isnan(value) else value  # how pandas writes what is not there
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case datetime() | date() | time():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case bytes():
+            return base64.b64encode(value).decode()
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+    return str(value)
+
+
+def _text(cell: Any) -> str:
+    """A cell of Excel as it would stand in CSV."""
+    match cell:
+        case bool():
+            return str(cell).lower()
+        case float() if cell.is_integer() and abs(cell) < 2**53:
+            return str(int(cell))
+        case datetime() | date() | time():
+            return cell.isoformat()
+        case timedelta():
+            return str(cell)
+    return str(cell)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

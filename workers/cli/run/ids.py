@@ -1,0 +1,78 @@
+"""The ids of a run: of program, inputs, and how often these inputs came before. Lines may be added anywhere."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from dspex import ExecutionStatus
+from dspex.ids import digest
+from store.executions import Result
+
+Look = Callable[[Sequence[UUID]], Sequence[Result]]
+"""Finds which of these executions have ended."""
+
+
+class Occurrences:
+    """Counts how often each content came, on the disk: rows may be more than fit into memory."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)  # a file of its own, without a name
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE seen (content BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+
+    def count(self, content: str) -> int:
+        """Count one more; returns how often it has come, this time too."""
+        ((number,),) = self._database.execute(
+            "INSERT INTO seen VALUES (?, 1) ON CONFLICT DO UPDATE SET number = number + 1 RETURNING number",
+            (bytes.fromhex(content),),
+        )
+        return int(number)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._database.close()
+
+
+class Ids:
+    """Gives rows the ids of their executions.
+
+    Args:
+        retry_failed: what has failed gets a new id, which follows from its own.
+    """
+
+    def __init__(self, program_id: UUID, look: Look, *, retry_failed: bool) -> None:
+        self._program_id = program_id
+        self._look = look
+        self._retry_failed = retry_failed
+        self._occurrences = Occurrences()
+
+    def of(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[UUID], dict[UUID, Result]]:
+        """The ids of rows by their inputs, in order, and which of them have ended already: found in bulk."""
+        ids = [self._first(inputs) for inputs in rows]
+        found = {result.id: result for result in self._look(ids)}
+        if not self._retry_failed:
+            return ids, found
+        asked, attempt = [place for place, id_ in enumerate(ids) if _failed(found.get(id_))], 2
+        while asked:
+            for place in asked:
+                ids[place] = uuid.uuid5(ids[place], f"retry {attempt}")
+            found |= {result.id: result for result in self._look([ids[place] for place in asked])}
+            asked, attempt = [place for place in asked if _failed(found.get(ids[place]))], attempt + 1
+        return ids, found
+
+    def close(self) -> None:
+        """Free what it holds."""
+        self._occurrences.close()
+
+    def _first(self, inputs: Mapping[str, Any]) -> UUID:
+        content = digest(inputs)
+        return uuid.uuid5(self._program_id, f"{content}/{self._occurrences.count(content)}")
+
+
+def _failed(result: Result | None) -> bool:
+    return result is not None and result.status == ExecutionStatus.FAILED

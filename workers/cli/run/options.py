@@ -1,0 +1,105 @@
+"""What the command is given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydantic
+
+from dspex import LM, Configuration, Signature
+from dspex.errors import DspexError, SettingsError
+from dspex.model import problems
+from workers.cli.inputs.reading import Reading
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of the command, as its help describes them."""
+
+    signature: str
+    inputs_file: str | None
+    pairs: tuple[str, ...]
+    adapter_type: str | None
+    module: str
+    model: str | None
+    output: Path | None
+    output_format: str
+    expect: str | None
+    retry_failed: bool
+    unordered: bool
+    with_worker: bool
+    inputs_format: str | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
+    sheet: str | None = None
+    columns: tuple[str, ...] = ()
+    tenant: str | None = None
+
+    @property
+    def adapter(self) -> str:
+        """The adapter: who names a model wants it called."""
+        return self.adapter_type or ("native" if self.model else "mock")
+
+    @property
+    def configuration(self) -> Configuration:
+        """The program's configuration."""
+        with options_checked():
+            return Configuration(module=self.module, lm=LM(model=self.model) if self.model else None)
+
+    @property
+    def reading(self) -> Reading:
+        """How the file of inputs is read.
+
+        Raises:
+            SettingsError: an option is wrong.
+        """
+        columns: dict[str, str] = {}
+        for pair in self.columns:
+            name, equals, column = pair.partition("=")
+            if not equals or not column:
+                raise SettingsError(f"--column: {pair!r} is not INPUT=HEADER")
+            if name in columns:
+                raise SettingsError(f"--column: '{name}' is given twice")
+            columns[name] = column
+        delimiter = {"\\t": "\t", "tab": "\t"}.get(self.delimiter or "", self.delimiter)
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+            raise SettingsError("--delimiter: give one character, or 'tab'")
+        return Reading(self.inputs_format, self.encoding, delimiter, self.sheet, columns)
+
+
+class RunFailed(DspexError):
+    """The program could not be made, nobody runs it, or its results cannot be written."""
+
+    code = "run_failed"
+
+
+@contextmanager
+def options_checked() -> Generator[None]:
+    """What a model of the contract refuses here came from an option of the same name."""
+    try:
+        yield
+    except pydantic.ValidationError as error:
+        lines = [f"--{p.field.removesuffix('_type')}: {p.message}" for p in problems(error)]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def load_signature(text: str) -> Signature:
+    """A signature from the arrow form, or from a JSON file.
+
+    Raises:
+        InvalidSignature: it is not one.
+        SettingsError: there is no such file.
+    """
+    if "->" in text:
+        return Signature.parse(text)
+    try:
+        data = json.loads(Path(text).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"SIGNATURE: {text}: {error.strerror}; or write it as 'question -> answer'") from None
+    except ValueError as error:
+        raise SettingsError(f"SIGNATURE: {text} is not JSON: {error}") from None
+    return Signature.parse(data)

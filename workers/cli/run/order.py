@@ -1,0 +1,47 @@
+"""Results in the order of the rows, though they come in any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+MAX_HELD = 20_000
+MAX_HELD_BYTES = 64 * 1024 * 1024
+
+
+class InOrder:
+    """Writes texts by their places, 0 first. What comes early is held, within bounds that whoever sends looks at.
+
+    Args:
+        write: takes a text.
+        ordered: False: each is written when it comes.
+    """
+
+    def __init__(self, write: Callable[[str], None], *, ordered: bool) -> None:
+        self._write = write
+        self._ordered = ordered
+        self._held: dict[int, str] = {}
+        self._bytes = 0
+        self._next = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is held that nothing new should be sent, until what it waits for has come."""
+        return len(self._held) >= MAX_HELD or self._bytes >= MAX_HELD_BYTES
+
+    def put(self, place: int, text: str) -> None:
+        """Take the text of a place."""
+        if not self._ordered:
+            self._write(text)
+            return
+        self._held[place] = text
+        self._bytes += len(text)
+        while (following := self._held.get(self._next)) is not None:
+            self._write(following)
+            self._bytes -= len(self._held.pop(self._next))
+            self._next += 1
+
+    def flush(self) -> None:
+        """Write what is held, in order: what it waits for does not come."""
+        for place in sorted(self._held):
+            self._write(self._held.pop(place))
+        self._bytes = 0

@@ -1,0 +1,106 @@
+"""The program of a run: created and initialized by messages, unless an earlier run has."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from adapters.port import AdapterError, ProgramSpec
+from dspex import CreateProgram, CreateSignature, InitializeProgram, ProgramStatus
+from dspex.commands import Command
+from dspex.envelope import wrap
+from dspex.errors import NotFound
+from dspex.ids import digest
+from dspex.topology import COMMANDS_EXCHANGE, PROGRAMS_QUEUE
+from store import programs, rejections
+from store.programs import Program
+from store.rejections import Rejection
+from workers.application import Application
+from workers.cli.run.options import RunFailed, options_checked
+from workers.cli.run.reading import reading
+from workers.policy import DEFAULT_TENANT
+from workers.principals import as_it_came
+from workers.programs import spec_of
+
+NAMESPACE = UUID("0d8f4f5a-33f7-5b7b-9a40-7c2b1f6f2e11")
+SOURCE = "/dspex/run"
+POLL_SECONDS = 0.02
+PROGRAM_SECONDS = 120.0
+
+
+def prepare(app: Application, spec: ProgramSpec, tenant: str, *, runs_here: bool) -> UUID:
+    """Have the program there and ready; returns its id, which follows from what it is.
+
+    Args:
+        runs_here: this process runs it, and has to be able to.
+
+    Raises:
+        RunFailed: the adapter cannot build it, or no worker answers.
+    """
+    signature = spec.signature.model_copy(update={"module": None})
+    # An id is one tenant's, whoever else has the same signature.
+    namespace = NAMESPACE if tenant == DEFAULT_TENANT else uuid.uuid5(NAMESPACE, tenant)
+    signature_id = uuid.uuid5(namespace, digest(signature.model_dump(mode="json")))
+    program_id = uuid.uuid5(signature_id, spec.backend_id)
+    with reading(app, tenant) as connection:
+        before = _find(connection, program_id, tenant)
+    with options_checked():
+        commands = (
+            CreateSignature(signature_id=signature_id, signature=signature),
+            CreateProgram(
+                program_id=program_id,
+                signature_id=signature_id,
+                name=signature.name,
+                adapter_type=spec.adapter_type,
+                configuration=spec.configuration,
+            ),
+            InitializeProgram(program_id=program_id),
+        )
+    sent = [id_ for command in commands for id_ in _send(app, command, tenant)]
+    program = _wait_for(app, program_id, tenant, sent, before.lock_version if before else 0)
+    if runs_here:
+        # It may be ready since somebody built it who knows more: an alias, a key.
+        try:
+            app.programs.build(spec_of(program))
+        except AdapterError as error:
+            raise RunFailed(f"the program cannot be built: {error.message}") from None
+    return program_id
+
+
+def _send(app: Application, command: Command, tenant: str) -> tuple[UUID, UUID]:
+    """Send a command; returns the ids that its rejection may have: as it came, or without its tenant."""
+    envelope = wrap(command, source=SOURCE, tenant=tenant)
+    body = envelope.encode()
+    app.publisher.publish(body, exchange=COMMANDS_EXCHANGE, routing_key=command.type, message_id=envelope.id)
+    one, other = (
+        Rejection(PROGRAMS_QUEUE, "", "", came, len(came), tenant=tenant).id for came in (body, as_it_came(body, tenant))
+    )
+    return one, other
+
+
+def _wait_for(app: Application, program_id: UUID, tenant: str, sent: Sequence[UUID], version_before: int) -> Program:
+    deadline = time.monotonic() + PROGRAM_SECONDS
+    while time.monotonic() < deadline:
+        with reading(app, tenant) as connection:
+            program = _find(connection, program_id, tenant)
+            refused = rejections.find(connection, sent, tenant=tenant)
+        if refused:
+            raise RunFailed(f"the program was rejected: {refused[0].error_message}")
+        if program is not None and program.status == ProgramStatus.READY:
+            return program
+        # An error of an earlier run is not the answer to this one.
+        if program is not None and program.error is not None and program.lock_version > version_before + 1:
+            raise RunFailed(f"the program cannot be built: {program.error.message}")
+        time.sleep(POLL_SECONDS)
+    raise RunFailed(f"the program was not initialized in {PROGRAM_SECONDS:.0f} s: see the workers' logs")
+
+
+def _find(connection: Connection, program_id: UUID, tenant: str) -> Program | None:
+    try:
+        return programs.get(connection, program_id, tenant=tenant)
+    except NotFound:
+        return None

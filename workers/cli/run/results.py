@@ -1,0 +1,268 @@
+"""Where results go: standard output, or a file that is written beside `--output` and put in its place."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import fcntl
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from dspex import Signature
+from dspex.errors import SettingsError
+from workers.cli.output import json_line
+from workers.cli.run.options import RunFailed
+
+FORMATS = ("jsonl", "csv")
+
+
+class OutputGone(RunFailed):
+    """Nobody reads standard output any more, or there is no room for results."""
+
+    code = "output_gone"
+
+
+class Results(Protocol):
+    """Takes results, each a line of JSON."""
+
+    def line(self, result: dict[str, Any]) -> str:
+        """A result as text."""
+        ...
+
+    def write(self, text: str) -> None:
+        """Take the text of a result.
+
+        Raises:
+            OutputGone: it cannot be written.
+        """
+        ...
+
+    def keep(self, *, whole: bool) -> None:
+        """All have come, or (not `whole`) no more will: have them where they belong."""
+        ...
+
+
+@contextmanager
+def open_results(path: Path | None, output_format: str, signature: Signature) -> Generator[Results]:
+    """Where results go. What was at the path stays there until `keep`.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    with _Stream.of(path) as stream:
+        if output_format == "csv":
+            with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
+                yield _Csv(stream, spool, signature)
+        else:
+            yield _Lines(stream)
+
+
+class _Stream:
+    """A text stream, with what is to be done at its end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.written = False
+
+    @classmethod
+    @contextmanager
+    def of(cls, path: Path | None) -> Generator[_Stream]:
+        if path is None:
+            yield cls(sys.stdout)
+            return
+        target = Path(os.path.realpath(path))
+        try:
+            if target.exists() and not target.is_file():  # a device or a pipe has no place beside it
+                with target.open("w", encoding="utf-8", newline="") as stream:
+                    yield cls(stream)
+                return
+            beside = _Beside(path, target)
+        except OSError as error:
+            raise SettingsError(f"--output: {path}: {error.strerror}") from None
+        try:
+            yield beside
+        finally:
+            beside.close()
+
+    @property
+    def unicode(self) -> bool:
+        """Whether it takes every character."""
+        return codecs.lookup(self.stream.encoding or "utf-8").name.startswith("utf")
+
+    def write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+            self.written = True
+        except BrokenPipeError:
+            # Python would write the rest at exit, and complain again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            raise OutputGone("nobody reads standard output any more") from None
+        except OSError as error:
+            raise OutputGone(f"results cannot be written: {error.strerror}") from None
+
+    def keep(self, *, whole: bool) -> None:
+        """Nothing: it is where it belongs."""
+
+
+class _Beside(_Stream):
+    """`FILE.part`, which takes the place of `FILE`."""
+
+    def __init__(self, path: Path, target: Path) -> None:
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(0, "Permission denied")
+        self._target = target
+        self._part = target.with_name(f"{target.name}.part")
+        stream = self._part.open("a+", encoding="utf-8", newline="")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            raise SettingsError(f"--output: another run writes {path}: wait for it, or choose another file") from None
+        stream.truncate(0)  # left by a run that was killed
+        super().__init__(stream)
+        self._kept = False
+
+    def keep(self, *, whole: bool) -> None:
+        """Put it in place. Where it is not whole and less than what is there, that is kept as `FILE.before`."""
+        if not (self.written or whole):
+            return
+        try:
+            self.stream.flush()
+            os.fsync(self.stream.fileno())
+            if self._target.exists():
+                shutil.copymode(self._target, self._part)
+                if not whole:
+                    self._save_before()
+            self._part.replace(self._target)
+        except OSError as error:
+            raise OutputGone(f"--output: {self._part} cannot be put in place: {error.strerror}") from None
+        self._kept = True
+
+    def close(self) -> None:
+        if not self._kept:
+            with suppress(OSError):
+                self._part.unlink()
+        with suppress(OSError):
+            self.stream.close()
+
+    def _save_before(self) -> None:
+        before = self._target.with_name(f"{self._target.name}.before")
+        size = self._target.stat().st_size
+        if size > self._part.stat().st_size and not (before.exists() and before.stat().st_size >= size):
+            saved = before.with_name(f"{before.name}.part")
+            shutil.copy2(self._target, saved)
+            saved.replace(before)
+
+
+class _Lines:
+    """JSON lines."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
+        self._ascii = not stream.unicode  # escapes of JSON's, which every terminal can show
+
+    def line(self, result: dict[str, Any]) -> str:
+        """See `Results`."""
+        return json.dumps(result) if self._ascii else json_line(result)
+
+    def write(self, text: str) -> None:
+        """See `Results`."""
+        self._stream.write(text + "\n")
+
+    def keep(self, *, whole: bool) -> None:
+        """See `Results`."""
+        self._stream.keep(whole=whole)
+
+
+_FIRST = ("line", "status")
+_LAST = (
+    "error_code",
+    "error_message",
+    "calls",
+    "input_tokens",
+    "output_tokens",
+    "cost",
+    "duration_ms",
+    "execution_id",
+    "program_id",
+    "adapter",
+    "module",
+    "model",
+)
+
+
+class _Csv:
+    """CSV, whose columns are known when all results are: until then they are lines of JSON in a file without a name."""
+
+    def __init__(self, stream: _Stream, spool: TextIO, signature: Signature) -> None:
+        if not stream.unicode:
+            raise SettingsError(
+                f"--format csv: standard output is {stream.stream.encoding}, which has not every character: "
+                "give --output FILE, or set PYTHONUTF8=1"
+            )
+        self._stream = stream
+        self._spool = spool
+        self._columns: dict[str, None] = {}
+        self._inputs = [f.name for f in signature.inputs]
+        self._outputs = [f.name for f in signature.outputs]
+
+    def line(self, result: dict[str, Any]) -> str:
+        """See `Results`."""
+        self._columns |= dict.fromkeys(result.get("columns", ()))
+        return json.dumps(result)
+
+    def write(self, text: str) -> None:
+        """See `Results`."""
+        try:
+            self._spool.write(text + "\n")
+        except OSError as error:
+            raise OutputGone(f"results cannot be written: {error.strerror}") from None
+
+    def keep(self, *, whole: bool) -> None:
+        """See `Results`."""
+        rows = csv.writer(self._stream, lineterminator="\n")
+        theirs = set(self._columns)
+        inputs = {name: f"input.{name}" if name in theirs else name for name in self._inputs}
+        outputs = {name: f"output.{name}" if name in theirs or name in inputs else name for name in self._outputs}
+        taken = theirs | set(inputs.values()) | set(outputs.values())
+        own = {name: f"dspex.{name}" if name in taken else name for name in (*_FIRST, *_LAST)}
+        header = [own["line"], own["status"], *self._columns, *inputs.values(), *outputs.values()]
+        try:
+            rows.writerow([*header, *(own[name] for name in _LAST)])
+            self._spool.seek(0)
+            for line in self._spool:
+                rows.writerow(self._cells(json.loads(line)))
+        except ValueError as error:
+            raise OutputGone(f"results cannot be written as CSV: {error}") from None
+        self._stream.keep(whole=whole)
+
+    def _cells(self, result: dict[str, Any]) -> Iterator[str]:
+        yield from (_cell(result.get(name)) for name in _FIRST)
+        for names, group in ((self._columns, "columns"), (self._inputs, "inputs"), (self._outputs, "outputs")):
+            values = result.get(group) or {}
+            yield from (_cell(values.get(name)) for name in names)
+        error = result.get("error") or {}
+        problems: Sequence[dict[str, str]] = result.get("problems", ())
+        if problems:
+            said = "; ".join(f"{p['field']}: {p['message']}" if p["field"] else p["message"] for p in problems)
+            error = {"code": "invalid_input", "message": said}
+        usage = result.get("usage") or {}
+        yield _cell(error.get("code"))
+        yield _cell(error.get("message"))
+        yield from (_cell(usage.get(name)) for name in ("calls", "input_tokens", "output_tokens", "cost"))
+        yield from (_cell(result.get(name)) for name in _LAST[6:])
+
+
+def _cell(value: Any) -> str:
+    """A value as `workers.cli.inputs.cells` reads it."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

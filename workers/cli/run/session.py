@@ -1,0 +1,237 @@
+"""One run: sends what has not run, and collects the executions as they end."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from pydantic_core import to_json
+from rich.console import Console
+
+from adapters.port import ProgramSpec
+from dspex import ExecuteProgram
+from dspex.envelope import MAX_MESSAGE_BYTES
+from dspex.errors import DspexError, Problem
+from dspex.producer import Producer
+from dspex.topology import EXECUTIONS_QUEUE
+from store import executions
+from store.executions import Result
+from workers.application import Application
+from workers.brokers import amqp
+from workers.cli.inputs.reading import Inputs
+from workers.cli.inputs.rows import Row
+from workers.cli.output import cell
+from workers.cli.run.ids import Ids
+from workers.cli.run.options import RunFailed, RunOptions
+from workers.cli.run.order import InOrder
+from workers.cli.run.program import POLL_SECONDS, SOURCE, prepare
+from workers.cli.run.progress import Shown
+from workers.cli.run.reading import reading
+from workers.cli.run.results import Results
+from workers.cli.run.stop import Stop
+from workers.cli.summary import SHOWN_PROBLEMS, Program, Summary, show_problems
+
+logger = logging.getLogger(__name__)
+
+IN_FLIGHT = 256
+CHUNK = 512
+"""Rows that are read, and looked up, at a time."""
+SILENCE_SECONDS = 15.0
+ENVELOPE_BYTES = 512
+"""More than a message has besides the inputs."""
+USAGE = ("calls", "input_tokens", "output_tokens", "cost")
+
+
+class Session:
+    """The rows of one run, on their way.
+
+    Attributes:
+        summary: what they came to so far.
+    """
+
+    def __init__(
+        self, app: Application, options: RunOptions, console: Console, results: Results, stop: Stop, tenant: str
+    ) -> None:
+        self.app = app
+        self.options = options
+        self.summary = Summary()
+        self._console = console
+        self._results = results
+        self._stop = stop
+        self._tenant = tenant
+        self._order = InOrder(results.write, ordered=not options.unordered)
+        self._producer = Producer(app.publisher, source=SOURCE, tenant=tenant)
+        self._places = itertools.count()
+        self._waiting: dict[UUID, tuple[int, Row]] = {}
+        self._program: dict[str, Any] = {}
+        self._outputs: Sequence[str] = ()
+        self._news = time.monotonic()
+        self._ids: Ids | None = None
+
+    def prepare(self, spec: ProgramSpec, *, runs_here: bool) -> None:
+        """Have the program ready.
+
+        Raises:
+            RunFailed: the adapter cannot build it, or no worker answers.
+        """
+        with self._stop.anywhere():
+            program_id = prepare(self.app, spec, self._tenant, runs_here=runs_here)
+        lm = spec.configuration.lm
+        model = None if lm is None else lm.model
+        self._program = {
+            "program_id": str(program_id),
+            "adapter": spec.adapter_type,
+            "module": spec.configuration.module,
+            "model": model,
+        }
+        self.summary.program = Program(str(program_id), spec.adapter_type, spec.configuration.module, model)
+        self._outputs = [f.name for f in spec.signature.outputs]
+        self._program_id = program_id
+        self._ids = Ids(program_id, self._ended, retry_failed=self.options.retry_failed)
+
+    def run(self, inputs: Inputs) -> None:
+        """Run the rows; those that do not fit the signature are shown, the others run."""
+        self._shown = Shown(self._console, self.summary, inputs)
+        self._news = time.monotonic()
+        with self._shown.shown():
+            for chunk in self._chunks(inputs):
+                places = [(next(self._places), row) for row in chunk]
+                self._send([(place, row) for place, row in places if not self._refuse(place, row)])
+                self._shown.update()
+            while self._waiting:
+                self._collect()
+
+    def settle(self) -> None:
+        """Take what has ended meanwhile, and write what is held: no more will come."""
+        if self._ids is not None:
+            self._ids.close()
+        try:
+            if self._waiting:
+                self._take_ended()
+        except DspexError as error:
+            logger.warning("What ended last is not among the results: %s", error)
+        self._order.flush()
+
+    def _chunks(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
+        iterator = iter(rows)
+        while True:
+            with self._stop.anywhere():
+                chunk = list(itertools.islice(iterator, CHUNK))
+            if not chunk:
+                return
+            yield chunk
+
+    def _refuse(self, place: int, row: Row) -> bool:
+        problems = row.problems or self._too_large(row)
+        if not problems:
+            return False
+        self.summary.invalid += 1
+        if self.summary.invalid <= SHOWN_PROBLEMS:
+            show_problems(self._console, row.line, problems)
+        self._put(
+            place,
+            {
+                "line": row.line,
+                "status": "invalid",
+                **({"columns": row.columns} if row.columns else {}),
+                "problems": [p._asdict() for p in problems],
+            },
+        )
+        return True
+
+    def _too_large(self, row: Row) -> tuple[Problem, ...]:
+        """A row that does not fit into a message: workers would reject it, and nobody would hear of it again."""
+        allowed = min(self.app.settings.max_message_bytes, MAX_MESSAGE_BYTES) - ENVELOPE_BYTES
+        size = len(to_json(row.inputs))
+        return (Problem("", f"has {size} bytes; at most {allowed} fit into a message"),) if size > allowed else ()
+
+    def _send(self, rows: Sequence[tuple[int, Row]]) -> None:
+        """Send those that have not run; of the others the results are taken."""
+        if self._ids is None or not rows:
+            return
+        ids, ended = self._ids.of([row.inputs or {} for _, row in rows])
+        new = []
+        for execution_id, (place, row) in zip(ids, rows, strict=True):
+            if execution_id in ended:
+                self.summary.earlier += 1
+                self._take(place, row, ended[execution_id])
+            else:
+                new.append((execution_id, (place, row)))
+        for start in range(0, len(new), IN_FLIGHT // 2):
+            while len(self._waiting) > IN_FLIGHT // 2 or (self._order.full and self._waiting):
+                self._collect()
+            self._stop.check()
+            some = dict(new[start : start + IN_FLIGHT // 2])
+            self._waiting |= some
+            self._producer.send_all(
+                ExecuteProgram(execution_id=execution_id, program_id=self._program_id, inputs=row.inputs or {})
+                for execution_id, (_, row) in some.items()
+            )
+
+    def _collect(self) -> None:
+        self._stop.check()
+        if self._take_ended():
+            self._news = time.monotonic()
+        else:
+            time.sleep(POLL_SECONDS)
+            if time.monotonic() - self._news > SILENCE_SECONDS:
+                self._news = time.monotonic()
+                self._look_why()
+        self._shown.update()
+
+    def _take_ended(self) -> int:
+        ended = self._ended(list(self._waiting))
+        for result in ended:
+            self._take(*self._waiting.pop(result.id), result)
+        return len(ended)
+
+    def _look_why(self) -> None:
+        """Nothing has ended for a while: that is fine as long as somebody is at it. What waits says for what."""
+        url = self.app.settings.broker_url
+        if not self.app.settings.embedded and not amqp.consumers(url, EXECUTIONS_QUEUE):
+            raise RunFailed("no worker takes jobs any more: start one, and run the same command again to go on")
+        some = list(itertools.islice(self._waiting, 100))
+        with reading(self.app, self._tenant) as connection:
+            found = executions.get(connection, some, tenant=self._tenant)
+        reasons = Counter(f"{found.error.code}: {found.error.message}" for found in found if found.error is not None)
+        for reason, number in reasons.most_common(1):
+            text = f"{number} of {len(some)} wait for another attempt: {reason}"
+            self._console.print(cell(text), style="yellow", highlight=False, soft_wrap=True)
+
+    def _ended(self, ids: Sequence[UUID]) -> list[Result]:
+        with reading(self.app, self._tenant) as connection:
+            return executions.results(connection, ids, tenant=self._tenant)
+
+    def _take(self, place: int, row: Row, result: Result) -> None:
+        self.summary.add(result)
+        outputs = result.outputs and self._in_order(result.outputs)
+        name = self.options.expect
+        if name and name in row.other and outputs:
+            self.summary.compare(row.other[name], outputs[name])
+        usage = result.usage or {}
+        self._put(
+            place,
+            {
+                "line": row.line,
+                "execution_id": str(result.id),
+                "status": result.status,
+                **({"columns": row.columns} if row.columns else {}),
+                "inputs": row.inputs,
+                **({"outputs": outputs} if outputs else {}),
+                **({"error": result.error} if result.error else {}),
+                "usage": {name: usage.get(name) for name in USAGE},
+                "duration_ms": round(result.duration_ms or 0.0, 3),
+                **self._program,
+            },
+        )
+
+    def _put(self, place: int, result: Mapping[str, Any]) -> None:
+        self._order.put(place, self._results.line(dict(result)))
+
+    def _in_order(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: outputs[name] for name in self._outputs if name in outputs}
