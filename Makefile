@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip -q --disable-pip-version-check
 BENCH := .venv/bench/bin/python -m
 
 DEMO := DSPEX_DATABASE_URL=sqlite:///.demo/dspex.db $(BIN)/dspex run examples/debian_sections/signature.json --inputs examples/debian_sections/packages.jsonl --output demo-output.jsonl
-DEMO_REAL := OPENAI_API_KEY=... $(BIN)/dspex run examples/debian_sections/signature.json --inputs examples/debian_sections/packages.jsonl --output demo-output.jsonl --expect section --adapter native --model openai/gpt-4o-mini
+DEMO_REAL := OPENAI_API_KEY=... $(BIN)/dspex run examples/debian_sections/signature.json --inputs examples/debian_sections/packages.jsonl --output demo-output.jsonl --expect section --model openai/gpt-4o-mini
 
 .PHONY: help
 help: ## what can be made here

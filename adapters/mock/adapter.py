@@ -52,8 +52,9 @@ class _Program:
 class MockAdapter:
     """Makes outputs that fit the signature, from its digest, the inputs and the seed: the same in any process.
 
-    Any module of DSPy's and any LM will do; `MockParameters` says what a program's parameters may be. Usage is one call; by
-    default a token for every four bytes of the inputs and of the outputs, and a cost of 0: nobody is billed.
+    Any LM will do, and any of `adapters.modules`; `MockParameters` says what a program's parameters may be. Usage is
+    one call; by default a token for every four bytes of the inputs and of the outputs, and a cost of 0: nobody is
+    billed.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:

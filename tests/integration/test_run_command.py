@@ -111,7 +111,14 @@ class TestExample:
         assert {result["line"] for result in first.results} == set(range(1, 361))
         assert {result["status"] for result in first.results} == {"completed"}
         one = first.results[0]
-        assert list(one) == ["line", "execution_id", "status", "inputs", "outputs", "duration_ms"]
+        assert list(one) == [
+            *("line", "execution_id", "status", "columns", "inputs", "outputs", "usage", "duration_ms"),
+            *("program_id", "adapter", "module", "model"),
+        ]
+        assert [result["line"] for result in first.results] == list(range(1, 361))
+        assert (one["adapter"], one["module"], one["model"]) == ("mock", "Predict", None)
+        assert list(one["usage"]) == ["calls", "input_tokens", "output_tokens", "cost"]
+        assert one["usage"]["calls"] == 1
         assert list(one["outputs"]) == ["section", "confidence"]
         assert list(one["inputs"]) == ["package", "description"]
         assert row_of(first.err, "completed") == "360"
@@ -120,7 +127,7 @@ class TestExample:
 
         second = shell(*command)
         assert second.code == 0
-        assert sorted(second.results, key=str) == sorted(first.results, key=str)
+        assert second.results == first.results
         assert row_of(second.err, "run before") == "360"
         assert shell.count("SELECT count(*) FROM executions") == 360
         assert shell.count("SELECT sum(completed) FROM program_counters") == 360
@@ -328,11 +335,11 @@ def test_ctrl_c_and_on(shell: Shell) -> None:
     number = 3000
     shell.write("rows.jsonl", *({"question": str(row)} for row in range(number)))
     command = ("run", "question -> answer", "--inputs", "rows.jsonl", "--output", "results.jsonl")
-    output = shell.folder / "results.jsonl"
+    output, part = shell.folder / "results.jsonl", shell.folder / "results.jsonl.part"
     with subprocess.Popen(
         [*DSPEX, *command], cwd=shell.folder, env=shell.environment, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert wait_until(lambda: output.exists() and output.read_bytes().count(b"\n") > 100, PATIENCE)
+        assert wait_until(lambda: part.exists() and part.read_bytes().count(b"\n") > 100, PATIENCE)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
@@ -341,6 +348,8 @@ def test_ctrl_c_and_on(shell: Shell) -> None:
     assert "Traceback" not in err
     done = len(results(output.read_text(encoding="utf-8")))
     assert 100 < done < number
+    assert done == shell.count("SELECT count(*) FROM executions WHERE status = 'completed'")
+    assert not part.exists()
     assert shell.count("SELECT count(*) FROM executions WHERE status NOT IN ('completed')") == 0
 
     ran = shell(*command)

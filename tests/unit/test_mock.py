@@ -54,7 +54,7 @@ def test_outputs_follow_signature_inputs_and_seed_and_nothing_else() -> None:
     base = run(SIGNATURE, {"question": "why", "k": 1}).outputs
     assert run(SIGNATURE, {"k": 1, "question": "why"}).outputs == base
     assert run({"arrow": SIGNATURE, "name": "other", "version": "2.0.0"}, {"question": "why", "k": 1}).outputs == base
-    assert run(SIGNATURE, {"question": "why", "k": 1}, module="Anything", lm=LM(model="any")).outputs == base
+    assert run(SIGNATURE, {"question": "why", "k": 1}, module="ChainOfThought", lm=LM(model="any")).outputs == base
     assert run(SIGNATURE, {"question": "why", "k": 2}).outputs != base
     assert run(SIGNATURE, {"question": "why", "k": 1}, seed=1).outputs != base
     assert run({"arrow": SIGNATURE, "instructions": "Briefly."}, {"question": "why", "k": 1}).outputs != base

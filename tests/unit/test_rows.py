@@ -240,7 +240,7 @@ class Stdin:
     """Standard input that has these bytes; `read1` is asked for what there is, no more."""
 
     def __init__(self, content: bytes, *, endless: bool = False) -> None:
-        self.buffer = io.BufferedReader(Endless(content) if endless else io.BytesIO(content))  # type: ignore[type-var]
+        self.buffer = io.BufferedReader(Endless(content) if endless else io.BytesIO(content))
 
 
 class Endless(io.RawIOBase):

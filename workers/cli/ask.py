@@ -34,9 +34,9 @@ from dspex.results import (
 from dspex.text import visible_json
 from store.tenancy import ALL, owner
 from workers.application import Application, bootstrap
+from workers.cli.inputs.reading import read_rows
 from workers.cli.operator import operator_of
 from workers.cli.output import cell, say, say_json
-from workers.cli.inputs.reading import read_rows
 from workers.cli.run import load_signature
 from workers.cli.worker import check_servers, configure_logging
 from workers.local import LocalClient

@@ -80,13 +80,21 @@ def main() -> None:
 @click.option("--model", help="The LM: provider/model such as openai/gpt-4o-mini, or an alias of DSPEX_LMS.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write results to this file.")
 @click.option(
-    "--format", "output_format", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True,
+    "--format",
+    "output_format",
+    type=click.Choice(["jsonl", "csv"]),
+    default="jsonl",
+    show_default=True,
     help="How results are written.",
 )
 @click.option("--unordered", is_flag=True, help="Write results as they come, not in the order of the rows.")
 @click.option("--expect", metavar="COLUMN", help="Compare the output of this name with this column of the rows.")
 @click.option(
-    "--column", "columns", multiple=True, metavar="INPUT=HEADER", help="The column of an input that is called otherwise."
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="INPUT=HEADER",
+    help="The column of an input that is called otherwise.",
 )
 @click.option(
     "--inputs-format",

@@ -10,6 +10,8 @@ from rich.text import Text
 
 from dspex.text import masked, visible, visible_json, visible_lines
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
 
 def say(text: str, *, err: bool = False) -> None:
     """Print lines."""
@@ -23,7 +25,7 @@ def say_json(text: str) -> None:
 
 def json_line(value: Any) -> str:
     """A value as one line of JSON."""
-    return visible_json(json.dumps(value, ensure_ascii=False))
+    return visible_json(_ENCODER.encode(value))
 
 
 def cell(text: object) -> Text:

@@ -93,7 +93,9 @@ class Summary:
         table.add_column(justify="right")
         if self.program is not None:
             table.add_row("program", cell(self.program.id))
-            table.add_row("adapter", "mock: no LM was called" if self.program.adapter == "mock" else cell(self.program.adapter))
+            table.add_row(
+                "adapter", "mock: no LM was called" if self.program.adapter == "mock" else cell(self.program.adapter)
+            )
             table.add_row("module", cell(self.program.module))
             table.add_row("model", cell(self.program.model or "none"))
         table.add_row("completed", str(self.completed))

@@ -40,7 +40,7 @@ def read_json(text: str) -> Any:
         NotJson: with the reason.
     """
     try:
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
+        return _DECODER.decode(text)
     except NotJson:
         raise
     except (ValueError, RecursionError) as error:
@@ -116,3 +116,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in found if names.count(name) > 1)
         raise NotJson(f"has the key {twice!r} twice")
     return found
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_unique)

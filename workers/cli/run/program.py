@@ -77,7 +77,8 @@ def _send(app: Application, command: Command, tenant: str) -> tuple[UUID, UUID]:
     body = envelope.encode()
     app.publisher.publish(body, exchange=COMMANDS_EXCHANGE, routing_key=command.type, message_id=envelope.id)
     one, other = (
-        Rejection(PROGRAMS_QUEUE, "", "", came, len(came), tenant=tenant).id for came in (body, as_it_came(body, tenant))
+        Rejection(PROGRAMS_QUEUE, "", "", came, len(came), tenant=tenant).id
+        for came in (body, as_it_came(body, tenant))
     )
     return one, other
 

@@ -44,6 +44,14 @@ class Results(Protocol):
         """
         ...
 
+    def flush(self) -> None:
+        """Have what was written where others see it.
+
+        Raises:
+            OutputGone: it cannot be written.
+        """
+        ...
+
     def keep(self, *, whole: bool) -> None:
         """All have come, or (not `whole`) no more will: have them where they belong."""
         ...
@@ -97,10 +105,18 @@ class _Stream:
         return codecs.lookup(self.stream.encoding or "utf-8").name.startswith("utf")
 
     def write(self, text: str) -> None:
-        try:
+        self.written = True
+        with self._guarded():
             self.stream.write(text)
+
+    def flush(self) -> None:
+        with self._guarded():
             self.stream.flush()
-            self.written = True
+
+    @contextmanager
+    def _guarded(self) -> Generator[None]:
+        try:
+            yield
         except BrokenPipeError:
             # Python would write the rest at exit, and complain again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
@@ -108,8 +124,9 @@ class _Stream:
         except OSError as error:
             raise OutputGone(f"results cannot be written: {error.strerror}") from None
 
-    def keep(self, *, whole: bool) -> None:
-        """Nothing: it is where it belongs."""
+    def keep(self, *, whole: bool) -> None:  # noqa: ARG002
+        """It is where it belongs."""
+        self.flush()
 
 
 class _Beside(_Stream):
@@ -177,6 +194,10 @@ class _Lines:
         """See `Results`."""
         self._stream.write(text + "\n")
 
+    def flush(self) -> None:
+        """See `Results`."""
+        self._stream.flush()
+
     def keep(self, *, whole: bool) -> None:
         """See `Results`."""
         self._stream.keep(whole=whole)
@@ -225,6 +246,9 @@ class _Csv:
             self._spool.write(text + "\n")
         except OSError as error:
             raise OutputGone(f"results cannot be written: {error.strerror}") from None
+
+    def flush(self) -> None:
+        """See `Results`."""
 
     def keep(self, *, whole: bool) -> None:
         """See `Results`."""

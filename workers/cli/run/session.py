@@ -102,6 +102,7 @@ class Session:
             for chunk in self._chunks(inputs):
                 places = [(next(self._places), row) for row in chunk]
                 self._send([(place, row) for place, row in places if not self._refuse(place, row)])
+                self._results.flush()
                 self._shown.update()
             while self._waiting:
                 self._collect()
@@ -188,6 +189,8 @@ class Session:
         ended = self._ended(list(self._waiting))
         for result in ended:
             self._take(*self._waiting.pop(result.id), result)
+        if ended:
+            self._results.flush()
         return len(ended)
 
     def _look_why(self) -> None:
