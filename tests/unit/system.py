@@ -53,6 +53,7 @@ class Scripted(MockAdapter):
         self.run: Callable[[Mapping[str, Any]], Outcome] = lambda inputs: Outcome({"answer": inputs["question"]})
         self.build: Callable[[], None] = lambda: None
         self.runs: list[Mapping[str, Any]] = []
+        self.options: list[RunOptions] = []
 
     def create_program(self, spec: ProgramSpec) -> str:
         self.build()
@@ -60,6 +61,7 @@ class Scripted(MockAdapter):
 
     def execute_program(self, backend_id: str, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
         self.runs.append(inputs)
+        self.options.append(options)
         return self.run(inputs)
 
 

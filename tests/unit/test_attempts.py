@@ -210,6 +210,24 @@ class TestTime:
         assert row.error is not None
         assert row.error.code == ErrorCode.RATE_LIMITED
 
+    @pytest.mark.parametrize(
+        ("limit", "deadline", "least", "most"),
+        [
+            pytest.param(3600.0, None, 3600.0, 3600.0, id="the limit alone"),
+            pytest.param(3600.0, 120.0, 30.0, 120.0, id="the deadline comes first"),
+            pytest.param(60.0, 3600.0, 60.0, 60.0, id="the limit comes first"),
+        ],
+    )
+    def test_a_run_has_until_its_limit_or_its_deadline(
+        self, system: System, limit: float, deadline: float | None, least: float, most: float
+    ) -> None:
+        program_id = system.program(adapter="scripted", policy=ExecutionPolicy(time_limit=limit))
+        until = None if deadline is None else datetime.now(UTC) + timedelta(seconds=deadline)
+        system.ended(system.execute(program_id, options=ExecutionOptions(deadline=until), question="why"))
+        (options,) = system.scripted.options
+        assert options.timeout is not None
+        assert least <= options.timeout <= most
+
     def test_a_deadline_before_the_start_is_refused(self) -> None:
         now = datetime.now(UTC)
         with pytest.raises(ValueError, match="later than not_before"):
@@ -236,6 +254,29 @@ class TestTime:
         system.stop()
         after = system.row(row.id)
         assert after == row
+
+    def test_the_deadline_ends_what_its_adapter_cannot_stop(
+        self, start: Callable[..., System], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(attempts, "GRACE_SECONDS", 0.0)
+        system = start(lease_seconds=1)
+        begun, let_end = threading.Event(), threading.Event()
+
+        def run(_inputs: Mapping[str, Any]) -> Outcome:
+            begun.set()
+            assert let_end.wait(30)
+            return Outcome({"answer": "late"})
+
+        system.scripted.run = run
+        program_id = system.program(adapter="scripted", policy=ExecutionPolicy(time_limit=3600))
+        options = ExecutionOptions(deadline=datetime.now(UTC) + timedelta(seconds=2))
+        row = system.ended(system.execute(program_id, options=options, question="why"))
+        let_end.set()
+        assert begun.is_set()
+        assert row.error is not None
+        assert (row.status, row.error.code, row.outputs) == (ExecutionStatus.FAILED, ErrorCode.EXPIRED, None)
+        system.stop()
+        assert system.row(row.id) == row
 
 
 class TestKeys:

@@ -9,9 +9,31 @@ from hypothesis import strategies as st
 from dspex import ErrorCode
 from dspex.policy import ExecutionPolicy
 from store.executions import Carried
-from workers.retries import PASSING, REPAIRABLE, Again, Failed, decide
+from workers.retries import Again, Failed, decide
 
-FINAL = set(ErrorCode) - PASSING - REPAIRABLE - {ErrorCode.RATE_LIMITED}
+PASSING, REPAIRABLE, WAITING, FINAL = "tried again", "asked once more", "waited for", "final"
+MEANT = {
+    ErrorCode.TRANSIENT: PASSING,
+    ErrorCode.TIMEOUT: PASSING,
+    ErrorCode.CRASHED: PASSING,
+    ErrorCode.PARSE_FAILURE: REPAIRABLE,
+    ErrorCode.INVALID_OUTPUT: REPAIRABLE,
+    ErrorCode.RATE_LIMITED: WAITING,
+    ErrorCode.PROGRAM_NOT_READY: FINAL,
+    ErrorCode.INVALID_INPUT: FINAL,
+    ErrorCode.AUTH: FINAL,
+    ErrorCode.BILLING: FINAL,
+    ErrorCode.CONTEXT_WINDOW: FINAL,
+    ErrorCode.REFUSED: FINAL,
+    ErrorCode.TRUNCATED: FINAL,
+    ErrorCode.CANCELLED: FINAL,
+    ErrorCode.PERMANENT: FINAL,
+    ErrorCode.ATTEMPTS_EXHAUSTED: FINAL,
+    ErrorCode.EXPIRED: FINAL,
+    ErrorCode.INTERNAL: FINAL,
+}
+"""What follows each failure, written out: a code that moves from one list of the product to another is seen here."""
+
 POLICIES = st.builds(
     ExecutionPolicy,
     first_delay=st.floats(0, 100),
@@ -27,12 +49,20 @@ def failed(code: ErrorCode, attempt: int = 1, **changes: object) -> Failed:
     return Failed(code, attempt, **given)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("code", sorted(FINAL))
+def meant(what: str) -> list[ErrorCode]:
+    return [code for code, said in MEANT.items() if said == what]
+
+
+def test_every_code_has_its_meaning_here() -> None:
+    assert [code for code in ErrorCode if code not in MEANT] == []
+
+
+@pytest.mark.parametrize("code", meant(FINAL))
 def test_what_would_fail_again_has_failed(code: ErrorCode) -> None:
     assert decide(failed(code)) is None
 
 
-@pytest.mark.parametrize("code", sorted(PASSING))
+@pytest.mark.parametrize("code", meant(PASSING))
 def test_what_passes_is_tried_again_after_a_growing_pause(code: ErrorCode) -> None:
     pauses = [decide(failed(code, attempt, max_attempts=9)) for attempt in range(1, 9)]
     for number, again in enumerate(pauses):
@@ -53,7 +83,7 @@ def test_many_that_fail_together_do_not_come_again_together() -> None:
     assert len(delays) > 40
 
 
-@pytest.mark.parametrize("code", sorted(REPAIRABLE))
+@pytest.mark.parametrize("code", meant(REPAIRABLE))
 def test_an_answer_that_cannot_be_used_is_asked_for_once_more(code: ErrorCode) -> None:
     again = decide(failed(code))
     assert again == Again(0.0, 1, Carried(repaired=True))
@@ -76,7 +106,36 @@ def test_rate_limits_together_wait_no_longer_than_the_policy_allows() -> None:
     assert decide(failed(ErrorCode.RATE_LIMITED, retry_after=101.0, policy=policy)) is None
 
 
-@pytest.mark.parametrize("code", sorted(PASSING))
+@pytest.mark.parametrize(("asked", "waits"), [(25.0, [25, 50, 75, 100]), (30.0, [30, 60, 90]), (100.0, [100])])
+def test_waits_are_summed_up_to_the_very_bound(asked: float, waits: list[float]) -> None:
+    """Each alone is far within `max_wait`; what counts is all of them."""
+    carried, policy, waited = Carried(), ExecutionPolicy(first_delay=1, multiplier=1, max_wait=100), list[float]()
+    while len(waited) < 9 and (
+        again := decide(failed(ErrorCode.RATE_LIMITED, carried=carried, policy=policy, retry_after=asked))
+    ):
+        carried = again.carried
+        waited.append(carried.waited)
+    assert waited == waits
+    assert carried.waits == len(waits)
+
+
+def test_what_was_waited_beyond_what_was_asked_for_counts_too() -> None:
+    """What is carried has it from the clock: a wait of ten seconds may have taken an hour."""
+    policy = ExecutionPolicy(max_wait=100)
+    within, beyond = Carried(waits=1, waited=90.0), Carried(waits=1, waited=90.5)
+    assert decide(failed(ErrorCode.RATE_LIMITED, carried=within, policy=policy, retry_after=10.0)) == Again(
+        10.0, 0, Carried(waits=2, waited=100.0)
+    )
+    assert decide(failed(ErrorCode.RATE_LIMITED, carried=beyond, policy=policy, retry_after=10.0)) is None
+
+
+def test_a_wait_is_a_twentieth_of_those_before_at_least() -> None:
+    policy = ExecutionPolicy(first_delay=0, max_delay=0, max_wait=3600)
+    again = decide(failed(ErrorCode.RATE_LIMITED, carried=Carried(waits=5, waited=2000.0), policy=policy))
+    assert again == Again(100.0, 0, Carried(waits=6, waited=2100.0))
+
+
+@pytest.mark.parametrize("code", meant(PASSING))
 def test_a_wait_that_the_provider_asks_for_is_kept_whatever_the_code(code: ErrorCode) -> None:
     again = decide(failed(code, retry_after=40.0))
     assert again is not None
