@@ -99,7 +99,6 @@ def losses_of(connection: Connection, revision: str) -> list[str]:
         for name in undone
         for what, rows in getattr(scripts.get_revision(name).module, "LOSSES", {}).items()
     ]
-    connection.rollback()
     return [f"{number} {what}" for number, what in counted if number]
 
 

@@ -145,6 +145,8 @@ def _ask_what_may_be_lost(connection: Connection) -> None:
     if given is None or given.cmd[0] is not command.downgrade or "lose" in context.get_x_argument(as_dictionary=True):
         return
     lost = migrations.losses_of(connection, _absolute(connection, given.revision))
+    if connection.dialect.name == "postgresql":  # each migration has a transaction of its own
+        connection.rollback()
     if lost:
         raise CommandError(f"this loses {'; '.join(lost)}: give -x lose=yes where that may be")
 
