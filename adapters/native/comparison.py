@@ -38,7 +38,8 @@ class ChainsCompared(dspy.Module):  # type: ignore[misc]  # DSPy has no type inf
         task = dspy_signature(signature)
         self.chain = dspy.ChainOfThought(task, **config)
         # Given as None where there is none: DSPy's own default would be sent.
-        self.compare = dspy.MultiChainComparison(task, M=parameters.M, **({"temperature": None} | config))
+        given: dict[str, Any] = {"temperature": None} | config
+        self.compare = dspy.MultiChainComparison(task, M=parameters.M, **given)
 
     def forward(self, **inputs: Any) -> Any:
         """Make the chains, one after the other, then the comparison."""

@@ -54,7 +54,8 @@ def prepare_litellm(proxy: str | None) -> None:
 
             def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
                 """See `httpx.Client.send`."""
-                return super().send(request, **options | {"follow_redirects": False})
+                options["follow_redirects"] = False
+                return super().send(request, **options)
 
         unbounded = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 

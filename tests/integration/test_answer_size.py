@@ -182,7 +182,7 @@ class TestNobodyWaitsAnyMore:
             told = ask(asking, command, "amq.rabbitmq.reply-to")
 
             def look() -> bool:
-                connection.process_data_events(0.1)
+                connection.process_data_events(0)
                 return bool(answers)
 
             wait_until(look, "the answer comes")

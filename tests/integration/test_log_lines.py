@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -33,7 +33,7 @@ def system(postgres_database_url: str, caplog: pytest.LogCaptureFixture) -> Iter
 
 
 @contextmanager
-def constrained(system: System, table: str, condition: str) -> Iterator[None]:
+def constrained(system: System, table: str, condition: str) -> Generator[None]:
     """PostgreSQL refuses rows of a table, and its DETAIL shows them whole."""
     with system.app.engine.begin() as connection:
         connection.exec_driver_sql(f"ALTER TABLE {table} ADD CONSTRAINT canary CHECK ({condition}) NOT VALID")

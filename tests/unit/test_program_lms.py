@@ -92,8 +92,9 @@ def test_what_was_built_for_one_tenant_is_not_run_for_another() -> None:
 
     def find(_: UUID, tenant: str) -> Program:
         columns: dict[str, Any] = dict.fromkeys(Program.__dataclass_fields__)
-        given = {"adapter_type": "native", "signature": spec.signature, "configuration": spec.configuration}
-        return Program(**columns | given | {"tenant": tenant, "backend_id": spec.backend_id})
+        columns.update(adapter_type="native", signature=spec.signature, configuration=spec.configuration)
+        columns.update(tenant=tenant, backend_id=spec.backend_id)
+        return Program(**columns)
 
     adapters = AdapterRegistry(catalog)
     cache = ProgramCache(find, adapters, catalog)
