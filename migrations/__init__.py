@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Engine, inspect
 
 __all__ = ["OLDEST", "NotARevision", "current", "downgrade", "head", "known", "losses", "newer", "serves", "upgrade"]
 
-OLDEST = "0005"
+OLDEST = "0006"
 """The oldest revision that this version runs on: newer ones may have to wait until older workers are gone."""
 
 _one_at_a_time = threading.Lock()

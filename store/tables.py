@@ -175,6 +175,9 @@ executions = Table(
     # Where its end is pushed to: as it was asked for, and as its program had it at the claim.
     Column("callback", Json),
     Column("program_callback", Json),
+    # What its caller says of it, and the extension attributes of the envelope that asked for it; NULL: none.
+    Column("metadata", Json),
+    Column("extensions", Json),
     # Lists by tenant.
     Index(None, "tenant", "inserted_at"),
     # Lists by program; the statistics of a window are in it, so that PostgreSQL reads no row.

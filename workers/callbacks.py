@@ -30,13 +30,15 @@ logger = logging.getLogger(__name__)
 def announce(app: Application, execution: Execution) -> None:
     """Send what is owed for an execution: its event, and its answer."""
     owed = Owed(execution.id, execution.lock_version)
-    event = _event(app, event_of(execution, execution.attempt), owed, execution.tenant, execution.traceparent)
+    event = _event(
+        app, event_of(execution, execution.attempt, execution.metadata), owed, execution.tenant, execution.traceparent
+    )
     Callback(app, owed, [event]).send(execution)
 
 
 def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
     """What will be owed for an execution: its event. The answer, where somebody waits for one, is made of the row."""
-    event = event_of(ended, ended.attempt or attempt.claimed.attempt)
+    event = event_of(ended, ended.attempt or attempt.claimed.attempt, attempt.claimed.metadata)
     owed = Owed(ended.id, ended.lock_version + 1)
     return Callback(app, owed, [_event(app, event, owed, ended.tenant, attempt.request.traceparent)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from dspex import ExecutionCompleted, ExecutionFailed, ExecutionStatus
@@ -17,11 +18,12 @@ _STATUSES: Final[dict[type[Event], ExecutionStatus]] = {
 }
 
 
-def event_of(ended: Finish | Execution, attempt: int) -> Ended:
+def event_of(ended: Finish | Execution, attempt: int, metadata: Mapping[str, str]) -> Ended:
     """What goes to the exchange of events, and to webhooks.
 
     Args:
         attempt: the number of the attempt that ended it.
+        metadata: of the execution.
     """
     common = {
         "execution_id": ended.id,
@@ -29,6 +31,7 @@ def event_of(ended: Finish | Execution, attempt: int) -> Ended:
         "attempt": attempt,
         "duration_ms": ended.duration_ms or 0.0,
         "usage": ended.usage,
+        "metadata": dict(metadata),
     }
     if ended.status == ExecutionStatus.CANCELLED:
         return ExecutionCancelled.model_validate(common)
@@ -46,4 +49,5 @@ def reference(event: Ended) -> ExecutionEnded:
         error_code=event.error.code if isinstance(event, ExecutionFailed) else None,
         attempt=event.attempt,
         duration_ms=event.duration_ms,
+        metadata=event.metadata,
     )

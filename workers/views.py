@@ -83,6 +83,7 @@ def execution_view(row: Execution) -> ExecutionView:
         discarded=row.discarded,
         not_before=row.not_before,
         callback=row.callback or row.program_callback,
+        metadata=dict(row.metadata),
         timeline=tuple(Transition(status=t.status, at=t.at, attempt=t.attempt, by=t.by) for t in row.timeline),
         inserted_at=row.inserted_at,
         executed_at=row.started_at,

@@ -90,6 +90,7 @@ class AsyncClient:
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
         callback: Callback | None = None,
+        metadata: Mapping[str, str] | None = None,
         traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
@@ -102,6 +103,7 @@ class AsyncClient:
             execution_id=execution_id,
             idempotency_key=idempotency_key,
             callback=callback,
+            metadata=metadata,
             traceparent=traceparent,
             validate=validate,
             timeout=timeout,
@@ -118,6 +120,7 @@ class AsyncClient:
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
         callback: Callback | None = None,
+        metadata: Mapping[str, str] | None = None,
         traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
@@ -129,6 +132,7 @@ class AsyncClient:
             execution_id=execution_id,
             idempotency_key=idempotency_key,
             callback=callback,
+            metadata=metadata,
             traceparent=traceparent,
             validate=validate,
             timeout=timeout,
@@ -144,6 +148,7 @@ class AsyncClient:
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
         callback: Callback | None = None,
+        metadata: Mapping[str, str] | None = None,
         traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
@@ -158,6 +163,7 @@ class AsyncClient:
             execution_id=execution_id,
             idempotency_key=idempotency_key,
             callback=callback,
+            metadata=metadata,
             traceparent=traceparent,
             validate=validate,
             timeout=timeout,
@@ -180,6 +186,7 @@ class AsyncClient:
         in_flight: int = IN_FLIGHT,
         ordered: bool = True,
         options: ExecutionOptions | None = None,
+        metadata: Mapping[str, str] | None = None,
         traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
@@ -200,7 +207,13 @@ class AsyncClient:
         try:
             async for row in _each(rows):
                 handle = await self.start_program(
-                    program_id, row, options=options, traceparent=traceparent, validate=validate, timeout=timeout
+                    program_id,
+                    row,
+                    options=options,
+                    metadata=metadata,
+                    traceparent=traceparent,
+                    validate=validate,
+                    timeout=timeout,
                 )
                 window.append(handle)
                 on_their_way.append(handle.handle.pending.published)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, JsonValue, StrictBool, StrictInt, model_v
 from dspex.callbacks import Callback
 from dspex.configuration import AdapterType, Configuration
 from dspex.model import Frozen, Sparse
-from dspex.options import ExecutionOptions
+from dspex.options import ExecutionOptions, Metadata
 from dspex.policy import ExecutionPolicy
 from dspex.results import Created, ExecutionView, Nothing, ProgramView, SignatureList, SignatureView
 from dspex.scalars import WHOLE
@@ -212,6 +212,8 @@ class ExecuteProgram(Command):
 
     So it is with the same `idempotency_key` of a tenant, whatever the ids: the first execution stands for all. Its end
     is pushed to `callback` as a webhook, and to the tenant's endpoints; without one of its own, to the program's.
+    `metadata` is kept with it and in all that is told of it. It is no part of what is asked: where the same request
+    comes with other metadata, that of the first stays.
     """
 
     type = "dspex.program.execute.v1"
@@ -223,6 +225,7 @@ class ExecuteProgram(Command):
     options: ExecutionOptions = ExecutionOptions()
     idempotency_key: IdempotencyKey | None = None
     callback: Callback | None = None
+    metadata: Metadata | None = None
 
 
 class CancelExecution(Command):

@@ -45,6 +45,10 @@ class ProblemDetail(Frozen):
     message: str
 
 
+Said = Annotated[dict[str, str], Field(exclude_if=operator.not_)]
+"""The metadata of an execution. Left out where there is none."""
+
+
 class ErrorDetail(Frozen):
     """Why something failed: a stable code, a line for people, and each wrong field where there are any."""
 
@@ -182,6 +186,7 @@ class ExecutionCompleted(Event):
     attempt: int = Field(ge=1)
     duration_ms: float = Field(ge=0)
     usage: Usage = Usage()
+    metadata: Said = Field(default_factory=dict)
 
 
 class ExecutionFailed(Event):
@@ -195,6 +200,7 @@ class ExecutionFailed(Event):
     attempt: int = Field(ge=0)
     duration_ms: float = Field(ge=0)
     usage: Usage = Usage()
+    metadata: Said = Field(default_factory=dict)
 
 
 class ExecutionCancelled(Event):
@@ -207,6 +213,7 @@ class ExecutionCancelled(Event):
     attempt: int = Field(ge=0)
     duration_ms: float = Field(ge=0)
     usage: Usage = Usage()
+    metadata: Said = Field(default_factory=dict)
 
 
 class ExecutionEnded(Event):
@@ -223,6 +230,7 @@ class ExecutionEnded(Event):
     error_code: str | None = None
     attempt: int = Field(ge=0)
     duration_ms: float = Field(ge=0)
+    metadata: Said = Field(default_factory=dict)
 
 
 class MessageRejected(Event):

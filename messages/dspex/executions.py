@@ -42,6 +42,7 @@ class ExecutionVerbs(Port):
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
         callback: Callback | None = None,
+        metadata: Mapping[str, str] | None = None,
         traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
@@ -55,6 +56,7 @@ class ExecutionVerbs(Port):
             execution_id: a new one by default. Choose it to be able to submit again what is not known to be stored.
             idempotency_key: of the tenant; the first execution with it stands for all.
             callback: where its end is pushed to, instead of where its program says.
+            metadata: short strings that are kept with it, and are in its view, its event and its webhook.
             traceparent: W3C Trace Context of the caller's span; the events and webhooks of the execution have it, too.
             validate: check the inputs against the signature first; by default as the client is made.
             timeout: seconds for all of it: to ask for the signature, and to have the command stored.
@@ -73,6 +75,7 @@ class ExecutionVerbs(Port):
             execution_id=execution_id,
             idempotency_key=idempotency_key,
             callback=callback,
+            metadata=metadata,
             traceparent=traceparent,
             validate=validate,
             timeout=timeout,
@@ -89,6 +92,7 @@ class ExecutionVerbs(Port):
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
         callback: Callback | None = None,
+        metadata: Mapping[str, str] | None = None,
         traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
@@ -104,7 +108,9 @@ class ExecutionVerbs(Port):
         """
         try:
             with within(self.timeout if timeout is None else timeout):
-                command = self._command(program_id, inputs, options, execution_id, idempotency_key, callback, validate)
+                command = self._command(
+                    program_id, inputs, options, execution_id, idempotency_key, callback, metadata, validate
+                )
                 pending = self.start(command, timeout=timeout, traceparent=traceparent)
         except (InvalidInput, MessageError) as error:
             pending = Pending.unsent(execution_id or uuid7(), error)
@@ -119,6 +125,7 @@ class ExecutionVerbs(Port):
         execution_id: UUID | None = None,
         idempotency_key: str | None = None,
         callback: Callback | None = None,
+        metadata: Mapping[str, str] | None = None,
         traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
@@ -129,7 +136,9 @@ class ExecutionVerbs(Port):
         client's, and is for all of it.
         """
         with within(self.timeout if timeout is None else timeout):
-            command = self._command(program_id, inputs, options, execution_id, idempotency_key, callback, validate)
+            command = self._command(
+                program_id, inputs, options, execution_id, idempotency_key, callback, metadata, validate
+            )
             return self.call(command, ExecutionView, timeout=timeout, traceparent=traceparent)
 
     def handle(self, execution_id: UUID | None = None, *, idempotency_key: str | None = None) -> Handle:
@@ -144,6 +153,7 @@ class ExecutionVerbs(Port):
         in_flight: int = IN_FLIGHT,
         ordered: bool = True,
         options: ExecutionOptions | None = None,
+        metadata: Mapping[str, str] | None = None,
         traceparent: str | None = None,
         validate: bool | None = None,
         timeout: float | None = None,
@@ -157,15 +167,21 @@ class ExecutionVerbs(Port):
             rows: inputs; taken only as fast as executions end, so they may be more than fit into memory.
             in_flight: how many executions there may be at a time that are not given out yet.
             ordered: in the order of the rows; else each when it is done.
-            options, traceparent, validate, timeout: as in `submit_program`, for every row. While the broker has no room
-                (a queue is full, its memory is) rows are taken as slowly as it stores them.
+            options, metadata, traceparent, validate, timeout: as in `submit_program`, for every row. While the broker
+                has no room (a queue is full, its memory is) rows are taken as slowly as it stores them.
         """
         if in_flight < 1:
             raise ValueError("in_flight must be at least 1")
 
         def start(row: Mapping[str, Any]) -> Handle:
             return self.start_program(
-                program_id, row, options=options, traceparent=traceparent, validate=validate, timeout=timeout
+                program_id,
+                row,
+                options=options,
+                metadata=metadata,
+                traceparent=traceparent,
+                validate=validate,
+                timeout=timeout,
             )
 
         started = as_stored(map(start, rows))
@@ -220,6 +236,7 @@ class ExecutionVerbs(Port):
         execution_id: UUID | None,
         idempotency_key: str | None,
         callback: Callback | None,
+        metadata: Mapping[str, str] | None,
         validate: bool | None,
     ) -> ExecuteProgram:
         if _mapping(inputs) is None:
@@ -235,6 +252,7 @@ class ExecutionVerbs(Port):
                 options=options or ExecutionOptions(),
                 idempotency_key=idempotency_key,
                 callback=callback,
+                metadata=metadata or None,  # type: ignore[arg-type]  # a mapping, which the model reads or refuses
             )
         except pydantic.ValidationError as error:
             raise InvalidInput(problems(error)) from None

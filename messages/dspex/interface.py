@@ -234,12 +234,14 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         adapter_type: str = "mock",
         *,
         configuration: Configuration | None = None,
+        metadata: Mapping[str, str] | None = None,
         traceparent: str | None = None,
         timeout: float | None = None,
     ) -> dict[str, Any]:
         """Signature and inputs in, outputs out: creates or finds what it needs on the way.
 
         Args:
+            metadata: of the execution, see `submit_program`.
             traceparent: W3C Trace Context of the caller's span.
             timeout: seconds for all of it.
 
@@ -259,7 +261,9 @@ class Interface(ExecutionVerbs, WebhookVerbs):
                     program.error.code if program.error else "internal",
                     program.error.message if program.error else f"the program is {program.status}",
                 )
-            handle = self.submit_program(program.program_id, inputs, traceparent=traceparent, timeout=timeout)
+            handle = self.submit_program(
+                program.program_id, inputs, metadata=metadata, traceparent=traceparent, timeout=timeout
+            )
             return handle.result(left(timeout))
 
     # Dead letters

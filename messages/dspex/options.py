@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StrictInt, model_validator
+from pydantic import Field, StrictInt, StrictStr, model_validator
 
 from dspex.model import Sparse
 from dspex.scalars import WHOLE, Moment
+
+Metadata = Annotated[
+    dict[Annotated[StrictStr, Field(min_length=1, max_length=64)], Annotated[StrictStr, Field(max_length=256)]],
+    Field(max_length=16),
+]
+"""What a caller says of an execution: at most 16 short strings by name, kept and told with it and never read."""
 
 
 class ExecutionOptions(Sparse):

@@ -160,6 +160,7 @@ class ExecutionView(Frozen):
     discarded: bool = False
     not_before: AwareDatetime | None = None
     callback: Callback | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
     timeline: tuple[Transition, ...]
     inserted_at: AwareDatetime
     executed_at: AwareDatetime | None

@@ -33,12 +33,15 @@ class Request:
     reply_to: str | None = None
     correlation_id: str | None = None
     callback: Callback | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    extensions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """The same for the same request, also as it is read from the database. Another one is a conflict.
 
-        What is not set does not change it, so that what is added later does not either.
+        What is not set does not change it, so that what is added later does not either. Metadata and extension
+        attributes are no part of what is asked: the first request's are kept.
         """
         asked = {
             "program": self.program_id.hex,
@@ -100,6 +103,7 @@ class Claimed:
         lost: how many attempts ended with their worker.
         seconds_left: until its deadline, where it has one; not above zero: do not run it.
         answered: whether somebody waits for an answer.
+        metadata, extensions: as the row has them, of the first request with this id.
     """
 
     id: UUID
@@ -113,6 +117,8 @@ class Claimed:
     lost: int = 0
     seconds_left: float | None = None
     answered: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
+    extensions: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -189,6 +195,8 @@ class Execution:
     discarded: bool = False
     callback: Callback | None = None
     program_callback: Callback | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    extensions: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -287,11 +295,13 @@ def execution_of(row: Any) -> Execution:
         discarded=row.discarded,
         callback=callback_of(row.callback),
         program_callback=callback_of(row.program_callback),
+        metadata=row.metadata or {},
+        extensions=row.extensions or {},
     )
 
 
 def request_of(row: Any) -> Request:
-    """The request that a row was made from."""
+    """The request that a row was made from, without what the claim reads from the row."""
     return Request(
         id=row.id,
         program_id=row.program_id,

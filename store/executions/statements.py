@@ -72,6 +72,8 @@ _REQUEST: dict[str, Any] = {
     "reply_to": Text(),
     "correlation_id": Text(),
     "callback": Json,
+    "metadata": Json,
+    "extensions": Json,
 }
 
 
@@ -183,6 +185,8 @@ def _claimed() -> list[ColumnElement[Any]]:
         # A wait that was asked for has taken longer: until a worker had time, and the message came.
         case((c.error_code == _RATE_LIMITED, -seconds_until(c.not_before)), else_=null()).label("late"),
         c.reply_to,
+        c.metadata,
+        c.extensions,
     ]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -102,8 +103,8 @@ def _differ(one: Request, other: Request) -> bool:
 
 
 def row_of(request: Request) -> dict[str, Any]:
-    """A request, as the statements take it."""
-    return {
+    """A request, as the statements take it. What is rare is left out where there is none, which reads as NULL."""
+    row: dict[str, Any] = {
         "id": request.id,
         "program_id": request.program_id,
         "inputs": dict(request.inputs),
@@ -118,6 +119,11 @@ def row_of(request: Request) -> dict[str, Any]:
         "correlation_id": request.correlation_id,
         "callback": kept_callback(request.callback),
     }
+    if request.metadata:
+        row["metadata"] = dict(request.metadata)
+    if request.extensions:
+        row["extensions"] = dict(request.extensions)
+    return row
 
 
 def _claim_each(connection: Connection, lease: Lease, requests: Sequence[Request]) -> dict[UUID, Claim]:
@@ -148,6 +154,8 @@ def _claimed(row: Any) -> Claim:
         row.lost,
         row.seconds_left,
         row.reply_to is not None,
+        row.metadata or _NONE,
+        row.extensions or _NONE,
     )
 
 
@@ -157,6 +165,7 @@ def _carried(row: Any) -> Carried:
 
 
 _DEFAULTS, _UNUSED, _FIRST = ExecutionPolicy(), Usage(), Carried()
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def _policy(value: dict[str, Any] | None) -> ExecutionPolicy:

@@ -427,7 +427,7 @@ def test_workers_of_the_version_before_go_on(postgres_database_url: str) -> None
     engine.dispose()
 
 
-@pytest.mark.parametrize(("before", "after"), [("0003", "0004"), ("0004", "0005")])
+@pytest.mark.parametrize(("before", "after"), [("0003", "0004"), ("0004", "0005"), ("0005", "0006")])
 def test_workers_of_the_revision_before_go_on(postgres_database_url: str, before: str, after: str) -> None:
     """While it goes up, down and up again, at more than 50 jobs a second."""
     engine = make_engine(postgres_database_url)

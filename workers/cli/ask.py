@@ -19,7 +19,7 @@ from rich.table import Table
 from dspex import LM, Configuration
 from dspex.callbacks import Callback
 from dspex.compatibility import Compatibility
-from dspex.errors import InvalidInput, InvalidValues, NotFound
+from dspex.errors import InvalidInput, InvalidValues, NotFound, Problem
 from dspex.interface import Interface
 from dspex.model import problems
 from dspex.results import (
@@ -147,12 +147,26 @@ def _update_program(client: Interface, program_id: UUID, module: str, model: str
     return client.update_program(program_id, configuration, lock_version=before.lock_version)
 
 
-def _execute_program(client: Interface, program_id: UUID, pairs: tuple[str, ...]) -> Any:
+def _execute_program(
+    client: Interface, program_id: UUID, pairs: tuple[str, ...], metadata: tuple[str, ...] = ()
+) -> Any:
     signature = client.get_signature(client.get_program(program_id).signature_id).signature
     (row,) = read_rows(signature, None, pairs)
     if row.inputs is None:
         raise InvalidInput(row.problems)
-    return client.execute_program(program_id, row.inputs, timeout=EXECUTE_SECONDS)
+    kept = _named("--metadata", metadata)
+    return client.execute_program(program_id, row.inputs, metadata=kept, timeout=EXECUTE_SECONDS)
+
+
+def _named(option: str, pairs: tuple[str, ...]) -> dict[str, str]:
+    """What options of the form NAME=VALUE say."""
+    named: dict[str, str] = {}
+    for pair in pairs:
+        name, given, value = pair.partition("=")
+        if not given or name in named:
+            raise InvalidInput([Problem(option, "must be NAME=VALUE, each name once")])
+        named[name] = value
+    return named
 
 
 def _register_endpoint(client: Interface, endpoint_id: UUID | None = None, **what: Any) -> Any:

@@ -125,6 +125,7 @@ verb(
     program, "execute", "execute_program", "Run a program once, and wait for it.",
     id_of("program"),
     click.option("--input", "pairs", multiple=True, metavar="NAME=VALUE", help="One input; repeat it."),
+    click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="Kept with the execution; repeat it."),
 )  # fmt: skip
 verb(program, "archive", "archive_program", "Take no new executions.", id_of("program"))
 verb(program, "destroy", "destroy_program", "Delete an archived program.", id_of("program"))

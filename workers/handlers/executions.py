@@ -97,6 +97,7 @@ def request_of(received: Received[ExecuteProgram]) -> Request:
         reply_to=received.reply_to,
         correlation_id=received.correlation_id,
         callback=command.callback,
+        metadata=command.metadata or {},
     )
 
 
