@@ -10,7 +10,6 @@ import pytest
 
 from adapters.port import ProgramSpec
 from dspex import Configuration, ErrorCode, Signature
-from dspex.configuration import NO_FALLBACK
 from dspex.model import problems
 
 SIGNATURE = Signature.parse("question -> answer")
@@ -33,6 +32,24 @@ STATE: dict[str, Any] = {
         }
     },
 }
+
+SAME_ANYWHERE = ("invalid_input", "cancelled", "program_not_ready", "attempts_exhausted", "expired")
+"""The codes that a fallback would end with as well."""
+ANOTHER_MAY_HELP = [
+    "invalid_output",
+    "parse_failure",
+    "rate_limited",
+    "transient",
+    "timeout",
+    "auth",
+    "billing",
+    "context_window",
+    "refused",
+    "truncated",
+    "crashed",
+    "permanent",
+    "internal",
+]
 
 
 def refusal(**given: Any) -> str:
@@ -117,12 +134,17 @@ def test_a_state_is_for_one_module() -> None:
         ({"on": ["timeout"], "adapter_type": "../x"}, "fallbacks.0.adapter_type: "),
         ({"on": ["timeout"], "adapter_type": "mock", "retries": 3}, "fallbacks.0.retries: "),
         *(
-            ({"on": [code.value], "adapter_type": "mock"}, f"fallbacks.0.on: '{code}' would be the same")
-            for code in ErrorCode
-            if code in NO_FALLBACK
+            ({"on": [code], "adapter_type": "mock"}, f"fallbacks.0.on: '{code}' would be the same")
+            for code in SAME_ANYWHERE
         ),
     ],
     ids=repr,
 )
 def test_a_fallback_that_cannot_be_is_refused_by_field(fallback: dict[str, Any], problem: str) -> None:
     assert problem in refusal(fallbacks=[fallback])
+
+
+def test_every_other_code_may_have_a_fallback() -> None:
+    assert sorted((*SAME_ANYWHERE, *ANOTHER_MAY_HELP)) == sorted(ErrorCode)
+    configuration = Configuration.model_validate({"fallbacks": [{"on": ANOTHER_MAY_HELP, "adapter_type": "mock"}]})
+    assert list(configuration.fallbacks[0].on) == ANOTHER_MAY_HELP

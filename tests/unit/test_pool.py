@@ -1,0 +1,189 @@
+"""The pool of children: who gets which child, and how many there are. Children that are no processes stand in."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, cast
+
+import pytest
+
+from adapters.port import AdapterError
+from adapters.python_port.limits import Limits
+from adapters.python_port.pool import Pool
+from adapters.runs import Run
+from deploy.processes import wait_until
+from dspex import ErrorCode
+
+PATIENCE = 30.0
+
+
+class FakeChild:
+    """What the pool sees of a child."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.programs: dict[str, None] = {}
+        self.runs = 0
+        self.spare_runs = 1_000
+        self.grown_bytes = 0
+        self.broken = False
+        self.alive = True
+        self.closed = False
+        self.idle_since = 0.0
+
+    def prepare(self) -> None:
+        """It has nothing to forget."""
+
+    def kill(self) -> None:
+        self.broken = True
+
+    def end(self, grace: float = 0.0) -> None:
+        self.kill()
+
+    def close(self) -> None:
+        self.kill()
+        self.closed = True
+
+
+class FakeServer:
+    """Has children at once, or fails as often as it is told to."""
+
+    def __init__(self) -> None:
+        self.children: list[FakeChild] = []
+        self.failures = 0
+
+    def fork(self) -> FakeChild:
+        if self.failures:
+            self.failures -= 1
+            raise AdapterError(ErrorCode.TRANSIENT, "no room")
+        self.children.append(FakeChild(len(self.children)))
+        return self.children[-1]
+
+
+@pytest.fixture
+def server() -> FakeServer:
+    return FakeServer()
+
+
+@pytest.fixture
+def make(server: FakeServer) -> Iterator[Callable[..., Pool]]:
+    with ExitStack() as ending:
+
+        def make(**limits: Any) -> Pool:
+            pool = Pool(Limits(**limits), cast("Any", server))
+            ending.callback(pool.close)
+            return pool
+
+        yield make
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as threads:
+        yield threads
+
+
+def taken(pool: Pool, then: Callable[[FakeChild], None] = lambda _: None, **more: Any) -> int:
+    """Take a child, do something to it, and give it back."""
+    with pool.child("backend", time.monotonic() + PATIENCE, Run(), **more) as child:
+        fake = cast("FakeChild", child)
+        then(fake)
+        return fake.number
+
+
+def wear_out(child: FakeChild) -> None:
+    child.runs = child.spare_runs
+
+
+def grow(child: FakeChild) -> None:
+    child.grown_bytes = Limits().recycle_bytes
+
+
+def noted(order: list[str], name: str, _child: FakeChild) -> None:
+    order.append(name)
+
+
+def so_many_wait(pool: Pool, number: int) -> bool:
+    return pool.counts()[2] == number
+
+
+@pytest.mark.parametrize("spoil", [FakeChild.kill, wear_out, grow], ids=["broken", "worn", "grown"])
+@pytest.mark.parametrize("another_waits", [True, False])
+def test_who_waits_gets_no_child_that_is_done_with(
+    make: Callable[..., Pool],
+    server: FakeServer,
+    threads: ThreadPoolExecutor,
+    spoil: Callable[[FakeChild], None],
+    another_waits: bool,
+) -> None:
+    pool = make(max_children=1)
+    with pool.child("backend", None, Run()) as child:
+        waiting = threads.submit(taken, pool) if another_waits else None
+        assert wait_until(lambda: pool.counts() == (1, 0, int(another_waits)), PATIENCE)
+        spoil(cast("FakeChild", child))
+    number = waiting.result(PATIENCE) if waiting else taken(pool)
+    assert number == 1
+    assert [child.closed for child in server.children] == [True, False]
+
+
+def test_one_that_is_well_goes_to_who_waits_longest(
+    make: Callable[..., Pool], server: FakeServer, threads: ThreadPoolExecutor
+) -> None:
+    pool, order = make(max_children=1), list[str]()
+    with pool.child("backend", None, Run()):
+        waiting = []
+        for name in ("first", "second", "third"):
+            waiting.append(threads.submit(taken, pool, partial(noted, order, name)))
+            assert wait_until(partial(so_many_wait, pool, len(waiting)), PATIENCE)
+    assert [one.result(PATIENCE) for one in waiting] == [0, 0, 0]
+    assert order == ["first", "second", "third"]
+    assert len(server.children) == 1
+
+
+def test_there_are_so_many_and_some_more_to_build(
+    make: Callable[..., Pool], server: FakeServer, threads: ThreadPoolExecutor
+) -> None:
+    pool, let_go = make(max_children=2), threading.Event()
+
+    def hold(_child: FakeChild) -> None:
+        assert let_go.wait(PATIENCE)
+
+    runs = [threads.submit(taken, pool, hold) for _ in range(3)]
+    assert wait_until(lambda: pool.counts() == (2, 0, 1), PATIENCE)
+    assert not wait_until(lambda: len(server.children) > 2, 0.2)
+    builds = [threads.submit(taken, pool, hold, builds=True) for _ in range(3)]
+    assert wait_until(lambda: pool.counts() == (4, 0, 2), PATIENCE)
+    assert not wait_until(lambda: len(server.children) > 4, 0.2)
+    let_go.set()
+    for one in (*runs, *builds):
+        one.result(PATIENCE)
+    assert wait_until(lambda: pool.counts()[0] == 0, PATIENCE)
+    assert pool.counts()[1] <= 2
+
+
+def test_who_is_turned_away_leaves_no_place_taken(make: Callable[..., Pool], server: FakeServer) -> None:
+    """A child that cannot be started, a wait that ends, a run that fails: the next one has a child."""
+    pool = make(max_children=1)
+    server.failures = 2
+    for _ in range(2):
+        with pytest.raises(AdapterError, match="no room"):
+            taken(pool)
+    assert (pool.counts(), pool.failure) == ((0, 0, 0), "no room")
+    with pool.child("backend", None, Run()):
+        for cancelled, code in ((False, ErrorCode.TIMEOUT), (True, ErrorCode.CANCELLED)):
+            run = Run()
+            if cancelled:
+                run.cancel()
+            with pytest.raises(AdapterError) as turned_away, pool.child("backend", time.monotonic() + 0.01, run):
+                pass
+            assert turned_away.value.code == code
+        assert pool.counts() == (1, 0, 0)
+    with pytest.raises(ValueError, match="of the run"), pool.child("backend", None, Run()):
+        raise ValueError("of the run")
+    assert taken(pool) == 0
+    assert pool.counts() == (0, 1, 0)
