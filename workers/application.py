@@ -40,6 +40,7 @@ from workers.episodes import Episodes
 from workers.metrics import Metrics
 from workers.notifications import Notifications
 from workers.outgoing import encode_event
+from workers.own import Own
 from workers.policy import Principal
 from workers.principals import Principals
 from workers.programs import ProgramCache
@@ -70,6 +71,8 @@ class Application:
     principals: Principals
     unwritten: Unwritten
     webhooks: Gate
+    own: Own | None = None
+    """Its own executions, where it leaves alone what others left in the database; None: it runs whatever is there."""
     notifications: Notifications = field(default_factory=Notifications)
     running: RunningExecutions = field(default_factory=RunningExecutions)
     isolation: Isolation = field(default_factory=Isolation)
@@ -156,10 +159,11 @@ EVENT_MARGIN_BYTES = 64 * 1024
 """What an event may have besides the outputs, which are within the cap of a message."""
 
 
-def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Application:
+def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_others: bool = True) -> Application:
     """Make the parts of a process.
 
     Args:
+        run_others: whether it runs what is due in the database, whoever asked for it; else what it is asked for itself.
         catalog: resolves LMs; by default from the settings' aliases and the environment's secrets.
     """
     worker = f"{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
@@ -192,6 +196,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None) -> Applic
         principals=principals,
         unwritten=Unwritten(2 * settings.threads),
         webhooks=Gate(settings),
+        own=None if run_others else Own(),
         notifications=Notifications(settings.redis_url),
     )
     for thread in {writer, claimer}:

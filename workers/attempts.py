@@ -17,8 +17,8 @@ from store.executions import Claimed, Finish, Request, Retry
 from store.programs import Program
 from workers.application import Application
 from workers.details import detail_of, internal, storable
-from workers.programs import ChangedProgram
-from workers.retries import Again, Failed, decide
+from workers.programs import ChangedProgram, UnknownHere
+from workers.retries import Again, Failed, decide, not_here
 from workers.writer import WriterClosed
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,8 @@ class Attempt:
             error = detail_of(invalid)
         except ChangedProgram as changed:
             return self._claim_again(ErrorDetail(code=changed.code, message=changed.message))
+        except UnknownHere as unknown:
+            return self._give_back(unknown)
         except AdapterError as failed:
             usage, retry_after = failed.usage, failed.retry_after
             error = ErrorDetail(code=failed.code, message=storable(failed.message))
@@ -166,6 +168,18 @@ class Attempt:
     def _claim_again(self, error: ErrorDetail) -> End:
         """It was not started: that spends no attempt."""
         return self._again(Again(0.0, self.claimed.attempt - 1, self.claimed.carried), error, Usage())
+
+    def _give_back(self, unknown: UnknownHere) -> End:
+        """Another worker may know what is missing here. It spends no attempt, and comes again ever more seldom."""
+        program = self.request.program_id
+        self._app.episodes.tell(
+            f"Executions of program {program} are given back, for it cannot be built here", unknown.message
+        )
+        return self._again(
+            not_here(self.claimed.attempt, self.claimed.carried),
+            ErrorDetail(code=unknown.code, message=storable(unknown.message)),
+            Usage(),
+        )
 
     def _again(self, again: Again, error: ErrorDetail, used: Usage) -> End:
         claimed = self.claimed

@@ -64,6 +64,8 @@ class _Ending:
 
     def _written(self, written: Written, error: Exception | None) -> None:
         if error is None:
+            if self._app.own is not None and isinstance(self._ended, Finish):
+                self._app.own.discard(self._ended.id)
             self._tell(written)
         elif isinstance(error, WriterClosed):
             logger.info("The end of execution %s was not written: it will be run again.", self._ended.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from store.executions import Execution, Request
 from store.rejections import RecordedRejection, Rejection
 from workers.application import Application, bootstrap
 from workers.handlers import dispatch
-from workers.policy import Principal, authorize
+from workers.policy import DEFAULT_TENANT, Principal, authorize
 from workers.principals import EVERYBODY
 from workers.process import WorkerProcess
 from workers.received import Received
@@ -41,6 +42,9 @@ SOURCE = "/dspex/local"
 FIRST_SECONDS = 0.01
 LONGEST_SECONDS = 0.5
 """Between two looks at an execution that nothing was heard of."""
+MOST_COUNTED = 1000
+
+logger = logging.getLogger(__name__)
 
 
 class LocalClient(Interface):
@@ -159,20 +163,35 @@ def _digest(asked: ExecuteProgram | Execution) -> str:
     ).digest
 
 
+def left_by_others(app: Application, tenant: str) -> str | None:
+    """What waits in the database and is none of this process's own, in words; None: nothing."""
+    own = set(app.own.ids) if app.own is not None else set[UUID]()
+    with app.read(tenant) as connection:
+        found = [id_ for id_ in executions.left(connection, MOST_COUNTED + len(own)) if id_ not in own]
+    if not found:
+        return None
+    number = f"{MOST_COUNTED:,} or more" if len(found) >= MOST_COUNTED else f"{len(found):,}"
+    return f"{number} execution{'s' * (len(found) > 1)}"
+
+
 @contextmanager
-def embedded(settings: Settings | None = None) -> Generator[LocalClient]:
+def embedded(settings: Settings | None = None, *, run_others: bool = False) -> Generator[LocalClient]:
     """DSPex in this process, without a server: SQLite, the in-process broker, and threads that run the programs.
 
     Args:
         settings: from the environment, where none are given.
+        run_others: whether to run as well what others have left in the database: executions that wait, or whose process
+            is gone. Else they are left alone, and a warning says how many there are.
 
     Raises:
         SettingsError: a setting is wrong, or the database cannot be opened.
     """
-    app = bootstrap(settings or load_settings())
+    app = bootstrap(settings or load_settings(), run_others=run_others)
     worker = WorkerProcess(app)
     try:
         require_schema(app.engine)
+        if not run_others and (found := left_by_others(app, DEFAULT_TENANT)):
+            logger.warning("%s that others left in the database: embedded(run_others=True) runs them.", found)
         worker.start()
         with LocalClient(app) as client:
             yield client

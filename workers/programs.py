@@ -75,6 +75,7 @@ class ProgramCache:
         Raises:
             AdapterError: it cannot be built here.
             ChangedProgram: it is another by now.
+            UnknownHere: it was built by others, and cannot be here.
         """
         loaded = self._loaded.find(_key(tenant, backend_id))
         if loaded is not None:
@@ -84,7 +85,13 @@ class ProgramCache:
         begin()
         spec = spec_of(program)
         if spec.backend_id == backend_id:
-            return self.build(spec)
+            try:
+                return self.build(spec)
+            except AdapterError as error:
+                # It was built once, or it would not be ready: what is missing is missing here.
+                if error.code in (ErrorCode.PERMANENT, ErrorCode.AUTH):
+                    raise UnknownHere(error.code, f"{error.message}; the execution is given back") from None
+                raise
         if program.backend_id != backend_id:
             raise ChangedProgram(ErrorCode.TRANSIENT, f"program {program_id} was changed after the claim")
         raise AdapterError(
@@ -95,6 +102,10 @@ class ProgramCache:
 
 def _key(tenant: str | None, backend_id: str) -> str:
     return f"{tenant}/{backend_id}"
+
+
+class UnknownHere(AdapterError):
+    """A program that others have built, and this process cannot: it lacks an alias, a secret, a module, an adapter."""
 
 
 class ChangedProgram(AdapterError):

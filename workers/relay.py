@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -46,6 +47,12 @@ class Relay:
         Raises:
             PublishError: the broker does not confirm: come again later.
         """
+        own = self._app.own
+        if own is not None:
+            # What is owed for an end was told when it was written: nobody but this process can hear of it.
+            while (ids := own.ids) and self._is_due(executions.anything_due) and self._executions(ids):
+                pass
+            return
         while self._is_due(executions.anything_due) and self._executions():
             pass
         # They are due after a lease at the earliest, and no index finds them.
@@ -58,18 +65,18 @@ class Relay:
         with self._app.engine.connect().execution_options(**READ_ONLY) as connection:
             return look(connection)
 
-    def _executions(self) -> bool:
-        """One batch; returns whether there may be more.
+    def _executions(self, only: Sequence[UUID] | None = None) -> bool:
+        """One batch, of some executions only where they are given; returns whether there may be more.
 
         What was published and not taken may still wait in its queue. While messages wait here unclaimed, it does: it is
         not published again.
         """
         app = self._app
-        rescued = app.writer.call(app.writes.rescue, None)
+        rescued = app.writer.call(app.writes.rescue, only)
         for request in rescued:
             app.episodes.tell("Executions whose worker is gone are published again", f"execution {request.id}")
         app.metrics.execution_rescued(len(rescued))
-        due = app.writer.call(app.writes.due, None)
+        due = app.writer.call(app.writes.due, only)
         waiting = self._unclaimed()
         self._publish([request for request, again in due if not (again and waiting)])
         return max(len(rescued), len(due)) >= RELAY_LIMIT

@@ -7,6 +7,9 @@
 | `parse_failure`, `invalid_output` | again once, at once, where the policy repairs |
 | every other | it has failed |
 
+What cannot be built in the process that has it (an alias, a secret, a module, an adapter that only others know) has not
+failed: it is given back (`not_here`).
+
 Attempts and the deadline cap all of it: a pause that would outlast the deadline is not waited for. Pauses have a floor,
 whatever a policy or an adapter says: nothing that fails at once is run in a loop.
 """
@@ -68,6 +71,15 @@ def decide(failed: Failed) -> Again | None:
     if failed.seconds_left is not None and again.delay >= failed.seconds_left:
         return None
     return again
+
+
+def not_here(attempt: int, carried: Carried) -> Again:
+    """An attempt that could not begin in this process: what the program names is not known to it.
+
+    It is counted among the waits, so that the pauses grow to those of the usual policy, five minutes, whatever the
+    program's own says.
+    """
+    return Again(_pause(ExecutionPolicy(), carried.waits), attempt - 1, replace(carried, waits=carried.waits + 1))
 
 
 def _by_meaning(failed: Failed) -> Again | None:

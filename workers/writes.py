@@ -81,13 +81,13 @@ class Writes:
         executions.release(connection, self.lease, ids)
         return [None] * len(ids)
 
-    def rescue(self, connection: Connection, items: Sequence[None]) -> list[list[Request]]:
-        """Take what nobody has heard of for a lease: it is due at once."""
-        return [executions.rescue(connection, 0.0, RELAY_LIMIT) for _ in items]
+    def rescue(self, connection: Connection, items: Sequence[Sequence[UUID] | None]) -> list[list[Request]]:
+        """Take what nobody has heard of for a lease, of these or of all: it is due at once."""
+        return [executions.rescue(connection, 0.0, RELAY_LIMIT, only=only) for only in items]
 
-    def due(self, connection: Connection, items: Sequence[None]) -> list[list[Due]]:
-        """Take what waits and is due."""
-        return [executions.due(connection, self.lease.seconds, RELAY_LIMIT) for _ in items]
+    def due(self, connection: Connection, items: Sequence[Sequence[UUID] | None]) -> list[list[Due]]:
+        """Take what waits and is due, of these or of all."""
+        return [executions.due(connection, self.lease.seconds, RELAY_LIMIT, only=only) for only in items]
 
     def callbacks_due(self, connection: Connection, items: Sequence[None]) -> list[list[Execution]]:
         """Take the executions that something has been owed for too long."""

@@ -4,7 +4,7 @@ A claim takes the row for one worker: status running, attempt + 1, lock_version 
 Every later write carries the lock_version that was claimed; where the row has moved on, it changes nothing.
 """
 
-from store.executions.leases import Due, Heartbeat, anything_due, due, heartbeat, release, rescue
+from store.executions.leases import Due, Heartbeat, anything_due, due, heartbeat, left, release, rescue
 from store.executions.queries import (
     Result,
     by_program,
@@ -68,6 +68,7 @@ __all__ = [
     "finish_and_read",
     "get",
     "heartbeat",
+    "left",
     "mark_completed",
     "mark_failed",
     "mark_running",

@@ -12,6 +12,7 @@ from sqlalchemy import (
     CursorResult,
     Float,
     Row,
+    Uuid,
     bindparam,
     case,
     exists,
@@ -24,6 +25,7 @@ from sqlalchemy import (
 )
 
 from dspex import ExecutionStatus
+from store.batch import encode, records
 from store.executions.rows import Lease, Request, request_of
 from store.executions.statements import PENDING, RUNNING
 from store.tables import NOW, executions
@@ -102,11 +104,14 @@ class Due(NamedTuple):
     again: bool
 
 
-def due(connection: Connection, again_in: float, limit: int) -> list[Due]:
+def due(connection: Connection, again_in: float, limit: int, *, only: Collection[UUID] | None = None) -> list[Due]:
     """Take what is pending and due, for the caller to publish after the commit: what has waited longest comes first.
 
     It is due again in `again_in` seconds, twice as long each time, `MOST_WAITS` times at most, unless it is taken. Any
     number of callers may do this at once. Each takes up to `limit`, and as many of what older workers have left.
+
+    Args:
+        only: of these executions alone.
     """
     c = executions.c
     since = case((c.not_before > c.updated_at, c.not_before), else_=c.updated_at)
@@ -115,7 +120,10 @@ def due(connection: Connection, again_in: float, limit: int) -> list[Due]:
     pause = case((waited < 0, first), (waited < first * (MOST_WAITS - 1), first + waited), else_=first * MOST_WAITS)
     # Whoever publishes it moves it by `again_in` at least.
     moved = seconds_until(c.due_at) - seconds_until(since) > first / 2
-    picked = _pick(connection, _OVERDUE, limit, moved.label("again")) + _pick(connection, _LEFT, limit)
+    picked = [
+        *_pick(connection, _OVERDUE, limit, moved.label("again"), only=only),
+        *_pick(connection, _LEFT, limit, only=only),
+    ]
     again = {row.id for row in picked if getattr(row, "again", False)}
     return [
         Due(request, request.id in again)
@@ -123,7 +131,9 @@ def due(connection: Connection, again_in: float, limit: int) -> list[Due]:
     ]
 
 
-def rescue(connection: Connection, again_in: float, limit: int, *, by: str = "relay") -> list[Request]:
+def rescue(
+    connection: Connection, again_in: float, limit: int, *, by: str = "relay", only: Collection[UUID] | None = None
+) -> list[Request]:
     """Take executions from workers that have not been heard of for a lease, for the caller to publish.
 
     They become pending, so a worker that is alive after all is fenced. They are due in `again_in` seconds.
@@ -131,7 +141,7 @@ def rescue(connection: Connection, again_in: float, limit: int, *, by: str = "re
     c = executions.c
     return _take(
         connection,
-        [row.id for row in _pick(connection, _LOST, limit)],
+        [row.id for row in _pick(connection, _LOST, limit, only=only)],
         status=ExecutionStatus.PENDING,
         lock_version=c.lock_version + 1,
         lease_expires_at=null(),
@@ -148,17 +158,32 @@ def anything_due(connection: Connection) -> bool:
     return bool(connection.execute(select(or_(*looks))).scalar_one())
 
 
+def left(connection: Connection, most: int) -> list[UUID]:
+    """Executions that are pending, or whose worker has not been heard of for a lease: as many as are asked for."""
+    found = [select(executions.c.id).where(look).limit(most) for look in (PENDING, _LOST)]
+    return [id_ for look in found for id_ in connection.execute(look).scalars()][:most]
+
+
 def _pick(
-    connection: Connection, condition: ColumnElement[bool], limit: int, *told: ColumnElement[Any]
+    connection: Connection,
+    condition: ColumnElement[bool],
+    limit: int,
+    *told: ColumnElement[Any],
+    only: Collection[UUID] | None = None,
 ) -> list[Row[Any]]:
     """Lock some, in the order in which they are due, without waiting for any."""
     c = executions.c
     found = select(c.id, *told).where(condition).with_for_update(skip_locked=True)
+    parameters: dict[str, str] = {}
+    if only is not None:
+        ids = records(connection.dialect.name, {"id": Uuid()})
+        found = found.where(c.id.in_(select(ids.c.id)))
+        parameters = encode({"id": id_} for id_ in only)
     if condition is _OVERDUE:
         found = found.order_by(c.due_at)
     # Part of the text: by a parameter, PostgreSQL would think of a tenth of what is due, and read the table.
     most: ColumnElement[int] = literal_column(str(int(limit)))
-    return list(connection.execute(found.limit(most)))
+    return list(connection.execute(found.limit(most), parameters))
 
 
 def _take(connection: Connection, ids: Collection[UUID], **changes: Any) -> list[Request]:

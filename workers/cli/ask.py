@@ -76,7 +76,7 @@ def asking(settings: Settings, tenant: str | None = None, *, work: bool = False)
     principal = operator_of(settings, tenant)
     configure_logging(settings)
     check_servers(settings)
-    app = bootstrap(settings)
+    app = bootstrap(settings, run_others=not settings.embedded)
     worker = WorkerProcess(app) if work else None
     try:
         if worker is not None:

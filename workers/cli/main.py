@@ -105,6 +105,7 @@ def main() -> None:
 @click.option("--delimiter", help="Of CSV: by default what parts its first line.")
 @click.option("--sheet", help="Of Excel: by default the first one.")
 @click.option("--retry-failed", is_flag=True, help="Run again the lines that failed in an earlier run.")
+@click.option("--run-others", is_flag=True, help="Without RabbitMQ: also run what other runs left in the database.")
 @tenant
 @click.option("--with-worker", is_flag=True, help="With RabbitMQ: also run the jobs here, as a worker.")
 def run(**options: Any) -> None:

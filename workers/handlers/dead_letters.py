@@ -46,6 +46,8 @@ def replay_executions(app: Application, received: Received[ReplayExecutions]) ->
     by, tenant = received.principal.name, received.tenant
 
     def replay(ids: Sequence[UUID], connection: Connection) -> int:
+        if app.own is not None:
+            app.own.add(ids)
         return executions.replay(connection, ids, by=by, shard=app.writes.shard, tenant=tenant)
 
     return _change(app, received, executions.dead, replay)

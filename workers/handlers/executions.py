@@ -37,6 +37,8 @@ class Taken:
         self.request = request
         self.claim = claim
         self.attempt: Attempt | None = None
+        if app.own is not None and isinstance(claim, Claimed | Running | Waiting):
+            app.own.add([claim.id])  # whoever sends a message to this process asks it to run that
         if isinstance(claim, Claimed):
             self.attempt = Attempt(app, request, claim)
             app.running.begin(self.attempt)  # from here on its lease is renewed

@@ -21,6 +21,7 @@ from workers.cli.run.results import Results, open_results
 from workers.cli.run.session import Session
 from workers.cli.run.stop import Stop, Stopped
 from workers.cli.worker import check_servers, configure_logging
+from workers.local import left_by_others
 from workers.process import WorkerProcess
 from workers.settings import Settings, load_settings
 
@@ -53,12 +54,15 @@ def run(options: RunOptions) -> int:
                 console.print(cell(said), highlight=False, soft_wrap=True)
             with stop.anywhere():
                 check_servers(settings)
-            app = bootstrap(settings)
+            app = bootstrap(settings, run_others=options.run_others or not settings.embedded)
             session = Session(app, options, console, results, stop, tenant)
             try:
                 with _ending(session, results), _working(app, settings, options) as runs_here:
                     session.prepare(ProgramSpec(options.adapter, signature, configuration), runs_here=runs_here)
                     session.run(inputs)
+                if app.own is not None and (found := left_by_others(app, tenant)):
+                    told = f"{found} of other runs wait in this database, and are left alone: --run-others runs them"
+                    console.print(cell(told), style="yellow", highlight=False, soft_wrap=True)
             except Stopped as stopped:
                 session.summary.show(console, "Interrupted")
                 console.print("Run the same command again to go on.")

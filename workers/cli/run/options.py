@@ -32,6 +32,7 @@ class RunOptions:
     retry_failed: bool
     unordered: bool
     with_worker: bool
+    run_others: bool = False
     inputs_format: str | None = None
     encoding: str | None = None
     delimiter: str | None = None

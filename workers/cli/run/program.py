@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -24,7 +25,6 @@ from workers.cli.run.options import RunFailed, options_checked
 from workers.cli.run.reading import reading
 from workers.policy import DEFAULT_TENANT
 from workers.principals import as_it_came
-from workers.programs import spec_of
 
 NAMESPACE = UUID("0d8f4f5a-33f7-5b7b-9a40-7c2b1f6f2e11")
 SOURCE = "/dspex/run"
@@ -41,6 +41,12 @@ def prepare(app: Application, spec: ProgramSpec, tenant: str, *, runs_here: bool
     Raises:
         RunFailed: the adapter cannot build it, or no worker answers.
     """
+    if runs_here:
+        # First: it may be ready since somebody built it who knew more, an alias or a key.
+        try:
+            app.programs.build(replace(spec, tenant=tenant))
+        except AdapterError as error:
+            raise RunFailed(f"the program cannot be built: {error.message}") from None
     signature = spec.signature.model_copy(update={"module": None})
     # An id is one tenant's, whoever else has the same signature.
     namespace = NAMESPACE if tenant == DEFAULT_TENANT else uuid.uuid5(NAMESPACE, tenant)
@@ -61,13 +67,7 @@ def prepare(app: Application, spec: ProgramSpec, tenant: str, *, runs_here: bool
             InitializeProgram(program_id=program_id),
         )
     sent = [id_ for command in commands for id_ in _send(app, command, tenant)]
-    program = _wait_for(app, program_id, tenant, sent, before.lock_version if before else 0)
-    if runs_here:
-        # It may be ready since somebody built it who knows more: an alias, a key.
-        try:
-            app.programs.build(spec_of(program))
-        except AdapterError as error:
-            raise RunFailed(f"the program cannot be built: {error.message}") from None
+    _wait_for(app, program_id, tenant, sent, before.lock_version if before else 0)
     return program_id
 
 
@@ -83,7 +83,7 @@ def _send(app: Application, command: Command, tenant: str) -> tuple[UUID, UUID]:
     return one, other
 
 
-def _wait_for(app: Application, program_id: UUID, tenant: str, sent: Sequence[UUID], version_before: int) -> Program:
+def _wait_for(app: Application, program_id: UUID, tenant: str, sent: Sequence[UUID], version_before: int) -> None:
     deadline = time.monotonic() + PROGRAM_SECONDS
     while time.monotonic() < deadline:
         with reading(app, tenant) as connection:
@@ -92,7 +92,7 @@ def _wait_for(app: Application, program_id: UUID, tenant: str, sent: Sequence[UU
         if refused:
             raise RunFailed(f"the program was rejected: {refused[0].error_message}")
         if program is not None and program.status == ProgramStatus.READY:
-            return program
+            return
         # An error of an earlier run is not the answer to this one.
         if program is not None and program.error is not None and program.lock_version > version_before + 1:
             raise RunFailed(f"the program cannot be built: {program.error.message}")

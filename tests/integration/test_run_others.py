@@ -1,0 +1,135 @@
+"""A run runs its own: what others left in the database is left alone, and what is unknown here is given back."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dspex import LM, Configuration, ExecutionOptions, ExecutionStatus, ProgramStatus
+from store.engine import make_engine
+from tests.shell import Shell, refused
+from tests.waiting import wait_until
+from workers.local import LocalClient, embedded
+from workers.settings import Settings
+
+ALIASES = {"house": {"model": "openai/none", "api_base": "http://127.0.0.1:9/v1"}}
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path, {})
+
+
+def settings_of(shell: Shell, **more: object) -> Settings:
+    return Settings.model_validate(
+        {"database_url": f"sqlite:///{shell.folder / 'dspex.db'}", "lease_seconds": 1, "webhook_threads": 0} | more
+    )
+
+
+def program_of(client: LocalClient, adapter_type: str = "mock", model: str | None = None) -> uuid.UUID:
+    configuration = Configuration(lm=LM(model=model) if model else None)
+    program = client.create_program("theirs", "q -> a", adapter_type=adapter_type, configuration=configuration)
+    assert client.initialize_program(program.program_id).status == ProgramStatus.READY
+    return program.program_id
+
+
+def status_of(shell: Shell, execution_id: uuid.UUID) -> str:
+    name = shell.count(f"SELECT status FROM executions WHERE id = '{execution_id.hex}'")
+    return str(name)
+
+
+def leave(shell: Shell, **program: str) -> uuid.UUID:
+    """Leave an execution in the folder's database that is due a moment later, and not run; it has another's name."""
+    lms = json.dumps(ALIASES)
+    with embedded(settings_of(shell, lms=json.loads(lms))) as client:
+        soon = datetime.now(UTC) + timedelta(seconds=1)
+        sent = client.submit_program(
+            program_of(client, **program), {"q": "theirs"}, options=ExecutionOptions(not_before=soon)
+        )
+        wait_until(lambda: client.list_executions().items != (), "the execution is there")
+    return sent.execution_id
+
+
+def test_a_run_leaves_alone_what_others_left(shell: Shell) -> None:
+    theirs = leave(shell)
+    rows = shell.write("rows.jsonl", *({"question": str(number)} for number in range(20)))
+    ran = shell("run", "question -> answer", "--inputs", rows, DSPEX_LEASE_SECONDS="1")
+    time.sleep(1)  # it is due by now, whatever the machine does
+    ran = shell("run", "question -> answer", "--input", "question=later", DSPEX_LEASE_SECONDS="1")
+    assert ran.code == 0, ran.err
+    assert "1 execution of other runs wait in this database, and are left alone: --run-others runs them" in ran.err
+    assert status_of(shell, theirs) == "pending"
+
+    def run_and_look() -> bool:
+        new = f"question={uuid.uuid4()}"
+        shell("run", "question -> answer", "--input", new, "--run-others", DSPEX_LEASE_SECONDS="1")
+        return status_of(shell, theirs) == "completed"
+
+    wait_until(run_and_look, "it is run when asked for", 60)
+
+
+def test_embedded_leaves_alone_what_others_left(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
+    theirs = leave(shell)
+    with embedded(settings_of(shell)) as client:
+        assert "1 execution that others left in the database: embedded(run_others=True) runs them" in caplog.text
+        program = program_of(client)
+        # Its own is run when it is due, which is later than the other: the relay has looked by then.
+        later = datetime.now(UTC) + timedelta(seconds=2)
+        mine = client.submit_program(program, {"q": "mine"}, options=ExecutionOptions(not_before=later)).execution_id
+        wait_until(lambda: status_of(shell, mine) == "completed", "its own is run")
+        assert client.get_execution(theirs).status == ExecutionStatus.PENDING
+    with embedded(settings_of(shell), run_others=True) as client:
+        wait_until(lambda: client.get_execution(theirs).status == ExecutionStatus.COMPLETED, "it is run when asked for")
+
+
+def test_what_is_replayed_here_is_run_here(shell: Shell) -> None:
+    with embedded(settings_of(shell)) as client:
+        configuration = Configuration(parameters={"fail": {"permanent": "always"}})
+        program = client.create_program("failing", "q -> a", adapter_type="mock", configuration=configuration)
+        client.initialize_program(program.program_id)
+        assert client.execute_program(program.program_id, {"q": "x"}).status == ExecutionStatus.FAILED
+        (failed,) = client.list_executions().items
+        assert client.replay_executions([failed.execution_id]).count == 1
+        again = failed.execution_id
+        wait_until(lambda: client.get_execution(again).status == ExecutionStatus.FAILED, "it is run again")
+        assert len(client.get_execution(again).timeline) > len(failed.timeline)
+
+
+def test_an_alias_that_is_unknown_here_gives_the_execution_back(shell: Shell) -> None:
+    theirs = leave(shell, adapter_type="native", model="house")
+    with embedded(settings_of(shell), run_others=True) as client:  # it knows no alias
+
+        def waits_again() -> bool:
+            nonlocal found
+            found = client.get_execution(theirs)
+            return len(found.timeline) >= 5 and found.status == ExecutionStatus.PENDING
+
+        found = client.get_execution(theirs)
+        wait_until(waits_again, "it is claimed and given back twice", 60)
+        assert found.attempt == 0
+        assert found.error is not None
+        assert "'house' is neither" in found.error.message
+
+
+def test_a_run_whose_alias_is_gone_says_so_in_one_line(shell: Shell) -> None:
+    command = ("run", "q -> a", "--input", "q=1", "--model", "house")
+    shell(*command, DSPEX_LMS=json.dumps(ALIASES))
+    refused(shell(*command), "the program cannot be built: ", "'house' is neither")
+
+
+def test_other_peoples_rejections_do_not_hide_its_own(shell: Shell) -> None:
+    """A rejection is found by its message, however many came after it."""
+    shell("run", "q -> a", "--input", "q=1")
+    engine = make_engine(f"sqlite:///{shell.folder / 'dspex.db'}")
+    with engine.begin() as connection:
+        program = connection.exec_driver_sql("SELECT id FROM programs").scalar_one()
+        connection.exec_driver_sql("UPDATE programs SET status = 'archived' WHERE id = ?", (program,))
+    engine.dispose()
+    ran = shell("run", "q -> a", "--input", "q=1")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.splitlines()[-1].startswith("dspex: the program was rejected: program ")
