@@ -105,12 +105,12 @@ def test_an_alias_that_is_unknown_here_gives_the_execution_back(shell: Shell) ->
     with embedded(settings_of(shell), run_others=True) as client:  # it knows no alias
 
         def waits_again() -> bool:
-            nonlocal found
-            found = client.get_execution(theirs)
-            return len(found.timeline) >= 5 and found.status == ExecutionStatus.PENDING
+            seen.append(client.get_execution(theirs))
+            return len(seen[-1].timeline) >= 5 and seen[-1].status == ExecutionStatus.PENDING
 
-        found = client.get_execution(theirs)
+        seen = [client.get_execution(theirs)]
         wait_until(waits_again, "it is claimed and given back twice", 60)
+        found = seen[-1]
         assert found.attempt == 0
         assert found.error is not None
         assert "'house' is neither" in found.error.message
