@@ -18,12 +18,14 @@ from dspex.errors import (
     DatabaseUnavailable,
     Denied,
     DspexError,
+    ForbiddenReplyQueue,
     NotFound,
     PublishDenied,
     PublishError,
     TooLargeForBroker,
     Unroutable,
 )
+from dspex.events import EVENTS
 from dspex.queries import QUERIES, ValidateModule
 from dspex.topology import PROGRAMS_QUEUE, QUEUES, queue_of
 from store.failures import describe, passing
@@ -99,7 +101,10 @@ def _handle(
 ) -> None:
     """Carry out a command. Whatever goes wrong settles its message: put aside, given back, answered, or rejected."""
     try:
-        answer = dispatch(app, receive(app, envelope, origin, place))
+        received = receive(app, envelope, origin, place)
+        if origin.reply_to is not None and not app.direct_replies.readable(origin.reply_to):
+            raise ForbiddenReplyQueue("reply_to: the broker knows nobody of this name")
+        answer = dispatch(app, received)
     except (WriterClosed, DatabaseUnavailable):
         raise
     except Exception as error:
@@ -145,7 +150,7 @@ def _refuse(
 
 def _answered(app: Application, origin: Origin, error: DspexError, message_type: str | None) -> bool:
     """Whether an error is told to who asked, and so needs no record. That of a query never needs one."""
-    queue = answer_queue(origin.reply_to, origin.user_id)
+    queue = _queue_of_answer(app, origin)
     if queue is None:
         return False
     query = message_type in QUERIES
@@ -156,13 +161,22 @@ def _answered(app: Application, origin: Origin, error: DspexError, message_type:
     return query or (there and told)
 
 
+def _queue_of_answer(app: Application, origin: Origin) -> str | None:
+    """Where an answer may be sent, if anywhere."""
+    queue = answer_queue(origin.reply_to, origin.user_id)
+    try:
+        return queue if queue is None or app.direct_replies.readable(queue) else None
+    except PublishError:
+        return None
+
+
 def _answer(app: Application, origin: Origin, encode: Callable[[int], Encoded]) -> bool:
     """Answer, where somebody waits and may; returns whether it was sent.
 
     Args:
         encode: makes the answer, of so many bytes at most.
     """
-    queue = answer_queue(origin.reply_to, origin.user_id)
+    queue = _queue_of_answer(app, origin)
     if queue is None:
         return False
     try:
@@ -248,16 +262,17 @@ def _reject(
         app.metrics.message_rejected(error.code)
         if delivery is not None:
             delivery.recorded = True
-    app.emit(
-        MessageRejected(
-            rejection_id=rejection.id,
-            queue=origin.queue,
-            error=detail_of(error),
-            message_id=message_id,
-            message_type=message_type,
-        ),
-        rejection.tenant,
-    )
+    if message_type not in EVENTS:  # who leads events back among the commands would have each make another
+        app.emit(
+            MessageRejected(
+                rejection_id=rejection.id,
+                queue=origin.queue,
+                error=detail_of(error),
+                message_id=message_id,
+                message_type=message_type,
+            ),
+            rejection.tenant,
+        )
     if tell:
         _answer(app, origin, lambda largest: encode_error(error, largest))
     raise DeadLetter(error.message)

@@ -33,9 +33,10 @@ from store.failures import describe, passing
 from store.programs import Program
 from store.tenancy import scope
 from workers.admission import Admission
-from workers.brokers.amqp import AmqpBroker
+from workers.brokers.amqp import AmqpBroker, can_read
 from workers.brokers.encoding import CloudEventEncoder
 from workers.brokers.memory import LOGIN, MemoryBroker, MemoryPublisher
+from workers.direct_replies import DirectReplies
 from workers.episodes import Episodes
 from workers.metrics import Metrics
 from workers.notifications import Notifications
@@ -73,6 +74,7 @@ class Application:
     webhooks: Gate
     own: Own | None = None
     """Its own executions, where it leaves alone what others left in the database; None: it runs whatever is there."""
+    direct_replies: DirectReplies = field(default_factory=DirectReplies)
     notifications: Notifications = field(default_factory=Notifications)
     running: RunningExecutions = field(default_factory=RunningExecutions)
     isolation: Isolation = field(default_factory=Isolation)
@@ -197,11 +199,16 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         unwritten=Unwritten(2 * settings.threads),
         webhooks=Gate(settings),
         own=None if run_others else Own(),
+        direct_replies=_direct_replies(settings),
         notifications=Notifications(settings.redis_url),
     )
     for thread in {writer, claimer}:
         thread.start()
     return application
+
+
+def _direct_replies(settings: Settings) -> DirectReplies:
+    return DirectReplies() if settings.embedded else DirectReplies(partial(can_read, settings.broker_url))
 
 
 def _find_program(writer: Writer, writes: Writes, program_id: UUID, tenant: str) -> Program:

@@ -90,7 +90,12 @@ class Callback:
         self._app.notifications.ended(self._owed.execution_id)
         if answered is not None and answered.reply_to:
             queue = kept_queue(answered.reply_to)
-            if queue is None:
+            try:
+                readable = queue is not None and self._app.direct_replies.readable(queue)
+            except PublishError as error:
+                self._app.episodes.tell("What is owed for executions will be sent later", error)
+                return
+            if queue is None or not readable:
                 logger.warning("The answer of execution %s is not sent: reply_to is not its sender's.", answered.id)
             else:
                 self._messages = [_answer(answered, queue, self._app.largest_answer), *self._messages]

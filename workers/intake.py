@@ -148,7 +148,9 @@ class Intake(WorkQueue):
             request = request_of(received)
             app.webhooks.check(request.tenant, request.callback)
             # What is denied is the handler's to tell, so that the audit has one line of it.
-            if allows(received.principal, ExecuteProgram) and place.join_others():
+            reply_to = details["origin"].reply_to
+            known = app.direct_replies.known(reply_to)
+            if known and allows(received.principal, ExecuteProgram) and place.join_others():
                 app.claimer.submit(app.writes.claim, request, partial(self._claimed, item, place, request))
                 return
         except Exception as error:  # noqa: BLE001 - the handler meets it too, and tells

@@ -61,6 +61,25 @@ def test_every_queue_flows_behind_hostile_headers(edge: Edge, queue: str) -> Non
     edge.run_good_ones()
 
 
+REJECTED = {b"reason": wire.text(b"rejected"), b"queue": wire.text(EXECUTIONS_QUEUE.encode())}
+FORGED_DEATHS = {
+    "a text": wire.array([wire.text(b"x")]),
+    "no count": wire.array([wire.table(REJECTED)]),
+    "a count that is a text": wire.array([wire.table({b"count": wire.text(b"many")} | REJECTED)]),
+    "other fields": wire.array([wire.table({b"a": b"l" + bytes(8)})]),
+}
+"""What a queue of RabbitMQ 3.10.8 crashes over, when it dead-letters the message, and the like."""
+
+
+@pytest.mark.parametrize("deaths", FORGED_DEATHS.values(), ids=FORGED_DEATHS.keys())
+def test_a_rejected_message_with_forged_deaths_leaves_its_queue_be(edge: Edge, deaths: bytes) -> None:
+    body = b"no command" + uuid.uuid4().bytes
+    forged = wire.properties(headers=wire.fields({b"x-death": deaths}), delivery_mode=2)
+    assert edge.wire.publish(COMMANDS_EXCHANGE, EXECUTE, forged, body)
+    assert edge.wait_for_rejection(body)[0] == "malformed_message"
+    edge.run_good_ones()
+
+
 @pytest.mark.parametrize("name", [name for name in wire.TEXTS if name != "expiration"])
 @pytest.mark.parametrize(("value", "wrong"), [(b"a\x00b", "holds U+0000"), (b"a\xff", "is not valid UTF-8")])
 def test_a_property_that_is_no_text_is_a_rejection_that_is_told(

@@ -163,3 +163,45 @@ def test_direct_reply_to_gets_the_answer(channel: Any, program_id: UUID) -> None
 
     wait_until(look, "the answer comes")
     assert isinstance(decode_event(answers[0], 1 << 20).data, Reply)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AAAAAAAAAAAAAAAA.AAAA",
+        "g1h2AAlyZXBseUAxMjMAAEzLAAAAAGsMubQ=.pFtNmeSyxAEXuP8kFxPlww==",  # of a node that there is not
+        "----------------.AAAA",
+    ],
+)
+@pytest.mark.parametrize("body", [None, b"no command"])
+def test_a_name_of_direct_reply_to_that_was_made_up_stops_nobodys_answers(
+    url: str, channel: Any, program_id: UUID, caplog: pytest.LogCaptureFixture, name: str, body: bytes | None
+) -> None:
+    """RabbitMQ ends the connection that publishes there."""
+    message_id = ask(channel, program_id, f"amq.rabbitmq.reply-to.{name}", body=body)
+    if body is None:
+        assert rejected(url, message_id).error.code == "forbidden_reply_to"
+    with RemoteClient(url, source="/tests", timeout=10) as dspex:
+        assert dspex.execute_program(program_id, {"q": "?"}).error is not None
+    assert "next attempt in" not in caplog.text, "the worker has lost the connection that it publishes by"
+
+
+def test_events_that_are_led_back_among_the_commands_make_no_others(url: str, channel: Any, program_id: UUID) -> None:
+    """Whoever listens to events and sends commands may bind one exchange to the other."""
+    channel.exchange_declare("guest.loop", "topic")
+    channel.exchange_bind("guest.loop", EVENTS_EXCHANGE, "default.dspex.message.rejected.v1")
+    channel.exchange_bind(COMMANDS_EXCHANGE, "guest.loop", "#")
+
+    def led_back() -> int:
+        return len([item for item in _all_rejected(url) if item.message_type == MessageRejected.type])
+
+    try:
+        ask(channel, program_id, TEAMS, body=b"no command")
+        wait_until(lambda: led_back() > 0, "the event is recorded as what it is: no command")
+        ask(channel, program_id, TEAMS, body=b"no command")
+        wait_until(lambda: led_back() > 1, "so is the next")
+        with RemoteClient(url, source="/tests") as dspex:
+            assert dspex.execute_program(program_id, {"q": "?"}).error is not None
+        assert led_back() == 2
+    finally:
+        channel.exchange_delete("guest.loop")

@@ -145,3 +145,28 @@ class TestHeaders:
     )
     def test_a_death_of_another_shape_is_none(self, forged: bytes) -> None:
         assert Properties(wire.properties(headers=fields({b"x-death": forged}))).death() is None
+
+
+DEATH = {b"count": b"l" + bytes(8), b"reason": text(b"rejected"), b"queue": text(b"q")}
+
+
+@pytest.mark.parametrize(
+    ("headers", "can"),
+    [
+        ({}, True),
+        ({b"a": text(b"1")}, True),
+        ({b"x-death": array([table(DEATH), table(DEATH | {b"time": b"T" + bytes(8)})])}, True),
+        ({b"x-death": array([])}, True),
+        ({b"x-death": text(b"x")}, False),
+        ({b"x-death": array([text(b"x")])}, False),
+        ({b"x-death": array([table(DEATH), b"V"])}, False),
+        ({b"x-death": array([table({})])}, False),
+        ({b"x-death": array([table(DEATH | {b"count": text(b"many")})])}, False),
+        ({b"x-death": array([table(DEATH | {b"queue": b"I" + bytes(4)})])}, False),
+        ({b"x-death": array([table(DEATH | {b"z": b"?"})])}, False),
+    ],
+)
+def test_a_death_that_the_broker_did_not_write_keeps_a_message_from_dead_letters(
+    headers: dict[bytes, bytes], can: bool
+) -> None:
+    assert Properties(wire.properties(headers=fields(headers))).can_be_dead_lettered is can

@@ -18,7 +18,7 @@ import dramatiq
 import pika
 import pika.exceptions
 
-from dspex.amqp_errors import CONNECTION_ERRORS
+from dspex.amqp_errors import CONNECTION_ERRORS, INTERNAL_ERROR
 from dspex.broker_url import amqp_parameters
 from dspex.errors import BrokerUnavailable
 from dspex.publisher import Publisher
@@ -207,6 +207,25 @@ def is_there(url: str, queue_name: str) -> bool:
         consumers(url, queue_name)
     except BrokerUnavailable:
         return False
+    return True
+
+
+def can_read(url: str, queue_name: str) -> bool:
+    """Whether the broker can read the name of who waits for answers by direct reply-to, whether somebody does or not.
+
+    Raises:
+        BrokerUnavailable: it cannot be asked.
+    """
+    parameters = connection_parameters(url)
+    try:
+        with pika.BlockingConnection(parameters) as connection:
+            connection.channel().queue_declare(queue_name, passive=True)
+    except pika.exceptions.ChannelClosedByBroker:
+        return True
+    except CONNECTION_ERRORS as error:
+        if isinstance(error, pika.exceptions.ConnectionClosedByBroker) and error.reply_code == INTERNAL_ERROR:
+            return False
+        raise BrokerUnavailable(explain(error, parameters, "classic")) from None
     return True
 
 

@@ -62,6 +62,7 @@ class Delivery(MessageProxy):
         first_tried: when, by the monotonic clock.
         next_try: puts it aside; None: it is to be settled.
         recorded: whether it is among the rejected messages.
+        can_be_dead_lettered: whether the broker can; else it is acked, for the rejected messages have it.
     """
 
     def __init__(self, message: Message[Any], source: Source, tag: int) -> None:
@@ -73,6 +74,7 @@ class Delivery(MessageProxy):
         self.first_tried = 0.0
         self.next_try: Callable[[], None] | None = None
         self.recorded = False
+        self.can_be_dead_lettered = True
         self._settled = False
 
     def __str__(self) -> str:
@@ -90,6 +92,8 @@ class Delivery(MessageProxy):
         """Settle it; of one that is settled there is nothing left to do."""
         if not self._settled:
             self._settled = True
+            if outcome is Outcome.DEAD_LETTER and not self.can_be_dead_lettered:
+                outcome = Outcome.ACK
             self.source.settle(self, outcome)
 
 

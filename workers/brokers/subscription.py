@@ -96,7 +96,9 @@ class Subscription:
                 admit=self._admit,
             )
         self._unsettled[method.delivery_tag] = None
-        return Delivery(message, self, method.delivery_tag)
+        delivery = Delivery(message, self, method.delivery_tag)
+        delivery.can_be_dead_lettered = properties.can_be_dead_lettered
+        return delivery
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Have a delivery settled soon. Where the connection is gone, the broker delivers it again."""
