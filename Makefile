@@ -38,6 +38,11 @@ torture: .venv/.dev ## the tests of faults and of properties at their full size:
 	@deploy/system_packages.sh tests
 	DSPEX_TEST_TORTURE=1 $(BIN)/pytest tests/unit tests/contract/test_store_lifecycle.py tests/faults
 
+.PHONY: versions
+versions: .venv/.runtime ## try the lowest and the newest version of every dependency, on Python 3.11 to 3.13: an hour or two
+	@deploy/system_packages.sh tests
+	$(BIN)/python -m deploy.versions $(ARGUMENTS)
+
 .PHONY: check
 check: lint ## linters, type checkers and the tests that need no server
 	@$(BIN)/pytest -q -m "not integration and not acceptance"

@@ -9,7 +9,7 @@ import threading
 from importlib import import_module
 from typing import Final
 
-from adapters import plugins
+from adapters import plugins, versions
 from adapters.lm import LMCatalog
 from adapters.port import Adapter, AdapterError
 from dspex import ErrorCode
@@ -17,6 +17,7 @@ from dspex import ErrorCode
 BUILT_IN: Final = {"mock": "adapters.mock", "native": "adapters.native", "python_port": "adapters.python_port"}
 """Each module has a function `create_adapter(catalog: LMCatalog) -> Adapter`."""
 
+_ON_DSPY: Final = frozenset({"native", "python_port"})
 _METHODS = sorted(name for name in vars(Adapter) if not name.startswith("_"))
 
 
@@ -46,6 +47,10 @@ class AdapterRegistry:
         module = BUILT_IN.get(adapter_type)
         if module is None:
             return _plugged_in(adapter_type, self._catalog)
+        if adapter_type in _ON_DSPY and (wrong := versions.of(versions.ON_USE)):
+            raise AdapterError(
+                ErrorCode.PERMANENT, f"adapter_type: '{adapter_type}' cannot be used: {'; '.join(wrong)}"
+            )
         adapter: Adapter = import_module(module).create_adapter(self._catalog)
         return adapter
 

@@ -137,7 +137,7 @@ def _shortened(page: Page[Any], room: int) -> Page[Any]:
             break
         kept += 1
     items = page.items[:kept]
-    return Page[Any].model_construct(items=items, next_cursor=_after(items[-1]) if items else None)
+    return page.model_copy(update={"items": items, "next_cursor": _after(items[-1]) if items else None})
 
 
 def _after(item: Any) -> str:

@@ -238,7 +238,7 @@ class Signature(Sparse):
     @cached
     def size(self) -> int:
         """Bytes that it takes in memory with its compiled models, estimated."""
-        return len(to_json(self)) + TYPE_BYTES * _count(self.inputs + self.outputs)
+        return len(self.model_dump_json()) + TYPE_BYTES * _count(self.inputs + self.outputs)
 
     def input_schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of an inputs object."""
@@ -307,7 +307,7 @@ _models: Lru[tuple[str, bytes], type[pydantic.BaseModel]] = Lru(MODELS_BYTES)
 
 
 def _model(name: str, fields: tuple[SignatureField, ...]) -> type[pydantic.BaseModel]:
-    key = name, to_json(fields)
+    key = name, _FIELDS.dump_json(fields)  # before pydantic 2.14, `to_json` builds no serializer
     model = _models.get(key)
     if model is None:
         model = _compiled(name, _FIELDS.validate_json(key[1]))

@@ -12,9 +12,21 @@ def main() -> None:
     """Run `dspex`."""
     if sys.argv[1:2] and sys.argv[1] in LONG_RUNNING:
         _end_early()
+    _require_versions()
     from workers.cli.main import main as commands
 
     commands()
+
+
+def _require_versions() -> None:
+    """End where a package is out of its range: nobody has tried it, and it may fail in the middle of a job."""
+    from adapters.versions import at_start
+
+    wrong = at_start()
+    for line in wrong:
+        print(f"dspex: {line}", file=sys.stderr)
+    if wrong:
+        sys.exit(2)
 
 
 def _end_early() -> None:

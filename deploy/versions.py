@@ -1,0 +1,152 @@
+"""Try the lowest and the newest versions that both pyproject.toml files allow: `make versions`.
+
+For each Python that is there an environment is made with the lowest, and one with the newest, under `.venv/versions`,
+and a part of the tests is run in it, the main job on real servers among them. One after the other; each has a bound.
+
+    python -m deploy.versions [--python 3.11]... [--end lowest|newest]... [-- PYTEST_ARGUMENT...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PYTHONS: Final = ("3.11", "3.12", "3.13")
+ENDS: Final = ("lowest", "newest")
+BUILD: Final = ("hatchling", "editables")
+TOOLS: Final = (
+    "aiosqlite",
+    "cloudevents>=2",
+    "fastapi",
+    "greenlet",
+    "hypothesis",
+    "jsonschema",
+    "pytest",
+    "pytest-timeout",
+    "pyyaml",
+    "uvicorn",
+)
+"""What the tests need beside what is tried: the newest."""
+TESTS: Final = (
+    "tests/unit",
+    "tests/contract/test_adapters.py",
+    "tests/contract/test_publishers.py",
+    "tests/integration/test_dspy_insides.py",
+    "tests/integration/test_native.py",
+    "tests/integration/test_publisher.py",
+    "tests/integration/test_answer_size.py",
+    "tests/acceptance/test_main_job.py",
+)
+INSTALL_SECONDS: Final = 1_200
+TEST_SECONDS: Final = 2_400
+
+_LOWER = re.compile(r"^\s*([A-Za-z0-9._-]+)(?:\[[^\]]*\])?>=([0-9.]+)")
+
+
+def requirements() -> list[str]:
+    """What both distributions require, optional parts of the messages included."""
+    found = set[str]()
+    for pyproject in (ROOT / "pyproject.toml", ROOT / "messages" / "pyproject.toml"):
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+        found.update(project["dependencies"])
+        if project["name"] == "dspex":
+            found.update(*project["optional-dependencies"].values())
+    return sorted(found - {"dspex"})
+
+
+def lowest(wanted: Iterable[str]) -> list[str]:
+    """The lower ends, as constraints; the higher where our two differ. Each is a version that was released."""
+    found = dict[str, str]()
+    for match in filter(None, map(_LOWER.match, wanted)):
+        found[match[1]] = max(found.get(match[1], "0"), match[2], key=_number)
+    return [f"{name}=={version}" for name, version in found.items()]
+
+
+def _number(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
+def find(version: str) -> str | None:
+    """The interpreter of a version: on PATH, or among pyenv's."""
+    homes = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"), reverse=True)
+    candidates = [found for found in (shutil.which(f"python{version}"), *map(str, homes)) if found]
+    for candidate in candidates:
+        command = [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        if subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() == version:
+            return candidate
+    return None
+
+
+def uv() -> Path:
+    """The installer, in an environment of its own: pip takes half an hour to find out what goes with the lowest."""
+    home = ROOT / ".venv" / "versions" / "uv"
+    if not (home / "bin" / "uv").exists():
+        _run([ROOT / "deploy" / "virtual_environment.sh", sys.executable, home])
+        _run([home / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "uv"])
+    return home / "bin" / "uv"
+
+
+def _run(command: list[str | Path]) -> None:
+    subprocess.run(command, cwd=ROOT, check=True, timeout=INSTALL_SECONDS)
+
+
+def install(interpreter: str, home: Path, end: str) -> Path:
+    """An environment with this end of every range; returns its Python.
+
+    Raises:
+        subprocess.CalledProcessError, subprocess.TimeoutExpired: it cannot be made.
+    """
+    _run([ROOT / "deploy" / "virtual_environment.sh", interpreter, home])
+    wanted = requirements()
+    constraints = home / "constraints.txt"
+    constraints.write_text("\n".join(lowest(wanted) if end == "lowest" else []) + "\n", encoding="utf-8")
+    python = home / "bin" / "python"
+    add: list[str | Path] = [uv(), "pip", "install", "--quiet", "--python", python, "--no-config"]
+    _run([*add, "--constraint", constraints, *wanted, *BUILD, *TOOLS])
+    _run([*add, "--no-deps", "--no-build-isolation", "-e", "./messages", "-e", "."])
+    _run([uv(), "pip", "check", "--python", python])
+    return python
+
+
+def attempt(version: str, end: str, arguments: list[str]) -> str:
+    """Install and test one; returns what came of it."""
+    interpreter = find(version)
+    if interpreter is None:
+        return "NOT TRIED: there is no such interpreter on this machine"
+    try:
+        python = install(interpreter, ROOT / ".venv" / "versions" / f"{version}-{end}", end)
+        tests = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or TESTS)]
+        code = subprocess.run(tests, cwd=ROOT, check=False, timeout=TEST_SECONDS).returncode
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        return f"FAILED: {error}"
+    return "passed" if code == 0 else f"FAILED: pytest ended with {code}"
+
+
+def main() -> None:
+    """Try all that is asked for, and say what came of each."""
+    parser = argparse.ArgumentParser(description="Try both ends of every range of versions.")
+    parser.add_argument("--python", action="append", choices=PYTHONS)
+    parser.add_argument("--end", action="append", choices=ENDS)
+    parser.add_argument("tests", nargs="*", help="instead of the part that is chosen")
+    asked = parser.parse_args()
+    results = dict[str, str]()
+    for version in asked.python or PYTHONS:
+        for end in asked.end or ENDS:
+            name = f"Python {version}, {end}"
+            print(f"== {name}", flush=True)
+            results[name] = attempt(version, end, asked.tests)
+    for name, result in results.items():
+        print(f"{name}: {result}")
+    sys.exit(any(result != "passed" for result in results.values()))
+
+
+if __name__ == "__main__":
+    main()
