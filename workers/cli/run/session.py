@@ -119,13 +119,19 @@ class Session:
         self._order.flush()
 
     def _chunks(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
-        iterator = iter(rows)
-        while True:
-            with self._stop.anywhere():
-                chunk = list(itertools.islice(iterator, CHUNK))
-            if not chunk:
+        iterator, failed = iter(rows), None
+        while failed is None:
+            chunk: list[Row] = []
+            try:
+                with self._stop.anywhere():
+                    chunk.extend(itertools.islice(iterator, CHUNK))
+            except DspexError as error:
+                failed = error  # what was read before it runs
+            if chunk:
+                yield chunk
+            elif failed is None:
                 return
-            yield chunk
+        raise failed
 
     def _refuse(self, place: int, row: Row) -> bool:
         problems = row.problems or self._too_large(row)
