@@ -81,8 +81,8 @@ class RunOptions:
     """How one run is made.
 
     Attributes:
-        run_id: names the run for `cancel`: the execution's id. Two runs of one id, of a worker that took an
-            execution twice, are both cancelled.
+        run_id: names the run for `cancel`: the execution's tenant and id. Two runs of one name, of a worker that took
+            an execution twice, are both cancelled.
         seed: for what is drawn; LMs that take one get it.
         timeout: seconds from the call of `execute_program` on.
         trace: whether to return the steps of the run.

@@ -31,6 +31,7 @@ from store import counters, executions, histogram, programs, signatures, statist
 from store.counters import Counts
 from store.engine import make_engine
 from store.executions import Claimed, Finish, Lease, Request
+from store.identity import Identity
 
 PROGRAMS = 100
 TENANTS = 5
@@ -138,7 +139,9 @@ def fill(owner: Engine, service: Engine, rows: int) -> Data:
     spread = {histogram.bucket(1.3**number): 100 + number for number in range(60)}
     with owner.begin() as connection:
         for shard in range(counters.SHARDS):
-            some = {id_: replace(counts, durations=spread, tenant=tenant_of(number)) for number, id_ in enumerate(ids)}
+            some = {
+                Identity(id_, tenant_of(number)): replace(counts, durations=spread) for number, id_ in enumerate(ids)
+            }
             counters.increment(connection, shard, some)
         role = service.url.username
         connection.execute(text(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"))

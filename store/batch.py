@@ -19,6 +19,7 @@ from sqlalchemy import (
     CursorResult,
     Dialect,
     FromClause,
+    Table,
     Text,
     Uuid,
     bindparam,
@@ -98,3 +99,11 @@ def writes_in_with(dialect: str) -> bool:
 def upsert(connection: Connection) -> Any:
     """The dialect's own `insert`, which has `on_conflict_do_update` and `on_conflict_do_nothing`."""
     return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+
+
+def of_key(table: Table, insert: Any) -> dict[str, Any]:
+    """What `on_conflict_do_update` takes for the table's key, with the tenant or, before that was migrated, without it.
+
+    PostgreSQL needs the name of its key, which stays. SQLite needs nothing, for a table without other unique indexes.
+    """
+    return {"constraint": table.primary_key} if insert is postgresql.insert else {}

@@ -6,15 +6,29 @@ execution sends at once; the relay sends what is still there when it is due, at 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Float, Integer, String, Uuid, bindparam, case, delete, exists, select, update
+from sqlalchemy import (
+    Connection,
+    Float,
+    Integer,
+    String,
+    Uuid,
+    bindparam,
+    case,
+    delete,
+    exists,
+    select,
+    tuple_,
+    update,
+)
 
-from store.batch import encode, execute, records, upsert
-from store.tables import callbacks
+from store.batch import encode, execute, of_key, records, upsert
+from store.identity import Identity
+from store.tables import DEFAULT_TENANT, callbacks
 from store.types import database_now, statement_now
 
 DUE_IN = "due_in"
@@ -30,23 +44,23 @@ class Owed(NamedTuple):
 
     execution_id: UUID
     lock_version: int
+    tenant: str = DEFAULT_TENANT
 
 
-def owe(connection: Connection, ends: Mapping[Owed, str], due_in: float) -> None:
+def owe(connection: Connection, ends: Collection[Owed], due_in: float) -> None:
     """Note that what these executions came to is to be told.
 
     Args:
-        ends: their tenants.
         due_in: seconds until the relay sends it, unless it has been sent by then.
     """
-    rows = [owed._asdict() | {"tenant": tenant} for owed, tenant in ends.items()]
-    execute(connection, _owe(connection.dialect.name, upsert(connection)), encode(rows) | {DUE_IN: due_in})
+    rows = encode(owed._asdict() for owed in ends)
+    execute(connection, _owe(connection.dialect.name, upsert(connection)), rows | {DUE_IN: due_in})
 
 
-def owed(connection: Connection, ids: Collection[UUID]) -> set[UUID]:
-    """Which of these executions something is still owed for."""
-    found = connection.execute(select(callbacks.c.execution_id).where(callbacks.c.execution_id.in_(ids)))
-    return set(found.scalars())
+def owed(connection: Connection, ids: Collection[UUID], *, tenant: str = DEFAULT_TENANT) -> set[UUID]:
+    """Which of these executions of a tenant something is still owed for."""
+    c = callbacks.c
+    return set(connection.execute(select(c.execution_id).where(c.execution_id.in_(ids), c.tenant == tenant)).scalars())
 
 
 def sent(connection: Connection, ends: Collection[Owed]) -> None:
@@ -54,9 +68,9 @@ def sent(connection: Connection, ends: Collection[Owed]) -> None:
     execute(connection, _sent(connection.dialect.name), encode(owed._asdict() for owed in ends))
 
 
-def forget(connection: Connection, ids: Collection[UUID]) -> None:
-    """Nothing is owed for these: their end is taken back."""
-    connection.execute(delete(callbacks).where(callbacks.c.execution_id.in_(ids)))
+def forget(connection: Connection, ids: Collection[UUID], *, tenant: str = DEFAULT_TENANT) -> None:
+    """Nothing is owed for these of a tenant: their end is taken back."""
+    connection.execute(delete(callbacks).where(callbacks.c.execution_id.in_(ids), callbacks.c.tenant == tenant))
 
 
 def anything_due(connection: Connection) -> bool:
@@ -64,43 +78,46 @@ def anything_due(connection: Connection) -> bool:
     return bool(connection.execute(select(exists(select(callbacks.c.execution_id).where(_DUE)))).scalar_one())
 
 
-def due(connection: Connection, again_in: float, limit: int) -> list[UUID]:
+def due(connection: Connection, again_in: float, limit: int) -> list[Identity]:
     """Take what is due: it is due again in `again_in` seconds, twice as long with each try, 64 times at most."""
     c = callbacks.c
-    picked = select(c.execution_id).where(_DUE).limit(limit).with_for_update(skip_locked=True).cte("due")
+    key = tuple_(c.execution_id, c.tenant)
+    picked = select(c.execution_id, c.tenant).where(_DUE).limit(limit).with_for_update(skip_locked=True).cte("due")
     doublings = case((c.tries < MAX_DOUBLINGS, c.tries), else_=MAX_DOUBLINGS)
     pause = bindparam("again_in", again_in, Float) * bindparam("one", 1).op("<<")(doublings)
     statement = (
         update(callbacks)
-        .where(c.execution_id.in_(select(picked.c.execution_id)))
+        .where(key.in_(select(picked.c.execution_id, picked.c.tenant)))
         .values(due_at=database_now(pause), tries=c.tries + 1)
-        .returning(c.execution_id)
+        .returning(c.execution_id, c.tenant)
     )
-    return list(connection.execute(statement).scalars())
+    return [Identity(*row) for row in connection.execute(statement)]
 
 
 @lru_cache(maxsize=2)
 def _owe(dialect: str, insert: Any) -> Any:
-    r = records(dialect, _OWED | {"tenant": String()})
+    r = records(dialect, _OWED)
     return owing(insert, r.c.execution_id, r.c.lock_version, r.c.tenant)
 
 
 def owing(insert: Any, execution_id: Any, lock_version: Any, tenant: Any) -> Any:
     """The statement that notes what is owed for the rows of a table: their columns. Parameter: `DUE_IN`, in seconds."""
-    c, due_at = callbacks.c, database_now(bindparam(DUE_IN, type_=Float))
+    due_at = database_now(bindparam(DUE_IN, type_=Float))
     # SQLite needs a WHERE here, to tell ON CONFLICT from a join's ON.
     rows = select(execution_id, lock_version, tenant, due_at).where(execution_id.is_not(None))
     statement = insert(callbacks).from_select(["execution_id", "lock_version", "tenant", "due_at"], rows)
     # One that was replayed may still owe for its first end.
     new = {name: statement.excluded[name] for name in ("lock_version", "due_at")}
-    return statement.on_conflict_do_update(index_elements=[c.execution_id], set_=new | {"tries": 0})
+    return statement.on_conflict_do_update(**of_key(callbacks, insert), set_=new | {"tries": 0})
 
 
-_OWED: dict[str, Any] = {"execution_id": Uuid(), "lock_version": Integer()}
+_OWED: dict[str, Any] = {"execution_id": Uuid(), "lock_version": Integer(), "tenant": String()}
 
 
 @lru_cache(maxsize=2)
 def _sent(dialect: str) -> Any:
     c, r = callbacks.c, records(dialect, _OWED)
-    told = select(r.c.execution_id).where(r.c.execution_id == c.execution_id, r.c.lock_version == c.lock_version)
+    told = select(r.c.execution_id).where(
+        r.c.execution_id == c.execution_id, r.c.tenant == c.tenant, r.c.lock_version == c.lock_version
+    )
     return delete(callbacks).where(c.execution_id.in_(select(r.c.execution_id)), told.exists())

@@ -35,7 +35,8 @@ from sqlalchemy import (
 )
 
 from dspex.errors import Conflict
-from store.batch import encode, execute, records, upsert, writes_in_with
+from store.batch import encode, execute, of_key, records, upsert, writes_in_with
+from store.identity import Identity
 from store.tables import DEFAULT_TENANT, NOW, program_counters, program_durations
 
 SHARDS = 64
@@ -87,7 +88,6 @@ class Counts:
     output_tokens: int = 0
     cost: float = 0.0
     last_executed_at: datetime | None = None
-    tenant: str = DEFAULT_TENANT
     durations: dict[int, int] = field(default_factory=dict, compare=False)
 
     @property
@@ -96,7 +96,7 @@ class Counts:
         return self.completed + self.failed + self.cancelled
 
 
-def increment(connection: Connection, shard: int, counts: Mapping[UUID, Counts], *, executed: bool = True) -> None:
+def increment(connection: Connection, shard: int, counts: Mapping[Identity, Counts], *, executed: bool = True) -> None:
     """Add to the counters of each program, on one shard (0 to `SHARDS` - 1). What is below zero is taken back.
 
     Args:
@@ -112,24 +112,27 @@ def increment(connection: Connection, shard: int, counts: Mapping[UUID, Counts],
         if not waiting:
             break
         rows = [
-            {"program_id": p, "shard": shard, "tenant": numbers.tenant} | _numbers(numbers)
-            for p, numbers in waiting.items()
+            {"program_id": program.id, "shard": shard, "tenant": program.tenant} | _numbers(numbers)
+            for program, numbers in waiting.items()
         ]
         parameters = encode(rows) | {"executed": executed}
         if writes_in_with(dialect):
             parameters |= encode(_durations(shard, waiting), DURATIONS)
-        for program_id in execute(connection, _swap(dialect, insert), parameters).scalars():
-            del waiting[program_id]
+        for row in execute(connection, _swap(dialect, insert), parameters):
+            # Where its key has no tenant yet, the row may be another's.
+            own = Identity(row.program_id, row.tenant)
+            for program in [own] if own in waiting else [other for other in waiting if other.id == own.id]:
+                del waiting[program]
     if waiting:
         raise Conflict(f"the counters of {len(waiting)} programs changed under {MAX_TRIES} tries: try again")
     if not writes_in_with(dialect) and (durations := _durations(shard, counts)):
         execute(connection, _add_durations(dialect, insert), encode(durations, DURATIONS))
 
 
-def _durations(shard: int, counts: Mapping[UUID, Counts]) -> list[dict[str, Any]]:
+def _durations(shard: int, counts: Mapping[Identity, Counts]) -> list[dict[str, Any]]:
     return [
-        {"program_id": p, "shard": shard, "tenant": numbers.tenant, "bucket": bucket, "runs": runs}
-        for p, numbers in counts.items()
+        {"program_id": program.id, "shard": shard, "tenant": program.tenant, "bucket": bucket, "runs": runs}
+        for program, numbers in counts.items()
         for bucket, runs in numbers.durations.items()
     ]
 
@@ -146,7 +149,6 @@ def totals(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TE
         output_tokens=int(row.output_tokens),
         cost=float(row.cost),
         last_executed_at=row.last_executed_at,
-        tenant=tenant,
     )
 
 
@@ -166,32 +168,31 @@ def _swap(dialect: str, insert: Any) -> Any:
     known = program_counters.alias("known")
     executed_at = case((bindparam("executed", type_=Boolean), NOW), else_=null())
     # A subquery and no join: each is looked up by its key, however many rows there are.
-    version = (
-        select(known.c.lock_version)
-        .where(known.c.program_id == r.c.program_id, known.c.shard == r.c.shard)
-        .scalar_subquery()
-    )
+    of_shard = (known.c.program_id == r.c.program_id) & (known.c.shard == r.c.shard)
+    version = select(known.c.lock_version).where(of_shard, known.c.tenant == r.c.tenant).scalar_subquery()
+    # Where the key has no tenant yet, a row that was another's counts for whoever has the program now.
+    others = select(func.max(known.c.lock_version)).where(of_shard).scalar_subquery()
     rows = (
-        select(*(r.c[name] for name in (*_KEY, *_COUNTS)), executed_at, func.coalesce(version, 0) + 1)
+        select(*(r.c[name] for name in (*_KEY, *_COUNTS)), executed_at, func.coalesce(version, others, 0) + 1)
         # SQLite needs a WHERE here, to tell ON CONFLICT from a join's ON.
         .where(r.c.program_id.is_not(None))
-        .order_by(r.c.program_id)
+        .order_by(r.c.program_id, r.c.tenant)
     )
     statement = insert(program_counters).from_select([*_KEY, *_COUNTS, "last_executed_at", "lock_version"], rows)
     new = statement.excluded
     swap = statement.on_conflict_do_update(
-        index_elements=[c.program_id, c.shard],
+        **of_key(program_counters, insert),
         set_={name: c[name] + new[name] for name in _COUNTS}
         | {
             "last_executed_at": func.coalesce(new.last_executed_at, c.last_executed_at),
             "lock_version": new.lock_version,
         },
         where=c.lock_version == new.lock_version - 1,
-    ).returning(c.program_id)
+    ).returning(c.program_id, c.tenant)
     if not writes_in_with(dialect):
         return swap
     swapped = swap.cte("swapped")
-    return select(swapped.c.program_id).add_cte(_add_durations(dialect, insert, swapped).cte("added"))
+    return select(swapped).add_cte(_add_durations(dialect, insert, swapped).cte("added"))
 
 
 @lru_cache(maxsize=2)
@@ -199,12 +200,12 @@ def _add_durations(dialect: str, insert: Any, swapped: Any = None) -> Any:
     """Parameter: `DURATIONS`. Where `swapped` are given, of these programs alone."""
     c, columns = program_durations.c, _KEY | {"bucket": Integer(), "runs": BigInteger()}
     r = records(dialect, columns, DURATIONS)
-    rows = select(*(r.c[name] for name in columns)).order_by(r.c.program_id, r.c.bucket)
+    rows = select(*(r.c[name] for name in columns)).order_by(r.c.program_id, r.c.tenant, r.c.bucket)
     if swapped is None:
         rows = rows.where(r.c.program_id.is_not(None))
     else:
-        rows = rows.join_from(r, swapped, swapped.c.program_id == r.c.program_id)
+        rows = rows.join_from(r, swapped, (swapped.c.program_id == r.c.program_id) & (swapped.c.tenant == r.c.tenant))
     statement = insert(program_durations).from_select([*columns], rows)
     return statement.on_conflict_do_update(
-        index_elements=[c.program_id, c.shard, c.bucket], set_={"runs": c.runs + statement.excluded.runs}
+        **of_key(program_durations, insert), set_={"runs": c.runs + statement.excluded.runs}
     )

@@ -19,8 +19,9 @@ from store.failures import without_values
 
 BUSY_TIMEOUT_MS = 30_000
 
-APPLICATION_NAME = "dspex/2"
-"""The name of our sessions in PostgreSQL. Those of workers from before migration 0002 are called `dspex`."""
+APPLICATION_NAME = "dspex/3"
+"""The name of our sessions in PostgreSQL. Workers from before migration 0002 called theirs `dspex`, from before 0007
+`dspex/2`."""
 
 _NOTICED: Final = {
     "connect_timeout": 10,

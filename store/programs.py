@@ -86,7 +86,7 @@ def create(
             inserted_at=NOW,
             updated_at=NOW,
         )
-        .on_conflict_do_nothing(index_elements=[programs.c.id])
+        .on_conflict_do_nothing()
     )
     program = _find(connection, program_id, tenant)
     asked = (name, signature_id, adapter_type, configuration, policy or ExecutionPolicy(), callback)
@@ -153,7 +153,8 @@ def begin_initialize(connection: Connection, program_id: UUID, *, tenant: str = 
     program = get(connection, program_id, tenant=tenant)
     if program.status == ProgramStatus.READY:
         return program
-    of_signature = select(signatures.c.status).where(signatures.c.id == program.signature_id)
+    s = signatures.c
+    of_signature = select(s.status).where(s.id == program.signature_id, s.tenant == tenant)
     if connection.execute(of_signature).scalar_one() == SignatureStatus.DRAFT:
         raise IllegalTransition(
             f"program {program_id} cannot be initialized: its signature is a draft, activate it first"
@@ -317,7 +318,10 @@ def _find(connection: Connection, program_id: UUID, tenant: str) -> Program | No
 
 def _select() -> Select[Any]:
     of_signature = [signatures.c[name].label(f"signature_{name}") for name in (*CONTENT, "digest")]
-    return select(programs, *of_signature).join_from(programs, signatures, signatures.c.id == programs.c.signature_id)
+    p, s = programs.c, signatures.c
+    return select(programs, *of_signature).join_from(
+        programs, signatures, (s.id == p.signature_id) & (s.tenant == p.tenant)
+    )
 
 
 def _with_counts(found: Select[Any]) -> Select[Any]:
@@ -326,16 +330,19 @@ def _with_counts(found: Select[Any]) -> Select[Any]:
     counts = (
         select(
             k.program_id,
+            k.tenant,
             func.sum(k.completed + k.failed + k.cancelled).label("execution_count"),
             func.max(k.last_executed_at).label("last_executed_at"),
         )
         .where(k.program_id.in_(select(program.c.id)))
-        .group_by(k.program_id)
+        .group_by(k.program_id, k.tenant)
         .subquery("counts")
     )
     return (
         select(program, func.coalesce(counts.c.execution_count, 0).label("execution_count"), counts.c.last_executed_at)
-        .join_from(program, counts, counts.c.program_id == program.c.id, isouter=True)
+        .join_from(
+            program, counts, (counts.c.program_id == program.c.id) & (counts.c.tenant == program.c.tenant), isouter=True
+        )
         .order_by(program.c.inserted_at.desc(), program.c.id.desc())
     )
 

@@ -210,7 +210,9 @@ def destroy(connection: Connection, signature_id: UUID, *, tenant: str = DEFAULT
     locked = select(c.id).where(c.id == signature_id, c.tenant == tenant).with_for_update()
     if connection.execute(locked).one_or_none() is None:
         raise NotFound(f"signature_id: there is no signature {signature_id}")
-    users = connection.execute(select(func.count()).where(programs.c.signature_id == signature_id)).scalar_one()
+    p = programs.c
+    counted = select(func.count()).where(p.signature_id == signature_id, p.tenant == tenant)
+    users = connection.execute(counted).scalar_one()
     if users:
         raise IllegalTransition(f"signature {signature_id} cannot be destroyed: {users} programs use it")
     connection.execute(delete(signatures).where(c.id == signature_id, c.tenant == tenant))

@@ -17,7 +17,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Float,
-    ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -64,8 +64,10 @@ def _versioned() -> tuple[Column[int], Column[object], Column[object]]:
     )
 
 
-def _tenant() -> Column[str]:
-    return Column("tenant", String(64), nullable=False, server_default=text(f"'{DEFAULT_TENANT}'"))
+def _tenant(*, in_key: bool = False) -> Column[str]:
+    """`in_key`: the rest of the key is what producers give, and may be another tenant's too. It comes after the id."""
+    default = text(f"'{DEFAULT_TENANT}'")
+    return Column("tenant", String(64), nullable=False, server_default=default, primary_key=in_key)
 
 
 def _letter() -> tuple[Column[str], CheckConstraint]:
@@ -93,7 +95,7 @@ signatures = Table(
     Column("digest", String(64), nullable=False),
     *_status(SignatureStatus),
     *_versioned(),
-    _tenant(),
+    _tenant(in_key=True),
     Index(None, "tenant", "module", "version", unique=True),
     Index(None, "tenant", "inserted_at"),
     Index(None, "tenant", "name", "inserted_at"),
@@ -106,7 +108,7 @@ programs = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("name", String(200), nullable=False),
-    Column("signature_id", Uuid, ForeignKey(signatures.c.id), nullable=False, index=True),
+    Column("signature_id", Uuid, nullable=False, index=True),
     Column("adapter_type", String(64), nullable=False),
     Column("configuration", Json, nullable=False),
     Column("backend_id", String(128)),
@@ -114,11 +116,12 @@ programs = Table(
     Column("error_message", Text),
     *_status(ProgramStatus),
     *_versioned(),
-    _tenant(),
+    _tenant(in_key=True),
     # Of its executions; NULL: all defaults.
     Column("policy", Json),
     # Where the ends of its executions are pushed to.
     Column("callback", Json),
+    ForeignKeyConstraint(["signature_id", "tenant"], [signatures.c.id, signatures.c.tenant]),
     Index(None, "tenant", "inserted_at"),
     Index(None, "tenant", "name", "inserted_at"),
     Index(None, "tenant", "status", "inserted_at"),
@@ -148,7 +151,7 @@ executions = Table(
     Column("finished_at", UtcDateTime),
     *_status(ExecutionStatus),
     *_versioned(),
-    _tenant(),
+    _tenant(in_key=True),
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
     # See `store.timeline`.
     Column("timeline", Json, nullable=False, server_default=text("'[]'")),
@@ -215,7 +218,7 @@ program_counters = Table(
     # NULL while all that was counted was cancelled before it ran.
     Column("last_executed_at", UtcDateTime),
     Column("lock_version", Integer, nullable=False, server_default=text("1")),
-    _tenant(),
+    _tenant(in_key=True),
     Column("cancelled", BigInteger, nullable=False, server_default=text("0")),
     postgresql_with={"fillfactor": "50"},
 )
@@ -228,7 +231,7 @@ program_durations = Table(
     # See `store.histogram`.
     Column("bucket", SmallInteger, primary_key=True),
     Column("runs", BigInteger, nullable=False),
-    _tenant(),
+    _tenant(in_key=True),
     postgresql_with={"fillfactor": "70"},
 )
 
@@ -239,7 +242,7 @@ callbacks = Table(
     # row comes with the end of the execution, and goes when the broker has confirmed. No index beside the key: few rows
     # live at a time, and each lives for milliseconds.
     Column("execution_id", Uuid, primary_key=True),
-    _tenant(),
+    _tenant(in_key=True),
     # Of the row that has ended: a replay makes another end of it.
     Column("lock_version", Integer, nullable=False),
     Column("due_at", UtcDateTime, nullable=False),
@@ -279,7 +282,7 @@ webhook_endpoints = Table(
     # When operators are to be told (again) that it was disabled.
     Column("announce_at", UtcDateTime),
     *_versioned(),
-    _tenant(),
+    _tenant(in_key=True),
     Index(None, "tenant", "inserted_at"),
     _partial("ix_webhook_endpoints_registered", "tenant", "inserted_at", where="registered"),
     _partial("ix_webhook_endpoints_announce", "announce_at", where="announce_at IS NOT NULL"),
@@ -307,7 +310,7 @@ webhook_deliveries = Table(
     *_status(DeliveryStatus),
     *_versioned(),
     _tenant(),
-    Index(None, "execution_id", "event_version", "endpoint_id", unique=True),
+    Index("ix_webhook_deliveries_end", "execution_id", "event_version", "endpoint_id", "tenant", unique=True),
     Index(None, "tenant", "inserted_at"),
     Index(None, "tenant", "endpoint_id", "inserted_at"),
     _partial("ix_webhook_deliveries_failed", "tenant", "inserted_at", where="status = 'failed'"),

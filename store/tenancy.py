@@ -46,10 +46,11 @@ def checked(tenant: str) -> str:
     raise InvalidValues([Problem("tenant", "must be 1 to 64 letters, digits, '.', '_' or '-', the first no sign")])
 
 
-def owner(connection: Connection, entity_id: UUID) -> str | None:
-    """The tenant that has something with this id, of any kind; for a connection in the scope of `ALL`."""
+def owner(connection: Connection, entity_id: UUID, besides: str) -> str | None:
+    """A tenant besides one that has something with this id, of any kind; for a connection in the scope of `ALL`."""
     for table in (signatures, programs, executions, rejected_messages, webhook_endpoints, webhook_deliveries):
-        found: str | None = connection.scalar(select(table.c.tenant).where(table.c.id == entity_id))
+        others = select(table.c.tenant).where(table.c.id == entity_id, table.c.tenant != besides).limit(1)
+        found: str | None = connection.scalar(others)
         if found is not None:
             return found
     return None

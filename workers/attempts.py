@@ -14,6 +14,7 @@ from dspex import ErrorCode, ErrorDetail, Usage
 from dspex.errors import InvalidValues
 from dspex.status import ProgramStatus
 from store.executions import Claimed, Finish, Request, Retry
+from store.identity import Identity
 from store.programs import Program
 from workers.application import Application
 from workers.details import detail_of, internal, storable
@@ -89,6 +90,16 @@ class Attempt:
         return self.failed(error, usage, retry_after=retry_after)
 
     @property
+    def execution(self) -> Identity:
+        """The execution that it is one of."""
+        return Identity(self.claimed.id, self.request.tenant)
+
+    @property
+    def run_id(self) -> str:
+        """What its adapter knows it by: that runs what several tenants asked for, and their ids may be the same."""
+        return f"{self.request.tenant}/{self.claimed.id}"
+
+    @property
     def _is_cancelled(self) -> bool:
         return self._app.running.is_cancelled(self)
 
@@ -103,7 +114,7 @@ class Attempt:
         limit = claimed.policy.time_limit
         left = self.seconds_left
         timeout = limit if left is None else min(limit, left)
-        options = RunOptions(run_id=str(request.id), seed=request.options.seed, timeout=timeout)
+        options = RunOptions(run_id=self.run_id, seed=request.options.seed, timeout=timeout)
         return loaded.execute(loaded.signature.validate_inputs(request.inputs), options)
 
     def _check(self) -> None:

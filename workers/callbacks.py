@@ -29,18 +29,17 @@ logger = logging.getLogger(__name__)
 
 def announce(app: Application, execution: Execution) -> None:
     """Send what is owed for an execution: its event, and its answer."""
-    owed = Owed(execution.id, execution.lock_version)
-    event = _event(
-        app, event_of(execution, execution.attempt, execution.metadata), owed, execution.tenant, execution.traceparent
-    )
+    owed = Owed(execution.id, execution.lock_version, execution.tenant)
+    ended = event_of(execution, execution.attempt, execution.metadata)
+    event = _event(app, ended, owed, execution.traceparent)
     Callback(app, owed, [event]).send(execution)
 
 
 def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
     """What will be owed for an execution: its event. The answer, where somebody waits for one, is made of the row."""
     event = event_of(ended, ended.attempt or attempt.claimed.attempt, attempt.claimed.metadata)
-    owed = Owed(ended.id, ended.lock_version + 1)
-    return Callback(app, owed, [_event(app, event, owed, ended.tenant, attempt.request.traceparent)])
+    owed = Owed(ended.id, ended.lock_version + 1, ended.tenant)
+    return Callback(app, owed, [_event(app, event, owed, attempt.request.traceparent)])
 
 
 class _Message(NamedTuple):
@@ -54,7 +53,8 @@ class _Message(NamedTuple):
     correlation_id: str | None = None
 
 
-def _event(app: Application, event: Ended, owed: Owed, tenant: str, traceparent: str | None) -> _Message:
+def _event(app: Application, event: Ended, owed: Owed, traceparent: str | None) -> _Message:
+    tenant = owed.tenant
     message_id = f"{event.execution_id}.{owed.lock_version}"
     encoded = encode_event(
         event, tenant, app.largest_answer, whole=app.largest_event, message_id=message_id, traceparent=traceparent

@@ -12,10 +12,10 @@ import logging
 import threading
 from collections import deque
 from functools import partial
-from uuid import UUID
 
 from dspex import ExecuteProgram, Usage
 from store.executions import Claim, Request
+from store.identity import Identity
 from workers.application import Application
 from workers.attempts import Attempt
 from workers.brokers.settlement import Outcome, Source
@@ -195,16 +195,16 @@ class Intake(WorkQueue):
         for item in self.take_out(lambda item: _attempt_of(item) is not None):
             if (attempt := _attempt_of(item)) is not None:
                 self._app.running.end(attempt)
-                self._submit_hand_over(item, attempt.claimed.id)
+                self._submit_hand_over(item, attempt.execution)
 
-    def _submit_hand_over(self, item: Item, execution_id: UUID) -> None:
+    def _submit_hand_over(self, item: Item, execution: Identity) -> None:
         def handed_over(_result: object, error: Exception | None) -> None:
             if error is not None:
-                logger.warning("Execution %s was not given back, its lease ends it: %s", execution_id, error)
+                logger.warning("Execution %s was not given back, its lease ends it: %s", execution.id, error)
             _leave(item)
 
         try:
-            self._app.claimer.submit(self._app.writes.hand_over, execution_id, handed_over)
+            self._app.claimer.submit(self._app.writes.hand_over, execution, handed_over)
         except WriterClosed as closed:
             handed_over(None, closed)
 

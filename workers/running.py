@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from adapters.fallback import LoadedProgram
+from store.identity import Identity
 
 if TYPE_CHECKING:
     from workers.attempts import Attempt
@@ -29,9 +29,9 @@ class RunningExecutions:
         return bool(self._programs)
 
     @property
-    def ids(self) -> set[UUID]:
+    def executions(self) -> set[Identity]:
         """The executions."""
-        return {attempt.claimed.id for attempt in list(self._programs)}
+        return {attempt.execution for attempt in list(self._programs)}
 
     @property
     def overdue(self) -> list[Attempt]:
@@ -47,14 +47,14 @@ class RunningExecutions:
         self._programs.pop(attempt, None)
         self._cancelled.discard(attempt)
 
-    def cancel(self, ids: Collection[UUID]) -> None:
+    def cancel(self, which: Collection[Identity]) -> None:
         """Tell the adapters to stop these. Of what they cannot stop, the result is discarded when it comes."""
         for attempt, program in list(self._programs.items()):
-            if attempt.claimed.id in ids and attempt not in self._cancelled:
+            if attempt.execution in which and attempt not in self._cancelled:
                 self._cancelled.add(attempt)
                 if program is not None:
-                    program.cancel(str(attempt.claimed.id))
-        if ids:
+                    program.cancel(attempt.run_id)
+        if which:
             self.when_cancelled()
 
     def is_cancelled(self, attempt: Attempt) -> bool:
@@ -75,7 +75,7 @@ class Isolation:
         self._changed = threading.Condition()
         self._inside = 0
         self._alone = 0
-        self._waiting: set[UUID] = set()
+        self._waiting: set[Identity] = set()
         self.when_wanted: Callable[[], None] = lambda: None
         """Called when one is to run alone: what has been claimed for later may be given back."""
 
@@ -111,9 +111,9 @@ class Isolation:
             self._changed.notify_all()
 
     @contextmanager
-    def alone(self, execution_id: UUID) -> Generator[bool]:
+    def alone(self, execution: Identity) -> Generator[bool]:
         """Claim and run when all others have ended, and keep new ones waiting; False: it waits here already."""
-        if not self._enter_alone(execution_id):
+        if not self._enter_alone(execution):
             yield False
             return
         try:
@@ -123,15 +123,15 @@ class Isolation:
                 self._alone -= 1
             self.leave()
 
-    def _enter_alone(self, execution_id: UUID) -> bool:
+    def _enter_alone(self, execution: Identity) -> bool:
         with self._changed:
-            if execution_id in self._waiting:
+            if execution in self._waiting:
                 return False
-            self._waiting.add(execution_id)
+            self._waiting.add(execution)
         self.when_wanted()
         with self._changed:
             self._changed.wait_for(lambda: not self._inside, self._patience)
-            self._waiting.remove(execution_id)
+            self._waiting.remove(execution)
             self._inside += 1
             self._alone += 1
             return True

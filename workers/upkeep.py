@@ -76,7 +76,7 @@ class Upkeep:
         app = self._app
         if not app.running:
             return
-        heartbeat = app.writer.call(app.writes.heartbeat, app.running.ids)
+        heartbeat = app.writer.call(app.writes.heartbeat, app.running.executions)
         app.running.cancel(heartbeat.cancel_requested)
         for attempt in app.running.overdue:
             program = attempt.request.program_id

@@ -14,6 +14,7 @@ from store import callbacks, executions, programs, rejections
 from store.callbacks import Owed
 from store.executions import Claim, Due, Execution, Finish, Heartbeat, Lease, Request, Retry
 from store.failures import Cause, cause_of
+from store.identity import Identity
 from store.rejections import Rejection
 from workers.writer import Refused
 
@@ -63,23 +64,23 @@ class Writes:
         callbacks.sent(connection, ends)
         return [None] * len(ends)
 
-    def heartbeat(self, connection: Connection, running: Sequence[Collection[UUID]]) -> list[Heartbeat]:
+    def heartbeat(self, connection: Connection, running: Sequence[Collection[Identity]]) -> list[Heartbeat]:
         """Extend the leases of what this process runs."""
-        return [executions.heartbeat(connection, self.lease, ids) for ids in running]
+        return [executions.heartbeat(connection, self.lease, which) for which in running]
 
     def release(self, connection: Connection, items: Sequence[None]) -> list[int]:
         """Give back all that this process runs."""
         return [executions.release(connection, self.lease)] * len(items)
 
-    def give_back(self, connection: Connection, ids: Sequence[UUID]) -> list[None]:
+    def give_back(self, connection: Connection, which: Sequence[Identity]) -> list[None]:
         """Give back some of what this process has claimed, for itself to claim again: the relay waits for a lease."""
-        executions.release(connection, self.lease, ids, due_in=self.lease.seconds)
-        return [None] * len(ids)
+        executions.release(connection, self.lease, which, due_in=self.lease.seconds)
+        return [None] * len(which)
 
-    def hand_over(self, connection: Connection, ids: Sequence[UUID]) -> list[None]:
+    def hand_over(self, connection: Connection, which: Sequence[Identity]) -> list[None]:
         """Give back some of what this process has claimed, for any worker."""
-        executions.release(connection, self.lease, ids)
-        return [None] * len(ids)
+        executions.release(connection, self.lease, which)
+        return [None] * len(which)
 
     def rescue(self, connection: Connection, items: Sequence[Sequence[UUID] | None]) -> list[list[Request]]:
         """Take what nobody has heard of for a lease, of these or of all: it is due at once."""
@@ -93,8 +94,8 @@ class Writes:
         """Take the executions that something has been owed for too long."""
         found = []
         for _ in items:
-            ids = callbacks.due(connection, self.lease.seconds, RELAY_LIMIT)
-            found.append(executions.of_all_tenants(connection, ids))
+            due = callbacks.due(connection, self.lease.seconds, RELAY_LIMIT)
+            found.append(executions.of_all_tenants(connection, due))
         return found
 
     def reject(self, connection: Connection, rejected: Sequence[Rejection]) -> list[None]:

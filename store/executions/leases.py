@@ -28,6 +28,7 @@ from dspex import ExecutionStatus
 from store.batch import encode, records
 from store.executions.rows import Lease, Request, request_of
 from store.executions.statements import PENDING, RUNNING
+from store.identity import Identity, is_found, is_one_of
 from store.tables import NOW, executions
 from store.timeline import continued
 from store.types import database_now, seconds_until, statement_now
@@ -37,42 +38,45 @@ class Heartbeat(NamedTuple):
     """How many leases were extended, and which of these executions were asked to stop."""
 
     extended: int
-    cancel_requested: frozenset[UUID]
+    cancel_requested: frozenset[Identity]
 
 
-def heartbeat(connection: Connection, lease: Lease, ids: Collection[UUID] | None = None) -> Heartbeat:
+def heartbeat(connection: Connection, lease: Lease, which: Collection[Identity] | None = None) -> Heartbeat:
     """Extend the lease of what the worker runs, save what is being changed right now.
 
     Args:
-        ids: what it really runs. Without them, all that is claimed in its name: a claim whose answer was lost with the
-            connection would be kept from being rescued.
+        which: what it really runs. Without it, all that is claimed in its name: a claim whose answer was lost with
+            the connection would be kept from being rescued.
     """
     c = executions.c
-    really = true() if ids is None else c.id.in_(ids)
+    really = true() if which is None else is_one_of(executions, which)
     # It waits for no row: one that is locked is about to end, and waiting could deadlock with the batch that ends it.
-    held = select(c.id).where(c.worker == lease.worker, RUNNING, really).with_for_update(skip_locked=True)
+    held = select(c.id, c.tenant).where(c.worker == lease.worker, RUNNING, really).with_for_update(skip_locked=True)
     found = connection.execute(
         update(executions)
-        .where(c.id.in_(held))
+        .where(is_found(executions, held))
         .values(lease_expires_at=database_now(bindparam("lease_seconds", lease.seconds, Float)))
-        .returning(c.id, c.cancel_requested)
+        .returning(c.id, c.tenant, c.cancel_requested)
     ).all()
-    return Heartbeat(len(found), frozenset(row.id for row in found if row.cancel_requested))
+    return Heartbeat(len(found), frozenset(Identity(row.id, row.tenant) for row in found if row.cancel_requested))
 
 
-def release(connection: Connection, lease: Lease, ids: Collection[UUID] | None = None, *, due_in: float = 0.0) -> int:
+def release(
+    connection: Connection, lease: Lease, which: Collection[Identity] | None = None, *, due_in: float = 0.0
+) -> int:
     """Give up what the worker has claimed: that spends no attempt. Returns how many there were.
 
     Args:
-        ids: these alone, instead of everything.
+        which: these alone, instead of everything.
         due_in: seconds until the relay publishes them.
     """
     c = executions.c
-    these = true() if ids is None else c.id.in_(ids)
-    held = select(c.id).where(c.worker == lease.worker, RUNNING, these).order_by(c.id).with_for_update()
+    these = true() if which is None else is_one_of(executions, which)
+    held = select(c.id, c.tenant).where(c.worker == lease.worker, RUNNING, these)
+    held = held.order_by(c.id, c.tenant).with_for_update()
     statement = (
         update(executions)
-        .where(c.id.in_(held))
+        .where(is_found(executions, held))
         .values(
             status=ExecutionStatus.PENDING,
             attempt=c.attempt - 1,
@@ -124,10 +128,10 @@ def due(connection: Connection, again_in: float, limit: int, *, only: Collection
         *_pick(connection, _OVERDUE, limit, moved.label("again"), only=only),
         *_pick(connection, _LEFT, limit, only=only),
     ]
-    again = {row.id for row in picked if getattr(row, "again", False)}
+    again = {_identity(row) for row in picked if getattr(row, "again", False)}
     return [
-        Due(request, request.id in again)
-        for request in _take(connection, [row.id for row in picked], due_at=database_now(pause))
+        Due(request, request.identity in again)
+        for request in _take(connection, [_identity(row) for row in picked], due_at=database_now(pause))
     ]
 
 
@@ -141,7 +145,7 @@ def rescue(
     c = executions.c
     return _take(
         connection,
-        [row.id for row in _pick(connection, _LOST, limit, only=only)],
+        [_identity(row) for row in _pick(connection, _LOST, limit, only=only)],
         status=ExecutionStatus.PENDING,
         lock_version=c.lock_version + 1,
         lease_expires_at=null(),
@@ -173,7 +177,7 @@ def _pick(
 ) -> list[Row[Any]]:
     """Lock some, in the order in which they are due, without waiting for any."""
     c = executions.c
-    found = select(c.id, *told).where(condition).with_for_update(skip_locked=True)
+    found = select(c.id, c.tenant, *told).where(condition).with_for_update(skip_locked=True)
     parameters: dict[str, str] = {}
     if only is not None:
         ids = records(connection.dialect.name, {"id": Uuid()})
@@ -186,13 +190,17 @@ def _pick(
     return list(connection.execute(found.limit(most), parameters))
 
 
-def _take(connection: Connection, ids: Collection[UUID], **changes: Any) -> list[Request]:
-    if not ids:
+def _identity(row: Row[Any]) -> Identity:
+    return Identity(row.id, row.tenant)
+
+
+def _take(connection: Connection, picked: Collection[Identity], **changes: Any) -> list[Request]:
+    if not picked:
         return []
     c = executions.c
     taken = connection.execute(
         update(executions)
-        .where(c.id.in_(ids))
+        .where(is_one_of(executions, picked))
         .values(**changes)
         .returning(c.id, c.program_id, c.inputs, c.options, c.source, c.traceparent, c.tenant, c.callback)
     )

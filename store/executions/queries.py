@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -16,6 +16,7 @@ from store import pages
 from store.batch import encode, records
 from store.executions.rows import Execution, execution_of
 from store.executions.statements import OPEN, PENDING, RUNNING, UNSUCCESSFUL
+from store.identity import Identity, is_one_of
 from store.pages import DEFAULT_LIMIT, Page
 from store.tables import DEFAULT_TENANT, executions
 
@@ -42,9 +43,11 @@ def get(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TE
     return [execution_of(row) for row in connection.execute(_ALL.where(c.id.in_(ids), c.tenant == tenant))]
 
 
-def of_all_tenants(connection: Connection, ids: Sequence[UUID]) -> list[Execution]:
-    """The executions of these ids, whosever they are: for workers."""
-    return [execution_of(row) for row in connection.execute(_ALL.where(executions.c.id.in_(ids)))] if ids else []
+def of_all_tenants(connection: Connection, which: Collection[Identity]) -> list[Execution]:
+    """Those of these executions that exist, in no order: for workers, which serve every tenant."""
+    if not which:
+        return []
+    return [execution_of(row) for row in connection.execute(_ALL.where(is_one_of(executions, which)))]
 
 
 def ended(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> list[Execution]:

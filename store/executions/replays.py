@@ -17,6 +17,7 @@ from dspex import ExecutionStatus
 from store import callbacks, counters, histogram
 from store.counters import Counts
 from store.executions.statements import FAILED
+from store.identity import Identity
 from store.tables import DEFAULT_TENANT, NOW, executions, programs
 from store.timeline import DISCARDED, continued
 
@@ -46,7 +47,7 @@ def replay(
     c, taken = executions.c, [row.id for row in failed]
     connection.execute(
         update(executions)
-        .where(c.id.in_(taken))
+        .where(c.id.in_(taken), c.tenant == tenant)
         .values(
             status=ExecutionStatus.PENDING,
             attempt=0,
@@ -61,7 +62,7 @@ def replay(
         )
     )
     counters.increment(connection, shard, _taken_back(failed, tenant), executed=False)
-    callbacks.forget(connection, taken)
+    callbacks.forget(connection, taken, tenant=tenant)
     return len(taken)
 
 
@@ -78,7 +79,7 @@ def discard(connection: Connection, ids: Sequence[UUID], *, by: str, tenant: str
     held = _lock(ids, tenant).where(~c.discarded).with_only_columns(c.id)
     statement = (
         update(executions)
-        .where(c.id.in_(held))
+        .where(c.id.in_(held), c.tenant == tenant)
         .values(discarded=true(), updated_at=NOW, timeline=continued(c.timeline, DISCARDED, c.attempt, by))
     )
     return cast("CursorResult[Any]", connection.execute(statement)).rowcount
@@ -105,11 +106,11 @@ def _with_program(connection: Connection, rows: Sequence[Row[Any]], tenant: str)
     return [row for row in rows if row.program_id in kept]
 
 
-def _taken_back(rows: Sequence[Row[Any]], tenant: str) -> dict[UUID, Counts]:
+def _taken_back(rows: Sequence[Row[Any]], tenant: str) -> dict[Identity, Counts]:
     """What `finish` has counted for these, below zero."""
-    counts: dict[UUID, Counts] = {}
+    counts: dict[Identity, Counts] = {}
     for row in rows:
-        count = counts.setdefault(row.program_id, Counts(tenant=tenant))
+        count = counts.setdefault(Identity(row.program_id, tenant), Counts())
         count.failed -= 1
         count.input_tokens -= row.input_tokens or 0
         count.output_tokens -= row.output_tokens or 0

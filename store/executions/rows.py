@@ -14,12 +14,13 @@ from dspex.callbacks import Callback
 from dspex.ids import digest
 from dspex.policy import ExecutionPolicy
 from store import timeline
+from store.identity import Identified, Identity
 from store.tables import DEFAULT_TENANT
 from store.timeline import TimelineEntry
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Identified):
     """What is asked for: the body of an execute command, with where it came from."""
 
     id: UUID
@@ -160,11 +161,13 @@ class NoProgram:
     id: UUID
 
 
+EndKey = tuple[Identity, int, str]
+
 Claim = Claimed | Waiting | Running | Ended | Conflicting | NoProgram
 
 
 @dataclass(frozen=True)
-class Execution:
+class Execution(Identified):
     """A row, as it is read."""
 
     id: UUID
@@ -200,7 +203,7 @@ class Execution:
 
 
 @dataclass(frozen=True)
-class Finish:
+class Finish(Identified):
     """The end of an execution that was claimed: outputs, or an error, or cancelled (then an error may say why).
 
     Attributes:
@@ -227,13 +230,13 @@ class Finish:
         return ExecutionStatus.COMPLETED if self.error is None else ExecutionStatus.FAILED
 
     @property
-    def key(self) -> tuple[UUID, int, str]:
+    def key(self) -> EndKey:
         """What there is once: one claim ends in one way."""
-        return self.id, self.lock_version, self.status
+        return self.identity, self.lock_version, self.status
 
 
 @dataclass(frozen=True)
-class Retry:
+class Retry(Identified):
     """The end of an attempt after which there is another: pending, and due in `delay` seconds.
 
     Attributes:
@@ -251,9 +254,9 @@ class Retry:
     tenant: str = DEFAULT_TENANT
 
     @property
-    def key(self) -> tuple[UUID, int, str]:
+    def key(self) -> EndKey:
         """What there is once, as `Finish.key`."""
-        return self.id, self.lock_version, ExecutionStatus.PENDING
+        return self.identity, self.lock_version, ExecutionStatus.PENDING
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from store.executions.rows import (
 )
 from store.executions.statements import OPEN, PENDING
 from store.executions.transitions import claim, finish, has_program, row_of
+from store.identity import Identity
 from store.tables import DEFAULT_TENANT, NOW, executions
 from store.timeline import CANCEL_REQUESTED, continued
 
@@ -45,11 +46,12 @@ def create(connection: Connection, request: Request, *, due_in: float = 30.0) ->
     """
     statement = statements.create(connection.dialect.name, upsert(connection))
     connection.execute(statement, encode([row_of(request)]) | {"due_in": due_in, "by": request.source})
-    # By id alone: another tenant's is a conflict too. On PostgreSQL it may be hidden, then only no row tells of it.
-    row = connection.execute(select(executions).where(executions.c.id == request.id)).one_or_none()
+    c = executions.c
+    row = connection.execute(select(executions).where(c.id == request.id, c.tenant == request.tenant)).one_or_none()
     if row is None and not has_program(connection, request):
         raise NotFound(f"program_id: there is no program {request.program_id}")
-    if row is None or (row.tenant, row.request_digest) != (request.tenant, request.digest):
+    # Where the key is the id alone yet, there is no row if another tenant has the id.
+    if row is None or row.request_digest != request.digest:
         raise Conflict(f"execution_id: {request.id} belongs to another request")
     return execution_of(row)
 
@@ -91,9 +93,9 @@ def cancel(
                 raise IllegalTransition(f"execution {execution_id} cannot be cancelled: it is {status}")
             # It was created in this very moment.
     if row.status == ExecutionStatus.CANCELLED:
-        counts = {row.program_id: _cancelled(row)}
+        counts = {Identity(row.program_id, tenant): _cancelled(row)}
         counters.increment(connection, shard, counts, executed=row.started_at is not None)
-        callbacks.owe(connection, {Owed(row.id, row.lock_version): tenant}, callback_in)
+        callbacks.owe(connection, [Owed(row.id, row.lock_version, tenant)], callback_in)
         webhooks.owe(connection, [webhooks.end_of(row, registered=True)], webhook_in)
     return execution_of(row)
 
@@ -105,7 +107,6 @@ def _cancelled(row: Row[Any]) -> Counts:
         input_tokens=row.input_tokens or 0,
         output_tokens=row.output_tokens or 0,
         cost=row.cost or 0.0,
-        tenant=row.tenant,
     )
 
 

@@ -84,7 +84,7 @@ def claim(dialect: str, insert: Any) -> Any:
     `ON CONFLICT DO UPDATE` would also lock the rows that it leaves as they are, and those that are about to end are
     locked in no order: the two would deadlock.
     """
-    c, read = executions.c, records(dialect, _REQUEST)
+    read = records(dialect, _REQUEST)
     # In a subquery, so that one reading of the clock decides.
     r = select(*read.c, (read.c.not_before > NOW).label("later")).subquery("asked")
     worker = bindparam("worker", type_=String)
@@ -113,7 +113,7 @@ def claim(dialect: str, insert: Any) -> Any:
         "timeline": begun(now(running, pending), first, worker),
     }
     statement = insert(executions).from_select(list(values), _of_programs(r, values))
-    return statement.on_conflict_do_nothing(index_elements=[c.id]).returning(*_claimed())
+    return statement.on_conflict_do_nothing().returning(*_claimed())
 
 
 @lru_cache(maxsize=2)
@@ -127,13 +127,13 @@ def claim_again(dialect: str) -> Any:
     running = bindparam("running", ExecutionStatus.RUNNING, String)
     ready = case((p.status == ProgramStatus.READY, p.backend_id), else_=null())
     free = (
-        select(c.id, ready.label("backend_id"), p.policy, p.callback)
-        .join_from(r, executions, c.id == r.c.id)
+        select(c.id, c.tenant, ready.label("backend_id"), p.policy, p.callback)
+        .join_from(r, executions, (c.id == r.c.id) & (c.tenant == r.c.tenant))
         .join(programs, (p.id == r.c.program_id) & (p.tenant == r.c.tenant))
         # As an expression, so that each row is found by its id: as in `finish`.
         .where(
             case(
-                ((c.request_digest == r.c.request_digest) & (c.tenant == r.c.tenant) & or_(DUE, ABANDONED), true()),
+                ((c.request_digest == r.c.request_digest) & or_(DUE, ABANDONED), true()),
                 else_=false(),
             )
         )
@@ -142,7 +142,7 @@ def claim_again(dialect: str) -> Any:
     )
     return (
         update(executions)
-        .where(c.id == free.c.id)
+        .where(c.id == free.c.id, c.tenant == free.c.tenant)
         .values(
             status=running,
             attempt=c.attempt + 1,
@@ -172,6 +172,7 @@ def _claimed() -> list[ColumnElement[Any]]:
     c = executions.c
     return [
         c.id,
+        c.tenant,
         c.status,
         c.attempt,
         c.lock_version,
@@ -206,7 +207,7 @@ def create(dialect: str, insert: Any) -> Any:
         ),
     }
     statement = insert(executions).from_select(list(values), _of_programs(r, values))
-    return statement.on_conflict_do_nothing(index_elements=[executions.c.id])
+    return statement.on_conflict_do_nothing()
 
 
 _REGISTERED = executions.c.tenant.in_(LISTENING).label("registered")
@@ -218,7 +219,7 @@ def _of_programs(r: Any, values: dict[str, Any]) -> Any:
         .join_from(r, programs, (programs.c.id == r.c.program_id) & (programs.c.tenant == r.c.tenant))
         .where(r.c.id.is_not(None))
         # In one order, so that two workers with the same requests wait for each other and do not deadlock.
-        .order_by(r.c.id)
+        .order_by(r.c.id, r.c.tenant)
     )
 
 
@@ -307,7 +308,7 @@ def retry(dialect: str) -> Any:
             updated_at=NOW,
             timeline=continued(c.timeline, pending, r.c.attempt, c.worker),
         )
-        .returning(c.id, c.lock_version, c.status)
+        .returning(c.id, c.lock_version, c.status, c.tenant)
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Connection, select
 
@@ -24,6 +23,7 @@ from store.executions.rows import (
     Claimed,
     Conflicting,
     Ended,
+    EndKey,
     Execution,
     Finish,
     Lease,
@@ -36,6 +36,7 @@ from store.executions.rows import (
     kept_callback,
 )
 from store.idempotency import Holder, Key, give_back, take
+from store.identity import Identity, is_one_of
 from store.tables import executions, programs
 from store.types import storable
 
@@ -82,24 +83,22 @@ def _take_keys(connection: Connection, requests: Sequence[Request]) -> dict[Key,
 
 
 def _claim_by_id(connection: Connection, lease: Lease, requests: Sequence[Request]) -> list[Claim]:
-    first = {request.id: index for index, request in reversed(list(enumerate(requests)))}
+    first = {request.identity: index for index, request in reversed(list(enumerate(requests)))}
     outcome = _claim_each(connection, lease, [requests[index] for index in first.values()])
     # An id that is there twice: the first request has been taken, and the others are told so.
     different = [
-        index for index, r in enumerate(requests) if index != first[r.id] and _differ(r, requests[first[r.id]])
+        index
+        for index, request in enumerate(requests)
+        if index != first[request.identity] and request.digest != requests[first[request.identity]].digest
     ]
     answers = _claim_by_id(connection, lease, [requests[index] for index in different]) if different else ()
     others = dict(zip(different, answers, strict=True))
     claims: list[Claim] = []
     for index, request in enumerate(requests):
-        answer = others.get(index, outcome[request.id])
-        twice = index != first[request.id] and index not in others
+        answer = others.get(index, outcome[request.identity])
+        twice = index != first[request.identity] and index not in others
         claims.append(Running(request.id) if twice and isinstance(answer, Claimed) else answer)
     return claims
-
-
-def _differ(one: Request, other: Request) -> bool:
-    return (one.tenant, one.digest) != (other.tenant, other.digest)
 
 
 def row_of(request: Request) -> dict[str, Any]:
@@ -126,16 +125,20 @@ def row_of(request: Request) -> dict[str, Any]:
     return row
 
 
-def _claim_each(connection: Connection, lease: Lease, requests: Sequence[Request]) -> dict[UUID, Claim]:
+def _claim_each(connection: Connection, lease: Lease, requests: Sequence[Request]) -> dict[Identity, Claim]:
     dialect, by = connection.dialect.name, {"worker": lease.worker, "lease_seconds": lease.seconds}
     rows = [row_of(request) for request in requests]
     found = execute(connection, statements.claim(dialect, upsert(connection)), encode(rows) | by)
-    outcome: dict[UUID, Claim] = {row.id: _claimed(row) for row in found}
+    outcome = {Identity(row.id, row.tenant): _claimed(row) for row in found}
     if len(outcome) < len(rows):
-        there = [{name: row[name] for name in statements.AGAIN} for row in rows if row["id"] not in outcome]
+        there = [
+            {name: row[name] for name in statements.AGAIN}
+            for row in rows
+            if Identity(row["id"], row["tenant"]) not in outcome
+        ]
         found = execute(connection, statements.claim_again(dialect), encode(there) | by)
-        outcome |= {row.id: _claimed(row) for row in found}
-    refused = [request for request in requests if request.id not in outcome]
+        outcome |= {Identity(row.id, row.tenant): _claimed(row) for row in found}
+    refused = [request for request in requests if request.identity not in outcome]
     return outcome | (_explain(connection, refused) if refused else {})
 
 
@@ -172,26 +175,28 @@ def _policy(value: dict[str, Any] | None) -> ExecutionPolicy:
     return ExecutionPolicy(**value) if value else _DEFAULTS
 
 
-def _explain(connection: Connection, requests: Sequence[Request]) -> dict[UUID, Claim]:
+def _explain(connection: Connection, requests: Sequence[Request]) -> dict[Identity, Claim]:
     """Why the claim did not take them."""
-    # By id alone: that another tenant has the id is a conflict, of which nothing else is told.
     found = connection.execute(select(executions).where(executions.c.id.in_([r.id for r in requests])))
-    rows = {row.id: row for row in found}
-    explained: dict[UUID, Claim] = {}
-    for request in requests:
-        row = rows.get(request.id)
-        if row is None:
-            explained[request.id] = NoProgram(request.id)
-        elif (row.tenant, row.request_digest) != (request.tenant, request.digest):
-            explained[request.id] = Conflicting(request.id)
-        elif ExecutionStatus(row.status).terminal:
-            explained[request.id] = Ended(execution_of(row))
-        elif row.status == ExecutionStatus.PENDING:
-            program = has_program(connection, request)
-            explained[request.id] = Waiting(request.id) if program else NoProgram(request.id)
-        else:
-            explained[request.id] = Running(request.id)
-    return explained
+    rows = {Identity(row.id, row.tenant): row for row in found}
+    others = {identity.id for identity in rows}
+    return {
+        request.identity: _reason(connection, request, rows.get(request.identity), taken=request.id in others)
+        for request in requests
+    }
+
+
+def _reason(connection: Connection, request: Request, row: Any, *, taken: bool) -> Claim:
+    if row is None:
+        # Where the key is the id alone yet, one that another tenant has cannot be had.
+        return Conflicting(request.id) if taken and has_program(connection, request) else NoProgram(request.id)
+    if row.request_digest != request.digest:
+        return Conflicting(request.id)
+    if ExecutionStatus(row.status).terminal:
+        return Ended(execution_of(row))
+    if row.status == ExecutionStatus.PENDING:
+        return Waiting(request.id) if has_program(connection, request) else NoProgram(request.id)
+    return Running(request.id)
 
 
 def has_program(connection: Connection, request: Request) -> bool:
@@ -246,7 +251,7 @@ def finish_and_read(
             "error_code": item.error and storable(item.error.code)[:64],
             **_used(item.usage),
         }
-        for item in sorted(asked.values(), key=lambda item: item.id)
+        for item in sorted(asked.values(), key=lambda item: item.identity)
     ]
     dialect, parameters = connection.dialect.name, dict[str, Any](encode(rows))
     whole = any(item.answered for item in finishes)
@@ -256,22 +261,23 @@ def finish_and_read(
     # As a text to the driver, the moments of a whole row would not be in UTC.
     found = (connection.execute(statement, parameters) if whole else execute(connection, statement, parameters)).all()
     ended = {_key(row) for row in found}
-    counts: dict[UUID, Counts] = {}
+    counts: dict[Identity, Counts] = {}
     for key in ended:
         item = asked[key]
-        _count(counts.setdefault(item.program_id, Counts(tenant=item.tenant)), item)
+        _count(counts.setdefault(Identity(item.program_id, item.tenant), Counts()), item)
     counters.increment(connection, shard, counts)
     if ended and not writes_in_with(dialect):
-        callbacks.owe(connection, {Owed(key[0], key[1] + 1): asked[key].tenant for key in ended}, callback_in)
+        ends = [Owed(identity.id, lock_version + 1, identity.tenant) for identity, lock_version, _ in ended]
+        callbacks.owe(connection, ends, callback_in)
     pushed = [webhooks.end_of(row, registered=row.registered) for row in found if _is_pushed(row)]
     if pushed:
         webhooks.owe(connection, pushed, webhook_in)
     ended |= _committed_before(connection, [item for key, item in asked.items() if key not in ended])
-    answered = {item.id for item in finishes if item.answered and item.key in ended}
-    read = {row.id: execution_of(row) for row in found if row.id in answered}
+    answered = {item.identity for item in finishes if item.answered and item.key in ended}
+    read = {identity: execution_of(row) for row in found if (identity := Identity(row.id, row.tenant)) in answered}
     # What a transaction before this one has ended, see `_committed_before`.
-    read |= {row.id: row for row in of_all_tenants(connection, list(answered - read.keys()))}
-    return [(item.key in ended, read.get(item.id)) for item in finishes]
+    read |= {row.identity: row for row in of_all_tenants(connection, answered - read.keys())}
+    return [(item.key in ended, read.get(item.identity)) for item in finishes]
 
 
 def _is_pushed(row: Any) -> bool:
@@ -297,26 +303,25 @@ def retry(connection: Connection, retries: Sequence[Retry]) -> list[bool]:
             "carried": vars(item.carried),
             **_used(item.usage),
         }
-        for item in sorted(asked.values(), key=lambda item: item.id)
+        for item in sorted(asked.values(), key=lambda item: item.identity)
     ]
     waiting = {_key(row) for row in execute(connection, statements.retry(connection.dialect.name), encode(rows))}
     waiting |= _committed_before(connection, [item for key, item in asked.items() if key not in waiting])
     return [item.key in waiting for item in retries]
 
 
-def _committed_before(connection: Connection, missed: Sequence[Finish | Retry]) -> set[tuple[UUID, int, str]]:
+def _committed_before(connection: Connection, missed: Sequence[Finish | Retry]) -> set[EndKey]:
     """Where the commit of this very write arrived, and the connection broke before the answer, it has been made."""
     if not missed:
         return set()
     c = executions.c
-    tenants = {item.id: item.tenant for item in missed}
-    found = connection.execute(select(c.id, c.lock_version, c.status, c.tenant).where(c.id.in_(tenants)))
-    return {_key(row) for row in found if row.tenant == tenants[row.id]}
+    these = is_one_of(executions, [item.identity for item in missed])
+    return {_key(row) for row in connection.execute(select(c.id, c.lock_version, c.status, c.tenant).where(these))}
 
 
-def _key(row: Any) -> tuple[UUID, int, str]:
+def _key(row: Any) -> EndKey:
     """The `key` of the write that made the row what it is."""
-    return row.id, row.lock_version - 1, row.status
+    return Identity(row.id, row.tenant), row.lock_version - 1, row.status
 
 
 def _used(usage: Usage) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from dspex.errors import Conflict, IllegalTransition, InvalidValues, NotFound, P
 from dspex.status import DeliveryStatus
 from store import pages
 from store.batch import upsert
+from store.identity import Identity, is_found, is_one_of
 from store.pages import DEFAULT_LIMIT, Page
 from store.tables import DEFAULT_TENANT, NOW, REGISTERED, webhook_deliveries, webhook_endpoints
 from store.types import database_now, seconds_until, storable
@@ -61,7 +62,7 @@ def register(
                 inserted_at=NOW,
                 updated_at=NOW,
             )
-            .on_conflict_do_nothing(index_elements=[_C.id])
+            .on_conflict_do_nothing()
         )
         found = _find(connection, endpoint_id, tenant)
     if found is None or (found.callback, found.registered) != (callback, True):
@@ -200,25 +201,27 @@ def announcements(connection: Connection, again_in: float, limit: int) -> list[E
         again_in: seconds until they are to be told again, unless `announced` by then.
     """
     due: ColumnElement[bool] = _C.announce_at <= NOW
-    picked = select(_C.id).where(due).limit(limit).with_for_update(skip_locked=True).cte("due")
+    picked = select(_C.id, _C.tenant).where(due).limit(limit).with_for_update(skip_locked=True).cte("due")
     again = database_now(bindparam("again_in", again_in, Float))
-    statement = update_rows(webhook_endpoints).where(_C.id.in_(select(picked.c.id))).values(announce_at=again)
-    ids = list(connection.execute(statement.returning(_C.id)).scalars())
-    return of_all_tenants(connection, ids)
+    found = is_found(webhook_endpoints, select(picked.c.id, picked.c.tenant))
+    statement = update_rows(webhook_endpoints).where(found).values(announce_at=again).returning(_C.id, _C.tenant)
+    return of_all_tenants(connection, [Identity(*row) for row in connection.execute(statement)])
 
 
 def announced(connection: Connection, told: Endpoint) -> None:
     """Operators have been told."""
     connection.execute(
         update_rows(webhook_endpoints)
-        .where(_C.id == told.id, _C.lock_version == told.lock_version)
+        .where(_C.id == told.id, _C.tenant == told.tenant, _C.lock_version == told.lock_version)
         .values(announce_at=null())
     )
 
 
-def of_all_tenants(connection: Connection, ids: Sequence[UUID]) -> list[Endpoint]:
-    """The endpoints of these ids, whosever they are: for those who deliver."""
-    return [endpoint_of(row) for row in connection.execute(SELECT.where(_C.id.in_(ids)))] if ids else []
+def of_all_tenants(connection: Connection, which: Collection[Identity]) -> list[Endpoint]:
+    """Those of these endpoints that exist: for those who deliver, which is for every tenant."""
+    if not which:
+        return []
+    return [endpoint_of(row) for row in connection.execute(SELECT.where(is_one_of(webhook_endpoints, which)))]
 
 
 def _find(connection: Connection, endpoint_id: UUID, tenant: str) -> Endpoint | None:

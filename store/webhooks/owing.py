@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -29,6 +29,7 @@ from dspex.callbacks import Callback, CallbackEvent, parse_url
 from dspex.ids import canonical_json, uuid7
 from dspex.status import DeliveryStatus
 from store.batch import encode, records, upsert
+from store.identity import Identity, is_one_of
 from store.tables import NOW, REGISTERED, webhook_deliveries, webhook_endpoints
 from store.types import Json, database_now
 from store.webhooks.endpoints import SELECT, columns_of
@@ -69,48 +70,57 @@ def endpoint_id_of(tenant: str, callback: Callback) -> UUID:
     return uuid.uuid5(uuid.uuid5(_NAMESPACE, tenant), canonical_json(columns_of(callback)).decode())
 
 
+def _own(end: End) -> Identity | None:
+    """The endpoint that an end's own callback stands for."""
+    return None if end.callback is None else Identity(endpoint_id_of(end.tenant, end.callback), end.tenant)
+
+
 def owe(connection: Connection, ends: Sequence[End], due_in: float) -> None:
     """Note what is to be delivered. To an endpoint that is disabled nothing is: that is kept as failed, for a replay.
 
     Args:
         due_in: seconds until it is.
     """
-    own = {endpoint_id_of(end.tenant, end.callback): end for end in ends if end.callback is not None}
+    own = {endpoint: end for end in ends if (endpoint := _own(end)) is not None}
     known = _endpoints(connection, own, ends)
-    new = {id_: end for id_, end in own.items() if id_ not in known}
+    new = {endpoint: end for endpoint, end in own.items() if endpoint not in known}
     if new:
         _keep(connection, new)
         known |= _endpoints(connection, new, ())
-    rows = [_row(end, known[id_]) for end in ends for id_ in _wanting(end, known)]
+    rows = [_row(end, endpoint) for end in ends for endpoint in _wanting(end, known)]
     if rows:
         statement = _insert(connection.dialect.name, upsert(connection))
         connection.execute(statement, encode(rows) | {"due_in": due_in})
 
 
-def _endpoints(connection: Connection, own: dict[UUID, End], ends: Sequence[End]) -> dict[UUID, Endpoint]:
+def _endpoints(connection: Connection, own: Collection[Identity], ends: Sequence[End]) -> dict[Identity, Endpoint]:
     c = webhook_endpoints.c
     listening = {end.tenant for end in ends if end.registered}
     of_tenants = c.tenant.in_(listening) & REGISTERED if listening else false()
-    found = connection.execute(SELECT.where(or_(c.id.in_(own), of_tenants)))
-    return {row.id: endpoint_of(row) for row in found}
+    found = map(endpoint_of, connection.execute(SELECT.where(or_(is_one_of(webhook_endpoints, own), of_tenants))))
+    return {endpoint.identity: endpoint for endpoint in found}
 
 
-def _keep(connection: Connection, new: dict[UUID, End]) -> None:
+def _keep(connection: Connection, new: dict[Identity, End]) -> None:
     """Keep the endpoints that came with callbacks, in one order, so that two who have the same ones do not deadlock."""
     rows = [
-        {"id": id_, "tenant": new[id_].tenant} | columns_of(callback)
-        for id_ in sorted(new)
-        if (callback := new[id_].callback) is not None
+        endpoint._asdict() | columns_of(callback)
+        for endpoint in sorted(new)
+        if (callback := new[endpoint].callback) is not None
     ]
     connection.execute(_keep_statement(connection.dialect.name, upsert(connection)), encode(rows))
 
 
-def _wanting(end: End, known: dict[UUID, Endpoint]) -> list[UUID]:
+def _wanting(end: End, known: dict[Identity, Endpoint]) -> list[Endpoint]:
     """The endpoints that are told of an end: once each, whoever asked for it."""
-    wanted = {id_ for id_, e in known.items() if end.registered and e.registered and e.tenant == end.tenant}
-    if end.callback is not None:
-        wanted.add(endpoint_id_of(end.tenant, end.callback))
-    return sorted(id_ for id_ in wanted if end.event in known[id_].callback.events)
+    own = _own(end)
+    return [
+        endpoint
+        for identity, endpoint in sorted(known.items())
+        if endpoint.tenant == end.tenant
+        and (identity == own or (end.registered and endpoint.registered))
+        and end.event in endpoint.callback.events
+    ]
 
 
 def _row(end: End, endpoint: Endpoint) -> dict[str, Any]:
@@ -160,12 +170,7 @@ def _insert(dialect: str, insert: Any) -> Any:
         "updated_at": NOW,
     }
     rows = select(*values.values()).where(r.c.id.is_not(None))
-    d = webhook_deliveries.c
-    return (
-        insert(webhook_deliveries)
-        .from_select(list(values), rows)
-        .on_conflict_do_nothing(index_elements=[d.execution_id, d.event_version, d.endpoint_id])
-    )
+    return insert(webhook_deliveries).from_select(list(values), rows).on_conflict_do_nothing()
 
 
 @lru_cache(maxsize=2)
@@ -176,6 +181,6 @@ def _keep_statement(dialect: str, insert: Any) -> Any:
         "inserted_at": NOW,
         "updated_at": NOW,
     }
-    rows = select(*values.values()).where(r.c.id.is_not(None)).order_by(r.c.id)
+    rows = select(*values.values()).where(r.c.id.is_not(None)).order_by(r.c.id, r.c.tenant)
     statement = insert(webhook_endpoints).from_select(list(values), rows)
-    return statement.on_conflict_do_nothing(index_elements=[webhook_endpoints.c.id])
+    return statement.on_conflict_do_nothing()

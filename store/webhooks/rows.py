@@ -9,10 +9,11 @@ from uuid import UUID
 
 from dspex.callbacks import Callback, CallbackEvent
 from dspex.status import DeliveryStatus
+from store.identity import Identified, Identity
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class Endpoint(Identified):
     """Where webhooks go.
 
     Attributes:
@@ -60,6 +61,16 @@ class Delivery:
     lock_version: int
     inserted_at: datetime
     finished_at: datetime | None
+
+    @property
+    def endpoint(self) -> Identity:
+        """Where it goes."""
+        return Identity(self.endpoint_id, self.tenant)
+
+    @property
+    def execution(self) -> Identity:
+        """What it tells of."""
+        return Identity(self.execution_id, self.tenant)
 
     @property
     def event_id(self) -> str:

@@ -27,6 +27,7 @@ from sqlalchemy import (
 
 from dspex.status import DeliveryStatus
 from store.batch import encode, records
+from store.identity import is_one_of
 from store.tables import NOW, webhook_attempts, webhook_deliveries, webhook_endpoints
 from store.types import database_now, storable
 from store.webhooks.endpoints import disable, of_all_tenants
@@ -95,8 +96,8 @@ def take(connection: Connection, wanted: Mapping[str, int], lease_seconds: float
         for place, number in sorted(wanted.items())
         for row in connection.execute(statement, {"at": place, "number": number, "lease_seconds": lease_seconds})
     ]
-    endpoints = {e.id: e for e in of_all_tenants(connection, [d.endpoint_id for d in taken])}
-    return [Due(delivery, endpoints.get(delivery.endpoint_id)) for delivery in taken]
+    endpoints = {e.identity: e for e in of_all_tenants(connection, {delivery.endpoint for delivery in taken})}
+    return [Due(delivery, endpoints.get(delivery.endpoint)) for delivery in taken]
 
 
 def release(connection: Connection, taken: Sequence[Delivery]) -> int:
@@ -126,16 +127,17 @@ def _judge(connection: Connection, settled: Sequence[Settled]) -> None:
     """What attempts say of their endpoints: written where it changes something."""
     c = webhook_endpoints.c
     judged = [(item.due.endpoint, item) for item in settled if item.due.endpoint is not None and item.outcome]
-    mended = {e.id for e, item in judged if not item.failed and e.failing_since is not None}
-    failing = {e.id for e, item in judged if item.failed and e.failing_since is None} - mended
-    for ids, condition, since in (
+    mended = {e.identity for e, item in judged if not item.failed and e.failing_since is not None}
+    failing = {e.identity for e, item in judged if item.failed and e.failing_since is None} - mended
+    for which, condition, since in (
         (mended, c.failing_since.is_not(None), null()),
         (failing, c.failing_since.is_(None), NOW),
     ):
-        if ids:
-            connection.execute(update(webhook_endpoints).where(c.id.in_(ids), condition).values(failing_since=since))
-    for endpoint, item in {e.id: (e, item) for e, item in judged if item.disable}.values():
-        if of_all_tenants(connection, [endpoint.id]):
+        if which:
+            these = is_one_of(webhook_endpoints, which)
+            connection.execute(update(webhook_endpoints).where(these, condition).values(failing_since=since))
+    for endpoint, item in {e.identity: (e, item) for e, item in judged if item.disable}.values():
+        if of_all_tenants(connection, [endpoint.identity]):
             disable(connection, endpoint.id, item.disable or "", announce=True, tenant=endpoint.tenant)
 
 

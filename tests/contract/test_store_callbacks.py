@@ -7,10 +7,9 @@ from sqlalchemy import Connection, Engine
 from dspex import uuid7
 from store import callbacks, executions
 from store.callbacks import Owed
+from store.identity import Identity
 from store.tables import callbacks as callbacks_table
 from tests.contract.store_rows import BOB, EXPIRED, completed, failed, ready_program, request, take
-
-TENANT = "default"
 
 
 def test_the_end_of_an_execution_owes_once(connection: Connection) -> None:
@@ -41,30 +40,30 @@ def test_what_is_cancelled_at_once_owes_too(connection: Connection) -> None:
 
 def test_the_relay_waits_a_while_and_then_longer_each_time(connection: Connection) -> None:
     first, later = uuid7(), uuid7()
-    callbacks.owe(connection, {Owed(first, 2): TENANT}, EXPIRED)
-    callbacks.owe(connection, {Owed(later, 2): TENANT}, 60)
+    callbacks.owe(connection, [Owed(first, 2)], EXPIRED)
+    callbacks.owe(connection, [Owed(later, 2)], 60)
     assert callbacks.anything_due(connection)
-    assert callbacks.due(connection, EXPIRED, 10) == [first]
+    assert callbacks.due(connection, EXPIRED, 10) == [Identity(first)]
     c = callbacks_table.c
     for tries in range(1, 10):
         before = connection.execute(callbacks_table.select().where(c.execution_id == first)).one()
         assert before.tries == tries
-        assert callbacks.due(connection, EXPIRED, 10) == [first]
+        assert callbacks.due(connection, EXPIRED, 10) == [Identity(first)]
         after = connection.execute(callbacks_table.select().where(c.execution_id == first)).one()
         # Here the interval is negative, and grows all the same.
         assert (before.due_at > after.due_at) == (tries <= 6)
-    assert callbacks.due(connection, 60.0, 10) == [first]
+    assert callbacks.due(connection, 60.0, 10) == [Identity(first)]
     assert callbacks.due(connection, 60.0, 10) == []
 
 
 def test_what_is_taken_has_a_bound(connection: Connection) -> None:
-    callbacks.owe(connection, {Owed(uuid7(), 2): TENANT for _ in range(25)}, EXPIRED)
+    callbacks.owe(connection, [Owed(uuid7(), 2) for _ in range(25)], EXPIRED)
     assert [len(callbacks.due(connection, 60.0, 10)) for _ in range(4)] == [10, 10, 5, 0]
 
 
 def test_two_relays_take_different_ones(engine: Engine) -> None:
     with engine.begin() as connection:
-        callbacks.owe(connection, {Owed(uuid7(), 2): TENANT for _ in range(20)}, EXPIRED)
+        callbacks.owe(connection, [Owed(uuid7(), 2) for _ in range(20)], EXPIRED)
     if engine.dialect.name == "postgresql":
         with engine.begin() as first, engine.begin() as second:
             one, other = (set(callbacks.due(connection, 60.0, 10)) for connection in (first, second))
@@ -80,7 +79,7 @@ def test_two_relays_take_different_ones(engine: Engine) -> None:
 def test_owing_again_begins_anew(connection: Connection) -> None:
     id_ = uuid7()
     for version in (2, 5):
-        callbacks.owe(connection, {Owed(id_, version): TENANT}, EXPIRED)
-        assert callbacks.due(connection, 60.0, 10) == [id_]
+        callbacks.owe(connection, [Owed(id_, version)], EXPIRED)
+        assert callbacks.due(connection, 60.0, 10) == [Identity(id_)]
     callbacks.sent(connection, [Owed(id_, 2)])
     assert callbacks.owed(connection, [id_]) == {id_}

@@ -12,6 +12,7 @@ from dspex import ExecutionStatus, uuid7
 from store import counters, executions
 from store.counters import SHARDS, Counts
 from store.executions import Lease
+from store.identity import Identity
 from store.tables import program_counters as counters_table
 from tests.contract.store_rows import (
     ENDS,
@@ -37,7 +38,9 @@ class TestCounters:
         program_id, other = uuid7(), uuid7()
         for shard in (0, 1, 1, SHARDS - 1):
             counters.increment(
-                connection, shard, {program_id: Counts(completed=2, failed=1, cost=0.5), other: Counts(failed=1)}
+                connection,
+                shard,
+                {Identity(program_id): Counts(completed=2, failed=1, cost=0.5), Identity(other): Counts(failed=1)},
             )
         totals = counters.totals(connection, program_id)
         assert (totals.completed, totals.failed, totals.executions, totals.cost) == (8, 4, 12, 2.0)
@@ -46,7 +49,7 @@ class TestCounters:
     def test_larger_than_32_bits(self, connection: Connection) -> None:
         program_id = uuid7()
         for _ in range(2):
-            counters.increment(connection, 0, {program_id: Counts(input_tokens=2**40, output_tokens=2**33)})
+            counters.increment(connection, 0, {Identity(program_id): Counts(input_tokens=2**40, output_tokens=2**33)})
         totals = counters.totals(connection, program_id)
         assert (totals.input_tokens, totals.output_tokens) == (2**41, 2**34)
 
@@ -60,7 +63,9 @@ class TestCounters:
             def run() -> None:
                 chosen = random.Random(number)
                 for _ in range(rounds):
-                    batch = {program_id: Counts(completed=1, failed=2) for program_id in chosen.sample(ids, 6)}
+                    batch = {
+                        Identity(program_id): Counts(completed=1, failed=2) for program_id in chosen.sample(ids, 6)
+                    }
                     with engine.begin() as connection:
                         counters.increment(connection, number % shards, batch)
 
@@ -103,12 +108,12 @@ class TestCounters:
 
     def test_what_was_cancelled_before_it_ran_was_not_executed(self, connection: Connection) -> None:
         program_id = uuid7()
-        counters.increment(connection, 0, {program_id: Counts(cancelled=1)}, executed=False)
+        counters.increment(connection, 0, {Identity(program_id): Counts(cancelled=1)}, executed=False)
         assert counters.totals(connection, program_id) == Counts(cancelled=1)
-        counters.increment(connection, 0, {program_id: Counts(completed=1)})
+        counters.increment(connection, 0, {Identity(program_id): Counts(completed=1)})
         last = counters.totals(connection, program_id).last_executed_at
         assert last is not None
-        counters.increment(connection, 0, {program_id: Counts(cancelled=1)}, executed=False)
+        counters.increment(connection, 0, {Identity(program_id): Counts(cancelled=1)}, executed=False)
         assert counters.totals(connection, program_id) == Counts(completed=1, cancelled=2, last_executed_at=last)
 
     def test_are_undone_with_the_transaction(self, engine: Engine) -> None:

@@ -55,7 +55,7 @@ class TestReading:
         program_id = ready_program(connection)
         waited, other, lost = (request(program_id) for _ in range(3))
         ends = [completed(each, take(connection, each, BOB)) for each in (waited, other, lost)]
-        executions.release(connection, BOB, [lost.id])
+        executions.release(connection, BOB, [lost.identity])
         done = executions.finish_and_read(connection, 0, [replace(end, answered=end is not ends[1]) for end in ends])
         assert done == [(True, get(connection, waited.id)), (True, None), (False, None)]
 

@@ -375,7 +375,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(worker=WORKERS)
     def heartbeat(self, worker: str) -> None:
         running = self.world.held_by(worker)
-        asked = frozenset(item.request.id for item in running if item.cancel_requested)
+        asked = frozenset(item.request.identity for item in running if item.cancel_requested)
         with self.engine.begin() as connection:
             assert executions.heartbeat(connection, Lease(worker, 60)) == Heartbeat(len(running), asked)
         for item in running:

@@ -200,8 +200,8 @@ class TestCancel:
             assert marked == get(connection, asked.id)
             assert (marked.status, marked.lock_version) == (ExecutionStatus.RUNNING, claimed.lock_version)
             assert marked.cancel_requested
-        assert executions.heartbeat(connection, ALICE) == Heartbeat(2, frozenset({asked.id}))
-        assert executions.heartbeat(connection, ALICE, [other.id]) == Heartbeat(1, frozenset())
+        assert executions.heartbeat(connection, ALICE) == Heartbeat(2, frozenset({asked.identity}))
+        assert executions.heartbeat(connection, ALICE, [other.identity]) == Heartbeat(1, frozenset())
         assert counted_by_status(connection, program_id) == {}
         assert executions.finish(connection, 0, [cancelled(asked, claimed)]) == [True]
         assert told(connection, asked.id) == [
@@ -281,7 +281,7 @@ class TestCancel:
             else:
                 assert isinstance(claimed, Claimed)
                 with engine.begin() as connection:
-                    assert asked.id in executions.heartbeat(connection, ALICE).cancel_requested
+                    assert asked.identity in executions.heartbeat(connection, ALICE).cancel_requested
                     assert executions.finish(connection, 1, [cancelled(asked, claimed)]) == [True]
         with engine.begin() as connection:
             assert counted_by_status(connection, program_id) == {ExecutionStatus.CANCELLED: 20}

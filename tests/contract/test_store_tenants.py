@@ -13,14 +13,14 @@ from sqlalchemy import Connection, Engine, create_engine, delete, insert, litera
 from sqlalchemy.exc import ProgrammingError
 
 import migrations
-from dspex import Configuration, uuid7
+from dspex import Configuration, ExecutionStatus, uuid7
 from dspex.callbacks import Callback
-from dspex.errors import Conflict, InvalidValues, NotFound
+from dspex.errors import InvalidValues, NotFound
 from dspex.status import DeliveryStatus
 from store import counters, executions, programs, rejections, signatures, statistics, tenancy, webhooks
 from store.counters import Counts
 from store.engine import make_engine
-from store.executions import Claimed, Conflicting, Heartbeat, NoProgram, Request, Running
+from store.executions import Claimed, Heartbeat, NoProgram, Request, Running
 from store.programs import Program
 from store.rejections import Rejection
 from store.signatures import SignatureRow
@@ -40,7 +40,6 @@ from tests.contract.store_rows import (
     keep_program,
     published,
     request,
-    row,
     take,
     taken,
 )
@@ -173,43 +172,18 @@ class TestQueries:
         assert executions.claim(connection, ALICE, [new]) == [NoProgram(new.id)]
         assert [tuple(connection.execute(select(table)).all()) for table in PROTECTED] == everything
 
-    def test_the_id_of_another_tenant_is_a_conflict_that_names_nobody(
-        self, connection: Connection, both: tuple[Kept, Kept]
-    ) -> None:
-        mine, his = both
-        with pytest.raises(Conflict) as signature:
-            signatures.create(connection, his.signature.id, SIGNATURE, activate=True)
-        with pytest.raises(Conflict) as program:
-            programs.create(
-                connection,
-                his.program.id,
-                name=his.program.name,
-                signature_id=mine.signature.id,
-                adapter_type="mock",
-                configuration=Configuration(),
-            )
-        with pytest.raises(Conflict) as execution:
-            executions.create(connection, request(mine.program.id, his.done.id))
-        assert OTHER not in f"{signature.value} {program.value} {execution.value}"
-        for item in (his.pending, his.running, his.done):
-            expire(connection, item.id)
-            before = row(connection, item.id)
-            for asked in (request(mine.program.id, item.id), replace(item, tenant="default")):
-                assert executions.claim(connection, ALICE, [asked]) == [Conflicting(item.id)]
-            assert row(connection, item.id) == before
-
     def test_the_same_id_of_two_tenants_in_a_batch(self, connection: Connection, both: tuple[Kept, Kept]) -> None:
         mine, his = both
         asked = request(mine.program.id)
         other = replace(request(his.program.id, asked.id), tenant=OTHER)
         claims = executions.claim(connection, ALICE, [asked, other, asked])
-        assert [type(claim) for claim in claims] == [Claimed, Conflicting, Running]
+        assert [type(claim) for claim in claims] == [Claimed, Claimed, Running]
 
     def test_a_worker_serves_all(self, connection: Connection, both: tuple[Kept, Kept]) -> None:
         mine, his = both
         assert executions.heartbeat(connection, ALICE).extended == 2
         executions.cancel(connection, his.running.id, by="ann", tenant=OTHER)
-        assert executions.heartbeat(connection, ALICE).cancel_requested == {his.running.id}
+        assert executions.heartbeat(connection, ALICE).cancel_requested == {his.running.identity}
         assert executions.release(connection, ALICE) == 2
         for kept in both:
             expire(connection, kept.running.id)
@@ -315,22 +289,21 @@ class TestPolicies:
             connection.rollback()
         engine.dispose()
 
-    def test_the_id_of_another_tenant_is_still_a_conflict(self, guarded: Guarded) -> None:
+    def test_the_ids_of_another_tenant_are_free(self, guarded: Guarded) -> None:
         engine, mine, his = guarded.engine(tenancy.DEFAULT_TENANT), guarded.mine, guarded.his
         with engine.connect() as connection:
-            with pytest.raises(Conflict, match="belongs to another signature"):
-                signatures.create(connection, his.signature.id, SIGNATURE, activate=True)
-            with pytest.raises(Conflict, match="belongs to another program"):
-                programs.create(
-                    connection,
-                    his.program.id,
-                    name="a",
-                    signature_id=mine.signature.id,
-                    adapter_type="mock",
-                    configuration=Configuration(),
-                )
-            with pytest.raises(Conflict, match="belongs to another request"):
-                executions.create(connection, request(mine.program.id, his.done.id))
+            signature = signatures.create(connection, his.signature.id, SIGNATURE, activate=True)
+            program = programs.create(
+                connection,
+                his.program.id,
+                name="a",
+                signature_id=signature.id,
+                adapter_type="mock",
+                configuration=Configuration(),
+            )
+            execution = executions.create(connection, request(mine.program.id, his.done.id))
+        assert (signature.id, program.id, execution.id) == (his.signature.id, his.program.id, his.done.id)
+        assert execution.status == ExecutionStatus.PENDING
         engine.dispose()
 
     def test_a_worker_and_a_service_do_all_they_have_to(self, guarded: Guarded) -> None:
@@ -356,7 +329,7 @@ class TestPolicies:
             assert executions.finish(connection, 0, ends) == [True, True]
             for change in (executions.discard, executions.replay):
                 assert change(connection, [guarded.his.failed.id], by="ann", tenant=OTHER) == 1
-            assert executions.heartbeat(connection, ALICE) == Heartbeat(3, frozenset({kept.running.id}))
+            assert executions.heartbeat(connection, ALICE) == Heartbeat(3, frozenset({kept.running.identity}))
             assert executions.release(connection, ALICE) == 3
             wait_until(lambda: executions.anything_due(connection), "it is due")
             assert kept.running in published(connection, 60.0, 10)

@@ -16,6 +16,7 @@ from dspex import ExecutionOptions, Usage
 from store import executions
 from store.engine import make_engine
 from store.executions import Finish, Lease, Request
+from store.identity import Identity
 
 LEASE = Lease("frozen", 30)
 
@@ -43,7 +44,7 @@ def cancel(connection: Connection, program_id: UUID, execution_id: UUID) -> None
 
 
 def release(connection: Connection, program_id: UUID, execution_id: UUID) -> None:
-    executions.release(connection, LEASE, [execution_id])
+    executions.release(connection, LEASE, [Identity(execution_id)])
 
 
 ACTIONS: dict[str, Callable[[Connection, UUID, UUID], None]] = {

@@ -122,7 +122,7 @@ class TestANewerVersion:
         release.migrate(database_url, "upgrade", "head")
         release.migrate(database_url, "downgrade", migrations.head())
         require_schema(engine)
-        assert served(engine) == "0005"
+        assert served(engine) == "0007"
 
     def test_up_back_and_forward_while_work_goes_on(self, postgres_database_url: str, newer: NewerRelease) -> None:
         """Of workers of this version; none of their statements fails."""

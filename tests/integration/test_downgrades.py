@@ -16,6 +16,7 @@ from dspex.callbacks import Callback
 from store import callbacks, counters, executions, programs, signatures, webhooks
 from store.engine import make_engine
 from store.executions import Carried, Claimed, Finish, Lease, Request, Retry
+from store.identity import Identity
 
 Rows = dict[str, dict[tuple[str, ...], dict[str, Any]]]
 Change = tuple[str, str, Any, Any]
@@ -97,7 +98,7 @@ def live(engine: Engine, tenant: str) -> Lived:
         executions.create(connection, early)
         executions.cancel(connection, early.id, by="ann", tenant=tenant)
         # As a worker from before 0004 leaves what it gives up: due by its lease.
-        assert executions.release(connection, Lease("w", 600), [left.id]) == 1
+        assert executions.release(connection, Lease("w", 600), [Identity(left.id, tenant)]) == 1
         connection.execute(
             text("UPDATE executions SET lease_expires_at = due_at, due_at = NULL WHERE id = :id"),
             {"id": left.id if engine.dialect.name == "postgresql" else left.id.hex},

@@ -28,6 +28,7 @@ from sqlalchemy.exc import DBAPIError
 import migrations
 from dspex import Configuration, ExecutionOptions, ExecutionStatus, Signature, Usage, uuid7
 from dspex.callbacks import Callback
+from dspex.errors import Conflict
 from dspex.status import DeliveryStatus
 from store import callbacks, counters, executions, programs, rejections, signatures, statistics, webhooks
 from store.engine import make_engine
@@ -427,7 +428,7 @@ def test_workers_of_the_version_before_go_on(postgres_database_url: str) -> None
     engine.dispose()
 
 
-@pytest.mark.parametrize(("before", "after"), [("0003", "0004"), ("0004", "0005"), ("0005", "0006")])
+@pytest.mark.parametrize(("before", "after"), [("0003", "0004"), ("0004", "0005"), ("0005", "0006"), ("0006", "0007")])
 def test_workers_of_the_revision_before_go_on(postgres_database_url: str, before: str, after: str) -> None:
     """While it goes up, down and up again, at more than 50 jobs a second."""
     engine = make_engine(postgres_database_url)
@@ -479,6 +480,114 @@ def test_workers_of_the_revision_before_go_on(postgres_database_url: str, before
         assert totals.executions == len(ended) + 6
         assert callbacks.due(connection, 0.0, 10) == []
     engine.dispose()
+
+
+def test_keys_wait_until_workers_of_before_are_gone(postgres_database_url: str) -> None:
+    """They name the keys that go. Workers of this version run on what there is until then."""
+    engine = make_engine(postgres_database_url)
+    migrations.upgrade(engine, "0006")
+    with create_engine(postgres_database_url, connect_args={"application_name": "dspex/2"}).connect() as old:
+        old.exec_driver_sql("SELECT 1")
+        with pytest.raises(CommandError, match=r"workers of an earlier version are connected \(1 sessions\)"):
+            migrations.upgrade(engine)
+        assert migrations.current(engine) == "0007"
+        assert migrations.serves(engine)
+        fill(engine)
+        old.invalidate()
+    migrations.upgrade(engine)
+    assert differences(engine) == []
+    engine.dispose()
+
+
+def test_workers_of_this_version_go_on_while_the_keys_change(postgres_database_url: str) -> None:
+    """Before, between and after, up and down: none of their statements fails."""
+    engine = make_engine(postgres_database_url, pool_size=10)
+    migrations.upgrade(engine, "0001")
+    program_id = worker_before_tenants.fill(engine)
+    migrations.upgrade(engine, "0006")
+    stop, ended = threading.Event(), list[UUID]()
+
+    def work(shard: int) -> None:
+        lease = executions.Lease(f"worker-{shard}", 30)
+        while not stop.is_set():
+            asked = executions.Request(uuid7(), program_id, {"question": "é"}, ExecutionOptions(), "/tests")
+            with engine.begin() as connection:
+                [claimed] = executions.claim(connection, lease, [asked])
+            assert isinstance(claimed, executions.Claimed)
+            with engine.begin() as connection:
+                assert executions.heartbeat(connection, lease, [asked.identity]).extended == 1
+                end = executions.Finish(asked.id, program_id, 1, 1.5, Usage(), {"answer": "b"})
+                assert executions.finish(connection, shard, [end]) == [True]
+            with engine.begin() as connection:
+                callbacks.sent(connection, [callbacks.Owed(asked.id, 2)])
+            ended.append(asked.id)
+
+    with ThreadPoolExecutor(4) as threads:
+        working = [threads.submit(work, shard) for shard in range(4)]
+        try:
+            for migrate, revision in (
+                (migrations.upgrade, "0007"),
+                (migrations.upgrade, "0008"),
+                (migrations.downgrade, "0006"),
+                (migrations.upgrade, "0008"),
+            ):
+                work_goes_on(ended)
+                migrate(engine, revision)
+                assert migrations.serves(engine)
+            work_goes_on(ended)
+        finally:
+            stop.set()
+        for one in working:
+            one.result()
+    with engine.connect() as connection:
+        assert counters.totals(connection, program_id).completed == len(ended) + 3
+        assert callbacks.due(connection, 0.0, 10) == []
+    engine.dispose()
+
+
+@pytest.mark.parametrize("revision", ["0006", "0007"])
+def test_until_the_keys_change_the_id_of_another_tenant_is_a_conflict(engine: Engine, revision: str) -> None:
+    """And nothing else goes wrong, not even where one has the id of a program that is gone, and was counted."""
+    migrations.upgrade(engine, revision)
+    fill(engine)
+    with engine.begin() as connection:
+        [program] = programs.page(connection).items
+        [done] = executions.page(connection, status=ExecutionStatus.COMPLETED).items
+        signature = signatures.find_or_create(connection, Signature.parse("question -> answer"), tenant="acme")
+        values: dict[str, Any] = {"name": "b", "signature_id": signature.id, "adapter_type": "mock", "tenant": "acme"}
+        with pytest.raises(Conflict):
+            programs.create(connection, program.id, **values, configuration=Configuration())
+        connection.execute(text("DELETE FROM programs"))
+        created = programs.create(connection, program.id, **values, configuration=Configuration())
+        programs.end_initialize(connection, programs.begin_initialize(connection, created.id, tenant="acme"), "backend")
+        taken, free = (
+            executions.Request(id_, program.id, {}, ExecutionOptions(), "/tests", tenant="acme")
+            for id_ in (done.id, uuid7())
+        )
+        conflict, claimed = executions.claim(connection, executions.Lease("w", 30), [taken, free])
+        assert conflict == executions.Conflicting(done.id)
+        assert isinstance(claimed, executions.Claimed)
+        with pytest.raises(Conflict):
+            executions.create(connection, taken)
+        end = executions.Finish(free.id, program.id, 1, 1.5, Usage(), {"answer": "b"}, tenant="acme")
+        assert executions.finish(connection, 1, [end]) == [True]
+
+
+def test_down_from_shared_ids_is_refused(engine: Engine) -> None:
+    migrations.upgrade(engine)
+    signature_id = uuid7()
+    with engine.begin() as connection:
+        for tenant in ("default", "acme"):
+            signature = Signature.parse("question -> answer")
+            signatures.create(connection, signature_id, signature, activate=True, tenant=tenant)
+    with pytest.raises(CommandError, match="signatures: two tenants have the same id"):
+        migrations.downgrade(engine, "0007")
+    assert migrations.current(engine) == migrations.head()
+    with engine.begin() as connection:
+        signatures.destroy(connection, signature_id, tenant="acme")
+    migrations.downgrade(engine, "0007")
+    migrations.upgrade(engine)
+    assert differences(engine) == []
 
 
 def test_an_index_that_was_broken_off_is_built_again(postgres_database_url: str) -> None:

@@ -15,10 +15,20 @@ import pika.exceptions
 import pytest
 
 from deploy.local_servers import RabbitMQServer, find_program
-from dspex import CreateSignature, DspexError, ExecuteProgram, ExecutionStatus, Producer, decode_event, uuid7
+from dspex import (
+    Configuration,
+    CreateSignature,
+    DspexError,
+    ExecuteProgram,
+    ExecutionStatus,
+    Producer,
+    decode_event,
+    uuid7,
+)
 from dspex import envelope as envelopes
 from dspex.client import RemoteClient
 from dspex.results import ExecutionView
+from dspex.status import ProgramStatus
 from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
 from tests.conftest import new_database, start
 from tests.contract.interface import code_of, working
@@ -264,3 +274,58 @@ def test_a_tenant_hears_of_its_own_alone(url: str) -> None:
         wait_until(told, "its own end is told")
     assert str(others.execution_id) not in heard
     assert set(heard.values()) == {"acme"}
+
+
+@pytest.mark.integration
+def test_ids_of_another_tenant_are_free_and_tell_of_nobody(url: str) -> None:
+    """Whoever knows, or guesses, the ids that another will use is in nobody's way."""
+    signature_id, program_id, execution_id = (uuid7() for _ in range(3))
+    with client(url, "acme-app") as acme, client(url, "other-app") as other:
+        for tenant, own in ((other, "text -> summary"), (acme, "q -> a")):
+            signature = tenant.create_signature(own, signature_id=signature_id)
+            program = tenant.create_program("p", signature_id, adapter_type="mock", program_id=program_id)
+            assert (signature.signature_id, program.program_id) == (signature_id, program_id)
+            assert tenant.initialize_program(program_id).status == ProgramStatus.READY
+        ended = [
+            tenant.execute_program(program_id, inputs, execution_id=execution_id)
+            for tenant, inputs in ((other, {"text": "a"}), (acme, {"q": "?"}))
+        ]
+        assert [one.status for one in ended] == [ExecutionStatus.COMPLETED] * 2
+        for tenant, view, output in ((other, ended[0], "summary"), (acme, ended[1], "a")):
+            assert set(view.outputs or {}) == {output}
+            assert tenant.get_execution(execution_id) == view
+            assert tenant.get_stats(program_id).execution_count == 1
+            assert [one.execution_id for one in tenant.list_executions().items][:1] == [execution_id]
+        other.archive_program(program_id)
+        other.destroy_program(program_id)
+        assert acme.get_program(program_id).status == ProgramStatus.READY
+
+
+@pytest.mark.integration
+def test_executions_with_one_id_run_side_by_side(url: str) -> None:
+    """Of programs that are built the same, so that one adapter runs both: one is cancelled, the other runs on."""
+    execution_id = uuid7()
+    slow = Configuration(parameters={"latency_ms": 60_000})
+    with client(url, "acme-app") as acme, client(url, "other-app") as other:
+        programs = [
+            tenant.create_program("slow", "q -> a", adapter_type="mock", configuration=slow) for tenant in (acme, other)
+        ]
+        built = [
+            tenant.initialize_program(program.program_id)
+            for tenant, program in zip((acme, other), programs, strict=True)
+        ]
+        assert built[0].backend_id == built[1].backend_id
+        for tenant, program in zip((acme, other), programs, strict=True):
+            tenant.submit_program(program.program_id, {"q": "?"}, execution_id=execution_id)
+
+        def status(tenant: RemoteClient) -> ExecutionStatus | None:
+            found = [one for one in tenant.list_executions().items if one.execution_id == execution_id]
+            return found[0].status if found else None
+
+        wait_until(lambda: [status(acme), status(other)] == [ExecutionStatus.RUNNING] * 2, "both run")
+        other.cancel_execution(execution_id)
+        wait_until(lambda: status(other) == ExecutionStatus.CANCELLED, "it is stopped")
+        view = acme.get_execution(execution_id)
+        assert (view.status, view.cancel_requested) == (ExecutionStatus.RUNNING, False)
+        acme.cancel_execution(execution_id)
+        wait_until(lambda: status(acme) == ExecutionStatus.CANCELLED, "it is stopped too")

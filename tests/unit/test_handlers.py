@@ -302,7 +302,7 @@ class TestDuplicates:
         system.event(ExecutionCompleted, other)
         assert wait_until(lambda: system.owed() == set(), PATIENCE)
         owed = Owed(execution_id, system.ended(execution_id).lock_version)
-        system.app.write(lambda connection: callbacks.owe(connection, {owed: "default"}, 60))
+        system.app.write(lambda connection: callbacks.owe(connection, [owed], 60))
         system.execute(program_id, execution_id, question="why")
         system.execute(program_id, other, question="why")
         assert wait_until(lambda: len(system.events_of(ExecutionCompleted, execution_id)) == 2, PATIENCE)

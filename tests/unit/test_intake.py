@@ -16,6 +16,7 @@ from dspex import ExecuteProgram, ExecutionStatus, uuid7, wrap
 from dspex.callbacks import Callback
 from store import executions
 from store.executions import Claimed, Ended, Running
+from store.identity import Identity
 from tests.unit.system import PATIENCE, System
 from workers.brokers.encoding import Origin, read
 from workers.brokers.settlement import Delivery, Outcome
@@ -98,7 +99,7 @@ def test_as_many_are_claimed_as_there_are_places(desk: Desk) -> None:
     assert [desk.status(item) for item in items] == [ExecutionStatus.RUNNING] * 2 + [None] * 2
     assert all(isinstance(item.claim, Claimed) for item in taken)
     assert desk.source.settled == {1: Outcome.ACK, 2: Outcome.ACK}
-    assert desk.app.running.ids == {item.claim.id for item in taken}
+    assert desk.app.running.executions == {Identity(item.claim.id) for item in taken}
 
     taken[0].place.leave()
     assert desk.queued(1) == [items[2]]
@@ -146,7 +147,7 @@ def test_what_a_source_that_is_gone_left_unclaimed_comes_again(desk: Desk, close
 def test_a_place_that_was_held_by_what_is_dropped_is_free(desk: Desk) -> None:
     """Left to their handlers, they hold places too."""
     gone = Source()
-    with desk.app.isolation.alone(uuid7()):
+    with desk.app.isolation.alone(Identity(uuid7())):
         for _ in range(2):
             desk.put(source=gone)
         waiting = desk.put()
@@ -159,7 +160,7 @@ def test_a_place_that_was_held_by_what_is_dropped_is_free(desk: Desk) -> None:
 
 
 def test_while_one_runs_alone_nothing_is_claimed(desk: Desk) -> None:
-    with desk.app.isolation.alone(uuid7()):
+    with desk.app.isolation.alone(Identity(uuid7())):
         item = desk.put()
         assert desk.queued(1) == [item]
         assert item.claim is None
@@ -173,7 +174,7 @@ def test_one_that_is_to_run_alone_waits_for_what_is_claimed(desk: Desk) -> None:
         assert desk.app.isolation._inside == 1
     item.place.step_aside()
     item.place.leave()
-    with desk.app.isolation.alone(uuid7()) as waited:
+    with desk.app.isolation.alone(Identity(uuid7())) as waited:
         assert waited
 
 
@@ -221,7 +222,7 @@ def test_a_writer_that_is_closed(desk: Desk) -> None:
     assert desk.queued(1) == [item]
     assert item.claim is None
     with pytest.raises(WriterClosed):
-        desk.app.claimer.call(desk.app.writes.give_back, uuid7())
+        desk.app.claimer.call(desk.app.writes.give_back, Identity(uuid7()))
 
 
 @pytest.mark.parametrize(("threads", "places"), [(1, 1), (7, 7), (8, 9), (20, 22)])
@@ -250,7 +251,7 @@ def test_closed_it_gives_back_what_is_claimed_and_not_begun(desk: Desk) -> None:
     begun, unbegun = _begun_and_not(desk)
     desk.intake.close()
     assert len(desk.intake) == 0
-    assert desk.app.running.ids == {begun.claim.id}
+    assert desk.app.running.executions == {Identity(begun.claim.id)}
     assert wait_until(lambda: _given_back(desk, unbegun), PATIENCE)
     assert not desk.intake.wait(0)
     begun.place.leave()
@@ -263,7 +264,7 @@ def test_one_that_is_to_run_alone_has_given_back_what_is_not_begun(desk: Desk) -
     alone = threading.Event()
 
     def run_alone() -> None:
-        with desk.app.isolation.alone(uuid7()):
+        with desk.app.isolation.alone(Identity(uuid7())):
             alone.set()
 
     thread = threading.Thread(target=run_alone)
@@ -298,7 +299,7 @@ def test_what_is_claimed_as_one_waits_to_run_alone_is_given_back(desk: Desk, mon
 
 
 def _run_alone(desk: Desk) -> None:
-    with desk.app.isolation.alone(uuid7()):
+    with desk.app.isolation.alone(Identity(uuid7())):
         pass
 
 
@@ -324,7 +325,7 @@ def test_what_is_cancelled_before_a_thread_has_it_ends_without_one(desk: Desk) -
     execution_id = cancelled.claim.id
     with desk.app.engine.begin() as connection:
         executions.cancel(connection, execution_id, by="tests")
-    desk.app.running.cancel({execution_id})
+    desk.app.running.cancel({Identity(execution_id)})
     assert wait_until(lambda: desk.status(cancelled) == ExecutionStatus.CANCELLED, PATIENCE)
     assert desk.queued(2) == [first, waiting]
-    assert desk.app.running.ids == {first.claim.id, waiting.claim.id}
+    assert desk.app.running.executions == {Identity(first.claim.id), Identity(waiting.claim.id)}

@@ -97,8 +97,8 @@ def _of_another(app: Application, tenant: str, error: NotFound) -> NotFound:
     """Who has the database may know what a tenant may not: whose it is."""
     with app.read(ALL) as connection:
         for text in _ID.findall(error.message):
-            found = owner(connection, UUID(text))
-            if found is not None and found != tenant:
+            found = owner(connection, UUID(text), besides=tenant)
+            if found is not None:
                 return NotFound(f"{text} is of tenant '{found}': add --tenant {found}")
     return error
 

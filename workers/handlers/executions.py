@@ -55,7 +55,7 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
                 _run(app, taken.attempt)
                 return None
             app.running.end(taken.attempt)
-            app.claimer.call(app.writes.give_back, taken.attempt.claimed.id)
+            app.claimer.call(app.writes.give_back, taken.attempt.execution)
     claim, request, command = taken.claim, taken.request, received.command
     if isinstance(claim, Running | Waiting | Ended):
         app.metrics.redelivery()
@@ -65,7 +65,7 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
         case Ended(execution=execution):
             # A crash between the commit and the event: the event may still be owed.
             with app.read(request.tenant) as connection:
-                owed = callbacks.owed(connection, [execution.id])
+                owed = callbacks.owed(connection, [execution.id], tenant=request.tenant)
             if owed:
                 announce(app, execution)
             if received.answered:
@@ -143,7 +143,7 @@ def _run(app: Application, attempt: Attempt) -> None:
 
 def _run_alone(app: Application, request: Request) -> None:
     """Run what may take its process with it when nothing else can be lost: nothing is claimed, all ends are written."""
-    with app.isolation.alone(request.id) as waited:
+    with app.isolation.alone(request.identity) as waited:
         if not waited:
             return
         app.unwritten.wait(PATIENCE_SECONDS)
@@ -170,7 +170,7 @@ def cancel_execution(app: Application, received: Received[CancelExecution]) -> E
         app.metrics.execution_ended(execution.status)
         announce(app, execution)
     else:
-        app.running.cancel({execution_id})
+        app.running.cancel({execution.identity})
     return execution_view(execution)
 
 

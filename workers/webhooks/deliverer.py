@@ -231,9 +231,9 @@ class Deliverer:
 
     def _take_all(self, connection: Connection, places: Mapping[str, int]) -> list[Taken]:
         taken = webhooks.take(connection, places, self._lease_seconds)
-        ids = {due.delivery.execution_id for due in taken}
-        found = {execution.id: execution for execution in executions.of_all_tenants(connection, list(ids))}
-        return [(due, found.get(due.delivery.execution_id)) for due in taken]
+        ended = executions.of_all_tenants(connection, {due.delivery.execution for due in taken})
+        found = {execution.identity: execution for execution in ended}
+        return [(due, found.get(due.delivery.execution)) for due in taken]
 
     def _settle(self, connection: Connection, settled: Sequence[Settled]) -> list[bool]:
         return webhooks.settle(connection, settled)

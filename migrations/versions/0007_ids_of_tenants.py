@@ -1,0 +1,66 @@
+"""Ids are unique within their tenant: the indexes that the keys become.
+
+Workers from before it go on while it runs, and after it: the keys by the id alone stay, and the next migration takes
+them away, when these workers are gone. Until then an id that another tenant has cannot be had.
+
+On PostgreSQL the indexes are built concurrently, each committed by itself: run the migration again where one fails.
+SQLite needs none: the next migration makes its tables anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import context, op
+
+revision: str = "0007"
+down_revision: str | None = "0006"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+serves_from: str = "0005"
+
+LOCK_TIMEOUT = "SET lock_timeout = '2s'"
+
+INDEXES = {
+    "uq_executions_key": ("executions", ["id", "tenant"]),
+    "uq_callbacks_key": ("callbacks", ["execution_id", "tenant"]),
+    "uq_program_counters_key": ("program_counters", ["program_id", "shard", "tenant"]),
+    "uq_program_durations_key": ("program_durations", ["program_id", "shard", "bucket", "tenant"]),
+    "uq_programs_key": ("programs", ["id", "tenant"]),
+    "uq_signatures_key": ("signatures", ["id", "tenant"]),
+    "uq_webhook_endpoints_key": ("webhook_endpoints", ["id", "tenant"]),
+    "ix_webhook_deliveries_end": (
+        "webhook_deliveries",
+        ["execution_id", "event_version", "endpoint_id", "tenant"],
+    ),
+}
+
+
+def upgrade() -> None:
+    if op.get_context().dialect.name == "sqlite":
+        return
+    with op.get_context().autocommit_block():
+        # It waits for every transaction that is older, and nobody waits for it.
+        op.execute("SET lock_timeout = 0")
+        for name, (table, columns) in INDEXES.items():
+            if not context.is_offline_mode() and _is_broken(name):
+                op.drop_index(op.f(name), table, postgresql_concurrently=True, if_exists=True)
+            op.create_index(op.f(name), table, columns, unique=True, if_not_exists=True, postgresql_concurrently=True)
+        op.execute(LOCK_TIMEOUT)
+
+
+def downgrade() -> None:
+    if op.get_context().dialect.name == "sqlite":
+        return
+    with op.get_context().autocommit_block():
+        for name, (table, _) in INDEXES.items():
+            op.drop_index(op.f(name), table, postgresql_concurrently=True, if_exists=True)
+
+
+def _is_broken(name: str) -> bool:
+    """Whether an attempt to build the index was broken off."""
+    found = op.get_bind().execute(
+        sa.text("SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT indisvalid"), {"name": name}
+    )
+    return found.first() is not None

@@ -1,0 +1,44 @@
+"""What a row is found by: the id that its producer gave it, and the tenant. One id of two tenants is two things."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Table, false, or_, tuple_
+
+from store.tables import DEFAULT_TENANT
+
+
+class Identity(NamedTuple):
+    """The id of a thing, and whose it is."""
+
+    id: UUID
+    tenant: str = DEFAULT_TENANT
+
+
+class Identified:
+    """Something with an id and a tenant."""
+
+    id: UUID
+    tenant: str
+
+    @property
+    def identity(self) -> Identity:
+        """What its row is found by."""
+        return Identity(self.id, self.tenant)
+
+
+def is_one_of(table: Table, identities: Collection[Identity]) -> ColumnElement[bool]:
+    """A row of the table is one of these. By tenant: they are few, and then it is one look into the index."""
+    ids: dict[str, list[UUID]] = {}
+    for identity in identities:
+        ids.setdefault(identity.tenant, []).append(identity.id)
+    c = table.c
+    return or_(false(), *(c.id.in_(of_tenant) & (c.tenant == tenant) for tenant, of_tenant in ids.items()))
+
+
+def is_found(table: Table, found: Any) -> ColumnElement[bool]:
+    """A row of the table is one that a query finds: of its `id` and `tenant`."""
+    return tuple_(table.c.id, table.c.tenant).in_(found)
