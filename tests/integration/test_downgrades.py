@@ -117,7 +117,7 @@ def content(engine: Engine) -> Rows:
                 continue
             key = found.get_pk_constraint(table)["constrained_columns"]
             rows[table] = {
-                tuple(plain(row[name]) for name in key): dict(row)
+                tuple(plain(row[name]) for name in key if name != "tenant"): dict(row)
                 for row in connection.exec_driver_sql(f"SELECT * FROM {table}").mappings()
             }
     return rows
