@@ -54,6 +54,10 @@ class AdapterRegistry:
         adapter: Adapter = import_module(module).create_adapter(self._catalog)
         return adapter
 
+    def known(self) -> list[str]:
+        """The names that this process has adapters for: built in, of other distributions, made. None is imported."""
+        return list(dict.fromkeys([*BUILT_IN, *plugins.registered(plugins.ADAPTERS), *self.made()]))
+
     def made(self) -> dict[str, Adapter]:
         """The adapters that were asked for so far, by name."""
         with self._lock:

@@ -75,9 +75,10 @@ _TOTAL_DURATIONS = (
 
 @dataclass
 class Counts:
-    """Sums over the executions of a program: `duration_ms` of those that completed or failed, `cost` in US dollars.
+    """Sums over the executions of a program: `duration_ms` of those that ran and did not end as cancelled.
 
-    `durations` are these durations too, as counts by bucket.
+    `cost` is in US dollars. `durations` are these durations too, as counts by bucket. `executed`: whether any of
+    them ran.
     """
 
     completed: int = 0
@@ -89,6 +90,7 @@ class Counts:
     cost: float = 0.0
     last_executed_at: datetime | None = None
     durations: dict[int, int] = field(default_factory=dict, compare=False)
+    executed: bool = field(default=True, compare=False)
 
     @property
     def executions(self) -> int:
@@ -100,7 +102,7 @@ def increment(connection: Connection, shard: int, counts: Mapping[Identity, Coun
     """Add to the counters of each program, on one shard (0 to `SHARDS` - 1). What is below zero is taken back.
 
     Args:
-        executed: whether a worker ran them; else `last_executed_at` stays.
+        executed: whether a worker ran those whose counts say so; else `last_executed_at` stays.
 
     Raises:
         Conflict: a shard's row kept changing under `MAX_TRIES` tries.
@@ -112,10 +114,12 @@ def increment(connection: Connection, shard: int, counts: Mapping[Identity, Coun
         if not waiting:
             break
         rows = [
-            {"program_id": program.id, "shard": shard, "tenant": program.tenant} | _numbers(numbers)
+            {"program_id": program.id, "shard": shard, "tenant": program.tenant}
+            | {"executed": executed and numbers.executed}
+            | _numbers(numbers)
             for program, numbers in waiting.items()
         ]
-        parameters = encode(rows) | {"executed": executed}
+        parameters = encode(rows)
         if writes_in_with(dialect):
             parameters |= encode(_durations(shard, waiting), DURATIONS)
         for row in execute(connection, _swap(dialect, insert), parameters):
@@ -164,9 +168,9 @@ def _numbers(counts: Counts) -> dict[str, float]:
 
 @lru_cache(maxsize=2)
 def _swap(dialect: str, insert: Any) -> Any:
-    c, r = program_counters.c, records(dialect, _KEY | _COUNTS)
+    c, r = program_counters.c, records(dialect, _KEY | _COUNTS | {"executed": Boolean()})
     known = program_counters.alias("known")
-    executed_at = case((bindparam("executed", type_=Boolean), NOW), else_=null())
+    executed_at = case((r.c.executed, NOW), else_=null())
     # A subquery and no join: each is looked up by its key, however many rows there are.
     of_shard = (known.c.program_id == r.c.program_id) & (known.c.shard == r.c.shard)
     version = select(known.c.lock_version).where(of_shard, known.c.tenant == r.c.tenant).scalar_subquery()

@@ -212,6 +212,7 @@ def update(
     program_id: UUID,
     *,
     configuration: Configuration,
+    name: str | None = None,
     policy: ExecutionPolicy | None = None,
     callback: Callback | None = None,
     remove_callback: bool = False,
@@ -222,6 +223,7 @@ def update(
     """Give a program another configuration. What runs goes on with the one it was claimed with.
 
     Args:
+        name: another name; None: it stays.
         policy: another policy, for what is claimed from now on; None: it stays.
         callback: another callback, likewise.
         backend_id: of the new configuration; it must be given for a program that is ready, and is kept for that alone.
@@ -244,6 +246,7 @@ def update(
         )
         .values(
             configuration=configuration.model_dump(mode="json"),
+            name=c.name if name is None else name,
             policy=c.policy if policy is None else _kept(policy),
             callback=c.callback if callback is None and not remove_callback else kept_callback(callback),
             backend_id=case((c.status == ProgramStatus.READY, backend_id), else_=null()),

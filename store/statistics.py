@@ -15,7 +15,7 @@ from dspex.errors import NotFound
 from store import counters
 from store.executions.statements import status_in
 from store.histogram import quantile
-from store.tables import DEFAULT_TENANT, executions, programs
+from store.tables import DEFAULT_TENANT, executions, program_counters, programs
 
 QUANTILES = (0.5, 0.95)
 _RAN = status_in(ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
@@ -25,8 +25,8 @@ _RAN = status_in(ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
 class Statistics:
     """Of the executions of a program that have ended.
 
-    Durations, in milliseconds, are of those that completed or failed; so is the success rate (0 to 1). Tokens and
-    cost (US dollars) are of all. None: there were none.
+    The success rate (0 to 1) is of those that completed or failed; so are the durations, in milliseconds, of those that
+    ran. Tokens and cost (US dollars) are of all. None: there were none.
     """
 
     program_id: UUID
@@ -45,27 +45,30 @@ class Statistics:
     """Over all time only: when a worker last ended one."""
     since: datetime | None = None
     until: datetime | None = None
+    name: str | None = None
+    """Of the program. None: it was destroyed; its counters stay, and its executions."""
 
 
 def all_time(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Statistics:
     """Over all time, from the counters: no row is counted. Percentiles are right to `histogram.RELATIVE_ERROR`.
 
     Raises:
-        NotFound: there is no such program.
+        NotFound: there is no such program, and there was none that ended an execution.
     """
-    _require(connection, program_id, tenant)
+    name = _name(connection, program_id, tenant)
     totals = counters.totals(connection, program_id, tenant=tenant)
     durations = counters.durations(connection, program_id, tenant=tenant)
-    ran = totals.completed + totals.failed
+    ran, timed = totals.completed + totals.failed, sum(durations.values())
     p50, p95 = (quantile(durations, q) for q in QUANTILES)
     return Statistics(
         program_id=program_id,
+        name=name,
         total=totals.executions,
         successful=totals.completed,
         failed=totals.failed,
         cancelled=totals.cancelled,
         success_rate=totals.completed / ran if ran else None,
-        average_duration_ms=totals.duration_ms / ran if ran else None,
+        average_duration_ms=totals.duration_ms / timed if timed else None,
         p50_duration_ms=p50,
         p95_duration_ms=p95,
         input_tokens=totals.input_tokens,
@@ -81,9 +84,9 @@ def window(
     """Of the executions inserted at or after `since` and before `until`, from their rows. Percentiles are exact.
 
     Raises:
-        NotFound: there is no such program.
+        NotFound: there is no such program, and there was none that ended an execution.
     """
-    _require(connection, program_id, tenant)
+    name = _name(connection, program_id, tenant)
     c = executions.c
     within = (c.tenant == tenant, c.program_id == program_id, c.inserted_at >= since, c.inserted_at < until)
     duration = case((_RAN, c.duration_ms))
@@ -110,6 +113,7 @@ def window(
     ran = row.completed + row.failed
     return Statistics(
         program_id=program_id,
+        name=name,
         total=ran + row.cancelled,
         successful=row.completed,
         failed=row.failed,
@@ -136,7 +140,11 @@ def _interpolated(ordered: Sequence[float], q: float) -> float | None:
     return below + (above - below) * (rank - math.floor(rank))
 
 
-def _require(connection: Connection, program_id: UUID, tenant: str) -> None:
-    c = programs.c
-    if connection.execute(select(c.id).where(c.id == program_id, c.tenant == tenant)).one_or_none() is None:
-        raise NotFound(f"program_id: there is no program {program_id}")
+def _name(connection: Connection, program_id: UUID, tenant: str) -> str | None:
+    c, k = programs.c, program_counters.c
+    name = connection.execute(select(c.name).where(c.id == program_id, c.tenant == tenant)).scalar_one_or_none()
+    if name is None:
+        counted = select(k.program_id).where(k.program_id == program_id, k.tenant == tenant).limit(1)
+        if connection.execute(counted).one_or_none() is None:
+            raise NotFound(f"program_id: there is no program {program_id}")
+    return name

@@ -33,7 +33,7 @@ class Attempt:
     def __init__(self, app: Application, request: Request, claimed: Claimed) -> None:
         self._app = app
         self._claimed_at = self._started = time.perf_counter()
-        self._running = False
+        self._running = self._ran = False
         self.request = request
         self.claimed = claimed
 
@@ -115,7 +115,9 @@ class Attempt:
         left = self.seconds_left
         timeout = limit if left is None else min(limit, left)
         options = RunOptions(run_id=self.run_id, seed=request.options.seed, timeout=timeout)
-        return loaded.execute(loaded.signature.validate_inputs(request.inputs), options)
+        inputs = loaded.signature.validate_inputs(request.inputs)
+        self._ran = True
+        return loaded.execute(inputs, options)
 
     def _check(self) -> None:
         """What may not be run any more."""
@@ -212,7 +214,7 @@ class Attempt:
             lock_version=self.claimed.lock_version,
             # A claim that finds nothing left to start is no attempt.
             attempt=min(self.claimed.attempt, self.max_attempts),
-            duration_ms=self.elapsed * 1000,
+            duration_ms=self.elapsed * 1000 if self._ran else None,
             usage=self.claimed.usage + usage,
             tenant=self.request.tenant,
             answered=self.claimed.answered,

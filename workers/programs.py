@@ -11,6 +11,7 @@ from adapters.port import AdapterError, ProgramSpec
 from adapters.programs import Programs
 from adapters.registry import AdapterRegistry
 from dspex import Configuration, ErrorCode
+from dspex.errors import InvalidValues, Problem
 from store.programs import Program
 
 MAX_PROGRAMS = 512
@@ -40,13 +41,19 @@ class ProgramCache:
         self._loaded: Programs[LoadedProgram] = Programs(MAX_PROGRAMS)
 
     def check(self, tenant: str, adapter_type: str, configuration: Configuration) -> None:
-        """Whether a tenant's program may name its LMs, those of its fallbacks too, when it comes in.
+        """Whether a tenant's program may name its adapters and its LMs, those of its fallbacks too, when it comes in.
+
+        The adapters are those of this process: where a fleet's workers differ, the one that is asked decides.
 
         Raises:
-            AdapterError: it may not; the text begins with the field.
+            InvalidValues: there is no such adapter here.
+            AdapterError: it may not name the LM; the text begins with the field.
         """
+        self._check_adapter("adapter_type", adapter_type)
         tries = [("lm", adapter_type, configuration.lm)]
         for number, given in enumerate(configuration.fallbacks):
+            if given.adapter_type is not None:
+                self._check_adapter(f"configuration.fallbacks.{number}.adapter_type", given.adapter_type)
             tries.append((f"fallbacks.{number}.lm", given.adapter_type or adapter_type, given.lm or configuration.lm))
         for where, adapter, lm in tries:
             if lm is None or adapter == WITHOUT_LM:
@@ -55,6 +62,12 @@ class ProgramCache:
                 self._catalog.check(lm, tenant)
             except AdapterError as error:
                 raise AdapterError(error.code, f"configuration.{where}.{error.message}") from None
+
+    def _check_adapter(self, field: str, name: str) -> None:
+        known = self._adapters.known()
+        if name not in known:
+            advice = "install the distribution that offers it on the workers, or name another"
+            raise InvalidValues([Problem(field, f"'{name}' is not one of {', '.join(known)}: {advice}")])
 
     def build(self, spec: ProgramSpec) -> LoadedProgram:
         """Have its adapter build a program, and those of its fallbacks, and keep it.

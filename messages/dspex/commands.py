@@ -6,13 +6,13 @@ sent with a reply queue is answered there (`dspex.reply.v1`); the queries, which
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from pydantic import BaseModel, Field, JsonValue, StrictBool, StrictInt, model_validator
+from pydantic import BaseModel, Field, JsonValue, StrictBool, StrictInt, field_validator, model_validator
 
 from dspex.callbacks import Callback
-from dspex.configuration import AdapterType, Configuration
+from dspex.configuration import AdapterType, Configuration, ConfigurationChange
 from dspex.model import Frozen, Sparse
 from dspex.options import ExecutionOptions, Metadata
 from dspex.policy import ExecutionPolicy
@@ -164,26 +164,42 @@ class InitializeProgram(Command):
 
 
 class UpdateProgram(Command):
-    """Change a program's configuration; where it is ready, it is built anew and gets a new backend id.
+    """Change what is named of a program, and nothing else: what is absent stays.
 
-    Without `policy`, that stays, and so does the callback; `remove_callback` takes it away. Both are of the executions
-    that are claimed from then on. With `lock_version`, only if nobody has changed it since it was read.
+    Of its `configuration`, too: what is absent there stays, and null resets it. An `lm` is changed by its members, the
+    rest is replaced as a whole. Where the program is ready, it is built anew and gets a new backend id. `policy` and
+    `callback` are of the executions that are claimed from then on; `remove_callback` takes the callback away. With
+    `lock_version`, only if nobody has changed it since it was read.
     """
 
     type = "dspex.program.update.v1"
     answer = ProgramView
 
     program_id: UUID
-    configuration: Configuration
+    configuration: ConfigurationChange | None = None
+    name: Name | None = None
     policy: ExecutionPolicy | None = None
     callback: Callback | None = None
     remove_callback: StrictBool | None = None
     lock_version: Annotated[StrictInt, Field(ge=1), WHOLE] | None = None
 
+    @field_validator("configuration", mode="before")
+    @classmethod
+    def _whole(cls, given: Any) -> Any:
+        """A whole configuration takes the place of the program's."""
+        return ConfigurationChange.to(given) if isinstance(given, Configuration) else given
+
     @model_validator(mode="after")
     def _one_callback(self) -> UpdateProgram:
         if self.remove_callback and self.callback is not None:
             raise ValueError("give callback or remove_callback, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _names_something(self) -> UpdateProgram:
+        named = (self.configuration, self.name, self.policy, self.callback, self.remove_callback)
+        if all(value is None for value in named):
+            raise ValueError("give what is to change: configuration, name, policy, callback or remove_callback")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     Field,
@@ -36,6 +36,10 @@ class LMParameters(Frozen):
     """Seconds to wait for one answer of the LM."""
 
 
+ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
+ModuleClass = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=64)]
+
+
 class LM(Frozen):
     """A language model.
 
@@ -44,7 +48,7 @@ class LM(Frozen):
     (`OPENAI_API_KEY` for `openai/...`) where none is given. An alias has its own, and takes no other.
     """
 
-    model: str = Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")
+    model: ModelName
     secret: SecretName | None = None
     parameters: LMParameters = LMParameters()
 
@@ -96,7 +100,7 @@ class Configuration(Frozen):
     `fallbacks` are tried in their order when a run fails: after an error, the next one that lists its code.
     """
 
-    module: str = Field(default="Predict", pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=64)
+    module: ModuleClass = "Predict"
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     lm: LM | None = None
     state: State | None = None
@@ -113,3 +117,71 @@ class Configuration(Frozen):
         # Without them the text is as it was before they existed: backend ids are digests of it.
         data: dict[str, Any] = handler(self)
         return {key: value for key, value in data.items() if key not in ("state", "fallbacks") or value}
+
+
+class Change(Frozen):
+    """Base of what is changed of something: what is absent stays, null is as if it had never been given."""
+
+    @model_serializer(mode="wrap")
+    def _what_is_named(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return {name: value for name, value in data.items() if name in self.model_fields_set}
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """What is named, as it is to be."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class LMParametersChange(Change, LMParameters):
+    """Which parameters of an LM change."""
+
+
+class LMChange(Change):
+    """What changes of an LM."""
+
+    model: ModelName | None = None
+    secret: SecretName | None = None
+    parameters: LMParametersChange | None = None
+
+    def of(self, before: LM | None) -> dict[str, Any]:
+        """The LM after it, to be validated."""
+        kept: dict[str, Any] = {} if before is None else before.model_dump()
+        changed = self.named
+        if self.parameters is not None:
+            changed["parameters"] = kept.get("parameters", {}) | self.parameters.named
+        return _without_null(kept | changed)
+
+
+class ConfigurationChange(Change):
+    """What changes of a configuration. An LM changes by its members; all else that is named is replaced as a whole."""
+
+    module: ModuleClass | None = None
+    parameters: dict[str, JsonValue] | None = None
+    lm: LMChange | None = None
+    state: State | None = None
+    fallbacks: Annotated[tuple[Fallback, ...], Field(max_length=8)] | None = None
+
+    @classmethod
+    def to(cls, configuration: Configuration) -> Self:
+        """The change that makes any configuration this one."""
+        whole = {name: getattr(configuration, name) for name in Configuration.model_fields}
+        if configuration.lm is not None:
+            whole["lm"] = configuration.lm.model_dump()
+        return cls(**whole)
+
+    def of(self, before: Configuration) -> Configuration:
+        """The configuration after it.
+
+        Raises:
+            pydantic.ValidationError: there can be none such, as an LM without a model.
+        """
+        kept = {name: getattr(before, name) for name in Configuration.model_fields}
+        changed = self.named
+        if self.lm is not None:
+            changed["lm"] = self.lm.of(before.lm)
+        return Configuration.model_validate(_without_null(kept | changed))
+
+
+def _without_null(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

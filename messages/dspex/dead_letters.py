@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from dspex.commands import Command
 from dspex.results import Affected
-from dspex.scalars import Moment
+from dspex.scalars import Moment, Until
 
 Ids = Annotated[tuple[UUID, ...], Field(min_length=1, max_length=1000)]
 ErrorCodeName = Annotated[str, Field(max_length=64)]
@@ -28,7 +28,7 @@ class Selection(Command):
 
     error_code: ErrorCodeName | None = None
     since: Moment | None = None
-    until: Moment | None = None
+    until: Until | None = None
 
     @property
     def ids(self) -> tuple[UUID, ...] | None:

@@ -13,7 +13,7 @@ from pydantic import Field, StrictFloat, StrictInt, model_validator
 from dspex.callbacks import Callback, WebhookSecretName
 from dspex.commands import Command
 from dspex.results import EndpointView, Replayed
-from dspex.scalars import WHOLE, Moment
+from dspex.scalars import WHOLE, Moment, Until
 from dspex.status import DeliveryStatus
 
 MAX_OVERLAP_SECONDS = 30 * 86_400.0
@@ -95,7 +95,7 @@ class ReplayDeliveries(Command):
     execution_id: UUID | None = None
     status: DeliveryStatus | None = None
     since: Moment | None = None
-    until: Moment | None = None
+    until: Until | None = None
 
     @model_validator(mode="after")
     def _names_some(self) -> ReplayDeliveries:

@@ -178,18 +178,25 @@ class Interface(ExecutionVerbs, WebhookVerbs):
     def update_program(
         self,
         program_id: UUID,
-        configuration: Configuration,
+        configuration: Configuration | Mapping[str, Any] | None = None,
         *,
+        name: str | None = None,
         policy: ExecutionPolicy | None = None,
         callback: Callback | None = None,
         remove_callback: bool = False,
         lock_version: int | None = None,
         traceparent: str | None = None,
     ) -> ProgramView:
-        """Change the configuration; a ready program is built anew. A policy or callback that is not given stays."""
+        """Change what is named of a program, and nothing else. Where its configuration changes, it is built anew.
+
+        Args:
+            configuration: a whole one takes the place of the program's; a mapping changes what it names, as
+                `{"lm": {"model": "openai/gpt-4o-mini"}, "state": None}`: None resets.
+        """
         command = UpdateProgram(
             program_id=program_id,
-            configuration=configuration,
+            configuration=configuration,  # type: ignore[arg-type]  # read or refused by the model
+            name=name,
             policy=policy,
             callback=callback,
             remove_callback=remove_callback or None,

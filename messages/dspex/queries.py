@@ -24,7 +24,7 @@ from dspex.results import (
     SignatureSchema,
     SignatureView,
 )
-from dspex.scalars import WHOLE, Moment
+from dspex.scalars import WHOLE, Moment, Until
 from dspex.status import DeliveryStatus, ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
 
 Limit = Annotated[StrictInt, Field(ge=1, le=1000), WHOLE]
@@ -131,7 +131,7 @@ class GetProgramStatistics(Query):
 
     program_id: UUID
     since: Moment | None = None
-    until: Moment | None = None
+    until: Until | None = None
 
 
 class GetExecution(Query):
@@ -161,7 +161,7 @@ class ListExecutions(Query):
     error_code: ErrorCodeName | None = None
     discarded: StrictBool | None = None
     since: Moment | None = None
-    until: Moment | None = None
+    until: Until | None = None
     limit: Limit = 50
     cursor: Cursor | None = None
 
@@ -185,7 +185,7 @@ class ListRejectedMessages(Query):
     error_code: ErrorCodeName | None = None
     queue: QueueName | None = None
     since: Moment | None = None
-    until: Moment | None = None
+    until: Until | None = None
     limit: Limit = 50
     cursor: Cursor | None = None
 
@@ -230,7 +230,7 @@ class ListDeliveries(Query):
     execution_id: UUID | None = None
     status: DeliveryStatus | None = None
     since: Moment | None = None
-    until: Moment | None = None
+    until: Until | None = None
     limit: Limit = 50
     cursor: Cursor | None = None
 

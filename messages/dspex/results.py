@@ -106,10 +106,12 @@ class ProgramStats(Frozen):
 class ProgramStatistics(Frozen):
     """Figures over a program's executions: of all time, or of those that began within a window.
 
-    Durations are in milliseconds, the cost in US dollars. Percentiles of all time are within 10 %.
+    Durations are in milliseconds, of those that ran; the cost is in US dollars. Percentiles of all time are within
+    10 %. `name` is null where the program was destroyed: what it did and cost can still be read.
     """
 
     program_id: UUID
+    name: str | None = None
     since: AwareDatetime | None
     until: AwareDatetime | None
     total: int

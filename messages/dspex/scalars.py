@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 
@@ -30,3 +30,14 @@ def _in_utc(moment: datetime) -> datetime:
 
 Moment = Annotated[datetime, BeforeValidator(_no_naive_object), AfterValidator(_in_utc)]
 """In UTC, and so is text that names no zone. An object of Python's without one would be of this machine's: refused."""
+
+
+def _no_earlier(until: datetime, info: ValidationInfo) -> datetime:
+    since = info.data.get("since")
+    if since is not None and until < since:
+        raise ValueError("must not be before 'since': such a window holds nothing")
+    return until
+
+
+Until = Annotated[Moment, AfterValidator(_no_earlier)]
+"""Where a window ends that begins at the model's `since`, which comes before it."""

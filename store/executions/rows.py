@@ -207,6 +207,7 @@ class Finish(Identified):
     """The end of an execution that was claimed: outputs, or an error, or cancelled (then an error may say why).
 
     Attributes:
+        duration_ms: of its last attempt; None: that never ran, and is in no duration.
         answered: whether somebody waits for an answer.
         attempt: how many attempts were started; None: the claim's too.
     """
@@ -214,7 +215,7 @@ class Finish(Identified):
     id: UUID
     program_id: UUID
     lock_version: int
-    duration_ms: float
+    duration_ms: float | None
     usage: Usage
     outputs: Mapping[str, Any] | None = None
     error: ErrorDetail | None = None

@@ -264,7 +264,7 @@ def finish_and_read(
     counts: dict[Identity, Counts] = {}
     for key in ended:
         item = asked[key]
-        _count(counts.setdefault(Identity(item.program_id, item.tenant), Counts()), item)
+        _count(counts.setdefault(Identity(item.program_id, item.tenant), Counts(executed=False)), item)
     counters.increment(connection, shard, counts)
     if ended and not writes_in_with(dialect):
         ends = [Owed(identity.id, lock_version + 1, identity.tenant) for identity, lock_version, _ in ended]
@@ -343,11 +343,14 @@ def _count(counts: Counts, item: Finish) -> None:
     counts.input_tokens += item.usage.input_tokens or 0
     counts.output_tokens += item.usage.output_tokens or 0
     counts.cost += item.usage.cost or 0.0
+    counts.executed |= item.duration_ms is not None
     if item.cancelled:
         counts.cancelled += 1
         return
     counts.completed += item.error is None
     counts.failed += item.error is not None
+    if item.duration_ms is None:
+        return
     counts.duration_ms += item.duration_ms
     bucket = histogram.bucket(item.duration_ms)
     counts.durations[bucket] = counts.durations.get(bucket, 0) + 1

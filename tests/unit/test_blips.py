@@ -13,7 +13,6 @@ from sqlalchemy.exc import OperationalError
 
 from deploy.processes import wait_until
 from dspex import (
-    Configuration,
     CreateProgram,
     CreateSignature,
     ExecuteProgram,
@@ -25,6 +24,7 @@ from dspex import (
     uuid7,
 )
 from dspex.commands import Command, UpdateProgram
+from dspex.configuration import ConfigurationChange
 from tests.canary import CANARY
 from tests.unit.system import System
 from workers import application
@@ -59,7 +59,7 @@ def work(system: System, program_id: UUID) -> tuple[list[UUID], list[UUID]]:
             CreateProgram(program_id=id_, name="p", signature_id=signature_id, adapter_type="mock"),
             InitializeProgram(program_id=id_),
         ]
-    commands.append(UpdateProgram(program_id=program_id, configuration=Configuration()))
+    commands.append(UpdateProgram(program_id=program_id, name="another"))
     for command in commands:
         system.send(command)
     return run, made
@@ -99,7 +99,7 @@ def test_a_read_that_fails_dead_letters_nothing(start: Callable[..., System], mo
         return real()
 
     monkeypatch.setattr(system.app.engine, "connect", connect)
-    system.send(UpdateProgram(program_id=program_id, configuration=Configuration()))
+    system.send(UpdateProgram(program_id=program_id, name="another"))
     assert wait_until(lambda: len(system.events_of(ProgramReady, program_id)) == 2, 30)
     assert len(failed) == 5
     assert system.events_of(MessageRejected) == []

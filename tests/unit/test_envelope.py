@@ -44,6 +44,7 @@ from dspex.commands import (
     UpdateProgram,
     UpdateSignature,
 )
+from dspex.configuration import ConfigurationChange
 from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
 from dspex.endpoints import (
     DeleteEndpoint,
@@ -121,7 +122,9 @@ A_COMMAND_OF_EACH = [
     CreateProgramWithSignature(
         program_id=ID, name="p", signature=Signature.parse("a, k: int = 1 -> b"), adapter_type="mock"
     ),
-    UpdateProgram(program_id=ID, configuration=Configuration(module="ChainOfThought"), lock_version=3),
+    UpdateProgram(
+        program_id=ID, configuration=ConfigurationChange.to(Configuration(module="ChainOfThought")), lock_version=3
+    ),
     ArchiveProgram(program_id=ID),
     DestroyProgram(program_id=ID),
     CancelExecution(execution_id=ID),

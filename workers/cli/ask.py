@@ -140,11 +140,21 @@ def _update_signature(client: Interface, signature_id: UUID, signature: str) -> 
     return client.update_signature(signature_id, load_signature(signature))
 
 
-def _update_program(client: Interface, program_id: UUID, module: str, model: str | None = None) -> Any:
-    before = client.get_program(program_id)
-    lm = LM(model=model) if model else before.configuration.lm
-    configuration = before.configuration.model_copy(update={"module": module, "lm": lm})
-    return client.update_program(program_id, configuration, lock_version=before.lock_version)
+def _update_program(
+    client: Interface,
+    program_id: UUID,
+    name: str | None = None,
+    module: str | None = None,
+    model: str | None = None,
+    secret: str | None = None,
+) -> Any:
+    change: dict[str, Any] = {} if module is None else {"module": module}
+    lm = {} if model is None else {"model": model}
+    if secret is not None:
+        lm["secret"] = secret or None  # type: ignore[assignment]  # null takes it away
+    if lm:
+        change["lm"] = lm
+    return client.update_program(program_id, change or None, name=name)
 
 
 def _execute_program(

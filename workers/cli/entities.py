@@ -116,10 +116,11 @@ verb(
 )  # fmt: skip
 verb(program, "initialize", "initialize_program", "Have the adapter build a program.", id_of("program"))
 verb(
-    program, "update", "update_program", "Change the configuration; a ready program is built anew.",
-    id_of("program"),
-    click.option("--module", default="Predict", show_default=True, help="The DSPy module."),
-    click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS."),
+    program, "update", "update_program", "Change what is named, and nothing else; a ready program is built anew.",
+    id_of("program"), name,
+    click.option("--module", help="The DSPy module."),
+    click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS. Its parameters stay."),
+    click.option("--secret", help="The name of the LM's secret; an empty one: that of its provider."),
 )  # fmt: skip
 verb(
     program, "execute", "execute_program", "Run a program once, and wait for it.",

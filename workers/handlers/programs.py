@@ -6,10 +6,11 @@ import logging
 from datetime import UTC, datetime
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from adapters.port import AdapterError, ProgramSpec
-from dspex import ErrorCode, ErrorDetail, ProgramError, ProgramReady, ProgramStatus, Signature
+from dspex import Configuration, ErrorCode, ErrorDetail, ProgramError, ProgramReady, ProgramStatus, Signature
 from dspex.commands import (
     ArchiveProgram,
     CreateProgram,
@@ -19,8 +20,10 @@ from dspex.commands import (
     ModuleVersion,
     UpdateProgram,
 )
-from dspex.errors import NotFound
+from dspex.configuration import ConfigurationChange
+from dspex.errors import InvalidValues, NotFound
 from dspex.events import Event
+from dspex.model import problems
 from dspex.queries import GetProgram, GetProgramStatistics, GetProgramStats, ListPrograms
 from dspex.results import Created, Nothing, Page, ProgramStatistics, ProgramStats, ProgramView
 from dspex.status import SignatureStatus
@@ -131,25 +134,29 @@ def _event_of(program: Program) -> Event:
 
 
 def update_program(app: Application, received: Received[UpdateProgram]) -> ProgramView:
-    """Change the configuration. A ready program is built with it first, so that it stays ready, or as it is.
+    """Change what is named. A ready program is built with its new configuration first, so that it stays ready.
 
     Raises:
         AdapterError: the new configuration cannot be built; nothing has changed.
+        InvalidValues: there can be no such configuration.
     """
     command, tenant = received.command, received.tenant
     app.webhooks.check(tenant, command.callback)
     with app.read(tenant) as connection:
         before = programs.get(connection, command.program_id, tenant=tenant)
-    app.programs.check(tenant, before.adapter_type, command.configuration)
-    backend_id = None
-    if before.status == ProgramStatus.READY:
-        spec = ProgramSpec(before.adapter_type, before.signature, command.configuration, tenant)
-        backend_id = app.programs.build(spec).spec.backend_id
+    configuration = _changed(before, command.configuration)
+    backend_id = before.backend_id
+    if command.configuration is not None:
+        app.programs.check(tenant, before.adapter_type, configuration)
+        if before.status == ProgramStatus.READY:
+            spec = ProgramSpec(before.adapter_type, before.signature, configuration, tenant)
+            backend_id = app.programs.build(spec).spec.backend_id
     row = app.write(
         lambda connection: programs.update(
             connection,
             command.program_id,
-            configuration=command.configuration,
+            configuration=configuration,
+            name=command.name,
             policy=command.policy,
             callback=command.callback,
             remove_callback=bool(command.remove_callback),
@@ -158,9 +165,16 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
             tenant=tenant,
         )
     )
-    if row.status == ProgramStatus.READY:
+    if command.configuration is not None and row.status == ProgramStatus.READY:
         app.emit(_event_of(row), tenant, received.traceparent)
     return program_view(row)
+
+
+def _changed(program: Program, change: ConfigurationChange | None) -> Configuration:
+    try:
+        return program.configuration if change is None else change.of(program.configuration)
+    except ValidationError as error:
+        raise InvalidValues(problems(error, ["configuration"])) from None
 
 
 def archive_program(app: Application, received: Received[ArchiveProgram]) -> ProgramView:
