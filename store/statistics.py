@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -45,7 +45,7 @@ class Statistics:
     """Over all time only: when a worker last ended one."""
     since: datetime | None = None
     until: datetime | None = None
-    name: str | None = None
+    name: str | None = field(default=None, compare=False)
     """Of the program. None: it was destroyed; its counters stay, and its executions."""
 
 

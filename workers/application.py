@@ -8,7 +8,7 @@ import socket
 import threading
 import uuid
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -124,13 +124,21 @@ class Application:
         limit = self.publisher.limit
         return size if limit is None else min(size, limit)
 
-    def emit(self, event: Event, tenant: str, traceparent: str | None = None) -> None:
+    def emit(
+        self,
+        event: Event,
+        tenant: str,
+        traceparent: str | None = None,
+        extensions: Mapping[str, str | int | bool] | None = None,
+    ) -> None:
         """Publish an event of a tenant; returns when the broker has it.
 
         Raises:
             PublishError: it does not.
         """
-        message_id, body, _ = encode_event(event, tenant, self.largest_event, traceparent=traceparent)
+        message_id, body, _ = encode_event(
+            event, tenant, self.largest_event, traceparent=traceparent, extensions=extensions
+        )
         self.publisher.publish(
             body,
             exchange=EVENTS_EXCHANGE,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dspex.errors import PublishDenied, PublishError, Unroutable
 from dspex.topology import EVENTS_EXCHANGE, event_key
@@ -31,15 +31,16 @@ def announce(app: Application, execution: Execution) -> None:
     """Send what is owed for an execution: its event, and its answer."""
     owed = Owed(execution.id, execution.lock_version, execution.tenant)
     ended = event_of(execution, execution.attempt, execution.metadata)
-    event = _event(app, ended, owed, execution.traceparent)
+    event = _event(app, ended, owed, execution.traceparent, execution.extensions)
     Callback(app, owed, [event]).send(execution)
 
 
 def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
     """What will be owed for an execution: its event. The answer, where somebody waits for one, is made of the row."""
-    event = event_of(ended, ended.attempt or attempt.claimed.attempt, attempt.claimed.metadata)
+    claimed = attempt.claimed
+    event = event_of(ended, ended.attempt or claimed.attempt, claimed.metadata)
     owed = Owed(ended.id, ended.lock_version + 1, ended.tenant)
-    return Callback(app, owed, [_event(app, event, owed, attempt.request.traceparent)])
+    return Callback(app, owed, [_event(app, event, owed, attempt.request.traceparent, claimed.extensions)])
 
 
 class _Message(NamedTuple):
@@ -53,11 +54,19 @@ class _Message(NamedTuple):
     correlation_id: str | None = None
 
 
-def _event(app: Application, event: Ended, owed: Owed, traceparent: str | None) -> _Message:
+def _event(
+    app: Application, event: Ended, owed: Owed, traceparent: str | None, extensions: Mapping[str, Any]
+) -> _Message:
     tenant = owed.tenant
     message_id = f"{event.execution_id}.{owed.lock_version}"
     encoded = encode_event(
-        event, tenant, app.largest_answer, whole=app.largest_event, message_id=message_id, traceparent=traceparent
+        event,
+        tenant,
+        app.largest_answer,
+        whole=app.largest_event,
+        message_id=message_id,
+        traceparent=traceparent,
+        extensions=extensions,
     )
     if not encoded.whole:
         app.episodes.tell("Events go out with less in them, for their size", f"execution {event.execution_id}")

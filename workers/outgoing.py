@@ -92,14 +92,16 @@ def encode_event(
     whole: int | None = None,
     message_id: str | None = None,
     traceparent: str | None = None,
+    extensions: Mapping[str, str | int | bool] | None = None,
 ) -> Encoded:
     """An event, as much of it as can be sent. Its routing key is that of the whole.
 
     Args:
         largest: bytes that the body may have.
         whole: bytes that it may have with all details, where that is less.
+        extensions: extension attributes of what it answers.
     """
-    told = {"tenant": tenant, "traceparent": traceparent}
+    told = {"tenant": tenant, "traceparent": traceparent, "extensions": extensions}
     try:
         return _encode(event, min(largest, whole or largest), message_id, **told)
     except MessageTooLarge:

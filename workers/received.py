@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dspex.commands import Command
@@ -28,6 +29,7 @@ class Received(Generic[C]):
         reply_to, correlation_id: where it goes, if it comes later (as `reply_queues` keeps it), and what it is matched
             by.
         place: of an execution that came by a queue.
+        extensions: the extension attributes of its envelope, which come back with what is told of it.
     """
 
     command: C
@@ -38,6 +40,7 @@ class Received(Generic[C]):
     reply_to: str | None = None
     correlation_id: str | None = None
     place: Place | None = None
+    extensions: Mapping[str, str | int | bool] = field(default_factory=dict)
 
     @property
     def tenant(self) -> str:
@@ -64,4 +67,5 @@ def receive(app: Application, envelope: Envelope[Any], origin: Origin, place: Pl
         reply_to=reply_to,
         correlation_id=origin.correlation_id,
         place=place,
+        extensions=envelope.extensions,
     )

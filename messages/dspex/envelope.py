@@ -1,4 +1,6 @@
-"""The envelope: CloudEvents 1.0 in structured JSON, the only form a message has on the wire.
+"""The envelope: CloudEvents 1.0 in structured JSON, the form of every message that DSPex sends.
+
+What comes may be in binary mode as well, see `dspex.binary`.
 
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
 """
@@ -11,7 +13,7 @@ from functools import cache
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pydantic
-from pydantic import Field, SerializeAsAny
+from pydantic import ConfigDict, Field, PlainValidator, SerializeAsAny, TypeAdapter, WithJsonSchema
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from dspex.commands import SUBJECTS, Command
@@ -20,7 +22,7 @@ from dspex.events import EVENTS, Event
 from dspex.ids import uuid7
 from dspex.model import Sparse, problems
 from dspex.queries import REQUESTS
-from dspex.scalars import Moment
+from dspex.scalars import Moment, whole
 from dspex.signature import unstorable
 
 CONTENT_TYPE = "application/cloudevents+json"
@@ -31,6 +33,36 @@ otherwise (`max_message_size`, https://www.rabbitmq.com/docs/limits)."""
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
 """What is read of one: workers whose cap of messages is higher, and those of the version before, send more."""
 
+MAX_EXTENSIONS = 16
+MAX_EXTENSION_BYTES = 4 * 1024
+"""Of all extension attributes, as JSON."""
+
+
+def _extension(value: object) -> object:
+    value = whole(value)
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int) and -(1 << 31) <= value < 1 << 31:
+        return value
+    raise ValueError("must be a string, a boolean, or an integer of 32 bits, as CloudEvents has them")
+
+
+ExtensionName = Annotated[str, Field(pattern="^[a-z0-9]{1,20}$")]
+Extension = Annotated[
+    str | int | bool | None,
+    PlainValidator(_extension),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "integer", "minimum": -(1 << 31), "maximum": (1 << 31) - 1},
+                {"type": "boolean"},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+
 Text = Annotated[str, Field(min_length=1, max_length=512)]
 Data = TypeVar("Data", bound=Command | Event)
 
@@ -40,8 +72,12 @@ class Envelope(Sparse, Generic[Data]):
 
     `traceparent` and `tracestate` are those of the Distributed Tracing extension (W3C Trace Context). `tenant` of an
     event is whose it is. Of a command it is what workers say to each other; from anybody else it may only repeat the
-    tenant of the login. Others are refused.
+    tenant of the login. Others of these names and types are extension attributes: kept, and never read. They come back
+    with what is told of a command.
     """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"propertyNames": {"pattern": "^[a-z0-9]{1,20}$"}})
+    __pydantic_extra__: dict[ExtensionName, Extension]
 
     specversion: Literal["1.0"] = "1.0"
     id: Annotated[str, Field(min_length=1, max_length=255)]  # as the AMQP property message_id
@@ -55,6 +91,12 @@ class Envelope(Sparse, Generic[Data]):
     tracestate: Text | None = None
     tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     data: SerializeAsAny[Data]
+
+    @property
+    def extensions(self) -> dict[str, str | int | bool]:
+        """The extension attributes that are not null."""
+        found = self.__pydantic_extra__
+        return {name: value for name, value in found.items() if value is not None} if found else {}
 
     def encode(self, max_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
         """The body of the message.
@@ -79,6 +121,7 @@ def wrap(
     tracestate: str | None = None,
     message_id: str | None = None,
     tenant: str | None = None,
+    extensions: Mapping[str, Any] | None = None,
 ) -> Envelope[Data]:
     """Put a command or an event into an envelope of its own.
 
@@ -86,22 +129,26 @@ def wrap(
         source: who sends it, a URI reference such as `/orders` (CloudEvents `source`).
         message_id: CloudEvents `id`; a new UUIDv7 by default.
         tenant: whose event it is.
+        extensions: attributes of the sender's own, see `Envelope`.
 
     Raises:
         InvalidMessage: an argument cannot be, such as an empty `source`.
     """
     envelope = envelope_of(type(data))  # type: ignore[arg-type]  # to mypy, a class of a type variable has no hash
     try:
-        return envelope(
-            id=message_id or str(uuid7()),
-            source=source,
-            type=data.type,
-            subject=data.subject,
-            time=datetime.now(UTC),
-            traceparent=traceparent,
-            tracestate=tracestate,
-            tenant=tenant,
-            data=data,
+        return _bounded(
+            envelope(
+                **extensions or {},
+                id=message_id or str(uuid7()),
+                source=source,
+                type=data.type,
+                subject=data.subject,
+                time=datetime.now(UTC),
+                traceparent=traceparent,
+                tracestate=tracestate,
+                tenant=tenant,
+                data=data,
+            )
         )
     except pydantic.ValidationError as error:
         raise InvalidMessage(problems(error)) from None
@@ -163,9 +210,36 @@ def _decode(
     if suspect and (reason := unstorable(raw)):
         raise InvalidMessage(f"data {reason}")
     try:
-        return envelope_of(types[name]).model_validate_json(body, extra=unknown)
+        if unknown == "forbid":
+            return _bounded(envelope_of(types[name]).model_validate_json(body))
+        envelope = envelope_of(types[name]).model_validate_json(body, extra="ignore")
     except pydantic.ValidationError as error:
         raise InvalidMessage(problems(error)) from None
+    if len(raw) > len(envelope.model_fields_set):
+        others = {name: value for name, value in raw.items() if name not in Envelope.model_fields}
+        envelope = envelope.model_copy(update={name: value for name, value in others.items() if _readable(name, value)})
+    return envelope
+
+
+def _bounded(envelope: Envelope[Any]) -> Envelope[Any]:
+    found = envelope.__pydantic_extra__
+    if found and (len(found) > MAX_EXTENSIONS or len(to_json(found)) > MAX_EXTENSION_BYTES):
+        limits = f"at most {MAX_EXTENSIONS}, and {MAX_EXTENSION_BYTES} bytes of them, are allowed"
+        raise InvalidMessage(f"there are too many extension attributes: {limits}")
+    return envelope
+
+
+_READ_NAME, _READ_VALUE = TypeAdapter(ExtensionName), TypeAdapter(Extension)
+
+
+def _readable(name: str, value: object) -> bool:
+    """Whether it is an extension attribute, and nothing of a later version."""
+    try:
+        _READ_NAME.validate_python(name)
+        _READ_VALUE.validate_python(value)
+    except pydantic.ValidationError:
+        return False
+    return True
 
 
 def _subject(data: object) -> str | None:

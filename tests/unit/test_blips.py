@@ -99,7 +99,7 @@ def test_a_read_that_fails_dead_letters_nothing(start: Callable[..., System], mo
         return real()
 
     monkeypatch.setattr(system.app.engine, "connect", connect)
-    system.send(UpdateProgram(program_id=program_id, name="another"))
+    system.send(UpdateProgram(program_id=program_id, configuration=ConfigurationChange()))
     assert wait_until(lambda: len(system.events_of(ProgramReady, program_id)) == 2, 30)
     assert len(failed) == 5
     assert system.events_of(MessageRejected) == []

@@ -71,7 +71,13 @@ def test_there_is_a_sample_of_each() -> None:
 @pytest.mark.parametrize("data", A_COMMAND_OF_EACH, ids=lambda data: data.type)
 def test_a_command_is_closed(data: Command) -> None:
     sent = message(data)
-    for changed in (sent | {"priority": 1}, sent | {"data": sent["data"] | {"mispelt": 1}}, sent | {"data": None}):
+    for changed in (
+        sent | {"Priority": 1},
+        sent | {"priority": {}},
+        sent | {"priority": 1.5},
+        sent | {"data": sent["data"] | {"mispelt": 1}},
+        sent | {"data": None},
+    ):
         with pytest.raises(ValidationError):
             validator(data.type).validate(changed)
 

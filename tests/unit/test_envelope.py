@@ -211,8 +211,19 @@ def test_an_event_comes_back_as_it_was(event: Event) -> None:
 def test_what_a_later_version_adds_to_an_event_is_ignored() -> None:
     sent = wrap(AN_EVENT_OF_EACH[2], source="/test")
     later = json.loads(sent.encode())
-    later |= {"priority": 1, "data": later["data"] | {"later": 1, "usage": later["data"]["usage"] | {"later": [1]}}}
+    later |= {"priority": [1], "data": later["data"] | {"later": 1, "usage": later["data"]["usage"] | {"later": [1]}}}
     assert decode_event(json.dumps(later).encode()) == sent
+
+
+def test_extension_attributes_are_kept() -> None:
+    given: dict[str, Any] = {f"a{number}": number for number in range(12)} | {"partitionkey": "é", "final": True}
+    envelope = decode_command(json.dumps(body(**given, nothing=None, sampledrate=3.0)).encode())
+    assert envelope.extensions == given | {"sampledrate": 3}
+    told = wrap(AN_EVENT_OF_EACH[2], source="/test", extensions=envelope.extensions)
+    assert json.loads(told.encode()).items() >= given.items()
+    assert decode_event(told.encode()).extensions == envelope.extensions
+    assert decode_event(told.encode()) == told
+    assert wrap(AN_EVENT_OF_EACH[2], source="/test").extensions == {}
 
 
 def test_what_is_on_the_wire_is_cloudevents() -> None:
@@ -283,7 +294,14 @@ REJECTED: list[tuple[str, Callable[[], bytes], type[MessageError]]] = [
     ("data as text", lambda: json.dumps(body(data=json.dumps(INPUTS))).encode(), InvalidMessage),
     ("binary data", lambda: json.dumps(body(data_base64="AA==")).encode(), InvalidMessage),
     ("data in XML", lambda: json.dumps(body(datacontenttype="text/xml")).encode(), InvalidMessage),
-    ("an extra attribute", lambda: json.dumps(body(priority=1)).encode(), InvalidMessage),
+    ("an attribute of no CloudEvents type", lambda: json.dumps(body(priority=1.5)).encode(), InvalidMessage),
+    ("an attribute that is an object", lambda: json.dumps(body(priority={})).encode(), InvalidMessage),
+    ("an attribute in capitals", lambda: json.dumps(body(Priority=1)).encode(), InvalidMessage),
+    ("an attribute with an underscore", lambda: json.dumps(body(queue_name="x")).encode(), InvalidMessage),
+    ("an attribute of 21 characters", lambda: json.dumps(body(**{"a" * 21: 1})).encode(), InvalidMessage),
+    ("an integer of 33 bits", lambda: json.dumps(body(priority=1 << 31)).encode(), InvalidMessage),
+    ("17 attributes", lambda: json.dumps(body(**{f"a{n}": n for n in range(17)})).encode(), InvalidMessage),
+    ("attributes of 5 kB", lambda: json.dumps(body(partitionkey="x" * 5_000)).encode(), InvalidMessage),
     ("an extra field", lambda: json.dumps(body(data=INPUTS | {"actor": "x"})).encode(), InvalidMessage),
     ("null options", lambda: json.dumps(body(data=INPUTS | {"options": None})).encode(), InvalidMessage),
     ("an extra option", lambda: json.dumps(body(data=INPUTS | {"options": {"x": 1}})).encode(), InvalidMessage),

@@ -100,6 +100,7 @@ def request_of(received: Received[ExecuteProgram]) -> Request:
         correlation_id=received.correlation_id,
         callback=command.callback,
         metadata=command.metadata or {},
+        extensions=received.extensions,
     )
 
 

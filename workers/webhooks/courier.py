@@ -95,6 +95,11 @@ def body_of(execution: Execution, callback: Callback, event_id: str) -> bytes:
     """The body: the event that went to the broker, of the moment at which the execution ended. Always the same."""
     event = event_of(execution, execution.attempt, execution.metadata)
     envelope = wrap(
-        event, source=SOURCE, traceparent=execution.traceparent, message_id=event_id, tenant=execution.tenant
+        event,
+        source=SOURCE,
+        traceparent=execution.traceparent,
+        message_id=event_id,
+        tenant=execution.tenant,
+        extensions=execution.extensions,
     )
     return encode(envelope.model_copy(update={"time": execution.finished_at}), thin=callback.thin)
