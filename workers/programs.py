@@ -11,7 +11,6 @@ from adapters.port import AdapterError, ProgramSpec
 from adapters.programs import Programs
 from adapters.registry import AdapterRegistry
 from dspex import Configuration, ErrorCode
-from dspex.errors import InvalidValues, Problem
 from store.programs import Program
 
 MAX_PROGRAMS = 512
@@ -46,8 +45,7 @@ class ProgramCache:
         The adapters are those of this process: where a fleet's workers differ, the one that is asked decides.
 
         Raises:
-            InvalidValues: there is no such adapter here.
-            AdapterError: it may not name the LM; the text begins with the field.
+            AdapterError: there is no such adapter here, or it may not name the LM; the text begins with the field.
         """
         self._check_adapter("adapter_type", adapter_type)
         tries = [("lm", adapter_type, configuration.lm)]
@@ -67,7 +65,7 @@ class ProgramCache:
         known = self._adapters.known()
         if name not in known:
             advice = "install the distribution that offers it on the workers, or name another"
-            raise InvalidValues([Problem(field, f"'{name}' is not one of {', '.join(known)}: {advice}")])
+            raise AdapterError(ErrorCode.PERMANENT, f"{field}: '{name}' is not one of {', '.join(known)}: {advice}")
 
     def build(self, spec: ProgramSpec) -> LoadedProgram:
         """Have its adapter build a program, and those of its fallbacks, and keep it.
