@@ -147,13 +147,12 @@ class TestHappyPath:
 
 class TestPrograms:
     def test_unknown_adapter(self, system: System) -> None:
-        program_id = system.program(adapter="unknown")
-        error = system.event(ProgramError, program_id).data.error
-        assert error.code == ErrorCode.PERMANENT
-        assert "'unknown' is not one of mock, native" in error.message
-        row = system.find_program(program_id)
-        assert row is not None
-        assert (row.status, row.error) == (ProgramStatus.ERROR, error)
+        program_id = system.program(adapter="unknown", initialize=False)
+        system.event(MessageRejected)
+        [rejected] = system.events_of(MessageRejected)
+        assert rejected.data.error.code == ErrorCode.PERMANENT
+        assert "adapter_type: 'unknown' is not one of mock, native" in rejected.data.error.message
+        assert system.find_program(program_id) is None
 
     def test_wrong_parameters(self, system: System) -> None:
         program_id = system.program(parameters={"latency": 3})
