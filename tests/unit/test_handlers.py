@@ -27,7 +27,6 @@ from dspex import (
     MessageRejected,
     ProgramError,
     ProgramReady,
-    ProgramStatus,
     Signature,
     Usage,
     uuid7,
@@ -147,11 +146,12 @@ class TestHappyPath:
 
 class TestPrograms:
     def test_unknown_adapter(self, system: System) -> None:
-        program_id = system.program(adapter="unknown", initialize=False)
-        system.event(MessageRejected)
-        [rejected] = system.events_of(MessageRejected)
-        assert rejected.data.error.code == ErrorCode.PERMANENT
-        assert "adapter_type: 'unknown' is not one of mock, native" in rejected.data.error.message
+        signature_id, program_id = uuid7(), uuid7()
+        system.send(CreateSignature(signature_id=signature_id, signature=Signature.parse("question -> answer")))
+        system.send(CreateProgram(program_id=program_id, signature_id=signature_id, name="p", adapter_type="unknown"))
+        error = system.event(MessageRejected).data.error
+        assert error.code == ErrorCode.PERMANENT
+        assert "adapter_type: 'unknown' is not one of mock, native" in error.message
         assert system.find_program(program_id) is None
 
     def test_wrong_parameters(self, system: System) -> None:
@@ -216,11 +216,12 @@ class TestRefusals:
         assert row.usage == Usage()
 
     def test_program_in_error_says_why(self, system: System) -> None:
-        program_id = system.program(adapter="unknown")
+        program_id = system.program(parameters={"latency": 3})
         row = system.ended(system.execute(program_id, question="why"))
         assert row.error is not None
         assert row.error.code == ErrorCode.PROGRAM_NOT_READY
-        assert "is error (adapter_type: 'unknown' is not one of" in row.error.message
+        assert "is error (" in row.error.message
+        assert "parameters.latency" in row.error.message
         assert "mend it, initialize it" in row.error.message
 
     def test_invalid_inputs_name_every_field(self, system: System) -> None:
