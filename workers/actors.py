@@ -114,7 +114,10 @@ def _handle(
             app.episodes.tell("A message waits, since what it tells of is not published", error)
             wait_for_broker(error)
         if isinstance(error, NotFound):
-            wait_for_dependency(envelope.type, app.settings.prefetch_count)
+            # The rest of what a process takes ahead is left to what others wait for.
+            most = max(1, app.settings.prefetch_count * 3 // 4)
+            share = most // 2 if app.settings.tenancy else most
+            wait_for_dependency(envelope.type, app.principals.tenant_of(origin.user_id, envelope.tenant), most, share)
         if not isinstance(error, DspexError):
             logger.exception("Message %s failed unexpectedly.", envelope.id)
             error = DspexError(f"{type(error).__name__}: see the worker's log")

@@ -33,25 +33,30 @@ FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
 """How often a message is handled whose answer or event the broker does not take, with growing pauses: two minutes."""
 
 
-def wait_for_dependency(command_type: str, most: int) -> None:
+def wait_for_dependency(command_type: str, tenant: str, most: int, share: int) -> None:
     """Give the command before this one a moment: commands that are sent one after the other are handled side by side.
 
     Args:
-        most: how many messages may be put aside. They take room from those that the broker would deliver.
+        tenant: whose it is.
+        most: how many messages may wait so. They take room from those that the broker would deliver.
+        share: how many of one tenant, so that its wait for what never comes does not take the others' room.
 
     Raises:
-        PutAside: it is to be handled again. Returns where it has waited long enough.
+        PutAside: it is to be handled again. Returns where it has waited long enough, or there is no room.
     """
     delivery, now = handled(), time.monotonic()
     if delivery is None or command_type not in FOLLOWERS:
         return
     # The one before may wait for the database, and what waits for that takes the room.
     without_database = now < _database.missed_at + DEPENDENCY_SECONDS
-    if aside() >= most and not without_database:
-        return
+    if not without_database:
+        waiting = aside()
+        if len(waiting) >= most or sum(other.tenant == tenant for other in waiting) >= share:
+            return
     left = max(delivery.first_tried, _database.missed_at) + DEPENDENCY_SECONDS - now
     pause = min(_FIRST_LOOK * 2.0 ** min(delivery.tries - 1, 16), _LAST_LOOK)
     if pause < left:
+        delivery.tenant = tenant
         raise PutAside(pause)
 
 

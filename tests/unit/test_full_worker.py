@@ -80,7 +80,7 @@ def test_what_waits_for_another_command_holds_no_thread(
         system.send(CreateProgram(program_id=program_id, signature_id=signature_id, name="p", adapter_type="mock"))
     system.wait(lambda: len(system.events_of(ProgramReady)) >= 1 + len(program_ids))
     assert not system.rejected()
-    assert system.process._intake.aside == 0
+    assert system.process._intake.aside == []
 
 
 def test_only_so_many_wait_and_none_for_ever(start: Callable[..., System], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,4 +91,4 @@ def test_only_so_many_wait_and_none_for_ever(start: Callable[..., System], monke
         system.send(InitializeProgram(program_id=uuid7()))
     system.wait(lambda: len(system.events_of(MessageRejected)) == 20)
     assert {event.data.error.code for event in system.events_of(MessageRejected)} == {"not_found"}
-    assert system.process._intake.aside == 0
+    assert system.process._intake.aside == []

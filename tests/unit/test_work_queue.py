@@ -169,12 +169,12 @@ def test_what_is_put_aside_comes_again_in_its_time_and_takes_no_thread() -> None
     # The thread sleeps for long: it is told of an earlier moment each time.
     for name, seconds in (("c", 0.6), ("b", 0.4), ("a", 0.2)):
         queue.put_aside(Item(name), seconds)
-    assert (queue.aside, queue.qsize()) == (3, 0)
+    assert (len(queue.aside), queue.qsize()) == (3, 0)
     queue.put(Item("now"))
     thread.join(PATIENCE)
     assert [name for name, _ in found] == ["now", "a", "b", "c"]
     assert all(after >= due for (_, after), due in zip(found[1:], (0.2, 0.4, 0.6), strict=True))
-    assert queue.aside == 0
+    assert queue.aside == []
 
 
 def test_what_was_put_aside_is_forgotten_with_its_source() -> None:
@@ -185,4 +185,4 @@ def test_what_was_put_aside_is_forgotten_with_its_source() -> None:
     assert [item.name for item in dropped] == ["a"]
     item: Any = queue.get(timeout=PATIENCE)
     assert item.name == "b"
-    assert queue.aside == 0
+    assert queue.aside == []

@@ -63,6 +63,7 @@ class Delivery(MessageProxy):
         next_try: puts it aside; None: it is to be settled.
         recorded: whether it is among the rejected messages.
         can_be_dead_lettered: whether the broker can; else it is acked, for the rejected messages have it.
+        tenant: whose it is, where it waits for another command.
     """
 
     def __init__(self, message: Message[Any], source: Source, tag: int) -> None:
@@ -75,6 +76,7 @@ class Delivery(MessageProxy):
         self.next_try: Callable[[], None] | None = None
         self.recorded = False
         self.can_be_dead_lettered = True
+        self.tenant: str | None = None
         self._settled = False
 
     def __str__(self) -> str:
@@ -126,10 +128,10 @@ def handled() -> Delivery | None:
     return delivery
 
 
-def aside() -> int:
-    """How many messages the worker of this thread has put aside."""
+def aside() -> list[Delivery]:
+    """What the worker of this thread has put aside."""
     work: WorkQueue | None = getattr(_handled, "work", None)
-    return 0 if work is None else work.aside
+    return [] if work is None else [item.message for item in work.aside]
 
 
 def ack_early() -> None:

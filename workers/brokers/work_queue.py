@@ -157,9 +157,10 @@ class WorkQueue:
         return len(self)
 
     @property
-    def aside(self) -> int:
-        """How many items are put aside."""
-        return len(self._aside)
+    def aside(self) -> list[Item]:
+        """The items that are put aside."""
+        with self._lock:
+            return [item for _, _, item in self._aside]
 
     def __len__(self) -> int:
         return sum(len(lane.items) for lane in self._lanes)

@@ -1,0 +1,54 @@
+"""What waits for another command takes no more than its tenant's share of the room."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from workers import waits
+from workers.brokers.settlement import Delivery, PutAside
+from workers.waits import wait_for_dependency
+
+INITIALIZE = "dspex.program.initialize.v1"
+
+
+@dataclass
+class Waiting:
+    """A message, as far as it is looked at."""
+
+    tenant: str | None = None
+    tries: int = 1
+    first_tried: float = field(default_factory=time.monotonic)
+
+
+@pytest.fixture
+def aside(monkeypatch: pytest.MonkeyPatch) -> list[Delivery]:
+    """What is put aside. Each message that is handled comes on top, where it may wait."""
+    found: list[Any] = []
+    monkeypatch.setattr(waits, "aside", lambda: found)
+    return cast("list[Delivery]", found)
+
+
+def handle(tenant: str, aside: list[Delivery], monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether a message of a tenant waits."""
+    message = cast("Delivery", Waiting())
+    monkeypatch.setattr(waits, "handled", lambda: message)
+    try:
+        wait_for_dependency(INITIALIZE, tenant, most=8, share=4)
+    except PutAside:
+        aside.append(message)
+        return True
+    return False
+
+
+def test_a_flood_of_one_tenant_leaves_room_for_another(aside: list[Delivery], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [handle("beta", aside, monkeypatch) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert [handle("acme", aside, monkeypatch) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert [message.tenant for message in aside] == ["beta"] * 4 + ["acme"] * 4
+
+
+def test_all_of_the_room_is_bounded_too(aside: list[Delivery], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [handle(f"t{number}", aside, monkeypatch) for number in range(10)] == [True] * 8 + [False] * 2
