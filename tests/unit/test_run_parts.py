@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -17,7 +18,7 @@ from workers.cli.inputs.json_rows import CHUNK, elements
 from workers.cli.inputs.reading import Inputs
 from workers.cli.inputs.rows import Row
 from workers.cli.inputs.source import Lines
-from workers.cli.run.ids import Ids
+from workers.cli.run.ids import Ids, Occurrences
 from workers.cli.run.order import MAX_HELD, InOrder
 from workers.cli.run.progress import Shown
 from workers.cli.summary import Summary
@@ -63,6 +64,13 @@ def test_ids_follow_from_content_and_occurrence_and_are_looked_up_at_once() -> N
     assert (len(set(ids)), found, asked) == (3, {}, [3])
     again, _ = Ids(PROGRAM, look, retry_failed=False).of(rows[:1])
     assert again == ids[:1]
+
+
+def test_occurrences_are_counted_in_memory_and_on_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.cli.run.ids.MAX_IN_MEMORY", 2)
+    occurrences = Occurrences()
+    assert [occurrences.count(content) for content in ("aa", "bb", "cc", "aa", "cc", "dd")] == [1, 1, 1, 2, 2, 1]
+    occurrences.close()
 
 
 def test_what_failed_is_asked_for_under_another_id_in_bulk() -> None:

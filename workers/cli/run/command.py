@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,19 +12,24 @@ from rich.console import Console
 from adapters.port import ProgramSpec
 from dspex.errors import DspexError, SettingsError
 from dspex.topology import EXECUTIONS_QUEUE
+from store import executions
+from store.engine import READ_ONLY
 from workers.application import Application, bootstrap
 from workers.brokers import amqp
 from workers.cli.inputs.reading import open_inputs
 from workers.cli.operator import operator_of
 from workers.cli.output import cell
 from workers.cli.run.options import RunFailed, RunOptions, load_signature
+from workers.cli.run.program import POLL_SECONDS
 from workers.cli.run.results import Results, open_results
 from workers.cli.run.session import Session
 from workers.cli.run.stop import Stop, Stopped
-from workers.cli.worker import check_servers, configure_logging
+from workers.cli.worker import check_servers, collect_seldom, configure_logging
 from workers.local import left_by_others
 from workers.process import WorkerProcess
 from workers.settings import Settings, load_settings
+
+QUIET_SECONDS = 2.5
 
 
 def run(options: RunOptions) -> int:
@@ -55,11 +61,14 @@ def run(options: RunOptions) -> int:
             with stop.anywhere():
                 check_servers(settings)
             app = bootstrap(settings, run_others=options.run_others or not settings.embedded)
+            collect_seldom()
             session = Session(app, options, console, results, stop, tenant)
             try:
                 with _ending(session, results), _working(app, settings, options) as runs_here:
                     session.prepare(ProgramSpec(options.adapter, signature, configuration), runs_here=runs_here)
                     session.run(inputs)
+                    if options.run_others and runs_here:
+                        _finish_others(app, stop)
                 if app.own is not None and (found := left_by_others(app, tenant)):
                     told = f"{found} of other runs wait in this database, and are left alone: --run-others runs them"
                     console.print(cell(told), style="yellow", highlight=False, soft_wrap=True)
@@ -75,6 +84,18 @@ def run(options: RunOptions) -> int:
                 app.close()
     session.summary.show(console, signature.name)
     return 0 if session.summary.clean else 1
+
+
+def _finish_others(app: Application, stop: Stop) -> None:
+    """Wait until nothing that is due is left, and nothing runs: the relay has looked twice by then."""
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < QUIET_SECONDS:
+        stop.check()
+        with app.engine.connect().execution_options(**READ_ONLY) as connection:
+            busy = executions.anything_due(connection)
+        if busy or app.running:
+            quiet_since = time.monotonic()
+        time.sleep(POLL_SECONDS)
 
 
 def _same(one: Path, other: Path) -> bool:

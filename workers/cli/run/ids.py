@@ -16,10 +16,14 @@ Look = Callable[[Sequence[UUID]], Sequence[Result]]
 """Finds which of these executions have ended."""
 
 
+MAX_IN_MEMORY = 100_000
+
+
 class Occurrences:
-    """Counts how often each content came, on the disk: rows may be more than fit into memory."""
+    """Counts how often each content came: the first `MAX_IN_MEMORY` contents in memory, the others on the disk."""
 
     def __init__(self) -> None:
+        self._first: dict[bytes, int] = {}
         self._database = sqlite3.connect("", isolation_level=None)  # a file of its own, without a name
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("CREATE TABLE seen (content BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID")
@@ -27,9 +31,12 @@ class Occurrences:
 
     def count(self, content: str) -> int:
         """Count one more; returns how often it has come, this time too."""
+        key = bytes.fromhex(content)
+        if key in self._first or len(self._first) < MAX_IN_MEMORY:
+            self._first[key] = self._first.get(key, 0) + 1
+            return self._first[key]
         ((number,),) = self._database.execute(
-            "INSERT INTO seen VALUES (?, 1) ON CONFLICT DO UPDATE SET number = number + 1 RETURNING number",
-            (bytes.fromhex(content),),
+            "INSERT INTO seen VALUES (?, 1) ON CONFLICT DO UPDATE SET number = number + 1 RETURNING number", (key,)
         )
         return int(number)
 
