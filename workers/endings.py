@@ -13,6 +13,7 @@ from typing import Any
 
 from dspex import Usage
 from store.executions import Finish
+from store.identity import Identity
 from workers.application import Application
 from workers.attempts import Attempt, End
 from workers.callbacks import prepared
@@ -65,7 +66,7 @@ class _Ending:
     def _written(self, written: Written, error: Exception | None) -> None:
         if error is None:
             if self._app.own is not None and isinstance(self._ended, Finish):
-                self._app.own.discard(self._ended.id)
+                self._app.own.discard(Identity(self._ended.id, self._ended.tenant))
             self._tell(written)
         elif isinstance(error, WriterClosed):
             logger.info("The end of execution %s was not written: it will be run again.", self._ended.id)

@@ -25,6 +25,7 @@ from dspex.wakeups import Wakeups
 from dspex.watch import Watch
 from store import executions, idempotency, rejections
 from store.executions import Execution, Request
+from store.identity import Identity
 from store.rejections import RecordedRejection, Rejection
 from workers.application import Application, bootstrap
 from workers.handlers import dispatch
@@ -165,9 +166,9 @@ def _digest(asked: ExecuteProgram | Execution) -> str:
 
 def left_by_others(app: Application, tenant: str) -> str | None:
     """What waits in the database and is none of this process's own, in words; None: nothing."""
-    own = set(app.own.ids) if app.own is not None else set[UUID]()
+    own = set(app.own.identities) if app.own is not None else set[Identity]()
     with app.read(tenant) as connection:
-        found = [id_ for id_ in executions.left(connection, MOST_COUNTED + len(own)) if id_ not in own]
+        found = [one for one in executions.left(connection, MOST_COUNTED + len(own)) if one not in own]
     if not found:
         return None
     number = f"{MOST_COUNTED:,} or more" if len(found) >= MOST_COUNTED else f"{len(found):,}"

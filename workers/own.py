@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from uuid import UUID
+
+from store.identity import Identity
 
 
 class Own:
-    """Ids, shared by the threads of a process."""
+    """Shared by the threads of a process."""
 
     def __init__(self) -> None:
-        self._ids: set[UUID] = set()
+        self._identities: set[Identity] = set()
         self._lock = threading.Lock()
 
-    def add(self, ids: Iterable[UUID]) -> None:
+    def add(self, identities: Iterable[Identity]) -> None:
         """These were asked for here."""
         with self._lock:
-            self._ids.update(ids)
+            self._identities.update(identities)
 
-    def discard(self, execution_id: UUID) -> None:
+    def discard(self, identity: Identity) -> None:
         """This one has ended."""
         with self._lock:
-            self._ids.discard(execution_id)
+            self._identities.discard(identity)
 
     @property
-    def ids(self) -> list[UUID]:
+    def identities(self) -> list[Identity]:
         """All of them."""
         with self._lock:
-            return list(self._ids)
+            return list(self._identities)

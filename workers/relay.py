@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -21,6 +20,7 @@ from dspex.topology import COMMANDS_EXCHANGE
 from store import callbacks, executions
 from store.engine import READ_ONLY
 from store.executions import Request
+from store.identity import Identity
 from workers.application import Application
 from workers.callbacks import announce
 from workers.handlers.executions import give_up
@@ -50,7 +50,7 @@ class Relay:
         own = self._app.own
         if own is not None:
             # What is owed for an end was told when it was written: nobody but this process can hear of it.
-            while (ids := own.ids) and self._is_due(executions.anything_due) and self._executions(ids):
+            while (mine := own.identities) and self._is_due(executions.anything_due) and self._executions(mine):
                 pass
             return
         while self._is_due(executions.anything_due) and self._executions():
@@ -65,7 +65,7 @@ class Relay:
         with self._app.engine.connect().execution_options(**READ_ONLY) as connection:
             return look(connection)
 
-    def _executions(self, only: Sequence[UUID] | None = None) -> bool:
+    def _executions(self, only: Sequence[Identity] | None = None) -> bool:
         """One batch, of some executions only where they are given; returns whether there may be more.
 
         What was published and not taken may still wait in its queue. While messages wait here unclaimed, it does: it is

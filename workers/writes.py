@@ -82,11 +82,11 @@ class Writes:
         executions.release(connection, self.lease, which)
         return [None] * len(which)
 
-    def rescue(self, connection: Connection, items: Sequence[Sequence[UUID] | None]) -> list[list[Request]]:
+    def rescue(self, connection: Connection, items: Sequence[Sequence[Identity] | None]) -> list[list[Request]]:
         """Take what nobody has heard of for a lease, of these or of all: it is due at once."""
         return [executions.rescue(connection, 0.0, RELAY_LIMIT, only=only) for only in items]
 
-    def due(self, connection: Connection, items: Sequence[Sequence[UUID] | None]) -> list[list[Due]]:
+    def due(self, connection: Connection, items: Sequence[Sequence[Identity] | None]) -> list[list[Due]]:
         """Take what waits and is due, of these or of all."""
         return [executions.due(connection, self.lease.seconds, RELAY_LIMIT, only=only) for only in items]
 

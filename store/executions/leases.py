@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any, NamedTuple, cast
-from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
@@ -12,6 +11,7 @@ from sqlalchemy import (
     CursorResult,
     Float,
     Row,
+    String,
     Uuid,
     bindparam,
     case,
@@ -108,7 +108,7 @@ class Due(NamedTuple):
     again: bool
 
 
-def due(connection: Connection, again_in: float, limit: int, *, only: Collection[UUID] | None = None) -> list[Due]:
+def due(connection: Connection, again_in: float, limit: int, *, only: Collection[Identity] | None = None) -> list[Due]:
     """Take what is pending and due, for the caller to publish after the commit: what has waited longest comes first.
 
     It is due again in `again_in` seconds, twice as long each time, `MOST_WAITS` times at most, unless it is taken. Any
@@ -136,7 +136,7 @@ def due(connection: Connection, again_in: float, limit: int, *, only: Collection
 
 
 def rescue(
-    connection: Connection, again_in: float, limit: int, *, by: str = "relay", only: Collection[UUID] | None = None
+    connection: Connection, again_in: float, limit: int, *, by: str = "relay", only: Collection[Identity] | None = None
 ) -> list[Request]:
     """Take executions from workers that have not been heard of for a lease, for the caller to publish.
 
@@ -162,10 +162,11 @@ def anything_due(connection: Connection) -> bool:
     return bool(connection.execute(select(or_(*looks))).scalar_one())
 
 
-def left(connection: Connection, most: int) -> list[UUID]:
+def left(connection: Connection, most: int) -> list[Identity]:
     """Executions that are pending, or whose worker has not been heard of for a lease: as many as are asked for."""
-    found = [select(executions.c.id).where(look).limit(most) for look in (PENDING, _LOST)]
-    return [id_ for look in found for id_ in connection.execute(look).scalars()][:most]
+    c = executions.c
+    found = [select(c.id, c.tenant).where(look).limit(most) for look in (PENDING, _LOST)]
+    return [Identity(row.id, row.tenant) for look in found for row in connection.execute(look)][:most]
 
 
 def _pick(
@@ -173,16 +174,16 @@ def _pick(
     condition: ColumnElement[bool],
     limit: int,
     *told: ColumnElement[Any],
-    only: Collection[UUID] | None = None,
+    only: Collection[Identity] | None = None,
 ) -> list[Row[Any]]:
     """Lock some, in the order in which they are due, without waiting for any."""
     c = executions.c
     found = select(c.id, c.tenant, *told).where(condition).with_for_update(skip_locked=True)
     parameters: dict[str, str] = {}
     if only is not None:
-        ids = records(connection.dialect.name, {"id": Uuid()})
-        found = found.where(c.id.in_(select(ids.c.id)))
-        parameters = encode({"id": id_} for id_ in only)
+        given = records(connection.dialect.name, {"id": Uuid(), "tenant": String()})
+        found = found.where(is_found(executions, select(given.c.id, given.c.tenant)))
+        parameters = encode(identity._asdict() for identity in only)
     if condition is _OVERDUE:
         found = found.order_by(c.due_at)
     # Part of the text: by a parameter, PostgreSQL would think of a tenth of what is due, and read the table.

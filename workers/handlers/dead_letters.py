@@ -24,6 +24,7 @@ from dspex.status import LetterStatus
 from dspex.topology import COMMANDS_EXCHANGE
 from store import executions, pages, rejections
 from store.executions import MAX_REPLAYS
+from store.identity import Identity
 from store.rejections import RecordedRejection
 from workers.application import Application
 from workers.policy import authorize
@@ -47,7 +48,7 @@ def replay_executions(app: Application, received: Received[ReplayExecutions]) ->
 
     def replay(ids: Sequence[UUID], connection: Connection) -> int:
         if app.own is not None:
-            app.own.add(ids)
+            app.own.add(Identity(id_, tenant) for id_ in ids)
         return executions.replay(connection, ids, by=by, shard=app.writes.shard, tenant=tenant)
 
     return _change(app, received, executions.dead, replay)

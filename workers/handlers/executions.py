@@ -14,6 +14,7 @@ from dspex.queries import GetExecution, ListExecutions
 from dspex.results import ExecutionView, Page
 from store import callbacks, executions, idempotency
 from store.executions import Claim, Claimed, Conflicting, Ended, Execution, NoProgram, Request, Running, Waiting
+from store.identity import Identity
 from workers.application import Application
 from workers.attempts import Attempt
 from workers.brokers.settlement import ack_early
@@ -38,7 +39,9 @@ class Taken:
         self.claim = claim
         self.attempt: Attempt | None = None
         if app.own is not None and isinstance(claim, Claimed | Running | Waiting):
-            app.own.add([claim.id])  # whoever sends a message to this process asks it to run that
+            app.own.add(
+                [Identity(claim.id, request.tenant)]
+            )  # whoever sends a message to this process asks it to run that
         if isinstance(claim, Claimed):
             self.attempt = Attempt(app, request, claim)
             app.running.begin(self.attempt)  # from here on its lease is renewed
