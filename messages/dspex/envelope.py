@@ -77,7 +77,8 @@ class Envelope(Sparse, Generic[Data]):
     """
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"propertyNames": {"pattern": "^[a-z0-9]{1,20}$"}})
-    __pydantic_extra__: dict[ExtensionName, Extension]
+    # How pydantic is told of their types: https://docs.pydantic.dev/latest/concepts/models/#extra-data
+    __pydantic_extra__: dict[ExtensionName, Extension]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     specversion: Literal["1.0"] = "1.0"
     id: Annotated[str, Field(min_length=1, max_length=255)]  # as the AMQP property message_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -99,7 +99,7 @@ class Sheet:
 
 
 @contextmanager
-def _extra(name: str) -> Iterator[None]:
+def _extra(name: str) -> Generator[None]:
     try:
         yield
     except ImportError as error:
