@@ -41,12 +41,6 @@ def prepare(app: Application, spec: ProgramSpec, tenant: str, *, runs_here: bool
     Raises:
         RunFailed: the adapter cannot build it, or no worker answers.
     """
-    if runs_here:
-        # First: it may be ready since somebody built it who knew more, an alias or a key.
-        try:
-            app.programs.build(replace(spec, tenant=tenant))
-        except AdapterError as error:
-            raise RunFailed(f"the program cannot be built: {error.message}") from None
     signature = spec.signature.model_copy(update={"module": None})
     # An id is one tenant's, whoever else has the same signature.
     namespace = NAMESPACE if tenant == DEFAULT_TENANT else uuid.uuid5(NAMESPACE, tenant)
@@ -66,6 +60,12 @@ def prepare(app: Application, spec: ProgramSpec, tenant: str, *, runs_here: bool
             ),
             InitializeProgram(program_id=program_id),
         )
+    if runs_here:
+        # First: it may be ready since somebody built it who knew more, an alias or a key.
+        try:
+            app.programs.build(replace(spec, tenant=tenant))
+        except AdapterError as error:
+            raise RunFailed(f"the program cannot be built: {error.message}") from None
     sent = [id_ for command in commands for id_ in _send(app, command, tenant)]
     _wait_for(app, program_id, tenant, sent, before.lock_version if before else 0)
     return program_id
