@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from dspex import Configuration, uuid7
+from dspex import Configuration
 from dspex.callbacks import Callback
 from store import rejections
 from store.engine import make_engine
@@ -139,7 +139,7 @@ def test_the_names_are_there(ids: dict[str, str]) -> None:
         ("program", "list", f"--x{HOSTILE}"),
         ("program", "create", "n", HOSTILE),
         ("program", "create", "n", f"a -> {HOSTILE}"),
-        ("program", "execute", str(uuid7()), "--input", HOSTILE),
+        ("program", "execute", "019bb1c6-0000-7000-8000-000000000000", "--input", HOSTILE),
         ("signature", "list", "--cursor", HOSTILE),
         ("signature", "schema", "--name", f"x{HOSTILE}"),
         ("signature", "from-module", HOSTILE),
