@@ -61,14 +61,13 @@ def encode_answer(answer: BaseModel, largest: int, *, query: bool, message_id: s
         message_id: where it may be sent more than once; a new one by default.
     """
     try:
-        # Written as it is, and not by way of Python's own types.
-        return _encode(Reply.model_construct(answer=_as_it_is(answer)), largest, message_id)
+        return _encode(_reply(answer), largest, message_id)
     except MessageTooLarge as error:
         sizes = error.message
     if isinstance(answer, Page):
         shorter = _shortened(answer, largest - ENVELOPE_BYTES)
         if shorter.items:
-            return _encode(Reply.model_construct(answer=_as_it_is(shorter)), largest, message_id)._replace(whole=False)
+            return _encode(_reply(shorter), largest, message_id)._replace(whole=False)
         return encode_error(_stuck(answer, largest), largest, message_id=message_id)._replace(whole=False)
     done = "" if query else "it is done, but "
     too_large = AnswerTooLarge(f"{done}the answer cannot be sent ({sizes}): {_IN_PROCESS}")
@@ -122,8 +121,11 @@ def _encode(data: Event, largest: int, message_id: str | None, **told: Any) -> E
     return Encoded(envelope.id, envelope.encode(largest))
 
 
-def _as_it_is(answer: BaseModel) -> Any:
-    return answer
+def _reply(answer: Any) -> Reply:
+    """Written as it is, and not by way of Python's own types."""
+    if not Reply.__pydantic_complete__:  # before pydantic 2.14, what was never validated is not written inside another
+        Reply.model_rebuild()
+    return Reply.model_construct(answer=answer)
 
 
 def _cut(detail: ErrorDetail) -> ErrorDetail:
