@@ -53,7 +53,7 @@ def bad_messages(program_id: str) -> dict[str, tuple[bytes, str]]:
         "wrong field": (data(inputz={}), "invalid_message"),
         "missing field": (envelope(program_id, data={"program_id": program_id}), "invalid_message"),
         "options null": (data(options=None), "invalid_message"),
-        "options null in the envelope": (envelope(program_id, options=None), "invalid_message"),
+        "options in the envelope": (envelope(program_id, options={"throws": "x"}), "invalid_message"),
         "unknown option": (data(options={"throws": "x"}), "invalid_message"),
         "raw Dramatiq envelope": (RAW, "malformed_message"),
         "raw Dramatiq envelope, options null": (RAW | {"options": None}, "malformed_message"),
