@@ -55,11 +55,13 @@ def address(parameters: URLParameters) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """The cause of a lost or failed connection or channel, as it was said."""
+    """The cause of a lost or failed connection or channel, as it was said, in one line."""
     error = _root(error)
     if isinstance(error, exceptions.ConnectionClosed | exceptions.ChannelClosed):
-        return f"{error.reply_code} {error.reply_text}"
-    return str(error) or type(error).__name__
+        text = f"{error.reply_code} {error.reply_text}"
+    else:
+        text = str(error) or type(error).__name__
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def cause(error: BaseException, parameters: URLParameters) -> str:

@@ -366,7 +366,7 @@ class TestRefusal:
         assert publisher.ids == fresh + before + after
         (row,) = shop.rows()
         assert (str(row.id), row.attempts) == (poisoned, 2)
-        assert row.last_error == "publish_failed: the broker closed the connection: 501 FRAME_ERROR"
+        assert row.last_error == r"publish_failed: the broker closed the connection:\n501 FRAME_ERROR \x00"
 
     def test_an_outage_in_the_middle_of_them(self, shop: Service, publisher: KeepingPublisher) -> None:
         guilty = command()

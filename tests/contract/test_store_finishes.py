@@ -132,7 +132,7 @@ class TestFinish:
         c = executions_table.c
         columns = select(c.error_code, c.input_tokens, c.output_tokens, c.cost)
         assert connection.execute(columns.where(c.id == good.id)).one() == (None, 10, 2, 0.25)
-        assert connection.execute(columns.where(c.id == bad.id)).one() == ("timeout", 0, 0, None)
+        assert connection.execute(columns.where(c.id == bad.id)).one() == ("timeout", None, None, None)
 
     def test_an_error_of_characters_that_cannot_be_kept(self, connection: Connection) -> None:
         asked = request(ready_program(connection))

@@ -339,7 +339,7 @@ def test_ids_and_a_filter_exclude_each_other(command: Any) -> None:
         {name: [uuid7()], "since": "2026-01-01T00:00:00Z"},
         {name: []},
         {name: [uuid7() for _ in range(1001)]},
-        {"since": "2026-01-01T00:00:00"},
+        {"since": "2026-01-01 at noon"},
         {"status": "failed"},
     ]
     for given in wrong:
