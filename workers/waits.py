@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 
 from dspex.commands import CreateProgram, InitializeProgram
 from dspex.errors import DatabaseUnavailable, PublishError
+from dspex.lru import Lru
 from workers.brokers.settlement import PutAside, Requeue, aside, handled
 
 FOLLOWERS: Final = frozenset({CreateProgram.type, InitializeProgram.type})
@@ -28,6 +29,26 @@ class _Database:
 
 _database = _Database()
 
+
+class _InVain:
+    """How many messages of a tenant waited lately for what never came: one that sends many such is not waited for."""
+
+    SECONDS = 60.0
+    _counts: Lru[str | None, tuple[int, float]] = Lru(1_000)
+
+    def count(self, tenant: str | None) -> int:
+        """Of a tenant, or of all, where it is None."""
+        count, since = self._counts.get(tenant) or (0, 0.0)
+        return count if time.monotonic() < since + self.SECONDS else 0
+
+    def add(self, tenant: str) -> None:
+        """One more. Two threads may count one for two: the number need not be exact."""
+        for key in (tenant, None):
+            self._counts.put(key, (self.count(key) + 1, time.monotonic()), 1)
+
+
+_in_vain = _InVain()
+
 MAX_TRIES: Final = 8
 FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
 """How often a message is handled whose answer or event the broker does not take, with growing pauses: two minutes."""
@@ -38,7 +59,8 @@ def wait_for_dependency(command_type: str, tenant: str, most: int, share: int) -
 
     Args:
         tenant: whose it is.
-        most: how many messages may wait so. They take room from those that the broker would deliver.
+        most: how many messages may wait so, once as many have waited in vain: they take room from those that the broker
+            would deliver. Until then each may, for a batch of commands may all come before the one they refer to.
         share: how many of one tenant, so that its wait for what never comes does not take the others' room.
 
     Raises:
@@ -51,13 +73,16 @@ def wait_for_dependency(command_type: str, tenant: str, most: int, share: int) -
     without_database = now < _database.missed_at + DEPENDENCY_SECONDS
     if not without_database:
         waiting = aside()
-        if len(waiting) >= most or sum(other.tenant == tenant for other in waiting) >= share:
+        if len(waiting) >= most and _in_vain.count(None) >= most:
+            return
+        if sum(other.tenant == tenant for other in waiting) >= share and _in_vain.count(tenant) >= share:
             return
     left = max(delivery.first_tried, _database.missed_at) + DEPENDENCY_SECONDS - now
     pause = min(_FIRST_LOOK * 2.0 ** min(delivery.tries - 1, 16), _LAST_LOOK)
     if pause < left:
         delivery.tenant = tenant
         raise PutAside(pause)
+    _in_vain.add(tenant)
 
 
 def wait_for_broker(error: PublishError) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
@@ -11,18 +11,29 @@ from click.testing import CliRunner
 
 import migrations
 from store.engine import make_engine
+from tests.roles import Roles
 from workers.cli.main import main
 
 Dspex = Callable[..., str]
 
 
 @pytest.fixture
-def dspex(database_url: str) -> Dspex:
+def role_url(database_url: str) -> Iterator[str]:
+    """A database, as who works logs in: row-level security would not hold the superuser of the tests."""
+    if database_url.startswith("sqlite"):
+        engine = make_engine(database_url)
+        migrations.upgrade(engine)
+        engine.dispose()
+        yield database_url
+        return
+    with Roles.made(database_url) as roles:
+        yield roles.url(roles.worker)
+
+
+@pytest.fixture
+def dspex(role_url: str) -> Dspex:
     """The command line: what it prints, and with `code` what it says in an error."""
-    engine = make_engine(database_url)
-    migrations.upgrade(engine)
-    engine.dispose()
-    environment = {"DSPEX_DATABASE_URL": database_url, "DSPEX_BROKER_URL": "memory://", "DSPEX_LOG_LEVEL": "WARNING"}
+    environment = {"DSPEX_DATABASE_URL": role_url, "DSPEX_BROKER_URL": "memory://", "DSPEX_LOG_LEVEL": "WARNING"}
 
     def run(*arguments: object, code: int = 0, tenancy: str = "true") -> str:
         result = CliRunner().invoke(main, [*map(str, arguments)], env=environment | {"DSPEX_TENANCY": tenancy})

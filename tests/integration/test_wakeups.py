@@ -155,8 +155,8 @@ def test_all_results_come_from_the_database_where_redis_is_killed_and_flushed(
         server.start()
         with redis.Redis.from_url(server.url) as client:
             client.flushall()
+        wait_until(lambda: all(handle.done() for handle in submitted), "all end", PATIENCE)
         with app.read("default") as connection:
-            wait_until(lambda: all(handle.done() for handle in submitted), "all end", PATIENCE)
             rows = {row.id: row.outputs for row in executions.get(connection, ids)}
         assert len(rows) == len(ids)
         assert [future.result(PATIENCE) for future in waiting] == [rows] * 3

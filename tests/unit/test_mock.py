@@ -8,8 +8,10 @@ import statistics
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -142,9 +144,23 @@ def test_a_failure_for_some_inputs_goes_before_one_for_all_whatever_the_order_in
         assert codes == [ErrorCode.AUTH, ErrorCode.TIMEOUT]
 
 
+def waits_of_runs(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that runs wait from now on; none does."""
+    waited: list[float] = []
+
+    class Cancelled(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            waited.append(timeout)
+            return False
+
+    # Of runs only: a thread of this process that waits for something else is none of ours.
+    monkeypatch.setattr("adapters.runs.threading", SimpleNamespace(Event=Cancelled, Lock=threading.Lock))
+    return waited
+
+
 def test_latency_passes_before_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    waited: list[float | None] = []
-    monkeypatch.setattr("threading.Event.wait", lambda _, seconds: waited.append(seconds))
+    waited = waits_of_runs(monkeypatch)
     run("q -> a", {"q": "x"}, parameters={"latency_ms": 250})
     run("q -> a", {"q": "x"})
     assert waited == [0.25]
@@ -152,11 +168,10 @@ def test_latency_passes_before_the_outputs(monkeypatch: pytest.MonkeyPatch) -> N
 
 def latencies(monkeypatch: pytest.MonkeyPatch, latency: dict[str, Any], runs: int = 200) -> list[float]:
     """The milliseconds that so many runs wait."""
-    waited: list[float] = []
-    monkeypatch.setattr("threading.Event.wait", lambda _, seconds: waited.append(seconds * 1000))
+    waited = waits_of_runs(monkeypatch)
     for number in range(runs):
         run("q -> a", {"q": str(number)}, parameters={"latency_ms": latency})
-    return waited
+    return [seconds * 1000 for seconds in waited]
 
 
 @pytest.mark.parametrize(
