@@ -84,7 +84,10 @@ def _pgqueuer(concurrency: int) -> list[Command]:
     return [[sys.executable, "-m", "benchmarks.peers.pgqueuer_asyncpg", *bounds]] * PROCESSES
 
 
-_OWN_QUEUES = tuple(f"dspex.{name}{end}" for name in ("programs", "executions", "requests") for end in ("", ".XQ"))
+_OWN_QUEUES = (
+    "dspex.dead-letters",
+    *(f"dspex.{name}{end}" for name in ("programs", "executions", "requests") for end in ("", ".XQ")),
+)
 _DRAMATIQ_QUEUES = ("bench", "bench.DQ", "bench.XQ")
 
 SYSTEMS = {
