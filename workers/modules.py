@@ -46,6 +46,7 @@ from pydantic import AllowInfNan, BaseModel, RootModel, Strict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from adapters import versions
 from dspex import DspexError, Problem, Signature, SignatureField
 from dspex.errors import InvalidModule, InvalidSignature, ModuleNotAllowed
 from dspex.model import problems
@@ -131,6 +132,8 @@ def _imported(path: str) -> types.ModuleType:
     # Only here: it takes seconds, and who is refused above does not need it. Before their code, which imports it too.
     from adapters.native.setup import prepare_dspy
 
+    if wrong := versions.of(versions.ON_USE):
+        raise InvalidModule(f"a module of signatures cannot be read: {'; '.join(wrong)}")
     prepare_dspy()
     importlib.invalidate_caches()  # a module that was installed while this process runs is found
     with _their_code(f"importing {path}"):
