@@ -11,6 +11,7 @@ https://www.rabbitmq.com/amqp-0-9-1-errata#section_3.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import cache
 from typing import NamedTuple
 
@@ -43,7 +44,8 @@ _SIZES = {
 """The size of a field's value by its type."""
 _SIZED = frozenset((b"S", b"x", b"F", b"A"))
 """Types of fields whose value says its own size."""
-
+_SIGNED = {bytes([kind]): kind in b"bsUIlL" for kind in b"bBsUuIilL"}
+"""Whether an integer may be negative, by its type."""
 
 _DEATH = frozenset({(b"count", b"l"), (b"reason", b"S"), (b"queue", b"S")})
 """What RabbitMQ reads of each item of `x-death`, with its type."""
@@ -119,6 +121,14 @@ class Properties:
         found = self._find(name.encode())
         return None if found is None else _text(*found)
 
+    def may_have(self, text: bytes) -> bool:
+        """Whether the headers hold this text anywhere, in whatever case: a quick look before a thorough one."""
+        return bool(self._headers) and text in self._headers.lower()
+
+    def fields(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """The headers in their order, as name, type and encoded value, as far as they can be read. See `scalar`."""
+        return _fields(self._headers)
+
     def _find(self, name: bytes) -> tuple[bytes, bytes] | None:
         """Type and encoded value of the first header of this name."""
         if name not in self._headers:  # there may be 60,000 others in a frame
@@ -146,6 +156,34 @@ class Properties:
         last = {key: _text(kind, text) for key, kind, text in _fields(value[5 : 5 + _long(value, 1)])}
         queue, reason = last.get(b"queue"), last.get(b"reason")
         return Death(queue, reason) if queue and reason else None
+
+
+def scalar(kind: bytes, value: bytes) -> str | int | bool | datetime | None:
+    """The value of a field: a text, an integer, a boolean, a time, or nothing.
+
+    Raises:
+        ValueError: it is of another type, or what it holds cannot be.
+    """
+    if kind == b"S":
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            raise ValueError("is not valid UTF-8") from None
+        if "\x00" in text:
+            raise ValueError("holds U+0000")
+        return text
+    if kind == b"t":
+        return value != b"\x00"
+    if kind in _SIGNED:
+        return int.from_bytes(value, "big", signed=_SIGNED[kind])
+    if kind == b"T":
+        try:
+            return datetime.fromtimestamp(int.from_bytes(value, "big"), UTC)
+        except (ValueError, OverflowError, OSError):
+            raise ValueError("is a time that cannot be: they are in seconds") from None
+    if kind == b"V":
+        return None
+    raise ValueError("must be a text, an integer, a boolean or a time")
 
 
 @cache

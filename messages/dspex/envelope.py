@@ -199,7 +199,9 @@ def _decode(
     except ValueError as error:
         raise MalformedMessage(f"the body is not JSON: {error}") from None
     if not isinstance(raw, dict) or raw.get("specversion") != "1.0":
-        raise MalformedMessage("not a CloudEvents 1.0 message in structured JSON: 'specversion' must be \"1.0\"")
+        raise MalformedMessage(
+            "not a CloudEvents 1.0 message, in structured JSON or in binary mode: 'specversion' must be \"1.0\""
+        )
     name = raw.get("type")
     if not isinstance(name, str) or name not in types:
         raise UnknownMessageType(f"type: {str(name)[:100]!r} is not one of {', '.join(types)}")

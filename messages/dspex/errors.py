@@ -95,7 +95,7 @@ class MessageError(_Problems):
 
 
 class MalformedMessage(MessageError):
-    """The body is not JSON, or not a CloudEvents 1.0 structured envelope."""
+    """The body is not JSON, or the message is no CloudEvent 1.0."""
 
     code = "malformed_message"
 

@@ -23,7 +23,7 @@ from store.executions import Finish, Request, Retry
 from store.executions.rows import request_of
 from store.tables import executions
 from workers.brokers import subscription
-from workers.brokers.encoding import Origin, read
+from workers.brokers.encoding import Content, Origin, read
 from workers.brokers.settlement import Outcome, Settlement
 from workers.brokers.subscription import Subscription
 from workers.writes import Writes, Written
@@ -110,12 +110,12 @@ def _decoding() -> None:
     """What is no command is read as Dramatiq reads its own messages."""
     stock = JSONEncoder()
 
-    def read_anything(body: bytes, origin: Origin, max_bytes: int) -> Message[Any]:
-        message = read(body, origin, max_bytes)
+    def read_anything(content: Content, origin: Origin, max_bytes: int, **options: Any) -> Message[Any]:
+        message = read(content, origin, max_bytes, **options)
         if not isinstance(message.kwargs.get("error"), MessageError):
             return message
         try:
-            return Message(**stock.decode(body))
+            return Message(**stock.decode(content.body))
         except Exception:  # noqa: BLE001  whatever it is
             # Dramatiq dead-letters it, as it does what is for an actor that there is not.
             return Message(origin.queue, "nobody", (), {}, {})

@@ -12,7 +12,7 @@ from dspex import CreateSignature, uuid7
 from dspex import envelope as envelopes
 from dspex.errors import Denied, MessageError
 from workers.admission import Admission
-from workers.brokers.encoding import REJECT, Origin, read
+from workers.brokers.encoding import REJECT, Content, Origin, read
 from workers.policy import Principal, Role
 from workers.principals import Principals
 
@@ -37,7 +37,7 @@ def body(**changes: Any) -> bytes:
 
 def error_of(login: str | None, **changes: Any) -> Any:
     """Why a message is rejected."""
-    message = read(body(**changes), Origin("q", login), admit=ADMISSION)
+    message = read(Content(body(**changes)), Origin("q", login), admit=ADMISSION)
     assert message.actor_name == REJECT
     return message.kwargs["error"]
 

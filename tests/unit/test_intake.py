@@ -18,7 +18,7 @@ from store import executions
 from store.executions import Claimed, Ended, Running
 from store.identity import Identity
 from tests.unit.system import PATIENCE, System
-from workers.brokers.encoding import Origin, read
+from workers.brokers.encoding import Content, Origin, read
 from workers.brokers.settlement import Delivery, Outcome
 from workers.intake import Intake, Place
 from workers.writer import WriterClosed
@@ -69,7 +69,7 @@ class Desk:
             execution_id=execution_id or uuid7(), program_id=self.program_id, inputs={"question": "why"}, **details
         )
         body = wrap(command, source="/tests").encode()
-        message = Delivery(read(body, Origin("dspex.executions")), source or self.source, next(self._tags))
+        message = Delivery(read(Content(body), Origin("dspex.executions")), source or self.source, next(self._tags))
         item = Item(message)
         self.intake.put(item)
         return item

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from dramatiq import Message
 from dramatiq.encoder import Encoder, MessageData
 from pydantic_core import from_json
 
-from dspex.amqp_properties import Death
+from dspex.amqp_properties import Death, Properties
+from dspex.binary import identity, is_binary, structured
 from dspex.commands import Command
 from dspex.envelope import MAX_MESSAGE_BYTES, Envelope, check_size, decode_command
 from dspex.errors import (
@@ -78,50 +79,73 @@ class Origin:
     correlation_id: str | None = None
 
 
+class Content(NamedTuple):
+    """What a message says: the body of an envelope in structured JSON, or what came instead.
+
+    Attributes:
+        whole_size: the size of the whole body, where only its begin was kept.
+        flaw: why it is refused before its body is looked at.
+        identity: the `id` and `type` that it gives itself, where the body does not say them.
+    """
+
+    body: bytes
+    whole_size: int | None = None
+    flaw: MessageError | None = None
+    identity: tuple[str | None, str | None] | None = None
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.body) if self.whole_size is None else self.whole_size
+
+
+def unpack(properties: Properties, body: bytes) -> Content:
+    """What a message with these properties says, in whichever mode of CloudEvents it came. Never raises."""
+    if properties.flaw is not None:
+        return Content(body, properties.body_size, InvalidMessage(properties.flaw))
+    if not is_binary(properties):
+        return Content(body, properties.body_size)
+    if len(body) < properties.body_size:
+        return Content(body, properties.body_size, identity=identity(properties))
+    try:
+        return Content(structured(properties, body))
+    except MessageError as error:
+        return Content(body, properties.body_size, error, identity(properties))
+
+
 Admit = Callable[[Origin, type[Command], str | None, str | None], None]
 """Raises `Denied` where a message of this origin may not be of this type, for this tenant, about this id."""
 
 
 def read(
-    body: bytes,
-    origin: Origin,
-    max_bytes: int = MAX_MESSAGE_BYTES,
-    *,
-    body_size: int | None = None,
-    flaw: str | None = None,
-    admit: Admit | None = None,
+    content: Content, origin: Origin, max_bytes: int = MAX_MESSAGE_BYTES, *, admit: Admit | None = None
 ) -> Message[Any]:
-    """The message that a body is; where it cannot be decoded, one for the actor that rejects it. Never raises.
+    """The message that a content is; where it cannot be decoded, one for the actor that rejects it. Never raises.
 
     Args:
-        body_size: the size of the whole body, where only its begin was kept.
-        flaw: why its AMQP properties are refused.
         admit: whether its login may send it at all.
     """
-    size = len(body) if body_size is None else body_size
     try:
-        check_size(size, max_bytes)
-        if flaw is not None:
-            raise InvalidMessage(flaw)
-        envelope = decode_command(body, max_bytes, admit=admit and partial(admit, origin))
+        check_size(content.size, max_bytes)
+        if content.flaw is not None:
+            raise content.flaw
+        envelope = decode_command(content.body, max_bytes, admit=admit and partial(admit, origin))
     except Exception as error:  # noqa: BLE001 - it goes with the message
         reason = (
             error if isinstance(error, MessageError | Denied) else MalformedMessage("the message cannot be decoded")
         )
-        return _rejection(REJECT, reason, body, size, origin, origin.queue, max_bytes)
+        return _rejection(REJECT, reason, content, origin, origin.queue, max_bytes)
     return Message(
         queue_name=origin.queue,
         actor_name=envelope.type,
         args=(),
-        kwargs={"envelope": envelope, "body": body, "origin": origin},
+        kwargs={"envelope": envelope, "body": content.body, "origin": origin},
         options={},
         message_id=envelope.id,
     )
 
 
-def read_dead_letter(
-    body: bytes, origin: Origin, death: Death | None, max_bytes: int, body_size: int
-) -> Message[Any] | None:
+def read_dead_letter(content: Content, origin: Origin, death: Death | None, max_bytes: int) -> Message[Any] | None:
     """What there is to do about a dead letter: a message for the actor that records it, None where it is recorded.
 
     Args:
@@ -138,31 +162,35 @@ def read_dead_letter(
     else:
         error = MessageUndelivered(f"RabbitMQ took it out of {death.queue[:100]}: {death.reason[:100]}")
     came = replace(origin, queue=death.queue) if death is not None and death.queue in QUEUES else origin
-    return _rejection(RECORD, error, body, body_size, came, origin.queue, max_bytes)
+    return _rejection(RECORD, error, content, came, origin.queue, max_bytes)
 
 
 def _rejection(
-    actor: str, error: DspexError, body: bytes, size: int, origin: Origin, consumed: str, max_bytes: int
+    actor: str, error: DspexError, content: Content, origin: Origin, consumed: str, max_bytes: int
 ) -> Message[Any]:
-    message_id, message_type = _identify(body, size, max_bytes)
+    message_id, message_type = _identify(content, max_bytes)
     details = {"message_id": message_id, "message_type": message_type, "origin": origin}
     return Message(
         queue_name=consumed,
         actor_name=actor,
         args=(),
-        kwargs={"error": error, "body": body[:max_bytes], "body_size": size, **details},
+        kwargs={"error": error, "body": content.body[:max_bytes], "body_size": content.size, **details},
         options={},
     )
 
 
-def _identify(body: bytes, size: int, max_bytes: int) -> tuple[str | None, str | None]:
-    """The `id` and `type` that the body gives itself, if it can be read that far; an empty one is none."""
-    if size > max_bytes:
-        return None, None
-    try:
-        raw = from_json(body)
-    except ValueError:
-        return None, None
-    found = (raw.get("id"), raw.get("type")) if isinstance(raw, dict) else (None, None)
+def _identify(content: Content, max_bytes: int) -> tuple[str | None, str | None]:
+    """The `id` and `type` that a message gives itself, if it can be read that far; an empty one is none."""
+    found = content.identity or _named(content, max_bytes)
     message_id, message_type = (v.replace("\x00", "�")[:512] if isinstance(v, str) and v else None for v in found)
     return message_id, message_type
+
+
+def _named(content: Content, max_bytes: int) -> tuple[Any, Any]:
+    if content.size > max_bytes:
+        return None, None
+    try:
+        raw = from_json(content.body)
+    except ValueError:
+        return None, None
+    return (raw.get("id"), raw.get("type")) if isinstance(raw, dict) else (None, None)

@@ -14,7 +14,7 @@ import dramatiq
 
 from dspex.errors import BrokerUnavailable, NotDeclared, PublishError, Unroutable
 from dspex.topology import BINDINGS, EVENTS_EXCHANGE, EXCHANGES, Binding, Exchange
-from workers.brokers.encoding import Admit, Origin, read
+from workers.brokers.encoding import Admit, Content, Origin, read
 from workers.brokers.settlement import Delivery, Outcome, Settlement, SettlingConsumer
 
 LOGIN = "memory"
@@ -131,7 +131,8 @@ class MemoryConsumer(SettlingConsumer):
             return None
         tag = next(self._tags)
         self._unsettled[tag] = body
-        return Delivery(read(body, Origin(self._queue_name, LOGIN), self._max_bytes, admit=self._admit), self, tag)
+        message = read(Content(body), Origin(self._queue_name, LOGIN), self._max_bytes, admit=self._admit)
+        return Delivery(message, self, tag)
 
     def settle(self, delivery: Delivery, outcome: Outcome) -> None:
         """Forget the body, put it back, or put it to the dead letters; once closed, it has been put back."""

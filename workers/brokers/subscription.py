@@ -11,7 +11,7 @@ import pika
 
 from dspex.amqp_connection import connect
 from dspex.amqp_errors import CONNECTION_ERRORS, describe
-from workers.brokers.encoding import Admit, Origin, read, read_dead_letter
+from workers.brokers.encoding import Admit, Origin, read, read_dead_letter, unpack
 from workers.brokers.settlement import Delivery, Outcome
 from workers.brokers.topology import DEAD_LETTERS, QueueType, declare
 
@@ -81,20 +81,14 @@ class Subscription:
         if method is None:
             return None
         origin = Origin(self._queue_name, properties.user_id, properties.reply_to, properties.correlation_id)
+        content = unpack(properties, body)
         if self._queue_name == DEAD_LETTERS:
-            message = read_dead_letter(body, origin, properties.death(), self._max_bytes, properties.body_size)
+            message = read_dead_letter(content, origin, properties.death(), self._max_bytes)
             if message is None:
                 self._channel.basic_ack(method.delivery_tag)
                 return None
         else:
-            message = read(
-                body,
-                origin,
-                self._max_bytes,
-                body_size=properties.body_size,
-                flaw=properties.flaw,
-                admit=self._admit,
-            )
+            message = read(content, origin, self._max_bytes, admit=self._admit)
         self._unsettled[method.delivery_tag] = None
         delivery = Delivery(message, self, method.delivery_tag)
         delivery.can_be_dead_lettered = properties.can_be_dead_lettered

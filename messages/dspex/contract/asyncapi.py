@@ -31,10 +31,11 @@ _ABOUT = """\
 DSPex runs LM programs as jobs. This document is written from the side of its workers: they receive commands and
 queries, and send events and replies.
 
-A message is a CloudEvent 1.0 in structured JSON. Publish it with confirms, persistent and mandatory; its type is the
-routing key. That of an event is its tenant and its type; `default` is the tenant where there are none. Commands are
-closed: a field that a worker does not know is refused. Events are open: ignore what you do not know. v1 only grows
-optional fields, and workers know a field before a producer may send it."""
+A message is a CloudEvent 1.0 in structured JSON; what is asked may come in binary mode, too (headers `ce-...`). Publish
+it with confirms, persistent and mandatory; its type is the routing key. That of an event is its tenant and its type;
+`default` is the tenant where there are none. Commands are closed: a field that a worker does not know is refused.
+Events are open: ignore what you do not know. v1 only grows optional fields, and workers know a field
+before a producer may send it."""
 
 
 def asyncapi() -> Document:
