@@ -137,7 +137,7 @@ class TestReplay:
         assert (again.stdout, again.stderr) == ("Replayed 0 executions.\n", "")
         assert letters.json("replay", "--program", letters.program_id) == {"executions": {"count": 1, "refused": 0}}
         settings = Settings(database_url=letters.environment["DSPEX_DATABASE_URL"], broker_url="memory://")
-        with embedded(settings) as dspex:
+        with embedded(settings, run_others=True) as dspex:
             for execution_id in letters.executions:
                 wait_until(
                     lambda id_=execution_id: dspex.get_execution(id_).status == ExecutionStatus.COMPLETED,  # type: ignore[misc]

@@ -331,6 +331,7 @@ class TestOutput:
 
     def begun(self, shell: Shell, *options: str) -> subprocess.Popen[str]:
         shell.write("rows.jsonl", *({"question": str(n), "k": n} for n in range(20_000)))
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under `nohup` it is ignored, and a child would inherit that
         process = subprocess.Popen(
             [*DSPEX, "run", SIGNATURE, "--inputs", "rows.jsonl", "--output", "out.jsonl", *options],
             cwd=shell.folder,
