@@ -36,7 +36,7 @@ test: lint ## linters, type checkers and every test, on real servers
 .PHONY: torture
 torture: .venv/.dev ## the tests of faults and of properties at their full size: hours
 	@deploy/system_packages.sh tests
-	DSPEX_TEST_TORTURE=1 $(BIN)/pytest tests/unit tests/contract/test_store_lifecycle.py tests/faults
+	DSPEX_TEST_TORTURE=1 $(BIN)/pytest tests/unit tests/contract/test_store_lifecycle.py tests/acceptance/test_asyncapi.py tests/faults
 
 .PHONY: versions
 versions: .venv/.runtime ## try the lowest and the newest version of every dependency, on Python 3.11 to 3.13: an hour or two

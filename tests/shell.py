@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from store.engine import make_engine
+from tests import preloaded
 
 DSPEX = (sys.executable, "-m", "workers.cli")
 PATIENCE = 60.0
+OF_THE_INTERPRETER = ("PYTHON", "LANG", "LC_")
+"""Variables that are read when an interpreter starts."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,19 @@ class Shell:
         self.environment = bare | {"COLUMNS": "200"} | dict(environment)
 
     def __call__(self, *arguments: str | Path, stdin: str = "", **environment: str) -> Ran:
-        done = subprocess.run(
-            [*DSPEX, *map(str, arguments)],
-            cwd=self.folder,
-            env=self.environment | environment,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        if any(name.startswith(OF_THE_INTERPRETER) for name in environment):
+            done = subprocess.run(
+                [*DSPEX, *map(str, arguments)],
+                cwd=self.folder,
+                env=self.environment | environment,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+        else:
+            done = preloaded.run([*map(str, arguments)], self.folder, self.environment | environment, stdin, PATIENCE)
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def write(self, name: str, *rows: Mapping[str, Any] | str) -> str:
