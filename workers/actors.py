@@ -14,6 +14,7 @@ from dspex import Envelope, ExecuteProgram, MessageRejected
 from dspex.commands import Command, CreateSignatureFromModule
 from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
 from dspex.endpoints import ReplayDeliveries
+from dspex.envelope import NO_CONTEXT, Context
 from dspex.errors import (
     DatabaseUnavailable,
     Denied,
@@ -121,7 +122,7 @@ def _handle(
         if not isinstance(error, DspexError):
             logger.exception("Message %s failed unexpectedly.", envelope.id)
             error = DspexError(f"{type(error).__name__}: see the worker's log")
-        if _answered(app, origin, error, envelope.type):
+        if _answered(app, origin, error, envelope.type, envelope.context):
             return
         tenant = app.principals.tenant_of(origin.user_id, envelope.tenant)
         came = as_it_came(body, tenant) if app.principals.is_system(origin.user_id) else body
@@ -132,26 +133,34 @@ def _handle(
             body_size=len(came),
             message_id=envelope.id,
             message_type=envelope.type,
+            context=envelope.context,
             origin=origin,
             tenant=tenant,
             tell=False,
         )
     if answer is not None:
         query = envelope.type in QUERIES
-        _answer(app, origin, lambda largest: encode_answer(answer, largest, query=query))
+        context = envelope.context
+        _answer(app, origin, lambda largest: encode_answer(answer, largest, query=query, context=context))
 
 
 def _refuse(
-    app: Application, *, error: DspexError, origin: Origin, message_type: str | None = None, **details: Any
+    app: Application,
+    *,
+    error: DspexError,
+    origin: Origin,
+    message_type: str | None = None,
+    context: Context = NO_CONTEXT,
+    **details: Any,
 ) -> None:
     """What could not be read is rejected; what was not to be read is answered, where somebody waits."""
-    if isinstance(error, Denied) and _answered(app, origin, error, message_type):
+    if isinstance(error, Denied) and _answered(app, origin, error, message_type, context):
         return
     tell = not isinstance(error, Denied)
-    _reject(app, error=error, origin=origin, message_type=message_type, tell=tell, **details)
+    _reject(app, error=error, origin=origin, message_type=message_type, context=context, tell=tell, **details)
 
 
-def _answered(app: Application, origin: Origin, error: DspexError, message_type: str | None) -> bool:
+def _answered(app: Application, origin: Origin, error: DspexError, message_type: str | None, context: Context) -> bool:
     """Whether an error is told to who asked, and so needs no record. That of a query never needs one."""
     queue = _queue_of_answer(app, origin)
     if queue is None:
@@ -160,7 +169,7 @@ def _answered(app: Application, origin: Origin, error: DspexError, message_type:
     # Of a denial auditors have a line: it is not worth a connection.
     unsure = direct(queue) and not query and not isinstance(error, Denied)
     there = not unsure or amqp.is_there(app.settings.broker_url, queue)
-    told = _answer(app, origin, lambda largest: encode_error(error, largest))
+    told = _answer(app, origin, lambda largest: encode_error(error, largest, context=context))
     return query or (there and told)
 
 
@@ -240,6 +249,7 @@ def _reject(
     message_id: str | None,
     message_type: str | None,
     origin: Origin,
+    context: Context = NO_CONTEXT,
     tenant: str | None = None,
     tell: bool = True,
 ) -> NoReturn:
@@ -275,7 +285,8 @@ def _reject(
                 message_type=message_type,
             ),
             rejection.tenant,
+            context,
         )
     if tell:
-        _answer(app, origin, lambda largest: encode_error(error, largest))
+        _answer(app, origin, lambda largest: encode_error(error, largest, context=context))
     raise DeadLetter(error.message)

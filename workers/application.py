@@ -8,7 +8,7 @@ import socket
 import threading
 import uuid
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.lm import LMCatalog
 from adapters.registry import AdapterRegistry
-from dspex.envelope import MAX_ANSWER_BYTES
+from dspex.envelope import MAX_ANSWER_BYTES, NO_CONTEXT, Context
 from dspex.errors import DatabaseUnavailable
 from dspex.events import Event
 from dspex.publisher import AmqpPublisher, Publisher
@@ -124,21 +124,13 @@ class Application:
         limit = self.publisher.limit
         return size if limit is None else min(size, limit)
 
-    def emit(
-        self,
-        event: Event,
-        tenant: str,
-        traceparent: str | None = None,
-        extensions: Mapping[str, str | int | bool] | None = None,
-    ) -> None:
+    def emit(self, event: Event, tenant: str, context: Context = NO_CONTEXT) -> None:
         """Publish an event of a tenant; returns when the broker has it.
 
         Raises:
             PublishError: it does not.
         """
-        message_id, body, _ = encode_event(
-            event, tenant, self.largest_event, traceparent=traceparent, extensions=extensions
-        )
+        message_id, body, _ = encode_event(event, tenant, self.largest_event, context=context)
         self.publisher.publish(
             body,
             exchange=EVENTS_EXCHANGE,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from dspex.envelope import Context
 from dspex.errors import PublishDenied, PublishError, Unroutable
 from dspex.topology import EVENTS_EXCHANGE, event_key
 from store.callbacks import Owed
@@ -31,7 +32,7 @@ def announce(app: Application, execution: Execution) -> None:
     """Send what is owed for an execution: its event, and its answer."""
     owed = Owed(execution.id, execution.lock_version, execution.tenant)
     ended = event_of(execution, execution.attempt, execution.metadata)
-    event = _event(app, ended, owed, execution.traceparent, execution.extensions)
+    event = _event(app, ended, owed, _context(execution))
     Callback(app, owed, [event]).send(execution)
 
 
@@ -40,7 +41,7 @@ def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
     claimed = attempt.claimed
     event = event_of(ended, ended.attempt or claimed.attempt, claimed.metadata)
     owed = Owed(ended.id, ended.lock_version + 1, ended.tenant)
-    return Callback(app, owed, [_event(app, event, owed, attempt.request.traceparent, claimed.extensions)])
+    return Callback(app, owed, [_event(app, event, owed, Context(attempt.request.traceparent, claimed.extensions))])
 
 
 class _Message(NamedTuple):
@@ -54,9 +55,11 @@ class _Message(NamedTuple):
     correlation_id: str | None = None
 
 
-def _event(
-    app: Application, event: Ended, owed: Owed, traceparent: str | None, extensions: Mapping[str, Any]
-) -> _Message:
+def _context(execution: Execution) -> Context:
+    return Context(execution.traceparent, execution.extensions)
+
+
+def _event(app: Application, event: Ended, owed: Owed, context: Context) -> _Message:
     tenant = owed.tenant
     message_id = f"{event.execution_id}.{owed.lock_version}"
     encoded = encode_event(
@@ -65,8 +68,7 @@ def _event(
         app.largest_answer,
         whole=app.largest_event,
         message_id=message_id,
-        traceparent=traceparent,
-        extensions=extensions,
+        context=context,
     )
     if not encoded.whole:
         app.episodes.tell("Events go out with less in them, for their size", f"execution {event.execution_id}")
@@ -75,7 +77,8 @@ def _event(
 
 def _answer(execution: Execution, reply_to: str, largest: int) -> _Message:
     message_id = f"{execution.id}.{execution.lock_version}.reply"
-    body = encode_answer(execution_view(execution), largest, query=False, message_id=message_id).body
+    view, context = execution_view(execution), _context(execution)
+    body = encode_answer(view, largest, query=False, message_id=message_id, context=context).body
     return _Message(body, "", reply_to, message_id, mandatory=True, correlation_id=execution.correlation_id)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from dspex.commands import Command, ExecuteProgram
 from dspex.deadline import left
-from dspex.envelope import wrap
+from dspex.envelope import NO_CONTEXT, wrap
 from dspex.errors import Conflict, NoAnswer, RequestFailed
 from dspex.interface import Interface
 from dspex.pending import Pending
@@ -79,8 +79,8 @@ class LocalClient(Interface):
         traceparent: str | None = None,
     ) -> View:
         """See `Port.ask`."""
-        trace = None if traceparent is None else wrap(command, source=SOURCE, traceparent=traceparent).traceparent
-        found = dispatch(self._app, Received(command, self._principal, SOURCE, trace, answered=True))
+        trace = NO_CONTEXT if traceparent is None else wrap(command, source=SOURCE, traceparent=traceparent).context
+        found = dispatch(self._app, Received(command, self._principal, SOURCE, answered=True, context=trace))
         return answer.model_validate(found.model_dump() if found is not None else None)
 
     def start(

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
-from dspex.envelope import wrap
+from dspex.envelope import NO_CONTEXT, Context, wrap
 from dspex.errors import AnswerTooLarge, DspexError, MessageTooLarge
 from dspex.events import ErrorDetail, Event, Reply
 from dspex.results import (
@@ -28,8 +28,8 @@ from workers.details import detail_of
 from workers.events import Ended, reference
 
 SOURCE: Final = "/dspex/worker"
-ENVELOPE_BYTES: Final = 4 * 1024
-"""Room for the envelope around a page, and its cursor."""
+ENVELOPE_BYTES: Final = 8 * 1024
+"""Room for the envelope around a page, with all the extension attributes there may be, and its cursor."""
 MAX_ERROR_LENGTH: Final = 2_000
 """Characters of an error's text, where it is too large with all."""
 
@@ -52,35 +52,41 @@ class Encoded(NamedTuple):
     whole: bool = True
 
 
-def encode_answer(answer: BaseModel, largest: int, *, query: bool, message_id: str | None = None) -> Encoded:
+def encode_answer(
+    answer: BaseModel, largest: int, *, query: bool, message_id: str | None = None, context: Context = NO_CONTEXT
+) -> Encoded:
     """The answer to what was asked, or why it cannot be sent.
 
     Args:
         largest: bytes that the body may have.
         query: whether nothing else was done.
         message_id: where it may be sent more than once; a new one by default.
+        context: of what was asked.
     """
+    told: dict[str, Any] = {"message_id": message_id, "context": context}
     try:
-        return _encode(_reply(answer), largest, message_id)
+        return _encode(_reply(answer), largest, **told)
     except MessageTooLarge as error:
         sizes = error.message
     if isinstance(answer, Page):
         shorter = _shortened(answer, largest - ENVELOPE_BYTES)
         if shorter.items:
-            return _encode(_reply(shorter), largest, message_id)._replace(whole=False)
-        return encode_error(_stuck(answer, largest), largest, message_id=message_id)._replace(whole=False)
+            return _encode(_reply(shorter), largest, **told)._replace(whole=False)
+        return encode_error(_stuck(answer, largest), largest, **told)._replace(whole=False)
     done = "" if query else "it is done, but "
     too_large = AnswerTooLarge(f"{done}the answer cannot be sent ({sizes}): {_IN_PROCESS}")
-    return encode_error(too_large, largest, message_id=message_id)._replace(whole=False)
+    return encode_error(too_large, largest, **told)._replace(whole=False)
 
 
-def encode_error(error: DspexError, largest: int, *, message_id: str | None = None) -> Encoded:
+def encode_error(
+    error: DspexError, largest: int, *, message_id: str | None = None, context: Context = NO_CONTEXT
+) -> Encoded:
     """The answer that something cannot be done; cut where the error quotes too much."""
     detail = detail_of(error)
     try:
-        return _encode(Reply(error=detail), largest, message_id)
+        return _encode(Reply(error=detail), largest, message_id=message_id, context=context)
     except MessageTooLarge:
-        return _encode(Reply(error=_cut(detail)), largest, message_id)
+        return _encode(Reply(error=_cut(detail)), largest, message_id=message_id, context=context)
 
 
 def encode_event(
@@ -90,34 +96,33 @@ def encode_event(
     *,
     whole: int | None = None,
     message_id: str | None = None,
-    traceparent: str | None = None,
-    extensions: Mapping[str, str | int | bool] | None = None,
+    context: Context = NO_CONTEXT,
 ) -> Encoded:
     """An event, as much of it as can be sent. Its routing key is that of the whole.
 
     Args:
         largest: bytes that the body may have.
         whole: bytes that it may have with all details, where that is less.
-        extensions: extension attributes of what it answers.
+        context: of what it tells of.
     """
-    told = {"tenant": tenant, "traceparent": traceparent, "extensions": extensions}
+    told: dict[str, Any] = {"tenant": tenant, "message_id": message_id, "context": context}
     try:
-        return _encode(event, min(largest, whole or largest), message_id, **told)
+        return _encode(event, min(largest, whole or largest), **told)
     except MessageTooLarge:
         pass
     if isinstance(event, Ended):
         try:
             short = event.model_copy(update={"usage": event.usage.summary})
-            return _encode(short, largest, message_id, **told)._replace(whole=False)
+            return _encode(short, largest, **told)._replace(whole=False)
         except MessageTooLarge:
-            return _encode(reference(event), largest, message_id, **told)._replace(whole=False)
+            return _encode(reference(event), largest, **told)._replace(whole=False)
     detail = getattr(event, "error", None)
     cut = event if detail is None else event.model_copy(update={"error": _cut(detail)})
-    return _encode(cut, largest, message_id, **told)._replace(whole=False)
+    return _encode(cut, largest, **told)._replace(whole=False)
 
 
-def _encode(data: Event, largest: int, message_id: str | None, **told: Any) -> Encoded:
-    envelope = wrap(data, source=SOURCE, message_id=message_id, **told)
+def _encode(data: Event, largest: int, *, context: Context, **told: Any) -> Encoded:
+    envelope = wrap(data, source=SOURCE, **context._asdict(), **told)
     return Encoded(envelope.id, envelope.encode(largest))
 
 

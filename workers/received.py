@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dspex.commands import Command
-from dspex.envelope import Envelope
+from dspex.envelope import NO_CONTEXT, Context, Envelope
 from dspex.errors import Denied
 from workers.application import Application
 from workers.brokers.encoding import Origin
@@ -29,18 +28,17 @@ class Received(Generic[C]):
         reply_to, correlation_id: where it goes, if it comes later (as `reply_queues` keeps it), and what it is matched
             by.
         place: of an execution that came by a queue.
-        extensions: the extension attributes of its envelope, which come back with what is told of it.
+        context: what comes back with what is told of it.
     """
 
     command: C
     principal: Principal
     source: str
-    traceparent: str | None = None
     answered: bool = False
     reply_to: str | None = None
     correlation_id: str | None = None
     place: Place | None = None
-    extensions: Mapping[str, str | int | bool] = field(default_factory=dict)
+    context: Context = NO_CONTEXT
 
     @property
     def tenant(self) -> str:
@@ -62,10 +60,9 @@ def receive(app: Application, envelope: Envelope[Any], origin: Origin, place: Pl
         command=envelope.data,
         principal=app.principals.of(origin.user_id, envelope.tenant),
         source=envelope.source,
-        traceparent=envelope.traceparent,
         answered=reply_to is not None,
         reply_to=reply_to,
         correlation_id=origin.correlation_id,
         place=place,
-        extensions=envelope.extensions,
+        context=envelope.context,
     )

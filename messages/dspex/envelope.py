@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import pydantic
 from pydantic import ConfigDict, Field, PlainValidator, SerializeAsAny, TypeAdapter, WithJsonSchema
@@ -64,7 +65,18 @@ Extension = Annotated[
 ]
 
 Text = Annotated[str, Field(min_length=1, max_length=512)]
+Traceparent = Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
 Data = TypeVar("Data", bound=Command | Event)
+
+
+class Context(NamedTuple):
+    """What a message brings that is told again with everything that is told of it: its trace, its extensions."""
+
+    traceparent: str | None = None
+    extensions: Mapping[str, str | int | bool] = MappingProxyType({})
+
+
+NO_CONTEXT: Final = Context()
 
 
 class Envelope(Sparse, Generic[Data]):
@@ -88,7 +100,7 @@ class Envelope(Sparse, Generic[Data]):
     time: Moment | None = None
     datacontenttype: Literal["application/json"] = "application/json"
     dataschema: Text | None = None
-    traceparent: str | None = Field(default=None, pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
+    traceparent: Traceparent | None = None
     tracestate: Text | None = None
     tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     data: SerializeAsAny[Data]
@@ -98,6 +110,11 @@ class Envelope(Sparse, Generic[Data]):
         """The extension attributes that are not null."""
         found = self.__pydantic_extra__
         return {name: value for name, value in found.items() if value is not None} if found else {}
+
+    @property
+    def context(self) -> Context:
+        """What comes back with all that is told of this message."""
+        return Context(self.traceparent, self.extensions)
 
     def encode(self, max_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
         """The body of the message.
@@ -226,20 +243,41 @@ def _decode(
 
 def _bounded(envelope: Envelope[Any]) -> Envelope[Any]:
     found = envelope.__pydantic_extra__
-    if found and (len(found) > MAX_EXTENSIONS or len(to_json(found)) > MAX_EXTENSION_BYTES):
+    if found and not _within_bounds(found):
         limits = f"at most {MAX_EXTENSIONS}, and {MAX_EXTENSION_BYTES} bytes of them, are allowed"
         raise InvalidMessage(f"there are too many extension attributes: {limits}")
     return envelope
 
 
-_READ_NAME, _READ_VALUE = TypeAdapter(ExtensionName), TypeAdapter(Extension)
+def _within_bounds(extensions: Mapping[str, Any]) -> bool:
+    return len(extensions) <= MAX_EXTENSIONS and len(to_json(extensions)) <= MAX_EXTENSION_BYTES
+
+
+def context_of(raw: Mapping[str, Any]) -> Context:
+    """What comes back with all that is told of a message that cannot be read, as far as this is as it should be."""
+    traceparent = raw.get("traceparent")
+    if not (isinstance(traceparent, str) and _fits(_TRACEPARENT, traceparent)):
+        traceparent = None
+    extensions = dict[str, str | int | bool]()
+    if len(raw) <= len(Envelope.model_fields) + MAX_EXTENSIONS:
+        others = {name: value for name, value in raw.items() if name not in Envelope.model_fields}
+        found = {name: value for name, value in others.items() if value is not None and _readable(name, value)}
+        if _within_bounds(found) and unstorable(found) is None:
+            extensions = found
+    return Context(traceparent, extensions)
+
+
+_READ_NAME, _READ_VALUE, _TRACEPARENT = TypeAdapter(ExtensionName), TypeAdapter(Extension), TypeAdapter(Traceparent)
 
 
 def _readable(name: str, value: object) -> bool:
     """Whether it is an extension attribute, and nothing of a later version."""
+    return _fits(_READ_NAME, name) and _fits(_READ_VALUE, value)
+
+
+def _fits(adapter: TypeAdapter[Any], value: object) -> bool:
     try:
-        _READ_NAME.validate_python(name)
-        _READ_VALUE.validate_python(value)
+        adapter.validate_python(value)
     except pydantic.ValidationError:
         return False
     return True

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from dspex import ErrorDetail, ExecutionCompleted, ExecutionFailed, LMCall, Usage, uuid7
-from dspex.envelope import MAX_ANSWER_BYTES, decode_event
+from dspex.envelope import MAX_ANSWER_BYTES, Context, decode_event
 from dspex.errors import Conflict, InvalidInput, Problem
 from dspex.events import ExecutionEnded, MessageRejected, ProblemDetail, Reply
 from dspex.results import Answer, Page, RejectedMessageView, SignatureSchema
@@ -74,7 +74,8 @@ def test_a_list_that_fits_goes_whole() -> None:
 
 @pytest.mark.parametrize("text", ["x", "\x01", "é", "€", '"'])  # of one byte, of six in JSON, and in between
 def test_a_list_that_is_too_large_ends_earlier(text: str) -> None:
-    encoded = encode_answer(page(*[text * 800] * 30), LARGEST, query=True)
+    context = Context(f"00-{'a' * 32}-{'b' * 16}-01", {f"a{n}": "x" * 247 for n in range(16)})
+    encoded = encode_answer(page(*[text * 800] * 30), LARGEST, query=True, context=context)
     assert not encoded.whole
     assert len(encoded.body) <= LARGEST
     found = answered(encoded)
@@ -156,7 +157,7 @@ def test_an_event_leaves_out_its_calls_and_then_its_outputs() -> None:
     assert (data.usage.calls, data.usage.lm_calls, len(str(data.outputs["answer"]))) == (10, (), 1_000)
 
     traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
-    reference = encode_event(ended(LARGEST), "acme", LARGEST, message_id="1.2", traceparent=traceparent)
+    reference = encode_event(ended(LARGEST), "acme", LARGEST, message_id="1.2", context=Context(traceparent))
     envelope = decode_event(reference.body)
     assert (envelope.id, envelope.tenant, envelope.subject) == ("1.2", "acme", str(UUID(int=1)))
     assert envelope.traceparent == traceparent

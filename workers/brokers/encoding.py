@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from dspex.amqp_properties import Death, Properties
 from dspex.binary import identity, is_binary, structured
 from dspex.commands import Command
-from dspex.envelope import MAX_MESSAGE_BYTES, Envelope, check_size, decode_command
+from dspex.envelope import MAX_MESSAGE_BYTES, NO_CONTEXT, Context, Envelope, check_size, context_of, decode_command
 from dspex.errors import (
     Denied,
     DspexError,
@@ -168,8 +168,8 @@ def read_dead_letter(content: Content, origin: Origin, death: Death | None, max_
 def _rejection(
     actor: str, error: DspexError, content: Content, origin: Origin, consumed: str, max_bytes: int
 ) -> Message[Any]:
-    message_id, message_type = _identify(content, max_bytes)
-    details = {"message_id": message_id, "message_type": message_type, "origin": origin}
+    message_id, message_type, context = _identify(content, max_bytes)
+    details = {"message_id": message_id, "message_type": message_type, "context": context, "origin": origin}
     return Message(
         queue_name=consumed,
         actor_name=actor,
@@ -179,18 +179,19 @@ def _rejection(
     )
 
 
-def _identify(content: Content, max_bytes: int) -> tuple[str | None, str | None]:
-    """The `id` and `type` that a message gives itself, if it can be read that far; an empty one is none."""
-    found = content.identity or _named(content, max_bytes)
-    message_id, message_type = (v.replace("\x00", "�")[:512] if isinstance(v, str) and v else None for v in found)
-    return message_id, message_type
-
-
-def _named(content: Content, max_bytes: int) -> tuple[Any, Any]:
-    if content.size > max_bytes:
-        return None, None
+def _identify(content: Content, max_bytes: int) -> tuple[str | None, str | None, Context]:
+    """The `id` and `type` that a message gives itself, if it can be read that far, and what is told again with it."""
+    if content.identity is not None:
+        return _name(content.identity[0]), _name(content.identity[1]), NO_CONTEXT
     try:
-        raw = from_json(content.body)
+        raw = from_json(content.body) if content.size <= max_bytes else None
     except ValueError:
-        return None, None
-    return (raw.get("id"), raw.get("type")) if isinstance(raw, dict) else (None, None)
+        raw = None
+    if not isinstance(raw, dict):
+        return None, None, NO_CONTEXT
+    return _name(raw.get("id")), _name(raw.get("type")), context_of(raw)
+
+
+def _name(value: object) -> str | None:
+    """As it is kept; an empty one is none."""
+    return value.replace("\x00", "�")[:512] if isinstance(value, str) and value else None

@@ -96,14 +96,14 @@ def request_of(received: Received[ExecuteProgram]) -> Request:
         inputs=command.inputs,
         options=command.options,
         source=received.source,
-        traceparent=received.traceparent,
+        traceparent=received.context.traceparent,
         tenant=received.tenant,
         idempotency_key=command.idempotency_key,
         reply_to=received.reply_to,
         correlation_id=received.correlation_id,
         callback=command.callback,
         metadata=command.metadata or {},
-        extensions=received.extensions,
+        extensions=received.context.extensions,
     )
 
 

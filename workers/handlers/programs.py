@@ -112,7 +112,7 @@ def initialize_program(app: Application, received: Received[InitializeProgram]) 
             logger.info("Program %s is being initialized by another worker.", program_id)
             return program_view(program)
         program = ended
-    app.emit(_event_of(program), tenant, received.traceparent, received.extensions)
+    app.emit(_event_of(program), tenant, received.context)
     return program_view(program)
 
 
@@ -166,7 +166,7 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
         )
     )
     if command.configuration is not None and row.status == ProgramStatus.READY:
-        app.emit(_event_of(row), tenant, received.traceparent, received.extensions)
+        app.emit(_event_of(row), tenant, received.context)
     return program_view(row)
 
 
