@@ -19,6 +19,7 @@ import migrations
 from deploy.processes import free_port, wait_until
 from store.engine import make_engine
 from tests.conftest import new_database
+from tests.lm_server import Answer, LMServer
 from tests.shell import DSPEX, PATIENCE, Shell, refused, results, row_of
 from workers.cli.main import main
 
@@ -218,20 +219,19 @@ class TestOptions:
         refused(ran, "DSPEX_THREADS: ")
 
     def test_retry_failed(self, shell: Shell) -> None:
-        """Without a key the native adapter fails every row; asked again, it runs them again, and only them."""
+        """An LM that takes no key fails every row; asked again, it runs them again, and only them."""
         rows = shell.write("rows.jsonl", {"q": "1"}, {"q": "2"})
-        command = ("run", "q -> a", "--inputs", rows, "--adapter", "native", "--model", "keyless")
-        # The LM answers nobody: every execution fails at once.
-        lms = json.dumps({"keyless": {"model": "openai/none", "api_base": f"http://127.0.0.1:{free_port()}/v1"}})
-        first = shell(*command, DSPEX_LMS=lms, OPENAI_API_KEY="none")
-        assert first.code == 1, first.err
-        assert {result["status"] for result in first.results} == {"failed"}
-        assert all(result["error"]["code"] for result in first.results)
-        assert row_of(first.err, "failed") == "2"
-        again = shell(*command, DSPEX_LMS=lms, OPENAI_API_KEY="none")
-        assert sorted(again.results, key=str) == sorted(first.results, key=str)
-        assert shell.count("SELECT count(*) FROM executions") == 2
-        retried = shell(*command, "--retry-failed", DSPEX_LMS=lms, OPENAI_API_KEY="none")
+        command = ("run", "q -> a", "--inputs", rows, "--adapter", "native", "--model", "house")
+        with LMServer(lambda _: Answer(status=401, body={"error": {"message": "no such key"}})) as lm:
+            lms = json.dumps({"house": {"model": "openai/none", "api_base": lm.url}})
+            first, again = (shell(*command, DSPEX_LMS=lms, OPENAI_API_KEY="none") for _ in range(2))
+            assert first.code == 1, first.err
+            assert {result["status"] for result in first.results} == {"failed"}
+            assert {result["error"]["code"] for result in first.results} == {"auth"}
+            assert row_of(first.err, "failed") == "2"
+            assert sorted(again.results, key=str) == sorted(first.results, key=str)
+            assert shell.count("SELECT count(*) FROM executions") == 2
+            retried = shell(*command, "--retry-failed", DSPEX_LMS=lms, OPENAI_API_KEY="none")
         assert retried.code == 1
         assert not {r["execution_id"] for r in retried.results} & {r["execution_id"] for r in first.results}
         assert shell.count("SELECT count(*) FROM executions") == 4
