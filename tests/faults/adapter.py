@@ -59,9 +59,10 @@ class RecordingAdapter:
     def execute_program(self, backend_id: str, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
         """Tell, do as asked, and tell again."""
         self._programs.get(backend_id)
-        order, me = Order(**inputs), {"id": options.run_id, "pid": os.getpid()}
+        tenant, _, execution_id = options.run_id.partition("/")
+        order, me = Order(**inputs), {"id": execution_id, "tenant": tenant, "pid": os.getpid()}
         failpoints.reached("call.before")
-        turn = self._history.turn(options.run_id)
+        turn = self._history.turn(f"{tenant}.{execution_id}")
         self._history.record("call", turn=turn, **me)
         usage = Usage(calls=1, lm_calls=(LMCall(model=NAME),))
         with self._runs.begin(options.run_id) as run:

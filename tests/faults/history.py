@@ -6,8 +6,8 @@ there when it is killed in the next instant.
 | `what`      | who tells                                 | details                                 |
 |-------------|-------------------------------------------|-----------------------------------------|
 | `confirmed` | the producer, when the broker has it      |                                         |
-| `call`      | the adapter, when it is called            | `pid`, `turn`: the how manieth call     |
-| `returned`  | the adapter, when the call ends           | `pid`, `turn`                           |
+| `call`      | the adapter, when it is called            | `tenant`, `pid`, `turn`: which call     |
+| `returned`  | the adapter, when the call ends           | `tenant`, `pid`, `turn`                 |
 | `refused`   | a worker whose finish came too late       | `pid`                                   |
 | `failpoint` | a worker that ends itself where it was to | `pid`, `point`                          |
 | `threads`   | a worker that was asked for its threads   | `pid`, `alive`, `started`               |
@@ -35,9 +35,9 @@ class History:
         line = json.dumps({"what": what} | details, default=str) + "\n"
         os.write(self._descriptor, line.encode())
 
-    def turn(self, execution_id: str) -> int:
-        """Count a call of an execution; returns the how manieth it is, over all processes."""
-        descriptor = os.open(self.directory / f"{execution_id}.calls", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    def turn(self, run: str) -> int:
+        """Count a call of an execution, named as one file is; returns the how manieth it is, over all processes."""
+        descriptor = os.open(self.directory / f"{run}.calls", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(descriptor, b".")
             return os.lseek(descriptor, 0, os.SEEK_CUR)
