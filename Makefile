@@ -34,9 +34,14 @@ test: lint ## linters, type checkers and every test, on real servers
 	$(BIN)/pytest tests/faults
 
 .PHONY: torture
-torture: .venv/.dev ## the tests of faults and of properties at their full size: hours
+torture: .venv/.dev ## the tests of faults and of properties at their full size, and mutants: hours
 	@deploy/system_packages.sh tests
 	DSPEX_TEST_TORTURE=1 $(BIN)/pytest tests/unit tests/contract/test_store_lifecycle.py tests/acceptance/test_asyncapi.py tests/faults
+	$(BIN)/python -m deploy.mutants
+
+.PHONY: mutants
+mutants: .venv/.dev ## change the code here and there, and tell what no test has seen; ARGUMENTS=--count 50 --seed 1
+	@$(BIN)/python -m deploy.mutants $(ARGUMENTS)
 
 .PHONY: versions
 versions: .venv/.runtime ## try the lowest and the newest version of every dependency, on Python 3.11 to 3.13: an hour or two

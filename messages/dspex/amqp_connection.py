@@ -18,7 +18,7 @@ from typing import Any
 
 import pika
 from pika import SelectConnection, URLParameters, frame, spec
-from pika.exceptions import InvalidFrameError, UnexpectedFrameError
+from pika.exceptions import ConnectionWrongStateError, InvalidFrameError, UnexpectedFrameError
 
 from dspex.amqp_properties import Properties
 
@@ -122,6 +122,23 @@ class PublishingConnection(TolerantConnection):
             super()._output_marshaled_frames([b"".join(marshaled_frames)])  # pyright: ignore[reportAttributeAccessIssue]
 
 
+class LosableConnection(pika.BlockingConnection):  # type: ignore[misc]
+    """Says to everybody who waits for messages that it is lost.
+
+    pika 1.4.4 says so once, to whoever uses it then, for instance to ack; the next wait raises `ValueError`.
+    """
+
+    def process_data_events(self, time_limit: float | None = 0) -> None:
+        """Wait for what comes.
+
+        Raises:
+            ConnectionWrongStateError: the connection is closed; others of `CONNECTION_ERRORS` where it is lost now.
+        """
+        if self.is_closed:
+            raise ConnectionWrongStateError("the connection is closed")
+        super().process_data_events(time_limit)
+
+
 def connect(parameters: URLParameters, max_body: int) -> Any:
     """A blocking connection that no message ends.
 
@@ -131,6 +148,6 @@ def connect(parameters: URLParameters, max_body: int) -> Any:
     Raises:
         pika.exceptions.AMQPError, AssertionError, OSError: it cannot be made.
     """
-    connection: Any = pika.BlockingConnection(parameters, _impl_class=TolerantConnection)
+    connection: Any = LosableConnection(parameters, _impl_class=TolerantConnection)
     connection._impl.max_body = max_body  # noqa: SLF001
     return connection

@@ -71,6 +71,7 @@ class RecordingAdapter:
             if order.fail and turn <= order.times:
                 raise AdapterError(ErrorCode(order.fail), "as asked for", usage=usage)
             if order.kill:
+                self._history.record("killing", **me)
                 os._exit(1)
         self._history.record("returned", turn=turn, **me)
         failpoints.reached("call.after")

@@ -84,8 +84,8 @@ def arm(history: History) -> None:
     _around(Relay, "_publish", lambda _, requests: ["relay"] if requests else [])
 
 
-def _writes_of(batch: Iterable[tuple[Any, Any, Any]]) -> list[str]:
-    return [operation.__name__ for operation, _, _ in batch if operation.__name__ in _WRITES]
+def _writes_of(batch: Iterable[Any]) -> list[str]:
+    return [write.operation.__name__ for write in batch if write.operation.__name__ in _WRITES]
 
 
 def _ack(subscription: Any) -> list[str]:

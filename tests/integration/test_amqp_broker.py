@@ -17,6 +17,8 @@ import pytest
 from deploy.local_servers import RabbitMQServer
 from deploy.processes import free_port, wait_until
 from dspex import InitializeProgram, uuid7, wrap
+from dspex.amqp_connection import connect
+from dspex.amqp_errors import CONNECTION_ERRORS
 from dspex.commands import Command
 from dspex.envelope import MAX_MESSAGE_BYTES, Envelope
 from dspex.errors import BrokerUnavailable
@@ -235,6 +237,19 @@ class TestAConnectionIsCut:
             proxy.cut()
             jobs.stop()
             assert wait_until(lambda: ready(url) == 5, PATIENCE)
+
+
+def test_a_loss_that_an_ack_has_met_is_a_loss_to_whoever_waits(rabbitmq: RabbitMQServer) -> None:
+    with TcpProxy(rabbitmq.url) as proxy:
+        connection = connect(amqp.connection_parameters(proxy.url), MAX_MESSAGE_BYTES)
+        channel = connection.channel()
+        deliveries = channel.consume(channel.queue_declare("", exclusive=True).method.queue, inactivity_timeout=0.05)
+        assert next(deliveries) == (None, None, None)
+        proxy.cut()
+        with pytest.raises(CONNECTION_ERRORS):
+            connection.process_data_events(time_limit=PATIENCE)
+        with pytest.raises(CONNECTION_ERRORS, match="the connection is closed"):
+            next(deliveries)
 
 
 def test_a_job_that_is_longer_than_the_heartbeat_keeps_its_connection(url: str, run: Callable[..., Jobs]) -> None:

@@ -1,0 +1,277 @@
+"""Change the code in one place, run the tests about it, and tell which changes no test has seen: `make mutants`.
+
+The places are a sample by chance, the same ones for the same seed; every module of `store`, `workers` and
+`messages/dspex` has the same chance for each of its places. All of it happens in a copy of the tree.
+
+    python -m deploy.mutants [--count 50] [--seed 1] [--only store/executions]... [--list]
+
+It exits with 0, whatever survives: some changes change nothing, and a person must look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Final, NamedTuple
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+MUTATED: Final = ("store", "workers", "messages/dspex")
+LEFT_ALONE: Final = ("workers/cli/*", "messages/dspex/contract/*", "*/__main__.py")
+"""What people see, and what writes files that are committed: other tests than the quick ones are about it."""
+TESTS: Final = ("tests/unit", "tests/contract")
+NO_SERVER: Final = "not integration and not acceptance"
+SECONDS: Final = 240
+"""For the tests of one change."""
+ALWAYS: Final = {
+    "store": ("tests/contract/test_store_*.py",),
+    "workers": ("tests/unit/test_handlers.py", "tests/contract/test_interface.py", "tests/contract/test_handles.py"),
+    "dspex": ("tests/unit/test_envelope.py", "tests/unit/test_types.py", "tests/contract/test_interface.py"),
+}
+"""Run last, whatever was imported: they use all of a package."""
+
+COMPARED: Final[dict[type[ast.cmpop], str]] = {
+    ast.Lt: "<=",
+    ast.LtE: "<",
+    ast.Gt: ">=",
+    ast.GtE: ">",
+    ast.Eq: "!=",
+    ast.NotEq: "==",
+    ast.Is: "is not",
+    ast.IsNot: "is",
+    ast.In: "not in",
+    ast.NotIn: "in",
+}
+CALCULATED: Final[dict[type[ast.operator], str]] = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*"}
+
+
+class Mutant(NamedTuple):
+    """A change: what stands between two offsets of a file, in bytes, and what takes its place."""
+
+    path: str
+    line: int
+    start: int
+    end: int
+    text: str
+    kind: str
+
+    def applied(self, source: bytes) -> bytes:
+        """The file with the change."""
+        return source[: self.start] + self.text.encode() + source[self.end :]
+
+
+class _Places(ast.NodeVisitor):
+    """Finds what can be changed in a file."""
+
+    def __init__(self, path: str, source: bytes) -> None:
+        self.found: list[Mutant] = []
+        self._path = path
+        self._lines = [0]
+        for line in source.splitlines(keepends=True):
+            self._lines.append(self._lines[-1] + len(line))
+
+    def _add(self, node: ast.expr | ast.stmt | ast.keyword, text: str, kind: str) -> None:
+        start = self._lines[node.lineno - 1] + node.col_offset
+        end = self._lines[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
+        self.found.append(Mutant(self._path, node.lineno, start, end, text, kind))
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        self._negate(node.test)
+        self.generic_visit(node)
+
+    def visit_While(self, node: ast.While) -> None:
+        self._negate(node.test)
+        self.generic_visit(node)
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        self._negate(node.test)
+        self.generic_visit(node)
+
+    def _negate(self, test: ast.expr) -> None:
+        if not isinstance(test, ast.Constant):
+            self._add(test, f"(not ({ast.unparse(test)}))", "condition negated")
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        if len(node.ops) == 1:
+            left, right = ast.unparse(node.left), ast.unparse(node.comparators[0])
+            self._add(node, f"({left} {COMPARED[type(node.ops[0])]} {right})", "comparison flipped")
+        self.generic_visit(node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        other = " or " if isinstance(node.op, ast.And) else " and "
+        self._add(node, "(" + other.join(f"({ast.unparse(value)})" for value in node.values) + ")", "and for or")
+        self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        if (other := CALCULATED.get(type(node.op))) is not None:
+            self._add(node, f"({ast.unparse(node.left)} {other} {ast.unparse(node.right)})", "operator changed")
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, bool):
+            self._add(node, str(not node.value), "truth flipped")
+        elif isinstance(node.value, int | float):
+            self._add(node, repr(node.value + 1), "number + 1")
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        if isinstance(node.value, ast.Constant) or (called := ast.unparse(node.value)).startswith("logger."):
+            return  # a docstring, or a line of the log
+        if isinstance(node.value, ast.Call) and not called.startswith("super("):
+            self._add(node, "pass", "call dropped")
+        self.generic_visit(node)
+
+    def visit_Return(self, node: ast.Return) -> None:
+        if node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None):
+            self._add(node, "return None", "nothing returned")
+        self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        for dropped in node.keywords:
+            if dropped.arg is not None:
+                kept = [keyword for keyword in node.keywords if keyword is not dropped]
+                call = ast.Call(func=node.func, args=node.args, keywords=kept)
+                self._add(node, ast.unparse(call), f"{dropped.arg}= dropped")
+        self.generic_visit(node)
+
+    def visit_Module(self, node: ast.Module) -> None:
+        for statement in node.body:
+            value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
+            if not isinstance(value, ast.Constant):  # a limit has no right value; that it holds is for tests to show
+                self.visit(statement)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:  # the annotation is for readers
+            self.visit(node.value)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        for child in [*node.args.defaults, *filter(None, node.args.kw_defaults), *node.body]:
+            self.visit(child)
+
+
+def mutants_of(path: str, source: bytes) -> list[Mutant]:
+    """Every change that there is for a file."""
+    places = _Places(path, source)
+    places.visit(ast.parse(source))
+    return places.found
+
+
+def modules() -> Iterator[str]:
+    """The files that are changed, relative to the root."""
+    for folder in MUTATED:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            path = str(file.relative_to(ROOT))
+            if not any(fnmatch(path, pattern) for pattern in LEFT_ALONE):
+                yield path
+
+
+def sample(paths: Iterable[str], count: int, seed: int) -> list[Mutant]:
+    """So many changes by chance."""
+    found = [mutant for path in paths for mutant in mutants_of(path, (ROOT / path).read_bytes())]
+    return random.Random(seed).sample(found, min(count, len(found)))  # noqa: S311 (not a secret)
+
+
+def name_of(path: str) -> str:
+    """The dotted name of a module."""
+    return path.removeprefix("messages/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imported(source: str) -> set[str]:
+    """The modules, and what may be modules, that a file imports."""
+    found = set[str]()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def tests_of(path: str, imports: dict[str, set[str]]) -> list[str]:
+    """The files of tests for a module: those of its name first, then those that import it, then those of all."""
+    name = name_of(path)
+    package, _, last = name.rpartition(".")
+    near = {name} if package in ("store", "workers", "workers.handlers", "dspex", "") else {name, package}
+    importing = sorted((test for test, found in imports.items() if found & near), key=lambda test: len(imports[test]))
+    named = [test for test in importing if last in Path(test).stem]
+    always = [test for pattern in ALWAYS[name.partition(".")[0]] for test in imports if fnmatch(test, pattern)]
+    return list(dict.fromkeys([*named, *importing, *sorted(always)]))
+
+
+def copy_tree(target: Path) -> None:
+    """What git knows, as it is now."""
+    known = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
+    for name in filter(None, known.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+
+
+def survives(mutant: Mutant, tree: Path, tests: Sequence[str]) -> str:
+    """`killed`, `survived`, or `timeout`: which counts as killed."""
+    file = tree / mutant.path
+    source = file.read_bytes()
+    file.write_bytes(mutant.applied(source))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", NO_SERVER, *tests]
+    path = os.pathsep.join([str(tree / "messages"), str(tree)])
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return "timeout"
+    finally:
+        file.write_bytes(source)
+    return "survived" if done.returncode == 0 else "killed"
+
+
+def shown(mutant: Mutant) -> str:
+    """The change, for people."""
+    before = (ROOT / mutant.path).read_bytes()
+    old, new = (text.decode().splitlines() for text in (before, mutant.applied(before)))
+    changed = [line for line in difflib.unified_diff(old, new, lineterm="", n=0) if line[:2] not in ("--", "++", "@@")]
+    return f"{mutant.path}:{mutant.line}: {mutant.kind}\n" + "\n".join(f"    {line}" for line in changed)
+
+
+def main() -> None:
+    """Read the command line, and try each of the sample."""
+    parser = argparse.ArgumentParser(prog="deploy.mutants", description="Which changes does no test see?")
+    parser.add_argument("--count", type=int, default=50, help="how many changes are tried")
+    parser.add_argument("--seed", type=int, default=1, help="of the sample")
+    parser.add_argument("--only", action="append", default=[], metavar="PATH", help="a file or a folder")
+    parser.add_argument("--list", action="store_true", help="print the sample and its tests, and try none")
+    arguments = parser.parse_args()
+    paths = [path for path in modules() if not arguments.only or any(path.startswith(p) for p in arguments.only)]
+    chosen = sample(paths, arguments.count, arguments.seed)
+    files = sorted(file for folder in TESTS for file in (ROOT / folder).glob("test_*.py"))
+    imports = {str(file.relative_to(ROOT)): imported(file.read_text(encoding="utf-8")) for file in files}
+    ends = {"killed": 0, "survived": 0, "timeout": 0}
+    with tempfile.TemporaryDirectory(prefix="dspex-mutants-") as directory:
+        copy_tree(Path(directory))
+        for number, mutant in enumerate(chosen, 1):
+            tests = tests_of(mutant.path, imports)
+            if arguments.list:
+                print(shown(mutant), *tests, sep="\n    ")
+                continue
+            began = time.monotonic()
+            end = survives(mutant, Path(directory), tests)
+            ends[end] += 1
+            took = f"{number} of {len(chosen)}, {time.monotonic() - began:.0f} s"
+            what = shown(mutant) if end == "survived" else f"{mutant.path}:{mutant.line}"
+            print(f"{end} ({took}): {what}", flush=True)
+    print(f"seed {arguments.seed}, {len(chosen)} changes: {ends}")
+
+
+if __name__ == "__main__":
+    main()
