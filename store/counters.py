@@ -53,6 +53,8 @@ _COUNTS: dict[str, Any] = {
     "input_tokens": BigInteger(),
     "output_tokens": BigInteger(),
     "cost": Float(),
+    "tokens_known": BigInteger(),
+    "cost_known": BigInteger(),
 }
 
 
@@ -77,8 +79,8 @@ _TOTAL_DURATIONS = (
 class Counts:
     """Sums over the executions of a program: `duration_ms` of those that ran and did not end as cancelled.
 
-    `cost` is in US dollars. `durations` are these durations too, as counts by bucket. `executed`: whether any of
-    them ran.
+    Tokens and `cost`, in US dollars, are of those that they are known of: `tokens_known` and `cost_known` many.
+    `durations` are these durations too, as counts by bucket. `executed`: whether any of them ran.
     """
 
     completed: int = 0
@@ -88,9 +90,19 @@ class Counts:
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float = 0.0
+    tokens_known: int = 0
+    cost_known: int = 0
     last_executed_at: datetime | None = None
     durations: dict[int, int] = field(default_factory=dict, compare=False)
     executed: bool = field(default=True, compare=False)
+
+    def use(self, input_tokens: int | None, output_tokens: int | None, cost: float | None, *, times: int = 1) -> None:
+        """Add what an execution used, as often; None: not known."""
+        self.input_tokens += times * (input_tokens or 0)
+        self.output_tokens += times * (output_tokens or 0)
+        self.cost += times * (cost or 0.0)
+        self.tokens_known += times * (input_tokens is not None and output_tokens is not None)
+        self.cost_known += times * (cost is not None)
 
     @property
     def executions(self) -> int:
@@ -152,6 +164,8 @@ def totals(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TE
         input_tokens=int(row.input_tokens),
         output_tokens=int(row.output_tokens),
         cost=float(row.cost),
+        tokens_known=int(row.tokens_known),
+        cost_known=int(row.cost_known),
         last_executed_at=row.last_executed_at,
     )
 

@@ -18,6 +18,7 @@ from store.histogram import quantile
 from store.tables import DEFAULT_TENANT, executions, program_counters, programs
 
 QUANTILES = (0.5, 0.95)
+_ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
 _RAN = status_in(ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
 
 
@@ -26,7 +27,8 @@ class Statistics:
     """Of the executions of a program that have ended.
 
     The success rate (0 to 1) is of those that completed or failed; so are the durations, in milliseconds, of those that
-    ran. Tokens and cost (US dollars) are of all. None: there were none.
+    ran. None: there were none. Tokens and cost (US dollars) are of all that they are known of: `tokens_known` and
+    `cost_known` of `total`.
     """
 
     program_id: UUID
@@ -45,6 +47,8 @@ class Statistics:
     """Over all time only: when a worker last ended one."""
     since: datetime | None = None
     until: datetime | None = None
+    tokens_known: int = 0
+    cost_known: int = 0
     name: str | None = field(default=None, compare=False)
     """Of the program. None: it was destroyed; its counters stay, and its executions."""
 
@@ -74,6 +78,8 @@ def all_time(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_
         input_tokens=totals.input_tokens,
         output_tokens=totals.output_tokens,
         cost=totals.cost,
+        tokens_known=totals.tokens_known,
+        cost_known=totals.cost_known,
         last_executed_at=totals.last_executed_at,
     )
 
@@ -88,17 +94,17 @@ def window(
     """
     name = _name(connection, program_id, tenant)
     c = executions.c
-    within = (c.tenant == tenant, c.program_id == program_id, c.inserted_at >= since, c.inserted_at < until)
+    of_program = (c.tenant == tenant, c.program_id == program_id)
+    within = (*of_program, c.inserted_at >= since, c.inserted_at < until, status_in(*_ENDED))
     duration = case((_RAN, c.duration_ms))
     statement = select(
-        *(
-            func.count(case((status_in(status), 1))).label(status.value)
-            for status in (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
-        ),
+        *(func.count(case((status_in(status), 1))).label(status.value) for status in _ENDED),
         func.avg(duration).label("average"),
         func.coalesce(func.sum(c.input_tokens), 0).label("input_tokens"),
         func.coalesce(func.sum(c.output_tokens), 0).label("output_tokens"),
         func.coalesce(func.sum(c.cost), 0).label("cost"),
+        func.count(c.input_tokens + c.output_tokens).label("tokens_known"),
+        func.count(c.cost).label("cost_known"),
     ).where(*within)
     if connection.dialect.name == "postgresql":
         shares = cast(literal_column(f"ARRAY[{', '.join(map(str, QUANTILES))}]"), ARRAY(Float))
@@ -125,6 +131,8 @@ def window(
         input_tokens=int(row.input_tokens),
         output_tokens=int(row.output_tokens),
         cost=float(row.cost),
+        tokens_known=row.tokens_known,
+        cost_known=row.cost_known,
         last_executed_at=None,
         since=since,
         until=until,

@@ -220,6 +220,9 @@ program_counters = Table(
     Column("lock_version", Integer, nullable=False, server_default=text("1")),
     _tenant(in_key=True),
     Column("cancelled", BigInteger, nullable=False, server_default=text("0")),
+    # Of how many of the executions.
+    Column("tokens_known", BigInteger, nullable=False, server_default=text("0")),
+    Column("cost_known", BigInteger, nullable=False, server_default=text("0")),
     postgresql_with={"fillfactor": "50"},
 )
 

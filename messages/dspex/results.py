@@ -106,8 +106,10 @@ class ProgramStats(Frozen):
 class ProgramStatistics(Frozen):
     """Figures over a program's executions: of all time, or of those that began within a window.
 
-    Durations are in milliseconds, of those that ran; the cost is in US dollars. Percentiles of all time are within
-    10 %. `name` is null where the program was destroyed: what it did and cost can still be read.
+    Durations are in milliseconds, of those that ran. Percentiles of all time are within 10 %. Tokens and the cost, in
+    US dollars, are sums over the executions that they are known of: `tokens_known` and `cost_known` of `total` (null:
+    whoever answered does not count these). `name` is null where the program was destroyed: what it did and cost can
+    still be read.
     """
 
     program_id: UUID
@@ -126,6 +128,8 @@ class ProgramStatistics(Frozen):
     output_tokens: int
     cost: float
     last_executed_at: AwareDatetime | None
+    tokens_known: int | None = None
+    cost_known: int | None = None
 
 
 class Transition(Frozen):

@@ -1,15 +1,18 @@
-"""Metadata of executions, and the extension attributes of the envelopes that asked for them.
+"""Metadata of executions, and the extension attributes of the envelopes that asked for them; of how many executions the
+counters' tokens and cost are known.
 
-Workers from before it go on while it runs, and after it: the new columns may be NULL. They do not know the new fields
-of messages, and would reject them: send these when the old workers are gone.
+Workers from before it go on while it runs, and after it: the new columns may be NULL, or have a default. They do not
+know the new fields of messages, and would reject them: send these when the old workers are gone. What they count, 0009
+looks up in the rows.
 
-On PostgreSQL the columns are added without a rewrite, by one statement that waits 2 s for the table at most. Where it
-fails, run the migration again.
+On PostgreSQL the columns are added without a rewrite, by a statement for each table that waits 2 s for it at most.
+Where one fails, run the migration again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -31,29 +34,44 @@ LOSSES = {
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 LOCK_TIMEOUT = "SET lock_timeout = '2s'"
-COLUMNS = ("metadata", "extensions")
+
+
+def _columns() -> dict[str, list[sa.Column[Any]]]:
+    known = ("tokens_known", "cost_known")
+    return {
+        "executions": [sa.Column(name, JSON) for name in ("metadata", "extensions")],
+        "program_counters": [
+            sa.Column(name, sa.BigInteger, nullable=False, server_default=sa.text("0")) for name in known
+        ],
+    }
 
 
 def upgrade() -> None:
     if op.get_context().dialect.name == "sqlite":
-        for name in COLUMNS:
-            op.execute(f"ALTER TABLE executions ADD COLUMN {_ddl(name)}")
+        for table, columns in _columns().items():
+            for column in columns:
+                op.execute(f"ALTER TABLE {table} ADD COLUMN {_ddl(column)}")
         return
     with op.get_context().autocommit_block():
         op.execute(LOCK_TIMEOUT)
-        op.execute(f"ALTER TABLE executions {', '.join(f'ADD COLUMN IF NOT EXISTS {_ddl(name)}' for name in COLUMNS)}")
+        for table, columns in _columns().items():
+            added = ", ".join(f"ADD COLUMN IF NOT EXISTS {_ddl(column)}" for column in columns)
+            op.execute(f"ALTER TABLE {table} {added}")
 
 
 def downgrade() -> None:
     """Executions lose their metadata, and their events the extension attributes of what asked for them."""
     if op.get_context().dialect.name == "sqlite":
-        for name in COLUMNS:
-            op.execute(f"ALTER TABLE executions DROP COLUMN {name}")
+        for table, columns in _columns().items():
+            for column in columns:
+                op.execute(f"ALTER TABLE {table} DROP COLUMN {column.name}")
         return
     with op.get_context().autocommit_block():
         op.execute(LOCK_TIMEOUT)
-        op.execute(f"ALTER TABLE executions {', '.join(f'DROP COLUMN IF EXISTS {name}' for name in COLUMNS)}")
+        for table, columns in _columns().items():
+            dropped = ", ".join(f"DROP COLUMN IF EXISTS {column.name}" for column in columns)
+            op.execute(f"ALTER TABLE {table} {dropped}")
 
 
-def _ddl(name: str) -> str:
-    return str(sa.schema.CreateColumn(sa.Column(name, JSON)).compile(dialect=op.get_context().dialect))
+def _ddl(column: sa.Column[Any]) -> str:
+    return str(sa.schema.CreateColumn(column).compile(dialect=op.get_context().dialect))

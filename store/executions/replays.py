@@ -112,9 +112,7 @@ def _taken_back(rows: Sequence[Row[Any]], tenant: str) -> dict[Identity, Counts]
     for row in rows:
         count = counts.setdefault(Identity(row.program_id, tenant), Counts())
         count.failed -= 1
-        count.input_tokens -= row.input_tokens or 0
-        count.output_tokens -= row.output_tokens or 0
-        count.cost -= row.cost or 0.0
+        count.use(row.input_tokens, row.output_tokens, row.cost, times=-1)
         if row.duration_ms is not None:
             count.duration_ms -= row.duration_ms
             bucket = histogram.bucket(row.duration_ms)

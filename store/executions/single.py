@@ -102,12 +102,12 @@ def cancel(
 
 def _cancelled(row: Row[Any]) -> Counts:
     """What is counted: attempts before it was cancelled may have used something."""
-    return Counts(
-        cancelled=1,
-        input_tokens=row.input_tokens or 0,
-        output_tokens=row.output_tokens or 0,
-        cost=row.cost or 0.0,
-    )
+    counts = Counts(cancelled=1)
+    counts.use(row.input_tokens, row.output_tokens, row.cost)
+    return counts
+
+
+_NEVER_RAN = PENDING & executions.c.started_at.is_(null())
 
 
 def _cancel(execution_id: UUID, tenant: str, by: str) -> ReturningUpdate[Any]:
@@ -119,6 +119,8 @@ def _cancel(execution_id: UUID, tenant: str, by: str) -> ReturningUpdate[Any]:
         .values(
             status=case((PENDING, ExecutionStatus.CANCELLED), else_=c.status),
             cancel_requested=True,
+            # It used nothing where it never ran.
+            **{name: case((_NEVER_RAN, 0), else_=c[name]) for name in ("input_tokens", "output_tokens", "cost")},
             lock_version=case((PENDING, c.lock_version + 1), else_=c.lock_version),
             lease_expires_at=case((PENDING, null()), else_=c.lease_expires_at),
             due_at=null(),

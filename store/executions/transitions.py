@@ -340,9 +340,7 @@ def _error(error: ErrorDetail) -> dict[str, Any]:
 
 
 def _count(counts: Counts, item: Finish) -> None:
-    counts.input_tokens += item.usage.input_tokens or 0
-    counts.output_tokens += item.usage.output_tokens or 0
-    counts.cost += item.usage.cost or 0.0
+    counts.use(item.usage.input_tokens, item.usage.output_tokens, item.usage.cost)
     counts.executed |= item.duration_ms is not None
     if item.cancelled:
         counts.cancelled += 1

@@ -427,6 +427,7 @@ class TestStatistics:
             assert figures.p50_duration_ms is not None
             assert figures.p95_duration_ms is not None
             assert figures.input_tokens > 0
+            assert (figures.tokens_known, figures.cost_known) == (3, 3)
         before = dspex.get_program_statistics(program.program_id, until=datetime.now(UTC) - timedelta(hours=1))
         assert (before.total, before.success_rate, before.p95_duration_ms) == (0, None, None)
         assert code_of(lambda: dspex.get_stats(uuid4())) == "not_found"

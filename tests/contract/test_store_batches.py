@@ -158,9 +158,13 @@ class TestEnds:
         claims = claim_all(connection, asked)
         hows: list[dict[str, Any]] = [
             {"outputs": {"n": 0}, "usage": Usage(input_tokens=1, output_tokens=10, cost=0.5), "duration_ms": 1.0},
-            {"error": ErrorDetail(code="auth", message="b1"), "usage": Usage(input_tokens=2), "duration_ms": 20.0},
+            {
+                "error": ErrorDetail(code="auth", message="b1"),
+                "usage": Usage(calls=1, input_tokens=2),
+                "duration_ms": 20.0,
+            },
             {"cancelled": True, "usage": Usage(output_tokens=3), "duration_ms": 400.0},
-            {"outputs": {"n": 3}, "usage": Usage(cost=0.25), "duration_ms": 8000.0, "attempt": 7},
+            {"outputs": {"n": 3}, "usage": Usage(calls=1, cost=0.25), "duration_ms": 8000.0, "attempt": 7},
             {"error": ErrorDetail(code="timeout", message="a1"), "usage": Usage(input_tokens=5), "duration_ms": 2.0},
             {"outputs": {"n": 5}, "usage": Usage(), "duration_ms": 30.0},
             {"outputs": {"stale": True}, "usage": Usage(input_tokens=1000, cost=99.0)},
@@ -180,10 +184,10 @@ class TestEnds:
         ]
         assert [row.usage for row in rows] == [*(how["usage"] for how in hows[:6]), Usage()]
         expected = {
-            four.a1: Counts(1, 1, 0, 3.0, 6, 10, 0.5),
-            four.a2: Counts(0, 0, 1, 0.0, 0, 3, 0.0),
-            four.b1: Counts(1, 1, 0, 50.0, 2, 0, 0.0),
-            four.b2: Counts(1, 0, 0, 8000.0, 0, 0, 0.25),
+            four.a1: Counts(1, 1, 0, 3.0, 6, 10, 0.5, 2, 2),
+            four.a2: Counts(0, 0, 1, 0.0, 0, 3, 0.0, 1, 1),
+            four.b1: Counts(1, 1, 0, 50.0, 2, 0, 0.0, 1, 1),
+            four.b2: Counts(1, 0, 0, 8000.0, 0, 0, 0.25, 0, 1),
         }
         for tenant, program_id in four:
             totals = counters.totals(connection, program_id, tenant=tenant)

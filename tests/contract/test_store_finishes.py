@@ -95,6 +95,8 @@ class TestFinish:
             input_tokens=10,
             output_tokens=2,
             cost=0.25,
+            tokens_known=1,
+            cost_known=1,
             last_executed_at=totals.last_executed_at,
         )
         assert totals.last_executed_at is not None
@@ -120,7 +122,8 @@ class TestFinish:
             assert kept.status.terminal
             assert kept.duration_ms == 3.0
         totals = counters.totals(connection, program_id)
-        assert totals == Counts(cancelled=2, input_tokens=8, last_executed_at=totals.last_executed_at)
+        used = Counts(cancelled=2, input_tokens=8, tokens_known=2, cost_known=2)
+        assert totals == replace(used, last_executed_at=totals.last_executed_at)
         assert totals.last_executed_at is not None
         assert counters.durations(connection, program_id) == {}
 

@@ -137,6 +137,7 @@ class TestReplay:
         replay(connection, asked, shard=5)
         all_time = statistics.all_time(connection, asked.program_id)
         assert (all_time.total, all_time.input_tokens, all_time.cost) == (0, 0, 0.0)
+        assert (all_time.tokens_known, all_time.cost_known) == (0, 0)
         assert (all_time.p50_duration_ms, all_time.average_duration_ms) == (None, None)
         assert all_time.last_executed_at == last
 

@@ -186,7 +186,7 @@ class TestCancel:
         assert (ended.status, ended.lock_version, ended.attempt) == (ExecutionStatus.CANCELLED, 2, 0)
         assert ended.finished_at is not None
         assert told(connection, asked.id) == [("pending", 0, "/tests"), ("cancelled", 0, "ann")]
-        assert counters.totals(connection, asked.program_id) == Counts(cancelled=1)
+        assert counters.totals(connection, asked.program_id) == Counts(cancelled=1, tokens_known=1, cost_known=1)
         assert executions.claim(connection, ALICE, [asked]) == [Ended(ended)]
         assert executions.rescue(connection, 60.0, 10) == []
 

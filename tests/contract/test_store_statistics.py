@@ -16,12 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, update
 
-from dspex import uuid7
+from dspex import Usage, uuid7
 from dspex.errors import NotFound
 from store import counters, executions, histogram, statistics
 from store.statistics import Statistics
 from store.tables import executions as executions_table
-from tests.contract.store_rows import ALICE, cancelled, clock, completed, failed, ready_program, request, take, taken
+from tests.contract.store_rows import (
+    ALICE,
+    ERROR,
+    cancelled,
+    clock,
+    completed,
+    failed,
+    ready_program,
+    request,
+    take,
+    taken,
+)
 
 
 def run(connection: Connection, program_id: UUID, durations: Sequence[float], *, failing: int = 3) -> None:
@@ -63,6 +74,46 @@ class TestAllTime:
         assert found.last_executed_at == counters.totals(connection, program_id).last_executed_at
         for q, quantile in ((0.5, found.p50_duration_ms), (0.95, found.p95_duration_ms)):
             assert quantile == pytest.approx(sorted(DURATIONS)[math.floor(q * 399)], rel=0.0875)
+
+    def test_of_how_many_tokens_and_cost_are_known(self, connection: Connection) -> None:
+        """What a provider does not say is not known, and what never ran has used nothing. A window says the same."""
+        program_id = ready_program(connection)
+        since = clock(connection)
+        used = [
+            Usage(calls=1, input_tokens=10, output_tokens=2, cost=0.25),
+            Usage(calls=1, input_tokens=10, output_tokens=2),
+            Usage(calls=1, input_tokens=7, cost=0.5),
+            Usage(calls=1),
+            Usage(),
+        ]
+        asked = [request(program_id) for _ in used]
+        claims = [taken(claim) for claim in executions.claim(connection, ALICE, asked)]
+        ends = [
+            replace(completed(item, claim), usage=usage) for item, claim, usage in zip(asked, claims, used, strict=True)
+        ]
+        assert all(executions.finish(connection, 1, ends))
+        never = request(program_id)
+        executions.create(connection, never)
+        # It used something that is not known, and waits for its next attempt: it is in no sum yet.
+        waits = request(program_id)
+        claimed = take(connection, waits)
+        again = executions.Retry(waits.id, claimed.lock_version, 60.0, 1, ERROR, Usage(calls=1, input_tokens=500))
+        assert executions.retry(connection, [again]) == [True]
+        executions.cancel(connection, never.id, by="ann")
+        until = clock(connection) + timedelta(seconds=1)
+
+        def known() -> list[tuple[int, int, int, float, int, int]]:
+            return [
+                (s.total, s.input_tokens, s.output_tokens, s.cost, s.tokens_known, s.cost_known)
+                for s in (
+                    statistics.all_time(connection, program_id),
+                    statistics.window(connection, program_id, since, until),
+                )
+            ]
+
+        assert known() == [(6, 27, 4, 0.75, 4, 4)] * 2
+        executions.cancel(connection, waits.id, by="ann")
+        assert known() == [(7, 527, 4, 0.75, 4, 4)] * 2
 
     def test_not_found(self, connection: Connection) -> None:
         unknown = uuid7()

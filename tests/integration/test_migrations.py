@@ -479,6 +479,40 @@ def test_workers_of_the_revision_before_go_on(postgres_database_url: str, before
     engine.dispose()
 
 
+def test_what_older_workers_counted_is_looked_up_in_the_rows(engine: Engine) -> None:
+    """Of how many tokens and cost are known: once, whatever is run again, and beside workers of this version."""
+    migrations.upgrade(engine, "0001")
+    program_id = worker_before_tenants.fill(engine)
+    migrations.upgrade(engine, "0008")
+    since = datetime(2000, 1, 1, tzinfo=UTC)
+
+    def known() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        with engine.connect() as connection:
+            whole = statistics.all_time(connection, program_id)
+            window = statistics.window(connection, program_id, since, datetime(2100, 1, 1, tzinfo=UTC))
+        return (
+            (whole.total, whole.tokens_known, whole.cost_known),
+            (window.total, window.tokens_known, window.cost_known),
+        )
+
+    assert known() == ((6, 0, 0), (6, 6, 6))
+    with engine.begin() as connection:
+        asked = [executions.Request(uuid7(), program_id, {"question": "é"}, ExecutionOptions(), "/t") for _ in "ab"]
+        executions.claim(connection, executions.Lease("w", 30), asked)
+        ends = [
+            executions.Finish(one.id, program_id, 1, 1.5, usage, {"answer": "b"})
+            for one, usage in zip(asked, (Usage(calls=1), Usage(calls=1, cost=0.5)), strict=True)
+        ]
+        assert executions.finish(connection, 3, ends) == [True, True]
+    assert known() == ((8, 0, 1), (8, 6, 7))
+    migrations.upgrade(engine)
+    assert known() == ((8, 6, 7), (8, 6, 7))
+    for revision in ("0008", "0006", "0005"):
+        migrations.downgrade(engine, revision)
+        migrations.upgrade(engine)
+        assert known() == ((8, 6, 7), (8, 6, 7))
+
+
 def test_keys_wait_until_workers_of_before_are_gone(postgres_database_url: str) -> None:
     """They name the keys that go. Workers of this version run on what there is until then."""
     engine = make_engine(postgres_database_url)
@@ -524,9 +558,9 @@ def test_workers_of_this_version_go_on_while_the_keys_change(postgres_database_u
         try:
             for migrate, revision in (
                 (migrations.upgrade, "0007"),
-                (migrations.upgrade, "0008"),
+                (migrations.upgrade, "0009"),
                 (migrations.downgrade, "0006"),
-                (migrations.upgrade, "0008"),
+                (migrations.upgrade, "0009"),
             ):
                 work_goes_on(ended)
                 migrate(engine, revision)
@@ -537,7 +571,9 @@ def test_workers_of_this_version_go_on_while_the_keys_change(postgres_database_u
         for one in working:
             one.result()
     with engine.connect() as connection:
-        assert counters.totals(connection, program_id).completed == len(ended) + 3
+        totals = counters.totals(connection, program_id)
+        assert totals.completed == len(ended) + 3
+        assert (totals.tokens_known, totals.cost_known) == (len(ended) + 6, len(ended) + 6)
         assert callbacks.due(connection, 0.0, 10) == []
     engine.dispose()
 

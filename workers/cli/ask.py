@@ -27,6 +27,7 @@ from dspex.results import (
     EndpointView,
     ExecutionView,
     Page,
+    ProgramStatistics,
     ProgramView,
     RejectedMessageView,
     SignatureView,
@@ -36,7 +37,7 @@ from store.tenancy import ALL, owner
 from workers.application import Application, bootstrap
 from workers.cli.inputs.reading import read_rows
 from workers.cli.operator import operator_of
-from workers.cli.output import cell, say, say_json
+from workers.cli.output import cell, of_known, say, say_json
 from workers.cli.run import load_signature
 from workers.cli.worker import check_servers, configure_logging
 from workers.local import LocalClient
@@ -316,9 +317,21 @@ def _show_one(answer: BaseModel) -> None:
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value in answer.model_dump(mode="json").items():
+    fields = answer.model_dump(mode="json")
+    if isinstance(answer, ProgramStatistics):
+        fields = _with_what_is_known(fields)
+    for name, value in fields.items():
         table.add_row(name.replace("_", " "), cell(_text(value)))
     Console().print(table)
+
+
+def _with_what_is_known(statistics: dict[str, Any]) -> dict[str, Any]:
+    known = {name: statistics.pop(name) for name in ("tokens_known", "cost_known")}
+    for name in ("input_tokens", "output_tokens", "cost"):
+        number = known["cost_known" if name == "cost" else "tokens_known"]
+        total = f"{statistics[name]:.6g}" if name == "cost" else str(statistics[name])
+        statistics[name] = of_known(total, number, statistics["total"])
+    return statistics
 
 
 def _show_compatibility(answer: Compatibility) -> None:

@@ -28,6 +28,13 @@ def json_line(value: Any) -> str:
     return visible_json(_ENCODER.encode(value))
 
 
+def of_known(total: str, number: int, counted: int) -> str:
+    """What is said of a total over so many of the executions that were counted: those that it is known of."""
+    if number == counted:
+        return total
+    return f"{total} ({number} of {counted} known)" if number else "not known"
+
+
 def cell(text: object) -> Text:
     """What a cell of a table, or its title, says: no markup, one line."""
     return Text(visible(str(text)))

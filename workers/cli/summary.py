@@ -14,7 +14,7 @@ from dspex import ExecutionStatus
 from dspex.errors import Problem
 from store import histogram
 from store.executions import Result
-from workers.cli.output import cell
+from workers.cli.output import cell, of_known
 
 SHOWN_PROBLEMS = 20
 
@@ -109,19 +109,13 @@ class Summary:
         if self.durations:
             p50, p95 = (_duration(histogram.quantile(self.durations, q)) for q in (0.5, 0.95))
             table.add_row("duration p50 / p95", f"{p50} / {p95}")
-        tokens = (
-            f"{self.input_tokens:,} / {self.output_tokens:,}" if self.tokens_known or not self.counted else "not known"
-        )
-        table.add_row("tokens in / out", tokens + self._known(self.tokens_known))
+        tokens = f"{self.input_tokens:,} / {self.output_tokens:,}"
+        table.add_row("tokens in / out", of_known(tokens, self.tokens_known, self.counted))
         if self.cost_known:
-            table.add_row("cost", f"${self.cost:.4f}" + self._known(self.cost_known))
+            table.add_row("cost", of_known(f"${self.cost:.4f}", self.cost_known, self.counted))
         if self.compared:
             table.add_row("as expected", f"{self.equal} of {self.compared} ({self.equal / self.compared:.1%})")
         console.print(table)
-
-    def _known(self, number: int) -> str:
-        """What is to be said of a sum over so many of the executions."""
-        return "" if number in (0, self.counted) else f" ({number} of {self.counted} known)"
 
 
 def show_problems(console: Console, line: int, problems: Sequence[Problem]) -> None:
