@@ -5,6 +5,8 @@ Alembic finds the revisions by the path of this package: installed or in a check
 A worker may be older than the database: while a deploy goes through a fleet, and after a release was taken back. So
 each revision says what the oldest code is that still runs on it (`serves_from` in its file, by the newest revision of
 that code), `env.py` writes that beside the revision, and older code looks there.
+
+Alembic takes a third of a second to load, so it is where there is something to do, or to find out.
 """
 
 from __future__ import annotations
@@ -14,14 +16,27 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect
 
-__all__ = ["OLDEST", "NotARevision", "current", "downgrade", "head", "known", "losses", "newer", "serves", "upgrade"]
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+__all__ = [
+    "OLDEST",
+    "NotARevision",
+    "current",
+    "downgrade",
+    "head",
+    "is_newest",
+    "known",
+    "losses",
+    "newer",
+    "serves",
+    "upgrade",
+]
 
 OLDEST = "0006"
 """The oldest revision that this version runs on: newer ones may have to wait until older workers are gone."""
@@ -32,12 +47,16 @@ _one_at_a_time = threading.Lock()
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
     """Bring the database up to a revision. Any number of processes may do this at once."""
+    from alembic import command
+
     with _config_of(engine) as config:
         command.upgrade(config, revision)
 
 
 def downgrade(engine: Engine, revision: str) -> None:
     """Bring the database down to a revision; `base` removes every table, with its data."""
+    from alembic import command
+
     with _config_of(engine) as config:
         command.downgrade(config, revision)
 
@@ -45,7 +64,22 @@ def downgrade(engine: Engine, revision: str) -> None:
 def current(engine: Engine) -> str | None:
     """The revision that the database is at; None: nothing has been migrated."""
     with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        return _current(connection)
+
+
+def _current(connection: Connection) -> str | None:
+    from alembic.runtime.migration import MigrationContext
+
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def is_newest(engine: Engine) -> bool:
+    """Whether the database is at the newest revision that this version has: most are, most of the time."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return False
+        found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+    return found == [head()]
 
 
 def serves(engine: Engine) -> bool:
@@ -66,8 +100,7 @@ def newer(engine: Engine) -> str | None:
 
 def known(oldest: str = "base") -> list[str]:
     """The revisions that this version has, the newest first, from `oldest` on."""
-    scripts = ScriptDirectory.from_config(_config())
-    return [script.revision for script in scripts.walk_revisions(oldest, "head")]
+    return [script.revision for script in _scripts().walk_revisions(oldest, "head")]
 
 
 def losses(engine: Engine, revision: str) -> list[str]:
@@ -82,7 +115,7 @@ def losses(engine: Engine, revision: str) -> list[str]:
 
 def losses_of(connection: Connection, revision: str) -> list[str]:
     """See `losses`. Nothing is written."""
-    at = MigrationContext.configure(connection).get_current_revision()
+    at = _current(connection)
     names = known()
     if at is not None and at not in names:
         raise NotARevision(f"the database is at {at}, of a newer version: only that one can take it back")
@@ -92,7 +125,7 @@ def losses_of(connection: Connection, revision: str) -> list[str]:
         return []
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SELECT set_config('dspex.tenant', '*', true)")  # the rows of every tenant
-    scripts = ScriptDirectory.from_config(_config())
+    scripts = _scripts()
     undone = names[names.index(at) : names.index(revision) if revision in names else None]
     counted = [
         (connection.exec_driver_sql(f"SELECT count(*) FROM {rows}").scalar_one(), what)  # noqa: S608
@@ -117,11 +150,11 @@ def _serves_from(engine: Engine) -> str | None:
 
 
 def head() -> str:
-    """The newest revision that this code knows."""
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    if revision is None:
+    """The newest revision that this code knows: their files are named in their order."""
+    names = [path.name for path in (Path(__file__).parent / "versions").glob("[0-9]*_*.py")]
+    if not names:
         raise RuntimeError("no migrations are here: the installation is broken")
-    return revision
+    return max(names).partition("_")[0]
 
 
 @contextmanager
@@ -132,7 +165,15 @@ def _config_of(engine: Engine) -> Generator[Config, None, None]:
         yield config
 
 
+def _scripts() -> ScriptDirectory:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_config())
+
+
 def _config() -> Config:
+    from alembic.config import Config
+
     logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))

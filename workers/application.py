@@ -8,8 +8,8 @@ import socket
 import threading
 import uuid
 import zlib
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -17,21 +17,17 @@ from uuid import UUID
 
 import dramatiq
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from adapters.lm import LMCatalog
 from adapters.registry import AdapterRegistry
 from dspex.envelope import MAX_ANSWER_BYTES, NO_CONTEXT, Context
-from dspex.errors import DatabaseUnavailable
 from dspex.events import Event
 from dspex.publisher import AmqpPublisher, Publisher
 from dspex.topology import EVENTS_EXCHANGE, event_key
 from store.counters import SHARDS
-from store.engine import READ_ONLY, make_engine
+from store.engine import make_engine
 from store.executions import Lease
-from store.failures import describe, passing
 from store.programs import Program
-from store.tenancy import scope
 from workers.admission import Admission
 from workers.brokers.amqp import AmqpBroker, can_read
 from workers.brokers.encoding import CloudEventEncoder
@@ -45,6 +41,7 @@ from workers.own import Own
 from workers.policy import Principal
 from workers.principals import Principals
 from workers.programs import ProgramCache
+from workers.reading import read
 from workers.running import Isolation, RunningExecutions, Unwritten
 from workers.settings import Settings, load_secrets
 from workers.webhooks.gate import Gate
@@ -94,21 +91,13 @@ class Application:
         result: Result = self.writer.call(self.writes.each, action, patience=PATIENCE_SECONDS)
         return result
 
-    @contextmanager
-    def read(self, tenant: str) -> Generator[Connection]:
+    def read(self, tenant: str) -> AbstractContextManager[Connection]:
         """A connection that only reads, and sees one tenant.
 
         Raises:
             DatabaseUnavailable: the database cannot be read now, here or in what is done with the connection.
         """
-        try:
-            with self.engine.connect().execution_options(**READ_ONLY) as connection:
-                scope(connection, tenant)
-                yield connection
-        except SQLAlchemyError as error:
-            if not passing(error):
-                raise
-            raise DatabaseUnavailable(f"the database cannot be read: {describe(error)}") from None
+        return read(self.engine, tenant)
 
     @property
     def largest_answer(self) -> int:

@@ -25,10 +25,10 @@ from dspex.wakeups import Wakeups
 from dspex.watch import Watch
 from store import executions, idempotency, rejections
 from store.executions import Execution, Request
-from store.identity import Identity
 from store.rejections import RecordedRejection, Rejection
 from workers.application import Application, bootstrap
 from workers.handlers import dispatch
+from workers.own import left_by_others
 from workers.policy import DEFAULT_TENANT, Principal, authorize
 from workers.principals import EVERYBODY
 from workers.process import WorkerProcess
@@ -43,7 +43,6 @@ SOURCE = "/dspex/local"
 FIRST_SECONDS = 0.01
 LONGEST_SECONDS = 0.5
 """Between two looks at an execution that nothing was heard of."""
-MOST_COUNTED = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -164,17 +163,6 @@ def _digest(asked: ExecuteProgram | Execution) -> str:
     ).digest
 
 
-def left_by_others(app: Application, tenant: str) -> str | None:
-    """What waits in the database and is none of this process's own, in words; None: nothing."""
-    own = set(app.own.identities) if app.own is not None else set[Identity]()
-    with app.read(tenant) as connection:
-        found = [one for one in executions.left(connection, MOST_COUNTED + len(own)) if one not in own]
-    if not found:
-        return None
-    number = f"{MOST_COUNTED:,} or more" if len(found) >= MOST_COUNTED else f"{len(found):,}"
-    return f"{number} execution{'s' * (len(found) > 1)}"
-
-
 @contextmanager
 def embedded(settings: Settings | None = None, *, run_others: bool = False) -> Generator[LocalClient]:
     """DSPex in this process, without a server: SQLite, the in-process broker, and threads that run the programs.
@@ -191,7 +179,7 @@ def embedded(settings: Settings | None = None, *, run_others: bool = False) -> G
     worker = WorkerProcess(app)
     try:
         require_schema(app.engine)
-        if not run_others and (found := left_by_others(app, DEFAULT_TENANT)):
+        if not run_others and (found := left_by_others(app.engine, DEFAULT_TENANT, own=())):
             logger.warning("%s that others left in the database: embedded(run_others=True) runs them.", found)
         worker.start()
         with LocalClient(app) as client:

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from uuid import UUID
 
-import redis
-
 from dspex.wakeups import CHANNEL, FIRST_RETRY, LAST_RETRY, connect, message_of
 
 logger = logging.getLogger(__name__)
@@ -81,6 +79,8 @@ class Notifications:
                 self._thread.start()
 
     def _run(self) -> None:
+        from redis import RedisError  # it takes a tenth of a second to load, and most have none
+
         pause = FIRST_RETRY
         while not self._closed.is_set():
             self._filled.wait()
@@ -88,7 +88,7 @@ class Notifications:
             try:
                 self._publish()
                 pause = FIRST_RETRY
-            except (redis.RedisError, OSError) as error:
+            except (RedisError, OSError) as error:
                 level = logging.WARNING if pause == FIRST_RETRY else logging.DEBUG
                 logger.log(level, "Redis cannot be reached, whoever waits looks from time to time: %s", error)
                 self._gathered.clear()  # who subscribes when it is back looks by itself

@@ -5,7 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
+from sqlalchemy import Engine
+
+from store import executions
 from store.identity import Identity
+from workers.reading import read
+
+MOST_COUNTED = 1000
 
 
 class Own:
@@ -30,3 +36,14 @@ class Own:
         """All of them."""
         with self._lock:
             return list(self._identities)
+
+
+def left_by_others(engine: Engine, tenant: str, *, own: Iterable[Identity]) -> str | None:
+    """What waits in the database and is none of this process's own, in words; None: nothing."""
+    mine = set(own)
+    with read(engine, tenant) as connection:
+        found = [one for one in executions.left(connection, MOST_COUNTED + len(mine)) if one not in mine]
+    if not found:
+        return None
+    number = f"{MOST_COUNTED:,} or more" if len(found) >= MOST_COUNTED else f"{len(found):,}"
+    return f"{number} execution{'s' * (len(found) > 1)}"

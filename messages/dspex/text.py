@@ -44,6 +44,8 @@ def visible_json(text: str) -> str:
     Args:
         text: as a JSON writer made it; it has white space between values at most.
     """
+    if text.isascii() and text.isprintable():
+        return text
     return _HIDDEN.sub(lambda found: found[0] if found[0] == "\n" else _escape_json(found[0]), text)
 
 

@@ -63,7 +63,7 @@ def results(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAUL
         return []
     statement = _results(connection.dialect.name)
     found = connection.execute(statement, encode([{"id": id_} for id_ in ids]) | {"tenant": tenant})
-    return [Result(*row) for row in found]
+    return [Result(*row) for row in found.all()]
 
 
 @lru_cache(maxsize=2)

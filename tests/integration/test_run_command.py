@@ -291,6 +291,50 @@ def test_ctrl_c_and_on(shell: Shell) -> None:
     assert shell.count("SELECT sum(completed) FROM program_counters") == number
 
 
+class TestNothingToDo:
+    def test_it_loads_and_starts_nothing_that_runs(self, shell: Shell) -> None:
+        """And the results are what they were, byte for byte."""
+        rows = [{"question": f"{n}", "id": f"ü{n}"} for n in range(700)]
+        command = ("run", "question -> answer", "--inputs", shell.write("rows.jsonl", *rows))
+        first = shell(*command)
+        assert first.code == 0, first.err
+        heavy = ("alembic", "dramatiq", "dspy", "litellm", "redis", "workers.application", "workers.process")
+        program = f"""
+import sys
+from workers.cli.main import main
+try:
+    main({list(command)})
+finally:
+    print([name for name in {heavy} if name in sys.modules], file=sys.stderr)
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=shell.folder,
+            env=shell.environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == first.out
+        assert row_of(done.stderr, "run before") == "700"
+        assert done.stderr.splitlines()[-1] == "[]"
+
+    def test_the_first_new_row_has_it_begin(self, shell: Shell) -> None:
+        """After thousands that have run: they are read, and the new one runs."""
+        rows = [{"question": f"{n}"} for n in range(1100)]
+        command = ("run", "question -> answer", "--inputs", "rows.jsonl")
+        shell.write("rows.jsonl", *rows)
+        assert shell(*command).code == 0
+        shell.write("rows.jsonl", *rows, {"question": "new"})
+        ran = shell(*command)
+        assert ran.code == 0, ran.err
+        assert [result["line"] for result in ran.results] == list(range(1, 1102))
+        assert row_of(ran.err, "run before") == "1100"
+        assert shell.count("SELECT count(*) FROM executions") == 1101
+
+
 class TestHelp:
     @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"]])
     def test_it_loads_nothing_heavy(self, shell: Shell, arguments: list[str]) -> None:

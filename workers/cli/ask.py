@@ -35,11 +35,11 @@ from dspex.results import (
 from dspex.text import visible_json
 from store.tenancy import ALL, owner
 from workers.application import Application, bootstrap
+from workers.cli.begin import check_servers, configure_logging
 from workers.cli.inputs.reading import read_rows
 from workers.cli.operator import operator_of
 from workers.cli.output import cell, of_known, say, say_json
 from workers.cli.run import load_signature
-from workers.cli.worker import check_servers, configure_logging
 from workers.local import LocalClient
 from workers.modules import read_signatures, validate_module
 from workers.process import WorkerProcess

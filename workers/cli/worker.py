@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -10,14 +9,12 @@ import threading
 from functools import partial
 
 from dspex.errors import SettingsError
-from store.engine import make_engine
-from workers import logs, watchdog
+from workers import watchdog
 from workers.application import Application, bootstrap
-from workers.brokers import amqp
+from workers.cli.begin import check_servers, collect_seldom, configure_logging
 from workers.metrics import require_free
 from workers.process import WorkerProcess
-from workers.schema import require_rights, require_schema
-from workers.settings import Settings, load_settings
+from workers.settings import load_settings
 from workers.supervisor import KILL_MARGIN_SECONDS, Children, deliverer, supervise
 from workers.webhooks.wiring import DelivererProcess
 
@@ -27,8 +24,6 @@ DRAIN_SECONDS = 5.0
 """How long what runs may take to end in a process that has lost a thread."""
 DRAIN_MARGIN_SECONDS = 10.0
 """For giving back what did not end, and for closing connections."""
-GC_THRESHOLD = 10_000
-"""Containers that are made, and not gone, before Python looks for cycles among the youngest (its default is 700)."""
 
 
 def run_worker(processes: int | None, threads: int | None, parent: int | None) -> int:
@@ -76,13 +71,6 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
     return code if drained else 1
 
 
-def collect_seldom() -> None:
-    """Have Python look for cycles less often, and never among what was loaded so far: that was an eighth of the CPU."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
-
-
 def run_deliverer(parent: int | None) -> int:
     """Deliver webhooks until a signal; then let what is being sent end. Returns the exit code.
 
@@ -128,20 +116,6 @@ def _drain(app: Application, process: WorkerProcess) -> None:
         app.close()
 
 
-def check_servers(settings: Settings) -> None:
-    """Whether the database and the broker are there: later, a worker waits for them; at the start, it says so.
-
-    Raises:
-        SettingsError, BrokerUnavailable: one is not.
-    """
-    engine = make_engine(settings.database_url)
-    require_rights(engine, tenancy=settings.tenancy)
-    require_schema(engine)
-    engine.dispose()
-    if not settings.embedded:
-        amqp.check(settings.broker_url, settings.queue_type)
-
-
 def stop_on_signals() -> threading.Event:
     """An event that SIGTERM, SIGHUP and Ctrl-C set. The second Ctrl-C is not waited for."""
     stop = threading.Event()
@@ -154,8 +128,3 @@ def stop_on_signals() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, handle)
     return stop
-
-
-def configure_logging(settings: Settings) -> None:
-    """See `workers.logs`."""
-    logs.configure(settings.log_level)

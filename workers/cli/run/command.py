@@ -8,26 +8,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from sqlalchemy import Engine
 
 from adapters.port import ProgramSpec
 from dspex.errors import DspexError, SettingsError
-from dspex.topology import EXECUTIONS_QUEUE
 from store import executions
-from store.engine import READ_ONLY
-from workers.application import Application, bootstrap
-from workers.brokers import amqp
+from store.engine import READ_ONLY, make_engine
+from workers.cli.begin import check_servers, collect_seldom, configure_logging
 from workers.cli.inputs.reading import open_inputs
 from workers.cli.operator import operator_of
 from workers.cli.output import cell
-from workers.cli.run.options import RunFailed, RunOptions, load_signature
+from workers.cli.run.crew import Crew
+from workers.cli.run.options import RunOptions, load_signature
 from workers.cli.run.program import POLL_SECONDS
 from workers.cli.run.results import Results, open_results
 from workers.cli.run.session import Session
 from workers.cli.run.stop import Stop, Stopped
-from workers.cli.worker import check_servers, collect_seldom, configure_logging
-from workers.local import left_by_others
-from workers.process import WorkerProcess
-from workers.settings import Settings, load_settings
+from workers.own import left_by_others
+from workers.settings import load_settings
 
 QUIET_SECONDS = 2.5
 
@@ -60,18 +58,19 @@ def run(options: RunOptions) -> int:
                 console.print(cell(said), highlight=False, soft_wrap=True)
             with stop.anywhere():
                 check_servers(settings)
-            app = bootstrap(settings, run_others=options.run_others or not settings.embedded)
             collect_seldom()
-            session = Session(app, options, console, results, stop, tenant)
+            engine = make_engine(settings.database_url, lease_seconds=settings.lease_seconds)
+            crew = Crew(settings, options)
+            session = Session(engine, crew, options, console, results, stop, tenant)
             try:
-                with _ending(session, results), _working(app, settings, options) as runs_here:
-                    session.prepare(ProgramSpec(options.adapter, signature, configuration), runs_here=runs_here)
+                with _ending(session, results), crew:
+                    session.prepare(ProgramSpec(options.adapter, signature, configuration))
                     session.run(inputs)
-                    if options.run_others and runs_here:
-                        _finish_others(app, stop)
-                if app.own is not None and (found := left_by_others(app, tenant)):
-                    told = f"{found} of other runs wait in this database, and are left alone: --run-others runs them"
-                    console.print(cell(told), style="yellow", highlight=False, soft_wrap=True)
+                    if options.run_others and crew.runs_here:
+                        crew.begin()
+                        _finish_others(engine, crew, stop)
+                if settings.embedded and not options.run_others:
+                    _tell_of_others(engine, crew, console, tenant)
             except Stopped as stopped:
                 session.summary.show(console, "Interrupted")
                 console.print("Run the same command again to go on.")
@@ -81,21 +80,29 @@ def run(options: RunOptions) -> int:
                     session.summary.show(console, "Not finished")
                 raise
             finally:
-                app.close()
+                crew.close()
+                engine.dispose()
     session.summary.show(console, signature.name)
     return 0 if session.summary.clean else 1
 
 
-def _finish_others(app: Application, stop: Stop) -> None:
+def _finish_others(engine: Engine, crew: Crew, stop: Stop) -> None:
     """Wait until nothing that is due is left, and nothing runs: the relay has looked twice by then."""
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < QUIET_SECONDS:
         stop.check()
-        with app.engine.connect().execution_options(**READ_ONLY) as connection:
+        with engine.connect().execution_options(**READ_ONLY) as connection:
             busy = executions.anything_due(connection)
-        if busy or app.running:
+        if busy or crew.busy:
             quiet_since = time.monotonic()
         time.sleep(POLL_SECONDS)
+
+
+def _tell_of_others(engine: Engine, crew: Crew, console: Console, tenant: str) -> None:
+    found = left_by_others(engine, tenant, own=crew.own)
+    if found:
+        told = f"{found} of other runs wait in this database, and are left alone: --run-others runs them"
+        console.print(cell(told), style="yellow", highlight=False, soft_wrap=True)
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -113,18 +120,3 @@ def _ending(session: Session, results: Results) -> Generator[None]:
         session.settle()
         if whole or session.summary.any:
             results.keep(whole=whole)
-
-
-@contextmanager
-def _working(app: Application, settings: Settings, options: RunOptions) -> Generator[bool]:
-    """Have somebody take the jobs; with the in-process broker, or when asked, this process does. Yields whether."""
-    worker = WorkerProcess(app) if settings.embedded or options.with_worker else None
-    if worker is None and not amqp.consumers(settings.broker_url, EXECUTIONS_QUEUE):
-        raise RunFailed("no worker takes jobs from RabbitMQ: start one with `dspex worker`, or add --with-worker")
-    if worker is not None:
-        worker.start()
-    try:
-        yield worker is not None
-    finally:
-        if worker is not None:
-            worker.stop(settings.shutdown_seconds)

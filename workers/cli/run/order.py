@@ -33,6 +33,10 @@ class InOrder:
         if not self._ordered:
             self._write(text)
             return
+        if place == self._next and not self._held:
+            self._write(text)
+            self._next += 1
+            return
         self._held[place] = text
         self._bytes += len(text)
         while (following := self._held.get(self._next)) is not None:

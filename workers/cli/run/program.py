@@ -6,9 +6,10 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from adapters.port import AdapterError, ProgramSpec
 from dspex import CreateProgram, CreateSignature, InitializeProgram, ProgramStatus
@@ -20,11 +21,13 @@ from dspex.topology import COMMANDS_EXCHANGE, PROGRAMS_QUEUE
 from store import programs, rejections
 from store.programs import Program
 from store.rejections import Rejection
-from workers.application import Application
 from workers.cli.run.options import RunFailed, options_checked
 from workers.cli.run.reading import reading
 from workers.policy import DEFAULT_TENANT
 from workers.principals import as_it_came
+
+if TYPE_CHECKING:
+    from workers.application import Application
 
 NAMESPACE = UUID("0d8f4f5a-33f7-5b7b-9a40-7c2b1f6f2e11")
 SOURCE = "/dspex/run"
@@ -32,43 +35,61 @@ POLL_SECONDS = 0.02
 PROGRAM_SECONDS = 120.0
 
 
-def prepare(app: Application, spec: ProgramSpec, tenant: str, *, runs_here: bool) -> UUID:
-    """Have the program there and ready; returns its id, which follows from what it is.
-
-    Args:
-        runs_here: this process runs it, and has to be able to.
+class RunProgram:
+    """The program of a run. Its id follows from what it is.
 
     Raises:
-        RunFailed: the adapter cannot build it, or no worker answers.
+        SettingsError: an option cannot be.
     """
-    signature = spec.signature.model_copy(update={"module": None})
-    # An id is one tenant's, whoever else has the same signature.
-    namespace = NAMESPACE if tenant == DEFAULT_TENANT else uuid.uuid5(NAMESPACE, tenant)
-    signature_id = uuid.uuid5(namespace, digest(signature.model_dump(mode="json")))
-    program_id = uuid.uuid5(signature_id, spec.backend_id)
-    with reading(app, tenant) as connection:
-        before = _find(connection, program_id, tenant)
-    with options_checked():
-        commands = (
-            CreateSignature(signature_id=signature_id, signature=signature),
-            CreateProgram(
-                program_id=program_id,
-                signature_id=signature_id,
-                name=signature.name,
-                adapter_type=spec.adapter_type,
-                configuration=spec.configuration,
-            ),
-            InitializeProgram(program_id=program_id),
-        )
-    if runs_here:
-        # First: it may be ready since somebody built it who knew more, an alias or a key.
-        try:
-            app.programs.build(replace(spec, tenant=tenant))
-        except AdapterError as error:
-            raise RunFailed(f"the program cannot be built: {error.message}") from None
-    sent = [id_ for command in commands for id_ in _send(app, command, tenant)]
-    _wait_for(app, program_id, tenant, sent, before.lock_version if before else 0)
-    return program_id
+
+    def __init__(self, spec: ProgramSpec, tenant: str) -> None:
+        signature = spec.signature.model_copy(update={"module": None})
+        # An id is one tenant's, whoever else has the same signature.
+        namespace = NAMESPACE if tenant == DEFAULT_TENANT else uuid.uuid5(NAMESPACE, tenant)
+        signature_id = uuid.uuid5(namespace, digest(signature.model_dump(mode="json")))
+        self.id = uuid.uuid5(signature_id, spec.backend_id)
+        self._spec = spec
+        self._tenant = tenant
+        with options_checked():
+            self._commands = (
+                CreateSignature(signature_id=signature_id, signature=signature),
+                CreateProgram(
+                    program_id=self.id,
+                    signature_id=signature_id,
+                    name=signature.name,
+                    adapter_type=spec.adapter_type,
+                    configuration=spec.configuration,
+                ),
+                InitializeProgram(program_id=self.id),
+            )
+
+    def was_ready(self, engine: Engine) -> bool:
+        """Whether an earlier run has left it ready."""
+        before = self._before(engine)
+        return before is not None and before.status == ProgramStatus.READY
+
+    def prepare(self, app: Application, *, runs_here: bool) -> None:
+        """Have it there and ready.
+
+        Args:
+            runs_here: this process runs it, and has to be able to.
+
+        Raises:
+            RunFailed: the adapter cannot build it, or no worker answers.
+        """
+        before = self._before(app.engine)
+        if runs_here:
+            # First: it may be ready since somebody built it who knew more, an alias or a key.
+            try:
+                app.programs.build(replace(self._spec, tenant=self._tenant))
+            except AdapterError as error:
+                raise RunFailed(f"the program cannot be built: {error.message}") from None
+        sent = [id_ for command in self._commands for id_ in _send(app, command, self._tenant)]
+        _wait_for(app, self.id, self._tenant, sent, before.lock_version if before else 0)
+
+    def _before(self, engine: Engine) -> Program | None:
+        with reading(engine, self._tenant) as connection:
+            return _find(connection, self.id, self._tenant)
 
 
 def _send(app: Application, command: Command, tenant: str) -> tuple[UUID, UUID]:
@@ -86,7 +107,7 @@ def _send(app: Application, command: Command, tenant: str) -> tuple[UUID, UUID]:
 def _wait_for(app: Application, program_id: UUID, tenant: str, sent: Sequence[UUID], version_before: int) -> None:
     deadline = time.monotonic() + PROGRAM_SECONDS
     while time.monotonic() < deadline:
-        with reading(app, tenant) as connection:
+        with reading(app.engine, tenant) as connection:
             program = _find(connection, program_id, tenant)
             refused = rejections.find(connection, sent, tenant=tenant)
         if refused:

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from workers.application import Application
+from workers.reading import read
 from workers.schema import unreachable
 
 
 @contextmanager
-def reading(app: Application, tenant: str) -> Generator[Connection]:
+def reading(engine: Engine, tenant: str) -> Generator[Connection]:
     """A connection that only reads, and sees one tenant.
 
     Raises:
         SettingsError: the database does not answer.
     """
     try:
-        with app.read(tenant) as connection:
+        with read(engine, tenant) as connection:
             yield connection
     except DBAPIError as error:
-        raise unreachable(app.engine, error) from None
+        raise unreachable(engine, error) from None

@@ -106,23 +106,23 @@ class _Stream:
 
     def write(self, text: str) -> None:
         self.written = True
-        with self._guarded():
+        try:
             self.stream.write(text)
+        except OSError as error:
+            raise self._gone(error) from None
 
     def flush(self) -> None:
-        with self._guarded():
-            self.stream.flush()
-
-    @contextmanager
-    def _guarded(self) -> Generator[None]:
         try:
-            yield
-        except BrokenPipeError:
-            # Python would write the rest at exit, and complain again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-            raise OutputGone("nobody reads standard output any more") from None
+            self.stream.flush()
         except OSError as error:
-            raise OutputGone(f"results cannot be written: {error.strerror}") from None
+            raise self._gone(error) from None
+
+    def _gone(self, error: OSError) -> OutputGone:
+        if not isinstance(error, BrokenPipeError):
+            return OutputGone(f"results cannot be written: {error.strerror}")
+        # Python would write the rest at exit, and complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        return OutputGone("nobody reads standard output any more")
 
     def keep(self, *, whole: bool) -> None:  # noqa: ARG002
         """It is where it belongs."""

@@ -12,24 +12,23 @@ from uuid import UUID
 
 from pydantic_core import to_json
 from rich.console import Console
+from sqlalchemy import Engine
 
 from adapters.port import ProgramSpec
 from dspex import ExecuteProgram
 from dspex.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import DspexError, Problem
 from dspex.producer import Producer
-from dspex.topology import EXECUTIONS_QUEUE
 from store import executions
 from store.executions import Result
-from workers.application import Application
-from workers.brokers import amqp
 from workers.cli.inputs.reading import Inputs
 from workers.cli.inputs.rows import Row
 from workers.cli.output import cell
+from workers.cli.run.crew import Crew
 from workers.cli.run.ids import Ids
 from workers.cli.run.options import RunFailed, RunOptions
 from workers.cli.run.order import InOrder
-from workers.cli.run.program import POLL_SECONDS, SOURCE, prepare
+from workers.cli.run.program import POLL_SECONDS, SOURCE, RunProgram
 from workers.cli.run.progress import Shown
 from workers.cli.run.reading import reading
 from workers.cli.run.results import Results
@@ -55,35 +54,48 @@ class Session:
     """
 
     def __init__(
-        self, app: Application, options: RunOptions, console: Console, results: Results, stop: Stop, tenant: str
+        self,
+        engine: Engine,
+        crew: Crew,
+        options: RunOptions,
+        console: Console,
+        results: Results,
+        stop: Stop,
+        tenant: str,
     ) -> None:
-        self.app = app
         self.options = options
         self.summary = Summary()
+        self._engine = engine
+        self._crew = crew
         self._console = console
         self._results = results
         self._stop = stop
         self._tenant = tenant
         self._order = InOrder(results.write, ordered=not options.unordered)
-        self._producer = Producer(app.publisher, source=SOURCE, tenant=tenant)
+        self._producer: Producer | None = None
         self._places = itertools.count()
         self._waiting: dict[UUID, tuple[int, Row]] = {}
-        self._program: dict[str, Any] = {}
+        self._told: dict[str, Any] = {}
         self._outputs: Sequence[str] = ()
         self._news = time.monotonic()
         self._ids: Ids | None = None
 
-    def prepare(self, spec: ProgramSpec, *, runs_here: bool) -> None:
-        """Have the program ready.
+    def prepare(self, spec: ProgramSpec) -> None:
+        """Have the program ready; where it was left so, only once there is something to run.
 
         Raises:
+            SettingsError: an option cannot be.
             RunFailed: the adapter cannot build it, or no worker answers.
         """
+        self._program = RunProgram(spec, self._tenant)
         with self._stop.anywhere():
-            program_id = prepare(self.app, spec, self._tenant, runs_here=runs_here)
+            ready = self._program.was_ready(self._engine)
+        if not ready:
+            self._begin()
         lm = spec.configuration.lm
         model = None if lm is None else lm.model
-        self._program = {
+        program_id = self._program.id
+        self._told = {
             "program_id": str(program_id),
             "adapter": spec.adapter_type,
             "module": spec.configuration.module,
@@ -91,8 +103,16 @@ class Session:
         }
         self.summary.program = Program(str(program_id), spec.adapter_type, spec.configuration.module, model)
         self._outputs = [f.name for f in spec.signature.outputs]
-        self._program_id = program_id
         self._ids = Ids(program_id, self._ended, retry_failed=self.options.retry_failed)
+
+    def _begin(self) -> Producer:
+        """Have somebody who runs what is sent."""
+        if self._producer is None:
+            with self._stop.anywhere():
+                app = self._crew.begin()
+                self._program.prepare(app, runs_here=self._crew.runs_here)
+            self._producer = Producer(app.publisher, source=SOURCE, tenant=self._tenant)
+        return self._producer
 
     def run(self, inputs: Inputs) -> None:
         """Run the rows; those that do not fit the signature are shown, the others run."""
@@ -101,7 +121,7 @@ class Session:
         with self._shown.shown():
             for chunk in self._chunks(inputs):
                 places = [(next(self._places), row) for row in chunk]
-                self._send([(place, row) for place, row in places if not self._refuse(place, row)])
+                self._send([(place, row) for place, row in places if not self._refuse(place, row, row.problems)])
                 self._results.flush()
                 self._shown.update()
             while self._waiting:
@@ -133,8 +153,7 @@ class Session:
                 return
         raise failed
 
-    def _refuse(self, place: int, row: Row) -> bool:
-        problems = row.problems or self._too_large(row)
+    def _refuse(self, place: int, row: Row, problems: Sequence[Problem]) -> bool:
         if not problems:
             return False
         self.summary.invalid += 1
@@ -153,7 +172,7 @@ class Session:
 
     def _too_large(self, row: Row) -> tuple[Problem, ...]:
         """A row that does not fit into a message: workers would reject it, and nobody would hear of it again."""
-        allowed = min(self.app.settings.max_message_bytes, MAX_MESSAGE_BYTES) - ENVELOPE_BYTES
+        allowed = min(self._crew.settings.max_message_bytes, MAX_MESSAGE_BYTES) - ENVELOPE_BYTES
         size = len(to_json(row.inputs))
         return (Problem("", f"has {size} bytes; at most {allowed} fit into a message"),) if size > allowed else ()
 
@@ -167,16 +186,17 @@ class Session:
             if execution_id in ended:
                 self.summary.earlier += 1
                 self._take(place, row, ended[execution_id])
-            else:
+            elif not self._refuse(place, row, self._too_large(row)):
                 new.append((execution_id, (place, row)))
         for start in range(0, len(new), IN_FLIGHT // 2):
             while len(self._waiting) > IN_FLIGHT // 2 or (self._order.full and self._waiting):
                 self._collect()
             self._stop.check()
+            producer = self._begin()
             some = dict(new[start : start + IN_FLIGHT // 2])
             self._waiting |= some
-            self._producer.send_all(
-                ExecuteProgram(execution_id=execution_id, program_id=self._program_id, inputs=row.inputs or {})
+            producer.send_all(
+                ExecuteProgram(execution_id=execution_id, program_id=self._program.id, inputs=row.inputs or {})
                 for execution_id, (_, row) in some.items()
             )
 
@@ -201,11 +221,10 @@ class Session:
 
     def _look_why(self) -> None:
         """Nothing has ended for a while: that is fine as long as somebody is at it. What waits says for what."""
-        url = self.app.settings.broker_url
-        if not self.app.settings.embedded and not amqp.consumers(url, EXECUTIONS_QUEUE):
+        if not self._crew.somebody_works():
             raise RunFailed("no worker takes jobs any more: start one, and run the same command again to go on")
         some = list(itertools.islice(self._waiting, 100))
-        with reading(self.app, self._tenant) as connection:
+        with reading(self._engine, self._tenant) as connection:
             found = executions.get(connection, some, tenant=self._tenant)
         reasons = Counter(f"{found.error.code}: {found.error.message}" for found in found if found.error is not None)
         for reason, number in reasons.most_common(1):
@@ -213,7 +232,7 @@ class Session:
             self._console.print(cell(text), style="yellow", highlight=False, soft_wrap=True)
 
     def _ended(self, ids: Sequence[UUID]) -> list[Result]:
-        with reading(self.app, self._tenant) as connection:
+        with reading(self._engine, self._tenant) as connection:
             return executions.results(connection, ids, tenant=self._tenant)
 
     def _take(self, place: int, row: Row, result: Result) -> None:
@@ -235,7 +254,7 @@ class Session:
                 **({"error": result.error} if result.error else {}),
                 "usage": {name: usage.get(name) for name in USAGE},
                 "duration_ms": round(result.duration_ms or 0.0, 3),
-                **self._program,
+                **self._told,
             },
         )
 

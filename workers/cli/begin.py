@@ -1,0 +1,41 @@
+"""What commands begin with: the log, the servers that have to be there, and how often Python looks for cycles."""
+
+from __future__ import annotations
+
+import gc
+
+from store.engine import make_engine
+from workers import logs
+from workers.schema import require_rights, require_schema
+from workers.settings import Settings
+
+GC_THRESHOLD = 10_000
+"""Containers that are made, and not gone, before Python looks for cycles among the youngest (its default is 700)."""
+
+
+def configure_logging(settings: Settings) -> None:
+    """See `workers.logs`."""
+    logs.configure(settings.log_level)
+
+
+def check_servers(settings: Settings) -> None:
+    """Whether the database and the broker are there: later, a worker waits for them; at the start, it says so.
+
+    Raises:
+        SettingsError, BrokerUnavailable: one is not.
+    """
+    engine = make_engine(settings.database_url)
+    require_rights(engine, tenancy=settings.tenancy)
+    require_schema(engine)
+    engine.dispose()
+    if not settings.embedded:
+        from workers.brokers import amqp
+
+        amqp.check(settings.broker_url, settings.queue_type)
+
+
+def collect_seldom() -> None:
+    """Have Python look for cycles less often, and never among what was loaded so far: that was an eighth of the CPU."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
