@@ -187,7 +187,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         principals=principals,
         unwritten=Unwritten(2 * settings.threads),
         webhooks=Gate(settings),
-        own=None if run_others else Own(),
+        own=None if run_others else Own(worker),
         direct_replies=_direct_replies(settings),
         notifications=Notifications(settings.redis_url),
     )

@@ -28,7 +28,7 @@ from store.executions import Execution, Request
 from store.rejections import RecordedRejection, Rejection
 from workers.application import Application, bootstrap
 from workers.handlers import dispatch
-from workers.own import left_by_others
+from workers.own import left_by_others, webhooks_that_wait
 from workers.policy import DEFAULT_TENANT, Principal, authorize
 from workers.principals import EVERYBODY
 from workers.process import WorkerProcess
@@ -181,6 +181,8 @@ def embedded(settings: Settings | None = None, *, run_others: bool = False) -> G
         require_schema(app.engine)
         if not run_others and (found := left_by_others(app.engine, DEFAULT_TENANT, own=())):
             logger.warning("%s that others left in the database: embedded(run_others=True) runs them.", found)
+        if not run_others and (found := webhooks_that_wait(app.engine, DEFAULT_TENANT)):
+            logger.warning("To be sent from this database: %s; embedded(run_others=True) sends what is due.", found)
         worker.start()
         with LocalClient(app) as client:
             yield client

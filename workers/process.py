@@ -38,7 +38,11 @@ class WorkerProcess:
         self._upkeep = Upkeep(app, self._intake.has_unclaimed)
         # Without a server it delivers itself; else webhooks have a process of their own.
         delivers = app.settings.embedded and app.settings.webhook_threads > 0
-        self._deliverer = make_deliverer(app.settings, app.engine, app.writer, app.publisher) if delivers else None
+        own = app.own
+        mine = None if own is None else lambda: own.webhooks
+        self._deliverer = (
+            make_deliverer(app.settings, app.engine, app.writer, app.publisher, mine) if delivers else None
+        )
 
     @property
     def threads(self) -> list[threading.Thread]:
@@ -83,6 +87,8 @@ class WorkerProcess:
             given_back = self._give_back(seconds)
             self._worker.workers.clear()
         if self._deliverer is not None:
+            if self._app.own is not None:  # nobody else sends what it leaves
+                self._deliverer.finish(max(0.0, deadline - time.monotonic()))
             self._deliverer.stop(max(0.0, deadline - time.monotonic()))
         self._upkeep.stop()
         self._worker.stop()

@@ -19,10 +19,10 @@ from store.webhooks.endpoints import (
     rotate,
     update,
 )
-from store.webhooks.log import LoggedAttempt, attempts, deliveries, delivery, replay, replayable
+from store.webhooks.log import LoggedAttempt, attempts, deliveries, delivery, replay, replayable, waiting
 from store.webhooks.owing import End, end_of, owe
 from store.webhooks.rows import Delivery, Endpoint
-from store.webhooks.sending import Due, Settled, anything_due, places, release, settle, take
+from store.webhooks.sending import Due, Mine, Settled, anything_due, places, release, settle, take
 
 __all__ = [
     "MAX_REGISTERED",
@@ -31,6 +31,7 @@ __all__ = [
     "End",
     "Endpoint",
     "LoggedAttempt",
+    "Mine",
     "Settled",
     "announced",
     "announcements",
@@ -55,4 +56,5 @@ __all__ = [
     "settle",
     "take",
     "update",
+    "waiting",
 ]

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Connection, CursorResult, literal_column, null, select, update
+from sqlalchemy import Connection, CursorResult, func, literal_column, null, select, update
 
 from dspex.errors import NotFound
 from dspex.status import DeliveryStatus
@@ -121,6 +121,14 @@ def replay(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT
         )
     )
     return cast("CursorResult[Any]", connection.execute(statement)).rowcount
+
+
+def waiting(connection: Connection, most: int, *, tenant: str = DEFAULT_TENANT) -> int:
+    """How many wait to be delivered, now or later: so many at most are counted."""
+    pending = _D.status == literal_column(f"'{DeliveryStatus.PENDING}'")
+    some = select(_D.id).where(pending, _D.tenant == tenant).limit(most).subquery()
+    number: int = connection.execute(select(func.count()).select_from(some)).scalar_one()
+    return number
 
 
 def _conditions(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Float,
     Integer,
@@ -27,9 +29,9 @@ from sqlalchemy import (
 
 from dspex.status import DeliveryStatus
 from store.batch import encode, records
-from store.identity import is_one_of
-from store.tables import NOW, webhook_attempts, webhook_deliveries, webhook_endpoints
-from store.types import database_now, storable
+from store.identity import Identity, is_one_of
+from store.tables import NOW, executions, webhook_attempts, webhook_deliveries, webhook_endpoints
+from store.types import UtcDateTime, database_now, storable
 from store.webhooks.endpoints import disable, of_all_tenants
 from store.webhooks.rows import Delivery, Endpoint, delivery_of
 
@@ -75,9 +77,40 @@ class Settled:
     disable: str | None = None
 
 
-def anything_due(connection: Connection) -> bool:
-    """Whether something is due: a look that locks nothing."""
-    return bool(connection.execute(select(exists(select(_D.id).where(PENDING, BY_NOW)))).scalar_one())
+@dataclass(frozen=True)
+class Mine:
+    """The deliveries of a process that leaves alone those of others: of what it ended, and what it was told.
+
+    Attributes:
+        worker: its name, which stands in the executions that it ran.
+        since: none of them was due before: what waits for others is not looked through.
+        told: executions, and deliveries, that are its own though it did not run them.
+    """
+
+    worker: str
+    since: datetime
+    told: Sequence[Identity] = ()
+
+
+def anything_due(connection: Connection, mine: Mine | None = None) -> bool:
+    """Whether something is due, of one process's own where that is given: a look that locks nothing."""
+    statement = select(exists(select(_D.id).where(PENDING, BY_NOW, *_of(mine))))
+    return bool(connection.execute(statement, _given(mine)).scalar_one())
+
+
+def _of(mine: Mine | None) -> Sequence[ColumnElement[bool]]:
+    if mine is None:
+        return ()
+    e = executions.c
+    of_execution = (e.id == _D.execution_id) & (e.tenant == _D.tenant)
+    told = is_one_of(webhook_deliveries, mine.told)
+    of_told = is_one_of(executions, mine.told)
+    ran = exists(select(e.id).where(of_execution, (e.worker == bindparam("worker", type_=String)) | of_told))
+    return (_D.due_at >= bindparam("since", type_=UtcDateTime()), told | ran)
+
+
+def _given(mine: Mine | None) -> dict[str, Any]:
+    return {} if mine is None else {"worker": mine.worker, "since": mine.since}
 
 
 def places(connection: Connection, after: str, limit: int) -> list[str]:
@@ -88,13 +121,21 @@ def places(connection: Connection, after: str, limit: int) -> list[str]:
     return list(connection.execute(_places(), {"after": after, "number": limit}).scalars())
 
 
-def take(connection: Connection, wanted: Mapping[str, int], lease_seconds: float) -> list[Due]:
-    """Take what is due, the oldest first: so many for each place, for so long. Others take others."""
-    statement = _take()
+def take(
+    connection: Connection, wanted: Mapping[str, int], lease_seconds: float, mine: Mine | None = None
+) -> list[Due]:
+    """Take what is due, the oldest first: so many for each place, for so long. Others take others.
+
+    Args:
+        mine: of one process's own.
+    """
+    statement = _take() if mine is None else _take_of(_of(mine))
     taken = [
         delivery_of(row)
         for place, number in sorted(wanted.items())
-        for row in connection.execute(statement, {"at": place, "number": number, "lease_seconds": lease_seconds})
+        for row in connection.execute(
+            statement, {"at": place, "number": number, "lease_seconds": lease_seconds} | _given(mine)
+        )
     ]
     endpoints = {e.identity: e for e in of_all_tenants(connection, {delivery.endpoint for delivery in taken})}
     return [Due(delivery, endpoints.get(delivery.endpoint)) for delivery in taken]
@@ -186,9 +227,13 @@ def _places() -> Any:
 
 @lru_cache(maxsize=1)
 def _take() -> Any:
+    return _take_of(())
+
+
+def _take_of(conditions: Sequence[ColumnElement[bool]]) -> Any:
     picked = (
         select(_D.id)
-        .where(PENDING, _D.place == bindparam("at", type_=String), BY_NOW)
+        .where(PENDING, _D.place == bindparam("at", type_=String), BY_NOW, *conditions)
         .order_by(_D.due_at)
         .limit(bindparam("number", type_=Integer))
         .with_for_update(skip_locked=True)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from dspex import LM, Configuration, ExecutionOptions, ExecutionStatus, ProgramStatus
+from dspex.callbacks import Callback
+from dspex.status import DeliveryStatus
+from dspex.webhooks import new_secret
 from store.engine import make_engine
 from tests.shell import Shell, refused
 from tests.waiting import wait_until
+from tests.webhook_receiver import Answer, WebhookReceiver
 from workers.local import LocalClient, embedded
 from workers.settings import Settings
 
@@ -130,3 +136,82 @@ def test_other_peoples_rejections_do_not_hide_its_own(shell: Shell) -> None:
     ran = shell("run", "q -> a", "--input", "q=1")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.splitlines()[-1].startswith("dspex: the program was rejected: program ")
+
+
+class TestWebhooks:
+    """Those of others are left alone, too: theirs is to be sent again a moment after its process has ended."""
+
+    @pytest.fixture(autouse=True)
+    def secret(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("A_WEBHOOK_SECRET", new_secret())
+
+    @pytest.fixture
+    def receiver(self) -> Iterator[WebhookReceiver]:
+        with WebhookReceiver() as receiver:
+            yield receiver
+
+    @pytest.fixture
+    def settings(self, shell: Shell, receiver: WebhookReceiver) -> Settings:
+        hosts = (f"127.0.0.1:{receiver.port}",)
+        return settings_of(shell, webhook_threads=2, webhook_hosts=hosts, webhook_retries=(0.0, *(0.1,) * 40))
+
+    @pytest.fixture
+    def callback(self, receiver: WebhookReceiver) -> Callback:
+        url, events = receiver.url(), ("completed", "cancelled")
+        return Callback.model_validate({"url": url, "secret": "A_WEBHOOK_SECRET", "events": events})
+
+    @pytest.fixture
+    def theirs(self, settings: Settings, receiver: WebhookReceiver, callback: Callback) -> uuid.UUID:
+        """An execution whose webhook has failed, and is to be sent again."""
+        receiver.script = lambda _: Answer(500)
+        with embedded(settings) as client:
+            ran = client.execute_program(program_of(client), {"q": "theirs"}, callback=callback)
+            wait_until(lambda: bool(receiver.requests), "it was sent")
+        receiver.script = lambda _: Answer(200)
+        receiver.requests.clear()
+        return ran.execution_id
+
+    def test_embedded_sends_its_own(
+        self, settings: Settings, callback: Callback, theirs: uuid.UUID, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with embedded(settings) as client:
+            assert (
+                "To be sent from this database: 1 webhook; embedded(run_others=True) sends what is due" in caplog.text
+            )
+            program = program_of(client)
+            mine = client.execute_program(program, {"q": "mine"}, callback=callback).execution_id
+            later = ExecutionOptions(not_before=datetime.now(UTC) + timedelta(hours=1))
+            never = client.submit_program(program, {"q": "x"}, options=later, callback=callback).execution_id
+            wait_until(lambda: client.list_executions(status=ExecutionStatus.PENDING).items != (), "it is scheduled")
+            client.cancel_execution(never)
+
+            def delivered(execution_id: uuid.UUID) -> bool:
+                found = client.list_deliveries(execution_id=execution_id).items
+                return [one.status for one in found] == [DeliveryStatus.DELIVERED]
+
+            wait_until(lambda: delivered(mine) and delivered(never), "its own are sent")
+            (left,) = client.list_deliveries(execution_id=theirs).items
+            assert left.status == DeliveryStatus.PENDING
+            (sent,) = client.list_deliveries(execution_id=mine).items
+            assert client.replay_deliveries(sent.delivery_id) == 1
+            wait_until(lambda: client.get_delivery(sent.delivery_id).attempts == 2, "it is sent again")
+            # What is told to be sent again is this process's own, whoever ran it.
+            assert client.list_deliveries(execution_id=theirs).items == (left,)
+        with embedded(settings, run_others=True) as client:
+            wait_until(lambda: delivered(theirs), "theirs is sent when asked for")
+
+    def test_a_run_sends_its_own_before_it_ends(
+        self, shell: Shell, settings: Settings, receiver: WebhookReceiver, theirs: uuid.UUID
+    ) -> None:
+        with embedded(settings) as client:
+            client.register_endpoint(Callback(url=receiver.url(), secret="A_WEBHOOK_SECRET"))
+        environment = {
+            "DSPEX_WEBHOOK_HOSTS": settings.webhook_hosts[0],
+            "A_WEBHOOK_SECRET": os.environ["A_WEBHOOK_SECRET"],
+        }
+        rows = shell.write("rows.jsonl", *({"question": str(number)} for number in range(30)))
+        ran = shell("run", "question -> answer", "--inputs", rows, **environment)
+        assert ran.code == 0, ran.err
+        assert len(receiver.requests) == 30
+        assert "To be sent from this database: 1 webhook; --run-others sends what is due" in ran.err
+        assert str(theirs) not in "".join(request.body.decode() for request in receiver.requests)

@@ -160,6 +160,8 @@ def _run_alone(app: Application, request: Request) -> None:
 def cancel_execution(app: Application, received: Received[CancelExecution]) -> ExecutionView:
     """Cancel a pending execution at once; ask the worker of a running one to stop it."""
     execution_id, tenant = received.command.execution_id, received.tenant
+    if app.own is not None:
+        app.own.deliver([Identity(execution_id, tenant)])
     execution = app.write(
         lambda connection: executions.cancel(
             connection,

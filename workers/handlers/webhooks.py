@@ -18,6 +18,7 @@ from dspex.queries import GetDelivery, GetEndpoint, ListDeliveries, ListEndpoint
 from dspex.results import DeliveryView, EndpointView, Nothing, Page, Replayed
 from dspex.status import DeliveryStatus
 from store import webhooks
+from store.identity import Identity
 from workers.application import Application
 from workers.received import Received
 from workers.views import delivery_view, endpoint_view, page_of
@@ -149,6 +150,8 @@ def _replay_one(app: Application, delivery_id: UUID, tenant: str) -> None:
 
 
 def _replay(app: Application, ids: list[UUID], tenant: str) -> int:
+    if app.own is not None:
+        app.own.deliver(Identity(id_, tenant) for id_ in ids)
     return app.write(lambda connection: webhooks.replay(connection, ids, tenant=tenant))
 
 

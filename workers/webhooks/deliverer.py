@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from dspex.errors import PublishError
 from store import executions, webhooks
@@ -51,6 +52,7 @@ class Deliverer:
         courier: makes what sends, when there is something to send: trusting the system's certificates takes a moment.
         threads: deliveries at a time.
         timeout: seconds that an attempt takes at most.
+        mine: what it delivers, where it leaves alone what is others'.
     """
 
     def __init__(
@@ -63,12 +65,15 @@ class Deliverer:
         threads: int,
         timeout: float,
         circuits: Circuits | None = None,
+        mine: Callable[[], webhooks.Mine] | None = None,
     ) -> None:
         self._engine = engine
         self._writer = writer
         self._notices = notices
         self._make_courier = courier
         self._courier: Courier | None = None
+        self._mine: Callable[[], webhooks.Mine | None] = mine or (lambda: None)
+        self._announces = mine is None  # else only once it has disabled an endpoint itself
         self._threads = threads
         self._lease_seconds = timeout + LEASE_MARGIN_SECONDS
         self._circuits = circuits or Circuits(suspects=max(1, threads // 2))
@@ -76,6 +81,7 @@ class Deliverer:
         self._in_flight: dict[tuple[UUID, int], webhooks.Delivery] = {}
         self._changed = threading.Condition()
         self._woken = False
+        self._idle = 0  # rounds with nothing in flight, after which nothing was either
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="deliverer", daemon=True)
 
@@ -103,6 +109,23 @@ class Deliverer:
         if self._courier is not None:
             self._courier.close()
 
+    def finish(self, seconds: float) -> None:
+        """Have what is due sent, as far as it can be now, within so many seconds."""
+        with self._changed:
+            begun = self._idle
+            if not self._in_flight and not self._is_due():
+                return
+            self._woken = True
+            self._changed.notify_all()
+            # The round that is under way may have looked before.
+            self._changed.wait_for(lambda: self._idle >= begun + 2 or not self._thread.is_alive(), seconds)
+
+    def _is_due(self) -> bool:
+        try:
+            return self._anything_due()
+        except SQLAlchemyError:
+            return False
+
     def _give_back(self, left: list[webhooks.Delivery], seconds: float) -> None:
         try:
             self._writer.call(self._release, left, RELEASE_SECONDS)
@@ -126,6 +149,10 @@ class Deliverer:
                     logger.exception("The deliverer failed; it goes on.")
                 elif failures == 1:
                     logger.warning("The deliverer waits for a server: %s", describe(error))
+            with self._changed:
+                if not more and not self._in_flight:
+                    self._idle += 1
+                    self._changed.notify_all()
             if not more:
                 self._rest(min(MAX_PAUSE_SECONDS, POLL_SECONDS * 2 ** min(failures, 16)))
 
@@ -137,7 +164,8 @@ class Deliverer:
 
     def _round(self) -> bool:
         """Take what is due and start to send it; returns whether there may be more to take at once."""
-        self._notices.send()
+        if self._announces:
+            self._notices.send()
         with self._changed:
             room = self._threads - len(self._in_flight)
         if not room or not self._anything_due():
@@ -149,7 +177,7 @@ class Deliverer:
 
     def _anything_due(self) -> bool:
         with self._engine.connect().execution_options(**READ_ONLY) as connection:
-            return webhooks.anything_due(connection)
+            return webhooks.anything_due(connection, self._mine())
 
     def _places(self) -> list[str]:
         """The places next in turn for which something is due."""
@@ -218,6 +246,7 @@ class Deliverer:
         if not held:
             logger.info("Delivery %s was changed meanwhile: this attempt does not count.", delivery.id)
         elif settled.disable:
+            self._announces = True
             logger.warning(
                 "The endpoint %s at %s is disabled: %s.", delivery.endpoint_id, delivery.host, settled.disable
             )
@@ -230,7 +259,7 @@ class Deliverer:
         return [self._take_all(connection, places) for places in wanted]
 
     def _take_all(self, connection: Connection, places: Mapping[str, int]) -> list[Taken]:
-        taken = webhooks.take(connection, places, self._lease_seconds)
+        taken = webhooks.take(connection, places, self._lease_seconds, self._mine())
         ended = executions.of_all_tenants(connection, {due.delivery.execution for due in taken})
         found = {execution.identity: execution for execution in ended}
         return [(due, found.get(due.delivery.execution)) for due in taken]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
 from dspex.publisher import AmqpPublisher, Publisher
 from store.engine import make_engine
+from store.webhooks import Mine
 from workers.settings import Settings, load_webhook_secrets
 from workers.webhooks.addresses import Guard
 from workers.webhooks.deliverer import Deliverer
@@ -24,8 +26,18 @@ if TYPE_CHECKING:
     from workers.webhooks.courier import Courier
 
 
-def make_deliverer(settings: Settings, engine: Engine, writer: Writer, publisher: Publisher) -> Deliverer:
-    """A deliverer on the parts of a process. The values of secrets are read now."""
+def make_deliverer(
+    settings: Settings,
+    engine: Engine,
+    writer: Writer,
+    publisher: Publisher,
+    mine: Callable[[], Mine] | None = None,
+) -> Deliverer:
+    """A deliverer on the parts of a process. The values of secrets are read now.
+
+    Args:
+        mine: what it delivers, where it leaves alone what is others'.
+    """
     secrets = WebhookSecrets(load_webhook_secrets(), granted(settings), settings.webhook_secret_hosts)
     schedule = Schedule(settings.webhook_retries)
 
@@ -45,6 +57,7 @@ def make_deliverer(settings: Settings, engine: Engine, writer: Writer, publisher
         courier,
         threads=settings.webhook_threads,
         timeout=settings.webhook_timeout,
+        mine=mine,
     )
 
 

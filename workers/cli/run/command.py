@@ -24,7 +24,7 @@ from workers.cli.run.program import POLL_SECONDS
 from workers.cli.run.results import Results, open_results
 from workers.cli.run.session import Session
 from workers.cli.run.stop import Stop, Stopped
-from workers.own import left_by_others
+from workers.own import left_by_others, webhooks_that_wait
 from workers.settings import load_settings
 
 QUIET_SECONDS = 2.5
@@ -99,10 +99,13 @@ def _finish_others(engine: Engine, crew: Crew, stop: Stop) -> None:
 
 
 def _tell_of_others(engine: Engine, crew: Crew, console: Console, tenant: str) -> None:
-    found = left_by_others(engine, tenant, own=crew.own)
-    if found:
-        told = f"{found} of other runs wait in this database, and are left alone: --run-others runs them"
-        console.print(cell(told), style="yellow", highlight=False, soft_wrap=True)
+    told = []
+    if found := left_by_others(engine, tenant, own=crew.own):
+        told.append(f"{found} of other runs wait in this database, and are left alone: --run-others runs them")
+    if found := webhooks_that_wait(engine, tenant):
+        told.append(f"To be sent from this database: {found}; --run-others sends what is due")
+    for line in told:
+        console.print(cell(line), style="yellow", highlight=False, soft_wrap=True)
 
 
 def _same(one: Path, other: Path) -> bool:
