@@ -28,12 +28,17 @@ class Rule(Parameters):
     then: dict[str, JsonValue] = Field(min_length=1)
 
 
+MOST_TOKENS = 10**12
+MOST_COST = 10**9
+"""Of a run: sums of what is more would not fit into the database."""
+
+
 class MockUsage(Parameters):
     """What every run reports; what is not given is counted from the texts, at a cost of 0."""
 
-    input_tokens: int | None = Field(default=None, ge=0)
-    output_tokens: int | None = Field(default=None, ge=0)
-    cost: float | None = Field(default=None, ge=0)
+    input_tokens: int | None = Field(default=None, ge=0, le=MOST_TOKENS)
+    output_tokens: int | None = Field(default=None, ge=0, le=MOST_TOKENS)
+    cost: float | None = Field(default=None, ge=0, le=MOST_COST)
 
 
 class MockParameters(Parameters):

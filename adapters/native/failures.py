@@ -64,6 +64,11 @@ def adapter_error(error: Exception, recorder: Recorder, api_key: str | None) -> 
         return AdapterError(ErrorCode.PARSE_FAILURE, text, usage=recorder.usage)
     said = said_of(error, recorder.call)
     code = code_of(error, said)
+    if code is ErrorCode.INTERNAL and isinstance(error, dspy_errors.LMUnexpectedError) and recorder.call.succeeded:
+        # As what is not even JSON: it is of a gateway in between, as a rule.
+        begin = clean(recorder.call.body[:MAX_QUOTE].decode(errors="replace")) or ""
+        text = f"the answer has not the shape of one: {begin[: MAX_QUOTE // 2]!r}"
+        return AdapterError(ErrorCode.TRANSIENT, text, usage=recorder.usage)
     if code is ErrorCode.INTERNAL:
         # What an unexpected exception says may hold anything: the prompt, for one.
         return AdapterError(code, f"{type(error).__name__} in DSPy", usage=recorder.usage)

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import dspy
-from dspy.utils.exceptions import ContextWindowExceededError, LMError
+from dspy.utils.exceptions import ContextWindowExceededError, LMError, LMUnexpectedError
 
 from adapters.lm import ResolvedLM
 from adapters.native.failures import code_of, said_of
 from adapters.native.insides import calls_through
 from adapters.native.lite import prepare_litellm
 from adapters.native.recorder import Recorder
+from adapters.native.shapes import without_odd_parts
 from adapters.native.temperature import check_temperature
-from adapters.native.wire import Wire, noted
+from adapters.native.wire import Call, Wire, noted
 from dspex import ErrorCode, LMParameters
 
 NO_KEY: Final = "none"
@@ -38,8 +39,7 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
         if not self.is_native and waits:
             kwargs["timeout"] = recorder.call.seconds
         try:
-            with noted(recorder.call):
-                outputs = super().__call__(*args, **kwargs)
+            outputs = self._call(recorder.call, *args, **kwargs)
         except LMError as error:
             if code_of(error, said_of(error, recorder.call)) is ErrorCode.CONTEXT_WINDOW:
                 # Whatever the provider calls it: `ReAct` takes this for a sign to shorten what it sends.
@@ -47,6 +47,17 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
             raise
         recorder.check_answer()
         return outputs
+
+    def _call(self, call: Call, *args: Any, **kwargs: Any) -> Any:
+        """One call. An answer of which DSPy's client cannot read a part that no answer needs is read without it."""
+        with noted(call):
+            try:
+                return super().__call__(*args, **kwargs)
+            except LMUnexpectedError:
+                call.again = without_odd_parts(call.body) if call.succeeded else None
+                if call.again is None:
+                    raise
+                return super().__call__(*args, **kwargs)
 
     def update_history(self, entry: Mapping[str, Any]) -> None:
         """In the place of DSPy's history, which grows to 10,000 entries with their prompts."""

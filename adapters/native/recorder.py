@@ -15,6 +15,9 @@ from dspex import ErrorCode, LMCall, Usage
 LEAST_WAIT: Final = 0.001
 """Seconds: a call that has begun in time is not refused for having none left."""
 
+MOST_TOKENS: Final = 1 << 40
+"""Of one call: no LM takes more, and sums of what is more would not fit into the database."""
+
 _SEEDS: Final = 1 << 63
 
 
@@ -124,8 +127,13 @@ def _answered(model: str, usage: Mapping[str, Any]) -> LMCall:
     cached, reasoning = (detail if isinstance(detail, Mapping) else {} for detail in details)
     return LMCall(
         model=model,
-        input_tokens=told[0] if any(told) else None,
-        output_tokens=told[1] if any(told) else None,
-        cached_tokens=cached.get("cached_tokens"),
-        reasoning_tokens=reasoning.get("reasoning_tokens"),
+        input_tokens=_tokens(told[0]) if any(told) else None,
+        output_tokens=_tokens(told[1]) if any(told) else None,
+        cached_tokens=_tokens(cached.get("cached_tokens")),
+        reasoning_tokens=_tokens(reasoning.get("reasoning_tokens")),
     )
+
+
+def _tokens(told: Any) -> int | None:
+    """What a provider says, where it can be."""
+    return told if type(told) is int and 0 <= told < MOST_TOKENS else None
