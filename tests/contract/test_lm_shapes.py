@@ -1,4 +1,4 @@
-"""Answers of the wrong shape, from proxies and local servers: read where the LM's text is there, else a provider's fault."""
+"""Answers of the wrong shape: read where the text of the LM is there, else a fault of the provider."""
 
 from __future__ import annotations
 
