@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from workers.cli.inputs.delimited import cells_of, check_columns, header_of
-from workers.cli.inputs.rows import Fitting, Row, UnreadableInputs
+from workers.cli.inputs.excel_errors import ExcelError, excel_errors
+from workers.cli.inputs.rows import Fitting, Row, UnreadableInputs, refused
 
 BATCH = 512
 MAX_SHEET_BYTES = 512 * 1024 * 1024
@@ -79,9 +80,12 @@ class Sheet:
                 raise UnreadableInputs(f"--sheet: {name} has no sheet {sheet!r}; it has {', '.join(names)}")
             if sheet is None and len(names) > 1:
                 self.said.append(f"{name}: of its {len(names)} sheets, {names[0]!r} is read (--sheet for another)")
-            rows = book.get_sheet_by_name(sheet or names[0]).to_python(skip_empty_area=False)
-        except (python_calamine.CalamineError, OSError, ValueError, IndexError) as error:
-            raise UnreadableInputs(f"--inputs: {name} is not a workbook: {_first_line(error)}") from None
+            rows: list[list[Any]] = book.get_sheet_by_name(sheet or names[0]).to_python(skip_empty_area=False)
+            for row, column, error in excel_errors(path, sheet or names[0]):
+                if row < len(rows) and column < len(rows[row]):
+                    rows[row][column] = error
+        except (python_calamine.CalamineError, zipfile.BadZipFile, OSError, ValueError, IndexError) as broken:
+            raise UnreadableInputs(f"--inputs: {name} is not a workbook: {_first_line(broken)}") from None
         while rows and not any(cell != "" for cell in rows[-1]):
             rows.pop()
         first = next((number for number, row in enumerate(rows) if any(cell != "" for cell in row)), None)
@@ -94,8 +98,16 @@ class Sheet:
     def __iter__(self) -> Iterator[Row]:
         for number, row in enumerate(self._rows, self._first):
             if any(cell != "" for cell in row):
-                values = cells_of(self._header, [_text(cell) for cell in row], number)
+                values = self._error_of(number, row) or cells_of(self._header, [_text(cell) for cell in row], number)
                 yield values if isinstance(values, Row) else self._fitting.of_text(number, values)
+
+    def _error_of(self, number: int, row: list[Any]) -> Row | None:
+        """The row, refused for an input that is an error of Excel."""
+        for column, cell in zip(self._header.names, row, strict=False):
+            name = None if column is None else self._fitting.input_of(column)
+            if isinstance(cell, ExcelError) and name is not None:
+                return refused(number, f"is {cell}, an error of Excel", name)
+        return None
 
 
 @contextmanager
