@@ -269,7 +269,8 @@ class Signature(Sparse):
         Raises:
             InvalidInput: every wrong field is named.
         """
-        return deepcopy(self._defaults) | _validate(self._input_model, values, InvalidInput)
+        given = _validate(self._input_model, values, InvalidInput)
+        return deepcopy(self._defaults) | given if self._defaults else given
 
     def validate_outputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The outputs as JSON values. Nothing is coerced.

@@ -108,7 +108,8 @@ def test_what_is_no_answer_is_the_providers_fault(adapter: Adapter, server: LMSe
         adapter.execute_program(adapter.create_program(SPEC), {"question": "why"}, RunOptions("run"))
     assert caught.value.code == code, caught.value.message
     assert caught.value.message.strip()
-    assert caught.value.usage.calls == len(server.requests) == 1
+    # DSPy asks once more, for JSON, where it cannot read what was answered.
+    assert caught.value.usage.calls == len(server.requests) <= (2 if code == "parse_failure" else 1)
 
 
 @pytest.mark.parametrize("name", ANSWERS)

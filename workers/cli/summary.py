@@ -67,7 +67,7 @@ class Summary:
             self.durations[histogram.bucket(result.duration_ms)] += 1
         self.counted += 1
         usage = result.usage or {}
-        taken, given, cost = (usage.get(name) for name in ("input_tokens", "output_tokens", "cost"))
+        taken, given, cost = usage.get("input_tokens"), usage.get("output_tokens"), usage.get("cost")
         if taken is not None and given is not None:
             self.tokens_known += 1
             self.input_tokens += taken

@@ -43,7 +43,6 @@ CHUNK = 512
 SILENCE_SECONDS = 15.0
 ENVELOPE_BYTES = 512
 """More than a message has besides the inputs."""
-USAGE = ("calls", "input_tokens", "output_tokens", "cost")
 
 
 class Session:
@@ -252,7 +251,12 @@ class Session:
                 "inputs": row.inputs,
                 **({"outputs": outputs} if outputs else {}),
                 **({"error": result.error} if result.error else {}),
-                "usage": {name: usage.get(name) for name in USAGE},
+                "usage": {
+                    "calls": usage.get("calls"),
+                    "input_tokens": usage.get("input_tokens"),
+                    "output_tokens": usage.get("output_tokens"),
+                    "cost": usage.get("cost"),
+                },
                 "duration_ms": round(result.duration_ms or 0.0, 3),
                 **self._told,
             },
@@ -261,5 +265,7 @@ class Session:
     def _put(self, place: int, result: Mapping[str, Any]) -> None:
         self._order.put(place, self._results.line(dict(result)))
 
-    def _in_order(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _in_order(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        if list(outputs) == self._outputs:
+            return outputs
         return {name: outputs[name] for name in self._outputs if name in outputs}
