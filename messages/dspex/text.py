@@ -14,6 +14,8 @@ _HIDDEN = re.compile(
     "\ud800-\udfff]"  # halves of characters
 )
 
+_BEYOND_ASCII = re.compile("[^\x00-\x7f]")
+
 # The lengths keep a text that was made for it from taking long.
 _LOGIN = re.compile(r"(://[^\s/:@]*):(?!password@)[^\s/]*@")  # our own errors show how a URL is written
 _QUERY = re.compile(
@@ -47,6 +49,11 @@ def visible_json(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return _HIDDEN.sub(lambda found: found[0] if found[0] == "\n" else _escape_json(found[0]), text)
+
+
+def ascii_json(text: str) -> str:
+    """A JSON text in ASCII: the same value to whoever reads it."""
+    return text if text.isascii() else _BEYOND_ASCII.sub(lambda found: _escape_json(found[0]), text)
 
 
 def masked(text: str) -> str:

@@ -291,6 +291,29 @@ def test_ctrl_c_and_on(shell: Shell) -> None:
     assert shell.count("SELECT sum(completed) FROM program_counters") == number
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_what_a_terminal_cannot_show_is_escaped(shell: Shell, encoding: str) -> None:
+    """In tables and JSON, of runs and entities; files are UTF-8 whatever the terminal is."""
+    terminal = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    rows = shell.write("rows.jsonl", {"question": "café ☃ 😀", "id": "€"})
+    ran = shell("run", "question -> answer", "--inputs", rows, "--output", "out.jsonl", **terminal)
+    assert (ran.code, ran.out) == (0, ""), ran.err
+    (kept,) = results((shell.folder / "out.jsonl").read_text(encoding="utf-8"))
+    assert (kept["inputs"]["question"], kept["columns"]["id"]) == ("café ☃ 😀", "€")
+    assert "☃" in (shell.folder / "out.jsonl").read_text(encoding="utf-8")
+    printed = shell("run", "question -> answer", "--inputs", rows, **terminal)
+    assert printed.out.isascii()
+    assert printed.results == [kept]
+
+    created = shell("program", "create", "a ☃", "q -> a", "--adapter", "mock", **terminal)
+    assert created.code == 0, created.err
+    assert "a \\u2603" in created.out
+    listed = shell("program", "list", "--json", **terminal)
+    assert listed.code == 0, listed.err
+    assert "a ☃" in {program["name"] for program in json.loads(listed.out)["items"]}
+    refused(shell("program", "list", "--cursor", "☃", **terminal), "cursor")
+
+
 class TestNothingToDo:
     def test_it_loads_and_starts_nothing_that_runs(self, shell: Shell) -> None:
         """And the results are what they were, byte for byte."""

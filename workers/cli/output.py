@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-from typing import Any
+import sys
+from typing import Any, TextIO
 
 import click
 from rich.text import Text
 
-from dspex.text import masked, visible, visible_json, visible_lines
+from dspex.text import ascii_json, masked, visible, visible_json, visible_lines
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
@@ -20,7 +22,13 @@ def say(text: str, *, err: bool = False) -> None:
 
 def say_json(text: str) -> None:
     """Print a JSON text."""
-    click.echo(visible_json(text))
+    text = visible_json(text)
+    click.echo(text if is_unicode(sys.stdout) else ascii_json(text))
+
+
+def is_unicode(stream: TextIO) -> bool:
+    """Whether a stream takes every character."""
+    return codecs.lookup(stream.encoding or "utf-8").name.startswith("utf")
 
 
 def json_line(value: Any) -> str:

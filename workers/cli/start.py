@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 
@@ -10,6 +11,9 @@ LONG_RUNNING = frozenset({"worker", "deliverer"})
 
 def main() -> None:
     """Run `dspex`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may have few characters
     if sys.argv[1:2] and sys.argv[1] in LONG_RUNNING:
         _end_early()
     _require_versions()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import fcntl
 import json
@@ -17,7 +16,7 @@ from typing import Any, Protocol, TextIO
 
 from dspex import Signature
 from dspex.errors import SettingsError
-from workers.cli.output import json_line
+from workers.cli.output import is_unicode, json_line
 from workers.cli.run.options import RunFailed
 
 FORMATS = ("jsonl", "csv")
@@ -102,7 +101,7 @@ class _Stream:
     @property
     def unicode(self) -> bool:
         """Whether it takes every character."""
-        return codecs.lookup(self.stream.encoding or "utf-8").name.startswith("utf")
+        return is_unicode(self.stream)
 
     def write(self, text: str) -> None:
         self.written = True
