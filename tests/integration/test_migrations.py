@@ -286,7 +286,7 @@ def test_a_migration_gives_up_where_workers_hold_a_table(postgres_database_url: 
         worker.execute(text("LOCK TABLE executions IN ROW EXCLUSIVE MODE"))
         with pytest.raises(DBAPIError, match="lock timeout"):
             migrations.downgrade(engine, "base")
-    assert migrations.current(engine) == migrations.head()
+    assert migrations.current(engine) == "0008"  # whose own downgrade touches it first
     assert differences(engine) == []
     with engine.connect() as connection:
         assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "1s"
@@ -615,7 +615,7 @@ def test_down_from_shared_ids_is_refused(engine: Engine) -> None:
             signatures.create(connection, signature_id, signature, activate=True, tenant=tenant)
     with pytest.raises(CommandError, match="signatures: two tenants have the same id"):
         migrations.downgrade(engine, "0007")
-    assert migrations.current(engine) == migrations.head()
+    assert migrations.current(engine) == "0008"
     with engine.begin() as connection:
         signatures.destroy(connection, signature_id, tenant="acme")
     migrations.downgrade(engine, "0007")
