@@ -36,6 +36,10 @@ _AFTER = re.compile(r"[*_`~]{0,3}[ \t]*:?[*_`~]{0,3}(?=\s|\Z)")
 _LINE_ENDS = re.compile(r"[ \t\r]*+(?:\n|\Z)")
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[^\n`]*$", re.MULTILINE)
 _QUOTED = re.compile(r"^[ \t]*>[ \t]?", re.MULTILINE)
+_BEGIN, _AT_END = "[[ ## ", " ## ]]"
+_ODD = re.compile(r"[<\u25c1]|```|~~~|\[/?think\]", re.IGNORECASE)
+"""What drafts, templates and code fences begin with."""
+
 _PIECE = re.compile(r"\[\\?\[[ \t]*##|##[ \t]*\\?\]\\?\]")
 
 
@@ -69,6 +73,9 @@ def sections(answer: str, outputs: Collection[str], inputs: Collection[str] = ()
     Args:
         outputs, inputs: the names that markers may have, besides `completed`.
     """
+    plain = _plain(answer, outputs)
+    if plain is not None:
+        return plain
     text = without_template(answer)
     marks = _marks(text, outputs)
     hidden = drafts(text, [mark.start for mark in marks])
@@ -91,6 +98,29 @@ def sections(answer: str, outputs: Collection[str], inputs: Collection[str] = ()
         if value or mark.name not in found:
             found[mark.name] = value
     return found
+
+
+def _plain(answer: str, outputs: Collection[str]) -> dict[str, str] | None:
+    """The sections of an answer that is just as the prompt asks for it, which most are; None: look more closely."""
+    if _ODD.search(answer):
+        return None
+    before, *parts = answer.split(_BEGIN)
+    found: dict[str, str] = {}
+    ended = False
+    if before.strip():
+        return None
+    for number, part in enumerate(parts, 1):
+        name, _, rest = part.partition(_AT_END)
+        alone = not rest.strip() if number == len(parts) and not rest.startswith("\n") else rest.startswith("\n")
+        in_lines = number == len(parts) or part.endswith("\n")
+        if ended or not alone or not in_lines or "##" in rest or name in found:
+            return None
+        ended = name == END and name not in outputs
+        if not ended:
+            if name not in outputs:
+                return None
+            found[name] = rest.strip()
+    return found or None
 
 
 def without_drafts(answer: str, names: Collection[str] = ()) -> str:
