@@ -32,6 +32,7 @@ from workers.admission import Admission
 from workers.brokers.amqp import AmqpBroker, can_read
 from workers.brokers.encoding import CloudEventEncoder
 from workers.brokers.memory import LOGIN, MemoryBroker, MemoryPublisher
+from workers.catalog import make_catalog
 from workers.direct_replies import DirectReplies
 from workers.episodes import Episodes
 from workers.metrics import Metrics
@@ -43,7 +44,7 @@ from workers.principals import Principals
 from workers.programs import ProgramCache
 from workers.reading import read
 from workers.running import Isolation, RunningExecutions, Unwritten
-from workers.settings import Settings, load_secrets
+from workers.settings import Settings
 from workers.webhooks.gate import Gate
 from workers.writer import Writer
 from workers.writes import Writes
@@ -159,9 +160,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
     """
     worker = f"{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
     engine = make_engine(settings.database_url, lease_seconds=settings.lease_seconds)
-    catalog = catalog or LMCatalog(
-        settings.lms, load_secrets().get, settings.lm_secrets if settings.tenancy else None, settings.lm_proxy
-    )
+    catalog = catalog or make_catalog(settings)
     adapters = AdapterRegistry(catalog)
     writer = Writer(engine)
     # SQLite has one writer anyway; elsewhere claims do not wait for the commits of ends.

@@ -24,7 +24,7 @@ def _is_none(value: object) -> bool:
 
 
 def _none_or_unknown(read: dict[str, Any]) -> int | None:
-    """The tokens, or the cost, where none are given: without calls there are none, else they are not known."""
+    """The tokens where none are given: without calls there are none, else they are not known."""
     return None if read.get("calls") else 0
 
 
@@ -93,7 +93,7 @@ class Try(Frozen):
     calls: int = 0
     input_tokens: Tokens = Field(default_factory=_none_or_unknown)
     output_tokens: Tokens = Field(default_factory=_none_or_unknown)
-    cost: float | None = Field(default_factory=_none_or_unknown)
+    cost: float | None = None
 
 
 class Usage(Frozen):
@@ -108,7 +108,7 @@ class Usage(Frozen):
     calls: int = 0
     input_tokens: Tokens = Field(default_factory=_none_or_unknown)
     output_tokens: Tokens = Field(default_factory=_none_or_unknown)
-    cost: float | None = Field(default_factory=_none_or_unknown)
+    cost: float | None = None
     lm_calls: tuple[LMCall, ...] = ()
     tries: tuple[Try, ...] = Field(default=(), exclude_if=operator.not_)
 
@@ -119,19 +119,18 @@ class Usage(Frozen):
             calls=begun,
             input_tokens=_known([0, *(call.input_tokens for call in answered)]),
             output_tokens=_known([0, *(call.output_tokens for call in answered)]),
-            cost=_known([call.cost for call in answered]) if begun else 0.0,
+            cost=_known([call.cost for call in answered]),
             lm_calls=answered,
         )
 
     def __add__(self, other: Usage) -> Usage:
         """What both used."""
-        calls = self.calls + other.calls
-        costs = [usage.cost for usage in (self, other) if usage.calls and (usage.cost is not None or usage.lm_calls)]
+        costs = [usage.cost for usage in (self, other) if usage.cost is not None or usage.lm_calls]
         return Usage(
-            calls=calls,
+            calls=self.calls + other.calls,
             input_tokens=_known([self.input_tokens, other.input_tokens]),
             output_tokens=_known([self.output_tokens, other.output_tokens]),
-            cost=_known(costs) if calls else 0.0,
+            cost=_known(costs),
             lm_calls=(self.lm_calls + other.lm_calls)[-MAX_DETAILS:],
             tries=(self.tries + other.tries)[-MAX_DETAILS:],
         )

@@ -330,8 +330,13 @@ def _used(usage: Usage) -> dict[str, Any]:
         "usage": usage.model_dump(mode="json"),
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
-        "cost": usage.cost,
+        "cost": _cost(usage),
     }
+
+
+def _cost(usage: Usage) -> float | None:
+    """What is known of it: without calls there is none."""
+    return usage.cost if usage.calls or usage.cost is not None else 0.0
 
 
 def _error(error: ErrorDetail) -> dict[str, Any]:
@@ -340,7 +345,7 @@ def _error(error: ErrorDetail) -> dict[str, Any]:
 
 
 def _count(counts: Counts, item: Finish) -> None:
-    counts.use(item.usage.input_tokens, item.usage.output_tokens, item.usage.cost)
+    counts.use(item.usage.input_tokens, item.usage.output_tokens, _cost(item.usage))
     counts.executed |= item.duration_ms is not None
     if item.cancelled:
         counts.cancelled += 1

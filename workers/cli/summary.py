@@ -68,6 +68,8 @@ class Summary:
         self.counted += 1
         usage = result.usage or {}
         taken, given, cost = usage.get("input_tokens"), usage.get("output_tokens"), usage.get("cost")
+        if cost is None and not usage.get("calls"):
+            cost = 0.0
         if taken is not None and given is not None:
             self.tokens_known += 1
             self.input_tokens += taken

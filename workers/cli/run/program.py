@@ -21,10 +21,12 @@ from dspex.topology import COMMANDS_EXCHANGE, PROGRAMS_QUEUE
 from store import programs, rejections
 from store.programs import Program
 from store.rejections import Rejection
+from workers.catalog import make_catalog
 from workers.cli.run.options import RunFailed, options_checked
 from workers.cli.run.reading import reading
 from workers.policy import DEFAULT_TENANT
 from workers.principals import as_it_came
+from workers.settings import Settings
 
 if TYPE_CHECKING:
     from workers.application import Application
@@ -33,6 +35,7 @@ NAMESPACE = UUID("0d8f4f5a-33f7-5b7b-9a40-7c2b1f6f2e11")
 SOURCE = "/dspex/run"
 POLL_SECONDS = 0.02
 PROGRAM_SECONDS = 120.0
+CALL_LMS = frozenset({"native", "python_port"})
 
 
 class RunProgram:
@@ -67,6 +70,19 @@ class RunProgram:
         """Whether an earlier run has left it ready."""
         before = self._before(engine)
         return before is not None and before.status == ProgramStatus.READY
+
+    def check_lm(self, settings: Settings) -> None:
+        """Whether its LM can be called here: an alias or a key that is missing is told before anything is looked at.
+
+        Raises:
+            RunFailed: it cannot.
+        """
+        lm = self._spec.configuration.lm
+        if lm is not None and self._spec.adapter_type in CALL_LMS:
+            try:
+                make_catalog(settings).resolve(lm, self._tenant)
+            except AdapterError as error:
+                raise RunFailed(f"the program cannot be built: {error.message}") from None
 
     def prepare(self, app: Application, *, runs_here: bool) -> None:
         """Have it there and ready.

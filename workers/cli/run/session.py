@@ -91,6 +91,8 @@ class Session:
             ready = self._program.was_ready(self._engine)
         if not ready:
             self._begin()
+        elif self._crew.runs_here:
+            self._program.check_lm(self._crew.settings)
         lm = spec.configuration.lm
         model = None if lm is None else lm.model
         program_id = self._program.id
