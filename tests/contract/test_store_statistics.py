@@ -99,8 +99,6 @@ class TestAllTime:
         claimed = take(connection, waits)
         used_before = Usage(calls=1, input_tokens=500)
         again = executions.Retry(waits.id, claimed.lock_version, 60.0, 1, ERROR, used_before, executions.Carried())
-            waits.id, claimed.lock_version, 60.0, 1, ERROR, Usage(calls=1, input_tokens=500), executions.Carried()
-        )
         assert executions.retry(connection, [again]) == [True]
         executions.cancel(connection, never.id, by="ann")
         until = clock(connection) + timedelta(seconds=1)
