@@ -25,7 +25,11 @@ _NAMESPACE = UUID("5ad5f4e0-1c5c-5c0e-9e55-5b7b4f0b1a53")
 
 @dataclass(frozen=True)
 class Rejection:
-    """A message that was rejected. `body` is cut at the cap, `body_size` is the whole size in bytes."""
+    """A message that was rejected. `body` is cut at the cap, `body_size` is the whole size in bytes.
+
+    Attributes:
+        keep: whether its body is kept: who sees the tenant's dead letters reads it there.
+    """
 
     queue: str
     error_code: str
@@ -35,6 +39,7 @@ class Rejection:
     message_id: str | None = None
     message_type: str | None = None
     tenant: str = DEFAULT_TENANT
+    keep: bool = True
 
     @property
     def id(self) -> UUID:
@@ -81,7 +86,7 @@ def record(connection: Connection, rejection: Rejection) -> None:
             **reason,
             message_id=_cut(rejection.message_id),
             message_type=_cut(rejection.message_type),
-            body=rejection.body,
+            body=rejection.body if rejection.keep else b"",
             body_size=rejection.body_size,
             deliveries=1,
             tenant=rejection.tenant,

@@ -46,8 +46,6 @@ from workers.reply_queues import answer_queue, direct
 from workers.waits import wait_for_broker, wait_for_database, wait_for_dependency
 from workers.writer import WriterClosed
 
-logger = logging.getLogger(__name__)
-
 _PRIORITY = {ExecuteProgram.type: EXECUTIONS} | dict.fromkeys(
     [
         *QUEUES[PROGRAMS_QUEUE],
@@ -108,7 +106,7 @@ def _handle(
         answer = dispatch(app, received)
     except (WriterClosed, DatabaseUnavailable):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it goes with the message
         if passing(error):
             raise DatabaseUnavailable(describe(error)) from None
         if isinstance(error, PublishError):
@@ -120,22 +118,25 @@ def _handle(
             share = most // 2 if app.settings.tenancy else most
             wait_for_dependency(envelope.type, app.principals.tenant_of(origin.user_id, envelope.tenant), most, share)
         if not isinstance(error, DspexError):
-            logger.exception("Message %s failed unexpectedly.", envelope.id)
+            app.episodes.tell(
+                f"Messages of type {envelope.type} fail unexpectedly",
+                f"message {envelope.id}",
+                level=logging.ERROR,
+                error=error,
+            )
             error = DspexError(f"{type(error).__name__}: see the worker's log")
         if _answered(app, origin, error, envelope.type, envelope.context):
             return
-        tenant = app.principals.tenant_of(origin.user_id, envelope.tenant)
-        came = as_it_came(body, tenant) if app.principals.is_system(origin.user_id) else body
         _reject(
             app,
             error=error,
-            body=came,
-            body_size=len(came),
+            body=body,
+            body_size=len(body),
             message_id=envelope.id,
             message_type=envelope.type,
             context=envelope.context,
             origin=origin,
-            tenant=tenant,
+            said_tenant=envelope.tenant,
             tell=False,
         )
     if answer is not None:
@@ -232,7 +233,7 @@ def _settling(app: Application) -> Generator[None]:
         app.episodes.tell("Messages wait for the database", error)
         wait_for_database(error)
     except WriterClosed as error:
-        logger.warning("A message is given back to its queue: %s", error)
+        app.episodes.tell("Messages are given back to their queues", error)
         raise Requeue(str(error)) from None
     except PublishError as error:
         app.episodes.tell("That a message was rejected is not told", error)
@@ -250,14 +251,19 @@ def _reject(
     message_type: str | None,
     origin: Origin,
     context: Context = NO_CONTEXT,
-    tenant: str | None = None,
+    said_tenant: str | None = None,
     tell: bool = True,
 ) -> NoReturn:
     """Record a message as rejected, tell, and dead-letter it.
 
     Args:
+        said_tenant: whose it says that it is.
         tell: also to who asked, where somebody waits and may.
     """
+    tenant = app.principals.tenant_of(origin.user_id, said_tenant)
+    if app.principals.is_system(origin.user_id):
+        came, body = body, as_it_came(body, tenant)
+        body_size -= len(came) - len(body)
     rejection = Rejection(
         queue=origin.queue,
         error_code=error.code,
@@ -266,12 +272,13 @@ def _reject(
         body_size=body_size,
         message_id=message_id,
         message_type=message_type,
-        tenant=tenant or app.principals.tenant_of(origin.user_id),
+        tenant=tenant,
+        keep=app.principals.is_its_own(origin.user_id, said_tenant, event=message_type in EVENTS),
     )
     delivery = handled()
     if delivery is None or not delivery.recorded:
         app.writer.call(app.writes.reject, rejection, patience=PATIENCE_SECONDS)
-        logger.warning("A message on %s was rejected (%s): %s", origin.queue, error.code, error.message)
+        app.episodes.tell(f"Messages on {origin.queue} are rejected ({error.code})", error.message)
         app.metrics.message_rejected(error.code)
         if delivery is not None:
             delivery.recorded = True

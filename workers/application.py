@@ -170,7 +170,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         shard=zlib.crc32(worker.encode()) % SHARDS,
         webhook_in=settings.webhook_retries[0],
     )
-    principals = _principals(settings)
+    principals, episodes = _principals(settings), Episodes()
     broker, publisher = _messaging(settings, f"dspex worker {worker}", principals)
     dramatiq.set_encoder(CloudEventEncoder(settings.max_message_bytes))
     application = Application(
@@ -185,10 +185,11 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         writes=writes,
         principals=principals,
         unwritten=Unwritten(2 * settings.threads),
-        webhooks=Gate(settings),
+        webhooks=Gate(settings, episodes),
         own=None if run_others else Own(worker),
         direct_replies=_direct_replies(settings),
         notifications=Notifications(settings.redis_url),
+        episodes=episodes,
     )
     for thread in {writer, claimer}:
         thread.start()

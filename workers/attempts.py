@@ -22,8 +22,6 @@ from workers.programs import ChangedProgram, UnknownHere
 from workers.retries import Again, Failed, decide, not_here
 from workers.writer import WriterClosed
 
-logger = logging.getLogger(__name__)
-
 End = Finish | Retry
 
 
@@ -82,8 +80,13 @@ class Attempt:
             error = ErrorDetail(code=failed.code, message=storable(failed.message))
         except WriterClosed:
             raise
-        except (Exception, SystemExit) as unexpected:
-            logger.exception("Execution %s failed unexpectedly.", self.request.id)
+        except (Exception, SystemExit) as unexpected:  # noqa: BLE001 - it is told
+            self._app.episodes.tell(
+                f"Executions of program {self.request.program_id} fail unexpectedly ({type(unexpected).__name__})",
+                f"execution {self.request.id}",
+                level=logging.ERROR,
+                error=unexpected,
+            )
             error = internal(unexpected)
         if self._is_cancelled or error.code == ErrorCode.CANCELLED:
             return self.cancelled(usage)

@@ -108,7 +108,9 @@ class Callback:
                 self._app.episodes.tell("What is owed for executions will be sent later", error)
                 return
             if queue is None or not readable:
-                logger.warning("The answer of execution %s is not sent: reply_to is not its sender's.", answered.id)
+                self._app.episodes.tell(
+                    "Answers are not sent, since reply_to is not their senders'", f"execution {answered.id}"
+                )
             else:
                 self._messages = [_answer(answered, queue, self._app.largest_answer), *self._messages]
                 self._missing += 1

@@ -72,15 +72,18 @@ class _Ending:
             logger.info("The end of execution %s was not written: it will be run again.", self._ended.id)
         elif self._stored and isinstance(self._ended, Finish):
             # Not to end it would have it run again, and come to this again.
-            logger.error("What execution %s came to cannot be stored.", self._ended.id, exc_info=error)
+            self._fail("What executions came to cannot be stored", error)
             self._stored = False
             self._ended = replace(self._ended, outputs=None, usage=Usage(), error=internal(error))
             self._prepare()
             self.write()
             return
         else:
-            logger.error("The end of execution %s cannot be written.", self._ended.id, exc_info=error)
+            self._fail("Ends of executions cannot be written", error)
         self._leave()
+
+    def _fail(self, what: str, error: Exception) -> None:
+        self._app.episodes.tell(what, f"execution {self._ended.id}", level=logging.ERROR, error=error)
 
     def _tell(self, written: Written) -> None:
         ended, metrics = self._ended, self._app.metrics

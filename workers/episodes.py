@@ -13,7 +13,8 @@ logger = logging.getLogger(__name__)
 
 QUIET_SECONDS: Final = 60.0
 MAX_KINDS: Final = 1_000
-"""So many kinds are counted apart at a time; what comes on top is told as it comes."""
+"""So many kinds are counted apart at a time. Some name a program: what comes on top is one kind."""
+OTHERS: Final = "Other troubles"
 
 
 @dataclass
@@ -34,23 +35,28 @@ class Episodes:
         self._lock = threading.Lock()
         self._episodes: dict[str, _Episode] = {}
 
-    def tell(self, what: str, reason: object, *, level: int = logging.WARNING) -> None:
+    def tell(
+        self, what: str, reason: object, *, level: int = logging.WARNING, error: BaseException | None = None
+    ) -> None:
         """Log a line, unless one of the same kind was logged a moment ago.
 
         Args:
             what: the kind, of which there are few: `An answer is not sent`.
             reason: of this one: it names the execution, where it is about one.
+            error: its traceback is shown with the line; not with the counts.
         """
         now = self._clock()
         with self._lock:
+            if what not in self._episodes and len(self._episodes) >= MAX_KINDS:
+                what, reason = OTHERS, f"{what}: {reason}"
             episode = self._episodes.get(what)
             if episode is not None:
                 episode.untold += 1
                 episode.reason = str(reason)
-            elif len(self._episodes) < MAX_KINDS:
+            else:
                 self._episodes[what] = _Episode(now, level)
         if episode is None:
-            logger.log(level, "%s: %s", what, reason)
+            logger.log(level, "%s: %s", what, reason, exc_info=error)
         elif now - episode.told_at >= QUIET_SECONDS:
             self.go_on()
 

@@ -200,7 +200,8 @@ class Intake(WorkQueue):
     def _submit_hand_over(self, item: Item, execution: Identity) -> None:
         def handed_over(_result: object, error: Exception | None) -> None:
             if error is not None:
-                logger.warning("Execution %s was not given back, its lease ends it: %s", execution.id, error)
+                said = f"execution {execution.id}: {error}"
+                self._app.episodes.tell("Executions were not given back, their leases end them", said)
             _leave(item)
 
         try:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from uuid import UUID
 
+from dspex.backoff import Backoff
 from dspex.wakeups import CHANNEL, FIRST_RETRY, LAST_RETRY, connect, message_of
 
 logger = logging.getLogger(__name__)
@@ -81,19 +82,19 @@ class Notifications:
     def _run(self) -> None:
         from redis import RedisError  # it takes a tenth of a second to load, and most have none
 
-        pause = FIRST_RETRY
+        backoff = Backoff(FIRST_RETRY, LAST_RETRY)
         while not self._closed.is_set():
             self._filled.wait()
             self._filled.clear()
             try:
                 self._publish()
-                pause = FIRST_RETRY
+                backoff.succeeded()
             except (RedisError, OSError) as error:
-                level = logging.WARNING if pause == FIRST_RETRY else logging.DEBUG
+                pause = backoff.failed()
+                level = logging.WARNING if backoff.failures == 1 else logging.DEBUG
                 logger.log(level, "Redis cannot be reached, whoever waits looks from time to time: %s", error)
                 self._gathered.clear()  # who subscribes when it is back looks by itself
                 self._closed.wait(pause)
-                pause = min(LAST_RETRY, pause * 2)
 
     def _publish(self) -> None:
         while self._gathered and self._redis is not None:

@@ -111,6 +111,13 @@ def authorize(principal: Principal, command: Command) -> None:
     require_role(principal, type(command), command.subject)
 
 
+def told_of(principal: Principal, command: Command, denied: Denied) -> None:
+    """Leave an audit line of a denial that is no matter of roles: of a secret, or of whose something is."""
+    field, _, _ = denied.message.partition(":")
+    denial = Denial(command.type, principal.name, principal.tenant, f"for its {field[:40]}")
+    audit.denied(denial, f"{command.subject or '-'}: {denied.message}")
+
+
 def require_role(principal: Principal, action: type[Command], subject: str | None) -> None:
     """As `authorize`, of a command that is not read yet: its subject is what it says itself."""
     if allows(principal, action):

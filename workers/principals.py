@@ -52,6 +52,23 @@ class Principals:
         """Whether it is the workers' own login."""
         return self.known is not None and user_id is not None and user_id == self.system
 
+    def is_its_own(self, user_id: str | None, tenant: str | None, *, event: bool) -> bool:
+        """Whether what is in a message is of the tenant that it is recorded for (`tenant_of`), as far as one can know.
+
+        It may be another's: events and answers come back where somebody has bound their exchange to the workers'
+        queues; and nobody knows whose the messages of an unknown login are.
+
+        Args:
+            tenant: what the envelope says.
+            event: whether it is one of ours.
+        """
+        if self.known is None:
+            return True
+        if self.is_system(user_id):
+            return tenant is not None
+        principal = self.known.get(user_id or "")
+        return principal is not None and (not event or tenant == principal.tenant)
+
     def tenant_of(self, user_id: str | None, tenant: str | None = None) -> str:
         """The tenant that a message is recorded for, whoever it is from; `tenant` is what the envelope says."""
         if self.is_system(user_id):

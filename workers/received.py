@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dspex.commands import Command
 from dspex.envelope import NO_CONTEXT, Context, Envelope
-from dspex.errors import Denied
+from dspex.errors import Denied, ForbiddenReplyQueue
 from workers.application import Application
+from workers.audit import Denial, audit
 from workers.brokers.encoding import Origin
 from workers.policy import Principal
 from workers.reply_queues import checked
@@ -53,8 +54,13 @@ def receive(app: Application, envelope: Envelope[Any], origin: Origin, place: Pl
         Denied: its login may not act for its tenant.
         ForbiddenReplyQueue: answers may not go to the queue that it names.
     """
-    reply_to = checked(origin.reply_to, origin.user_id)
+    try:
+        reply_to = checked(origin.reply_to, origin.user_id)
+    except ForbiddenReplyQueue:
+        _tell(app, envelope, origin, "reply_to is not its sender's")
+        raise
     if reply_to is not None and app.principals.is_system(origin.user_id):
+        _tell(app, envelope, origin, "the workers' own login asks nothing")
         raise Denied(f"user-id: '{origin.user_id}' is the workers' own login, which asks nothing: use another")
     return Received(
         command=envelope.data,
@@ -66,3 +72,8 @@ def receive(app: Application, envelope: Envelope[Any], origin: Origin, place: Pl
         place=place,
         context=envelope.context,
     )
+
+
+def _tell(app: Application, envelope: Envelope[Any], origin: Origin, reason: str) -> None:
+    tenant = app.principals.tenant_of(origin.user_id, envelope.tenant)
+    audit.denied(Denial(envelope.type, origin.user_id or "nobody", tenant, reason), envelope.data.subject)

@@ -8,7 +8,6 @@ socket is dropped without an error, so only a confirm counts; a channel's close 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import deque
@@ -32,6 +31,7 @@ from dspex.amqp_errors import (
     transient,
 )
 from dspex.amqp_properties import Properties
+from dspex.backoff import Backoff
 from dspex.confirms import Outgoing, Unconfirmed
 from dspex.envelope import CONTENT_TYPE
 from dspex.errors import BrokerUnavailable, NotDeclared, PublishError, QueueFull, TooLargeForBroker, Unroutable
@@ -43,8 +43,8 @@ FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 SWEEP = 0.1
 GOODBYE = 2.0
 FIRST_REST, LAST_REST = 0.05, 1.0
-"""Seconds: pauses between attempts to connect, between looks at deadlines, and for closing in good order; and between
-attempts to send what the broker has no place for."""
+"""Seconds: pauses between connections (`Backoff`), between looks at deadlines, and for closing in good order;
+and between attempts to send what the broker has no place for."""
 
 
 class Link:
@@ -89,8 +89,10 @@ class Link:
         self._blocked = False
         self._sweeping = False
         self._retrying = False
+        self._denied: str | None = None  # why the login was refused, until the next attempt
+        self._told: str | None = None
         self._closing = False
-        self._attempts = 0
+        self._backoff = Backoff(FIRST_RETRY, LAST_RETRY)
         self._trouble = SILENT
         self._thread = threading.Thread(target=self._run, name="dspex-publisher", daemon=True)
         self._thread.start()
@@ -273,6 +275,11 @@ class Link:
     # The life of the connection: connect → opened → channel → ready → lost → connect.
 
     def _connect(self) -> None:
+        if self._denied is not None:  # a moment ago
+            with self._room:
+                waiting = list(self._pending)
+                self._pending.clear()
+            self._fail(waiting, BrokerUnavailable, self._denied)
         if self._connection is None and not self._retrying and self._pending:
             self._connection = PublishingConnection(
                 self._parameters,
@@ -295,7 +302,8 @@ class Link:
     def _on_ready(self, channel: Channel) -> None:
         self._channel = channel
         self._unconfirmed = Unconfirmed()
-        self._attempts = 0
+        self._backoff.succeeded()
+        self._told = None
         logger.info("connected to %s", self._where)
         self._drain()
 
@@ -356,19 +364,21 @@ class Link:
             self._requeue(sent)
         else:
             self._fail(sent, PublishError, f"the broker closed the connection: {self._trouble}")
-        if self._pending and not self._closing:
+        if not self._closing:
+            self._denied = refused
             self._retry_later()
 
     def _retry_later(self) -> None:
-        whole = min(LAST_RETRY, FIRST_RETRY * 2 ** min(self._attempts, 10))
-        pause = whole * random.uniform(0.5, 1)  # noqa: S311 (jitter)
-        self._attempts += 1
+        pause = self._backoff.failed()
         self._retrying = True
-        logger.warning("no connection to %s: %s; next attempt in %.1f s", self._where, self._trouble, pause)
+        if self._pending and self._trouble != self._told:
+            self._told = self._trouble
+            logger.warning("no connection to %s: %s; next attempt in %.1f s", self._where, self._trouble, pause)
         self._ioloop.call_later(pause, self._retry)
 
     def _retry(self) -> None:
         self._retrying = False
+        self._denied = None
         self._connect()
 
     def _disconnect(self) -> None:

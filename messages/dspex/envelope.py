@@ -64,6 +64,8 @@ Extension = Annotated[
     ),
 ]
 
+TENANT_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
+
 Text = Annotated[str, Field(min_length=1, max_length=512)]
 Traceparent = Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
 Data = TypeVar("Data", bound=Command | Event)
@@ -102,7 +104,7 @@ class Envelope(Sparse, Generic[Data]):
     dataschema: Text | None = None
     traceparent: Traceparent | None = None
     tracestate: Text | None = None
-    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    tenant: Annotated[str, Field(pattern=TENANT_PATTERN)] | None = None
     data: SerializeAsAny[Data]
 
     @property

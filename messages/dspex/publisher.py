@@ -101,7 +101,8 @@ class Publisher(Protocol):
 class AmqpPublisher:
     """A `Publisher` for RabbitMQ: one connection in one thread of its own, confirms pipelined.
 
-    The thread starts and connects at the first message; it reconnects, 0.1 s to 5 s apart, while messages wait.
+    The thread starts and connects at the first message; it reconnects while messages wait, 0.1 s to 5 s apart: ever
+    later, until a connection has held for a while. What comes between two attempts of a login that was refused fails.
 
     Args:
         url: `amqp://user:password@host:5672/vhost`, with `?heartbeat=` in seconds (30 by default, 0 for none; a

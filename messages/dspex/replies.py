@@ -15,15 +15,15 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from dspex.amqp_connection import connect
 from dspex.amqp_errors import CONNECTION_ERRORS, SILENT, address, cause, permission, refusal
+from dspex.backoff import Backoff
 from dspex.envelope import LARGEST_ANSWER_BYTES, decode_event
 from dspex.errors import BrokerUnavailable, MessageError
 from dspex.events import Reply
 
 logger = logging.getLogger(__name__)
 
-RECONNECT_SECONDS = 1.0
-REFUSED_SECONDS = 5.0
-"""Between attempts to have a reply queue; where the broker refuses us, an operator has to act first."""
+FIRST_RETRY, LAST_RETRY = 0.5, 10.0
+"""Seconds between attempts to have a reply queue (`Backoff`)."""
 
 
 class Expecting(Protocol):
@@ -57,6 +57,7 @@ class Replies:
         self._ready = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._backoff = Backoff(FIRST_RETRY, LAST_RETRY)  # of the thread
         self._refusal: str | None = None
         self._trouble = SILENT
 
@@ -107,7 +108,7 @@ class Replies:
                 logger.exception("The reply queue failed; there will be another.")
             finally:
                 self._ready.clear()
-            self._closed.wait(REFUSED_SECONDS if self._refusal else RECONNECT_SECONDS)
+            self._closed.wait(self._backoff.failed())
 
     def _refused(self, error: BaseException) -> str | None:
         """Why trying again will not help."""
@@ -126,6 +127,7 @@ class Replies:
         before, self._queue = self._queue, channel.queue_declare("", exclusive=True).method.queue
         replies = channel.consume(self._queue, auto_ack=True, inactivity_timeout=0.5)
         self._refusal = None
+        self._backoff.succeeded()
         self._ready.set()
         if before:
             self._replaced()

@@ -14,7 +14,7 @@ from dspex.events import ErrorDetail, Usage
 from dspex.model import Frozen
 from dspex.options import ExecutionOptions
 from dspex.policy import ExecutionPolicy
-from dspex.signature import Signature
+from dspex.signature import StoredSignature
 from dspex.status import DeliveryStatus, ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
 
 Item = TypeVar("Item")
@@ -35,7 +35,7 @@ class SignatureView(Frozen):
     """A signature."""
 
     signature_id: UUID
-    signature: Signature
+    signature: StoredSignature
     status: SignatureStatus
     digest: str
     compatibility: Compatibility | None = Field(

@@ -18,6 +18,8 @@ from pydantic import (
     JsonValue,
     SerializerFunctionWrapHandler,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_serializer,
     model_validator,
@@ -54,6 +56,7 @@ MODELS_BYTES = 64 * 1024 * 1024
 """What the compiled models that are kept may take, estimated."""
 
 _ACCEPTED = object()
+"""The context of one that is read, and was accepted before."""
 
 _DSPY_NAMES = (
     "completions, config, demos, fields, input_fields, instance, instructions, lm, new_signature, output_fields, "
@@ -167,9 +170,13 @@ class Signature(Sparse):
             raise InvalidSignature(problems(error)) from None
 
     @classmethod
-    def accepted(cls, value: Mapping[str, Any]) -> Signature:
-        """A signature that was accepted before, when limits may have been others: it may be of any size."""
-        return cls.model_validate(value, context=_ACCEPTED)
+    def accepted(cls, value: Any, *, of_any_version: bool = False) -> Signature:
+        """A signature that was accepted before, when limits may have been others: it may be of any size.
+
+        Args:
+            of_any_version: what a later version added to it is ignored.
+        """
+        return cls.model_validate(value, context=_ACCEPTED, extra="ignore" if of_any_version else None)
 
     @model_validator(mode="before")
     @classmethod
@@ -302,6 +309,13 @@ class Signature(Sparse):
         """
         return _model("Outputs", self.outputs)
 
+
+def _read(value: Any, _: ValidatorFunctionWrapHandler) -> Signature:
+    return value if isinstance(value, Signature) else Signature.accepted(value, of_any_version=True)
+
+
+StoredSignature = Annotated[Signature, WrapValidator(_read)]
+"""That of an answer: whoever reads it does not judge it."""
 
 _models: Lru[tuple[str, bytes], type[pydantic.BaseModel]] = Lru(MODELS_BYTES)
 """To compile one takes a millisecond, and many programs share a signature."""

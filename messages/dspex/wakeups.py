@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from dspex.backoff import Backoff
 from dspex.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Wakeups:
     def _run(self) -> None:
         import redis
 
-        pause = FIRST_RETRY
+        backoff = Backoff(FIRST_RETRY, LAST_RETRY)
         while not self._closed.is_set():
             try:
                 with self._redis.pubsub() as channel:  # type: ignore[no-untyped-call]
@@ -95,12 +96,12 @@ class Wakeups:
                     while not self._closed.is_set():
                         # With a timeout of its own: socket_timeout would end a wait of redis-py 8 otherwise.
                         if self._take(channel.get_message(timeout=POLL_SECONDS)):
-                            pause = FIRST_RETRY
+                            backoff.succeeded()
             except (redis.RedisError, OSError) as error:
-                level = logging.WARNING if pause == FIRST_RETRY else logging.DEBUG
+                pause = backoff.failed()
+                level = logging.WARNING if backoff.failures == 1 else logging.DEBUG
                 logger.log(level, "Redis cannot be reached, executions are looked up from time to time: %s", error)
                 self._closed.wait(pause)
-                pause = min(LAST_RETRY, pause * 2)
         self._redis.close()
 
     def _take(self, message: dict[str, object] | None) -> bool:

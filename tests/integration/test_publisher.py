@@ -2,9 +2,11 @@
 
 import multiprocessing
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pika
@@ -12,7 +14,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from deploy.local_servers import RabbitMQServer
-from deploy.processes import free_port
+from deploy.processes import free_port, wait_until
 from dspex import ExecuteProgram, decode_command, uuid7
 from dspex.errors import BrokerUnavailable, MessageTooLarge, NotDeclared, PublishError, QueueFull
 from dspex.producer import Producer
@@ -146,15 +148,58 @@ def test_a_cut_connection_loses_nothing(broker: RabbitMQ, name: str) -> None:
     with TcpProxy(broker.url) as proxy:
         publisher = AmqpPublisher(proxy.url, window=200, timeout=60)
         futures: list[Future[None]] = []
-        for number in range(3000):
+        for number in range(2000):
             if number % 500 == 250:
                 proxy.cut()
             futures.append(publisher.submit(str(number).encode(), exchange=name, routing_key="k"))
-        assert [future.exception(60) for future in futures] == [None] * 3000
+        assert [future.exception(60) for future in futures] == [None] * 2000
         assert proxy.accepted > 1
         publisher.close()
     arrived = {int(arrived.body) for arrived in broker.take(name)}
-    assert arrived == set(range(3000))
+    assert arrived == set(range(2000))
+
+
+def test_connections_that_end_as_soon_as_they_are_there_are_made_ever_more_seldom(broker: RabbitMQ, name: str) -> None:
+    """The broker takes each, confirms what is sent, and ends it: nothing waits, so each message makes a new one."""
+    broker.declare(name, name)
+    with TcpProxy(broker.url) as proxy:
+        publisher = AmqpPublisher(proxy.url, timeout=60)
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            publisher.publish(b"", exchange=name, routing_key="k")
+            proxy.cut()
+        assert proxy.accepted <= 8  # without growing pauses, some 30
+        publisher.close(timeout=1)
+
+
+def test_a_virtual_host_that_is_deleted_under_a_publisher(rabbitmq_server: Callable[[], RabbitMQServer]) -> None:
+    """What is published fails at once, and the broker is asked ever more seldom; once it is there, it is found."""
+    server = rabbitmq_server()
+    rabbitmqctl(server, "add_vhost", "gone")
+    rabbitmqctl(server, "set_permissions", "-p", "gone", "guest", ".*", ".*", ".*")
+    url = server.url.replace("%2F", "gone")
+    with TcpProxy(url) as proxy:
+        publisher = AmqpPublisher(proxy.url, timeout=20)
+        publisher.publish(b"", exchange="amq.topic", routing_key="k", mandatory=False)
+        rabbitmqctl(server, "delete_vhost", "gone")
+        end, failed = time.monotonic() + 2.5, 0
+        while time.monotonic() < end:
+            with pytest.raises(BrokerUnavailable, match="virtual host does not exist"):
+                publisher.publish(b"", exchange="amq.topic", routing_key="k", mandatory=False)
+            failed += 1
+        assert failed > 100
+        assert proxy.accepted <= 9
+        rabbitmqctl(server, "add_vhost", "gone")
+        rabbitmqctl(server, "set_permissions", "-p", "gone", "guest", ".*", ".*", ".*")
+
+        def there() -> bool:
+            with suppress(BrokerUnavailable):
+                publisher.publish(b"", exchange="amq.topic", routing_key="k", mandatory=False)
+                return True
+            return False
+
+        assert wait_until(there, 20)
+        publisher.close(timeout=1)
 
 
 def test_confirms_lost_on_the_way_are_asked_for_again(broker: RabbitMQ, name: str) -> None:

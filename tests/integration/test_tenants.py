@@ -27,16 +27,22 @@ from dspex import (
 )
 from dspex import envelope as envelopes
 from dspex.client import RemoteClient
-from dspex.results import ExecutionView
+from dspex.envelope import MAX_MESSAGE_BYTES
+from dspex.results import ExecutionView, RejectedMessageView
 from dspex.status import ProgramStatus
-from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
+from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE
 from tests.conftest import new_database, start
 from tests.contract.interface import code_of, working
 from tests.waiting import wait_until
 from workers.brokers import amqp
 from workers.settings import PrincipalSetting, Settings
 
-ROLES = {"acme-app": ("acme", "admin"), "other-app": ("other", "admin"), "acme-viewer": ("acme", "viewer")}
+ROLES = {
+    "acme-app": ("acme", "admin"),
+    "other-app": ("other", "admin"),
+    "acme-viewer": ("acme", "viewer"),
+    "ops": ("default", "viewer"),
+}
 
 
 def control(server: RabbitMQServer, *arguments: str) -> None:
@@ -223,6 +229,54 @@ def test_what_a_stranger_sends_is_not_validated(
     told = [text for text in caplog.messages if text.startswith("denied: ")]
     assert len(told) == 10  # of 20
     assert set(told) == {line + signature_id}
+
+
+@pytest.mark.integration
+def test_what_is_led_back_is_seen_by_whose_it_is(url: str) -> None:
+    """Somebody has bound the exchange of events to the workers' queue: outputs of all tenants are rejected there."""
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection, client(url, "acme-app") as acme:
+        program = acme.create_program("led back", "q -> a", adapter_type="mock")
+        acme.initialize_program(program.program_id)
+        channel = connection.channel()
+        binding = {
+            "source": EVENTS_EXCHANGE,
+            "destination": COMMANDS_EXCHANGE,
+            "routing_key": "acme.dspex.execution.completed.v1",
+        }
+        channel.exchange_bind(**binding)
+        channel.queue_bind(EXECUTIONS_QUEUE, COMMANDS_EXCHANGE, binding["routing_key"])
+        try:
+            ended = acme.execute_program(program.program_id, {"q": "?"})
+            # And those of the version before do not say whose they are; nor can one say that of what is too large.
+            event = {"specversion": "1.0", "id": "led-back", "source": "/x", "type": "dspex.execution.completed.v1"}
+            old = json.dumps(event | {"data": {"outputs": {"a": str(ended.outputs)}}}).encode()
+            large = b"led back" + b"x" * MAX_MESSAGE_BYTES
+            for body in (old, large):
+                channel.basic_publish("", EXECUTIONS_QUEUE, body, pika.BasicProperties(user_id="guest"))
+            for login in ("acme-viewer", "stranger"):  # who has them from elsewhere
+                body = json.dumps(event | {"id": login, "tenant": "other"}).encode()
+                with pika.BlockingConnection(pika.URLParameters(as_login(url, login))) as theirs:
+                    theirs.channel().basic_publish("", EXECUTIONS_QUEUE, body, pika.BasicProperties(user_id=login))
+        finally:
+            channel.queue_unbind(EXECUTIONS_QUEUE, COMMANDS_EXCHANGE, binding["routing_key"])
+            channel.exchange_unbind(**binding)
+    with client(url, "acme-viewer") as acme, client(url, "ops") as ops, client(url, "other-app") as other:
+
+        def seen(tenant: RemoteClient) -> dict[str | None, RejectedMessageView]:
+            return {one.message_id: one for one in tenant.list_rejected_messages(queue=EXECUTIONS_QUEUE).items}
+
+        wait_until(lambda: {"led-back", "stranger", None} <= set(seen(ops)), "what is nobody's is recorded")
+        wait_until(lambda: "acme-viewer" in seen(acme), "what is theirs is, too")
+        nobodys = {id_: one for id_, one in seen(ops).items() if id_ in ("led-back", "stranger", None)}
+        assert {id_: one.body for id_, one in nobodys.items()} == {"led-back": "", "stranger": "", None: ""}
+        assert nobodys["led-back"].body_size == len(old)
+        assert nobodys[None].body_size == len(large)
+        assert nobodys["led-back"].error.code == "unknown_message_type"
+        assert seen(acme)["acme-viewer"].body == ""
+        event_id = f"{ended.execution_id}."
+        [own] = [one for id_, one in seen(acme).items() if id_ and id_.startswith(event_id)]
+        assert json.loads(own.body)["data"]["outputs"] == ended.outputs
+        assert not any(id_ and id_.startswith(event_id) for tenant in (ops, other) for id_ in seen(tenant))
 
 
 @pytest.mark.integration

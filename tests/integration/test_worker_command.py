@@ -303,6 +303,11 @@ class TestDrain:
         self.check_drained(system, ids)
         assert workers.said("Draining.") == 2
         assert workers.said("Traceback") == 0
+        # Once for all of its processes, and it is no reason not to start.
+        with pika.BlockingConnection(pika.URLParameters(system.broker_url)) as connection:
+            version = connection._impl.server_properties["version"]
+        old = int(version.partition(".")[0]) < 4
+        assert workers.said(f"WARNING workers.cli.worker: The broker is RabbitMQ {version}: before 4") == int(old)
 
         system.work("--threads", "32")
         assert {row.attempt for row in system.check(program_id, ids)} == {1}

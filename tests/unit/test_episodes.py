@@ -44,11 +44,26 @@ def test_the_end_is_told_too_and_then_it_begins_anew(caplog: pytest.LogCaptureFi
 
 
 def test_there_are_only_so_many_kinds(caplog: pytest.LogCaptureFixture) -> None:
-    episodes = Episodes(lambda: 1000.0)
+    now = 1000.0
+    episodes = Episodes(lambda: now)
     for number in range(MAX_KINDS + 5):
         episodes.tell(f"Program {number} fails", "a")
-    assert len(episodes._episodes) == MAX_KINDS
-    assert len(caplog.messages) == MAX_KINDS + 5  # nothing is lost without a line
+    assert len(episodes._episodes) == MAX_KINDS + 1
+    assert caplog.messages[MAX_KINDS - 1] == f"Program {MAX_KINDS - 1} fails: a"
+    # However many there are: whoever makes programs would write the log else.
+    assert caplog.messages[MAX_KINDS:] == [f"Other troubles: Program {MAX_KINDS} fails: a"]
+    now += 60
+    episodes.go_on()
+    assert caplog.messages[-1] == f"Other troubles: 4 times more in 60 s, the last: Program {MAX_KINDS + 4} fails: a"
+
+
+def test_a_traceback_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    episodes = Episodes(lambda: 1000.0)
+    for number in range(5):
+        episodes.tell("Executions fail unexpectedly", f"execution {number}", error=ValueError("no"))
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ValueError
 
 
 def test_what_is_refused_over_and_over_is_not_sent_for_a_while() -> None:

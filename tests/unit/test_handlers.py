@@ -32,6 +32,7 @@ from dspex import (
     uuid7,
     wrap,
 )
+from dspex.callbacks import Callback
 from dspex.errors import BrokerUnavailable
 from dspex.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from store import callbacks, counters, executions
@@ -292,6 +293,46 @@ class TestRefusals:
         for _ in range(2):
             system.broker.put(PROGRAMS_QUEUE, b"garbage", PATIENCE)
         assert wait_until(lambda: [row.deliveries for row in system.rejected()] == [2], PATIENCE)
+
+    def test_a_flood_of_poison_is_a_line(self, system: System, caplog: pytest.LogCaptureFixture) -> None:
+        """Whatever it is that a producer can send over and over."""
+        refused = Callback(url="https://10.1.2.3/", secret="A_WEBHOOK_SECRET", events=("completed",))
+        program_id = system.program(adapter="scripted")
+        caplog.clear()
+        sent = [
+            system.send(
+                ExecuteProgram(execution_id=uuid7(), program_id=program_id, inputs={"question": "?"}, callback=refused)
+            )
+            for _ in range(20)
+        ]
+        for number in range(20):
+            system.broker.put(PROGRAMS_QUEUE, b"garbage %d" % number, PATIENCE)
+        assert wait_until(lambda: len(system.rejected()) == 20 + len(sent), PATIENCE)
+        forbidden = "Messages on dspex.executions are rejected (forbidden_address): url: the host '10.1.2.3' has an"
+        (refusal,) = [line for line in caplog.messages if line.startswith(forbidden)]
+        garbage = "Messages on dspex.programs are rejected (malformed_message): the body is not JSON: expected value at"
+        assert sorted(caplog.messages) == [
+            refusal,
+            f"{garbage} line 1 column 1",
+            "Webhooks are refused: one to 10.1.2.3:443 would go to 10.1.2.3",
+        ]
+
+    def test_a_flood_of_what_fails_unexpectedly_is_a_traceback(
+        self, system: System, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail(_: Mapping[str, Any]) -> Outcome:
+            raise ZeroDivisionError
+
+        program_id = system.program(adapter="scripted")
+        system.scripted.run = fail
+        caplog.clear()
+        for execution_id in [system.execute(program_id, question=str(number)) for number in range(10)]:
+            assert system.ended(execution_id).status == ExecutionStatus.FAILED
+        errors = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert [record.getMessage().partition(":")[0] for record in errors] == [
+            f"Executions of program {program_id} fail unexpectedly (ZeroDivisionError)"
+        ]
+        assert errors[0].exc_info is not None
 
 
 class TestDuplicates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pika import URLParameters, exceptions
 
-from workers.brokers.reasons import explain
+from workers.brokers.reasons import explain, weakness
 from workers.brokers.topology import QueueType
 
 PARAMETERS = URLParameters("amqp://ada:sesame@rabbit.example:5673/v1")
@@ -74,3 +74,29 @@ def test_everything_else_says_where(error: BaseException, words: str) -> None:
     assert words in said
     assert "sesame" not in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("version", ["3.8.2", "3.13.7", b"3.10.8", "3.13.0-rc.1"])
+def test_a_broker_that_a_message_can_crash_is_told_with_the_way_out(version: str | bytes) -> None:
+    said = weakness({"product": "RabbitMQ", "version": version})
+    assert said is not None
+    assert said.startswith("The broker is RabbitMQ 3.")
+    for words in ("can crash a queue", "x-death", "use RabbitMQ 4", "docs/security.md"):
+        assert words in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        {"product": "RabbitMQ", "version": "4.0.0"},
+        {"product": "RabbitMQ", "version": "4.2.1"},
+        {"product": "RabbitMQ", "version": "10.1.0"},
+        {"product": "RabbitMQ", "version": "unknown"},
+        {"product": "RabbitMQ"},
+        {"product": "LavinMQ", "version": "2.4.0"},
+        {},
+    ],
+)
+def test_of_another_broker_nothing_is_said(server: dict[str, str]) -> None:
+    assert weakness(server) is None

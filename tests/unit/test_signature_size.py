@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import tracemalloc
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from dspex.arrow import MAX_LENGTH
 from dspex.compatibility import compare
 from dspex.envelope import decode_command
 from dspex.errors import DspexError, InvalidInput, InvalidMessage, InvalidSignature
+from dspex.results import Page, SignatureList, SignatureView
+from dspex.status import SignatureStatus
 from dspex.types import count_types, count_values
 from workers.cli.run import load_signature
 from workers.modules import read_signatures
@@ -124,6 +127,30 @@ def test_the_arrow_form_of_types_is_bounded_in_all() -> None:
 def test_one_that_was_accepted_before_is_read() -> None:
     large = _signature(8, 256)
     assert len(Signature.accepted(large).inputs) == 8
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_an_answer_with_one_that_was_accepted_before_is_read(later: bool) -> None:
+    """Of every answer that has one: as JSON that came over the broker, and from one in the same process."""
+    large = Signature.accepted(_signature(8, 256))
+    now = datetime(2026, 11, 30, tzinfo=UTC)
+    view = SignatureView(
+        signature_id=uuid7(),
+        signature=large,
+        status=SignatureStatus.ACTIVE,
+        digest=large.digest,
+        lock_version=1,
+        inserted_at=now,
+        updated_at=now,
+    )
+    for answer in (view, SignatureList(signatures=(view,)), Page[SignatureView](items=(view,))):
+        assert type(answer).model_validate(answer.model_dump()) == answer
+        data = answer.model_dump(mode="json")
+        if later:
+            for one in (data, *data.get("signatures", []), *data.get("items", [])):
+                if "signature" in one:
+                    one["signature"]["tags"] = one["signature"]["inputs"][0]["colour"] = "new"
+        assert type(answer).model_validate(data, extra="ignore" if later else None) == answer
 
 
 def test_the_largest_is_taken_for_little_memory() -> None:

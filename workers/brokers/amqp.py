@@ -25,7 +25,7 @@ from dspex.publisher import Publisher
 from dspex.topology import COMMANDS_EXCHANGE
 from workers.brokers.encoding import Admit
 from workers.brokers.outage import Outage
-from workers.brokers.reasons import explain
+from workers.brokers.reasons import explain, weakness
 from workers.brokers.settlement import Delivery, Settlement, SettlingConsumer
 from workers.brokers.subscription import Subscription
 from workers.brokers.topology import QueueType, declare
@@ -180,14 +180,18 @@ def connection_parameters(url: str, name: str = "dspex") -> pika.URLParameters:
     return parameters
 
 
-def check(url: str, queue_type: QueueType = "classic") -> None:
+def check(url: str, queue_type: QueueType = "classic") -> str | None:
     """Connect once, and declare the topology.
+
+    Returns:
+        What an operator should know of this broker, if anything: a line.
 
     Raises:
         BrokerUnavailable: says what to do; the URL's password is not in it.
     """
     with _connection(url, queue_type) as connection:
         declare(connection, queue_type)
+        return weakness(connection._impl.server_properties or {})  # noqa: SLF001
 
 
 def consumers(url: str, queue_name: str) -> int:

@@ -6,6 +6,7 @@ no error here: it becomes a message for the actor `REJECT`, which records it and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,16 @@ from pydantic_core import from_json
 from dspex.amqp_properties import Death, Properties
 from dspex.binary import identity, is_binary, structured
 from dspex.commands import Command
-from dspex.envelope import MAX_MESSAGE_BYTES, NO_CONTEXT, Context, Envelope, check_size, context_of, decode_command
+from dspex.envelope import (
+    MAX_MESSAGE_BYTES,
+    NO_CONTEXT,
+    TENANT_PATTERN,
+    Context,
+    Envelope,
+    check_size,
+    context_of,
+    decode_command,
+)
 from dspex.errors import (
     Denied,
     DspexError,
@@ -29,6 +39,8 @@ from dspex.errors import (
     MessageUndelivered,
 )
 from dspex.topology import QUEUES, queue_of
+
+_TENANT = re.compile(TENANT_PATTERN)
 
 REJECT = "reject"
 RECORD = "record"
@@ -168,8 +180,9 @@ def read_dead_letter(content: Content, origin: Origin, death: Death | None, max_
 def _rejection(
     actor: str, error: DspexError, content: Content, origin: Origin, consumed: str, max_bytes: int
 ) -> Message[Any]:
-    message_id, message_type, context = _identify(content, max_bytes)
-    details = {"message_id": message_id, "message_type": message_type, "context": context, "origin": origin}
+    message_id, message_type, tenant, context = _identify(content, max_bytes)
+    named = {"message_id": message_id, "message_type": message_type, "said_tenant": tenant}
+    details = {**named, "context": context, "origin": origin}
     return Message(
         queue_name=consumed,
         actor_name=actor,
@@ -179,17 +192,19 @@ def _rejection(
     )
 
 
-def _identify(content: Content, max_bytes: int) -> tuple[str | None, str | None, Context]:
-    """The `id` and `type` that a message gives itself, if it can be read that far, and what is told again with it."""
+def _identify(content: Content, max_bytes: int) -> tuple[str | None, str | None, str | None, Context]:
+    """The `id`, `type` and `tenant` that a message gives itself, if it can be read so far; and what is told with it."""
     if content.identity is not None:
-        return _name(content.identity[0]), _name(content.identity[1]), NO_CONTEXT
+        return _name(content.identity[0]), _name(content.identity[1]), None, NO_CONTEXT
     try:
         raw = from_json(content.body) if content.size <= max_bytes else None
     except ValueError:
         raw = None
     if not isinstance(raw, dict):
-        return None, None, NO_CONTEXT
-    return _name(raw.get("id")), _name(raw.get("type")), context_of(raw)
+        return None, None, None, NO_CONTEXT
+    tenant = _name(raw.get("tenant"))
+    said = tenant if tenant and _TENANT.fullmatch(tenant) else None
+    return _name(raw.get("id")), _name(raw.get("type")), said, context_of(raw)
 
 
 def _name(value: object) -> str | None:

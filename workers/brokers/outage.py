@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
+
+from dspex.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.1
 LAST_PAUSE = 10.0
-"""Seconds between tries: twice as long after each, up to the last, and up to a half less by chance."""
+"""Seconds between tries (`Backoff`)."""
 
 
 class Outage:
@@ -28,28 +29,20 @@ class Outage:
         self._clock = clock
         self._told: set[str] = set()
         self._since = 0.0
-        self._up_since: float | None = None
-        self._tries = 0
+        self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE, clock=clock)
 
     def begin(self, reason: str) -> float:
         """It was lost, or could not be had again. Returns how many seconds to wait before the next try."""
-        now = self._clock()
-        if self._up_since is not None:
-            # What breaks as soon as it is there has not come back.
-            self._tries = 0 if now - self._up_since >= LAST_PAUSE else self._tries
-            self._up_since = None
         if not self._told:
-            self._since = now
+            self._since = self._clock()
         if reason not in self._told:
             self._told.add(reason)
             logger.warning("%s is away, trying again. %s", self._what, reason)
-        pause = min(LAST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._tries, 16))
-        self._tries += 1
-        return pause * random.uniform(0.5, 1)  # noqa: S311  # so that a fleet does not come back at one moment
+        return self._backoff.failed()
 
     def end(self) -> None:
         """It is there."""
-        self._up_since = self._clock()
+        self._backoff.succeeded()
         if self._told:
-            logger.info("%s is back after %.1f s.", self._what, self._up_since - self._since)
+            logger.info("%s is back after %.1f s.", self._what, self._clock() - self._since)
         self._told.clear()

@@ -1,8 +1,9 @@
-"""Why RabbitMQ cannot be used, in one line for people, with the setting to look at. The URL's password is not in it."""
+"""Why RabbitMQ cannot be used, or not safely, in one line for people. The URL's password is not in it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from pika import URLParameters, exceptions
@@ -12,6 +13,9 @@ from workers.brokers.topology import QueueType
 
 WORKER_PERMISSIONS = Permissions(r"^dspex\.", r"^(dspex\.|amq\.default$)", r"^dspex\.")
 """Workers declare what they consume, and answer by the default exchange."""
+
+SAFE_MAJOR = 4
+"""From this version of RabbitMQ on, a queue does not believe the headers x-death that others wrote."""
 
 PRECONDITION_FAILED = 406
 _INEQUIVALENT = re.compile(r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>[^']+)'")
@@ -39,6 +43,27 @@ def explain(error: BaseException, parameters: URLParameters, queue_type: QueueTy
     if missing:
         return f"DSPEX_BROKER_URL: {address(parameters)}: {missing}"
     return f"DSPEX_BROKER_URL: {refusal(error, parameters, WORKER_PERMISSIONS) or _unreachable(error, parameters)}"
+
+
+def weakness(server: Mapping[str, Any]) -> str | None:
+    """What a producer can do to a broker of this version, whatever workers do; None: nothing that is known.
+
+    Args:
+        server: the properties that the server gave at the connection's start.
+    """
+    product, version = (_text(server.get(name)) for name in ("product", "version"))
+    major = re.match(r"(\d{1,4})\.", version)
+    if product != "RabbitMQ" or major is None or int(major[1]) >= SAFE_MAJOR:
+        return None
+    return (
+        f"The broker is RabbitMQ {version[:20]}: before {SAFE_MAJOR}, whoever may send commands can crash a queue by a "
+        "message that expires and has a forged header x-death. Workers cannot prevent it: use RabbitMQ 4, or trust "
+        "every producer with that. See docs/security.md"
+    )
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _precondition(error: BaseException) -> str:

@@ -18,8 +18,11 @@ def configure_logging(settings: Settings) -> None:
     logs.configure(settings.log_level)
 
 
-def check_servers(settings: Settings) -> None:
+def check_servers(settings: Settings) -> str | None:
     """Whether the database and the broker are there: later, a worker waits for them; at the start, it says so.
+
+    Returns:
+        What an operator should know of the broker, if anything.
 
     Raises:
         SettingsError, BrokerUnavailable: one is not.
@@ -28,10 +31,11 @@ def check_servers(settings: Settings) -> None:
     require_rights(engine, tenancy=settings.tenancy)
     require_schema(engine)
     engine.dispose()
-    if not settings.embedded:
-        from workers.brokers import amqp
+    if settings.embedded:
+        return None
+    from workers.brokers import amqp
 
-        amqp.check(settings.broker_url, settings.queue_type)
+    return amqp.check(settings.broker_url, settings.queue_type)
 
 
 def collect_seldom() -> None:

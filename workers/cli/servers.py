@@ -87,7 +87,7 @@ def _migrating() -> Generator[Engine]:
 
 
 def declare_topology() -> str:
-    """Declare the topology on RabbitMQ; returns a line that says so.
+    """Declare the topology on RabbitMQ; returns a line that says so, and one of what should be known of the broker.
 
     Raises:
         SettingsError: no RabbitMQ is set.
@@ -96,5 +96,5 @@ def declare_topology() -> str:
     settings = load_settings()
     if settings.embedded:
         raise SettingsError("DSPEX_BROKER_URL: the in-process broker has nothing to declare; set amqp://…")
-    amqp.check(settings.broker_url, settings.queue_type)
-    return "The exchanges and queues are declared."
+    weakness = amqp.check(settings.broker_url, settings.queue_type)
+    return "\n".join(filter(None, ["The exchanges and queues are declared.", weakness]))

@@ -6,6 +6,8 @@ import io
 import signal
 import sys
 
+from workers.uncaught import log_uncaught
+
 LONG_RUNNING = frozenset({"worker", "deliverer"})
 
 
@@ -16,6 +18,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a terminal may have few characters
     if sys.argv[1:2] and sys.argv[1] in LONG_RUNNING:
         _end_early()
+    log_uncaught()
     _require_versions()
     from workers.cli.main import main as commands
 

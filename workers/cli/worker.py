@@ -14,7 +14,7 @@ from workers.application import Application, bootstrap
 from workers.cli.begin import check_servers, collect_seldom, configure_logging
 from workers.metrics import require_free
 from workers.process import WorkerProcess
-from workers.settings import load_settings
+from workers.settings import Settings, load_settings
 from workers.supervisor import KILL_MARGIN_SECONDS, Children, deliverer, supervise
 from workers.webhooks.wiring import DelivererProcess
 
@@ -42,7 +42,7 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
             "DSPEX_BROKER_URL: a worker needs RabbitMQ (amqp://user:password@host:5672/); "
             "memory:// is for `dspex run`, which runs jobs itself"
         )
-    check_servers(settings)
+    _start(settings, parent)
     stop = stop_on_signals()
     if settings.processes > 1:
         require_free(settings.metrics_addresses)
@@ -88,7 +88,7 @@ def run_deliverer(parent: int | None) -> int:
         )
     if not settings.webhook_threads:
         raise SettingsError("DSPEX_WEBHOOK_THREADS: 0 is for machines that deliver no webhooks")
-    check_servers(settings)
+    _start(settings, parent)
     stop = stop_on_signals()
     process = DelivererProcess(settings)
     process.start()
@@ -114,6 +114,13 @@ def _drain(app: Application, process: WorkerProcess) -> None:
     if not watchdog.dead(app.writer.threads):
         process.stop(min(DRAIN_SECONDS, app.settings.shutdown_seconds))
         app.close()
+
+
+def _start(settings: Settings, parent: int | None) -> None:
+    """See `check_servers`; what should be known of the broker is told once, by the first process of a machine."""
+    weakness = check_servers(settings)
+    if weakness and parent is None:
+        logger.warning("%s", weakness)
 
 
 def stop_on_signals() -> threading.Event:

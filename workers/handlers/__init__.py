@@ -11,9 +11,10 @@ from dspex import commands as c
 from dspex import dead_letters as d
 from dspex import endpoints as e
 from dspex import queries as q
+from dspex.errors import Denied
 from workers.application import Application
 from workers.handlers import dead_letters, executions, programs, signatures, webhooks
-from workers.policy import authorize
+from workers.policy import authorize, told_of
 from workers.received import Received
 
 HANDLERS: dict[str, Callable[[Application, Received[Any]], BaseModel | None]] = {
@@ -66,8 +67,12 @@ def dispatch(app: Application, received: Received[Any]) -> BaseModel | None:
     """Carry out a command in the name of its principal; returns its answer, if it has one now.
 
     Raises:
-        Denied: the policy does not allow it.
+        Denied: the policy does not allow it, or what it names may not be used. Either has left an audit line.
         DspexError: it cannot be done; the code says why.
     """
     authorize(received.principal, received.command)
-    return HANDLERS[received.command.type](app, received)
+    try:
+        return HANDLERS[received.command.type](app, received)
+    except Denied as denied:
+        told_of(received.principal, received.command, denied)
+        raise

@@ -27,7 +27,7 @@ from store.executions import MAX_REPLAYS
 from store.identity import Identity
 from store.rejections import RecordedRejection
 from workers.application import Application
-from workers.policy import authorize
+from workers.policy import authorize, told_of
 from workers.principals import on_behalf
 from workers.received import Received
 from workers.views import page_of, rejected_message_view
@@ -177,7 +177,9 @@ def _send(app: Application, received: Received[ReplayMessages], letter: Recorded
             body = on_behalf(body, received.tenant)
             envelope = decode_command(body, max_bytes)
         if envelope.tenant != received.tenant:
-            raise Denied(f"tenant: '{received.principal.name}' belongs to '{received.tenant}'")
+            denied = Denied(f"tenant: '{received.principal.name}' belongs to '{received.tenant}'")
+            told_of(received.principal, received.command, denied)
+            raise denied
     fits = len(envelope.id.encode()) <= MAX_MESSAGE_ID_BYTES
     return app.publisher.submit(
         body,

@@ -36,8 +36,6 @@ from workers.programs import spec_of
 from workers.received import Received
 from workers.views import page_of, program_view, signature_view
 
-logger = logging.getLogger(__name__)
-
 
 def create_program(app: Application, received: Received[CreateProgram]) -> ProgramView:
     """Keep a program, as a draft."""
@@ -109,7 +107,7 @@ def initialize_program(app: Application, received: Received[InitializeProgram]) 
         begun = program
         ended = app.write(lambda connection: programs.end_initialize(connection, begun, result))
         if ended is None:
-            logger.info("Program %s is being initialized by another worker.", program_id)
+            app.episodes.tell("Programs are being initialized by other workers", program_id, level=logging.INFO)
             return program_view(program)
         program = ended
     app.emit(_event_of(program), tenant, received.context)
@@ -121,8 +119,13 @@ def _build(app: Application, spec: ProgramSpec, program_id: UUID) -> str | Error
         return app.programs.build(spec).spec.backend_id
     except AdapterError as error:
         return ErrorDetail(code=error.code, message=storable(error.message))
-    except (Exception, SystemExit) as error:
-        logger.exception("Program %s could not be built.", program_id)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it is told
+        app.episodes.tell(
+            f"Programs cannot be built, unexpectedly ({type(error).__name__})",
+            f"program {program_id}",
+            level=logging.ERROR,
+            error=error,
+        )
         return internal(error)
 
 

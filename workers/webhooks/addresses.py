@@ -10,7 +10,6 @@ https://www.iana.org/assignments/iana-ipv4-special-registry https://www.iana.org
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -20,8 +19,7 @@ from typing import Final
 
 from dspex.callbacks import Target, host_port, parse_url
 from dspex.errors import ForbiddenAddress, SettingsError
-
-logger = logging.getLogger(__name__)
+from workers.episodes import Episodes
 
 HOSTS_SETTING: Final = "DSPEX_WEBHOOK_HOSTS"
 PORTS_SETTING: Final = "DSPEX_WEBHOOK_PORTS"
@@ -114,15 +112,23 @@ class Guard:
         hosts: named hosts, as `host:port`, that may have private addresses and be spoken to by http: for development,
             and for receivers beside the workers. Link-local addresses and metadata services are refused there too.
         resolver: how names become addresses.
+        episodes: of the process, for what is refused.
 
     Raises:
         SettingsError: one of `hosts` is not `host:port`.
     """
 
-    def __init__(self, ports: Iterable[int] = (443,), hosts: Iterable[str] = (), resolver: Resolver = resolve) -> None:
+    def __init__(
+        self,
+        ports: Iterable[int] = (443,),
+        hosts: Iterable[str] = (),
+        resolver: Resolver = resolve,
+        episodes: Episodes | None = None,
+    ) -> None:
         self._ports = frozenset(ports)
         self._hosts = frozenset(map(_named, hosts))
         self._resolver = resolver
+        self._episodes = episodes or Episodes()
 
     def check(self, url: str) -> Target:
         """Look at a URL alone, as far as that goes: when it is registered, and before it is used.
@@ -167,7 +173,7 @@ class Guard:
         named = place in self._hosts
         for address in addresses:
             if not (is_public(address) or (named and is_local(address))):
-                logger.warning("A webhook to %s is refused: it would go to %s.", place, address)
+                self._episodes.tell("Webhooks are refused", f"one to {place} would go to {address}")
                 advice = "it never may" if named else f"an operator can allow '{place}' by {HOSTS_SETTING}"
                 raise ForbiddenAddress(f"url: the host '{host}' has an address that webhooks may not go to; {advice}")
 

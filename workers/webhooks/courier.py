@@ -10,6 +10,7 @@ from dspex.errors import DspexError
 from dspex.status import DeliveryStatus
 from store.executions import Execution
 from store.webhooks import Due, Endpoint, Settled
+from workers.episodes import Episodes
 from workers.events import event_of
 from workers.outgoing import SOURCE
 from workers.webhooks.attempt import Attempt, Outcome
@@ -18,20 +19,25 @@ from workers.webhooks.schedule import Schedule
 from workers.webhooks.secrets import WebhookSecrets
 from workers.webhooks.sender import Delivery, Sender
 
-logger = logging.getLogger(__name__)
-
 DELETED = "the endpoint was deleted"
 DISABLED = "the endpoint is disabled"
 REPLACED = "the execution was run again: its new end is an event of its own"
 
 
 class Courier:
-    """Makes attempts. Thread-safe."""
+    """Makes attempts. Thread-safe.
 
-    def __init__(self, sender: Sender, secrets: WebhookSecrets, schedule: Schedule) -> None:
+    Args:
+        episodes: of the process.
+    """
+
+    def __init__(
+        self, sender: Sender, secrets: WebhookSecrets, schedule: Schedule, episodes: Episodes | None = None
+    ) -> None:
         self._sender = sender
         self._secrets = secrets
         self._schedule = schedule
+        self._episodes = episodes or Episodes()
 
     def deliver(self, due: Due, execution: Execution | None) -> tuple[Settled, Attempt | None]:
         """Make an attempt, where there is something to send and somewhere to go.
@@ -51,8 +57,9 @@ class Courier:
             attempt = self._sender.send(self._delivery(due, endpoint, execution))
         except DspexError as error:
             attempt = Attempt(Outcome.REFUSED, 0.0, reason=error.message)
-        except Exception as error:
-            logger.exception("Delivery %s failed unexpectedly.", due.delivery.id)
+        except Exception as error:  # noqa: BLE001 - it is told
+            said = f"delivery {due.delivery.id}"
+            self._episodes.tell("Deliveries fail unexpectedly", said, level=logging.ERROR, error=error)
             attempt = Attempt(Outcome.FAILED, 0.0, reason=f"{type(error).__name__}: see the deliverer's log")
         return self._settled(due, endpoint, attempt), attempt
 

@@ -23,6 +23,7 @@ from store.engine import READ_ONLY
 from store.executions import Execution
 from store.failures import describe, passing
 from store.webhooks import Due, Settled
+from workers.episodes import Episodes
 from workers.webhooks.circuit import Busy, Circuits, Permit
 from workers.webhooks.notices import Notices
 from workers.writer import Writer, WriterClosed
@@ -53,6 +54,7 @@ class Deliverer:
         threads: deliveries at a time.
         timeout: seconds that an attempt takes at most.
         mine: what it delivers, where it leaves alone what is others'.
+        episodes: of the process.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Deliverer:
         timeout: float,
         circuits: Circuits | None = None,
         mine: Callable[[], webhooks.Mine] | None = None,
+        episodes: Episodes | None = None,
     ) -> None:
         self._engine = engine
         self._writer = writer
@@ -77,6 +80,7 @@ class Deliverer:
         self._threads = threads
         self._lease_seconds = timeout + LEASE_MARGIN_SECONDS
         self._circuits = circuits or Circuits(suspects=max(1, threads // 2))
+        self._episodes = episodes or Episodes()
         self._after = ""  # the place that was served last
         self._in_flight: dict[tuple[UUID, int], webhooks.Delivery] = {}
         self._changed = threading.Condition()
@@ -164,6 +168,7 @@ class Deliverer:
 
     def _round(self) -> bool:
         """Take what is due and start to send it; returns whether there may be more to take at once."""
+        self._episodes.go_on()
         if self._announces:
             self._notices.send()
         with self._changed:
@@ -233,8 +238,9 @@ class Deliverer:
             self._tell(settled, self._writer.call(self._settle, settled))
         except WriterClosed:
             logger.info("Delivery %s was not written down: it will be sent again.", due.delivery.id)
-        except Exception:
-            logger.exception("Delivery %s cannot be written down: it will be sent again.", due.delivery.id)
+        except Exception as error:  # noqa: BLE001 - it is told
+            what, said = "Deliveries cannot be written down: they will be sent again", f"delivery {due.delivery.id}"
+            self._episodes.tell(what, said, level=logging.ERROR, error=error)
         finally:
             with self._changed:
                 del self._in_flight[_key(due)]
@@ -242,16 +248,17 @@ class Deliverer:
                 self._changed.notify_all()
 
     def _tell(self, settled: Settled, held: bool) -> None:
-        delivery = settled.due.delivery
+        """What each came to is in the table of attempts."""
+        delivery, tell = settled.due.delivery, self._episodes.tell
         if not held:
-            logger.info("Delivery %s was changed meanwhile: this attempt does not count.", delivery.id)
+            said = f"delivery {delivery.id}"
+            tell("Attempts to deliver do not count, since something changed meanwhile", said, level=logging.INFO)
         elif settled.disable:
             self._announces = True
-            logger.warning(
-                "The endpoint %s at %s is disabled: %s.", delivery.endpoint_id, delivery.host, settled.disable
-            )
+            tell("Endpoints are disabled", f"{delivery.endpoint_id} at {delivery.host}: {settled.disable}")
         elif settled.reason:
-            logger.info("Delivery %s to %s: %s; %s.", delivery.id, delivery.host, settled.reason, settled.status)
+            said = f"delivery {delivery.id}: {settled.reason}; {settled.status}"
+            tell(f"Deliveries to {delivery.host} fail", said, level=logging.INFO)
 
     # As the writer's operations
 

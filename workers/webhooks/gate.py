@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dspex.callbacks import Callback
+from workers.episodes import Episodes
 from workers.settings import Settings
 from workers.webhooks.addresses import Guard
 from workers.webhooks.secrets import WebhookSecrets
@@ -11,8 +12,8 @@ from workers.webhooks.secrets import WebhookSecrets
 class Gate:
     """What a tenant may ask for. The values of secrets are not in it: whoever delivers has them."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._guard = Guard(settings.webhook_ports, settings.webhook_hosts)
+    def __init__(self, settings: Settings, episodes: Episodes | None = None) -> None:
+        self._guard = Guard(settings.webhook_ports, settings.webhook_hosts, episodes=episodes)
         self._secrets = WebhookSecrets({}, granted(settings), settings.webhook_secret_hosts)
 
     def check(self, tenant: str, callback: Callback | None) -> None:

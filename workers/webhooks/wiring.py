@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from dspex.publisher import AmqpPublisher, Publisher
 from store.engine import make_engine
 from store.webhooks import Mine
+from workers.episodes import Episodes
 from workers.settings import Settings, load_webhook_secrets
 from workers.webhooks.addresses import Guard
 from workers.webhooks.deliverer import Deliverer
@@ -39,16 +40,16 @@ def make_deliverer(
         mine: what it delivers, where it leaves alone what is others'.
     """
     secrets = WebhookSecrets(load_webhook_secrets(), granted(settings), settings.webhook_secret_hosts)
-    schedule = Schedule(settings.webhook_retries)
+    schedule, episodes = Schedule(settings.webhook_retries), Episodes()
 
     def courier() -> Courier:
         # Imported with the first delivery: the HTTP client is not loaded where no webhook is ever sent.
         from workers.webhooks.courier import Courier
         from workers.webhooks.sender import Sender
 
-        guard = Guard(settings.webhook_ports, settings.webhook_hosts)
+        guard = Guard(settings.webhook_ports, settings.webhook_hosts, episodes=episodes)
         sender = Sender(guard, timeout=settings.webhook_timeout, connections=settings.webhook_threads)
-        return Courier(sender, secrets, schedule)
+        return Courier(sender, secrets, schedule, episodes)
 
     return Deliverer(
         engine,
@@ -58,6 +59,7 @@ def make_deliverer(
         threads=settings.webhook_threads,
         timeout=settings.webhook_timeout,
         mine=mine,
+        episodes=episodes,
     )
 
 

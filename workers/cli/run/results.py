@@ -11,11 +11,13 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from dspex import Signature
 from dspex.errors import SettingsError
+from dspex.text import visible
 from workers.cli.output import is_unicode, json_line
 from workers.cli.run.options import RunFailed
 
@@ -97,6 +99,11 @@ class _Stream:
             yield beside
         finally:
             beside.close()
+
+    @property
+    def terminal(self) -> bool:
+        """Whether people read it, and not programs."""
+        return self.stream.isatty()
 
     @property
     def unicode(self) -> bool:
@@ -259,10 +266,11 @@ class _Csv:
         own = {name: f"dspex.{name}" if name in taken else name for name in (*_FIRST, *_LAST)}
         header = [own["line"], own["status"], *self._columns, *inputs.values(), *outputs.values()]
         try:
-            rows.writerow([*header, *(own[name] for name in _LAST)])
             self._spool.seek(0)
-            for line in self._spool:
-                rows.writerow(self._cells(json.loads(line)))
+            lines = (self._cells(json.loads(line)) for line in self._spool)
+            for cells in chain([[*header, *(own[name] for name in _LAST)]], lines):
+                # CSV has no escapes: what an LM wrote is in a file as it came, and moves nobody's cursor.
+                rows.writerow(map(visible, cells) if self._stream.terminal else cells)
         except ValueError as error:
             raise OutputGone(f"results cannot be written as CSV: {error}") from None
         self._stream.keep(whole=whole)

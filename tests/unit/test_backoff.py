@@ -1,0 +1,37 @@
+"""Pauses grow, chance spreads them, and they begin anew after what held."""
+
+from __future__ import annotations
+
+from dspex.backoff import Backoff
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_pauses_grow_to_the_last() -> None:
+    backoff = Backoff(0.1, 5.0)
+    pauses = [backoff.failed() for _ in range(2000)]
+    assert 0.05 <= pauses[0] <= 0.1
+    assert 0.4 <= pauses[3] <= 0.8
+    assert all(2.5 <= pause <= 5 for pause in pauses[6:])
+    assert backoff.failures == 2000
+
+
+def test_what_breaks_at_once_has_not_come_back_and_what_holds_has() -> None:
+    clock = Clock()
+    backoff = Backoff(0.1, 5.0, clock=clock)
+    for _ in range(20):
+        backoff.succeeded()
+        clock.now += 4.9
+        pause = backoff.failed()
+    assert pause >= 2.5
+    backoff.succeeded()
+    clock.now += 3
+    backoff.succeeded()  # still there
+    clock.now += 2
+    assert backoff.failed() <= 0.1
