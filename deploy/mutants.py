@@ -222,17 +222,18 @@ def copy_tree(target: Path) -> None:
 def survives(mutant: Mutant, tree: Path, tests: Sequence[str]) -> str:
     """`killed`, `survived`, or `timeout`: which counts as killed."""
     file = tree / mutant.path
-    source = file.read_bytes()
+    source, times = file.read_bytes(), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
     file.write_bytes(mutant.applied(source))
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", NO_SERVER, *tests]
     path = os.pathsep.join([str(tree / "messages"), str(tree)])
-    environment = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONPATH": path}
     try:
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return "timeout"
     finally:
         file.write_bytes(source)
+        os.utime(file, ns=times)  # by which Python knows what it has compiled
     return "survived" if done.returncode == 0 else "killed"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -111,8 +112,9 @@ class Fleet:
                 return
             old, place.worker = place.worker, self._start()
             code = old.terminate(60)
-            # Where the database was away it could hand nothing back, and says so.
-            if code != 0 and not (code == 1 and "leases end them" in old.log):
+            # Where the database was away it could hand nothing back. The signal itself ends one that has just started.
+            expected = {0: True, 1: "leases end them" in old.log, -signal.SIGTERM: "takes jobs" not in old.log}
+            if not expected.get(-1 if code is None else code, False):
                 self.strange.append(f"worker {old.pid} was to drain and ended with {code}: {old.log[-1000:]}")
 
     def rest(self) -> None:

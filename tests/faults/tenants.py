@@ -78,8 +78,8 @@ class TenantsDeployment(FaultDeployment):
     def close(self) -> None:
         """Kill the workers, and take the listener and the logins from the broker, which others use."""
         super().close()
-        evaluate(self.rabbitmq, *(f'rabbit_auth_backend_internal:delete_user(<<"{t}">>, <<"test">>)' for t in TENANTS))
-        evaluate(self.rabbitmq, 'rabbit_policy:delete(<<"/">>, <<"unheard">>, <<"test">>)')
+        logins = (f'rabbit_auth_backend_internal:delete_user(<<"{tenant}">>, <<"test">>)' for tenant in TENANTS)
+        evaluate(self.rabbitmq, *logins, 'rabbit_policy:delete(<<"/">>, <<"unheard">>, <<"test">>)')
         with self.channel() as channel:
             channel.queue_delete(HEARD)
             channel.exchange_delete(UNHEARD)

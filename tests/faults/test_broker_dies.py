@@ -9,8 +9,10 @@ from concurrent.futures import Future
 from uuid import UUID
 
 from deploy.local_servers import RabbitMQServer
+from dspex.topology import EXECUTIONS_QUEUE
 from tests.faults.deployment import FaultDeployment
 from tests.waiting import wait_until
+from workers.brokers.amqp import consumers
 
 Passed = Callable[..., None]
 Sized = Callable[[int, int], int]
@@ -50,6 +52,8 @@ def test_killed_while_jobs_run(
     for _ in range(2):
         deployment.work(threads=110, prefetch=110, lease_seconds=5)
     for kill in range(kills):
+        # Whoever is back first would read ahead all that the other could run.
+        deployment.wait(lambda: consumers(deployment.broker_url, EXECUTIONS_QUEUE) == 2, "both consume")
         ids = deployment.send(200, gate=f"kill {kill}")
         deployment.wait(lambda ids=ids: deployment.running(ids) == 200, "200 executions run")  # type: ignore[misc]
         rabbitmq.kill()

@@ -33,7 +33,7 @@ from tests.sizes import TORTURE, sized
 from tests.webhook_receiver import WebhookReceiver
 
 SEED = int(os.environ.get("DSPEX_TEST_SEED", "14"))
-SECONDS = sized(12, int(os.environ.get("DSPEX_TEST_TORTURE_SECONDS", "600")))
+SECONDS = sized(10, int(os.environ.get("DSPEX_TEST_TORTURE_SECONDS", "600")))
 QUIET_SECONDS = sized(60, 400)
 LEASE = sized(2, 3)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -227,6 +228,37 @@ class TestTime:
         (options,) = system.scripted.options
         assert options.timeout is not None
         assert least <= options.timeout <= most
+
+    @pytest.mark.parametrize(
+        ("deadline", "code", "runs"),
+        [(0.4, ErrorCode.EXPIRED, 1), (None, ErrorCode.TIMEOUT, 2), (600.0, ErrorCode.TIMEOUT, 2)],
+    )
+    def test_a_timeout_is_of_the_deadline_once_that_has_passed(
+        self, system: System, deadline: float | None, code: ErrorCode, runs: int
+    ) -> None:
+        """And then it is not tried again."""
+
+        def run(_inputs: Mapping[str, Any]) -> Outcome:
+            time.sleep(0.5)
+            raise AdapterError(ErrorCode.TIMEOUT, "the run took too long", usage=USED)
+
+        system.scripted.run = run
+        program_id = system.program(adapter="scripted", policy=QUICK.model_copy(update={"max_attempts": 2}))
+        until = None if deadline is None else datetime.now(UTC) + timedelta(seconds=deadline)
+        row = system.ended(system.execute(program_id, options=ExecutionOptions(deadline=until), question="why"))
+        assert row.error is not None
+        assert (row.error.code, len(system.scripted.runs), row.usage.calls) == (code, runs, runs)
+
+    @pytest.mark.parametrize(("size", "code"), [(2048, None), (2049, ErrorCode.INVALID_OUTPUT)])
+    def test_outputs_have_a_size_at_most(self, start: Callable[..., System], size: int, code: ErrorCode | None) -> None:
+        system = start(max_message_bytes=2048)
+        answer = "x" * (size - len('{"answer":""}'))
+        system.scripted.run = lambda _inputs: Outcome({"answer": answer}, USED)
+        program_id = system.program(adapter="scripted", policy=ExecutionPolicy(repair=False))
+        row = system.ended(system.execute(program_id, question="why"))
+        assert (row.error and row.error.code, row.usage) == (code, USED)
+        assert row.outputs == ({"answer": answer} if code is None else None)
+        assert row.error is None or row.error.message.startswith("the outputs have 2049 bytes; ")
 
     def test_a_deadline_before_the_start_is_refused(self) -> None:
         now = datetime.now(UTC)
