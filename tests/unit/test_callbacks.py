@@ -36,6 +36,7 @@ def test_it_wants_the_events_that_it_lists_and_all_without_a_list() -> None:
     cancelled = ExecutionCancelled(**ids)
     everything = Callback.model_validate(GIVEN)
     some = Callback.model_validate(GIVEN | {"events": ["failed", "cancelled"]})
+    assert everything.thin is False
     assert [everything.wants(event) for event in (completed, failed, cancelled)] == [True, True, True]
     assert [some.wants(event) for event in (completed, failed, cancelled)] == [False, True, True]
 

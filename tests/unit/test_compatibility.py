@@ -106,6 +106,8 @@ WIDER: list[tuple[Any, Any, str]] = [
     (an_object(["a"], a={"type": "array", "items": INTEGER}), an_object(["a"], a={"type": "array", "items": NUMBER}),
      "x.a[]"),
     ({"anyOf": [INTEGER, {"type": "null"}]}, {"anyOf": [NUMBER, {"type": "null"}]}, "x"),
+    (INTEGER | {"minimum": 0, "maximum": 10**400}, NUMBER | {"minimum": 0}, "x"),  # too large for a double
+    (INTEGER | {"minimum": -(10**400), "maximum": 0}, NUMBER | {"maximum": 0}, "x"),
 ]  # fmt: skip
 
 OTHER: list[tuple[Any, Any, str]] = [

@@ -71,6 +71,15 @@ def test_what_is_no_error_of_the_database_means_nothing() -> None:
     assert cause_of(PoolTimeout("all connections are in use")) is Cause.AWAY
 
 
+@pytest.mark.parametrize("state", ["23505", "42P01", "55P03", None])
+def test_a_connection_that_is_lost_is_away_whatever_was_said_last(state: str | None) -> None:
+    cause = Exception("why")
+    cause.sqlstate = state  # type: ignore[attr-defined]
+    error = DBAPIError("SELECT 1", {"secret": CANARY}, cause, connection_invalidated=True)
+    assert cause_of(error) is Cause.AWAY
+    assert passing(error)
+
+
 def test_a_missing_table_of_sqlite_is_waited_for() -> None:
     engine = create_engine("sqlite://")
     with engine.connect() as connection, pytest.raises(DBAPIError) as caught:
