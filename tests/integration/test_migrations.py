@@ -615,7 +615,8 @@ def test_down_from_shared_ids_is_refused(engine: Engine) -> None:
             signatures.create(connection, signature_id, signature, activate=True, tenant=tenant)
     with pytest.raises(CommandError, match="signatures: two tenants have the same id"):
         migrations.downgrade(engine, "0007")
-    assert migrations.current(engine) == "0008"
+    # On SQLite all steps are one transaction.
+    assert migrations.current(engine) == ("0009" if engine.dialect.name == "sqlite" else "0008")
     with engine.begin() as connection:
         signatures.destroy(connection, signature_id, tenant="acme")
     migrations.downgrade(engine, "0007")
