@@ -109,8 +109,8 @@ class Session:
     def _begin(self) -> Producer:
         """Have somebody who runs what is sent."""
         if self._producer is None:
+            app = self._crew.begin()
             with self._stop.anywhere():
-                app = self._crew.begin()
                 self._program.prepare(app, runs_here=self._crew.runs_here)
             self._producer = Producer(app.publisher, source=SOURCE, tenant=self._tenant)
         return self._producer
