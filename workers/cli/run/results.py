@@ -15,9 +15,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from pydantic_core import to_json
+
 from dspex import Signature
 from dspex.errors import SettingsError
-from dspex.text import visible
+from dspex.text import ascii_json, visible, visible_json
 from workers.cli.output import is_unicode, json_line
 from workers.cli.run.options import RunFailed
 
@@ -194,7 +196,11 @@ class _Lines:
 
     def line(self, result: dict[str, Any]) -> str:
         """See `Results`."""
-        return json.dumps(result) if self._ascii else json_line(result)
+        try:
+            text = visible_json(to_json(result).decode())
+        except ValueError:  # half of a character
+            text = json_line(result)
+        return ascii_json(text) if self._ascii else text
 
     def write(self, text: str) -> None:
         """See `Results`."""
