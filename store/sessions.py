@@ -37,6 +37,7 @@ def settings(tenant_setting: str, tenant: str, lease_seconds: float) -> dict[str
         # See also `store.engine.Plans`.
         "plan_cache_mode": "force_custom_plan",
         "jit": "off",
+        "TimeZone": "UTC",  # psycopg reads times in it; in another the first or the last that we take is none of Python's
         tenant_setting: tenant,
         "idle_in_transaction_session_timeout": f"{max(100, round(lease_seconds * 1000 / 3))}ms",
         "lock_timeout": f"{max(CAREFUL_LOCK_MS, round(lease_seconds * 1000 / 30))}ms",
@@ -55,7 +56,7 @@ def keep(engine: Engine, wanted: Mapping[str, str], options: str) -> None:
         options: of the URL, which stand above them.
     """
     given = {name.lower() for name in _OPTION.findall(options)}
-    ours = {name: value for name, value in wanted.items() if name not in given}
+    ours = {name: value for name, value in wanted.items() if name.lower() not in given}
 
     def prepare(connection: Any, record: Any) -> None:
         connection.autocommit = True

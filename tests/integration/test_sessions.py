@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, literal, select
 
 from store.engine import Plans, make_engine
 from store.sessions import shares_session
 from store.tenancy import scope
+from store.types import UtcDateTime
 
 SHOWN = ("dspex.tenant", "jit", "idle_in_transaction_session_timeout", "lock_timeout")
 
@@ -87,3 +89,18 @@ def test_a_statement_outside_of_a_transaction_is_outside(engine: Engine) -> None
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("CREATE INDEX CONCURRENTLY i ON t (n)")
     assert shown(engine) == ["*", "off", "10s", "1s"]
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_the_first_and_the_last_time_are_read_whatever_the_zone_of_the_server(
+    engine: Engine, postgres_database_url: str, zone: str
+) -> None:
+    """There, they are of years that Python has not: a row with one could not be read."""
+    before = make_engine(postgres_database_url)
+    with before.begin() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE \"{before.url.database}\" SET TimeZone = '{zone}'")
+    before.dispose()
+    moments = [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+    with engine.begin() as connection:
+        found = connection.execute(select(*(literal(moment, UtcDateTime) for moment in moments))).one()
+    assert list(found) == moments

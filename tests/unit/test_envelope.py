@@ -392,6 +392,32 @@ def test_ids_sort_by_the_time_they_were_made_and_are_of_version_7() -> None:
     assert len({uuid7() for _ in range(1_000)}) == 1_000
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+@pytest.mark.parametrize(
+    ("type_", "data", "path"),
+    [
+        ("dspex.program.get.v1", {}, "time"),
+        ("dspex.execution.list.v1", {"since": ...}, "data.since"),
+        ("dspex.execution.list.v1", {"until": ...}, "data.until"),
+        ("dspex.message.list.v1", {"since": ...}, "data.since"),
+        ("dspex.delivery.list.v1", {"until": ...}, "data.until"),
+        ("dspex.program.statistics.v1", {"program_id": str(ID), "since": ...}, "data.since"),
+        ("dspex.message.replay.v1", {"until": ...}, "data.until"),
+        ("dspex.execution.discard.v1", {"since": ...}, "data.since"),
+        ("dspex.delivery.replay.v1", {"since": ...}, "data.since"),
+        ("dspex.program.execute.v1", {"options": {"not_before": ...}}, "data.options.not_before"),
+        ("dspex.program.execute.v1", {"options": {"deadline": ...}}, "data.options.deadline"),
+    ],
+)
+def test_a_time_that_is_none_in_utc_is_named(moment: str, type_: str, data: dict[str, Any], path: str) -> None:
+    message = json.dumps(body(type=type_, data=data), default=lambda _: moment).encode()
+    if path == "time":
+        message = json.dumps(body(type=type_, time=moment, data={"program_id": str(ID)})).encode()
+    with pytest.raises(InvalidMessage) as raised:
+        decode_command(message)
+    assert f"{path}: must be within the years 1 to 9999 in UTC" in raised.value.message.split("; ")
+
+
 def test_a_time_without_a_zone_is_in_utc_and_a_whole_number_is_an_integer() -> None:
     data = {"execution_id": str(uuid4()), "program_id": str(uuid4()), "inputs": {}}
     options = {"seed": 7.0, "not_before": "2026-01-01T00:00:00", "deadline": "2026-01-01T02:00:00+01:00"}
