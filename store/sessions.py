@@ -37,7 +37,7 @@ def settings(tenant_setting: str, tenant: str, lease_seconds: float) -> dict[str
         # See also `store.engine.Plans`.
         "plan_cache_mode": "force_custom_plan",
         "jit": "off",
-        "TimeZone": "UTC",  # psycopg reads times in it; in another the first or the last that we take is none of Python's
+        "TimeZone": "UTC",  # in which psycopg reads times: in another, the first or the last is none of Python's
         tenant_setting: tenant,
         "idle_in_transaction_session_timeout": f"{max(100, round(lease_seconds * 1000 / 3))}ms",
         "lock_timeout": f"{max(CAREFUL_LOCK_MS, round(lease_seconds * 1000 / 30))}ms",

@@ -235,7 +235,8 @@ class Signature(Sparse):
         arrow = schema | {"properties": {"arrow": text} | others, "required": ["arrow"]}
         del arrow["title"], arrow["description"]
         described = {key: schema.pop(key) for key in ("title", "description")}
-        return described | {"anyOf": [schema, arrow, text]}
+        forms = [{"title": "SignatureAsData"} | schema, {"title": "SignatureAsArrow"} | arrow, text]
+        return described | {"anyOf": forms}
 
     @cached
     def digest(self) -> str:

@@ -75,7 +75,18 @@ def answer_schema(name: str) -> Schema:
 
 def _generated(model: type[BaseModel], mode: JsonSchemaMode) -> Schema:
     schema = model.model_json_schema(mode=mode, schema_generator=_Generator)
-    return _mapped(schema, _asked if mode == "validation" else _told)
+    return _named(_mapped(schema, _asked if mode == "validation" else _told))
+
+
+def _named(schema: Schema) -> Schema:
+    """With the forms of a definition that have titles as definitions: generators number what has no name."""
+    definitions: Schema = schema.get("$defs", {})
+    for definition in list(definitions.values()):
+        for number, form in enumerate(definition.get("anyOf", ())):
+            if "title" in form:
+                definitions[form["title"]] = form
+                definition["anyOf"][number] = {"$ref": f"#/$defs/{form['title']}"}
+    return schema
 
 
 class _Generator(GenerateJsonSchema):
@@ -93,6 +104,8 @@ def _asked(schema: Schema) -> Schema:
     if "oneOf" in schema:
         schema["anyOf"] = schema.pop("oneOf")
     schema.pop("discriminator", None)
+    if "patternProperties" in schema:
+        schema.setdefault("additionalProperties", False)  # names of a map, which pydantic checks all
     told = [name for name in ("specversion", "type") if "const" in schema.get("properties", {}).get(name, {})]
     if told:
         schema["required"] = list(dict.fromkeys([*told, *schema.get("required", ())]))
