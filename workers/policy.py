@@ -13,7 +13,7 @@ from dspex import dead_letters as d
 from dspex import endpoints as e
 from dspex import queries as q
 from dspex.commands import Command
-from dspex.errors import Denied
+from dspex.errors import Denied, DspexError
 from workers.audit import Denial, audit
 
 DEFAULT_TENANT: Final = "default"
@@ -111,7 +111,7 @@ def authorize(principal: Principal, command: Command) -> None:
     require_role(principal, type(command), command.subject)
 
 
-def told_of(principal: Principal, command: Command, denied: Denied) -> None:
+def told_of(principal: Principal, command: Command, denied: DspexError) -> None:
     """Leave an audit line of a denial that is no matter of roles: of a secret, or of whose something is."""
     field, _, _ = denied.message.partition(":")
     denial = Denial(command.type, principal.name, principal.tenant, f"for its {field[:40]}")

@@ -16,6 +16,7 @@ import pytest
 
 from deploy.local_servers import RabbitMQServer, find_program
 from dspex import (
+    LM,
     Configuration,
     CreateSignature,
     DspexError,
@@ -24,10 +25,13 @@ from dspex import (
     Producer,
     decode_event,
     uuid7,
+    wrap,
 )
 from dspex import envelope as envelopes
+from dspex.callbacks import Callback
 from dspex.client import RemoteClient
 from dspex.envelope import MAX_MESSAGE_BYTES
+from dspex.queries import ListPrograms
 from dspex.results import ExecutionView, RejectedMessageView
 from dspex.status import ProgramStatus
 from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE
@@ -183,6 +187,44 @@ def test_roles_decide_and_strangers_are_denied(url: str) -> None:
             viewer.create_signature("a -> b")
         assert code_of(lambda: viewer.quick_execute("q -> a", {"q": "?"})) == "denied"
         assert code_of(stranger.list_programs) == "denied"
+
+
+@pytest.mark.integration
+def test_whatever_is_denied_leaves_an_audit_line(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Not only what roles forbid: others' secrets, in a callback and of an LM; others' queues; the workers' login."""
+    caplog.set_level("WARNING", "dspex.audit")
+    hook = Callback(url="https://receiver.example/", secret="OTHERS_WEBHOOK_SECRET")
+    lm = Configuration(lm=LM(model="openai/gpt-4o", secret="OTHERS_OPENAI_API_KEY"))
+    program_id = uuid7()
+    with client(url, "acme-app") as acme, RemoteClient(url, source="/orders") as system:
+        program = acme.create_program("p", "q -> a", adapter_type="mock")
+        assert code_of(lambda: acme.create_program("x", "q -> a", adapter_type="mock", callback=hook)) == "denied"
+        ask = code_of(lambda: acme.execute_program(program.program_id, {"q": "?"}, callback=hook))
+        assert ask == "denied"
+        made = code_of(
+            lambda: acme.create_program("x", "q -> a", adapter_type="native", configuration=lm, program_id=program_id)
+        )
+        assert made == "auth"
+        assert code_of(system.list_programs) == "denied"
+        with pika.BlockingConnection(pika.URLParameters(as_login(url, "acme-app"))) as connection:
+            body = wrap(ListPrograms(), source="/x", message_id="to-another").encode()
+            properties = pika.BasicProperties(user_id="acme-app", reply_to="other-app.answers")
+            connection.channel().basic_publish(COMMANDS_EXCHANGE, ListPrograms.type, body, properties)
+        wait_until(
+            lambda: "to-another" in {one.message_id for one in acme.list_rejected_messages().items}, "it is told"
+        )
+    told = [text.removeprefix("denied: ") for text in caplog.messages if text.startswith("denied: ")]
+    by = "by acme-app of tenant acme"
+    assert sorted(text.partition(" on ")[0] for text in told) == [
+        f"dspex.program.create_with_signature.v1 {by} (for its configuration.lm.secret)",
+        f"dspex.program.create_with_signature.v1 {by} (for its secret)",
+        f"dspex.program.execute.v1 {by} (for its secret)",
+        f"dspex.program.list.v1 {by} (reply_to is not its sender's)",
+        "dspex.program.list.v1 by guest of tenant default (the workers' own login asks nothing)",
+    ]
+    (of_lm,) = [text for text in told if "OTHERS_OPENAI_API_KEY" in text]
+    assert f" on {program_id}: configuration.lm.secret: 'OTHERS_OPENAI_API_KEY' was not given to 'acme'" in of_lm
+    assert sum("OTHERS_WEBHOOK_SECRET" in text for text in told) == 2
 
 
 @pytest.mark.integration

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from dspex import Configuration
+from dspex import Configuration, Signature
 from dspex.callbacks import Callback
 from store import rejections
 from store.engine import make_engine
 from store.rejections import Rejection
 from tests.unit.test_text import HOSTILE, harmless
 from workers.cli.main import main
+from workers.cli.run.results import open_results
 from workers.local import embedded
 from workers.settings import Settings
 
@@ -176,3 +179,20 @@ def test_a_run_prints_text_and_its_results_are_the_same_values(tmp_path: Path) -
     said(done)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert HOSTILE in [result["inputs"]["q"] for result in results if "inputs" in result]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_csv_is_escaped_for_people_and_faithful_in_a_file(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="")
+    stream.isatty = lambda: terminal  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stdout", stream)
+    with open_results(None, "csv", Signature.parse("q -> a")) as results:
+        results.write(results.line({"line": 1, "status": "completed", "outputs": {"a": HOSTILE}}))
+        results.keep(whole=True)
+    stream.flush()
+    written = stream.buffer.getvalue().decode()
+    if terminal:
+        assert all(map(harmless, written.split("\n")))
+    else:
+        (row,) = csv.DictReader(io.StringIO(written))
+        assert row["a"] == HOSTILE

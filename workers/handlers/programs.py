@@ -13,6 +13,7 @@ from adapters.port import AdapterError, ProgramSpec
 from dspex import Configuration, ErrorCode, ErrorDetail, ProgramError, ProgramReady, ProgramStatus, Signature
 from dspex.commands import (
     ArchiveProgram,
+    Command,
     CreateProgram,
     CreateProgramWithSignature,
     DestroyProgram,
@@ -32,6 +33,7 @@ from store.programs import Program
 from store.signatures import SignatureRow
 from workers.application import Application
 from workers.details import internal, storable
+from workers.policy import told_of
 from workers.programs import spec_of
 from workers.received import Received
 from workers.views import page_of, program_view, signature_view
@@ -40,7 +42,7 @@ from workers.views import page_of, program_view, signature_view
 def create_program(app: Application, received: Received[CreateProgram]) -> ProgramView:
     """Keep a program, as a draft."""
     command, tenant = received.command, received.tenant
-    app.programs.check(tenant, command.adapter_type, command.configuration)
+    _check(app, received, command.adapter_type, command.configuration)
     app.webhooks.check(tenant, command.callback)
     row = app.write(
         lambda connection: programs.create(
@@ -61,7 +63,7 @@ def create_program(app: Application, received: Received[CreateProgram]) -> Progr
 def create_with_signature(app: Application, received: Received[CreateProgramWithSignature]) -> Created:
     """Keep a program; its signature is found, or created, in the same transaction."""
     command, tenant = received.command, received.tenant
-    app.programs.check(tenant, command.adapter_type, command.configuration)
+    _check(app, received, command.adapter_type, command.configuration)
     app.webhooks.check(tenant, command.callback)
 
     def create(connection: Connection) -> Created:
@@ -96,6 +98,16 @@ def _signature(connection: Connection, wanted: UUID | Signature | ModuleVersion,
             return signatures.find(connection, wanted.module, wanted.version or "", tenant=tenant)
         case Signature():
             return signatures.find_or_create(connection, wanted, tenant=tenant)
+
+
+def _check(app: Application, received: Received[Command], adapter_type: str, configuration: Configuration) -> None:
+    """See `ProgramCache.check`. That a secret may not be used leaves an audit line."""
+    try:
+        app.programs.check(received.tenant, adapter_type, configuration)
+    except AdapterError as error:
+        if error.code == ErrorCode.AUTH:
+            told_of(received.principal, received.command, error)
+        raise
 
 
 def initialize_program(app: Application, received: Received[InitializeProgram]) -> ProgramView:
@@ -150,7 +162,7 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
     configuration = _changed(before, command.configuration)
     backend_id = before.backend_id
     if command.configuration is not None:
-        app.programs.check(tenant, before.adapter_type, configuration)
+        _check(app, received, before.adapter_type, configuration)
         if before.status == ProgramStatus.READY:
             spec = ProgramSpec(before.adapter_type, before.signature, configuration, tenant)
             backend_id = app.programs.build(spec).spec.backend_id
