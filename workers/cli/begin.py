@@ -38,8 +38,13 @@ def check_servers(settings: Settings) -> str | None:
     return amqp.check(settings.broker_url, settings.queue_type)
 
 
-def collect_seldom() -> None:
-    """Have Python look for cycles less often, and never among what was loaded so far: that was an eighth of the CPU."""
-    gc.collect()
+def collect_seldom(*, after_a_look: bool = True) -> None:
+    """Have Python look for cycles less often, and never among what was loaded so far: that was an eighth of the CPU.
+
+    Args:
+        after_a_look: look for some once more before.
+    """
+    if after_a_look:
+        gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)

@@ -58,7 +58,7 @@ def run(options: RunOptions) -> int:
                 console.print(cell(said), highlight=False, soft_wrap=True)
             with stop.anywhere():
                 check_servers(settings)
-            collect_seldom()
+            collect_seldom(after_a_look=False)
             engine = make_engine(settings.database_url, lease_seconds=settings.lease_seconds)
             crew = Crew(settings, options)
             session = Session(engine, crew, options, console, results, stop, tenant)
