@@ -200,11 +200,13 @@ def imported(source: str) -> set[str]:
 
 
 def tests_of(path: str, imports: dict[str, set[str]]) -> list[str]:
-    """The files of tests for a module: those of its name first, then those that import it, then those of all."""
+    """The files of tests for a module: those of its name, of what imports it, of what imports that, of its package."""
     name = name_of(path)
     package, _, last = name.rpartition(".")
     near = {name} if package in ("store", "workers", "workers.handlers", "dspex", "") else {name, package}
-    importing = sorted((test for test, found in imports.items() if found & near), key=lambda test: len(imports[test]))
+    users = {name_of(other) for other in modules() if name in imported((ROOT / other).read_text(encoding="utf-8"))}
+    by_size = sorted(imports, key=lambda test: len(imports[test]))
+    importing = [test for ring in (near, users) for test in by_size if imports[test] & ring]
     named = [test for test in importing if last in Path(test).stem]
     always = [test for pattern in ALWAYS[name.partition(".")[0]] for test in imports if fnmatch(test, pattern)]
     return list(dict.fromkeys([*named, *importing, *sorted(always)]))

@@ -74,6 +74,23 @@ def test_a_call_that_gets_no_thread_in_time_is_not_made() -> None:
     assert asyncio.run(main()) == ["True"]
 
 
+def test_it_closes_and_leaves_behind_a_call_that_goes_on() -> None:
+    async def main() -> None:
+        free = threading.Event()
+        threads = CallThreads(1)
+        waiting = asyncio.ensure_future(threads.run(lambda: free.wait(30), 30))
+        await asyncio.sleep(0.05)
+        in_time = threading.Timer(10, free.set)  # or this would hang, and not fail
+        in_time.start()
+        await threads.close(lambda: None)
+        assert not free.is_set()
+        in_time.cancel()
+        free.set()
+        assert await waiting
+
+    asyncio.run(main())
+
+
 def test_it_closes_while_all_threads_wait_and_takes_nothing_more() -> None:
     async def main() -> None:
         free = threading.Event()

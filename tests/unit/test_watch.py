@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -12,8 +13,8 @@ from uuid import UUID
 import pytest
 
 from dspex import ExecuteProgram, ExecutionStatus, uuid7
-from dspex.errors import NoAnswer, RequestFailed
-from dspex.events import Usage
+from dspex.errors import BrokerUnavailable, NoAnswer, PublishError, RequestFailed
+from dspex.events import ErrorDetail, ProblemDetail, Reply, Usage
 from dspex.options import ExecutionOptions
 from dspex.pending import Pending
 from dspex.queries import GetExecution
@@ -212,3 +213,45 @@ class TestAnother:
         ours = Pending.of(ExecuteProgram(execution_id=seen.execution_id, program_id=seen.program_id, inputs={"k": 1}))
         ours.seen(seen)
         assert isinstance(ours.ended.exception(), RequestFailed)
+
+
+class TestAnAnswer:
+    def test_it_ends_what_is_waited_for_once(self) -> None:
+        seen = view(uuid7())
+        ours, later = Pending(GetExecution(execution_id=seen.execution_id)), seen.model_copy(update={"lock_version": 9})
+        running = seen.model_copy(update={"status": ExecutionStatus.RUNNING})
+        ours.take(Reply(answer=running.model_dump(mode="json")))
+        assert not ours.ended.done()
+        for told in (seen, later):
+            ours.take(Reply(answer=told.model_dump(mode="json")))
+        assert ours.wait(0) == seen
+
+    def test_an_error_is_told_with_its_code_and_its_problems(self) -> None:
+        ours = pending()
+        problems = (ProblemDetail(field="inputs.k", message="is missing"),)
+        ours.take(Reply(error=ErrorDetail(code="invalid_input", message="no", problems=problems)))
+        ours.take(Reply(answer=view(id_of(ours)).model_dump(mode="json")))
+        with pytest.raises(RequestFailed) as refused:
+            ours.wait(0)
+        assert refused.value.code == "invalid_input"
+        assert [(problem.field, problem.message) for problem in refused.value.problems] == [("inputs.k", "is missing")]
+
+    def test_a_command_that_is_not_stored_starts_nothing(self) -> None:
+        ours = Pending.of(ExecuteProgram(execution_id=uuid7(), program_id=uuid7(), inputs={}))
+        stored: Future[None] = Future()
+        ours.sent(stored, lambda: (PublishError, "the queue is full"))
+        with pytest.raises(PublishError, match="not known to be stored after 0 s: the queue is full; wait again"):
+            ours.wait(0)
+        stored.set_exception(BrokerUnavailable("gone"))
+        with pytest.raises(BrokerUnavailable, match="gone"):
+            ours.wait(0)
+
+    def test_what_does_not_end_goes_on(self) -> None:
+        ours = Pending.of(ExecuteProgram(execution_id=uuid7(), program_id=uuid7(), inputs={}))
+        stored: Future[None] = Future()
+        ours.sent(stored)
+        stored.set_result(None)
+        with pytest.raises(NoAnswer, match=r"has not ended in 0 s; is a worker running. It goes on"):
+            ours.wait(0)
+        with pytest.raises(NoAnswer, match="is there one, and a worker running"):
+            pending().wait(0)

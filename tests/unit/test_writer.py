@@ -13,7 +13,7 @@ from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, eve
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from deploy.processes import wait_until
-from dspex.errors import Conflict
+from dspex.errors import Conflict, DatabaseUnavailable
 from store.engine import make_engine
 from workers.writer import MAX_BATCH, Writer, WriterClosed
 
@@ -241,6 +241,41 @@ def test_close_while_the_database_is_away(
     for future in futures:
         assert isinstance(future.exception(30), WriterClosed)
     engine.dispose()
+
+
+letters = Table("letters", MetaData(), Column("id", Integer, primary_key=True))
+"""Not there at first."""
+
+
+def add_letter(connection: Connection, items: Sequence[int]) -> list[int]:
+    connection.execute(insert(letters), [{"id": item} for item in items])
+    return list(items)
+
+
+def test_what_misses_a_table_waits_for_it_and_holds_nobody_up(
+    writer: Writer, engine: Engine, pool: ThreadPoolExecutor
+) -> None:
+    gate = Gate(writer, pool)
+    [waiting] = gate.gather(add_letter, [7])
+    [going_on] = gate.gather(add, [1])
+    gate.open()
+    assert going_on.result(30) == "added 1"
+    assert not writer.fit()
+    with pytest.raises(DatabaseUnavailable, match="no such table: letters"):
+        writer.call(add_letter, 8, patience=0.2)
+    assert writer.call(add, 2) == "added 2"
+    assert not waiting.done()
+    letters.metadata.create_all(engine)
+    assert waiting.result(30) == 7
+    assert writer.fit(30)
+
+
+def test_close_tells_what_waits_for_a_table(writer: Writer, engine: Engine, pool: ThreadPoolExecutor) -> None:
+    waiting = pool.submit(writer.call, add_letter, 7)
+    assert wait_until(lambda: not writer.fit(), 30)
+    writer.close()
+    with pytest.raises(WriterClosed, match="no such table: letters"):
+        waiting.result(30)
 
 
 def test_an_engine_that_loses_its_connection(writer: Writer, engine: Engine) -> None:
