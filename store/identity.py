@@ -30,6 +30,11 @@ class Identified:
         return Identity(self.id, self.tenant)
 
 
+def lock_order(one: Identified) -> tuple[int, str]:
+    """In this order every statement locks rows. By a number: Python's own code compares UUIDs."""
+    return one.id.int, one.tenant
+
+
 def is_one_of(table: Table, identities: Collection[Identity]) -> ColumnElement[bool]:
     """A row of the table is one of these. By tenant: they are few, and then it is one look into the index."""
     ids: dict[str, list[UUID]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, TypeVar
 from uuid import UUID
 
@@ -15,12 +16,11 @@ from dspex.status import ExecutionStatus
 
 _Number = TypeVar("_Number", int, float)
 
-Tokens = Annotated[int | SkipJsonSchema[None], Field(exclude_if=lambda value: value is None)]
+_is_none = partial(operator.is_, None)
+"""Without Python's own code: it is asked of some ten values of each execution."""
+
+Tokens = Annotated[int | SkipJsonSchema[None], Field(exclude_if=_is_none)]
 """Left out where they are not known: readers of the first version take no null. They read 0."""
-
-
-def _is_none(value: object) -> bool:
-    return value is None
 
 
 def _none_or_unknown(read: dict[str, Any]) -> int | None:
@@ -125,6 +125,8 @@ class Usage(Frozen):
 
     def __add__(self, other: Usage) -> Usage:
         """What both used."""
+        if self.is_nothing and max(len(other.lm_calls), len(other.tries)) <= MAX_DETAILS:
+            return other
         costs = [usage.cost for usage in (self, other) if usage.cost is not None or usage.lm_calls]
         return Usage(
             calls=self.calls + other.calls,
@@ -134,6 +136,12 @@ class Usage(Frozen):
             lm_calls=(self.lm_calls + other.lm_calls)[-MAX_DETAILS:],
             tries=(self.tries + other.tries)[-MAX_DETAILS:],
         )
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing was called. It says of every figure that it is known."""
+        known = self.input_tokens == 0 and self.output_tokens == 0 and self.cost is None
+        return known and not (self.calls or self.lm_calls or self.tries)
 
     @property
     def summary(self) -> Usage:

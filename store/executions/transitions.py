@@ -36,7 +36,7 @@ from store.executions.rows import (
     kept_callback,
 )
 from store.idempotency import Holder, Key, give_back, take
-from store.identity import Identity, is_one_of
+from store.identity import Identity, is_one_of, lock_order
 from store.tables import executions, programs
 from store.types import storable
 
@@ -83,20 +83,21 @@ def _take_keys(connection: Connection, requests: Sequence[Request]) -> dict[Key,
 
 
 def _claim_by_id(connection: Connection, lease: Lease, requests: Sequence[Request]) -> list[Claim]:
-    first = {request.identity: index for index, request in reversed(list(enumerate(requests)))}
+    identities = [request.identity for request in requests]
+    first = {identity: index for index, identity in reversed(list(enumerate(identities)))}
     outcome = _claim_each(connection, lease, [requests[index] for index in first.values()])
     # An id that is there twice: the first request has been taken, and the others are told so.
     different = [
         index
         for index, request in enumerate(requests)
-        if index != first[request.identity] and request.digest != requests[first[request.identity]].digest
+        if index != (taken := first[identities[index]]) and request.digest != requests[taken].digest
     ]
     answers = _claim_by_id(connection, lease, [requests[index] for index in different]) if different else ()
     others = dict(zip(different, answers, strict=True))
     claims: list[Claim] = []
     for index, request in enumerate(requests):
-        answer = others.get(index, outcome[request.identity])
-        twice = index != first[request.identity] and index not in others
+        answer = others.get(index, outcome[identities[index]])
+        twice = index != first[identities[index]] and index not in others
         claims.append(Running(request.id) if twice and isinstance(answer, Claimed) else answer)
     return claims
 
@@ -138,6 +139,8 @@ def _claim_each(connection: Connection, lease: Lease, requests: Sequence[Request
         ]
         found = execute(connection, statements.claim_again(dialect), encode(there) | by)
         outcome |= {Identity(row.id, row.tenant): _claimed(row) for row in found}
+    if len(outcome) == len(rows):
+        return outcome
     refused = [request for request in requests if request.identity not in outcome]
     return outcome | (_explain(connection, refused) if refused else {})
 
@@ -237,7 +240,8 @@ def finish_and_read(
     webhook_in: float = 0.0,
 ) -> list[tuple[bool, Execution | None]]:
     """As `finish`; those that somebody waits for come with what they are now, where they are ended as asked."""
-    asked = {item.key: item for item in reversed(finishes)}
+    keys = [item.key for item in finishes]
+    asked = dict(zip(reversed(keys), reversed(finishes), strict=True))
     rows = [
         {
             "id": item.id,
@@ -251,7 +255,7 @@ def finish_and_read(
             "error_code": item.error and storable(item.error.code)[:64],
             **_used(item.usage),
         }
-        for item in sorted(asked.values(), key=lambda item: item.identity)
+        for item in sorted(asked.values(), key=lock_order)
     ]
     dialect, parameters = connection.dialect.name, dict[str, Any](encode(rows))
     whole = any(item.answered for item in finishes)
@@ -264,7 +268,10 @@ def finish_and_read(
     counts: dict[Identity, Counts] = {}
     for key in ended:
         item = asked[key]
-        _count(counts.setdefault(Identity(item.program_id, item.tenant), Counts(executed=False)), item)
+        program = Identity(item.program_id, item.tenant)
+        if program not in counts:
+            counts[program] = Counts(executed=False)
+        _count(counts[program], item)
     counters.increment(connection, shard, counts)
     if ended and not writes_in_with(dialect):
         ends = [Owed(identity.id, lock_version + 1, identity.tenant) for identity, lock_version, _ in ended]
@@ -273,11 +280,13 @@ def finish_and_read(
     if pushed:
         webhooks.owe(connection, pushed, webhook_in)
     ended |= _committed_before(connection, [item for key, item in asked.items() if key not in ended])
-    answered = {item.identity for item in finishes if item.answered and item.key in ended}
-    read = {identity: execution_of(row) for row in found if (identity := Identity(row.id, row.tenant)) in answered}
-    # What a transaction before this one has ended, see `_committed_before`.
-    read |= {row.identity: row for row in of_all_tenants(connection, answered - read.keys())}
-    return [(item.key in ended, read.get(item.identity)) for item in finishes]
+    answered = {key[0] for key, item in zip(keys, finishes, strict=True) if item.answered and key in ended}
+    read: dict[Identity, Execution] = {}
+    if answered:
+        read = {identity: execution_of(row) for row in found if (identity := Identity(row.id, row.tenant)) in answered}
+        # What a transaction before this one has ended, see `_committed_before`.
+        read |= {row.identity: row for row in of_all_tenants(connection, answered - read.keys())}
+    return [(key in ended, read.get(key[0])) for key in keys]
 
 
 def _is_pushed(row: Any) -> bool:
@@ -303,7 +312,7 @@ def retry(connection: Connection, retries: Sequence[Retry]) -> list[bool]:
             "carried": vars(item.carried),
             **_used(item.usage),
         }
-        for item in sorted(asked.values(), key=lambda item: item.identity)
+        for item in sorted(asked.values(), key=lock_order)
     ]
     waiting = {_key(row) for row in execute(connection, statements.retry(connection.dialect.name), encode(rows))}
     waiting |= _committed_before(connection, [item for key, item in asked.items() if key not in waiting])
