@@ -245,6 +245,16 @@ def test_what_an_error_says_is_bounded() -> None:
     assert len(raised.value.message) < 600
 
 
+@pytest.mark.parametrize(("number", "end"), [(MAX_NAMED, f"{MAX_NAMED - 1}"), (MAX_NAMED + 1, f"{MAX_NAMED - 1}, ...")])
+def test_so_many_values_of_an_enum_are_named(number: int, end: str) -> None:
+    signature = Signature.parse(
+        {"inputs": [{"name": "a", "type": {"enum": [*range(number)]}}], "outputs": [{"name": "b", "type": "str"}]}
+    )
+    with pytest.raises(InvalidInput) as raised:
+        signature.validate_inputs({"a": "z"})
+    assert raised.value.message.endswith(f" {MAX_NAMED - 2}, {end}")
+
+
 def test_two_of_the_largest_are_compared() -> None:
     old = Signature.parse(LARGEST)
     other = {"type": "object", "properties": {"a": {"type": "string"}}}
