@@ -228,7 +228,8 @@ def test_a_writer_that_is_closed(desk: Desk) -> None:
 @pytest.mark.parametrize(("threads", "places"), [(1, 1), (7, 7), (8, 9), (20, 22)])
 def test_one_more_for_every_eight_threads(start: Callable[..., System], threads: int, places: int) -> None:
     system = start(running=False, threads=threads)
-    assert Intake(system.app)._free == places
+    intake = Intake(system.app)
+    assert (intake._free, intake.threads) == (places, threads + 8)
     system._stopped = True  # its threads were never started
     system.app.close()
 

@@ -102,6 +102,7 @@ def test_nothing_is_coerced(schema: dict[str, Any], value: Any) -> None:
     [
         ({"type": "integer"}, 3.0, 3),
         ({"type": "integer", "minimum": 3, "multipleOf": 3}, 6.0, 6),
+        ({"type": "integer", "minimum": 3, "maximum": 3}, 3, 3),
         ({"anyOf": [{"type": "integer", "maximum": 2}, {"type": "null"}]}, 2.0, 2),
         ({"type": "array", "items": {"type": "integer"}}, [1.0, -0.0], [1, 0]),
         ({"type": "object", "properties": {"n": {"type": "integer"}}, "required": []}, {"n": 1e16}, {"n": 10**16}),
