@@ -208,6 +208,7 @@ def tests_of(path: str, imports: dict[str, set[str]]) -> list[str]:
     by_size = sorted(imports, key=lambda test: len(imports[test]))
     importing = [test for ring in (near, users) for test in by_size if imports[test] & ring]
     named = [test for test in importing if last in Path(test).stem]
+    named = [*(test for test in by_size if Path(test).stem == f"test_{last}"), *named]
     always = [test for pattern in ALWAYS[name.partition(".")[0]] for test in imports if fnmatch(test, pattern)]
     return list(dict.fromkeys([*named, *importing, *sorted(always)]))
 

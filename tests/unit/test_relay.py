@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -16,7 +17,10 @@ from deploy.processes import wait_until
 from dspex import ExecuteProgram, decode_command, uuid7
 from store import executions
 from store.executions import Lease, Request
+from store.identity import Identity
 from tests.unit.system import System
+from workers.application import Application
+from workers.relay import Relay
 
 
 class Publishes:
@@ -98,3 +102,30 @@ def test_callbacks_are_looked_at_less_often_than_executions(start: Callable[...,
     assert sum("FROM callbacks" in said and "EXISTS" in said for said in looks) <= 1
     with system.app.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM callbacks")).scalar_one() == 0
+
+
+@pytest.mark.parametrize(
+    ("own", "due", "more", "looks", "sent"),
+    [
+        (0, [], [], 0, 0),
+        (1, [False], [], 1, 0),
+        (1, [True], [False], 1, 1),
+        (1, [True, False], [True], 2, 1),
+        (2, [True, True], [True, False], 2, 2),
+    ],
+)
+def test_of_its_own_it_sends_what_is_due_and_ends(
+    own: int, due: list[bool], more: list[bool], looks: int, sent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = [Identity(uuid7()) for _ in range(own)]
+    relay = Relay(cast("Application", SimpleNamespace(own=SimpleNamespace(identities=mine))))
+    looked, taken = iter(due), list[Any]()
+
+    def send(only: Sequence[Identity]) -> bool:
+        taken.append(only)
+        return more[len(taken) - 1]
+
+    monkeypatch.setattr(relay, "_is_due", lambda _look: next(looked))
+    monkeypatch.setattr(relay, "_executions", send)
+    relay.run()
+    assert (len(due) - len(list(looked)), taken) == (looks, [mine] * sent)
