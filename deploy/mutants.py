@@ -240,9 +240,9 @@ def survives(mutant: Mutant, tree: Path, tests: Sequence[str]) -> str:
     return "survived" if done.returncode == 0 else "killed"
 
 
-def shown(mutant: Mutant) -> str:
+def shown(mutant: Mutant, tree: Path) -> str:
     """The change, for people."""
-    before = (ROOT / mutant.path).read_bytes()
+    before = (tree / mutant.path).read_bytes()
     old, new = (text.decode().splitlines() for text in (before, mutant.applied(before)))
     changed = [line for line in difflib.unified_diff(old, new, lineterm="", n=0) if line[:2] not in ("--", "++", "@@")]
     return f"{mutant.path}:{mutant.line}: {mutant.kind}\n" + "\n".join(f"    {line}" for line in changed)
@@ -266,13 +266,13 @@ def main() -> None:
         for number, mutant in enumerate(chosen, 1):
             tests = tests_of(mutant.path, imports)
             if arguments.list:
-                print(shown(mutant), *tests, sep="\n    ")
+                print(shown(mutant, Path(directory)), *tests, sep="\n    ")
                 continue
             began = time.monotonic()
             end = survives(mutant, Path(directory), tests)
             ends[end] += 1
             took = f"{number} of {len(chosen)}, {time.monotonic() - began:.0f} s"
-            what = shown(mutant) if end == "survived" else f"{mutant.path}:{mutant.line}"
+            what = shown(mutant, Path(directory)) if end == "survived" else f"{mutant.path}:{mutant.line}"
             print(f"{end} ({took}): {what}", flush=True)
     print(f"seed {arguments.seed}, {len(chosen)} changes: {ends}")
 

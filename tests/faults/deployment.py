@@ -214,7 +214,7 @@ class FaultDeployment(Deployment):
     def count(self, condition: str, ids: Collection[UUID]) -> int:
         """How many rows of these hold a condition."""
         query = f"SELECT count(*) FROM executions WHERE id = ANY(CAST(:ids AS uuid[])) AND {condition}"
-        number: int = self.scalar(query, ids=[str(id_) for id_ in ids])
+        number: int = self.scalar(query, ids=[str(id_) for id_ in list(ids)])  # confirms come meanwhile
         return number
 
     def wait_until_ended(self, ids: Collection[UUID] | None = None, seconds: float = 60) -> None:

@@ -224,8 +224,9 @@ class TestTime:
     ) -> None:
         program_id = system.program(adapter="scripted", policy=ExecutionPolicy(time_limit=limit))
         until = None if deadline is None else datetime.now(UTC) + timedelta(seconds=deadline)
-        system.ended(system.execute(program_id, options=ExecutionOptions(deadline=until), question="why"))
+        row = system.ended(system.execute(program_id, options=ExecutionOptions(deadline=until), question="why"))
         (options,) = system.scripted.options
+        assert options.run_id == f"default/{row.id}"
         assert options.timeout is not None
         assert least <= options.timeout <= most
 
