@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import psycopg
@@ -29,7 +29,7 @@ class Roles:
 
     @classmethod
     @contextmanager
-    def made(cls, url: str) -> Iterator[Roles]:
+    def made(cls, url: str) -> Generator[Roles]:
         """Both, until the block ends."""
         roles = cls(url)
         try:

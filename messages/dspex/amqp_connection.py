@@ -136,7 +136,7 @@ class LosableConnection(pika.BlockingConnection):  # type: ignore[misc]
         """
         if self.is_closed:
             raise ConnectionWrongStateError("the connection is closed")
-        super().process_data_events(time_limit)
+        super().process_data_events(time_limit)  # pyright: ignore[reportArgumentType]
 
 
 def connect(parameters: URLParameters, max_body: int) -> Any:

@@ -11,7 +11,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -39,7 +39,7 @@ ENDED = "SELECT count(*) FROM executions WHERE finished_at IS NOT NULL"
 
 
 @contextmanager
-def frozen_in_transaction(deployment: FaultDeployment, worker: Worker) -> Iterator[None]:
+def frozen_in_transaction(deployment: FaultDeployment, worker: Worker) -> Generator[None]:
     """Stop a worker until one of its transactions is open, which may take some tries, and let it go on after."""
     for _ in range(500):
         worker.stop()
@@ -195,7 +195,7 @@ def test_workers_come_and_go(deployment: FaultDeployment, passed: Passed, sized:
 
 
 @contextmanager
-def feeding(deployment: FaultDeployment, copies: int = 1) -> Iterator[None]:
+def feeding(deployment: FaultDeployment, copies: int = 1) -> Generator[None]:
     """Executions come in all the time, each so often."""
     stopped = False
 

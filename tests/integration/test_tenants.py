@@ -285,7 +285,7 @@ def test_what_is_led_back_is_seen_by_whose_it_is(url: str) -> None:
             "destination": COMMANDS_EXCHANGE,
             "routing_key": "acme.dspex.execution.completed.v1",
         }
-        channel.exchange_bind(**binding)
+        channel.exchange_bind(**binding)  # pyright: ignore[reportArgumentType]
         channel.queue_bind(EXECUTIONS_QUEUE, COMMANDS_EXCHANGE, binding["routing_key"])
         try:
             ended = acme.execute_program(program.program_id, {"q": "?"})
@@ -301,7 +301,7 @@ def test_what_is_led_back_is_seen_by_whose_it_is(url: str) -> None:
                     theirs.channel().basic_publish("", EXECUTIONS_QUEUE, body, pika.BasicProperties(user_id=login))
         finally:
             channel.queue_unbind(EXECUTIONS_QUEUE, COMMANDS_EXCHANGE, binding["routing_key"])
-            channel.exchange_unbind(**binding)
+            channel.exchange_unbind(**binding)  # pyright: ignore[reportArgumentType]
     with client(url, "acme-viewer") as acme, client(url, "ops") as ops, client(url, "other-app") as other:
 
         def seen(tenant: RemoteClient) -> dict[str | None, RejectedMessageView]:

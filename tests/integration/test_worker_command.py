@@ -305,7 +305,7 @@ class TestDrain:
         assert workers.said("Traceback") == 0
         # Once for all of its processes, and it is no reason not to start.
         with pika.BlockingConnection(pika.URLParameters(system.broker_url)) as connection:
-            version = connection._impl.server_properties["version"]
+            version = connection._impl.server_properties["version"]  # pyright: ignore[reportAttributeAccessIssue]
         old = int(version.partition(".")[0]) < 4
         assert workers.said(f"WARNING workers.cli.worker: The broker is RabbitMQ {version}: before 4") == int(old)
 

@@ -23,7 +23,7 @@ def test_pauses_grow_to_the_last() -> None:
 
 
 def test_what_breaks_at_once_has_not_come_back_and_what_holds_has() -> None:
-    clock = Clock()
+    clock, pause = Clock(), 0.0
     backoff = Backoff(0.1, 5.0, clock=clock)
     for _ in range(20):
         backoff.succeeded()
