@@ -8,6 +8,7 @@ let services connect as a role that is neither. On SQLite there are only the que
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, func, select
@@ -23,7 +24,7 @@ from store.tables import (
     webhook_endpoints,
 )
 
-__all__ = ["ALL", "DEFAULT_TENANT", "SETTING", "checked", "owner", "scope"]
+__all__ = ["ALL", "DEFAULT_TENANT", "SETTING", "checked", "owners", "scope"]
 
 ALL = "*"
 """Instead of a tenant: the rows of all. For workers, which run what every tenant has asked for."""
@@ -46,14 +47,16 @@ def checked(tenant: str) -> str:
     raise InvalidValues([Problem("tenant", "must be 1 to 64 letters, digits, '.', '_' or '-', the first no sign")])
 
 
-def owner(connection: Connection, entity_id: UUID, besides: str) -> str | None:
-    """A tenant besides one that has something with this id, of any kind; for a connection in the scope of `ALL`."""
+def owners(connection: Connection, ids: Collection[UUID], besides: str) -> dict[UUID, str]:
+    """A tenant for each of these ids that is another's, and not one's own; for a connection in the scope of `ALL`."""
+    others, own = dict[UUID, str](), set[UUID]()
     for table in (signatures, programs, executions, rejected_messages, webhook_endpoints, webhook_deliveries):
-        others = select(table.c.tenant).where(table.c.id == entity_id, table.c.tenant != besides).limit(1)
-        found: str | None = connection.scalar(others)
-        if found is not None:
-            return found
-    return None
+        for id_, tenant in connection.execute(select(table.c.id, table.c.tenant).where(table.c.id.in_(ids))):
+            if tenant == besides:
+                own.add(id_)
+            else:
+                others[id_] = tenant
+    return {id_: tenant for id_, tenant in others.items() if id_ not in own}
 
 
 def scope(connection: Connection, tenant: str) -> None:

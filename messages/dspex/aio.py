@@ -332,9 +332,9 @@ class AsyncHandle:
         """See `Handle.result`."""
         return result_of(await self.execution(timeout), result_type)
 
-    async def cancel(self) -> ExecutionView:
+    async def cancel(self, *, traceparent: str | None = None) -> ExecutionView:
         """See `Handle.cancel`."""
-        view: ExecutionView = await self._run(self.handle.cancel)
+        view: ExecutionView = await self._run(lambda: self.handle.cancel(traceparent=traceparent))
         return view
 
     async def wait(self, timeout: float | None = None) -> None:

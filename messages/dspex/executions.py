@@ -187,9 +187,9 @@ class ExecutionVerbs(Port):
         started = as_stored(map(start, rows))
         return in_order(started, in_flight) if ordered else as_done(started, in_flight)
 
-    def cancel_execution(self, execution_id: UUID) -> ExecutionView:
+    def cancel_execution(self, execution_id: UUID, *, traceparent: str | None = None) -> ExecutionView:
         """Cancel an execution: a pending one at once, a running one as soon as its adapter can stop."""
-        return self.call(CancelExecution(execution_id=execution_id), ExecutionView)
+        return self.call(CancelExecution(execution_id=execution_id), ExecutionView, traceparent=traceparent)
 
     def get_execution(self, execution_id: UUID | None = None, *, idempotency_key: str | None = None) -> ExecutionView:
         """One execution, by its id or by its idempotency key."""

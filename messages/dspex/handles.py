@@ -103,13 +103,13 @@ class Handle:
         """
         return result_of(self.execution(timeout), result_type)
 
-    def cancel(self) -> ExecutionView:
+    def cancel(self, *, traceparent: str | None = None) -> ExecutionView:
         """Cancel it: at once while it is pending, as soon as its adapter can stop while it runs.
 
         Raises:
             RequestFailed, IllegalTransition, NotFound: it has ended, or no worker has taken it yet.
         """
-        return self._client.cancel_execution(self.execution_id)
+        return self._client.cancel_execution(self.execution_id, traceparent=traceparent)
 
     def add_done_callback(self, callback: Callable[[Handle], None]) -> None:
         """Have `callback(handle)` called when it is done, or now if it is. In another thread: it must be short."""

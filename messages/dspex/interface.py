@@ -280,16 +280,22 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         given: dict[str, Any] = {"discarded": False} | filters
         return self.list_executions(status=ExecutionStatus.FAILED, **given)
 
-    def replay_executions(self, /, execution_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+    def replay_executions(
+        self, /, execution_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any
+    ) -> Affected:
         """Run failed executions again: those of these ids, or all that a filter finds; without either, all.
 
         The filters are the other fields of `dspex.dead_letters.ReplayExecutions`. Nothing is waited for.
         """
-        return self.call(ReplayExecutions(execution_ids=_ids(execution_ids), **filters), Affected)
+        command = ReplayExecutions(execution_ids=_ids(execution_ids), **filters)
+        return self.call(command, Affected, traceparent=traceparent)
 
-    def discard_executions(self, /, execution_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+    def discard_executions(
+        self, /, execution_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any
+    ) -> Affected:
         """Leave failed executions as they are, no dead letters any more; chosen as by `replay_executions`."""
-        return self.call(DiscardExecutions(execution_ids=_ids(execution_ids), **filters), Affected)
+        command = DiscardExecutions(execution_ids=_ids(execution_ids), **filters)
+        return self.call(command, Affected, traceparent=traceparent)
 
     def get_rejected_message(self, rejection_id: UUID) -> RejectedMessageView:
         """One message that was rejected, with its body."""
@@ -303,7 +309,9 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         """A page of the rejected messages that were neither replayed nor discarded."""
         return self.list_rejected_messages(status=LetterStatus.DEAD, **filters)
 
-    def replay_messages(self, /, rejection_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+    def replay_messages(
+        self, /, rejection_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any
+    ) -> Affected:
         """Send rejected messages again: those of these ids, or all that a filter finds; without either, all.
 
         The filters are the other fields of `dspex.dead_letters.ReplayMessages`.
@@ -312,11 +320,15 @@ class Interface(ExecutionVerbs, WebhookVerbs):
             DspexError: one that was named cannot help: it was cut, or is no command, or none that the caller may give.
                 The others were sent; the text says how many.
         """
-        return self.call(ReplayMessages(rejection_ids=_ids(rejection_ids), **filters), Affected)
+        command = ReplayMessages(rejection_ids=_ids(rejection_ids), **filters)
+        return self.call(command, Affected, traceparent=traceparent)
 
-    def discard_messages(self, /, rejection_ids: Iterable[UUID] | None = None, **filters: Any) -> Affected:
+    def discard_messages(
+        self, /, rejection_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any
+    ) -> Affected:
         """Leave rejected messages be, no dead letters any more; chosen as by `replay_messages`."""
-        return self.call(DiscardMessages(rejection_ids=_ids(rejection_ids), **filters), Affected)
+        command = DiscardMessages(rejection_ids=_ids(rejection_ids), **filters)
+        return self.call(command, Affected, traceparent=traceparent)
 
 
 def _ids(given: Iterable[UUID] | None) -> tuple[UUID, ...] | None:

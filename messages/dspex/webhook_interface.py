@@ -75,12 +75,15 @@ class WebhookVerbs(Port):
         """A page of deliveries; the filters are the fields of `dspex.queries.ListDeliveries`."""
         return self.call(ListDeliveries(**filters), Page[DeliveryView])
 
-    def replay_deliveries(self, /, delivery_id: UUID | None = None, **filters: Any) -> int:
+    def replay_deliveries(
+        self, /, delivery_id: UUID | None = None, *, traceparent: str | None = None, **filters: Any
+    ) -> int:
         """Deliver again: one delivery, or the failed ones that a filter finds. Returns how many.
 
         The filters are the other fields of `dspex.endpoints.ReplayDeliveries`.
         """
-        return self.call(ReplayDeliveries(delivery_id=delivery_id, **filters), Replayed).count
+        command = ReplayDeliveries(delivery_id=delivery_id, **filters)
+        return self.call(command, Replayed, traceparent=traceparent).count
 
 
 def _callback(given: Callback | Mapping[str, Any]) -> Callback:

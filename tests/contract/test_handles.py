@@ -214,6 +214,13 @@ TRACED: dict[str, Callable[[Any, str], object]] = {
     "map": lambda dspex, trace: next(dspex.map(uuid4(), [{}], traceparent=trace, validate=False)).result(),
     "initialize": lambda dspex, trace: dspex.initialize_program(uuid4(), traceparent=trace),
     "update": lambda dspex, trace: dspex.update_program(uuid4(), Configuration(), traceparent=trace),
+    "cancel": lambda dspex, trace: dspex.cancel_execution(uuid4(), traceparent=trace),
+    "cancel a handle": lambda dspex, trace: dspex.handle(uuid4()).cancel(traceparent=trace),
+    "replay executions": lambda dspex, trace: dspex.replay_executions([uuid4()], traceparent=trace),
+    "discard executions": lambda dspex, trace: dspex.discard_executions([uuid4()], traceparent=trace),
+    "replay messages": lambda dspex, trace: dspex.replay_messages(queue="none", traceparent=trace),
+    "discard messages": lambda dspex, trace: dspex.discard_messages(queue="none", traceparent=trace),
+    "replay deliveries": lambda dspex, trace: dspex.replay_deliveries(uuid4(), traceparent=trace),
     "quick": lambda dspex, trace: dspex.quick_execute(ARROW, {"question": "?"}, traceparent=trace),
 }
 

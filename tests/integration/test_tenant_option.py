@@ -71,6 +71,29 @@ def test_of_anothers_id_it_is_not_said_that_there_is_none(dspex: Dspex) -> None:
     assert f"there is no execution and no rejected message {nobody}" in dspex("dead-letter", "show", nobody, code=2)
 
 
+def test_anothers_dead_letters_are_not_none_but_anothers(dspex: Dspex) -> None:
+    made = ("program", "create", "qa", "q -> a", "--adapter", "mock", "--json", "--tenant", "acme")
+    program_id = json.loads(dspex(*made))["program_id"]
+    # It is not ready, so its executions fail.
+    dspex("program", "execute", program_id, "--input", "q=?", "--tenant", "acme", "--json")
+    letters = json.loads(dspex("dead-letter", "list", "--tenant", "acme", "--json"))
+    [letter] = letters["executions"]["items"]
+    letter_id = letter["execution_id"]
+    for verb in ("replay", "discard"):
+        for chosen in ((letter_id,), (letter_id, uuid4()), ("--program", program_id)):
+            said = dspex("dead-letter", verb, *chosen, code=2)
+            named = program_id if "--program" in chosen else letter_id
+            assert said == f"dspex: {named} is of tenant 'acme': add --tenant acme\n"
+        assert "0 executions" in dspex("dead-letter", verb, uuid4())
+    for listing in (("dead-letter", "list"), ("execution", "list"), ("webhook", "delivery", "list")):
+        option = "--execution" if "delivery" in listing else "--program"
+        other = letter_id if "delivery" in listing else program_id
+        assert f"{other} is of tenant 'acme'" in dspex(*listing, option, other, code=2)
+    replay = ("webhook", "delivery", "replay", "--execution")
+    assert f"{letter_id} is of tenant 'acme'" in dspex(*replay, letter_id, code=2)
+    assert "Discarded 0 messages and 1 execution." in dspex("dead-letter", "discard", letter_id, "--tenant", "acme")
+
+
 def test_run_is_for_a_tenant_and_its_ids_are_its_own(dspex: Dspex) -> None:
     run = ("run", "question -> answer", "--input", "question=why?")
     ids = [
@@ -89,3 +112,20 @@ def test_where_there_is_one_tenant_another_is_refused(dspex: Dspex) -> None:
         assert said == "dspex: --tenant: there is one tenant, 'default': set DSPEX_TENANCY for others\n"
         assert "tenant: must be" in dspex(*command, "--tenant", "a b", code=2)
     dspex("program", "list", "--tenant", "default", tenancy="false")
+
+
+def test_what_starts_something_takes_a_trace(dspex: Dspex) -> None:
+    nobody, wrong = uuid4(), ("--traceparent", "none")
+    for command in (
+        ("program", "initialize", nobody),
+        ("program", "update", nobody, "--name", "x"),
+        ("execution", "cancel", nobody),
+        ("dead-letter", "replay", nobody, "--kind", "execution"),
+        ("dead-letter", "discard", nobody),
+        ("webhook", "delivery", "replay", nobody),
+    ):
+        assert "traceparent: " in dspex(*command, *wrong, code=2)
+    made = json.loads(dspex("program", "create", "qa", "q -> a", "--adapter", "mock", "--json"))
+    execute = ("program", "execute", made["program_id"], "--input", "q=?")
+    assert "traceparent: " in dspex(*execute, *wrong, code=2)
+    dspex(*execute, "--traceparent", f"00-{'a' * 32}-{'b' * 16}-01")

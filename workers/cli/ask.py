@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -33,8 +33,8 @@ from dspex.results import (
     SignatureView,
 )
 from dspex.text import visible_json
-from store.tenancy import ALL, owner
-from workers.application import Application, bootstrap
+from store.tenancy import ALL, owners
+from workers.application import bootstrap
 from workers.cli.begin import check_servers, configure_logging
 from workers.cli.inputs.reading import read_rows
 from workers.cli.operator import operator_of
@@ -46,7 +46,25 @@ from workers.process import WorkerProcess
 from workers.settings import Settings, load_settings
 
 EXECUTE_SECONDS = 3600.0
+MAX_IDS = 1000
+"""Of a command, or of a statement."""
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class OperatorClient(LocalClient):
+    """Asks in the name of who has the database, and so may know what a tenant may not: whose an id is."""
+
+    def refuse_others(self, ids: Iterable[UUID]) -> None:
+        """Say of which tenant an id is, where it is another's.
+
+        Raises:
+            NotFound: one is.
+        """
+        asked = list(dict.fromkeys(ids))
+        with self._app.read(ALL) as connection:
+            for start in range(0, len(asked), MAX_IDS):
+                for id_, tenant in owners(connection, asked[start : start + MAX_IDS], self._principal.tenant).items():
+                    raise NotFound(f"{id_} is of tenant '{tenant}': add --tenant {tenant}")
 
 
 def ask(verb: str, *, tenant: str | None = None, **arguments: Any) -> Any:
@@ -59,11 +77,14 @@ def ask(verb: str, *, tenant: str | None = None, **arguments: Any) -> Any:
     # Without a server, what this command asks to run, it runs itself.
     with asking(settings, tenant, work=settings.embedded and verb == "execute_program") as client:
         prepare = _SPECIAL.get(verb)
-        return prepare(client, **arguments) if prepare else getattr(client, verb)(**zoned(arguments))
+        found = prepare(client, **arguments) if prepare else getattr(client, verb)(**zoned(arguments))
+        if found == 0 or (isinstance(found, Page) and not found.items):
+            client.refuse_others(value for value in arguments.values() if isinstance(value, UUID))
+        return found
 
 
 @contextmanager
-def asking(settings: Settings, tenant: str | None = None, *, work: bool = False) -> Generator[LocalClient]:
+def asking(settings: Settings, tenant: str | None = None, *, work: bool = False) -> Generator[OperatorClient]:
     """The interface in this process.
 
     Args:
@@ -82,26 +103,18 @@ def asking(settings: Settings, tenant: str | None = None, *, work: bool = False)
     try:
         if worker is not None:
             worker.start()
-        with LocalClient(app, principal) as client:
-            yield client
+        with OperatorClient(app, principal) as client:
+            try:
+                yield client
+            except NotFound as error:
+                client.refuse_others(map(UUID, _ID.findall(error.message)))
+                raise
     except ValidationError as error:
         raise InvalidValues(problems(error)) from None
-    except NotFound as error:
-        raise _of_another(app, principal.tenant, error) from None
     finally:
         if worker is not None:
             worker.stop(settings.shutdown_seconds)
         app.close()
-
-
-def _of_another(app: Application, tenant: str, error: NotFound) -> NotFound:
-    """Who has the database may know what a tenant may not: whose it is."""
-    with app.read(ALL) as connection:
-        for text in _ID.findall(error.message):
-            found = owner(connection, UUID(text), besides=tenant)
-            if found is not None:
-                return NotFound(f"{text} is of tenant '{found}': add --tenant {found}")
-    return error
 
 
 def zoned(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,6 +161,7 @@ def _update_program(
     module: str | None = None,
     model: str | None = None,
     secret: str | None = None,
+    traceparent: str | None = None,
 ) -> Any:
     change: dict[str, Any] = {} if module is None else {"module": module}
     lm = {} if model is None else {"model": model}
@@ -155,18 +169,24 @@ def _update_program(
         lm["secret"] = secret or None  # type: ignore[assignment]  # null takes it away
     if lm:
         change["lm"] = lm
-    return client.update_program(program_id, change or None, name=name)
+    return client.update_program(program_id, change or None, name=name, traceparent=traceparent)
 
 
 def _execute_program(
-    client: Interface, program_id: UUID, pairs: tuple[str, ...], metadata: tuple[str, ...] = ()
+    client: Interface,
+    program_id: UUID,
+    pairs: tuple[str, ...],
+    metadata: tuple[str, ...] = (),
+    traceparent: str | None = None,
 ) -> Any:
     signature = client.get_signature(client.get_program(program_id).signature_id).signature
     (row,) = read_rows(signature, None, pairs)
     if row.inputs is None:
         raise InvalidInput(row.problems)
     kept = _named("--metadata", metadata)
-    return client.execute_program(program_id, row.inputs, metadata=kept, timeout=EXECUTE_SECONDS)
+    return client.execute_program(
+        program_id, row.inputs, metadata=kept, traceparent=traceparent, timeout=EXECUTE_SECONDS
+    )
 
 
 def _named(option: str, pairs: tuple[str, ...]) -> dict[str, str]:

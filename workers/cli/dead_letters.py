@@ -8,7 +8,7 @@ from uuid import UUID
 
 import click
 
-from workers.cli.entities import as_json, cursor, limit, of_program, tenant, when
+from workers.cli.entities import as_json, cursor, limit, of_program, tenant, traceparent, when
 
 KINDS = ("message", "execution")
 ONLY_OF = {"program_id": "execution", "queue": "message"}
@@ -73,9 +73,15 @@ def show(letter_id: UUID, tenant: str | None, as_json: bool) -> None:
 
 
 @dead_letter.command()
-@_with(_ids, _all, _kind, _filters, tenant, as_json)
+@_with(_ids, _all, _kind, _filters, tenant, traceparent, as_json)
 def replay(
-    ids: tuple[UUID, ...], everything: bool, kind: str | None, tenant: str | None, as_json: bool, **filters: Any
+    ids: tuple[UUID, ...],
+    everything: bool,
+    kind: str | None,
+    tenant: str | None,
+    traceparent: str | None,
+    as_json: bool,
+    **filters: Any,
 ) -> None:
     """Run failed executions again under their ids, and send rejected messages again: by ID, or by a filter.
 
@@ -84,19 +90,25 @@ def replay(
     from workers.cli.letters import change_letters
 
     chosen = _chosen(ids, everything, filters)
-    change_letters("replay", _kinds(kind, filters), ids, chosen, tenant, as_json=as_json)
+    change_letters("replay", _kinds(kind, filters), ids, chosen, tenant, traceparent, as_json=as_json)
 
 
 @dead_letter.command()
-@_with(_ids, _all, _kind, _filters, tenant, as_json)
+@_with(_ids, _all, _kind, _filters, tenant, traceparent, as_json)
 def discard(
-    ids: tuple[UUID, ...], everything: bool, kind: str | None, tenant: str | None, as_json: bool, **filters: Any
+    ids: tuple[UUID, ...],
+    everything: bool,
+    kind: str | None,
+    tenant: str | None,
+    traceparent: str | None,
+    as_json: bool,
+    **filters: Any,
 ) -> None:
     """Take letters off the list: by ID, or by a filter. Executions and messages are kept."""
     from workers.cli.letters import change_letters
 
     chosen = _chosen(ids, everything, filters)
-    change_letters("discard", _kinds(kind, filters), ids, chosen, tenant, as_json=as_json)
+    change_letters("discard", _kinds(kind, filters), ids, chosen, tenant, traceparent, as_json=as_json)
 
 
 def _given(filters: dict[str, Any]) -> dict[str, Any]:

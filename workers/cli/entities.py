@@ -32,6 +32,7 @@ def execution() -> None:
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 tenant = click.option("--tenant", help="Whose entities: with DSPEX_TENANCY, of a tenant; those of 'default' otherwise.")
+traceparent = click.option("--traceparent", help="W3C Trace Context of what asks.")
 limit = click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 cursor = click.option("--cursor", help="Where the page before ended.")
 
@@ -114,19 +115,20 @@ verb(
     click.option("--module", default="Predict", show_default=True, help="The DSPy module."),
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS."),
 )  # fmt: skip
-verb(program, "initialize", "initialize_program", "Have the adapter build a program.", id_of("program"))
+verb(program, "initialize", "initialize_program", "Have the adapter build a program.", id_of("program"), traceparent)
 verb(
     program, "update", "update_program", "Change what is named, and nothing else; a ready program is built anew.",
     id_of("program"), name,
     click.option("--module", help="The DSPy module."),
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS. Its parameters stay."),
-    click.option("--secret", help="The name of the LM's secret; an empty one: that of its provider."),
+    click.option("--secret", help="The name of the LM's secret; an empty one: that of its provider."), traceparent,
 )  # fmt: skip
 verb(
     program, "execute", "execute_program", "Run a program once, and wait for it.",
     id_of("program"),
     click.option("--input", "pairs", multiple=True, metavar="NAME=VALUE", help="One input; repeat it."),
     click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="Kept with the execution; repeat it."),
+    traceparent,
 )  # fmt: skip
 verb(program, "archive", "archive_program", "Take no new executions.", id_of("program"))
 verb(program, "destroy", "destroy_program", "Delete an archived program.", id_of("program"))
@@ -141,4 +143,6 @@ verb(
     of_program, status_of("execution"), click.option("--error-code"), when("since"), when("until"), limit, cursor,
 )  # fmt: skip
 verb(execution, "show", "get_execution", "Show an execution, with its timeline.", id_of("execution"))
-verb(execution, "cancel", "cancel_execution", "Cancel an execution that has not ended.", id_of("execution"))
+verb(
+    execution, "cancel", "cancel_execution", "Cancel an execution that has not ended.", id_of("execution"), traceparent
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +14,9 @@ from dspex.errors import NotFound, SettingsError
 from dspex.interface import Interface
 from dspex.results import Affected
 from dspex.status import LetterStatus
-from workers.cli.ask import asking, show, show_list, zoned
+from workers.cli.ask import MAX_IDS, asking, show, show_list, zoned
 from workers.cli.output import say, say_json
 from workers.settings import load_settings
-
-MAX_IDS = 1000
-"""Of a command."""
 
 RUNS_LATER = "Executions are pending and due: a worker on this database runs them, or `dspex run` while it lasts."
 NO_BROKER = "DSPEX_BROKER_URL: messages are sent again to RabbitMQ (amqp://user:password@host:5672/), there is none"
@@ -38,6 +36,8 @@ def show_letters(
     given: dict[str, Any] = zoned(filters) | {"limit": limit, "cursor": cursor}
     with asking(load_settings(), tenant) as client:
         pages = {kind: _list(client, kind, discarded, given) for kind in kinds}
+        if not any(page.items for page in pages.values()):
+            client.refuse_others(value for value in filters.values() if isinstance(value, UUID))
     if len(pages) == 1:
         show(pages[kinds[0]], as_json=as_json)
     elif as_json:
@@ -77,6 +77,7 @@ def change_letters(
     ids: Sequence[UUID],
     filters: Mapping[str, Any],
     tenant: str | None,
+    traceparent: str | None,
     *,
     as_json: bool,
 ) -> None:
@@ -84,6 +85,7 @@ def change_letters(
 
     Raises:
         SettingsError: messages are to be replayed, and there is no broker.
+        NotFound: an id is another tenant's. Nothing is changed then.
     """
     settings = load_settings()
     alone = settings.embedded and verb == "replay"
@@ -93,7 +95,8 @@ def change_letters(
         if not kinds:
             raise SettingsError(NO_BROKER)
     with asking(settings, tenant) as client:
-        changed = {kind: _change(client, verb, kind, ids, zoned(filters)) for kind in kinds}
+        client.refuse_others([*ids, *(value for value in filters.values() if isinstance(value, UUID))])
+        changed = {kind: _change(client, verb, kind, ids, zoned(filters), traceparent) for kind in kinds}
     if as_json:
         _show_json(changed)
     else:
@@ -106,8 +109,15 @@ def change_letters(
         say(RUNS_LATER, err=True)
 
 
-def _change(client: Interface, verb: str, kind: str, ids: Sequence[UUID], filters: Mapping[str, Any]) -> Affected:
-    change = getattr(client, f"{verb}_{kind}s")
+def _change(
+    client: Interface,
+    verb: str,
+    kind: str,
+    ids: Sequence[UUID],
+    filters: Mapping[str, Any],
+    traceparent: str | None,
+) -> Affected:
+    change = partial(getattr(client, f"{verb}_{kind}s"), traceparent=traceparent)
     parts = [ids[start : start + MAX_IDS] for start in range(0, len(ids), MAX_IDS)]
     answers: list[Affected] = [change(part) for part in parts] or [change(**filters)]
     return Affected(count=sum(a.count for a in answers), refused=sum(a.refused for a in answers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from workers.cli.entities import cursor, id_of, limit, status_of, verb, when
+from workers.cli.entities import cursor, id_of, limit, status_of, traceparent, verb, when
 
 
 @click.group()
@@ -63,5 +63,5 @@ verb(delivery, "show", "get_delivery", "Show a delivery, with every attempt.", i
 verb(
     delivery, "replay", "replay_deliveries", "Deliver again: one by its ID, or what failed of an endpoint or a time.",
     click.argument("delivery_id", type=click.UUID, metavar="[ID]", required=False),
-    of_endpoint, of_execution, status_of("delivery"), when("since"), when("until"),
+    of_endpoint, of_execution, status_of("delivery"), when("since"), when("until"), traceparent,
 )  # fmt: skip
