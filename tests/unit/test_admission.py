@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -73,3 +76,30 @@ def test_who_may_is_told_what_is_wrong_with_it(login: str) -> None:
 def test_a_tenant_and_a_subject_of_another_type_are_none() -> None:
     assert isinstance(error_of("orders", tenant=["other"], data={"signature_id": {}}), MessageError)
     assert isinstance(error_of("stranger", data=[]), Denied)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda number: body(id=f"denied-{number}", **{f"e{n}": n for n in range(8_000)}),
+        lambda number: body(id=f"unknown-{number}", type="t", **{f"e{n}": n for n in range(8_000)}),
+        lambda number: body(id=f"invalid-{number}", data={"signature": list(range(20_000))}),
+    ],
+    ids=["denied", "of an unknown type", "invalid"],
+)
+def test_nothing_that_was_read_of_what_is_refused_is_kept(wrong: Callable[[int], bytes]) -> None:
+    """Not until the garbage collector comes: few objects are made for each, so that it comes seldom."""
+    bodies = [wrong(number) for number in range(4)]
+    login = "orders" if b'"invalid-' in bodies[0] else "stranger"
+    read(Content(bodies[0]), Origin("q", login), admit=ADMISSION)  # what is made once
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        waiting = [read(Content(one), Origin("q", login), admit=ADMISSION) for one in bodies]
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert [message.actor_name for message in waiting] == [REJECT] * 4
+    assert used < 2 * sum(map(len, bodies))

@@ -146,7 +146,7 @@ def read(
         reason = (
             error if isinstance(error, MessageError | Denied) else MalformedMessage("the message cannot be decoded")
         )
-        return _rejection(REJECT, reason, content, origin, origin.queue, max_bytes)
+        return _rejection(REJECT, _alone(reason), content, origin, origin.queue, max_bytes)
     return Message(
         queue_name=origin.queue,
         actor_name=envelope.type,
@@ -175,6 +175,15 @@ def read_dead_letter(content: Content, origin: Origin, death: Death | None, max_
         error = MessageUndelivered(f"RabbitMQ took it out of {death.queue[:100]}: {death.reason[:100]}")
     came = replace(origin, queue=death.queue) if death is not None and death.queue in QUEUES else origin
     return _rejection(RECORD, error, content, came, origin.queue, max_bytes)
+
+
+def _alone(error: DspexError) -> DspexError:
+    """Without where it was raised: all that was read of the message, ten times its size, would be kept with it.
+
+    And not only for as long as the message waits: what was raised here is in a cycle with where it was.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 def _rejection(
