@@ -76,9 +76,9 @@ def identity(properties: Properties) -> tuple[str | None, str | None]:
 def _found(properties: Properties) -> Iterator[_Attribute]:
     for header, kind, value in properties.fields():
         name = header.lower()  # bridges from HTTP, where case means nothing, write Ce-Id
-        for prefix in _PREFIXES:
-            if name.startswith(prefix):
-                yield _Attribute(name[len(prefix) :], header, kind, value)
+        if name.startswith(_PREFIXES):  # there may be 60,000 others in a frame
+            prefix = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
+            yield _Attribute(name[len(prefix) :], header, kind, value)
 
 
 def _attributes(properties: Properties) -> dict[str, str | int | bool]:
