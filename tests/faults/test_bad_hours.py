@@ -91,9 +91,9 @@ def test_actions_that_are_refused(deployment: FaultDeployment, passed: Passed, s
 
 def test_what_is_due_and_nobody_takes(deployment: FaultDeployment, passed: Passed, sized: Sized) -> None:
     """It is published once or twice in four leases, and not once a lease by each of two relays."""
-    number, copies = sized(150, 10_000), "faults.copies"
+    number, copies = sized(150, 2_000), "faults.copies"
     workers = [deployment.work(threads=1, prefetch=1) for _ in range(2)]
-    later = ExecutionOptions(not_before=datetime.now(UTC) + timedelta(seconds=sized(2, 30)))
+    later = ExecutionOptions(not_before=datetime.now(UTC) + timedelta(seconds=sized(2, 20)))
     for _ in range(number):
         deployment.publish(
             ExecuteProgram(execution_id=uuid7(), program_id=deployment.program_id, inputs={}, options=later)
