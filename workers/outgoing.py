@@ -122,7 +122,7 @@ def encode_event(
 
 
 def _encode(data: Event, largest: int, *, context: Context, **told: Any) -> Encoded:
-    envelope = wrap(data, source=SOURCE, **context._asdict(), **told)
+    envelope = wrap(data, source=SOURCE, traceparent=context.traceparent, extensions=context.extensions, **told)
     return Encoded(envelope.id, envelope.encode(largest))
 
 

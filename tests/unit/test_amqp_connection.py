@@ -16,7 +16,7 @@ from pika.channel import Channel, ContentFrameAssembler
 from pika.connection import Connection
 from pika.exceptions import InvalidFrameError
 
-from dspex.amqp_connection import TolerantConnection
+from dspex.amqp_connection import PublishingConnection, TolerantConnection
 from tests import amqp_wire as wire
 
 Message = tuple[str, str | None, str | None, int, bytes]
@@ -118,7 +118,35 @@ def test_pika_has_what_is_replaced() -> None:
     assert "_read_frame()" in inspect.getsource(connection._on_data_available)
     assert "frame.decode_frame(self._frame_buffer)" in inspect.getsource(connection._read_frame)
     assert "_content_assembler.process(frame_value)" in inspect.getsource(channel._handle_content_frame)
+    assert "_process_frame(frame_value)" in inspect.getsource(connection._on_data_available)
+    assert "._handle_content_frame(value)" in inspect.getsource(connection._deliver_frame_to_channel)
     assert list(inspect.signature(ContentFrameAssembler.process).parameters) == ["self", "frame_value"]
     assert list(inspect.signature(connection._create_channel).parameters)[1:] == ["channel_number", "on_open_callback"]
     assert list(inspect.signature(frame.Header).parameters) == ["channel_number", "body_size", "props"]
     assert "_impl_class" in inspect.signature(pika.BlockingConnection).parameters
+
+
+def ack(channel: int, tag: int) -> bytes:
+    payload = struct.pack(">IQB", spec.Basic.Ack.INDEX, tag, 0)
+    return struct.pack(">BHI", spec.FRAME_METHOD, channel, len(payload)) + payload + b"\xce"
+
+
+class Publisher(PublishingConnection):
+    """Connected to nothing, with channel 2."""
+
+    def __init__(self) -> None:
+        self._frame_buffer = b""
+        self.bytes_received = self.frames_received = 0
+        self.callbacks = CallbackManager()
+        self._channels = {2: self._create_channel(2, None)}
+
+
+def test_an_ack_goes_to_who_waits_for_it_and_those_of_others_to_pika() -> None:
+    publisher, straight, others = Publisher(), [], []
+    publisher.callbacks.add(2, spec.Basic.Ack, lambda value: others.append(value.method.delivery_tag), one_shot=False)
+    publisher._on_data_available(ack(2, 1))
+    publisher.on_ack = 2, lambda value: straight.append(value.method.delivery_tag)
+    publisher._on_data_available(ack(2, 2) + ack(2, 3))
+    publisher.on_ack = 3, lambda value: straight.append(value.method.delivery_tag)
+    publisher._on_data_available(ack(2, 4))
+    assert (straight, others, publisher.frames_received) == ([2, 3], [1, 4], 4)
