@@ -144,9 +144,9 @@ class Publisher(PublishingConnection):
 def test_an_ack_goes_to_who_waits_for_it_and_those_of_others_to_pika() -> None:
     publisher, straight, others = Publisher(), [], []
     publisher.callbacks.add(2, spec.Basic.Ack, lambda value: others.append(value.method.delivery_tag), one_shot=False)
-    publisher._on_data_available(ack(2, 1))
+    publisher._on_data_available(ack(2, 1))  # pyright: ignore[reportAttributeAccessIssue]
     publisher.on_ack = 2, lambda value: straight.append(value.method.delivery_tag)
-    publisher._on_data_available(ack(2, 2) + ack(2, 3))
+    publisher._on_data_available(ack(2, 2) + ack(2, 3))  # pyright: ignore[reportAttributeAccessIssue]
     publisher.on_ack = 3, lambda value: straight.append(value.method.delivery_tag)
-    publisher._on_data_available(ack(2, 4))
+    publisher._on_data_available(ack(2, 4))  # pyright: ignore[reportAttributeAccessIssue]
     assert (straight, others, publisher.frames_received) == ([2, 3], [1, 4], 4)
