@@ -64,15 +64,15 @@ def callback_of(value: dict[str, Any] | None) -> Callback | None:
 
 def _exact(value: Any) -> Any:
     """JSON values with whole numbers as integers: PostgreSQL keeps 1e16 as 10000000000000000, and -0.0 as 0.0."""
-    if isinstance(value, str):  # most are: the other questions cost more
+    kind = type(value)
+    if kind is str or kind is int:  # most are: the other questions cost more
         return value
-    match value:
-        case float():
-            return int(Decimal(repr(value))) if value.is_integer() else value
-        case Mapping():
-            return {key: _exact(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_exact(item) for item in value]
+    if kind is list or kind is tuple:
+        return [_exact(item) for item in value]
+    if kind is float:
+        return int(Decimal(repr(value))) if value.is_integer() else value
+    if kind is dict or isinstance(value, Mapping):
+        return {key: _exact(item) for key, item in value.items()}
     return value
 
 
