@@ -19,6 +19,8 @@ import pytest
 from psycopg import sql
 from sqlalchemy import make_url
 
+from adapters.python_port import Limits
+from adapters.python_port.server import Server as ServerOfChildren
 from deploy.local_servers import LocalServer, PostgresServer, RabbitMQServer, RedisServer, ServerError
 from deploy.pgbouncer import PgBouncer
 from tests import canary, plugin, sizes
@@ -201,6 +203,14 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'dspex.db'}"
     url: str = request.getfixturevalue("postgres_database_url")
     return url
+
+
+@pytest.fixture(scope="module")
+def server_of_children() -> Iterator[ServerOfChildren]:
+    """Makes the child processes of `python_port`. One for all tests of a file: it takes a second to start."""
+    server = ServerOfChildren(Limits())
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

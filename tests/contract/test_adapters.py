@@ -103,14 +103,6 @@ def never_answered(server: lm_server.LMServer, spec: ProgramSpec) -> Generator[P
         end.set()
 
 
-@pytest.fixture(scope="module")
-def server_of_children() -> Iterator[Server]:
-    """One for all tests: it takes a second to start."""
-    server = Server(Limits())
-    yield server
-    server.close()
-
-
 class TestPythonPort(AdapterContract):
     """The python_port adapter, its child processes calling an LM on this machine."""
 

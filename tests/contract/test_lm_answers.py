@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import pytest
 
@@ -13,21 +12,13 @@ from adapters.contract import wait_until
 from adapters.lm import LMAlias, LMCatalog
 from adapters.native import NativeAdapter
 from adapters.port import Adapter, AdapterError, Outcome, ProgramSpec, RunOptions
-from adapters.python_port import Limits, PythonPortAdapter
-from adapters.python_port.server import Server
 from dspex import LM, Configuration, ErrorCode, Signature
 from tests import lm_server
 from tests.lm_server import LMServer
+from tests.on_an_lm import ON_AN_LM, adapter_of
 
 SECRET = "sk-not-to-be-told"
 SPEC = ProgramSpec("any", Signature.parse("question -> answer"), Configuration(lm=LM(model="local")))
-
-
-@pytest.fixture(scope="module")
-def server_of_children() -> Iterator[Server]:
-    server = Server(Limits())
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -36,15 +27,10 @@ def server() -> Iterator[LMServer]:
         yield running
 
 
-@pytest.fixture(params=["native", "python_port"])
+@pytest.fixture(params=ON_AN_LM)
 def adapter(request: pytest.FixtureRequest, server: LMServer) -> Iterator[Adapter]:
     catalog = LMCatalog({"local": LMAlias("openai/gpt-4o-mini", server.url, "LOCAL_KEY")}, {"LOCAL_KEY": SECRET}.get)
-    with ExitStack() as ending:
-        if request.param == "native":
-            made: Adapter = NativeAdapter(catalog)
-        else:
-            made = PythonPortAdapter(catalog, server=request.getfixturevalue("server_of_children"))
-        ending.callback(made.close)
+    with adapter_of(request.param, catalog, lambda: request.getfixturevalue("server_of_children")) as made:
         yield made
 
 

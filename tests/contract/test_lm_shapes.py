@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from adapters.lm import LMAlias, LMCatalog
-from adapters.native import NativeAdapter
 from adapters.port import Adapter, AdapterError, ProgramSpec, RunOptions
-from adapters.python_port import Limits, PythonPortAdapter
-from adapters.python_port.server import Server
 from dspex import LM, Configuration, Signature
 from tests.lm_server import Answer, LMServer
+from tests.on_an_lm import ON_AN_LM, adapter_of
 
 SPEC = ProgramSpec("any", Signature.parse("question -> answer"), Configuration(lm=LM(model="local")))
 TEXT = "[[ ## answer ## ]]\nx\n\n[[ ## completed ## ]]"
@@ -85,17 +82,10 @@ def server() -> Iterator[LMServer]:
         yield server
 
 
-@pytest.fixture(scope="module", params=["native", "python_port"])
+@pytest.fixture(scope="module", params=ON_AN_LM)
 def adapter(request: pytest.FixtureRequest, server: LMServer) -> Iterator[Adapter]:
     catalog = LMCatalog({"local": LMAlias("openai/gpt-4o-mini", server.url, "LOCAL_KEY")}, {"LOCAL_KEY": "sk-x"}.get)
-    with ExitStack() as ending:
-        if request.param == "native":
-            made: Adapter = NativeAdapter(catalog)
-        else:
-            children = Server(Limits())
-            ending.callback(children.close)
-            made = PythonPortAdapter(catalog, server=children)
-        ending.callback(made.close)
+    with adapter_of(request.param, catalog, lambda: request.getfixturevalue("server_of_children")) as made:
         yield made
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from adapters.lm import LMAlias, LMCatalog
-from adapters.native import NativeAdapter
 from adapters.port import Adapter, AdapterError, ProgramSpec, RunOptions
-from adapters.python_port import Limits, PythonPortAdapter
-from adapters.python_port.server import Server
 from dspex import LM, Configuration, ErrorCode, Signature
 from tests.lm_server import LMServer
+from tests.on_an_lm import ON_AN_LM, adapter_of
 from tests.provider_errors import CASES, Case, document
 
 SECRET = "sk-not-to-be-told"
@@ -27,18 +24,11 @@ def server() -> Iterator[LMServer]:
         yield running
 
 
-@pytest.fixture(scope="module", params=["native", "python_port"])
+@pytest.fixture(scope="module", params=ON_AN_LM)
 def adapter(request: pytest.FixtureRequest, server: LMServer) -> Iterator[Adapter]:
     aliases = {alias: LMAlias(model, server.url, "LOCAL_KEY") for model, alias in ALIASES.items()}
     catalog = LMCatalog(aliases, {"LOCAL_KEY": SECRET}.get)
-    with ExitStack() as ending:
-        if request.param == "native":
-            made: Adapter = NativeAdapter(catalog)
-        else:
-            children = Server(Limits())
-            ending.callback(children.close)
-            made = PythonPortAdapter(catalog, server=children)
-        ending.callback(made.close)
+    with adapter_of(request.param, catalog, lambda: request.getfixturevalue("server_of_children")) as made:
         yield made
 
 

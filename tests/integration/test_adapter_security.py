@@ -11,7 +11,6 @@ import json
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ import pytest
 from adapters.lm import LMAlias, LMCatalog
 from adapters.native import NativeAdapter
 from adapters.port import Adapter, AdapterError, ProgramSpec, RunOptions
-from adapters.python_port import Limits, PythonPortAdapter
+from adapters.python_port import Limits
 from adapters.python_port.server import Server
 from dspex import LM, Configuration, ErrorCode, Signature, decode_command, uuid7
 from dspex.errors import InvalidInput, InvalidMessage
 from tests import lm_server
 from tests.lm_server import Answer, LMServer
+from tests.on_an_lm import ON_AN_LM, adapter_of
 
 pytestmark = pytest.mark.usefixtures("example_plugin")
 
@@ -77,16 +77,11 @@ def server() -> Iterator[LMServer]:
         yield running
 
 
-@pytest.fixture(params=["native", "python_port"])
+@pytest.fixture(params=ON_AN_LM)
 def adapter(request: pytest.FixtureRequest, server: LMServer) -> Iterator[Adapter]:
     """Each adapter that runs DSPy, with an LM whose key is the operator's."""
     catalog = LMCatalog({"local": LMAlias("openai/gpt-4o-mini", server.url, "LOCAL_KEY")}, {"LOCAL_KEY": SECRET}.get)
-    with ExitStack() as ending:
-        if request.param == "native":
-            made: Adapter = NativeAdapter(catalog)
-        else:
-            made = PythonPortAdapter(catalog, server=request.getfixturevalue("server_of_children"))
-        ending.callback(made.close)
+    with adapter_of(request.param, catalog, lambda: request.getfixturevalue("server_of_children")) as made:
         yield made
 
 

@@ -25,6 +25,7 @@ from adapters.python_port.server import Server
 from dspex import LM, Configuration, ErrorCode, Signature
 from tests import lm_server
 from tests.lm_server import Answer, LMServer
+from tests.on_an_lm import ON_AN_LM, adapter_of
 
 ROOT = Path(__file__).parents[2]
 SIGNATURE = Signature.parse("question -> answer")
@@ -53,17 +54,14 @@ def other() -> Iterator[LMServer]:
         yield running
 
 
-@pytest.fixture(params=["native", "python_port"])
+@pytest.fixture(params=ON_AN_LM)
 def make(request: pytest.FixtureRequest) -> Iterator[Any]:
     with ExitStack() as ending:
 
         def adapter(catalog: LMCatalog) -> Adapter:
-            if request.param == "native":
-                made: Adapter = NativeAdapter(catalog)
-            else:
-                made = PythonPortAdapter(catalog, server=request.getfixturevalue("server_of_children"))
-            ending.callback(made.close)
-            return made
+            return ending.enter_context(
+                adapter_of(request.param, catalog, lambda: request.getfixturevalue("server_of_children"))
+            )
 
         yield adapter
 
