@@ -298,7 +298,8 @@ class Link:
         channel.add_on_close_callback(self._on_channel_closed)
         channel.add_on_return_callback(self._on_return)
         channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_ready(channel))
-        channel.connection.on_ack = channel.channel_number, self._on_confirm
+        if self._connection is not None:
+            self._connection.on_ack = channel.channel_number, self._on_confirm
 
     def _on_ready(self, channel: Channel) -> None:
         self._channel = channel
