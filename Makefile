@@ -31,7 +31,7 @@ demo: .venv/.runtime ## run an example on the mock adapter: no server, no key
 test: lint ## linters, type checkers and every test, on real servers
 	@deploy/system_packages.sh tests
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/faults
-	$(BIN)/pytest tests/faults
+	$(BIN)/pytest -n 2 --dist loadfile tests/faults
 
 .PHONY: torture
 torture: .venv/.dev ## the tests of faults and of properties at their full size, and mutants: hours

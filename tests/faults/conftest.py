@@ -18,7 +18,8 @@ from tests.sizes import TORTURE
 from tests.sizes import sized as sized_by_run
 
 HERE = Path(__file__).parent
-RESULTS = pytest.StashKey[list[str]]()
+RESULT = "fault"
+"""A property of a test: a line of figures. With the test's report it comes to the process that tells of them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,9 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(3600 if TORTURE else 180))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The figures, to be quoted."""
-    results = config.stash.get(RESULTS, [])
+    reports = [report for ended in ("passed", "failed") for report in terminalreporter.stats.get(ended, [])]
+    told = [value for report in reports if report.when == "call" for value in report.user_properties]
+    results = [line for name, line in told if name == RESULT]
     if results:
         terminalreporter.section("faults")
         for result in results:
@@ -77,7 +80,7 @@ def passed(request: pytest.FixtureRequest) -> Callable[..., None]:
 
     def passed(row: int, what: str, trials: int, verdict: Verdict, more: str = "") -> None:
         line = f"row {row:>2}  {what:<52} trials {trials:>5}   {verdict.numbers}   {more}".rstrip()
-        request.config.stash.setdefault(RESULTS, []).append(line)
+        request.node.user_properties.append((RESULT, line))
         assert not verdict.reasons, "\n".join([line, *verdict.reasons[:50]])
 
     return passed
@@ -89,6 +92,6 @@ def broke(request: pytest.FixtureRequest) -> Callable[..., None]:
 
     def broke(row: int, what: str, verdict: Verdict, more: str = "") -> None:
         line = f"row {row:>2}  {'OFF: ' + what:<52} trials {1:>5}   {verdict.numbers}   {more}".rstrip()
-        request.config.stash.setdefault(RESULTS, []).append(line)
+        request.node.user_properties.append((RESULT, line))
 
     return broke

@@ -23,7 +23,7 @@ from deploy.local_servers import PostgresServer, RabbitMQServer, RedisServer
 from dspex.webhooks import new_secret
 from tests.conftest import new_database
 from tests.faults.aftermath import Inspector, wrong
-from tests.faults.conftest import RESULTS
+from tests.faults.conftest import RESULT
 from tests.faults.fleet import Deliverer, Fleet
 from tests.faults.load import Hands, Ledger, Load
 from tests.faults.random_faults import KINDS, Faults, Scene
@@ -104,7 +104,7 @@ def test_every_kind_of_fault_at_random(
             f"sent and done: {dict(sorted(ledger.done.items()))}",
             f"faults {faults.happened.total()}: {dict(sorted(faults.happened.items()))}",
         ]
-        request.config.stash.setdefault(RESULTS, []).extend(told)
+        request.node.user_properties.extend((RESULT, line) for line in told)
         problems = [
             *left,
             *faults.broken,
