@@ -31,6 +31,8 @@ def aside(monkeypatch: pytest.MonkeyPatch) -> list[Delivery]:
     found: list[Any] = []
     monkeypatch.setattr(waits, "aside", lambda: found)
     monkeypatch.setattr(waits._InVain, "_counts", Lru(1_000))
+    # Another test of this process may have had no database a moment ago.
+    monkeypatch.setattr(waits, "_database", waits._Database())
     return cast("list[Delivery]", found)
 
 
