@@ -22,6 +22,7 @@ from deploy.local_servers import (
 from deploy.processes import Process
 from dspex.envelope import MAX_ANSWER_BYTES
 from tests import amqp_wire
+from tests.rabbitmqctl import rabbitmqctl
 from tests.waiting import wait_until
 
 
@@ -66,6 +67,8 @@ def test_rabbitmq_keeps_confirmed_messages_over_a_crash(
         channel.confirm_delivery()
         persistent = pika.BasicProperties(delivery_mode=2)
         channel.basic_publish("", "kept", b"hello", persistent, mandatory=True)
+    # A message is on disk when it is confirmed; its new queue up to two seconds later (the cache of Erlang's disk_log).
+    rabbitmqctl(server, "eval", "ok = mnesia:sync_log().")
     crashed = members(server)
     server.kill()
     assert gone(crashed)
