@@ -75,7 +75,7 @@ format: .venv/.dev ## rewrite the code in the project's format
 
 .PHONY: contract
 contract: .venv/.dev ## write the JSON Schemas and AsyncAPI again, from the models
-	@$(BIN)/python -m dspex.contract messages/contract
+	@$(BIN)/python -m dspex.schemas messages/contract
 
 .PHONY: servers
 servers:

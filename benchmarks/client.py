@@ -24,9 +24,9 @@ from uuid import UUID
 import pika
 
 from dspex import ExecuteProgram, uuid7, wrap
-from dspex.broker_url import amqp_parameters
-from dspex.client import RemoteClient
-from dspex.publisher import AmqpPublisher
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.amqp.url import amqp_parameters
+from dspex.client.remote import RemoteClient
 from workers.settings import load_settings
 
 SOURCE = "/benchmark"

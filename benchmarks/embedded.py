@@ -18,10 +18,10 @@ from sqlalchemy import text
 from benchmarks.harness.statistics import percentile
 from dspex import ExecuteProgram, uuid7
 from dspex.producer import Producer
-from workers.application import Application, bootstrap
+from workers.application.wiring import Application, bootstrap
 from workers.local import LocalClient
-from workers.process import WorkerProcess
-from workers.schema import require_schema
+from workers.persistence.schema import require_schema
+from workers.process.worker import WorkerProcess
 from workers.settings import load_settings
 
 SIGNATURE = "question: str, k: int = 3 -> answer: str, score: float"

@@ -29,9 +29,9 @@ import migrations
 from dspex import Configuration, ExecutionOptions, ExecutionStatus, Signature, Usage, uuid7
 from store import counters, executions, histogram, programs, signatures, statistics
 from store.counters import Counts
-from store.engine import make_engine
+from store.database.engine import make_engine
+from store.database.identity import Identity
 from store.executions import Claimed, Finish, Lease, Request
-from store.identity import Identity
 
 PROGRAMS = 100
 TENANTS = 5

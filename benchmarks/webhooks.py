@@ -35,11 +35,11 @@ import migrations
 from deploy.local_servers import PostgresServer, RabbitMQServer
 from deploy.processes import free_port
 from dspex import ExecuteProgram, uuid7
-from dspex.callbacks import Callback
-from dspex.client import RemoteClient
+from dspex.client.remote import RemoteClient
+from dspex.contract.callback import Callback
 from dspex.producer import Producer
 from dspex.webhooks import new_secret
-from store.engine import make_engine
+from store.database.engine import make_engine
 from workers.brokers import amqp
 
 TARGET = 0.95

@@ -28,7 +28,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, inspect, tex
 from sqlalchemy.exc import TimeoutError as DatabaseTimeout
 
 import migrations
-from store.sessions import adopt
+from store.database.sessions import adopt
 from store.tables import metadata
 
 LOCK = 0x_D5BE_0001

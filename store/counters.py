@@ -35,8 +35,8 @@ from sqlalchemy import (
 )
 
 from dspex.errors import Conflict
-from store.batch import encode, execute, of_key, records, upsert, writes_in_with
-from store.identity import Identity
+from store.database.batch import encode, execute, of_key, records, upsert, writes_in_with
+from store.database.identity import Identity
 from store.tables import DEFAULT_TENANT, NOW, program_counters, program_durations
 
 SHARDS = 64

@@ -11,17 +11,17 @@ from sqlalchemy import Connection, Select, case, delete, func, null, select
 from sqlalchemy import update as update_rows
 
 from dspex import Configuration, ErrorDetail, ProgramStatus, Signature, SignatureStatus
-from dspex.callbacks import Callback
+from dspex.contract.callback import Callback
+from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.errors import Conflict, IllegalTransition, NotFound
-from dspex.policy import ExecutionPolicy
-from store import pages
-from store.batch import upsert
+from store.column_types import storable
+from store.database import pages
+from store.database.batch import upsert
+from store.database.pages import DEFAULT_LIMIT, Page
 from store.executions.rows import callback_of, kept_callback
 from store.executions.statements import OPEN
-from store.pages import DEFAULT_LIMIT, Page
 from store.signatures import CONTENT, signature_of
 from store.tables import DEFAULT_TENANT, NOW, executions, program_counters, programs, signatures
-from store.types import storable
 
 
 @dataclass(frozen=True)

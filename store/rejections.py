@@ -12,13 +12,13 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, CursorResult, select, tuple_, update
 
+from dspex.contract.status import LetterStatus
 from dspex.errors import NotFound
-from dspex.status import LetterStatus
-from store import pages
-from store.batch import upsert
-from store.pages import DEFAULT_LIMIT, Page
+from store.column_types import storable
+from store.database import pages
+from store.database.batch import upsert
+from store.database.pages import DEFAULT_LIMIT, Page
 from store.tables import DEFAULT_TENANT, MAX_NAME, NOW, rejected_messages
-from store.types import storable
 
 _NAMESPACE = UUID("5ad5f4e0-1c5c-5c0e-9e55-5b7b4f0b1a53")
 

@@ -17,9 +17,9 @@ from dspex import Signature, SignatureStatus
 from dspex.errors import Conflict, IllegalTransition, NotFound
 from dspex.ids import canonical_json
 from dspex.lru import Lru
-from store import pages
-from store.batch import upsert
-from store.pages import DEFAULT_LIMIT, Page
+from store.database import pages
+from store.database.batch import upsert
+from store.database.pages import DEFAULT_LIMIT, Page
 from store.tables import DEFAULT_TENANT, NOW, programs, signatures
 
 CONTENT = ("name", "module", "version", "instructions", "inputs", "outputs")

@@ -31,8 +31,8 @@ from sqlalchemy import (
 )
 
 from dspex import ExecutionStatus, ProgramStatus, SignatureStatus
-from dspex.status import DeliveryStatus, LetterStatus
-from store.types import Json, UtcDateTime, database_now
+from dspex.contract.status import DeliveryStatus, LetterStatus
+from store.column_types import Json, UtcDateTime, database_now
 
 MAX_NAME = 512
 """Characters of the id or the type of a rejected message."""
@@ -153,7 +153,7 @@ executions = Table(
     *_versioned(),
     _tenant(in_key=True),
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
-    # See `store.timeline`.
+    # See `store.executions.timeline`.
     Column("timeline", Json, nullable=False, server_default=text("'[]'")),
     # Copied from `error` and `usage`, so that lists and statistics find them in an index.
     Column("error_code", String(64)),

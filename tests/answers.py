@@ -23,10 +23,9 @@ from dspex import (
     Try,
     Usage,
 )
-from dspex.callbacks import Callback
-from dspex.compatibility import compare
-from dspex.events import ProblemDetail
-from dspex.results import (
+from dspex.contract.callback import Callback
+from dspex.contract.events import ProblemDetail
+from dspex.contract.results import (
     Affected,
     Answer,
     Created,
@@ -46,7 +45,8 @@ from dspex.results import (
     SignatureView,
     Transition,
 )
-from dspex.status import DeliveryStatus, LetterStatus
+from dspex.contract.status import DeliveryStatus, LetterStatus
+from dspex.signatures.compatibility import compare
 
 ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)

@@ -12,9 +12,9 @@ from typing import Any
 import pika
 
 from dspex import Configuration
-from dspex.amqp_connection import connect
-from dspex.client import RemoteClient
-from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
+from dspex.amqp.connection import connect
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
+from dspex.client.remote import RemoteClient
 from tests import amqp_wire as wire
 from tests.amqp_wire import Wire
 from tests.deployment import Deployment

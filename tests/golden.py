@@ -16,11 +16,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from dspex import CreateProgram, CreateSignature, ExecutionCompleted, ExecutionFailed, decode_command, decode_event
-from dspex.commands import Command
-from dspex.contract.schemas import ANSWERS, MESSAGES
+from dspex.contract.commands import Command
+from dspex.contract.events import Event
+from dspex.contract.queries import REQUESTS
 from dspex.errors import InvalidMessage
-from dspex.events import Event
-from dspex.queries import REQUESTS
+from dspex.schemas.json_schema import ANSWERS, MESSAGES
 from tests.answers import AN_ANSWER_OF_EACH, CONFIGURATION, ERROR, ID, OTHER, SIGNATURE, USAGE
 from tests.unit.test_envelope import A_COMMAND_OF_EACH, AN_EVENT_OF_EACH
 

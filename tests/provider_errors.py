@@ -436,8 +436,8 @@ HEAD = """# What a provider's error ends with
 
 Whatever shape a provider gives its errors, an execution that fails has one of the codes of `dspex.ErrorCode`, by what
 is meant. This table is made from the answers that the tests try on `native` and `python_port`
-(`python -m tests.provider_errors`); the rules are `adapters/native/meanings.py`, with their sources. Where an answer
-asks to wait, the next attempt is not made before.
+(`python -m tests.provider_errors`); the rules are `adapters/native/failures/meanings.py`, with their sources. Where an
+answer asks to wait, the next attempt is not made before.
 
 | provider | situation | status | code | wait |
 |---|---|---|---|---|

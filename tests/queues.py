@@ -1,4 +1,4 @@
-"""The queues of `dspex.topology` on a RabbitMQ that a test has to itself: their names are fixed."""
+"""The queues of `dspex.amqp.topology` on a RabbitMQ that a test has to itself: their names are fixed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import get_args
 
 import pika
 
+from dspex.amqp.topology import QUEUES
 from dspex.errors import BrokerUnavailable
-from dspex.topology import QUEUES
 from workers.brokers import amqp
 from workers.brokers.topology import DEAD_LETTERS, QueueType, dead_letter_queue
 

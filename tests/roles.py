@@ -12,8 +12,8 @@ from sqlalchemy import Engine, make_url
 import migrations
 from dspex import uuid7
 from dspex.errors import SettingsError
-from store.engine import make_engine
-from workers.schema import require_rights
+from store.database.engine import make_engine
+from workers.persistence.schema import require_rights
 
 
 class Roles:

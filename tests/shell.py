@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from store.engine import make_engine
+from store.database.engine import make_engine
 from tests import preloaded
 
 DSPEX = (sys.executable, "-m", "workers.cli")

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from dspex.types import MAX_DEPTH, FieldType, depth
+from dspex.signatures.types import MAX_DEPTH, FieldType, depth
 
 EXACT = 2**53
 """Whole numbers up to here are the same as an int and as a float."""

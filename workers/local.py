@@ -13,29 +13,29 @@ from weakref import WeakKeyDictionary
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
-from dspex.commands import Command, ExecuteProgram
-from dspex.deadline import left
-from dspex.envelope import NO_CONTEXT, wrap
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE
+from dspex.client.deadline import left
+from dspex.client.interface import Interface
+from dspex.client.pending import Pending
+from dspex.client.poller import Watch
+from dspex.client.wakeups import Wakeups
+from dspex.contract.commands import Command, ExecuteProgram
+from dspex.contract.envelope import NO_CONTEXT, wrap
+from dspex.contract.queries import GetExecution
 from dspex.errors import Conflict, NoAnswer, RequestFailed
-from dspex.interface import Interface
-from dspex.pending import Pending
-from dspex.queries import GetExecution
-from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE
-from dspex.wakeups import Wakeups
-from dspex.watch import Watch
-from store import executions, idempotency, rejections
-from store.executions import Execution, Request
+from store import executions, rejections
+from store.executions import Execution, Request, idempotency
 from store.rejections import RecordedRejection, Rejection
-from workers.application import Application, bootstrap
-from workers.handlers import dispatch
-from workers.own import left_by_others, webhooks_that_wait
-from workers.policy import DEFAULT_TENANT, Principal, authorize
-from workers.principals import EVERYBODY
-from workers.process import WorkerProcess
-from workers.received import Received
-from workers.schema import require_schema
+from workers.application.own import left_by_others, webhooks_that_wait
+from workers.application.wiring import Application, bootstrap
+from workers.handlers.dispatch import dispatch
+from workers.outbound.serializers import execution_view
+from workers.persistence.schema import require_schema
+from workers.process.worker import WorkerProcess
+from workers.security.authorization import DEFAULT_TENANT, Principal, authorize
+from workers.security.principals import EVERYBODY
+from workers.security.request import Received
 from workers.settings import Settings, load_settings
-from workers.views import execution_view
 
 View = TypeVar("View", bound=BaseModel)
 

@@ -15,15 +15,15 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from adapters.lm import LMAlias
-from dspex.broker_url import login_of, url_problem
-from dspex.callbacks import WebhookSecretName
-from dspex.envelope import MAX_MESSAGE_BYTES
+from dspex.amqp.url import login_of, url_problem
+from dspex.contract.callback import WebhookSecretName
+from dspex.contract.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import Problem, SettingsError
 from dspex.model import problems
 from dspex.text import masked
 from workers.brokers.topology import QueueType
 from workers.environment import PREFIX, look_over
-from workers.policy import Role
+from workers.security.authorization import Role
 from workers.webhooks.addresses import Guard
 from workers.webhooks.schedule import DELAYS
 
@@ -35,7 +35,7 @@ SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*_(API_KEY|(?<!_WEBHOOK_)TOKEN)")
 TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """One word of a routing key: topic permissions keep tenants apart by it."""
 WEBHOOK_SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*_WEBHOOK_(SECRET|TOKEN)")
-"""What a callback may name, and a program may not: see `dspex.callbacks.WebhookSecretName`."""
+"""What a callback may name, and a program may not: see `dspex.contract.callback.WebhookSecretName`."""
 
 
 def _database_url(value: str) -> str:

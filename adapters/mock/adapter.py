@@ -30,9 +30,9 @@ from adapters.programs import Programs
 from adapters.runs import Run, Runs
 from adapters.trace import bounded
 from dspex import ErrorCode, LMCall, Signature, Usage
-from dspex.annotations import object_model
 from dspex.errors import InvalidOutput
 from dspex.model import problems
+from dspex.signatures.annotations import object_model
 
 CAPACITY: Final = 1024
 """Programs that are kept."""

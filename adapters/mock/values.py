@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from adapters.mock.draws import Draws
-from dspex.types import (
+from dspex.signatures.types import (
     ArrayType,
     BooleanType,
     EnumType,

@@ -12,9 +12,9 @@ import dspy
 
 from adapters.lm import LMCatalog, ResolvedLM
 from adapters.native.chat import CHAT
-from adapters.native.failures import adapter_error
+from adapters.native.error_codes import adapter_error
 from adapters.native.lms import RecordingLM, make_lm
-from adapters.native.modules import build_module
+from adapters.native.modules.catalog import build_module
 from adapters.native.recorder import Recorder
 from adapters.native.setup import prepare_dspy
 from adapters.native.signatures import dspy_inputs, json_outputs

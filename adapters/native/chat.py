@@ -13,8 +13,8 @@ from dspy.adapters.types.base_type import CUSTOM_TYPE_START_IDENTIFIER
 from dspy.adapters.utils import apply_output_field_defaults
 from dspy.utils.exceptions import AdapterParseError
 
-from adapters.native.sections import Unclear, sections, without_drafts
-from adapters.native.values import containers, plain_value
+from adapters.native.answers.sections import Unclear, sections, without_drafts
+from adapters.native.answers.values import containers, plain_value
 
 
 def neutral(text: str) -> str:

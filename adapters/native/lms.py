@@ -9,12 +9,12 @@ import dspy
 from dspy.utils.exceptions import ContextWindowExceededError, LMError, LMUnexpectedError
 
 from adapters.lm import ResolvedLM
-from adapters.native.failures import code_of, said_of
+from adapters.native.answers.shapes import without_odd_parts
+from adapters.native.error_codes import code_of, said_of
 from adapters.native.insides import calls_through
 from adapters.native.lite import prepare_litellm
+from adapters.native.modules.temperature import check_temperature
 from adapters.native.recorder import Recorder
-from adapters.native.shapes import without_odd_parts
-from adapters.native.temperature import check_temperature
 from adapters.native.wire import Call, Wire, noted
 from dspex import ErrorCode, LMParameters
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from adapters.native.endings import check_ending, ending
+from adapters.native.answers.endings import check_ending, ending
 from adapters.native.wire import Call
 from adapters.port import AdapterError, RunOptions
 from adapters.runs import Run

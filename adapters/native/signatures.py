@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature, SignatureField
-from dspex.annotations import constraints, forget_types, unconstrained
-from dspex.types import ArrayType, FieldType, MapType, ObjectType, OptionalType, StringType
+from dspex.signatures.annotations import constraints, forget_types, unconstrained
+from dspex.signatures.types import ArrayType, FieldType, MapType, ObjectType, OptionalType, StringType
 
 LARGE_BYTES = 1_000_000
 """Classes of more than that are not left to the caches of `typing`."""

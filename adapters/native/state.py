@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature
-from dspex.annotations import annotation
+from dspex.contract.state import PredictorState, State
 from dspex.model import problems
-from dspex.state import PredictorState, State
+from dspex.signatures.annotations import annotation
 
 
 def apply_state(module: Any, signature: Signature, state: State) -> None:

@@ -9,11 +9,11 @@ from functools import lru_cache
 import migrations
 from benchmarks.peers.job import BROKER_URL, DATABASE_URL, LATENCY_SECONDS, PROGRAM_IDS, SIGNATURE, Ask, Job
 from dspex import CreateProgram, CreateSignature, ExecuteProgram, InitializeProgram, Signature, uuid7
-from dspex.client import RemoteClient
-from dspex.configuration import Configuration
+from dspex.client.remote import RemoteClient
+from dspex.contract.configuration import Configuration
+from dspex.contract.results import ExecutionView, ProgramView, SignatureView
 from dspex.producer import Producer
-from dspex.results import ExecutionView, ProgramView, SignatureView
-from workers.application import bootstrap
+from workers.application.wiring import bootstrap
 from workers.brokers import amqp
 from workers.local import LocalClient
 from workers.settings import load_settings

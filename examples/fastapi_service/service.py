@@ -18,12 +18,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from dspex import ExecuteProgram, uuid7
-from dspex.callbacks import Callback
-from dspex.client import RemoteClient
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.client.remote import RemoteClient
+from dspex.contract.callback import Callback
+from dspex.contract.events import (
+    ErrorDetail,
+    Event,
+    ExecutionCancelled,
+    ExecutionCompleted,
+    ExecutionEnded,
+    ExecutionFailed,
+)
 from dspex.errors import InvalidWebhook, MessageError
-from dspex.events import ErrorDetail, Event, ExecutionCancelled, ExecutionCompleted, ExecutionEnded, ExecutionFailed
 from dspex.outbox import Outbox, OutboxRelay
-from dspex.publisher import AmqpPublisher
 from dspex.webhooks import check_secret, verify
 
 SOURCE = "/questions"

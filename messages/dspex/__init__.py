@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dspex.aio import AsyncClient
-    from dspex.client import RemoteClient
-    from dspex.commands import CreateProgram, CreateSignature, ExecuteProgram, InitializeProgram
-    from dspex.configuration import LM, Configuration, Fallback, LMParameters
-    from dspex.envelope import Envelope, decode_command, decode_event, wrap
-    from dspex.errors import DspexError, Problem
-    from dspex.events import (
+    from dspex.amqp.publisher import AmqpPublisher
+    from dspex.client.remote import RemoteClient
+    from dspex.contract.callback import Callback
+    from dspex.contract.commands import CreateProgram, CreateSignature, ExecuteProgram, InitializeProgram
+    from dspex.contract.configuration import LM, Configuration, Fallback, LMParameters
+    from dspex.contract.envelope import Envelope, decode_command, decode_event, wrap
+    from dspex.contract.events import (
         ErrorDetail,
         ExecutionCompleted,
         ExecutionFailed,
@@ -23,31 +24,38 @@ if TYPE_CHECKING:
         Try,
         Usage,
     )
+    from dspex.contract.options import ExecutionOptions
+    from dspex.contract.results import ExecutionError
+    from dspex.contract.state import State
+    from dspex.contract.status import ErrorCode, ExecutionStatus, ProgramStatus, SignatureStatus
+    from dspex.errors import DspexError, Problem
     from dspex.ids import uuid7
-    from dspex.options import ExecutionOptions
     from dspex.producer import Producer
-    from dspex.signature import Signature, SignatureField
-    from dspex.state import State
-    from dspex.status import ErrorCode, ExecutionStatus, ProgramStatus, SignatureStatus
+    from dspex.signatures.field import SignatureField
+    from dspex.signatures.signature import Signature
 else:
     from importlib import import_module
 
     _NAMES = {
         "aio": "AsyncClient",
-        "client": "RemoteClient",
-        "commands": "CreateProgram CreateSignature ExecuteProgram InitializeProgram",
-        "configuration": "LM Configuration Fallback LMParameters",
-        "envelope": "Envelope decode_command decode_event wrap",
+        "amqp.publisher": "AmqpPublisher",
+        "client.remote": "RemoteClient",
+        "contract.callback": "Callback",
+        "contract.commands": "CreateProgram CreateSignature ExecuteProgram InitializeProgram",
+        "contract.configuration": "LM Configuration Fallback LMParameters",
+        "contract.envelope": "Envelope decode_command decode_event wrap",
         "errors": "DspexError Problem",
-        "events": (
+        "contract.events": (
             "ErrorDetail ExecutionCompleted ExecutionFailed LMCall MessageRejected ProgramError ProgramReady Try Usage"
         ),
         "ids": "uuid7",
-        "options": "ExecutionOptions",
+        "contract.options": "ExecutionOptions",
+        "contract.results": "ExecutionError",
         "producer": "Producer",
-        "signature": "Signature SignatureField",
-        "state": "State",
-        "status": "ErrorCode ExecutionStatus ProgramStatus SignatureStatus",
+        "signatures.field": "SignatureField",
+        "signatures.signature": "Signature",
+        "contract.state": "State",
+        "contract.status": "ErrorCode ExecutionStatus ProgramStatus SignatureStatus",
     }
     _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
@@ -64,7 +72,9 @@ else:
 
 __all__ = [
     "LM",
+    "AmqpPublisher",
     "AsyncClient",
+    "Callback",
     "Configuration",
     "CreateProgram",
     "CreateSignature",
@@ -74,6 +84,7 @@ __all__ = [
     "ErrorDetail",
     "ExecuteProgram",
     "ExecutionCompleted",
+    "ExecutionError",
     "ExecutionFailed",
     "ExecutionOptions",
     "ExecutionStatus",

@@ -20,15 +20,15 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 from uuid import UUID
 
-from dspex import completion
-from dspex.call_threads import THREADS, CallThreads
-from dspex.callbacks import Callback
-from dspex.executions import IN_FLIGHT
-from dspex.handles import Handle, Model, result_of
-from dspex.interface import Interface
-from dspex.options import ExecutionOptions
-from dspex.results import ExecutionView
-from dspex.status import ExecutionStatus
+from dspex.client import completion
+from dspex.client.call_threads import THREADS, CallThreads
+from dspex.client.execution_verbs import IN_FLIGHT
+from dspex.client.handles import Handle, Model, result_of
+from dspex.client.interface import Interface
+from dspex.contract.callback import Callback
+from dspex.contract.options import ExecutionOptions
+from dspex.contract.results import ExecutionView
+from dspex.contract.status import ExecutionStatus
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -48,7 +48,7 @@ def _in_thread(
 
 
 class AsyncClient:
-    """The verbs of `dspex.interface.Interface`, to be awaited. For one event loop at a time.
+    """The verbs of `dspex.client.interface.Interface`, to be awaited. For one event loop at a time.
 
     Args:
         client: what carries them out, and is closed with it.
@@ -62,7 +62,7 @@ class AsyncClient:
     @classmethod
     def connect(cls, url: str, *, source: str, threads: int = THREADS, **options: Any) -> Self:
         """A client over the broker; the other arguments are those of `dspex.client.RemoteClient`."""
-        from dspex.client import RemoteClient
+        from dspex.client.remote import RemoteClient
 
         return cls(RemoteClient(url, source=source, **options), threads=threads)
 
@@ -285,7 +285,7 @@ class AsyncClient:
 
 
 class AsyncHandle:
-    """See `dspex.handles.Handle`.
+    """See `dspex.client.handles.Handle`.
 
     Attributes:
         handle: the same, for threads.
@@ -354,7 +354,7 @@ class AsyncHandle:
 
 
 async def as_completed(handles: Iterable[AsyncHandle], timeout: float | None = None) -> AsyncIterator[AsyncHandle]:
-    """See `dspex.completion.as_completed`."""
+    """See `dspex.client.completion.as_completed`."""
     loop = asyncio.get_running_loop()
     deadline = None if timeout is None else loop.time() + timeout
     held = set(handles)

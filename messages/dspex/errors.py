@@ -23,7 +23,7 @@ DspexError
 ├── InvalidWebhook            invalid_webhook: what was received is not shown to be from DSPex
 ├── AnswerTooLarge            answer_too_large: more than the broker takes
 ├── RequestFailed             (the worker's code) a request was answered with an error
-├── ExecutionError            (one of `dspex.ErrorCode`) an execution ended without outputs
+├── ExecutionError            (`dspex.contract.results`; one of `dspex.ErrorCode`) an execution ended without outputs
 ├── NoAnswer                  no_answer: a request was not answered in time
 ├── PublishError              publish_failed: not confirmed by the broker
 │   ├── QueueFull         queue_full: a queue has no room for the message
@@ -40,12 +40,9 @@ DspexError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from dspex.text import masked, visible, visible_lines
-
-if TYPE_CHECKING:
-    from dspex.results import ExecutionView
 
 
 class Problem(NamedTuple):
@@ -225,23 +222,6 @@ class RequestFailed(DspexError):
         super().__init__(message)
         self.code = code
         self.problems = tuple(problems)
-
-
-class ExecutionError(DspexError):
-    """An execution ended without outputs; `code` is that of its failure, or `cancelled`.
-
-    Attributes:
-        execution: all that is known of it.
-        problems: each wrong field, where there are any.
-    """
-
-    def __init__(self, execution: ExecutionView) -> None:
-        error = execution.error
-        reason = error.message if error else f"it is {execution.status}"
-        super().__init__(f"execution {execution.execution_id}: {reason}")
-        self.code = error.code if error else str(execution.status)
-        self.execution = execution
-        self.problems = tuple(Problem(p.field, p.message) for p in error.problems) if error else ()
 
 
 class NoAnswer(DspexError):

@@ -12,11 +12,11 @@ from concurrent.futures import Future
 from ssl import SSLContext
 from typing import NamedTuple, Self
 
-from dspex.commands import Command
-from dspex.envelope import Envelope, wrap
+from dspex.amqp.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, AmqpPublisher, Publisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE
+from dspex.contract.commands import Command
+from dspex.contract.envelope import Envelope, wrap
 from dspex.errors import DspexError
-from dspex.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, AmqpPublisher, Publisher
-from dspex.topology import COMMANDS_EXCHANGE
 
 
 class Producer:

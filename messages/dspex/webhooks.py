@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from dspex.envelope import MAX_MESSAGE_BYTES, Envelope, decode_event
+from dspex.contract.envelope import MAX_MESSAGE_BYTES, Envelope, decode_event
 from dspex.errors import InvalidWebhook, MessageTooLarge, SettingsError
 
 try:

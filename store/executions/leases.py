@@ -25,13 +25,13 @@ from sqlalchemy import (
 )
 
 from dspex import ExecutionStatus
-from store.batch import encode, records
+from store.column_types import database_now, seconds_until, statement_now
+from store.database.batch import encode, records
+from store.database.identity import Identity, is_found, is_one_of
 from store.executions.rows import Lease, Request, request_of
 from store.executions.statements import PENDING, RUNNING
-from store.identity import Identity, is_found, is_one_of
+from store.executions.timeline import continued
 from store.tables import NOW, executions
-from store.timeline import continued
-from store.types import database_now, seconds_until, statement_now
 
 
 class Heartbeat(NamedTuple):

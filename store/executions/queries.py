@@ -12,12 +12,12 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Uuid, bindparam, case, false, func, select, true
 
 from dspex import ExecutionStatus
-from store import pages
-from store.batch import encode, records
+from store.database import pages
+from store.database.batch import encode, records
+from store.database.identity import Identity, is_one_of
+from store.database.pages import DEFAULT_LIMIT, Page
 from store.executions.rows import Execution, execution_of
 from store.executions.statements import OPEN, PENDING, RUNNING, UNSUCCESSFUL
-from store.identity import Identity, is_one_of
-from store.pages import DEFAULT_LIMIT, Page
 from store.tables import DEFAULT_TENANT, executions
 
 _ALL = select(executions)

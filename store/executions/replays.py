@@ -14,12 +14,12 @@ from uuid import UUID
 from sqlalchemy import Connection, CursorResult, Row, Select, false, null, select, true, update
 
 from dspex import ExecutionStatus
-from store import callbacks, counters, histogram
+from store import counters, event_outbox, histogram
 from store.counters import Counts
+from store.database.identity import Identity
 from store.executions.statements import FAILED
-from store.identity import Identity
+from store.executions.timeline import DISCARDED, continued
 from store.tables import DEFAULT_TENANT, NOW, executions, programs
-from store.timeline import DISCARDED, continued
 
 MAX_REPLAYS = 500
 """How many one transaction should replay, or discard: it holds their rows, and the counters of their programs."""
@@ -62,7 +62,7 @@ def replay(
         )
     )
     counters.increment(connection, shard, _taken_back(failed, tenant), executed=False)
-    callbacks.forget(connection, taken, tenant=tenant)
+    event_outbox.forget(connection, taken, tenant=tenant)
     return len(taken)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from uuid import UUID
 
 from dspex import ErrorDetail, ExecutionOptions, ExecutionStatus, Usage
-from dspex.callbacks import Callback
+from dspex.contract.callback import Callback
+from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.ids import digest
-from dspex.policy import ExecutionPolicy
-from store import timeline
-from store.identity import Identified, Identity
+from store.database.identity import Identified, Identity
+from store.executions import timeline
+from store.executions.timeline import TimelineEntry
 from store.tables import DEFAULT_TENANT
-from store.timeline import TimelineEntry
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from dspex import ErrorDetail, ExecutionStatus, Usage
 from dspex.errors import Conflict, IllegalTransition, NotFound
-from store import callbacks, counters, webhooks
-from store.batch import encode, upsert
-from store.callbacks import Owed
+from store import counters, event_outbox, webhooks
 from store.counters import Counts
+from store.database.batch import encode, upsert
+from store.database.identity import Identity
+from store.event_outbox import Owed
 from store.executions import statements
 from store.executions.rows import (
     Claimed,
@@ -28,10 +29,9 @@ from store.executions.rows import (
     request_of,
 )
 from store.executions.statements import OPEN, PENDING
+from store.executions.timeline import CANCEL_REQUESTED, continued
 from store.executions.transitions import claim, finish, has_program, row_of
-from store.identity import Identity
 from store.tables import DEFAULT_TENANT, NOW, executions
-from store.timeline import CANCEL_REQUESTED, continued
 
 
 def create(connection: Connection, request: Request, *, due_in: float = 30.0) -> Execution:
@@ -95,7 +95,7 @@ def cancel(
     if row.status == ExecutionStatus.CANCELLED:
         counts = {Identity(row.program_id, tenant): _cancelled(row)}
         counters.increment(connection, shard, counts, executed=row.started_at is not None)
-        callbacks.owe(connection, [Owed(row.id, row.lock_version, tenant)], callback_in)
+        event_outbox.owe(connection, [Owed(row.id, row.lock_version, tenant)], callback_in)
         webhooks.owe(connection, [webhooks.end_of(row, registered=True)], webhook_in)
     return execution_of(row)
 

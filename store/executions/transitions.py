@@ -10,12 +10,15 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from dspex import ErrorDetail, ExecutionStatus, Usage
-from dspex.policy import ExecutionPolicy
-from store import callbacks, counters, histogram, webhooks
-from store.batch import encode, execute, moment, upsert, writes_in_with
-from store.callbacks import Owed
+from dspex.contract.retry_policy import ExecutionPolicy
+from store import counters, event_outbox, histogram, webhooks
+from store.column_types import storable
 from store.counters import Counts
+from store.database.batch import encode, execute, moment, upsert, writes_in_with
+from store.database.identity import Identity, is_one_of, lock_order
+from store.event_outbox import Owed
 from store.executions import statements
+from store.executions.idempotency import Holder, Key, give_back, take
 from store.executions.queries import of_all_tenants
 from store.executions.rows import (
     Carried,
@@ -35,10 +38,7 @@ from store.executions.rows import (
     execution_of,
     kept_callback,
 )
-from store.idempotency import Holder, Key, give_back, take
-from store.identity import Identity, is_one_of, lock_order
 from store.tables import executions, programs
-from store.types import storable
 
 
 def claim(connection: Connection, lease: Lease, requests: Sequence[Request]) -> list[Claim]:
@@ -221,7 +221,7 @@ def finish(
 
     Args:
         shard: of the counters (see `store.counters`).
-        callback_in: seconds until the relay tells of them (see `store.callbacks`).
+        callback_in: seconds until the relay tells of them (see `store.event_outbox`).
         webhook_in: seconds until webhooks tell of them, where they are asked for (see `store.webhooks`).
 
     Returns:
@@ -261,7 +261,7 @@ def finish_and_read(
     whole = any(item.answered for item in finishes)
     statement = statements.finish(dialect, upsert(connection), whole=whole)
     if writes_in_with(dialect):
-        parameters[callbacks.DUE_IN] = callback_in
+        parameters[event_outbox.DUE_IN] = callback_in
     # As a text to the driver, the moments of a whole row would not be in UTC.
     found = (connection.execute(statement, parameters) if whole else execute(connection, statement, parameters)).all()
     ended = {_key(row) for row in found}
@@ -275,7 +275,7 @@ def finish_and_read(
     counters.increment(connection, shard, counts)
     if ended and not writes_in_with(dialect):
         ends = [Owed(identity.id, lock_version + 1, identity.tenant) for identity, lock_version, _ in ended]
-        callbacks.owe(connection, ends, callback_in)
+        event_outbox.owe(connection, ends, callback_in)
     pushed = [webhooks.end_of(row, registered=row.registered) for row in found if _is_pushed(row)]
     if pushed:
         webhooks.owe(connection, pushed, webhook_in)

@@ -10,15 +10,15 @@ from sqlalchemy import ColumnElement, Connection, Float, bindparam, exists, fals
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import update as update_rows
 
-from dspex.callbacks import Callback
+from dspex.contract.callback import Callback
+from dspex.contract.status import DeliveryStatus
 from dspex.errors import Conflict, IllegalTransition, InvalidValues, NotFound, Problem
-from dspex.status import DeliveryStatus
-from store import pages
-from store.batch import upsert
-from store.identity import Identity, is_found, is_one_of
-from store.pages import DEFAULT_LIMIT, Page
+from store.column_types import database_now, seconds_until, storable
+from store.database import pages
+from store.database.batch import upsert
+from store.database.identity import Identity, is_found, is_one_of
+from store.database.pages import DEFAULT_LIMIT, Page
 from store.tables import DEFAULT_TENANT, NOW, REGISTERED, webhook_deliveries, webhook_endpoints
-from store.types import database_now, seconds_until, storable
 from store.webhooks.rows import Endpoint, endpoint_of
 
 MAX_REGISTERED = 50

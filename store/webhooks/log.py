@@ -10,10 +10,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, CursorResult, func, literal_column, null, select, update
 
+from dspex.contract.status import DeliveryStatus
 from dspex.errors import NotFound
-from dspex.status import DeliveryStatus
-from store import pages
-from store.pages import DEFAULT_LIMIT, Page
+from store.database import pages
+from store.database.pages import DEFAULT_LIMIT, Page
 from store.tables import DEFAULT_TENANT, NOW, webhook_attempts, webhook_deliveries, webhook_endpoints
 from store.webhooks.rows import Delivery, delivery_of
 

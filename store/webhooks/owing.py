@@ -25,13 +25,13 @@ from sqlalchemy import (
     select,
 )
 
-from dspex.callbacks import Callback, CallbackEvent, parse_url
+from dspex.contract.callback import Callback, CallbackEvent, parse_url
+from dspex.contract.status import DeliveryStatus
 from dspex.ids import canonical_json, uuid7
-from dspex.status import DeliveryStatus
-from store.batch import encode, records, upsert
-from store.identity import Identity, is_one_of
+from store.column_types import Json, database_now
+from store.database.batch import encode, records, upsert
+from store.database.identity import Identity, is_one_of
 from store.tables import NOW, REGISTERED, webhook_deliveries, webhook_endpoints
-from store.types import Json, database_now
 from store.webhooks.endpoints import SELECT, columns_of
 from store.webhooks.rows import Endpoint, endpoint_of, place_of
 

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from dspex.callbacks import Callback, CallbackEvent
-from dspex.status import DeliveryStatus
-from store.identity import Identified, Identity
+from dspex.contract.callback import Callback, CallbackEvent
+from dspex.contract.status import DeliveryStatus
+from store.database.identity import Identified, Identity
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from sqlalchemy import (
     update,
 )
 
-from dspex.status import DeliveryStatus
-from store.batch import encode, records
-from store.identity import Identity, is_one_of
+from dspex.contract.status import DeliveryStatus
+from store.column_types import UtcDateTime, database_now, storable
+from store.database.batch import encode, records
+from store.database.identity import Identity, is_one_of
 from store.tables import NOW, executions, webhook_attempts, webhook_deliveries, webhook_endpoints
-from store.types import UtcDateTime, database_now, storable
 from store.webhooks.endpoints import disable, of_all_tenants
 from store.webhooks.rows import Delivery, Endpoint, delivery_of
 

@@ -9,7 +9,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from store.engine import make_engine
+from store.database.engine import make_engine
 from tests.canary import CANARY
 from tests.deployment import Deployment, environment_of
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dspex.events import EVENTS
-from dspex.queries import REQUESTS
-from dspex.topology import QUEUES
+from dspex.amqp.topology import QUEUES
+from dspex.contract.events import EVENTS
+from dspex.contract.queries import REQUESTS
 from tests.acceptance.node import installed
 from tests.sizes import TORTURE
 

@@ -17,8 +17,8 @@ import pytest
 from pydantic import BaseModel
 
 from dspex import decode_command, decode_event, wrap
-from dspex.commands import Command
-from dspex.events import Event
+from dspex.contract.commands import Command
+from dspex.contract.events import Event
 from tests.answers import AN_ANSWER_OF_EACH
 from tests.unit.test_envelope import A_COMMAND_OF_EACH, AN_EVENT_OF_EACH
 

@@ -14,7 +14,7 @@ from typing import Any
 import pika
 import pytest
 
-from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from tests.acceptance.deployment import deployed
 from tests.acceptance.node import installed
 from tests.conftest import new_database, pooled

@@ -19,7 +19,7 @@ from typing import IO, NamedTuple
 import pytest
 
 from dspex import ErrorDetail, ExecutionCompleted, ExecutionFailed, uuid7, wrap
-from dspex.events import Event
+from dspex.contract.events import Event
 from tests.acceptance.node import installed
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine
 
-from dspex.client import RemoteClient
-from dspex.interface import Interface
-from store.engine import make_engine
+from dspex.client.interface import Interface
+from dspex.client.remote import RemoteClient
+from store.database.engine import make_engine
 from store.tables import metadata
 from tests.conftest import new_database
 from tests.contract.interface import working

@@ -11,11 +11,11 @@ import pytest
 
 import migrations
 from dspex import Configuration, DspexError, ProgramStatus
-from dspex.interface import Interface
-from dspex.results import ExecutionView, ProgramView
-from store.engine import make_engine
-from workers.application import Application, bootstrap
-from workers.process import WorkerProcess
+from dspex.client.interface import Interface
+from dspex.contract.results import ExecutionView, ProgramView
+from store.database.engine import make_engine
+from workers.application.wiring import Application, bootstrap
+from workers.process.worker import WorkerProcess
 from workers.settings import Settings
 
 ARROW = "question: str, k: int = 3 -> answer: str, score: float"

@@ -13,10 +13,10 @@ from uuid import UUID
 from sqlalchemy import Column, Engine, MetaData, Row, String, Table, create_engine, func, insert, select, update
 
 from dspex import Envelope, ExecuteProgram, decode_command, uuid7
-from dspex.commands import Command
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, Binding, Exchange
+from dspex.contract.commands import Command
 from dspex.errors import BrokerUnavailable, PublishError
 from dspex.outbox import Outbox
-from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, Binding, Exchange
 from workers.brokers.memory import MemoryBroker, MemoryPublisher
 
 EXECUTIONS_ONLY = Binding(COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, ExecuteProgram.type)

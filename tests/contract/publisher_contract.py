@@ -1,4 +1,4 @@
-"""What every `dspex.publisher.Publisher` promises. Run it against an implementation by giving it a broker:
+"""What every `dspex.amqp.publisher.Publisher` promises. Run it against an implementation by giving it a broker:
 
 class TestMyPublisher(PublisherContract):
     @pytest.fixture
@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol
 
 import pytest
 
+from dspex.amqp.publisher import Publisher
 from dspex.errors import BrokerUnavailable, NotDeclared, Unroutable
-from dspex.publisher import Publisher
 
 
 class Arrived(NamedTuple):

@@ -11,11 +11,11 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, case, null, select, text, update
 
 from dspex import Configuration, ErrorDetail, ExecutionOptions, ExecutionStatus, Signature, Usage, uuid7
-from dspex.events import ProblemDetail
+from dspex.contract.events import ProblemDetail
 from store import counters, executions, programs, signatures
+from store.column_types import database_now
 from store.executions import Claim, Claimed, Finish, Lease, Request
 from store.tables import executions as executions_table
-from store.types import database_now
 
 ALICE: Final = Lease("alice", 60)
 BOB: Final = Lease("bob", 60)

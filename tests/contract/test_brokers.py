@@ -15,11 +15,11 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from deploy.processes import wait_until
 from dspex import ExecuteProgram, InitializeProgram, uuid7, wrap
-from dspex.commands import Command
-from dspex.envelope import MAX_MESSAGE_BYTES, Envelope
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.amqp.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE, queue_of
+from dspex.contract.commands import Command
+from dspex.contract.envelope import MAX_MESSAGE_BYTES, Envelope
 from dspex.errors import DspexError
-from dspex.publisher import AmqpPublisher
-from dspex.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE, queue_of
 from tests.queues import QUEUE_TYPES, declare_empty
 from workers.brokers.amqp import AmqpBroker
 from workers.brokers.encoding import REJECT, CloudEventEncoder, Origin

@@ -17,9 +17,10 @@ import pytest
 from dspex import Configuration, DspexError, ExecutionStatus, uuid7
 from dspex.aio import AsyncClient, AsyncHandle
 from dspex.aio import as_completed as async_as_completed
-from dspex.completion import as_completed
+from dspex.client.completion import as_completed
+from dspex.client.interface import Interface
+from dspex.contract.results import ExecutionError
 from dspex.errors import (
-    ExecutionError,
     InvalidInput,
     InvalidMessage,
     InvalidOutput,
@@ -27,7 +28,6 @@ from dspex.errors import (
     NoAnswer,
     RequestFailed,
 )
-from dspex.interface import Interface
 from tests.contract.interface import ARROW, SLOW, code_of, ready
 from tests.waiting import wait_until
 

@@ -20,14 +20,14 @@ from dspex import (
     uuid7,
     wrap,
 )
-from dspex.callbacks import Callback
-from dspex.client import RemoteClient
-from dspex.commands import ModuleVersion
-from dspex.interface import Interface
-from dspex.publisher import Publisher
-from dspex.results import RejectedMessageView
-from dspex.status import LetterStatus
-from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
+from dspex.amqp.publisher import Publisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
+from dspex.client.interface import Interface
+from dspex.client.remote import RemoteClient
+from dspex.contract.callback import Callback
+from dspex.contract.commands import ModuleVersion
+from dspex.contract.results import RejectedMessageView
+from dspex.contract.status import LetterStatus
 from tests.contract.interface import ARROW, SLOW, code_of, in_background, ready
 from tests.waiting import wait_until
 from workers.local import LocalClient

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from dspex import LM, Configuration, LMParameters
-from dspex.configuration import Fallback
-from dspex.policy import ExecutionPolicy
-from dspex.results import ExecutionView
-from dspex.status import ErrorCode, ExecutionStatus
+from dspex.contract.configuration import Fallback
+from dspex.contract.results import ExecutionView
+from dspex.contract.retry_policy import ExecutionPolicy
+from dspex.contract.status import ErrorCode, ExecutionStatus
 from tests import lm_server
 from tests.lm_server import Answer, LMServer
 from workers.local import LocalClient, embedded

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dspex.aio import AsyncClient
+from dspex.client.interface import Interface
 from dspex.errors import DspexError
-from dspex.interface import Interface
 from tests.contract.interface import ARROW, ready
 
 SAID = {"order": "17", "käufer": "Ünal", "empty": ""}

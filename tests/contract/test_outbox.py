@@ -14,12 +14,12 @@ from sqlalchemy import Connection, MetaData, create_engine, inspect, select
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from dspex import InitializeProgram, uuid7
+from dspex.amqp.publisher import Publisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, Binding
 from dspex.errors import BrokerUnavailable, MessageTooLarge, NotDeclared, Unroutable
 from dspex.outbox import Outbox, OutboxRelay
 from dspex.outbox.relay import LAST_PAUSE
 from dspex.outbox.statements import claim
-from dspex.publisher import Publisher
-from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, Binding
 from tests.contract.outbox_service import EXECUTIONS_ONLY, KeepingPublisher, Service, command, service
 from tests.contract.store_rows import at_once
 from tests.waiting import wait_until

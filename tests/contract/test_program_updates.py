@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from dspex import LM, Configuration, DspexError
-from dspex.configuration import Fallback, LMParameters
-from dspex.interface import Interface
-from dspex.policy import ExecutionPolicy
-from dspex.results import ProgramView
+from dspex.client.interface import Interface
+from dspex.contract.configuration import Fallback, LMParameters
+from dspex.contract.results import ProgramView
+from dspex.contract.retry_policy import ExecutionPolicy
 from tests.contract.interface import ARROW, code_of, ready
 
 BEFORE = Configuration(

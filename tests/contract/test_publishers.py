@@ -8,9 +8,9 @@ import pytest
 
 from deploy.processes import wait_until
 from dspex import CreateSignature, ExecuteProgram
+from dspex.amqp.publisher import Publisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE, Binding, Exchange
 from dspex.errors import BrokerUnavailable, Unroutable
-from dspex.publisher import Publisher
-from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE, Binding, Exchange
 from tests.contract.publisher_contract import Arrived, PublisherContract
 from workers.brokers.memory import MemoryBroker, MemoryPublisher, _matches
 

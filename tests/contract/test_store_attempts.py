@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection
 
 from dspex import ErrorDetail, ExecutionOptions, ExecutionStatus, Usage
-from dspex.policy import ExecutionPolicy
+from dspex.contract.retry_policy import ExecutionPolicy
 from store import counters, executions, programs
 from store.counters import Counts
 from store.executions import Carried, Claimed, Conflicting, Ended, NoProgram, Retry, Running, Waiting

@@ -15,14 +15,14 @@ import pytest
 from sqlalchemy import Connection, select
 
 from dspex import Configuration, ErrorDetail, ExecutionOptions, Usage, uuid7
-from dspex.callbacks import Callback
-from dspex.policy import ExecutionPolicy
-from dspex.status import DeliveryStatus
-from store import callbacks, counters, executions, programs, signatures, webhooks
-from store.callbacks import Owed
+from dspex.contract.callback import Callback
+from dspex.contract.retry_policy import ExecutionPolicy
+from dspex.contract.status import DeliveryStatus
+from store import counters, event_outbox, executions, programs, signatures, webhooks
 from store.counters import Counts
+from store.database.identity import Identity
+from store.event_outbox import Owed
 from store.executions import Carried, Claimed, Conflicting, Finish, Lease, NoProgram, Request, Retry, Running, Waiting
-from store.identity import Identity
 from store.tables import callbacks as callbacks_table
 from store.tables import webhook_attempts, webhook_deliveries, webhook_endpoints
 from store.webhooks import Settled
@@ -200,7 +200,7 @@ class TestEnds:
         c = callbacks_table.c
         owed = {(r.execution_id, r.lock_version, r.tenant) for r in connection.execute(select(callbacks_table))}
         assert owed == {(one.id, 2, one.tenant) for one in asked[:6]}
-        assert set(callbacks.due(connection, 60.0, 10)) == {one.identity for one in asked[:6]}
+        assert set(event_outbox.due(connection, 60.0, 10)) == {one.identity for one in asked[:6]}
         assert {t for (t,) in connection.execute(select(c.tries))} == {1}
 
     def test_who_waits_gets_the_row_that_is_theirs(self, connection: Connection, four: Programs) -> None:
@@ -223,10 +223,10 @@ class TestEnds:
 
     def test_what_is_confirmed_is_struck_off_for_these_ends_alone(self, connection: Connection, four: Programs) -> None:
         one, two, three = (uuid7() for _ in range(3))
-        callbacks.owe(connection, [Owed(one, 2, A), Owed(two, 2, B), Owed(three, 5, B)], EXPIRED)
-        callbacks.sent(connection, [Owed(one, 2, A), Owed(two, 5, B), Owed(three, 5, B)])
-        assert callbacks.owed(connection, [one, two, three], tenant=B) == {two}
-        assert callbacks.owed(connection, [one, two, three], tenant=A) == set()
+        event_outbox.owe(connection, [Owed(one, 2, A), Owed(two, 2, B), Owed(three, 5, B)], EXPIRED)
+        event_outbox.sent(connection, [Owed(one, 2, A), Owed(two, 5, B), Owed(three, 5, B)])
+        assert event_outbox.owed(connection, [one, two, three], tenant=B) == {two}
+        assert event_outbox.owed(connection, [one, two, three], tenant=A) == set()
 
 
 class TestRetries:
@@ -427,9 +427,8 @@ class TestReplays:
         assert executions.replay(connection, [one.id for one in asked], by="ann", tenant=A) == 2
         statuses = [get_of(connection, one).status for one in asked]
         assert statuses == ["pending", "failed", "pending", "completed", "cancelled"]
-        assert {(one.id, one.tenant) for one in asked if callbacks.owed(connection, [one.id], tenant=one.tenant)} == {
-            (asked[n].id, asked[n].tenant) for n in (1, 3, 4)
-        }
+        owed = {one.identity for one in asked if event_outbox.owed(connection, [one.id], tenant=one.tenant)}
+        assert owed == {asked[n].identity for n in (1, 3, 4)}
         totals = [counters.totals(connection, program_id, tenant=tenant) for tenant, program_id in four]
         assert [(t.completed, t.failed, t.cancelled, t.input_tokens, t.duration_ms) for t in totals] == [
             (1, 0, 0, 1000, 2000.0),

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from dspex import ExecutionOptions, ExecutionStatus, Usage, uuid7
 from store import executions, programs
 from store.executions import Claimed, Conflicting, Ended, Finish, Lease, NoProgram, Request, Running
-from store.timeline import TimelineEntry
+from store.executions.timeline import TimelineEntry
 from tests.contract.store_rows import (
     ALICE,
     BOB,

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, event, select
 
 from dspex import ExecutionStatus, ProgramStatus, Usage
 from store import executions, programs
-from store.engine import READ_ONLY, Plans, make_engine
+from store.database.engine import READ_ONLY, Plans, make_engine
 from store.executions import Carried, Claim, Claimed, Lease, Retry, Running, Waiting
 from store.tables import executions as table
 from tests.contract.store_rows import (
@@ -32,7 +32,7 @@ from tests.contract.store_rows import (
     waits_for_a_lock,
 )
 from tests.waiting import wait_until
-from workers.writer import Writer
+from workers.persistence.group_commit import Writer
 
 
 class TestAtOnce:
@@ -207,7 +207,7 @@ class TestAtOnce:
 
     def test_plans_are_kept_for_a_second(self, postgres_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         now = [100.0]
-        monkeypatch.setattr("store.engine.time.monotonic", lambda: now[0])
+        monkeypatch.setattr("store.database.engine.time.monotonic", lambda: now[0])
         engine, plans = make_engine(postgres_database_url), Plans()
         kept = "SELECT generic_plans FROM pg_prepared_statements WHERE statement LIKE 'SELECT 1 +%%'"
         with engine.begin() as connection:

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Engine, func, select
 from dspex import ExecutionStatus, uuid7
 from store import counters, executions
 from store.counters import SHARDS, Counts
+from store.database.identity import Identity
 from store.executions import Lease
-from store.identity import Identity
 from store.tables import program_counters as counters_table
 from tests.contract.store_rows import (
     ENDS,

@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import Connection, select
 
 from dspex import ErrorDetail, ExecutionStatus, Usage, uuid7
+from dspex.contract.events import ProblemDetail
 from dspex.errors import IllegalTransition
-from dspex.events import ProblemDetail
 from store import counters, executions
 from store.counters import Counts
 from store.executions import Claimed, Finish, Lease, Request
+from store.executions.timeline import TimelineEntry
 from store.tables import executions as executions_table
-from store.timeline import TimelineEntry
 from tests.contract.store_rows import (
     ALICE,
     BOB,

@@ -9,13 +9,25 @@ import pytest
 from sqlalchemy import Connection
 
 from dspex import Configuration, ExecutionStatus, Signature, Usage, uuid7
-from dspex.callbacks import Callback
+from dspex.contract.callback import Callback
+from dspex.contract.status import DeliveryStatus, ProgramStatus, SignatureStatus
 from dspex.errors import IllegalTransition, NotFound
-from dspex.status import DeliveryStatus, ProgramStatus, SignatureStatus
-from store import callbacks, counters, executions, idempotency, programs, signatures, statistics, webhooks
-from store.callbacks import Owed
-from store.executions import Carried, Claimed, Conflicting, Ended, Execution, NoProgram, Request, Retry, Running
-from store.identity import Identity
+from store import counters, executions, programs, signatures, statistics, webhooks
+from store import event_outbox as event_outbox
+from store.database.identity import Identity
+from store.event_outbox import Owed
+from store.executions import (
+    Carried,
+    Claimed,
+    Conflicting,
+    Ended,
+    Execution,
+    NoProgram,
+    Request,
+    Retry,
+    Running,
+    idempotency,
+)
 from store.webhooks import Settled
 from store.webhooks.owing import endpoint_id_of
 from tests.contract.store_rows import ALICE, BOB, ERROR, cancelled, completed, expire, failed, published, request, taken
@@ -201,11 +213,11 @@ class TestExecutions:
         mine, his, one, other = claimed_pair(connection)
         ends = [completed(mine, one), replace(completed(his, other), tenant=HIS)]
         assert executions.finish(connection, 0, ends, callback_in=-1) == [True, True]
-        assert callbacks.owed(connection, [mine.id], tenant=MINE) == {mine.id}
-        assert set(callbacks.due(connection, -1, 10)) == {mine.identity, his.identity}
-        callbacks.sent(connection, [Owed(his.id, other.lock_version + 1, HIS)])
-        assert callbacks.owed(connection, [mine.id], tenant=HIS) == set()
-        assert callbacks.due(connection, -1, 10) == [mine.identity]
+        assert event_outbox.owed(connection, [mine.id], tenant=MINE) == {mine.id}
+        assert set(event_outbox.due(connection, -1, 10)) == {mine.identity, his.identity}
+        event_outbox.sent(connection, [Owed(his.id, other.lock_version + 1, HIS)])
+        assert event_outbox.owed(connection, [mine.id], tenant=HIS) == set()
+        assert event_outbox.due(connection, -1, 10) == [mine.identity]
 
     def test_one_is_replayed_and_one_is_discarded(self, connection: Connection) -> None:
         ready(connection)
@@ -214,8 +226,8 @@ class TestExecutions:
         assert executions.finish(connection, 0, ends) == [True, True]
         assert executions.replay(connection, [mine.id], by="ann", tenant=HIS) == 1
         assert [status(connection, asked) for asked in (mine, his)] == ["failed", "pending"]
-        assert callbacks.owed(connection, [mine.id], tenant=MINE) == {mine.id}
-        assert callbacks.owed(connection, [mine.id], tenant=HIS) == set()
+        assert event_outbox.owed(connection, [mine.id], tenant=MINE) == {mine.id}
+        assert event_outbox.owed(connection, [mine.id], tenant=HIS) == set()
         assert [statistics.all_time(connection, PROGRAM_ID, tenant=tenant).failed for tenant in BOTH] == [1, 0]
         assert executions.discard(connection, [mine.id], by="ann", tenant=MINE) == 1
         assert [read(connection, asked).discarded for asked in (mine, his)] == [True, False]

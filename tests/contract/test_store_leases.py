@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Engine, update
 
 from dspex import ExecutionOptions, ExecutionStatus, uuid7
 from store import executions
+from store.column_types import database_now
 from store.executions import Heartbeat, Lease, Request, Running
 from store.tables import executions as executions_table
-from store.types import database_now
 from tests.contract.store_rows import (
     ALICE,
     BOB,

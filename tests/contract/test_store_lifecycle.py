@@ -21,17 +21,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from sqlalchemy import Connection, Engine, delete, event, select, update
 
 from dspex import ExecutionStatus, Usage, uuid7
+from dspex.contract.status import EXECUTION_TRANSITIONS
 from dspex.errors import Conflict, IllegalTransition, NotFound
-from dspex.status import EXECUTION_TRANSITIONS
 from store import counters, executions
-from store.engine import make_engine
+from store.database.engine import make_engine
 from store.executions import Carried, Claimed, Conflicting, Ended, Finish, Heartbeat, Lease, Request, Retry, Running
+from store.executions.timeline import CANCEL_REQUESTED, DISCARDED, MAX_ENTRIES
 from store.tables import executions as executions_table
 from store.tables import metadata
 from store.tables import program_counters as counters_table
 from store.tables import program_durations as durations_table
 from store.tables import programs as programs_table
-from store.timeline import CANCEL_REQUESTED, DISCARDED, MAX_ENTRIES
 from tests.contract.store_rows import ENDS, ERROR, EXPIRED, counted_by_status, expire, published, ready_program, request
 from tests.sizes import sized
 

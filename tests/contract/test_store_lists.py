@@ -15,8 +15,8 @@ from sqlalchemy import Connection, update
 from dspex import Configuration, ErrorDetail, ExecutionStatus, ProgramStatus, SignatureStatus, uuid7
 from dspex.errors import InvalidValues
 from store import executions, programs, signatures
+from store.database.pages import Page
 from store.executions import Execution, Request
-from store.pages import Page
 from store.programs import Program
 from store.signatures import SignatureRow
 from store.tables import executions as executions_table

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, text
 
 from store import executions
-from store.engine import Plans
+from store.database.engine import Plans
 from tests.contract.store_rows import expire, published, ready_program, request, take
 
 ROWS = 200_000

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 
 from dspex import LM, Configuration, ErrorDetail, LMParameters, ProgramStatus, uuid7
-from dspex.callbacks import Callback
+from dspex.contract.callback import Callback
+from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.errors import Conflict, IllegalTransition, NotFound
-from dspex.policy import ExecutionPolicy
 from store import counters, executions, programs, signatures
 from store.executions import Ended, NoProgram
 from tests.contract.store_rows import (

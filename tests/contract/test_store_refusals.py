@@ -17,8 +17,8 @@ from dspex.errors import IllegalTransition, NotFound
 from store import executions, programs, signatures
 from store.executions import Finish, Lease
 from tests.contract.store_rows import SIGNATURE, request
-from workers.writer import Writer
-from workers.writes import Writes
+from workers.persistence.group_commit import Writer
+from workers.persistence.operations import Writes
 
 TENANTS = ("acme", "zebra")
 

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Connection, Engine, select
 
 from dspex import uuid7
+from dspex.contract.status import LetterStatus
 from dspex.errors import NotFound
-from dspex.status import LetterStatus
 from store import rejections
 from store.rejections import RecordedRejection, Rejection
 from store.tables import rejected_messages

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, Engine, func, select, update
 
 from dspex import ErrorDetail, ExecutionOptions, ExecutionStatus, Usage, uuid7
-from store import callbacks, counters, executions, programs, statistics
+from store import counters, event_outbox, executions, programs, statistics
 from store.executions import Carried, Claimed, Ended, Finish, Request, Retry, Running
 from store.tables import executions as executions_table
 from tests.contract.store_rows import (
@@ -144,11 +144,11 @@ class TestReplay:
     def test_nothing_is_owed_for_the_end_that_is_taken_back(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
         fail(connection, asked)
-        assert callbacks.owed(connection, [asked.id]) == {asked.id}
+        assert event_outbox.owed(connection, [asked.id]) == {asked.id}
         replay(connection, asked)
-        assert callbacks.owed(connection, [asked.id]) == set()
+        assert event_outbox.owed(connection, [asked.id]) == set()
         fail(connection, asked)
-        assert callbacks.owed(connection, [asked.id]) == {asked.id}
+        assert event_outbox.owed(connection, [asked.id]) == {asked.id}
 
     def test_again_changes_nothing(self, connection: Connection) -> None:
         program_id = ready_program(connection)

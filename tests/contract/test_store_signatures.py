@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from dspex import Signature, SignatureStatus, uuid7
+from dspex.contract.status import SIGNATURE_TRANSITIONS
 from dspex.errors import Conflict, IllegalTransition, NotFound
-from dspex.status import SIGNATURE_TRANSITIONS
 from store import programs, signatures
 from tests.contract.store_rows import SIGNATURE, at_once, keep_program, keep_signature
 

@@ -14,8 +14,8 @@ from dspex.errors import Conflict, IllegalTransition, NotFound
 from store import counters, executions, programs
 from store.counters import Counts
 from store.executions import Claim, Claimed, Conflicting, Ended, Execution, Finish, Heartbeat, Request, Running, Waiting
+from store.executions.timeline import MAX_ENTRIES
 from store.tables import programs as programs_table
-from store.timeline import MAX_ENTRIES
 from tests.contract.store_rows import (
     ALICE,
     BOB,

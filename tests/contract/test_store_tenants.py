@@ -14,12 +14,13 @@ from sqlalchemy.exc import ProgrammingError
 
 import migrations
 from dspex import Configuration, ExecutionStatus, uuid7
-from dspex.callbacks import Callback
+from dspex.contract.callback import Callback
+from dspex.contract.status import DeliveryStatus
 from dspex.errors import InvalidValues, NotFound
-from dspex.status import DeliveryStatus
-from store import counters, executions, programs, rejections, signatures, statistics, tenancy, webhooks
+from store import counters, executions, programs, rejections, signatures, statistics, webhooks
 from store.counters import Counts
-from store.engine import make_engine
+from store.database import tenancy
+from store.database.engine import make_engine
 from store.executions import Claimed, Heartbeat, NoProgram, Request, Running
 from store.programs import Program
 from store.rejections import Rejection

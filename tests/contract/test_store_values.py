@@ -13,9 +13,9 @@ from sqlalchemy import Connection, func, select, update
 
 from dspex import ExecutionOptions, Usage, uuid7
 from store import counters, executions
+from store.column_types import UtcDateTime, database_now
 from store.executions import Claimed, Finish, Lease, Request, Running
 from store.tables import executions as executions_table
-from store.types import UtcDateTime, database_now
 from tests.contract.store_rows import ALICE, BOB, EXPIRED, clock, completed, get, ready_program, request, take, taken
 
 

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import Connection, Engine, event, func, select, update
 
 from dspex import Configuration, uuid7
-from dspex.callbacks import Callback
+from dspex.contract.callback import Callback
+from dspex.contract.status import DeliveryStatus
 from dspex.errors import Conflict, DspexError, IllegalTransition, InvalidValues, NotFound
-from dspex.status import DeliveryStatus
 from store import executions, programs, webhooks
 from store.executions import Conflicting, Request
 from store.tables import webhook_deliveries as deliveries_table

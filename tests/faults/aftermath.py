@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from dspex.topology import QUEUES
+from dspex.amqp.topology import QUEUES
 from tests.faults.load import Key, Ledger
 from tests.faults.tenants import HEARD, TenantsDeployment
 from workers.brokers.topology import DEAD_LETTERS, dead_letter_queue

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from dspex import ErrorDetail, ExecutionOptions, Usage, uuid7
 from store import executions
-from store.engine import make_engine
+from store.database.engine import make_engine
 from store.executions import Claimed, Finish, Lease, Request
 
 BATCH = 20

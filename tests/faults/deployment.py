@@ -20,11 +20,11 @@ from pydantic import JsonValue
 import migrations
 from adapters.port import ProgramSpec
 from dspex import Configuration, ExecuteProgram, ExecutionStatus, uuid7, wrap
-from dspex.policy import ExecutionPolicy
-from dspex.publisher import AmqpPublisher
-from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, QUEUES, event_key
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, QUEUES, event_key
+from dspex.contract.retry_policy import ExecutionPolicy
 from store import counters, executions, programs, signatures
-from store.engine import make_engine
+from store.database.engine import make_engine
 from tests.deployment import Deployment, environment_of
 from tests.faults import worker
 from tests.faults.adapter import HISTORY, NAME, SIGNATURE

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, Final
 
-from dspex.topology import EXECUTIONS_QUEUE
+from dspex.amqp.topology import EXECUTIONS_QUEUE
 from tests.faults.history import History
 from workers.brokers.subscription import Subscription
-from workers.callbacks import Callback
-from workers.relay import Relay
-from workers.writer import Writer
-from workers.writes import Writes
+from workers.execution.event_publisher import Callback
+from workers.maintenance.relay import Relay
+from workers.persistence.group_commit import Writer
+from workers.persistence.operations import Writes
 
 _WRITES: Final = ("claim", "finish", "retry", "callback_sent", "rescue", "due")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from dspex.topology import COMMANDS_EXCHANGE, QUEUES
+from dspex.amqp.topology import COMMANDS_EXCHANGE, QUEUES
 from tests import amqp_wire as wire
 from tests.poison import RAW, envelope
 from workers.brokers.topology import DEAD_LETTERS

@@ -16,11 +16,11 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from dspex import ExecuteProgram, ExecutionOptions, uuid7, wrap
-from dspex.callbacks import Callback
-from dspex.client import RemoteClient
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE
+from dspex.client.remote import RemoteClient
+from dspex.contract.callback import Callback
 from dspex.errors import DspexError
-from dspex.publisher import AmqpPublisher
-from dspex.topology import COMMANDS_EXCHANGE
 from tests.faults.tenants import SECRET_NAME, TENANTS, TenantsDeployment
 from tests.poison import bad_messages, envelope
 

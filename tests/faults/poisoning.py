@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import Phase, given, settings
 
 from dspex import decode_command
+from dspex.amqp.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from dspex.errors import MessageError
-from dspex.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from tests.faults.deployment import FaultDeployment
 from tests.poison import bad_messages, poisonous
 

@@ -18,7 +18,7 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from deploy.local_servers import PostgresServer, RedisServer
-from dspex.topology import EVENTS_EXCHANGE
+from dspex.amqp.topology import EVENTS_EXCHANGE
 from tests.conftest import start
 from tests.faults.fleet import Deliverer, Fleet
 from tests.faults.load import Load

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import uuid4
 
-from dspex.topology import EXECUTIONS_QUEUE
+from dspex.amqp.topology import EXECUTIONS_QUEUE
 from tests.faults.deployment import NO_MORE, FaultDeployment
 from tests.tcp_proxy import TcpProxy
 

@@ -12,9 +12,9 @@ from uuid import UUID
 from adapters.port import ProgramSpec
 from deploy.local_servers import RabbitMQServer
 from dspex import Configuration, uuid7
-from dspex.topology import EVENTS_EXCHANGE, event_key
+from dspex.amqp.topology import EVENTS_EXCHANGE, event_key
 from store import programs, signatures
-from store.tenancy import ALL, scope
+from store.database.tenancy import ALL, scope
 from tests.faults.adapter import NAME, SIGNATURE
 from tests.faults.deployment import POLICY, FaultDeployment
 from tests.rabbitmqctl import rabbitmqctl

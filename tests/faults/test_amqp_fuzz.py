@@ -9,7 +9,7 @@ from time import monotonic
 
 import pytest
 
-from dspex.topology import QUEUES
+from dspex.amqp.topology import QUEUES
 from tests.acceptance.deployment import deployed
 from tests.conftest import new_database
 from tests.edge import Edge

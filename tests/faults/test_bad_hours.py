@@ -20,10 +20,10 @@ from uuid import UUID
 import pytest
 
 from dspex import ExecuteProgram, ExecutionOptions, uuid7, wrap
-from dspex.client import RemoteClient
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE, QUEUES
+from dspex.client.remote import RemoteClient
 from dspex.errors import DspexError
-from dspex.publisher import AmqpPublisher
-from dspex.topology import COMMANDS_EXCHANGE, QUEUES
 from tests.faults.deployment import FaultDeployment, Worker
 from workers.brokers.topology import dead_letter_queue
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from deploy.local_servers import RabbitMQServer
-from dspex.topology import EXECUTIONS_QUEUE
+from dspex.amqp.topology import EXECUTIONS_QUEUE
 from tests.faults.deployment import FaultDeployment
 from tests.faults.retrying import RETRIED, fail_while_refused
 from tests.faults.stale_tags import cut_and_kill

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from uuid import UUID
 
 from deploy.local_servers import RabbitMQServer
-from dspex.topology import EXECUTIONS_QUEUE
+from dspex.amqp.topology import EXECUTIONS_QUEUE
 from tests.faults.deployment import FaultDeployment
 from tests.waiting import wait_until
 from workers.brokers.amqp import consumers

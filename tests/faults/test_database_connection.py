@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from deploy.local_servers import PostgresServer
-from dspex.client import RemoteClient
+from dspex.client.remote import RemoteClient
 from tests.faults.deployment import FaultDeployment
 from tests.faults.worker import POOL
 from tests.tcp_proxy import TcpProxy

@@ -9,12 +9,12 @@ import pytest
 from pydantic_core import to_json
 
 from dspex import ExecuteProgram, uuid7, wrap
-from dspex.client import RemoteClient
-from dspex.envelope import MAX_MESSAGE_BYTES
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.amqp.topology import EXECUTIONS_QUEUE
+from dspex.client.remote import RemoteClient
+from dspex.contract.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import MessageTooLarge, RequestFailed
 from dspex.producer import Producer
-from dspex.publisher import AmqpPublisher
-from dspex.topology import EXECUTIONS_QUEUE
 from tests.faults.deployment import FaultDeployment
 from tests.faults.poisoning import poison
 from workers.brokers.topology import dead_letter_queue

@@ -14,7 +14,7 @@ from tests.faults.retrying import fail_while_refused
 from tests.faults.stale_tags import cut_and_kill
 from tests.faults.zombie import ZOMBIES, stop_until_rescued
 from tests.tcp_proxy import TcpProxy
-from workers.watchdog import EXIT_CODE
+from workers.process.watchdog import EXIT_CODE
 
 Broke = Callable[..., None]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import redis
 
 from deploy.local_servers import RedisServer
-from dspex.client import RemoteClient
+from dspex.client.remote import RemoteClient
 from tests.faults.deployment import FaultDeployment
 
 Passed = Callable[..., None]

@@ -15,9 +15,9 @@ import pytest
 
 from deploy.local_servers import RabbitMQServer
 from dspex import DspexError, ExecutionStatus, uuid7
-from dspex.callbacks import Callback
-from dspex.client import Handle, RemoteClient
-from dspex.topology import EVENTS_EXCHANGE, event_key
+from dspex.amqp.topology import EVENTS_EXCHANGE, event_key
+from dspex.client.remote import Handle, RemoteClient
+from dspex.contract.callback import Callback
 from dspex.webhooks import new_secret, verify
 from tests.faults.deployment import FaultDeployment, Worker
 from tests.waiting import wait_until

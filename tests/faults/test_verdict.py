@@ -12,7 +12,7 @@ import pytest
 
 from dspex import ExecutionOptions, ExecutionStatus, Usage, uuid7
 from store.executions import Execution
-from store.timeline import TimelineEntry
+from store.executions.timeline import TimelineEntry
 from tests.faults.history import History
 from tests.faults.verdict import Evidence, Told, Verdict, judge
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dspex.topology import EXECUTIONS_QUEUE
+from dspex.amqp.topology import EXECUTIONS_QUEUE
 from tests.faults.deployment import FaultDeployment
 from tests.faults.zombie import stop_until_rescued
 from workers.brokers.amqp import consumers

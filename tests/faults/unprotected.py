@@ -16,17 +16,18 @@ from dramatiq.encoder import JSONEncoder
 from sqlalchemy import Connection, select, update
 
 from dspex import ExecuteProgram, ExecutionStatus, wrap
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.errors import MessageError
-from dspex.publisher import AmqpPublisher
-from dspex.topology import COMMANDS_EXCHANGE
 from store.executions import Finish, Request, Retry
 from store.executions.rows import request_of
 from store.tables import executions
 from workers.brokers import subscription
+from workers.brokers.delivery import Outcome
 from workers.brokers.encoding import Content, Origin, read
-from workers.brokers.settlement import Outcome, Settlement
+from workers.brokers.settlement import Settlement
 from workers.brokers.subscription import Subscription
-from workers.writes import Writes, Written
+from workers.persistence.operations import Writes, Written
 
 _OFF: Final = "DSPEX_TEST_UNPROTECTED"
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from dspex import ExecutionStatus
 from store.executions import Execution
-from store.timeline import TimelineEntry
+from store.executions.timeline import TimelineEntry
 
 TERMINAL = frozenset(str(status) for status in ExecutionStatus if status.terminal)
 

@@ -19,13 +19,13 @@ from dramatiq.worker import ConsumerThread, WorkerThread
 
 from adapters.registry import BUILT_IN
 from dspex.errors import DspexError
-from store.engine import make_engine
+from store.database.engine import make_engine
 from store.executions import Finish, Retry
 from tests.faults import adapter, failpoints, unprotected
 from tests.faults.history import History
-from workers import application
+from workers.application import wiring as application
 from workers.cli.worker import run_worker
-from workers.writes import Writes, Written
+from workers.persistence.operations import Writes, Written
 
 POOL: Final = "DSPEX_TEST_POOL"
 """The environment variable that sets how many connections to the database the worker may have."""

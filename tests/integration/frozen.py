@@ -14,9 +14,9 @@ from sqlalchemy.exc import DBAPIError
 
 from dspex import ExecutionOptions, Usage
 from store import executions
-from store.engine import make_engine
+from store.database.engine import make_engine
+from store.database.identity import Identity
 from store.executions import Finish, Lease, Request
-from store.identity import Identity
 
 LEASE = Lease("frozen", 30)
 

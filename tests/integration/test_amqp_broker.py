@@ -17,13 +17,13 @@ import pytest
 from deploy.local_servers import RabbitMQServer
 from deploy.processes import free_port, wait_until
 from dspex import InitializeProgram, uuid7, wrap
-from dspex.amqp_connection import connect
-from dspex.amqp_errors import CONNECTION_ERRORS
-from dspex.commands import Command
-from dspex.envelope import MAX_MESSAGE_BYTES, Envelope
+from dspex.amqp.connection import connect
+from dspex.amqp.errors import CONNECTION_ERRORS
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE, QUEUES
+from dspex.contract.commands import Command
+from dspex.contract.envelope import MAX_MESSAGE_BYTES, Envelope
 from dspex.errors import BrokerUnavailable
-from dspex.publisher import AmqpPublisher
-from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE, QUEUES
 from tests import queues
 from tests.conftest import private
 from tests.queues import QUEUE_TYPES, declare_empty

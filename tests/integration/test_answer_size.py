@@ -13,19 +13,19 @@ import pytest
 
 from deploy.local_servers import RabbitMQServer
 from dspex import CreateSignature, ExecuteProgram, Signature, decode_event, uuid7, wrap
-from dspex.client import RemoteClient
-from dspex.commands import Command
-from dspex.envelope import CONTENT_TYPE
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
+from dspex.client.remote import RemoteClient
+from dspex.contract.commands import Command
+from dspex.contract.envelope import CONTENT_TYPE
+from dspex.contract.events import ExecutionEnded, Reply
+from dspex.contract.queries import GetProgram
 from dspex.errors import RequestFailed, TooLargeForBroker
-from dspex.events import ExecutionEnded, Reply
-from dspex.publisher import AmqpPublisher
-from dspex.queries import GetProgram
-from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
 from tests.conftest import start
 from tests.contract.interface import ready, working
 from tests.queues import declare_empty
 from tests.waiting import wait_until
-from workers.application import Application
+from workers.application.wiring import Application
 from workers.local import LocalClient
 from workers.settings import Settings
 

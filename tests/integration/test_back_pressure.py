@@ -15,7 +15,7 @@ import pytest
 from deploy.local_servers import RabbitMQServer
 from dspex import Configuration, ExecuteProgram, uuid7
 from dspex.aio import AsyncClient
-from dspex.client import RemoteClient
+from dspex.client.remote import RemoteClient
 from dspex.errors import NotDeclared, QueueFull
 from dspex.producer import Producer
 from tests.conftest import start

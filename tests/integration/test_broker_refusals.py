@@ -25,11 +25,11 @@ from dspex import (
     Signature,
     uuid7,
 )
-from dspex.client import RemoteClient
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, PROGRAMS_QUEUE, REQUESTS_QUEUE
+from dspex.client.remote import RemoteClient
+from dspex.contract.events import Event
 from dspex.errors import NoAnswer, NotDeclared, PublishDenied
-from dspex.events import Event
-from dspex.publisher import AmqpPublisher
-from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, PROGRAMS_QUEUE, REQUESTS_QUEUE
 from store.tables import callbacks, signatures
 from tests.conftest import start
 from tests.contract.interface import working
@@ -37,7 +37,7 @@ from tests.integration.test_tenants import add_login, as_login
 from tests.queues import declare_empty, ready
 from tests.rabbitmqctl import rabbitmqctl
 from tests.waiting import wait_until
-from workers.application import Application
+from workers.application.wiring import Application
 from workers.brokers import amqp
 from workers.settings import Settings
 
@@ -289,7 +289,7 @@ def test_a_message_that_is_denied_over_and_over_does_not_hold_up_others(
     server: RabbitMQServer, permit: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each closes the channel, and all that are on their way are sent again: so they are sent no more for a while."""
-    caplog.set_level(logging.INFO, "dspex.publisher")
+    caplog.set_level(logging.INFO, "dspex.amqp.publisher")
     permit(write="^dspex\\..*")
     publisher = AmqpPublisher(as_login(server.url, LOGIN))
     errors: list[type] = []

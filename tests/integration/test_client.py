@@ -14,9 +14,9 @@ import pytest
 from deploy.local_servers import RabbitMQServer
 from dspex import Configuration, ExecutionStatus, decode_event, uuid7
 from dspex.aio import AsyncClient
-from dspex.client import RemoteClient, as_completed
+from dspex.amqp.topology import EVENTS_EXCHANGE
+from dspex.client.remote import RemoteClient, as_completed
 from dspex.errors import BrokerUnavailable, NoAnswer, RequestFailed
-from dspex.topology import EVENTS_EXCHANGE
 from tests.conftest import start
 from tests.contract.interface import ready, working
 from tests.contract.test_handles import run

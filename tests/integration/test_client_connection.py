@@ -18,16 +18,16 @@ from deploy.local_servers import RabbitMQServer
 from deploy.processes import free_port
 from dspex import CreateSignature, Signature, uuid7
 from dspex.aio import AsyncClient
-from dspex.client import RemoteClient
+from dspex.client.remote import RemoteClient
 from dspex.errors import BrokerUnavailable, NoAnswer, PublishError
 from dspex.producer import Producer
 from tests.conftest import start
 from tests.rabbitmqctl import rabbitmqctl
 from tests.waiting import wait_until
-from workers.application import bootstrap
+from workers.application.webhooks import DelivererProcess
+from workers.application.wiring import bootstrap
 from workers.brokers import amqp
 from workers.settings import Settings
-from workers.webhooks.wiring import DelivererProcess
 
 pytestmark = pytest.mark.integration
 

@@ -15,7 +15,7 @@ import pytest
 
 from deploy.local_servers import RabbitMQServer
 from dspex.aio import AsyncClient
-from dspex.client import RemoteClient, as_completed
+from dspex.client.remote import RemoteClient, as_completed
 from dspex.errors import BrokerUnavailable, NoAnswer
 from tests.rabbitmqctl import rabbitmqctl
 from tests.waiting import wait_until

@@ -17,8 +17,8 @@ from cloudevents.core.bindings import rabbitmq
 from cloudevents.core.bindings.rabbitmq import RabbitMQMessage
 from cloudevents.core.v1.event import CloudEvent
 
-from dspex.client import RemoteClient
-from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
+from dspex.client.remote import RemoteClient
 from tests.contract.interface import ready, working
 from tests.waiting import wait_until
 from workers.brokers import amqp

@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 
 import migrations
 from dspex import CreateSignature, ExecutionStatus, Signature, uuid7, wrap
-from dspex.topology import PROGRAMS_QUEUE
+from dspex.amqp.topology import PROGRAMS_QUEUE
 from store import rejections
-from store.engine import make_engine
+from store.database.engine import make_engine
 from store.rejections import Rejection
 from tests.waiting import wait_until
 from workers.brokers import amqp

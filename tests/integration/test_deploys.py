@@ -18,15 +18,15 @@ from sqlalchemy import Engine, text
 
 import migrations
 from dspex import Configuration, ExecutionOptions, Signature, Usage, uuid7
+from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.errors import SettingsError
-from dspex.policy import ExecutionPolicy
 from store import executions, programs, signatures
-from store.engine import make_engine
+from store.database.engine import make_engine
 from store.executions import Claimed, Finish, Lease, Request
 from tests.integration.test_migrations import fill
 from tests.waiting import wait_until
 from workers.cli.main import main
-from workers.schema import require_schema
+from workers.persistence.schema import require_schema
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,7 +94,7 @@ class TestANewerVersion:
         newer(migrations.head()).migrate(database_url, "upgrade", "head")
         assert migrations.current(engine) == migrations.newer(engine) == "9999"
         require_schema(engine)
-        assert [record.getMessage() for record in caplog.records if record.name == "workers.schema"] == [
+        assert [record.getMessage() for record in caplog.records if record.name == "workers.persistence.schema"] == [
             f"The database is at 9999, newer than this version, of {migrations.head()}, which it serves too."
         ]
         fill(engine)  # its statements run

@@ -12,11 +12,11 @@ from sqlalchemy import Engine, inspect, text
 
 import migrations
 from dspex import Configuration, ErrorDetail, ExecutionOptions, ExecutionStatus, Signature, Usage, uuid7
-from dspex.callbacks import Callback
-from store import callbacks, counters, executions, programs, signatures, webhooks
-from store.engine import make_engine
+from dspex.contract.callback import Callback
+from store import counters, event_outbox, executions, programs, signatures, webhooks
+from store.database.engine import make_engine
+from store.database.identity import Identity
 from store.executions import Carried, Claimed, Finish, Lease, Request, Retry
-from store.identity import Identity
 
 Rows = dict[str, dict[tuple[str, ...], dict[str, Any]]]
 Change = tuple[str, str, Any, Any]
@@ -202,4 +202,4 @@ def test_what_went_back_and_forth_is_served(engine: Engine) -> None:
             assert (rows[id_].status, error.model_dump(mode="json")) == (ExecutionStatus.FAILED, CANCELLED)
         totals = [counters.totals(connection, program_id) for program_id in (lived.busy, lived.idle)]
         assert [(t.completed, t.failed, t.cancelled) for t in totals] == [(1, 2, 0), (0, 1, 0)]
-        assert callbacks.owed(connection, [lived.completed, lived.stopped]) == set()
+        assert event_outbox.owed(connection, [lived.completed, lived.stopped]) == set()

@@ -15,14 +15,14 @@ from dspex import (
     Signature,
     uuid7,
 )
-from dspex.commands import Command
-from dspex.envelope import decode_command, wrap
+from dspex.contract.commands import Command
+from dspex.contract.envelope import decode_command, wrap
 from store import executions, programs
-from workers.application import Application, bootstrap
-from workers.handlers import dispatch
-from workers.principals import EVERYBODY
-from workers.received import Received
-from workers.schema import require_schema
+from workers.application.wiring import Application, bootstrap
+from workers.handlers.dispatch import dispatch
+from workers.persistence.schema import require_schema
+from workers.security.principals import EVERYBODY
+from workers.security.request import Received
 from workers.settings import Settings
 
 

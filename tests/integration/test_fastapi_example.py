@@ -24,11 +24,11 @@ from standardwebhooks import Webhook
 import migrations
 from deploy.processes import Process, free_port, start_time
 from dspex import Configuration, ErrorDetail, ExecutionCompleted, ExecutionFailed, uuid7, wrap
-from dspex.client import RemoteClient
-from dspex.events import Event, ExecutionEnded
-from dspex.status import ExecutionStatus
+from dspex.client.remote import RemoteClient
+from dspex.contract.events import Event, ExecutionEnded
+from dspex.contract.status import ExecutionStatus
 from dspex.webhooks import new_secret
-from store.engine import make_engine
+from store.database.engine import make_engine
 from tests.conftest import new_database
 from tests.deployment import environment_of
 from tests.waiting import wait_until

@@ -19,12 +19,12 @@ import migrations
 from deploy.processes import wait_until
 from dspex import Configuration, ExecutionStatus, Signature, Usage, uuid7
 from store import counters, executions, programs, signatures
-from store.engine import make_engine
+from store.database.engine import make_engine
 from store.executions import Claimed, Execution, Finish, Lease, Running
 from tests.contract.test_store_refusals import Held
 from tests.integration.frozen import request
-from workers.writer import Writer
-from workers.writes import Writes
+from workers.persistence.group_commit import Writer
+from workers.persistence.operations import Writes
 
 LEASE_SECONDS = 30
 OTHERS = 30

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local_servers import RabbitMQServer
 from dspex import Configuration, DspexError, ExecutionStatus, InitializeProgram, Producer, uuid7
-from dspex.client import RemoteClient
+from dspex.client.remote import RemoteClient
 from tests.conftest import new_database, start
 from tests.contract.interface import working
 from tests.integration.test_tenants import add_login, as_login, client

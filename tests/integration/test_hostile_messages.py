@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE, QUEUES
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE, QUEUES
 from tests import amqp_wire as wire
 from tests.acceptance.deployment import deployed
 from tests.conftest import new_database

@@ -20,7 +20,7 @@ from deploy.local_servers import (
     find_program,
 )
 from deploy.processes import Process
-from dspex.envelope import MAX_ANSWER_BYTES
+from dspex.contract.envelope import MAX_ANSWER_BYTES
 from tests import amqp_wire
 from tests.rabbitmqctl import rabbitmqctl
 from tests.waiting import wait_until

@@ -14,7 +14,7 @@ import migrations
 from adapters.port import Outcome
 from deploy.processes import wait_until
 from dspex import ExecutionStatus, uuid7
-from store.engine import make_engine
+from store.database.engine import make_engine
 from tests.canary import CANARY, watched
 from tests.unit.system import System
 from workers.settings import Settings
@@ -79,11 +79,11 @@ def test_inputs_that_do_not_fit(system: System) -> None:
 def test_other_libraries_log_no_details() -> None:
     code = """
 import logging
-from workers import logs
+from workers.telemetry import logs
 logs.configure("DEBUG")
 for name in ("openai", "httpcore", "LiteLLM", "dspy", "sqlalchemy", "dramatiq", "pika"):
     logging.getLogger(name).debug("canary-7d1f0c")
-logging.getLogger("workers.intake").debug("ours")
+logging.getLogger("workers.execution.admission").debug("ours")
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stderr
     assert CANARY not in said

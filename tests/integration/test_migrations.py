@@ -27,11 +27,11 @@ from sqlalchemy.exc import DBAPIError
 
 import migrations
 from dspex import Configuration, ExecutionOptions, ExecutionStatus, Signature, Usage, uuid7
-from dspex.callbacks import Callback
+from dspex.contract.callback import Callback
+from dspex.contract.status import DeliveryStatus
 from dspex.errors import Conflict
-from dspex.status import DeliveryStatus
-from store import callbacks, counters, executions, programs, rejections, signatures, statistics, webhooks
-from store.engine import make_engine
+from store import counters, event_outbox, executions, programs, rejections, signatures, statistics, webhooks
+from store.database.engine import make_engine
 from store.tables import metadata
 from tests.integration import worker_before_tenants
 from tests.integration.worker_before import WorkerBefore
@@ -475,7 +475,7 @@ def test_workers_of_the_revision_before_go_on(postgres_database_url: str, before
         totals = counters.totals(connection, program_id)
         assert (totals.completed, totals.failed) == (rows[ExecutionStatus.COMPLETED], rows[ExecutionStatus.FAILED])
         assert totals.executions == len(ended) + 6
-        assert callbacks.due(connection, 0.0, 10) == []
+        assert event_outbox.due(connection, 0.0, 10) == []
     engine.dispose()
 
 
@@ -550,7 +550,7 @@ def test_workers_of_this_version_go_on_while_the_keys_change(postgres_database_u
                 end = executions.Finish(asked.id, program_id, 1, 1.5, Usage(), {"answer": "b"})
                 assert executions.finish(connection, shard, [end]) == [True]
             with engine.begin() as connection:
-                callbacks.sent(connection, [callbacks.Owed(asked.id, 2)])
+                event_outbox.sent(connection, [event_outbox.Owed(asked.id, 2)])
             ended.append(asked.id)
 
     with ThreadPoolExecutor(4) as threads:
@@ -574,7 +574,7 @@ def test_workers_of_this_version_go_on_while_the_keys_change(postgres_database_u
         totals = counters.totals(connection, program_id)
         assert totals.completed == len(ended) + 3
         assert (totals.tokens_known, totals.cost_known) == (len(ended) + 6, len(ended) + 6)
-        assert callbacks.due(connection, 0.0, 10) == []
+        assert event_outbox.due(connection, 0.0, 10) == []
     engine.dispose()
 
 

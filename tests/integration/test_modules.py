@@ -18,7 +18,7 @@ from adapters.native.signatures import dspy_signature
 from dspex import Signature
 from dspex.errors import InvalidModule, InvalidSignature
 from tests.strategies import signatures
-from workers.modules import read_signatures, signature_of, validate_module
+from workers.handlers.module_source import read_signatures, signature_of, validate_module
 
 pytestmark = [  # pytest brings filters of its own in the place of those that the adapter sets
     pytest.mark.filterwarnings("ignore:Field name .* shadows:UserWarning"),
@@ -407,7 +407,7 @@ def test_the_sentence_that_dspy_writes_is_no_instruction() -> None:
 
 
 def carried(data: Schema) -> Schema:
-    """What of a signature DSPy's class carries, as `workers.modules` says."""
+    """What of a signature DSPy's class carries, as `workers.handlers.module_source` says."""
     kept: Schema = {}
     if data.get("instructions"):
         kept["instructions"] = data["instructions"]

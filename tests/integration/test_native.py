@@ -21,7 +21,7 @@ from adapters.lm import LMAlias, LMCatalog
 from adapters.native import NativeAdapter
 from adapters.port import MAX_QUOTE, AdapterError, Outcome, ProgramSpec, RunOptions
 from dspex import LM, Configuration, ErrorCode, LMParameters, Signature
-from dspex.signature import RESERVED_NAMES
+from dspex.signatures.field import RESERVED_NAMES
 from tests import lm_server
 from tests.lm_server import Answer, LMServer
 
@@ -174,7 +174,7 @@ def test_ordinary_names_are_fields_on_both_sides(native: NativeAdapter, server: 
 def test_reserved_names_are_those_that_dspy_cannot_take(
     native: NativeAdapter, server: LMServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dspex.signature.RESERVED_NAMES", frozenset())
+    monkeypatch.setattr("dspex.signatures.field.RESERVED_NAMES", frozenset())
     # Pydantic's other methods would do no harm today; their prefix is pydantic's to use.
     for name in sorted(name for name in RESERVED_NAMES if not name.startswith("model_") or name == "model_config"):
         signature = {"inputs": [{"name": name, "type": "str"}], "outputs": [{"name": "b", "type": "str"}]}

@@ -17,10 +17,10 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from deploy.local_servers import PostgresServer, RabbitMQServer
 from dspex import ExecuteProgram, InitializeProgram, decode_command, uuid7
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.errors import BrokerUnavailable, NotDeclared
 from dspex.outbox import OutboxRelay
-from dspex.publisher import AmqpPublisher
-from dspex.topology import COMMANDS_EXCHANGE
 from tests.contract.outbox_service import KeepingPublisher, Service, service
 from tests.integration.test_publisher import RabbitMQ
 from tests.waiting import wait_until
@@ -94,7 +94,7 @@ import os, signal, sys
 from sqlalchemy import create_engine
 
 import dspex.outbox.relay
-from dspex.publisher import AmqpPublisher
+from dspex import AmqpPublisher
 from tests.contract.outbox_service import Service
 
 database_url, broker_url = sys.argv[1:]

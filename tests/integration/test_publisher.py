@@ -16,10 +16,10 @@ from pika.adapters.blocking_connection import BlockingChannel
 from deploy.local_servers import RabbitMQServer
 from deploy.processes import free_port, wait_until
 from dspex import ExecuteProgram, decode_command, uuid7
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.errors import BrokerUnavailable, MessageTooLarge, NotDeclared, PublishError, QueueFull
 from dspex.producer import Producer
-from dspex.publisher import AmqpPublisher
-from dspex.topology import COMMANDS_EXCHANGE
 from tests.contract.publisher_contract import Arrived, PublisherContract
 from tests.rabbitmqctl import rabbitmqctl
 from tests.tcp_proxy import TcpProxy

@@ -12,11 +12,11 @@ import pika
 import pytest
 
 from dspex import Configuration, ExecuteProgram, decode_event, uuid7, wrap
-from dspex.client import RemoteClient
-from dspex.envelope import CONTENT_TYPE
-from dspex.events import MessageRejected, Reply
-from dspex.policy import ExecutionPolicy
-from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
+from dspex.client.remote import RemoteClient
+from dspex.contract.envelope import CONTENT_TYPE
+from dspex.contract.events import MessageRejected, Reply
+from dspex.contract.retry_policy import ExecutionPolicy
 from tests.contract.interface import ready, working
 from tests.waiting import wait_until
 from workers.brokers import amqp

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from deploy.processes import wait_until as waited
 from dspex import Configuration
-from dspex.client import RemoteClient
+from dspex.client.remote import RemoteClient
 from tests.contract.interface import ready, working
 from tests.roles import Roles
 from tests.waiting import wait_until

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import migrations
 from deploy.processes import free_port, wait_until
-from store.engine import make_engine
+from store.database.engine import make_engine
 from tests.conftest import new_database
 from tests.lm_server import Answer, LMServer
 from tests.shell import DSPEX, PATIENCE, Shell, refused, results, row_of
@@ -321,7 +321,15 @@ class TestNothingToDo:
         command = ("run", "question -> answer", "--inputs", shell.write("rows.jsonl", *rows))
         first = shell(*command)
         assert first.code == 0, first.err
-        heavy = ("alembic", "dramatiq", "dspy", "litellm", "redis", "workers.application", "workers.process")
+        heavy = (
+            "alembic",
+            "dramatiq",
+            "dspy",
+            "litellm",
+            "redis",
+            "workers.application.wiring",
+            "workers.process.worker",
+        )
         program = f"""
 import sys
 from workers.cli.main import main

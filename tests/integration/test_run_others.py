@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from dspex import LM, Configuration, ExecutionOptions, ExecutionStatus, ProgramStatus
-from dspex.callbacks import Callback
-from dspex.status import DeliveryStatus
+from dspex.contract.callback import Callback
+from dspex.contract.status import DeliveryStatus
 from dspex.webhooks import new_secret
-from store.engine import make_engine
+from store.database.engine import make_engine
 from tests.shell import Shell, refused
 from tests.waiting import wait_until
 from tests.webhook_receiver import Answer, WebhookReceiver

@@ -19,19 +19,19 @@ import pytest
 
 from deploy.local_servers import PostgresServer, RabbitMQServer, find_program
 from dspex import CreateProgram, CreateSignature, ExecuteProgram, InitializeProgram, Producer, Signature, uuid7
-from dspex.callbacks import Callback
-from dspex.client import RemoteClient
-from dspex.envelope import decode_event
+from dspex.client.remote import RemoteClient
+from dspex.contract.callback import Callback
+from dspex.contract.envelope import decode_event
 from dspex.errors import PublishError
 from dspex.webhooks import new_secret, verify
-from store.engine import make_engine
+from store.database.engine import make_engine
 from tests.acceptance.deployment import DSPEX, deployed
 from tests.conftest import start
 from tests.deployment import Deployment
 from tests.waiting import wait_until
 from tests.webhook_receiver import WebhookReceiver
 from workers.brokers import amqp
-from workers.schema import require_rights
+from workers.persistence.schema import require_rights
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine, event, literal, select
 
-from store.engine import Plans, make_engine
-from store.sessions import shares_session
-from store.tenancy import scope
-from store.types import UtcDateTime
+from store.column_types import UtcDateTime
+from store.database.engine import Plans, make_engine
+from store.database.sessions import shares_session
+from store.database.tenancy import scope
 
 SHOWN = ("dspex.tenant", "jit", "idle_in_transaction_session_timeout", "lock_timeout")
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import migrations
-from store.engine import make_engine
+from store.database.engine import make_engine
 from tests.roles import Roles
 from workers.cli.main import main
 

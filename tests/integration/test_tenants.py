@@ -27,14 +27,14 @@ from dspex import (
     uuid7,
     wrap,
 )
-from dspex import envelope as envelopes
-from dspex.callbacks import Callback
-from dspex.client import RemoteClient
-from dspex.envelope import MAX_MESSAGE_BYTES
-from dspex.queries import ListPrograms
-from dspex.results import ExecutionView, RejectedMessageView
-from dspex.status import ProgramStatus
-from dspex.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE
+from dspex.client.remote import RemoteClient
+from dspex.contract import envelope as envelopes
+from dspex.contract.callback import Callback
+from dspex.contract.envelope import MAX_MESSAGE_BYTES
+from dspex.contract.queries import ListPrograms
+from dspex.contract.results import ExecutionView, RejectedMessageView
+from dspex.contract.status import ProgramStatus
 from tests.conftest import new_database, start
 from tests.contract.interface import code_of, working
 from tests.waiting import wait_until

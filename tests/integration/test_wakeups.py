@@ -12,17 +12,17 @@ import redis
 
 from deploy.local_servers import RedisServer
 from dspex import Configuration, uuid7
-from dspex.client import RemoteClient
-from dspex.handles import Handle
-from dspex.interface import Interface
-from dspex.wakeups import CHANNEL, Wakeups
+from dspex.client.handles import Handle
+from dspex.client.interface import Interface
+from dspex.client.remote import RemoteClient
+from dspex.client.wakeups import CHANNEL, Wakeups
 from store import executions
 from tests.contract.interface import ready, working
 from tests.waiting import wait_until
-from workers.application import Application, bootstrap
+from workers.application.notifications import Notifications
+from workers.application.wiring import Application, bootstrap
 from workers.brokers import amqp
 from workers.local import LocalClient
-from workers.notifications import Notifications
 from workers.settings import Settings
 
 PATIENCE = 90.0
@@ -106,7 +106,7 @@ def test_who_subscribed_hears_and_goes_on_after_redis_was_killed(server: RedisSe
 def test_it_is_heard_and_not_polled(
     server: RedisServer, settings: Settings, other: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("dspex.client.LONGEST_UNTOLD_SECONDS", "dspex.client.FIRST_UNTOLD_SECONDS"):
+    for name in ("dspex.client.remote.LONGEST_UNTOLD_SECONDS", "dspex.client.remote.FIRST_UNTOLD_SECONDS"):
         monkeypatch.setattr(name, NEVER)
     for name in ("workers.local.LONGEST_SECONDS", "workers.local.FIRST_SECONDS"):
         monkeypatch.setattr(name, NEVER)

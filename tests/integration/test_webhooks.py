@@ -19,16 +19,16 @@ import pytest
 import migrations
 from deploy.processes import Process, start_time
 from dspex import Configuration, DspexError, ExecuteProgram, uuid7
-from dspex.callbacks import Callback
-from dspex.client import RemoteClient
-from dspex.envelope import decode_event
-from dspex.events import WebhookDisabled
+from dspex.amqp.topology import EVENTS_EXCHANGE, event_key
+from dspex.client.remote import RemoteClient
+from dspex.contract.callback import Callback
+from dspex.contract.envelope import decode_event
+from dspex.contract.events import WebhookDisabled
+from dspex.contract.results import DeliveryView
+from dspex.contract.status import DeliveryStatus
 from dspex.producer import Producer
-from dspex.results import DeliveryView
-from dspex.status import DeliveryStatus
-from dspex.topology import EVENTS_EXCHANGE, event_key
 from dspex.webhooks import new_secret, verify
-from store.engine import make_engine
+from store.database.engine import make_engine
 from tests.waiting import wait_until
 from tests.webhook_receiver import Answer, Request, WebhookReceiver
 

@@ -30,18 +30,18 @@ from dspex import (
     Signature,
     uuid7,
 )
+from dspex.amqp.topology import EXECUTIONS_QUEUE, QUEUES
 from dspex.errors import NotFound, SettingsError
 from dspex.producer import Producer
-from dspex.topology import EXECUTIONS_QUEUE, QUEUES
 from store import counters, executions, programs
-from store.engine import make_engine
+from store.database.engine import make_engine
 from store.executions import Execution
 from tests.conftest import new_database
 from tests.tcp_proxy import TcpProxy
 from workers.brokers import amqp
 from workers.brokers.topology import dead_letter_queue
-from workers.metrics import require_free
-from workers.watchdog import EXIT_CODE
+from workers.process.watchdog import EXIT_CODE
+from workers.telemetry.metrics import require_free
 
 pytestmark = pytest.mark.integration
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import migrations
-from store.engine import make_engine
+from store.database.engine import make_engine
 from tests.unit.system import System
 from workers.settings import Settings
 

@@ -24,20 +24,20 @@ from dspex import (
     decode_event,
     uuid7,
 )
-from dspex.commands import Command
-from dspex.envelope import Envelope
+from dspex.contract.commands import Command
+from dspex.contract.envelope import Envelope
+from dspex.contract.events import Event
+from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.errors import NotFound
-from dspex.events import Event
-from dspex.policy import ExecutionPolicy
 from dspex.producer import Producer
 from store import executions, programs, rejections
 from store.executions import Execution, Lease, Request
 from store.programs import Program
 from store.rejections import RecordedRejection
 from store.tables import callbacks as callbacks_table
-from workers.application import Application, bootstrap
+from workers.application.wiring import Application, bootstrap
 from workers.brokers.memory import MemoryBroker, MemoryPublisher
-from workers.process import WorkerProcess
+from workers.process.worker import WorkerProcess
 from workers.settings import Settings
 
 PATIENCE = 30.0

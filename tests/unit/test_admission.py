@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from dspex import CreateSignature, uuid7
-from dspex import envelope as envelopes
+from dspex.contract import envelope as envelopes
 from dspex.errors import Denied, MessageError
-from workers.admission import Admission
 from workers.brokers.encoding import REJECT, Content, Origin, read
-from workers.policy import Principal, Role
-from workers.principals import Principals
+from workers.security.authorization import Principal, Role
+from workers.security.principals import Principals
+from workers.security.screening import Admission
 
 ADMISSION = Admission(
     Principals(

@@ -1,4 +1,4 @@
-"""What of pika's insides `dspex.amqp_connection` leans on: an upgrade that changes it fails here."""
+"""What of pika's insides `dspex.amqp.connection` leans on: an upgrade that changes it fails here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pika.channel import Channel, ContentFrameAssembler
 from pika.connection import Connection
 from pika.exceptions import InvalidFrameError
 
-from dspex.amqp_connection import PublishingConnection, TolerantConnection
+from dspex.amqp.connection import PublishingConnection, TolerantConnection
 from tests import amqp_wire as wire
 
 Message = tuple[str, str | None, str | None, int, bytes]

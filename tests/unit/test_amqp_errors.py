@@ -6,7 +6,7 @@ import pytest
 from pika import URLParameters, exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorSocketConnectError
 
-from dspex.amqp_errors import (
+from dspex.amqp.errors import (
     address,
     cause,
     closed_channel_error,

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from pika import SelectConnection
 
-from dspex.amqp_connection import PIECE, PublishingConnection
+from dspex.amqp.connection import PIECE, PublishingConnection
 
 
 @pytest.fixture

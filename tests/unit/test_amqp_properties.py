@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika.spec import BasicProperties
 
-from dspex.amqp_properties import Death, Properties
+from dspex.amqp.properties import Death, Properties
 from tests import amqp_wire as wire
 from tests.amqp_wire import array, fields, table, text
 

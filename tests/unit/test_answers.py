@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dspex import ExecutionStatus, LMCall, Usage, uuid7
-from dspex.envelope import MAX_ANSWER_BYTES, decode_event
-from dspex.events import Reply
-from dspex.options import ExecutionOptions
+from dspex.contract.envelope import MAX_ANSWER_BYTES, decode_event
+from dspex.contract.events import Reply
+from dspex.contract.options import ExecutionOptions
 from store.executions import Execution
-from store.timeline import TimelineEntry
-from workers.callbacks import _answer
-from workers.views import execution_view
+from store.executions.timeline import TimelineEntry
+from workers.execution.event_publisher import _answer
+from workers.outbound.serializers import execution_view
 
 NOW = datetime(2026, 11, 29, 10, 0, 0, 250_000, tzinfo=UTC)
 

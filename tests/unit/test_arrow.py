@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex import Signature
-from dspex.arrow import MAX_LENGTH, parse_arrow, parse_type
 from dspex.errors import InvalidSignature
-from dspex.types import MAX_DEPTH, json_schema
+from dspex.signatures.arrow import MAX_LENGTH, parse_arrow, parse_type
+from dspex.signatures.types import MAX_DEPTH, json_schema
 
 STRING, INTEGER = {"type": "string"}, {"type": "integer"}
 

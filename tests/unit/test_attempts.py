@@ -24,13 +24,13 @@ from dspex import (
     Usage,
     uuid7,
 )
-from dspex.policy import ExecutionPolicy
-from dspex.topology import EXECUTIONS_QUEUE
+from dspex.amqp.topology import EXECUTIONS_QUEUE
+from dspex.contract.retry_policy import ExecutionPolicy
 from store import executions
 from store.executions import Claimed, Lease
 from store.programs import Program
 from tests.unit.system import System
-from workers import attempts
+from workers.execution import attempt as attempts
 
 QUICK = ExecutionPolicy(first_delay=0.01)
 USED = Usage(calls=1, input_tokens=3, cost=0.5)

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from workers.audit import LINES, MAX_KINDS, Audit, Denial
+from workers.security.audit import LINES, MAX_KINDS, Audit, Denial
 
 STRANGER = Denial("dspex.program.execute.v1", "stranger", "default", "the login is not known")
 

@@ -12,9 +12,9 @@ from sqlalchemy import BigInteger, Dialect, Float, String, Uuid, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from store import counters
-from store.batch import encode, records
+from store.column_types import Json
+from store.database.batch import encode, records
 from store.executions import statements
-from store.types import Json
 
 ID = UUID("0190a0e0-7c11-7000-8000-00000000000a")
 COLUMNS: dict[str, Any] = {"id": Uuid(), "value": Json, "name": String(), "number": BigInteger(), "cost": Float()}

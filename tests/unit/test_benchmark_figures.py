@@ -41,7 +41,7 @@ def test_the_rate_leaves_out_the_start_and_the_stragglers() -> None:
 
 
 def test_stacks_are_divided_by_folder_and_by_kind_of_thread() -> None:
-    loop = "Thread._bootstrap (threading.py:1002);Writer._run (workers/writer.py:90)"
+    loop = "Thread._bootstrap (threading.py:1002);Writer._run (workers/persistence/group_commit.py:90)"
     stacks = read_stacks(
         [
             f"{loop};finish (store/executions/transitions.py:120);Cursor.execute (psycopg/cursor.py:97) 3",
@@ -53,7 +53,7 @@ def test_stacks_are_divided_by_folder_and_by_kind_of_thread() -> None:
     assert stacks.samples == {"writer": 4, "actors": 2}
     assert stacks.folders == {"writer": {"psycopg": 3, LIBRARY: 1}, "actors": {"pika": 2}}
     assert stacks.functions["writer"]["Cursor.execute (psycopg/cursor.py)"] == 3
-    assert stacks.callers["writer"]["Writer._run (workers/writer.py)"] == 4
+    assert stacks.callers["writer"]["Writer._run (workers/persistence/group_commit.py)"] == 4
 
 
 def measured() -> Measured:

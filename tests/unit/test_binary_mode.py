@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspex import ExecuteProgram, decode_command
-from dspex.amqp_properties import Properties
-from dspex.envelope import MAX_MESSAGE_BYTES
+from dspex.amqp.properties import Properties
+from dspex.contract.envelope import MAX_MESSAGE_BYTES
 from tests import amqp_wire as wire
 from workers.brokers.encoding import REJECT, Content, Origin, read, read_dead_letter, unpack
 

@@ -23,11 +23,11 @@ from dspex import (
     Signature,
     uuid7,
 )
-from dspex.commands import Command, UpdateProgram
-from dspex.configuration import ConfigurationChange
+from dspex.contract.commands import Command, UpdateProgram
+from dspex.contract.configuration import ConfigurationChange
 from tests.canary import CANARY
 from tests.unit.system import System
-from workers import application
+from workers.application import wiring as application
 
 TABLES = ("executions", "programs", "signatures", "callbacks", "program_counters", "program_durations")
 """Each a migration has half-way, or a grant was forgotten for."""

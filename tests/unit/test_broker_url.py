@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from dspex.broker_url import amqp_parameters, url_problem
-from dspex.client import RemoteClient
+from dspex.amqp.publisher import AmqpPublisher
+from dspex.amqp.url import amqp_parameters, url_problem
+from dspex.client.remote import RemoteClient
 from dspex.errors import SettingsError
 from dspex.producer import Producer
-from dspex.publisher import AmqpPublisher
 from workers.settings import Settings
 
 CONNECTORS: list[Callable[[str], object]] = [

@@ -12,8 +12,8 @@ import pytest
 
 from deploy.processes import free_port
 from dspex.aio import AsyncClient
-from dspex.call_threads import CallThreads
-from dspex.deadline import left, within
+from dspex.client.call_threads import CallThreads
+from dspex.client.deadline import left, within
 from dspex.errors import BrokerUnavailable
 
 

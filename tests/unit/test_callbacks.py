@@ -9,8 +9,8 @@ import pydantic
 import pytest
 
 from dspex import ErrorDetail
-from dspex.callbacks import Callback, Target, parse_url
-from dspex.events import ExecutionCancelled, ExecutionCompleted, ExecutionFailed
+from dspex.contract.callback import Callback, Target, parse_url
+from dspex.contract.events import ExecutionCancelled, ExecutionCompleted, ExecutionFailed
 from dspex.model import problems
 
 GIVEN: dict[str, Any] = {"url": "https://receiver.example.com/dspex?x=1", "secret": "ORDERS_WEBHOOK_SECRET"}

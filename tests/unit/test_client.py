@@ -11,11 +11,11 @@ import pytest
 
 from deploy.processes import free_port
 from dspex.aio import AsyncClient, AsyncHandle
-from dspex.client import RemoteClient
+from dspex.client.handles import Handle
+from dspex.client.interface import Interface
+from dspex.client.port import Port
+from dspex.client.remote import RemoteClient
 from dspex.errors import BrokerUnavailable, SettingsError
-from dspex.handles import Handle
-from dspex.interface import Interface
-from dspex.port import Port
 
 
 def public(cls: type) -> set[str]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dspex import Signature
-from dspex.compatibility import Change, Compatibility, compare
+from dspex.signatures.compatibility import Change, Compatibility, compare
 from tests.strategies import field_types, next_versions, signatures, values, variants, widened
 
 SLOW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from deploy.local_servers import MAX_MESSAGE_SIZE
-from dspex.envelope import MAX_ANSWER_BYTES
+from dspex.contract.envelope import MAX_ANSWER_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -2,7 +2,7 @@
 
 import time
 
-from dspex.confirms import Outgoing, Unconfirmed
+from dspex.amqp.confirms import Outgoing, Unconfirmed
 
 
 def message(body: bytes = b"", key: str = "k", *, mandatory: bool = True, seconds: float = 30) -> Outgoing:

@@ -12,18 +12,18 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from pydantic import BaseModel
 
-from dspex import contract, wrap
-from dspex.commands import Command
-from dspex.contract.__main__ import main
-from dspex.contract.schemas import ANSWERS, MESSAGES
-from dspex.events import EVENTS, Event, Reply
-from dspex.queries import REQUESTS
-from dspex.topology import BINDINGS, EXCHANGES, QUEUES, queue_of
+from dspex import schemas, wrap
+from dspex.amqp.topology import BINDINGS, EXCHANGES, QUEUES, queue_of
+from dspex.contract.commands import Command
+from dspex.contract.events import EVENTS, Event, Reply
+from dspex.contract.queries import REQUESTS
+from dspex.schemas.__main__ import main
+from dspex.schemas.json_schema import ANSWERS, MESSAGES
 from tests.answers import AN_ANSWER_OF_EACH
 from tests.unit.test_envelope import A_COMMAND_OF_EACH, AN_EVENT_OF_EACH
 
 COMMITTED = Path(__file__).parents[2] / "messages" / "contract"
-DOCUMENTS = contract.read(COMMITTED)
+DOCUMENTS = schemas.read(COMMITTED)
 SAMPLES: list[Command | Event] = [*A_COMMAND_OF_EACH, *AN_EVENT_OF_EACH]
 AGAIN = "the models and the committed contract differ: run `make contract`, and commit what it writes"
 
@@ -38,11 +38,11 @@ def message(data: Command | Event) -> dict[str, Any]:
 
 
 def test_what_is_committed_is_what_the_models_say() -> None:
-    new = contract.documents()
-    assert contract.broken(DOCUMENTS, new) == {}, "v1 only grows optional fields"
+    new = schemas.documents()
+    assert schemas.broken(DOCUMENTS, new) == {}, "v1 only grows optional fields"
     assert DOCUMENTS.keys() == new.keys(), AGAIN
     for path, document in new.items():
-        assert (COMMITTED / path).read_text(encoding="utf-8") == contract.written(document), f"{path}: {AGAIN}"
+        assert (COMMITTED / path).read_text(encoding="utf-8") == schemas.written(document), f"{path}: {AGAIN}"
 
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if path.startswith("schemas/")])
@@ -155,7 +155,7 @@ def test_what_asyncapi_refers_to_is_there() -> None:
 def test_it_is_written_once_and_then_the_same(tmp_path: Path) -> None:
     (tmp_path / "schemas").mkdir()
     assert main([str(tmp_path)]) == 0
-    assert contract.read(tmp_path) == DOCUMENTS
+    assert schemas.read(tmp_path) == DOCUMENTS
     assert main([str(tmp_path)]) == 0
 
 
@@ -164,7 +164,7 @@ def test_what_breaks_the_services_of_others_is_not_written(tmp_path: Path, capsy
     path = tmp_path / "schemas" / "dspex.program.execute.v1.json"
     old = json.loads(path.read_text(encoding="utf-8"))
     old["$defs"]["ExecutionOptions"]["properties"]["priority"] = {"type": "integer"}
-    path.write_text(contract.written(old), encoding="utf-8")
+    path.write_text(schemas.written(old), encoding="utf-8")
     (tmp_path / "schemas" / "dspex.program.dance.v1.json").write_text("{}", encoding="utf-8")
     assert main([str(tmp_path)]) == 1
     said = capsys.readouterr().err

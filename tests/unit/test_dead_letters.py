@@ -26,21 +26,21 @@ from dspex import (
     uuid7,
     wrap,
 )
-from dspex.commands import ArchiveProgram, DestroyProgram
-from dspex.dead_letters import DiscardMessages, ReplayExecutions, ReplayMessages
+from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
+from dspex.contract.commands import ArchiveProgram, DestroyProgram
+from dspex.contract.dead_letters import DiscardMessages, ReplayExecutions, ReplayMessages
+from dspex.contract.queries import ListExecutions
+from dspex.contract.results import RejectedMessageView
+from dspex.contract.status import LetterStatus
 from dspex.errors import BrokerUnavailable, DspexError, InvalidValues
-from dspex.queries import ListExecutions
-from dspex.results import RejectedMessageView
-from dspex.status import LetterStatus
-from dspex.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from store import counters, executions
 from store.rejections import Rejection
 from tests.unit.system import System
 from workers.brokers.memory import MemoryPublisher
 from workers.handlers.dead_letters import MESSAGES_AT_ONCE
 from workers.local import LocalClient
-from workers.policy import Principal, Role
-from workers.principals import Principals, as_it_came, on_behalf
+from workers.security.authorization import Principal, Role
+from workers.security.principals import Principals, as_it_came, on_behalf
 
 OPERATOR = Principal("ops", "default", frozenset({Role.OPERATOR}))
 

@@ -15,19 +15,19 @@ from sqlalchemy import update
 
 from adapters.port import Outcome
 from dspex import ExecuteProgram, ExecutionCompleted, ExecutionFailed, MessageRejected, uuid7
-from dspex.callbacks import Callback
-from dspex.envelope import Envelope
+from dspex.contract.callback import Callback
+from dspex.contract.envelope import Envelope
+from dspex.contract.events import ExecutionCancelled, ExecutionEnded, WebhookDisabled
+from dspex.contract.results import DeliveryView
+from dspex.contract.status import DeliveryStatus
 from dspex.errors import DspexError
-from dspex.events import ExecutionCancelled, ExecutionEnded, WebhookDisabled
-from dspex.results import DeliveryView
-from dspex.status import DeliveryStatus
 from dspex.webhooks import new_secret, verify
+from store.column_types import database_now
 from store.tables import executions, webhook_endpoints
-from store.types import database_now
 from tests.unit.system import System
 from tests.webhook_receiver import SILENCE, Answer, Request, WebhookReceiver
 from workers.local import LocalClient
-from workers.webhooks.courier import REPLACED
+from workers.webhooks.delivery import REPLACED
 
 SECRET, OTHER = new_secret(), new_secret()
 QUICK = (0.0, *(0.05,) * 40)
@@ -413,6 +413,6 @@ class TestStopping:
 
 def test_a_deliverer_never_loads_dspy_and_an_idle_one_no_http_client() -> None:
     heavy = "print({'dspy', 'litellm', 'httpcore2'} & set(sys.modules))"
-    code = f"import sys, workers.cli.worker; {heavy}; import workers.webhooks.courier; {heavy}"
+    code = f"import sys, workers.cli.worker; {heavy}; import workers.webhooks.delivery; {heavy}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["set()", "{'httpcore2'}"]

@@ -29,8 +29,8 @@ from dspex import (
     uuid7,
     wrap,
 )
-from dspex.callbacks import Callback
-from dspex.commands import (
+from dspex.contract.callback import Callback
+from dspex.contract.commands import (
     ActivateSignature,
     ArchiveProgram,
     CancelExecution,
@@ -44,9 +44,9 @@ from dspex.commands import (
     UpdateProgram,
     UpdateSignature,
 )
-from dspex.configuration import ConfigurationChange
-from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
-from dspex.endpoints import (
+from dspex.contract.configuration import ConfigurationChange
+from dspex.contract.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
+from dspex.contract.endpoints import (
     DeleteEndpoint,
     DisableEndpoint,
     EnableEndpoint,
@@ -55,9 +55,8 @@ from dspex.endpoints import (
     RotateSecret,
     UpdateEndpoint,
 )
-from dspex.envelope import MAX_MESSAGE_BYTES
-from dspex.errors import InvalidMessage, MalformedMessage, MessageError, MessageTooLarge, UnknownMessageType
-from dspex.events import (
+from dspex.contract.envelope import MAX_MESSAGE_BYTES
+from dspex.contract.events import (
     EVENTS,
     ErrorDetail,
     Event,
@@ -70,7 +69,7 @@ from dspex.events import (
     Reply,
     WebhookDisabled,
 )
-from dspex.queries import (
+from dspex.contract.queries import (
     REQUESTS,
     CompareSignatures,
     GetDelivery,
@@ -90,7 +89,8 @@ from dspex.queries import (
     ListSignatures,
     ValidateModule,
 )
-from dspex.status import DeliveryStatus, LetterStatus
+from dspex.contract.status import DeliveryStatus, LetterStatus
+from dspex.errors import InvalidMessage, MalformedMessage, MessageError, MessageTooLarge, UnknownMessageType
 
 ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
 

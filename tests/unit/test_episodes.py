@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dspex.amqp_errors import Refused
+from dspex.amqp.errors import Refused
+from dspex.amqp.refusals import MOST, Refusals
 from dspex.errors import NotDeclared, PublishDenied
-from dspex.refusals import MOST, Refusals
-from workers.episodes import MAX_KINDS, Episodes
+from workers.telemetry.episodes import MAX_KINDS, Episodes
 
 
 def test_one_line_a_minute_of_a_kind(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dspex import ExecuteProgram, decode_event, uuid7
-from dspex.commands import CancelExecution
-from dspex.events import ExecutionCancelled, ExecutionCompleted, ExecutionFailed, MessageRejected, ProgramReady
-from dspex.options import ExecutionOptions
+from dspex.contract.commands import CancelExecution
+from dspex.contract.events import ExecutionCancelled, ExecutionCompleted, ExecutionFailed, MessageRejected, ProgramReady
+from dspex.contract.options import ExecutionOptions
 from tests.unit.system import System
 from workers.brokers.memory import MemoryPublisher
 

@@ -9,15 +9,15 @@ from uuid import UUID
 import pytest
 
 from dspex import ExecuteProgram, ExecutionCompleted, MessageRejected, ProgramReady, decode_event, uuid7
-from dspex.commands import Command
-from dspex.envelope import Context, context_of, wrap
+from dspex.amqp.topology import COMMANDS_EXCHANGE
+from dspex.contract.commands import Command
+from dspex.contract.envelope import Context, context_of, wrap
+from dspex.contract.events import ExecutionCancelled, ExecutionFailed
+from dspex.contract.results import Answer
+from dspex.contract.status import ExecutionStatus
 from dspex.errors import Conflict
-from dspex.events import ExecutionCancelled, ExecutionFailed
-from dspex.results import Answer
-from dspex.status import ExecutionStatus
-from dspex.topology import COMMANDS_EXCHANGE
 from tests.unit.system import System
-from workers.outgoing import encode_answer, encode_error
+from workers.outbound.encoder import encode_answer, encode_error
 
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 EXTENSIONS: dict[str, Any] = {"partitionkey": "é", "sequence": -3, "final": True}

@@ -10,8 +10,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from store.engine import make_engine
-from store.failures import Cause, cause_of, describe, passing
+from store.database.engine import make_engine
+from store.database.failures import Cause, cause_of, describe, passing
 
 CANARY = "sesame-4711"
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from dspex import Signature, model
 from dspex.cached import cached
-from dspex.call_threads import CallThreads
+from dspex.client.call_threads import CallThreads
 
 
 def in_child(call: Callable[[], object]) -> None:

@@ -20,9 +20,9 @@ from dspex import (
     Signature,
     uuid7,
 )
-from dspex.commands import CancelExecution
+from dspex.contract.commands import CancelExecution
 from tests.unit.system import System
-from workers import waits
+from workers.handlers import waits
 
 THREADS = 2
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dspex.contract.schemas import ANSWERS, MESSAGES
-from dspex.queries import REQUESTS
+from dspex.contract.queries import REQUESTS
+from dspex.schemas.json_schema import ANSWERS, MESSAGES
 from tests.golden import DIRECTORY, read
 
 NAMES = [path.relative_to(DIRECTORY).with_suffix("").as_posix() for path in sorted(DIRECTORY.rglob("*.json"))]

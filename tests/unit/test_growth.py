@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from dspex import contract
-from dspex.contract.growth import breaks
+from dspex import schemas
+from dspex.schemas.growth import breaks
 from tests.sizes import sized
 from tests.strategies import Schema, field_types, values, variants, widened
 
@@ -161,8 +161,8 @@ def test_a_type_that_holds_itself_is_compared_once() -> None:
 
 
 def test_no_document_breaks_itself() -> None:
-    documents = contract.documents()
-    assert contract.broken(documents, documents) == {}
+    documents = schemas.documents()
+    assert schemas.broken(documents, documents) == {}
 
 
 @SLOW

@@ -32,11 +32,11 @@ from dspex import (
     uuid7,
     wrap,
 )
-from dspex.callbacks import Callback
+from dspex.amqp.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE
+from dspex.contract.callback import Callback
 from dspex.errors import BrokerUnavailable
-from dspex.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE
-from store import callbacks, counters, executions
-from store.callbacks import Owed
+from store import counters, event_outbox, executions
+from store.event_outbox import Owed
 from store.executions import Request
 from tests.unit.system import PATIENCE, System
 from workers.brokers.memory import MemoryPublisher
@@ -194,7 +194,7 @@ class TestPrograms:
         assert str(signature_id) in rejected.data.error.message
 
     def test_a_signature_that_never_comes(self, system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("workers.waits.DEPENDENCY_SECONDS", 0.1)
+        monkeypatch.setattr("workers.handlers.waits.DEPENDENCY_SECONDS", 0.1)
         signature_id = uuid7()
         message_id = system.send(
             CreateProgram(program_id=uuid7(), signature_id=signature_id, name="n", adapter_type="mock")
@@ -343,7 +343,7 @@ class TestDuplicates:
         system.event(ExecutionCompleted, other)
         assert wait_until(lambda: system.owed() == set(), PATIENCE)
         owed = Owed(execution_id, system.ended(execution_id).lock_version)
-        system.app.write(lambda connection: callbacks.owe(connection, [owed], 60))
+        system.app.write(lambda connection: event_outbox.owe(connection, [owed], 60))
         system.execute(program_id, execution_id, question="why")
         system.execute(program_id, other, question="why")
         assert wait_until(lambda: len(system.events_of(ExecutionCompleted, execution_id)) == 2, PATIENCE)
@@ -606,7 +606,7 @@ class TestStop:
     def test_stop_while_the_database_is_away(
         self, start: Callable[..., System], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("workers.process.RELEASE_SECONDS", 0.1)
+        monkeypatch.setattr("workers.process.worker.RELEASE_SECONDS", 0.1)
         system = start()
         program_id = system.program(adapter="scripted")
         blocker = system.app.engine.raw_connection()

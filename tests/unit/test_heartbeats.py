@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from pika import URLParameters
 
-from dspex.broker_url import amqp_parameters
+from dspex.amqp.url import amqp_parameters
 from workers.brokers.amqp import connection_parameters
 
 URL = "amqp://guest:guest@127.0.0.1:5672/%2F"

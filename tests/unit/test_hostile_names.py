@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dspex import Configuration, Signature
-from dspex.callbacks import Callback
+from dspex.contract.callback import Callback
 from store import rejections
-from store.engine import make_engine
+from store.database.engine import make_engine
 from store.rejections import Rejection
 from tests.unit.test_text import HOSTILE, harmless
 from workers.cli.main import main

@@ -13,15 +13,15 @@ from sqlalchemy import Connection
 
 from deploy.processes import wait_until
 from dspex import ExecuteProgram, ExecutionStatus, uuid7, wrap
-from dspex.callbacks import Callback
+from dspex.contract.callback import Callback
 from store import executions
+from store.database.identity import Identity
 from store.executions import Claimed, Ended, Running
-from store.identity import Identity
 from tests.unit.system import PATIENCE, System
+from workers.brokers.delivery import Delivery, Outcome
 from workers.brokers.encoding import Content, Origin, read
-from workers.brokers.settlement import Delivery, Outcome
-from workers.intake import Intake, Place
-from workers.writer import WriterClosed
+from workers.execution.admission import Intake, Place, place_of
+from workers.persistence.group_commit import WriterClosed
 
 
 @dataclass
@@ -43,7 +43,8 @@ class Item:
 
     @property
     def place(self) -> Place:
-        found: Place = self.message.kwargs["place"]
+        found = place_of(self.message)
+        assert found is not None
         return found
 
     @property
@@ -195,7 +196,7 @@ def test_what_the_policy_denies_is_its_handlers_to_refuse(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It tells, and nothing is told here: the audit has one line."""
-    monkeypatch.setattr("workers.policy.POLICY", {})
+    monkeypatch.setattr("workers.security.authorization.POLICY", {})
     item = desk.put()
     assert desk.queued(1) == [item]
     assert item.claim is None

@@ -10,9 +10,9 @@ from uuid import UUID
 import pytest
 
 from dspex import Signature, SignatureStatus, uuid7
+from dspex.client.signature_cache import KnownSignatures
+from dspex.contract.results import SignatureView
 from dspex.errors import NoAnswer
-from dspex.known import KnownSignatures
-from dspex.results import SignatureView
 
 
 class Programs:
@@ -74,7 +74,7 @@ def test_a_draft_is_fetched_each_time() -> None:
 
 def test_it_knows_no_more_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     size = Signature.parse("question_1 -> answer").size
-    monkeypatch.setattr("dspex.known.MAX_BYTES", 10 * size)
+    monkeypatch.setattr("dspex.client.signature_cache.MAX_BYTES", 10 * size)
     programs, first = Programs(), uuid7()
     for program_id in (first, *(uuid7() for _ in range(10))):
         programs.known.of(program_id)

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dspex import ErrorCode, ExecutionStatus
 from dspex.errors import SettingsError
-from workers.metrics import Metrics, require_free
+from workers.telemetry.metrics import Metrics, require_free
 
 PATIENCE = 30.0
 

@@ -10,7 +10,7 @@ import pytest
 from deploy.processes import free_port
 from dspex import uuid7
 from tests.waiting import wait_until
-from workers.notifications import MAX_GATHERED, Notifications
+from workers.application.notifications import MAX_GATHERED, Notifications
 
 
 def test_who_listens_is_told_until_he_does_not() -> None:

@@ -34,7 +34,7 @@ def run(code: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_dspex_does_not_load_sqlalchemy() -> None:
-    everything = "dspex, dspex.client, dspex.producer, dspex.publisher, dspex.topology"
+    everything = "dspex, dspex.client, dspex.producer, dspex.client.remote, dspex.amqp.publisher, dspex.amqp.topology"
     assert run(f"import sys, {everything}; sys.exit('sqlalchemy' in sys.modules)").returncode == 0
 
 

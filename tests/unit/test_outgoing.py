@@ -9,13 +9,13 @@ from uuid import UUID
 import pytest
 
 from dspex import ErrorDetail, ExecutionCompleted, ExecutionFailed, LMCall, Usage, uuid7
-from dspex.envelope import MAX_ANSWER_BYTES, Context, decode_event
+from dspex.contract.envelope import MAX_ANSWER_BYTES, Context, decode_event
+from dspex.contract.events import ExecutionEnded, MessageRejected, ProblemDetail, Reply
+from dspex.contract.results import Answer, Page, RejectedMessageView, SignatureSchema
+from dspex.contract.status import LetterStatus, SignatureStatus
 from dspex.errors import Conflict, InvalidInput, Problem
-from dspex.events import ExecutionEnded, MessageRejected, ProblemDetail, Reply
-from dspex.results import Answer, Page, RejectedMessageView, SignatureSchema
-from dspex.status import LetterStatus, SignatureStatus
-from store.pages import _decode
-from workers.outgoing import Encoded, encode_answer, encode_error, encode_event
+from store.database.pages import _decode
+from workers.outbound.encoder import Encoded, encode_answer, encode_error, encode_event
 
 NOW = datetime(2026, 11, 29, 10, 0, 0, 250_001, tzinfo=UTC)
 LARGEST = 20_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from unittest.mock import patch
 
-from adapters.native import sections as reading
+from adapters.native.answers import sections as reading
 
 OUTPUTS = ("answer", "score", "label")
 PIECES = [

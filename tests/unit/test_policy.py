@@ -7,12 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from dspex.commands import CancelExecution, Command, DestroyProgram, ExecuteProgram
+from dspex.contract.commands import CancelExecution, Command, DestroyProgram, ExecuteProgram
+from dspex.contract.queries import QUERIES, REQUESTS, GetExecution, ValidateModule
 from dspex.errors import Denied
-from dspex.queries import QUERIES, REQUESTS, GetExecution, ValidateModule
-from workers.handlers import HANDLERS
-from workers.policy import POLICY, Principal, Role, authorize
-from workers.principals import EVERYBODY, Principals
+from workers.handlers.dispatch import HANDLERS
+from workers.security.authorization import POLICY, Principal, Role, authorize
+from workers.security.principals import EVERYBODY, Principals
 
 EXECUTE = ExecuteProgram(execution_id=uuid4(), program_id=uuid4(), inputs={})
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from dspex import ExecuteProgram, Producer, uuid7
-from dspex.envelope import MAX_MESSAGE_BYTES
+from dspex.amqp.topology import COMMANDS_EXCHANGE
+from dspex.contract.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import BrokerUnavailable, MessageTooLarge, PublishError
-from dspex.topology import COMMANDS_EXCHANGE
 
 PROGRAM = uuid7()
 

@@ -15,8 +15,8 @@ from dspex import LM, Configuration, ErrorCode, Signature, uuid7
 from dspex.errors import DspexError
 from store.programs import Program
 from tests.unit.system import System
+from workers.application.program_cache import ProgramCache
 from workers.local import LocalClient
-from workers.programs import ProgramCache
 
 LMS = {
     "house": LMAlias("openai/llama", "http://127.0.0.1:9/v1", "HOUSE_API_KEY", ("default",)),

@@ -16,11 +16,11 @@ from adapters.port import Outcome
 from deploy.processes import wait_until
 from dspex import ExecuteProgram, decode_command, uuid7
 from store import executions
+from store.database.identity import Identity
 from store.executions import Lease, Request
-from store.identity import Identity
 from tests.unit.system import System
-from workers.application import Application
-from workers.relay import Relay
+from workers.application.wiring import Application
+from workers.maintenance.relay import Relay
 
 
 class Publishes:

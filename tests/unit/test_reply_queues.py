@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from dspex.errors import ForbiddenReplyQueue
-from store.callbacks import Owed
+from store.event_outbox import Owed
 from tests.unit.system import System
 from tests.unit.test_answers import ended
-from workers.callbacks import Callback
-from workers.reply_queues import answer_queue, checked, kept_queue
+from workers.execution.event_publisher import Callback
+from workers.security.reply_queues import answer_queue, checked, kept_queue
 
 SERVERS = "amq.gen-X6TtQF-RGWIaPwUs_tBqlw"
 DIRECT = "amq.rabbitmq.reply-to.g1h3FnJlcGx5QDEyNDQ5NDQ3NAAAFqwAAAAA.hsXdWjVDcJJxJ3w1n0Fr0g=="

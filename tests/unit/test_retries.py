@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspex import ErrorCode
-from dspex.policy import ExecutionPolicy
+from dspex.contract.retry_policy import ExecutionPolicy
 from store.executions import Carried
-from workers.retries import Again, Failed, decide
+from workers.execution.retry import Again, Failed, decide
 
 PASSING, REPAIRABLE, WAITING, FINAL = "tried again", "asked once more", "waited for", "final"
 MEANT = {

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from dspex import Signature
 from dspex.errors import InvalidInput, InvalidOutput, InvalidSignature
-from dspex.signature import MAX_FIELDS, RESERVED_NAMES
+from dspex.signatures.field import RESERVED_NAMES
+from dspex.signatures.signature import MAX_FIELDS
 from tests.strategies import signatures, values
 
 

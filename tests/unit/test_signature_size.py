@@ -13,17 +13,17 @@ import pytest
 from adapters.port import ProgramSpec
 from adapters.programs import Programs
 from dspex import CreateSignature, Signature, uuid7
-from dspex import signature as signatures
-from dspex.annotations import MAX_NAMED
-from dspex.arrow import MAX_LENGTH
-from dspex.compatibility import compare
-from dspex.envelope import decode_command
+from dspex.contract.envelope import decode_command
+from dspex.contract.results import Page, SignatureList, SignatureView
+from dspex.contract.status import SignatureStatus
 from dspex.errors import DspexError, InvalidInput, InvalidMessage, InvalidSignature
-from dspex.results import Page, SignatureList, SignatureView
-from dspex.status import SignatureStatus
-from dspex.types import count_types, count_values
+from dspex.signatures import signature as signatures
+from dspex.signatures.annotations import MAX_NAMED
+from dspex.signatures.arrow import MAX_LENGTH
+from dspex.signatures.compatibility import compare
+from dspex.signatures.types import count_types, count_values
 from workers.cli.run import load_signature
-from workers.modules import read_signatures
+from workers.handlers.module_source import read_signatures
 
 MEGABYTE = 1 << 20
 

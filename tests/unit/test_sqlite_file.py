@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import migrations
-from store.engine import make_engine
+from store.database.engine import make_engine
 
 
 def modes(directory: Path) -> dict[str, int]:

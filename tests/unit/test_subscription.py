@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dspex.amqp_properties import Properties
+from dspex.amqp.properties import Properties
 from workers.brokers import subscription as subscription_module
-from workers.brokers.settlement import Delivery, Outcome
+from workers.brokers.delivery import Delivery, Outcome
 from workers.brokers.subscription import Subscription
 
 Settled = dict[int, Outcome]

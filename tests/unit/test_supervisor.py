@@ -11,9 +11,9 @@ import time
 import pytest
 
 from tests.waiting import wait_until
-from workers import supervisor
+from workers.process import supervisor
+from workers.process.supervisor import Child, Children
 from workers.settings import Settings
-from workers.supervisor import Child, Children
 
 ENDS_AT_ONCE = Child(("there-is-no-such-command",))
 """Ends with 2: a wrong setting would do the same."""

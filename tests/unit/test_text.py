@@ -13,8 +13,8 @@ import pytest
 
 from dspex.errors import NotFound, RequestFailed, SettingsError
 from dspex.text import masked, visible, visible_json, visible_lines
-from workers.logs import MAX_LENGTH, LineFormatter
 from workers.settings import Settings
+from workers.telemetry.logs import MAX_LENGTH, LineFormatter
 
 HOSTILE = (
     "[/foo]\x1b[31m\x1b]0;title\x07\x9b2J\x7f"

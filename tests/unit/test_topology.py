@@ -2,9 +2,7 @@
 
 import pytest
 
-from dspex.errors import UnknownMessageType
-from dspex.queries import REQUESTS
-from dspex.topology import (
+from dspex.amqp.topology import (
     BINDINGS,
     COMMANDS_EXCHANGE,
     EXCHANGES,
@@ -16,6 +14,8 @@ from dspex.topology import (
     event_key,
     queue_of,
 )
+from dspex.contract.queries import REQUESTS
+from dspex.errors import UnknownMessageType
 
 
 @pytest.mark.parametrize(

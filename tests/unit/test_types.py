@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from dspex import Signature
 from dspex.errors import DspexError, InvalidInput, InvalidSignature
-from dspex.types import MAX_DEPTH, FieldType, depth, json_schema
+from dspex.signatures.types import MAX_DEPTH, FieldType, depth, json_schema
 from tests.sizes import sized
 from tests.strategies import field_types, values
 

@@ -11,7 +11,7 @@ HOSTILE = "\\x1b]0;owned\\x07 \\u202e https://u:sesame@h/ the inputs"
 
 RAISE = f"""
 import errno, threading
-from workers.uncaught import log_uncaught
+from workers.telemetry.uncaught import log_uncaught
 log_uncaught()
 
 def inner():
@@ -51,7 +51,7 @@ def test_it_is_a_line_and_where_it_happened(code: str, line: str, exit_code: int
     ended, text = said(code)
     first, *others = text.splitlines()
     assert ended == exit_code
-    assert first.endswith(f" CRITICAL workers.uncaught: {line}")
+    assert first.endswith(f" CRITICAL workers.telemetry.uncaught: {line}")
     assert all(other.startswith("    ") for other in others)
     assert "in inner" in text
     assert "in outer" in text
@@ -81,5 +81,8 @@ start.main()
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
-    assert " CRITICAL workers.uncaught: This process ends, for nobody caught its ZeroDivisionError\n" in ended.stderr
+    assert (
+        " CRITICAL workers.telemetry.uncaught: This process ends, for nobody caught its ZeroDivisionError\n"
+        in ended.stderr
+    )
     assert "Traceback" not in ended.stderr

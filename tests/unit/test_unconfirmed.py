@@ -10,15 +10,15 @@ from typing import Any, cast
 import pytest
 
 from dspex import ExecutionCompleted
+from dspex.amqp.publisher import Publisher
 from dspex.errors import BrokerUnavailable, NotDeclared, PublishDenied, PublishError, Unroutable
-from dspex.publisher import Publisher
-from store import callbacks
-from store.callbacks import Owed
+from store import event_outbox
+from store.event_outbox import Owed
 from store.executions import Execution
 from tests.unit.system import System
-from workers.application import Application
-from workers.callbacks import announce
-from workers.metrics import Metrics
+from workers.application.wiring import Application
+from workers.execution.event_publisher import announce
+from workers.telemetry.metrics import Metrics
 
 EVENT, ANSWER = "dspex.events", ""
 
@@ -74,11 +74,11 @@ def ended(system: System) -> Execution:
 
 def owe(system: System, ended: Execution) -> None:
     owed = {Owed(ended.id, ended.lock_version): ended.tenant}
-    system.app.write(lambda connection: callbacks.owe(connection, owed, 60.0))
+    system.app.write(lambda connection: event_outbox.owe(connection, owed, 60.0))
 
 
 def is_owed(system: System, ended: Execution) -> bool:
-    return system.app.write(lambda connection: bool(callbacks.owed(connection, [ended.id])))
+    return system.app.write(lambda connection: bool(event_outbox.owed(connection, [ended.id])))
 
 
 def is_free(app: Application) -> bool:

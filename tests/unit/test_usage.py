@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dspex import LMCall, Usage
-from dspex.events import Try
+from dspex.contract.events import Try
 
 ONE = Usage(
     calls=1,

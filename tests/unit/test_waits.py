@@ -9,9 +9,10 @@ from typing import Any, cast
 import pytest
 
 from dspex.lru import Lru
-from workers import waits
-from workers.brokers.settlement import Delivery, PutAside
-from workers.waits import wait_for_dependency
+from workers.brokers.delivery import Delivery
+from workers.brokers.settlement import PutAside
+from workers.handlers import waits
+from workers.handlers.waits import wait_for_dependency
 
 INITIALIZE = "dspex.program.initialize.v1"
 

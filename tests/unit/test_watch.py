@@ -13,13 +13,13 @@ from uuid import UUID
 import pytest
 
 from dspex import ExecuteProgram, ExecutionStatus, uuid7
+from dspex.client.pending import Pending
+from dspex.client.poller import BATCH, Watch
+from dspex.contract.events import ErrorDetail, ProblemDetail, Reply, Usage
+from dspex.contract.options import ExecutionOptions
+from dspex.contract.queries import GetExecution
+from dspex.contract.results import ExecutionView
 from dspex.errors import BrokerUnavailable, NoAnswer, PublishError, RequestFailed
-from dspex.events import ErrorDetail, ProblemDetail, Reply, Usage
-from dspex.options import ExecutionOptions
-from dspex.pending import Pending
-from dspex.queries import GetExecution
-from dspex.results import ExecutionView
-from dspex.watch import BATCH, Watch
 from tests.waiting import wait_until
 
 NEVER = 3600.0

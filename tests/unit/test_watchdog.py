@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from workers.watchdog import EXIT_CODE, dead
+from workers.process.watchdog import EXIT_CODE, dead
 
 
 @pytest.fixture
@@ -38,7 +38,9 @@ def test_the_dead_are_named(end: threading.Event) -> None:
 def ended(code: str) -> subprocess.CompletedProcess[str]:
     """A process that calls `end_process`."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    prelude = "import logging, threading, time\nfrom workers.watchdog import end_process\nlogging.basicConfig()\n"
+    prelude = (
+        "import logging, threading, time\nfrom workers.process.watchdog import end_process\nlogging.basicConfig()\n"
+    )
     return subprocess.run(
         [sys.executable, "-c", prelude + code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from dspex import ErrorDetail, ExecutionCompleted, ExecutionStatus, decode_event, wrap
-from dspex.events import Event, ExecutionCancelled, ExecutionEnded, ExecutionFailed
+from dspex.contract.events import Event, ExecutionCancelled, ExecutionEnded, ExecutionFailed
 from workers.webhooks.bodies import MAX_BODY_BYTES, encode
 
 ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dspex.contract.status import DeliveryStatus
 from dspex.errors import SettingsError
-from dspex.status import DeliveryStatus
 from workers.webhooks.attempt import Attempt, Outcome, outcome_of
 from workers.webhooks.schedule import DAY, MAX_RETRY_AFTER, Schedule, Step, parse_retry_after
 

@@ -171,7 +171,7 @@ class TestSecrets:
 
 
 def test_dspex_alone_does_not_need_the_library() -> None:
-    script = "import sys; sys.modules['standardwebhooks'] = None; import dspex, dspex.producer, dspex.callbacks"
+    script = "import sys; sys.modules['standardwebhooks'] = None; import dspex, dspex.producer, dspex.contract.callback"
     subprocess.run([sys.executable, "-c", script], check=True)
     needed = subprocess.run(
         [sys.executable, "-c", script + "; import dspex.webhooks"], capture_output=True, text=True, check=False

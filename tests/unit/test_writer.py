@@ -14,8 +14,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from deploy.processes import wait_until
 from dspex.errors import Conflict, DatabaseUnavailable
-from store.engine import make_engine
-from workers.writer import MAX_BATCH, Writer, WriterClosed
+from store.database.engine import make_engine
+from workers.persistence.group_commit import MAX_BATCH, Writer, WriterClosed
 
 numbers = Table("numbers", MetaData(), Column("id", Integer, primary_key=True))
 

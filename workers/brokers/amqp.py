@@ -18,15 +18,16 @@ import dramatiq
 import pika
 import pika.exceptions
 
-from dspex.amqp_errors import CONNECTION_ERRORS, INTERNAL_ERROR
-from dspex.broker_url import amqp_parameters
+from dspex.amqp.errors import CONNECTION_ERRORS, INTERNAL_ERROR
+from dspex.amqp.publisher import Publisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE
+from dspex.amqp.url import amqp_parameters
 from dspex.errors import BrokerUnavailable
-from dspex.publisher import Publisher
-from dspex.topology import COMMANDS_EXCHANGE
+from workers.brokers.delivery import Delivery
 from workers.brokers.encoding import Admit
 from workers.brokers.outage import Outage
 from workers.brokers.reasons import explain, weakness
-from workers.brokers.settlement import Delivery, Settlement, SettlingConsumer
+from workers.brokers.settlement import Settlement, SettlingConsumer
 from workers.brokers.subscription import Subscription
 from workers.brokers.topology import QueueType, declare
 
@@ -37,7 +38,7 @@ SOON_SECONDS = 1.0
 
 
 class AmqpBroker(dramatiq.Broker):
-    """Consumes the queues of `dspex.topology`. Nothing connects before the first consumer does."""
+    """Consumes the queues of `dspex.amqp.topology`. Nothing connects before the first consumer does."""
 
     def __init__(
         self,

@@ -16,10 +16,11 @@ from dramatiq import Message
 from dramatiq.encoder import Encoder, MessageData
 from pydantic_core import from_json
 
-from dspex.amqp_properties import Death, Properties
-from dspex.binary import identity, is_binary, structured
-from dspex.commands import Command
-from dspex.envelope import (
+from dspex.amqp.binary_mode import identity, is_binary, structured
+from dspex.amqp.properties import Death, Properties
+from dspex.amqp.topology import QUEUES, queue_of
+from dspex.contract.commands import Command
+from dspex.contract.envelope import (
     MAX_MESSAGE_BYTES,
     NO_CONTEXT,
     TENANT_PATTERN,
@@ -38,7 +39,6 @@ from dspex.errors import (
     MessageExpired,
     MessageUndelivered,
 )
-from dspex.topology import QUEUES, queue_of
 
 _TENANT = re.compile(TENANT_PATTERN)
 

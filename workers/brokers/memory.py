@@ -12,10 +12,11 @@ from typing import Any
 
 import dramatiq
 
+from dspex.amqp.topology import BINDINGS, EVENTS_EXCHANGE, EXCHANGES, Binding, Exchange
 from dspex.errors import BrokerUnavailable, NotDeclared, PublishError, Unroutable
-from dspex.topology import BINDINGS, EVENTS_EXCHANGE, EXCHANGES, Binding, Exchange
+from workers.brokers.delivery import Delivery, Outcome
 from workers.brokers.encoding import Admit, Content, Origin, read
-from workers.brokers.settlement import Delivery, Outcome, Settlement, SettlingConsumer
+from workers.brokers.settlement import Settlement, SettlingConsumer
 
 LOGIN = "memory"
 """As whom messages of this broker come: all are this process's own."""
@@ -152,7 +153,7 @@ class MemoryConsumer(SettlingConsumer):
 
 
 class MemoryPublisher:
-    """A `dspex.publisher.Publisher` into a `MemoryBroker`; events go to listeners in this process.
+    """A `dspex.amqp.publisher.Publisher` into a `MemoryBroker`; events go to listeners in this process.
 
     Only the body of a message is kept: what the properties say is in the envelope, too.
     """
@@ -194,7 +195,7 @@ class MemoryPublisher:
         mandatory: bool = True,
         timeout: float | None = None,
     ) -> Future[None]:
-        """Route a message as RabbitMQ would, by `dspex.topology`."""
+        """Route a message as RabbitMQ would, by `dspex.amqp.topology`."""
         if self._closed:
             raise BrokerUnavailable("the publisher is closed: make a new one")
         future: Future[None] = Future()

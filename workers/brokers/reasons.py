@@ -8,7 +8,7 @@ from typing import Any
 
 from pika import URLParameters, exceptions
 
-from dspex.amqp_errors import Permissions, address, cause, permission, refusal
+from dspex.amqp.errors import Permissions, address, cause, permission, refusal
 from workers.brokers.topology import QueueType
 
 WORKER_PERMISSIONS = Permissions(r"^dspex\.", r"^(dspex\.|amq\.default$)", r"^dspex\.")

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakSet
 
-from dramatiq import Broker, Consumer, Message, MessageProxy, Middleware, Worker
+from dramatiq import Broker, Consumer, MessageProxy, Middleware, Worker
 
+from workers.brokers.delivery import Delivery, Outcome, Source
 from workers.brokers.work_queue import WorkQueue
 
 
@@ -34,69 +33,6 @@ class PutAside(Exception):
     def __init__(self, seconds: float, reason: str = "") -> None:
         super().__init__(reason)
         self.seconds = seconds
-
-
-class Outcome(Enum):
-    """How a message ends."""
-
-    ACK = auto()
-    REQUEUE = auto()
-    DEAD_LETTER = auto()
-
-
-class Source(Protocol):
-    """Where deliveries come from."""
-
-    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Settle a delivery of this source, for any thread. Once the source is gone there is nothing to do.
-
-        What was delivered by a source that is gone, and not settled, is delivered again by another.
-        """
-
-
-class Delivery(MessageProxy):
-    """A message that was delivered to this process, until it is settled.
-
-    Attributes:
-        tries: how often an actor has had it.
-        first_tried: when, by the monotonic clock.
-        next_try: puts it aside; None: it is to be settled.
-        recorded: whether it is among the rejected messages.
-        can_be_dead_lettered: whether the broker can; else it is acked, for the rejected messages have it.
-        tenant: whose it is, where it waits for another command.
-    """
-
-    def __init__(self, message: Message[Any], source: Source, tag: int) -> None:
-        super().__init__(message)
-        self.source = source
-        self.tag = tag
-        self.requeue = False
-        self.tries = 0
-        self.first_tried = 0.0
-        self.next_try: Callable[[], None] | None = None
-        self.recorded = False
-        self.can_be_dead_lettered = True
-        self.tenant: str | None = None
-        self._settled = False
-
-    def __str__(self) -> str:
-        # Dramatiq logs what fails, and its own text has everything that is in it.
-        return f"{self.message_id} ({self.actor_name})"
-
-    __repr__ = __str__
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing is left to do."""
-        return self._settled
-
-    def settle(self, outcome: Outcome) -> None:
-        """Settle it; of one that is settled there is nothing left to do."""
-        if not self._settled:
-            self._settled = True
-            if outcome is Outcome.DEAD_LETTER and not self.can_be_dead_lettered:
-                outcome = Outcome.ACK
-            self.source.settle(self, outcome)
 
 
 class SettlingConsumer(Consumer):
@@ -195,6 +131,9 @@ class Settlement(Middleware):
     ) -> None:
         """Called by the worker thread, before it acks or nacks."""
         _handled.delivery = None
+        if isinstance(message, Delivery) and message.held is not None:
+            held, message.held = message.held, None
+            held.leave()
         if isinstance(exception, Requeue) and isinstance(message, Delivery):
             message.requeue = True
         elif isinstance(exception, PutAside) and isinstance(message, Delivery):

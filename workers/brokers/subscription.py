@@ -9,10 +9,10 @@ from typing import Any
 
 import pika
 
-from dspex.amqp_connection import connect
-from dspex.amqp_errors import CONNECTION_ERRORS, describe
+from dspex.amqp.connection import connect
+from dspex.amqp.errors import CONNECTION_ERRORS, describe
+from workers.brokers.delivery import Delivery, Outcome
 from workers.brokers.encoding import Admit, Origin, read, read_dead_letter, unpack
-from workers.brokers.settlement import Delivery, Outcome
 from workers.brokers.topology import DEAD_LETTERS, QueueType, declare
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Declares the topology (`dspex.topology`) on RabbitMQ, with a dead-letter queue for each queue.
+"""Declares the topology (`dspex.amqp.topology`) on RabbitMQ, with a dead-letter queue for each queue.
 
 dspex.executions ── rejected, expired ──> dspex.dead-letters (direct) ──> dspex.executions.XQ, for operators
                                                └──> dspex.dead-letters, for workers: they record what nobody has
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pika.exceptions import ChannelClosedByBroker
 
-from dspex.topology import BINDINGS, EXCHANGES, QUEUES
+from dspex.amqp.topology import BINDINGS, EXCHANGES, QUEUES
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from queue import Empty
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from workers.brokers.settlement import Delivery, Source
+from workers.brokers.delivery import Delivery, Source
 
 
 class Item(Protocol):

@@ -17,12 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dspex import LM, Configuration
-from dspex.callbacks import Callback
-from dspex.compatibility import Compatibility
-from dspex.errors import InvalidInput, InvalidValues, NotFound, Problem
-from dspex.interface import Interface
-from dspex.model import problems
-from dspex.results import (
+from dspex.client.interface import Interface
+from dspex.contract.callback import Callback
+from dspex.contract.results import (
     DeliveryView,
     EndpointView,
     ExecutionView,
@@ -32,17 +29,20 @@ from dspex.results import (
     RejectedMessageView,
     SignatureView,
 )
+from dspex.errors import InvalidInput, InvalidValues, NotFound, Problem
+from dspex.model import problems
+from dspex.signatures.compatibility import Compatibility
 from dspex.text import visible_json
-from store.tenancy import ALL, owners
-from workers.application import bootstrap
+from store.database.tenancy import ALL, owners
+from workers.application.wiring import bootstrap
 from workers.cli.begin import check_servers, configure_logging
 from workers.cli.inputs.reading import read_rows
 from workers.cli.operator import operator_of
 from workers.cli.output import cell, of_known, say, say_json
 from workers.cli.run import load_signature
+from workers.handlers.module_source import read_signatures, validate_module
 from workers.local import LocalClient
-from workers.modules import read_signatures, validate_module
-from workers.process import WorkerProcess
+from workers.process.worker import WorkerProcess
 from workers.settings import Settings, load_settings
 
 EXECUTE_SECONDS = 3600.0

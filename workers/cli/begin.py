@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import gc
 
-from store.engine import make_engine
-from workers import logs
-from workers.schema import require_rights, require_schema
+from store.database.engine import make_engine
+from workers.persistence.schema import require_rights, require_schema
 from workers.settings import Settings
+from workers.telemetry import logs
 
 GC_THRESHOLD = 10_000
 """Containers that are made, and not gone, before Python looks for cycles among the youngest (its default is 700)."""
 
 
 def configure_logging(settings: Settings) -> None:
-    """See `workers.logs`."""
+    """See `workers.telemetry.logs`."""
     logs.configure(settings.log_level)
 
 

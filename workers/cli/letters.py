@@ -10,10 +10,10 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from dspex.client.interface import Interface
+from dspex.contract.results import Affected
+from dspex.contract.status import LetterStatus
 from dspex.errors import NotFound, SettingsError
-from dspex.interface import Interface
-from dspex.results import Affected
-from dspex.status import LetterStatus
 from workers.cli.ask import MAX_IDS, asking, show, show_list, zoned
 from workers.cli.output import say, say_json
 from workers.settings import load_settings

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dspex.errors import SettingsError
-from store.tenancy import checked
-from workers.policy import Principal
-from workers.principals import EVERYBODY
+from store.database.tenancy import checked
+from workers.security.authorization import Principal
+from workers.security.principals import EVERYBODY
 from workers.settings import Settings
 
 

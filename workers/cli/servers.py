@@ -11,9 +11,9 @@ from sqlalchemy.exc import DBAPIError
 
 import migrations
 from dspex.errors import SettingsError
-from store.engine import make_engine
+from store.database.engine import make_engine
 from workers.brokers import amqp
-from workers.schema import unreachable, where
+from workers.persistence.schema import unreachable, where
 from workers.settings import load_settings
 
 

@@ -6,7 +6,7 @@ import io
 import signal
 import sys
 
-from workers.uncaught import log_uncaught
+from workers.telemetry.uncaught import log_uncaught
 
 LONG_RUNNING = frozenset({"worker", "deliverer"})
 

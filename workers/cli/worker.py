@@ -9,14 +9,14 @@ import threading
 from functools import partial
 
 from dspex.errors import SettingsError
-from workers import watchdog
-from workers.application import Application, bootstrap
+from workers.application.webhooks import DelivererProcess
+from workers.application.wiring import Application, bootstrap
 from workers.cli.begin import check_servers, collect_seldom, configure_logging
-from workers.metrics import require_free
-from workers.process import WorkerProcess
+from workers.process import watchdog
+from workers.process.supervisor import KILL_MARGIN_SECONDS, Children, deliverer, supervise
+from workers.process.worker import WorkerProcess
 from workers.settings import Settings, load_settings
-from workers.supervisor import KILL_MARGIN_SECONDS, Children, deliverer, supervise
-from workers.webhooks.wiring import DelivererProcess
+from workers.telemetry.metrics import require_free
 
 logger = logging.getLogger(__name__)
 

@@ -14,23 +14,24 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from dspex.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages, Selection
-from dspex.envelope import decode_command
+from dspex.amqp.topology import COMMANDS_EXCHANGE
+from dspex.contract.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages, Selection
+from dspex.contract.envelope import decode_command
+from dspex.contract.queries import GetRejectedMessage, ListRejectedMessages
+from dspex.contract.results import Affected, Page, RejectedMessageView
+from dspex.contract.status import LetterStatus
 from dspex.errors import Denied, DspexError, InvalidMessage, InvalidValues, Problem, PublishError
 from dspex.model import MAX_PROBLEMS
-from dspex.queries import GetRejectedMessage, ListRejectedMessages
-from dspex.results import Affected, Page, RejectedMessageView
-from dspex.status import LetterStatus
-from dspex.topology import COMMANDS_EXCHANGE
-from store import executions, pages, rejections
+from store import executions, rejections
+from store.database import pages
+from store.database.identity import Identity
 from store.executions import MAX_REPLAYS
-from store.identity import Identity
 from store.rejections import RecordedRejection
-from workers.application import Application
-from workers.policy import authorize, told_of
-from workers.principals import on_behalf
-from workers.received import Received
-from workers.views import page_of, rejected_message_view
+from workers.application.wiring import Application
+from workers.outbound.serializers import page_of, rejected_message_view
+from workers.security.authorization import authorize, told_of
+from workers.security.principals import on_behalf
+from workers.security.request import Received
 
 logger = logging.getLogger(__name__)
 

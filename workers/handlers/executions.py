@@ -1,50 +1,36 @@
-"""What is done with executions. `execute_program` is the walk of one message: claim, run, end, tell."""
+"""What is done with executions. `execute_program` runs what is claimed, and answers for what could not be."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
-from contextlib import contextmanager
 from uuid import UUID
 
-from dspex import ErrorCode, ErrorDetail, ExecuteProgram, ExecutionStatus
-from dspex.commands import CancelExecution
-from dspex.errors import Conflict, DspexError, NotFound
-from dspex.queries import GetExecution, ListExecutions
-from dspex.results import ExecutionView, Page
-from store import callbacks, executions, idempotency
-from store.executions import Claim, Claimed, Conflicting, Ended, Execution, NoProgram, Request, Running, Waiting
-from store.identity import Identity
-from workers.application import Application
-from workers.attempts import Attempt
-from workers.brokers.settlement import ack_early
-from workers.callbacks import announce
-from workers.endings import end
-from workers.received import Received
-from workers.running import PATIENCE_SECONDS
-from workers.views import execution_view, page_of
+from dspex import ExecuteProgram, ExecutionStatus
+from dspex.contract.commands import CancelExecution
+from dspex.contract.queries import GetExecution, ListExecutions
+from dspex.contract.results import ExecutionView, Page
+from dspex.errors import Conflict, NotFound
+from store import event_outbox as event_outbox
+from store import executions
+from store.database.identity import Identity
+from store.executions import (
+    Claimed,
+    Conflicting,
+    Ended,
+    Execution,
+    NoProgram,
+    Running,
+    Waiting,
+    idempotency,
+)
+from workers.application.wiring import Application
+from workers.execution.admission import admitted
+from workers.execution.completion import run, run_alone
+from workers.execution.event_publisher import announce
+from workers.outbound.serializers import execution_view, page_of
+from workers.security.request import Received
 
 logger = logging.getLogger(__name__)
-
-
-class Taken:
-    """An execution, and what its claim came to.
-
-    Attributes:
-        attempt: where it is this process's to run.
-    """
-
-    def __init__(self, app: Application, request: Request, claim: Claim) -> None:
-        self.request = request
-        self.claim = claim
-        self.attempt: Attempt | None = None
-        if app.own is not None and isinstance(claim, Claimed | Running | Waiting):
-            app.own.add(
-                [Identity(claim.id, request.tenant)]
-            )  # whoever sends a message to this process asks it to run that
-        if isinstance(claim, Claimed):
-            self.attempt = Attempt(app, request, claim)
-            app.running.begin(self.attempt)  # from here on its lease is renewed
 
 
 def execute_program(app: Application, received: Received[ExecuteProgram]) -> ExecutionView | None:
@@ -52,10 +38,10 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
 
     The answer of an execution that ends here is among what is owed for it, and sent as such.
     """
-    with _together(app, received) as taken:
+    with admitted(app, received) as taken:
         if taken.attempt is not None:
             if not taken.attempt.last_chance:
-                _run(app, taken.attempt)
+                run(app, taken.attempt)
                 return None
             app.running.end(taken.attempt)
             app.claimer.call(app.writes.give_back, taken.attempt.execution)
@@ -64,11 +50,11 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
         app.metrics.redelivery()
     match claim:
         case Claimed():
-            _run_alone(app, request)
+            run_alone(app, request)
         case Ended(execution=execution):
             # A crash between the commit and the event: the event may still be owed.
             with app.read(request.tenant) as connection:
-                owed = callbacks.owed(connection, [execution.id], tenant=request.tenant)
+                owed = event_outbox.owed(connection, [execution.id], tenant=request.tenant)
             if owed:
                 announce(app, execution)
             if received.answered:
@@ -85,76 +71,6 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
         case NoProgram():
             raise NotFound(f"program_id: there is no program {request.program_id}")
     return None
-
-
-def request_of(received: Received[ExecuteProgram]) -> Request:
-    """What the store is asked to claim."""
-    command = received.command
-    return Request(
-        id=command.execution_id,
-        program_id=command.program_id,
-        inputs=command.inputs,
-        options=command.options,
-        source=received.source,
-        traceparent=received.context.traceparent,
-        tenant=received.tenant,
-        idempotency_key=command.idempotency_key,
-        reply_to=received.reply_to,
-        correlation_id=received.correlation_id,
-        callback=command.callback,
-        metadata=command.metadata or {},
-        extensions=received.context.extensions,
-    )
-
-
-@contextmanager
-def _together(app: Application, received: Received[ExecuteProgram]) -> Generator[Taken]:
-    """Beside other executions, with the claim: made ahead (see `workers.intake`), or here."""
-    place = received.place
-    if place is not None and place.taken is not None:
-        yield place.taken
-        place.step_aside()
-        return
-    request = request_of(received)
-    _check_callback(app, request)
-    with app.isolation.together():
-        taken = Taken(app, request, app.claimer.call(app.writes.claim, request))
-        if taken.attempt is not None:
-            ack_early()
-        yield taken
-
-
-def _check_callback(app: Application, request: Request) -> None:
-    """Refuse a callback that cannot be. One that was taken stays: the relay sends it again, whatever is set by now."""
-    try:
-        app.webhooks.check(request.tenant, request.callback)
-    except DspexError:
-        with app.read(request.tenant) as connection:
-            known = executions.get(connection, [request.id], tenant=request.tenant)
-        if not known or known[0].callback != request.callback:
-            raise
-
-
-def _run(app: Application, attempt: Attempt) -> None:
-    app.running.begin(attempt)
-    try:
-        ended = attempt.run()
-    except BaseException:
-        app.running.end(attempt)
-        raise
-    end(app, attempt, ended)
-
-
-def _run_alone(app: Application, request: Request) -> None:
-    """Run what may take its process with it when nothing else can be lost: nothing is claimed, all ends are written."""
-    with app.isolation.alone(request.identity) as waited:
-        if not waited:
-            return
-        app.unwritten.wait(PATIENCE_SECONDS)
-        claim = app.claimer.call(app.writes.claim, request)
-        if isinstance(claim, Claimed):
-            _run(app, Attempt(app, request, claim))
-            app.unwritten.wait(PATIENCE_SECONDS)
 
 
 def cancel_execution(app: Application, received: Received[CancelExecution]) -> ExecutionView:
@@ -209,14 +125,6 @@ def list_executions(app: Application, received: Received[ListExecutions]) -> Pag
             tenant=received.tenant,
         )
     return page_of(page, execution_view, Page[ExecutionView])
-
-
-def give_up(app: Application, request: Request, reason: str) -> None:
-    """End an execution that cannot be sent again, unless somebody runs it."""
-    claimed = app.claimer.call(app.writes.claim, request)
-    if isinstance(claimed, Claimed):
-        attempt = Attempt(app, request, claimed)
-        end(app, attempt, attempt.failed(ErrorDetail(code=ErrorCode.INTERNAL, message=reason)))
 
 
 def _read(app: Application, execution_id: UUID, tenant: str) -> Execution:

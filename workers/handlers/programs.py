@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from adapters.port import AdapterError, ProgramSpec
 from dspex import Configuration, ErrorCode, ErrorDetail, ProgramError, ProgramReady, ProgramStatus, Signature
-from dspex.commands import (
+from dspex.contract.commands import (
     ArchiveProgram,
     Command,
     CreateProgram,
@@ -21,22 +21,22 @@ from dspex.commands import (
     ModuleVersion,
     UpdateProgram,
 )
-from dspex.configuration import ConfigurationChange
+from dspex.contract.configuration import ConfigurationChange
+from dspex.contract.events import Event
+from dspex.contract.queries import GetProgram, GetProgramStatistics, GetProgramStats, ListPrograms
+from dspex.contract.results import Created, Nothing, Page, ProgramStatistics, ProgramStats, ProgramView
+from dspex.contract.status import SignatureStatus
 from dspex.errors import InvalidValues, NotFound
-from dspex.events import Event
 from dspex.model import problems
-from dspex.queries import GetProgram, GetProgramStatistics, GetProgramStats, ListPrograms
-from dspex.results import Created, Nothing, Page, ProgramStatistics, ProgramStats, ProgramView
-from dspex.status import SignatureStatus
 from store import programs, signatures, statistics
 from store.programs import Program
 from store.signatures import SignatureRow
-from workers.application import Application
-from workers.details import internal, storable
-from workers.policy import told_of
-from workers.programs import spec_of
-from workers.received import Received
-from workers.views import page_of, program_view, signature_view
+from workers.application.program_cache import spec_of
+from workers.application.wiring import Application
+from workers.outbound.error_details import internal, storable
+from workers.outbound.serializers import page_of, program_view, signature_view
+from workers.security.authorization import told_of
+from workers.security.request import Received
 
 
 def create_program(app: Application, received: Received[CreateProgram]) -> ProgramView:

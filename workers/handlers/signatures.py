@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dspex.commands import (
+from dspex.contract.commands import (
     ActivateSignature,
     CreateSignature,
     CreateSignatureFromModule,
@@ -10,16 +10,16 @@ from dspex.commands import (
     DestroySignature,
     UpdateSignature,
 )
-from dspex.compatibility import Compatibility, compare
+from dspex.contract.queries import CompareSignatures, GetSignature, GetSignatureSchema, ListSignatures, ValidateModule
+from dspex.contract.results import Answer, Nothing, Page, SignatureList, SignatureSchema, SignatureView
+from dspex.contract.status import SignatureStatus
 from dspex.errors import NotFound
-from dspex.queries import CompareSignatures, GetSignature, GetSignatureSchema, ListSignatures, ValidateModule
-from dspex.results import Answer, Nothing, Page, SignatureList, SignatureSchema, SignatureView
-from dspex.status import SignatureStatus
+from dspex.signatures.compatibility import Compatibility, compare
 from store import signatures
-from workers.application import Application
-from workers.modules import read_signatures, validate_module
-from workers.received import Received
-from workers.views import page_of, signature_view
+from workers.application.wiring import Application
+from workers.handlers.module_source import read_signatures, validate_module
+from workers.outbound.serializers import page_of, signature_view
+from workers.security.request import Received
 
 
 def create_signature(app: Application, received: Received[CreateSignature]) -> SignatureView:

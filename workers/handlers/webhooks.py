@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from dspex.endpoints import (
+from dspex.contract.endpoints import (
     DeleteEndpoint,
     DisableEndpoint,
     EnableEndpoint,
@@ -13,15 +13,15 @@ from dspex.endpoints import (
     RotateSecret,
     UpdateEndpoint,
 )
+from dspex.contract.queries import GetDelivery, GetEndpoint, ListDeliveries, ListEndpoints
+from dspex.contract.results import DeliveryView, EndpointView, Nothing, Page, Replayed
+from dspex.contract.status import DeliveryStatus
 from dspex.errors import IllegalTransition
-from dspex.queries import GetDelivery, GetEndpoint, ListDeliveries, ListEndpoints
-from dspex.results import DeliveryView, EndpointView, Nothing, Page, Replayed
-from dspex.status import DeliveryStatus
 from store import webhooks
-from store.identity import Identity
-from workers.application import Application
-from workers.received import Received
-from workers.views import delivery_view, endpoint_view, page_of
+from store.database.identity import Identity
+from workers.application.wiring import Application
+from workers.outbound.serializers import delivery_view, endpoint_view, page_of
+from workers.security.request import Received
 
 
 def register_endpoint(app: Application, received: Received[RegisterEndpoint]) -> EndpointView:

@@ -17,9 +17,9 @@ from concurrent.futures import Future
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
-from dspex.callbacks import Target, host_port, parse_url
+from dspex.contract.callback import Target, host_port, parse_url
 from dspex.errors import ForbiddenAddress, SettingsError
-from workers.episodes import Episodes
+from workers.telemetry.episodes import Episodes
 
 HOSTS_SETTING: Final = "DSPEX_WEBHOOK_HOSTS"
 PORTS_SETTING: Final = "DSPEX_WEBHOOK_PORTS"

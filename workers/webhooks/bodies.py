@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from dspex.envelope import Envelope
-from workers.events import reference
+from dspex.contract.envelope import Envelope
+from workers.outbound.ended_event import reference
 
 MAX_BODY_BYTES: Final = 20_000
 """Standard Webhooks 1.0.0 asks for payloads under 20 kB."""

@@ -19,17 +19,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dspex.errors import PublishError
 from store import executions, webhooks
-from store.engine import READ_ONLY
+from store.database.engine import READ_ONLY
+from store.database.failures import describe, passing
 from store.executions import Execution
-from store.failures import describe, passing
 from store.webhooks import Due, Settled
-from workers.episodes import Episodes
+from workers.persistence.group_commit import Writer, WriterClosed
+from workers.telemetry.episodes import Episodes
 from workers.webhooks.circuit import Busy, Circuits, Permit
 from workers.webhooks.notices import Notices
-from workers.writer import Writer, WriterClosed
 
 if TYPE_CHECKING:
-    from workers.webhooks.courier import Courier
+    from workers.webhooks.delivery import Courier
 
 logger = logging.getLogger(__name__)
 

@@ -12,16 +12,16 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 
 from dspex import wrap
-from dspex.callbacks import parse_url
+from dspex.amqp.publisher import Publisher
+from dspex.amqp.topology import EVENTS_EXCHANGE, event_key
+from dspex.contract.callback import parse_url
+from dspex.contract.events import WebhookDisabled
 from dspex.errors import PublishError
-from dspex.events import WebhookDisabled
-from dspex.publisher import Publisher
-from dspex.topology import EVENTS_EXCHANGE, event_key
 from store import webhooks
-from store.engine import READ_ONLY
+from store.database.engine import READ_ONLY
 from store.webhooks import Endpoint
-from workers.outgoing import SOURCE
-from workers.writer import Writer, WriterClosed
+from workers.outbound.encoder import SOURCE
+from workers.persistence.group_commit import Writer, WriterClosed
 
 logger = logging.getLogger(__name__)
 

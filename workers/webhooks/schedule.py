@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 
+from dspex.contract.status import DeliveryStatus
 from dspex.errors import SettingsError
-from dspex.status import DeliveryStatus
 from workers.webhooks.attempt import Attempt, Outcome
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0

@@ -1,16 +1,16 @@
 """The secrets of webhooks: which names a tenant may use, and their values.
 
 A name in a callback says what is sent to a URL of the tenant's choice. So these names have a form of their own
-(`dspex.callbacks.WebhookSecretName`), which no LM's key has; and with tenants, each has those that it was given. Those
-that sign (`..._WEBHOOK_SECRET`) and those that are sent as headers (`..._WEBHOOK_TOKEN`) are two kinds: who may name a
-URL could else have the secret delivered there that proves to others whom a webhook is from.
+(`dspex.contract.callback.WebhookSecretName`), which no LM's key has; and with tenants, each has those that it was
+given. Those that sign (`..._WEBHOOK_SECRET`) and those that are sent as headers (`..._WEBHOOK_TOKEN`) are two kinds:
+who may name a URL could else have the secret delivered there that proves to others whom a webhook is from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from dspex.callbacks import parse_url
+from dspex.contract.callback import parse_url
 from dspex.errors import Denied, SettingsError
 
 SECRETS_SETTING = "DSPEX_WEBHOOK_SECRETS"

@@ -14,8 +14,8 @@ import httpcore2
 from httpcore2 import ConnectError, NetworkBackend, NetworkError, ProtocolError, TimeoutException
 from standardwebhooks import Webhook
 
-from dspex.callbacks import Target
-from dspex.envelope import CONTENT_TYPE
+from dspex.contract.callback import Target
+from dspex.contract.envelope import CONTENT_TYPE
 from dspex.errors import DspexError, SettingsError
 from dspex.webhooks import check_secret
 from workers.webhooks.addresses import Guard

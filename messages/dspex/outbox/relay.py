@@ -17,12 +17,12 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from dspex.amqp.publisher import DEFAULT_TIMEOUT, Publisher
+from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.errors import BrokerUnavailable, DspexError, NotDeclared, QueueFull, Unroutable
 from dspex.outbox.statements import Refusal, Row, claim, forget, postpone, put_back
 from dspex.outbox.table import Outbox
 from dspex.outbox.transactions import transactions_of
-from dspex.publisher import DEFAULT_TIMEOUT, Publisher
-from dspex.topology import COMMANDS_EXCHANGE
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine

@@ -24,8 +24,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session, scoped_session
 
-from dspex.commands import Command
-from dspex.envelope import wrap
+from dspex.contract.commands import Command
+from dspex.contract.envelope import wrap
 from dspex.ids import uuid7
 from dspex.outbox.statements import NOW
 

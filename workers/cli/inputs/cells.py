@@ -20,7 +20,7 @@ import json
 import re
 from typing import Any, Final
 
-from dspex.types import BooleanType, EnumType, FieldType, IntegerType, NumberType, OptionalType, StringType
+from dspex.signatures.types import BooleanType, EnumType, FieldType, IntegerType, NumberType, OptionalType, StringType
 
 NO_VALUE: Final = object()
 """What an empty cell is, where it is not empty text."""

@@ -13,7 +13,8 @@ from sqlalchemy import Engine
 from adapters.port import ProgramSpec
 from dspex.errors import DspexError, SettingsError
 from store import executions
-from store.engine import READ_ONLY, make_engine
+from store.database.engine import READ_ONLY, make_engine
+from workers.application.own import left_by_others, webhooks_that_wait
 from workers.cli.begin import check_servers, collect_seldom, configure_logging
 from workers.cli.inputs.reading import open_inputs
 from workers.cli.operator import operator_of
@@ -24,7 +25,6 @@ from workers.cli.run.program import POLL_SECONDS
 from workers.cli.run.results import Results, open_results
 from workers.cli.run.session import Session
 from workers.cli.run.stop import Stop, Stopped
-from workers.own import left_by_others, webhooks_that_wait
 from workers.settings import load_settings
 
 QUIET_SECONDS = 2.5

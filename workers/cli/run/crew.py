@@ -5,15 +5,15 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from dspex.topology import EXECUTIONS_QUEUE
-from store.identity import Identity
+from dspex.amqp.topology import EXECUTIONS_QUEUE
+from store.database.identity import Identity
 from workers.cli.begin import collect_seldom
 from workers.cli.run.options import RunFailed, RunOptions
 from workers.settings import Settings
 
 if TYPE_CHECKING:
-    from workers.application import Application
-    from workers.process import WorkerProcess
+    from workers.application.wiring import Application
+    from workers.process.worker import WorkerProcess
 
 
 class Crew:
@@ -37,12 +37,12 @@ class Crew:
             RunFailed: nobody does.
         """
         if self._app is None:
-            from workers.application import bootstrap
+            from workers.application.wiring import bootstrap
 
             self._app = bootstrap(self.settings, run_others=self._run_others)
             collect_seldom()
             if self.runs_here:
-                from workers.process import WorkerProcess
+                from workers.process.worker import WorkerProcess
 
                 self._worker = WorkerProcess(self._app)
                 self._worker.start()

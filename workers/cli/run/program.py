@@ -13,23 +13,23 @@ from sqlalchemy import Connection, Engine
 
 from adapters.port import AdapterError, ProgramSpec
 from dspex import CreateProgram, CreateSignature, InitializeProgram, ProgramStatus
-from dspex.commands import Command
-from dspex.envelope import wrap
+from dspex.amqp.topology import COMMANDS_EXCHANGE, PROGRAMS_QUEUE
+from dspex.contract.commands import Command
+from dspex.contract.envelope import wrap
 from dspex.errors import NotFound
 from dspex.ids import digest
-from dspex.topology import COMMANDS_EXCHANGE, PROGRAMS_QUEUE
 from store import programs, rejections
 from store.programs import Program
 from store.rejections import Rejection
-from workers.catalog import make_catalog
+from workers.application.lm_catalog import make_catalog
 from workers.cli.run.options import RunFailed, options_checked
 from workers.cli.run.reading import reading
-from workers.policy import DEFAULT_TENANT
-from workers.principals import as_it_came
+from workers.security.authorization import DEFAULT_TENANT
+from workers.security.principals import as_it_came
 from workers.settings import Settings
 
 if TYPE_CHECKING:
-    from workers.application import Application
+    from workers.application.wiring import Application
 
 NAMESPACE = UUID("0d8f4f5a-33f7-5b7b-9a40-7c2b1f6f2e11")
 SOURCE = "/dspex/run"

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from workers.reading import read
-from workers.schema import unreachable
+from workers.persistence.reading import read
+from workers.persistence.schema import unreachable
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from adapters.port import ProgramSpec
 from dspex import ExecuteProgram
-from dspex.envelope import MAX_MESSAGE_BYTES
+from dspex.contract.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import DspexError, Problem
 from dspex.producer import Producer
 from store import executions

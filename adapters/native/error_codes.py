@@ -1,0 +1,116 @@
+"""From the exceptions of a run to the closed set of error codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dspy.utils import exceptions as dspy_errors
+
+from adapters.native.failures.meanings import meaning
+from adapters.native.failures.said import Said, said_by_exception, said_in_answer
+from adapters.native.recorder import Recorder
+from adapters.native.wire import Call
+from adapters.port import MAX_QUOTE, AdapterError
+from dspex import ErrorCode
+from dspex.errors import InvalidOutput
+
+_CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
+    (dspy_errors.ContextWindowExceededError, ErrorCode.CONTEXT_WINDOW),
+    (dspy_errors.LMAuthError, ErrorCode.AUTH),
+    (dspy_errors.LMNotConfiguredError, ErrorCode.AUTH),
+    (dspy_errors.LMBillingError, ErrorCode.BILLING),
+    (dspy_errors.LMRateLimitError, ErrorCode.RATE_LIMITED),
+    (dspy_errors.LMTimeoutError, ErrorCode.TIMEOUT),
+    (dspy_errors.LMTransportError, ErrorCode.TRANSIENT),
+    (dspy_errors.LMServerError, ErrorCode.TRANSIENT),
+    (dspy_errors.LMLockTimeoutError, ErrorCode.TRANSIENT),
+    (dspy_errors.LMProviderError, ErrorCode.PERMANENT),  # unsupported model, invalid request, other refusals
+    (dspy_errors.LMUnsupportedFeatureError, ErrorCode.PERMANENT),
+    (dspy_errors.LMConfigurationError, ErrorCode.PERMANENT),
+)
+"""By class, subclasses first (dspy 3.4: clients/errors.py)."""
+
+_TIMEOUTS = frozenset({"TimeoutError", "ConnectTimeout", "ReadTimeout", "WriteTimeout", "APITimeoutError"})
+"""Of Python, of DSPy's HTTP client (_vendor/lm15/transports, a transport error to DSPy) and of LiteLLM's."""
+
+_NOT_OF_PROVIDERS = (
+    dspy_errors.LMNotConfiguredError,
+    dspy_errors.LMUnsupportedFeatureError,
+    dspy_errors.LMConfigurationError,
+    dspy_errors.LMLockTimeoutError,
+)
+"""Found out before anything was sent."""
+
+
+def adapter_error(error: Exception, recorder: Recorder, api_key: str | None) -> AdapterError:
+    """The `AdapterError` that tells of an exception of a run: without the key, and without the prompt."""
+
+    def clean(text: str | None) -> str | None:
+        return text.replace(api_key, "***") if text and api_key else text
+
+    if isinstance(error, AdapterError):
+        return AdapterError(
+            error.code,
+            clean(error.message) or "",
+            retry_after=error.retry_after,
+            provider_code=clean(error.provider_code),
+            request_id=error.request_id,
+            usage=recorder.usage,
+        )
+    if isinstance(error, InvalidOutput):
+        return AdapterError(ErrorCode.INVALID_OUTPUT, error.message, usage=recorder.usage)
+    if isinstance(error, dspy_errors.AdapterParseError):
+        text = f"no outputs can be read from the answer: {(clean(error.lm_response) or '')[: MAX_QUOTE // 2]!r}"
+        return AdapterError(ErrorCode.PARSE_FAILURE, text, usage=recorder.usage)
+    said = said_of(error, recorder.call)
+    code = code_of(error, said)
+    if code is ErrorCode.INTERNAL and isinstance(error, dspy_errors.LMUnexpectedError) and recorder.call.succeeded:
+        # As what is not even JSON: it is of a gateway in between, as a rule.
+        begin = clean(recorder.call.body[:MAX_QUOTE].decode(errors="replace")) or ""
+        text = f"the answer has not the shape of one: {begin[: MAX_QUOTE // 2]!r}"
+        return AdapterError(ErrorCode.TRANSIENT, text, usage=recorder.usage)
+    if code is ErrorCode.INTERNAL:
+        # What an unexpected exception says may hold anything: the prompt, for one.
+        return AdapterError(code, f"{type(error).__name__} in DSPy", usage=recorder.usage)
+    text = str(error) if getattr(error, "message", "").strip() or not said.text else f"HTTP {said.status}: {said.text}"
+    return AdapterError(
+        code,
+        _line(clean(text) or type(error).__name__),
+        retry_after=said.wait,
+        provider_code=clean(said.code),
+        request_id=clean(getattr(error, "request_id", None)),
+        usage=recorder.usage,
+    )
+
+
+def said_of(error: Exception, call: Call) -> Said:
+    """What the provider said that led to an exception of an LM call."""
+    if not isinstance(error, dspy_errors.LMError) or isinstance(error, _NOT_OF_PROVIDERS):
+        return Said()
+    return said_in_answer(call) or said_by_exception(error)
+
+
+def code_of(error: Exception, said: Said) -> ErrorCode:
+    """What an exception means: by what the provider said, else by its class."""
+    code = meaning(said.status, said.words, said.text)
+    if code is not None:
+        return code
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), ErrorCode.INTERNAL)
+    if type(error) is dspy_errors.LMProviderError and (getattr(error, "status", None) or 200) < 400:
+        return ErrorCode.TRANSIENT  # an answer that is not JSON: of a gateway in between, as a rule
+    if code is ErrorCode.TRANSIENT and any(type(cause).__name__ in _TIMEOUTS for cause in _causes(error)):
+        return ErrorCode.TIMEOUT
+    if code is ErrorCode.INTERNAL and any(isinstance(cause, RecursionError) for cause in _causes(error)):
+        return ErrorCode.PARSE_FAILURE  # nested deeper than JSON is read
+    return code
+
+
+def _line(text: str) -> str:
+    """The first paragraph: hints for a person at a keyboard follow."""
+    return " ".join(text.split("\n\n", 1)[0].split())[:MAX_QUOTE]
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

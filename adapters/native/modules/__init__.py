@@ -1,0 +1,1 @@
+"""The DSPy modules that are built from JSON."""

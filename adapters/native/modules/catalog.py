@@ -1,0 +1,76 @@
+"""The DSPy modules that can be built from JSON: what each takes as parameters, and which names are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+
+from adapters.modules import unknown_module
+from adapters.native.modules.agent import Agent, AgentParameters
+from adapters.native.modules.comparison import ChainsCompared, ComparisonParameters
+from adapters.native.modules.search import HINT, BestOfN, Refine, SearchParameters
+from adapters.native.signatures import dspy_signature
+from adapters.native.state import apply_state
+from adapters.parameters import Parameters, read_parameters
+from adapters.port import AdapterError
+from dspex import Configuration, ErrorCode, Signature
+
+
+class NoParameters(Parameters):
+    """The module has no parameters."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    parameters: type[Parameters]
+    build: Callable[[Signature, Any, str], Any]
+    own_names: frozenset[str] = frozenset()
+
+
+_REASONING = frozenset({"reasoning"})
+
+_KINDS = {
+    "Predict": _Kind(NoParameters, lambda signature, *_: dspy.Predict(dspy_signature(signature))),
+    "ChainOfThought": _Kind(
+        NoParameters, lambda signature, *_: dspy.ChainOfThought(dspy_signature(signature)), _REASONING
+    ),
+    "MultiChainComparison": _Kind(
+        ComparisonParameters,
+        ChainsCompared,
+        _REASONING | {"rationale"} | {f"reasoning_attempt_{number}" for number in range(1, 17)},
+    ),
+    "BestOfN": _Kind(SearchParameters, BestOfN, _REASONING),
+    "Refine": _Kind(SearchParameters, Refine, _REASONING | {HINT}),
+    "ReAct": _Kind(
+        AgentParameters,
+        lambda signature, parameters, _: Agent(signature, parameters),
+        # `max_iters` DSPy takes out of the inputs, as an order.
+        _REASONING | {"trajectory", "next_thought", "next_tool_name", "next_tool_args", "max_iters"},
+    ),
+}
+
+
+def build_module(signature: Signature, configuration: Configuration, model: str) -> Any:
+    """The DSPy module of a program, with its state, for an LM.
+
+    Raises:
+        AdapterError: `permanent`; an unknown module, a wrong parameter or state, a reward or tool that is not
+            registered, or a field whose name the module needs.
+    """
+    kind = _KINDS.get(configuration.module)
+    if kind is None:
+        raise unknown_module(configuration.module)
+    parameters = read_parameters(kind.parameters, configuration.parameters)
+    for field in (*signature.inputs, *signature.outputs):
+        if field.name in kind.own_names:
+            text = f"signature: {configuration.module} has a field '{field.name}' of its own: rename yours"
+            raise AdapterError(ErrorCode.PERMANENT, text)
+    module = kind.build(signature, parameters, model)
+    if configuration.state is not None:
+        apply_state(module, signature, configuration.state)
+    if isinstance(module, Refine):
+        module.prepare()
+    return module

@@ -1,0 +1,153 @@
+"""The reply queue of a client: one queue, consumed by one thread; answers are matched by correlation id."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+import pika
+from pika.adapters.blocking_connection import BlockingChannel
+
+from dspex.amqp.connection import connect
+from dspex.amqp.errors import CONNECTION_ERRORS, SILENT, address, cause, permission, refusal
+from dspex.backoff import Backoff
+from dspex.contract.envelope import LARGEST_ANSWER_BYTES, decode_event
+from dspex.contract.events import Reply
+from dspex.errors import BrokerUnavailable, MessageError
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY, LAST_RETRY = 0.5, 10.0
+"""Seconds between attempts to have a reply queue (`Backoff`)."""
+
+
+class Expecting(Protocol):
+    """Who an answer is for. Called in the thread of the reply queue."""
+
+    def take(self, reply: Reply) -> None:
+        """The answer."""
+        ...
+
+    def fail(self, error: BaseException) -> None:
+        """It cannot be read, or none will come any more."""
+        ...
+
+
+class Replies:
+    """Connects at the first request, and again when the broker comes back: then with a new queue.
+
+    Answers to what nobody holds any more, and those that came to an earlier queue, are dropped.
+
+    Args:
+        parameters: of the broker.
+        replaced: called when there is a new queue, and so answers to an earlier one are lost.
+    """
+
+    def __init__(self, parameters: pika.URLParameters, replaced: Callable[[], None]) -> None:
+        self._parameters = parameters
+        self._replaced = replaced
+        self._queue = ""
+        self._expecting: weakref.WeakValueDictionary[str, Expecting] = weakref.WeakValueDictionary()
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._backoff = Backoff(FIRST_RETRY, LAST_RETRY)  # of the thread
+        self._refusal: str | None = None
+        self._trouble = SILENT
+
+    @property
+    def queue(self) -> str | None:
+        """The queue that answers come to now; None while there is none."""
+        return self._queue if self._ready.is_set() else None
+
+    def expect(self, correlation_id: str, who: Expecting, deadline: float) -> str:
+        """Hand the answer with this correlation id to `who`; returns the queue that it is to be sent to.
+
+        Args:
+            deadline: in seconds of `time.monotonic`.
+
+        Raises:
+            BrokerUnavailable: there is no queue by the deadline, or the broker refused the login or the queue.
+        """
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dspex-replies", daemon=True)
+                self._thread.start()
+        while not self._ready.wait(0.05):
+            if self._refusal is not None:
+                raise BrokerUnavailable(self._refusal)
+            if self._closed.is_set() or time.monotonic() > deadline:
+                raise BrokerUnavailable(f"{address(self._parameters)} cannot be reached: {self._trouble}")
+        queue = self._queue
+        self._expecting[correlation_id] = who
+        return queue
+
+    def close(self) -> None:
+        """End the thread; who still expects an answer gets an error."""
+        self._closed.set()
+        for who in list(self._expecting.values()):
+            who.fail(BrokerUnavailable("the client is closed; what it asked for may still be carried out"))
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._consume()
+            except CONNECTION_ERRORS as error:
+                self._trouble = cause(error, self._parameters)
+                self._refusal = self._refused(error)
+                logger.info("There is no reply queue, connecting again: %s", self._refusal or self._trouble)
+            except Exception:
+                logger.exception("The reply queue failed; there will be another.")
+            finally:
+                self._ready.clear()
+            self._closed.wait(self._backoff.failed())
+
+    def _refused(self, error: BaseException) -> str | None:
+        """Why trying again will not help."""
+        missing = permission(error, self._parameters)
+        return f"{address(self._parameters)}: {missing}" if missing else refusal(error, self._parameters)
+
+    def _consume(self) -> None:
+        connection = connect(self._parameters, LARGEST_ANSWER_BYTES)
+        try:
+            self._take_from(connection.channel())
+        finally:
+            with suppress(*CONNECTION_ERRORS):  # where it is gone itself
+                connection.close()
+
+    def _take_from(self, channel: BlockingChannel) -> None:
+        before, self._queue = self._queue, channel.queue_declare("", exclusive=True).method.queue
+        replies = channel.consume(self._queue, auto_ack=True, inactivity_timeout=0.5)
+        self._refusal = None
+        self._backoff.succeeded()
+        self._ready.set()
+        if before:
+            self._replaced()
+        for method, properties, body in replies:
+            if self._closed.is_set():
+                break
+            if method is not None and properties is not None and body is not None:
+                self._take(properties.correlation_id, body)
+
+    def _take(self, correlation_id: Any, body: bytes) -> None:
+        who = self._expecting.pop(correlation_id, None)
+        if who is None:
+            return
+        try:
+            reply = decode_event(body, LARGEST_ANSWER_BYTES).data
+        except MessageError as error:
+            who.fail(error)
+            return
+        if isinstance(reply, Reply):
+            try:
+                who.take(reply)
+            except Exception as error:  # noqa: BLE001  an answer that is none must not end the thread
+                who.fail(error)

@@ -1,0 +1,101 @@
+"""The names on the broker: exchanges, queues, and which command goes to which queue. Data only; workers declare it.
+
+    dspex.commands (topic) ── create, initialize ──> dspex.programs
+        │                  ── execute ─────────────> dspex.executions
+        │                  ── all others ──────────> dspex.requests
+        └─ alternate: dspex.unrouted (fanout) ─────> dspex.programs
+    dspex.events (topic)   ── whatever listeners bind: `<tenant>.<type>`
+
+The alternate exchange (https://www.rabbitmq.com/docs/ae) takes the commands of a type that nothing is bound for: they
+reach a worker, which records them as rejected, instead of vanishing or failing in the producer's hands.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from dspex.contract.commands import (
+    CreateProgram,
+    CreateProgramWithSignature,
+    CreateSignature,
+    ExecuteProgram,
+    InitializeProgram,
+    UpdateProgram,
+)
+from dspex.contract.queries import REQUESTS
+from dspex.errors import UnknownMessageType
+
+COMMANDS_EXCHANGE = "dspex.commands"
+EVENTS_EXCHANGE = "dspex.events"
+UNROUTED_EXCHANGE = "dspex.unrouted"
+
+PROGRAMS_QUEUE = "dspex.programs"
+EXECUTIONS_QUEUE = "dspex.executions"
+REQUESTS_QUEUE = "dspex.requests"
+
+
+class Exchange(NamedTuple):
+    """A durable exchange; what it cannot route goes to `alternate`, another exchange, where one is named."""
+
+    name: str
+    kind: Literal["topic", "fanout"]
+    alternate: str | None = None
+
+
+class Binding(NamedTuple):
+    """`exchange` puts the messages with this routing key into `queue`; a fanout exchange ignores the key."""
+
+    exchange: str
+    queue: str
+    routing_key: str
+
+
+EXCHANGES = (
+    Exchange(UNROUTED_EXCHANGE, "fanout"),
+    Exchange(COMMANDS_EXCHANGE, "topic", alternate=UNROUTED_EXCHANGE),
+    Exchange(EVENTS_EXCHANGE, "topic"),
+)
+"""In the order of declaration: an alternate exchange comes before the one that names it."""
+
+QUEUES: dict[str, tuple[str, ...]] = {
+    PROGRAMS_QUEUE: (
+        CreateSignature.type,
+        CreateProgram.type,
+        CreateProgramWithSignature.type,
+        InitializeProgram.type,
+        UpdateProgram.type,
+    ),
+    EXECUTIONS_QUEUE: (ExecuteProgram.type,),
+}
+"""Each durable queue and the types of the commands it takes: nothing waits behind executions but executions."""
+QUEUES[REQUESTS_QUEUE] = tuple(sorted(set(REQUESTS) - {type_ for types in QUEUES.values() for type_ in types}))
+
+BINDINGS = (
+    *(Binding(COMMANDS_EXCHANGE, queue, type_) for queue, types in QUEUES.items() for type_ in types),
+    Binding(UNROUTED_EXCHANGE, PROGRAMS_QUEUE, ""),
+)
+
+
+def event_key(tenant: str, event_type: str) -> str:
+    """The routing key of an event: `acme.dspex.execution.completed.v1`; `default` is the tenant where there are none.
+
+    The tenant is the first word, so that the broker's topic permissions can keep tenants apart. To bind, either may be
+    a pattern: `event_key("acme", "#")`, `event_key("*", "dspex.execution.*.v1")`.
+    """
+    # Tenants from before could have dots in their names; a word has none, or it would be another tenant's first.
+    return f"{tenant.replace('.', '%2E')}.{event_type}"
+
+
+def queue_of(command_type: str) -> str:
+    """The queue that a command of this type (`dspex.program.execute.v1`) goes to.
+
+    Raises:
+        UnknownMessageType: no command has this type.
+    """
+    queue = _QUEUE_OF.get(command_type)
+    if queue is None:
+        raise UnknownMessageType(f"type: {command_type[:100]!r} is not a command")
+    return queue
+
+
+_QUEUE_OF = {type_: queue for queue, types in QUEUES.items() for type_ in types}

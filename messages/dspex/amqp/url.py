@@ -1,0 +1,89 @@
+"""The URL of RabbitMQ, read: what is wrong with it is named, and nothing of the password ever is."""
+
+from __future__ import annotations
+
+import re
+from ssl import SSLContext
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+
+from pika import SSLOptions, URLParameters
+
+from dspex.amqp.heartbeats import notice_silence
+from dspex.errors import SettingsError
+
+PARAMETERS = (
+    "blocked_connection_timeout",
+    "channel_max",
+    "client_properties",
+    "connection_attempts",
+    "frame_max",
+    "heartbeat",
+    "locale",
+    "retry_delay",
+    "socket_timeout",
+    "ssl_options",
+    "stack_timeout",
+    "tcp_options",
+)
+"""Of the query, as pika reads it: https://pika.readthedocs.io/en/stable/modules/parameters.html#urlparameters."""
+
+
+def amqp_parameters(url: str, name: str = "dspex", ssl_context: SSLContext | None = None) -> URLParameters:
+    """pika's parameters of a URL.
+
+    Args:
+        name: of the connection, in RabbitMQ's lists, where the URL has no `client_properties` that name it.
+        ssl_context: for `amqps://`; by default the system's authorities are trusted.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    problem = url_problem(url)
+    if problem is not None:
+        raise SettingsError(f"the URL of the broker {problem}")
+    parameters = URLParameters(url)
+    if ssl_context is not None:
+        if parameters.ssl_options is None:
+            raise SettingsError("ssl_context: the URL of the broker must be amqps:// for TLS")
+        parameters.ssl_options = SSLOptions(ssl_context, parameters.host)
+    notice_silence(parameters)
+    parameters.client_properties = {"connection_name": name} | (parameters.client_properties or {})
+    return parameters
+
+
+def url_problem(url: str) -> str | None:
+    """What is wrong with the URL of a broker, to follow a name of it; None where nothing is."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("amqp", "amqps"):
+            raise ValueError(url)
+        wrong = _wrong_parameter(parts)
+        if wrong is not None:
+            return wrong
+        URLParameters(url)
+    except (ValueError, TypeError, SyntaxError, OSError):
+        # The reason may quote parts of the password: it is not passed on.
+        return "must be like amqp://user:password@host:5672/vhost, or amqps://, with special characters percent-encoded"
+    return None
+
+
+def login_of(url: str) -> str | None:
+    """The login that a URL names, which can be read."""
+    return getattr(URLParameters(url).credentials, "username", None)
+
+
+def _wrong_parameter(parts: SplitResult) -> str | None:
+    """The parameter of the query that is wrong, by its name."""
+    if "@" in parts.query or "@" in parts.fragment:
+        return None  # it is no query: the password has a ? that is not encoded
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    for name, _ in given:
+        if name not in PARAMETERS:
+            named = f"'{name}'" if re.fullmatch(r"[a-z_]{1,40}", name) else "one"
+            return f"has a parameter that is not known, {named}: use {', '.join(PARAMETERS)}"
+    for name, value in given:
+        try:
+            URLParameters(f"{parts.scheme}://localhost/?{urlencode({name: value})}")
+        except (ValueError, TypeError, SyntaxError, OSError):
+            return f"has a value of the parameter '{name}' that cannot be"
+    return None

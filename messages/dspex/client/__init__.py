@@ -1,0 +1,25 @@
+"""The client: the code interface, what its verbs give back, and its implementation over the broker.
+
+Each name is imported when it is first asked for: whoever asks in process loads no pika.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dspex.client.handles import Handle
+    from dspex.client.interface import Interface
+    from dspex.client.remote import RemoteClient
+else:
+    from importlib import import_module
+
+    _MODULES = {"Handle": "handles", "Interface": "interface", "RemoteClient": "remote"}
+
+    def __getattr__(name: str) -> object:
+        """PEP 562: a name of `__all__`, from its module. It is kept, so that this happens once."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        return value
+
+
+__all__ = ["Handle", "Interface", "RemoteClient"]

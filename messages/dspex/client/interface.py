@@ -1,0 +1,335 @@
+"""The code interface: every verb, the same in a process that has the database and over the broker.
+
+    with RemoteClient("amqp://...", source="/orders") as dspex:        # dspex.client
+    with LocalClient(application) as dspex:                             # workers.local
+        program = dspex.create_program("qa", "question -> answer", adapter_type="mock")
+        dspex.initialize_program(program.program_id)
+        execution = dspex.execute_program(program.program_id, {"question": "..."})
+
+The verbs are written once, here and in `dspex.executions`, on two methods: `call`, a command goes in and its answer
+comes out; and `start`, an execution goes in and what can be waited for comes out (`dspex.client.port`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from dspex.client.arguments import arguments_checked
+from dspex.client.deadline import left, within
+from dspex.client.execution_verbs import ExecutionVerbs
+from dspex.client.webhook_verbs import WebhookVerbs
+from dspex.contract.callback import Callback
+from dspex.contract.commands import (
+    ActivateSignature,
+    ArchiveProgram,
+    CreateProgramWithSignature,
+    CreateSignature,
+    CreateSignatureFromModule,
+    DeprecateSignature,
+    DestroyProgram,
+    DestroySignature,
+    InitializeProgram,
+    ModuleVersion,
+    UpdateProgram,
+    UpdateSignature,
+)
+from dspex.contract.configuration import Configuration
+from dspex.contract.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
+from dspex.contract.queries import (
+    CompareSignatures,
+    GetProgram,
+    GetProgramStatistics,
+    GetProgramStats,
+    GetRejectedMessage,
+    GetSignature,
+    GetSignatureSchema,
+    ListPrograms,
+    ListRejectedMessages,
+    ListSignatures,
+    ValidateModule,
+)
+from dspex.contract.results import (
+    Affected,
+    Answer,
+    Created,
+    ExecutionView,
+    Page,
+    ProgramStatistics,
+    ProgramStats,
+    ProgramView,
+    RejectedMessageView,
+    SignatureList,
+    SignatureSchema,
+    SignatureView,
+)
+from dspex.contract.retry_policy import ExecutionPolicy
+from dspex.contract.status import ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
+from dspex.errors import RequestFailed
+from dspex.ids import uuid7
+from dspex.signatures.compatibility import Compatibility
+from dspex.signatures.signature import Signature
+
+
+@arguments_checked
+class Interface(ExecutionVerbs, WebhookVerbs):
+    """The verbs. Every one raises `RequestFailed` (or another `DspexError` in process) with the reason and its code.
+
+    An argument that cannot be is an `InvalidValues` that names it, and nothing is sent.
+    """
+
+    # Signatures
+
+    def create_signature(
+        self, signature: Signature | str | Mapping[str, Any], *, activate: bool = True, signature_id: UUID | None = None
+    ) -> SignatureView:
+        """Create a signature from data or from the arrow form."""
+        parsed = signature if isinstance(signature, Signature) else Signature.parse(signature)
+        command = CreateSignature(signature_id=signature_id or uuid7(), signature=parsed, activate=activate)
+        return self.call(command, SignatureView)
+
+    def create_signature_from_module(self, module: str) -> tuple[SignatureView, ...]:
+        """Create drafts of the DSPy signatures in `package.module` or `package.module:Class` on the worker."""
+        return self.call(CreateSignatureFromModule(module=module), SignatureList).signatures
+
+    def validate_module(self, module: str) -> bool:
+        """Whether a module can be read and holds DSPy signatures."""
+        return self.call(ValidateModule(module=module), Answer).value
+
+    def update_signature(self, signature_id: UUID, signature: Signature | str | Mapping[str, Any]) -> SignatureView:
+        """Replace the content of a draft."""
+        parsed = signature if isinstance(signature, Signature) else Signature.parse(signature)
+        return self.call(UpdateSignature(signature_id=signature_id, signature=parsed), SignatureView)
+
+    def activate_signature(self, signature_id: UUID) -> SignatureView:
+        """draft → active."""
+        return self.call(ActivateSignature(signature_id=signature_id), SignatureView)
+
+    def deprecate_signature(self, signature_id: UUID) -> SignatureView:
+        """active → deprecated."""
+        return self.call(DeprecateSignature(signature_id=signature_id), SignatureView)
+
+    def destroy_signature(self, signature_id: UUID) -> None:
+        """Delete a signature that no program uses."""
+        command = DestroySignature(signature_id=signature_id)
+        self.call(command, command.answer)
+
+    def get_signature(self, signature_id: UUID) -> SignatureView:
+        """One signature."""
+        return self.call(GetSignature(signature_id=signature_id), SignatureView)
+
+    def get_signature_schema(self, signature_id: UUID | None = None, *, name: str | None = None) -> SignatureSchema:
+        """The JSON Schemas of a signature's inputs and outputs: by its id, or of the newest active one of a name."""
+        return self.call(GetSignatureSchema(signature_id=signature_id, name=name), SignatureSchema)
+
+    def list_signatures(self, /, **filters: Any) -> Page[SignatureView]:
+        """A page of signatures; the filters are the fields of `dspex.contract.queries.ListSignatures`."""
+        return self.call(ListSignatures(**filters), Page[SignatureView])
+
+    def list_active_signatures(self) -> Iterator[SignatureView]:
+        """Every active signature, newest first; pages are fetched as they are needed."""
+        cursor = None
+        while True:
+            page = self.list_signatures(status=SignatureStatus.ACTIVE, cursor=cursor)
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def compare_signatures(self, old_id: UUID, new_id: UUID) -> Compatibility:
+        """What changed from one signature to another, and whether callers of the old one still work."""
+        return self.call(CompareSignatures(old_id=old_id, new_id=new_id), Compatibility)
+
+    # Programs
+
+    def create_program(
+        self,
+        name: str,
+        signature: UUID | Signature | ModuleVersion | str | Mapping[str, Any],
+        *,
+        adapter_type: str = "python_port",
+        configuration: Configuration | None = None,
+        policy: ExecutionPolicy | None = None,
+        callback: Callback | None = None,
+        program_id: UUID | None = None,
+    ) -> ProgramView:
+        """Create a program, and find or create its signature (an id, a module and version, data, or the arrow form)."""
+        found = Signature.parse(signature) if isinstance(signature, str | Mapping) else signature
+        command = CreateProgramWithSignature(
+            program_id=program_id or uuid7(),
+            name=name,
+            signature=found,
+            adapter_type=adapter_type,
+            configuration=configuration or Configuration(),
+            policy=policy,
+            callback=callback,
+        )
+        return self.call(command, Created).program
+
+    def initialize_program(
+        self, program_id: UUID, *, traceparent: str | None = None, timeout: float | None = None
+    ) -> ProgramView:
+        """Have the adapter build a program; the answer is `ready`, or `error` with the reason."""
+        command = InitializeProgram(program_id=program_id)
+        return self.call(command, ProgramView, timeout=timeout, traceparent=traceparent)
+
+    def update_program(
+        self,
+        program_id: UUID,
+        configuration: Configuration | Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        policy: ExecutionPolicy | None = None,
+        callback: Callback | None = None,
+        remove_callback: bool = False,
+        lock_version: int | None = None,
+        traceparent: str | None = None,
+    ) -> ProgramView:
+        """Change what is named of a program, and nothing else. Where its configuration changes, it is built anew.
+
+        Args:
+            configuration: a whole one takes the place of the program's; a mapping changes what it names, as
+                `{"lm": {"model": "openai/gpt-4o-mini"}, "state": None}`: None resets.
+        """
+        command = UpdateProgram(
+            program_id=program_id,
+            configuration=configuration,  # type: ignore[arg-type]  # read or refused by the model
+            name=name,
+            policy=policy,
+            callback=callback,
+            remove_callback=remove_callback or None,
+            lock_version=lock_version,
+        )
+        return self.call(command, ProgramView, traceparent=traceparent)
+
+    def archive_program(self, program_id: UUID) -> ProgramView:
+        """Take no new executions."""
+        return self.call(ArchiveProgram(program_id=program_id), ProgramView)
+
+    def destroy_program(self, program_id: UUID) -> None:
+        """Delete an archived program."""
+        command = DestroyProgram(program_id=program_id)
+        self.call(command, command.answer)
+
+    def get_program(self, program_id: UUID) -> ProgramView:
+        """One program."""
+        return self.call(GetProgram(program_id=program_id), ProgramView)
+
+    def list_programs(self, /, **filters: Any) -> Page[ProgramView]:
+        """A page of programs; the filters are the fields of `dspex.contract.queries.ListPrograms`."""
+        return self.call(ListPrograms(**filters), Page[ProgramView])
+
+    def get_stats(self, program_id: UUID) -> ProgramStats:
+        """What a program is and has done, in short."""
+        return self.call(GetProgramStats(program_id=program_id), ProgramStats)
+
+    def get_program_statistics(
+        self, program_id: UUID, *, since: datetime | None = None, until: datetime | None = None
+    ) -> ProgramStatistics:
+        """Figures over a program's executions: of all time, or of a window."""
+        query = GetProgramStatistics(program_id=program_id, since=since, until=until)
+        return self.call(query, ProgramStatistics)
+
+    # All of it
+
+    def quick_execute(
+        self,
+        signature: Signature | str | Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        adapter_type: str = "mock",
+        *,
+        configuration: Configuration | None = None,
+        metadata: Mapping[str, str] | None = None,
+        traceparent: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Signature and inputs in, outputs out: creates or finds what it needs on the way.
+
+        Args:
+            metadata: of the execution, see `submit_program`.
+            traceparent: W3C Trace Context of the caller's span.
+            timeout: seconds for all of it.
+
+        Raises:
+            RequestFailed: the program cannot be built; the code says why.
+            ExecutionError: the execution failed; the code says why.
+        """
+        parsed = signature if isinstance(signature, Signature) else Signature.parse(signature)
+        timeout = self.timeout if timeout is None else timeout
+        with within(timeout):
+            program = self.create_program(
+                f"quick {parsed.name}", parsed, adapter_type=adapter_type, configuration=configuration
+            )
+            program = self.initialize_program(program.program_id, traceparent=traceparent, timeout=timeout)
+            if program.status != ProgramStatus.READY:
+                raise RequestFailed(
+                    program.error.code if program.error else "internal",
+                    program.error.message if program.error else f"the program is {program.status}",
+                )
+            handle = self.submit_program(
+                program.program_id, inputs, metadata=metadata, traceparent=traceparent, timeout=timeout
+            )
+            return handle.result(left(timeout))
+
+    # Dead letters
+
+    def list_dead_executions(self, /, **filters: Any) -> Page[ExecutionView]:
+        """A page of the executions that failed and were not discarded; filters as of `list_executions`."""
+        given: dict[str, Any] = {"discarded": False} | filters
+        return self.list_executions(status=ExecutionStatus.FAILED, **given)
+
+    def replay_executions(
+        self, /, execution_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any
+    ) -> Affected:
+        """Run failed executions again: those of these ids, or all that a filter finds; without either, all.
+
+        The filters are the other fields of `dspex.contract.dead_letters.ReplayExecutions`. Nothing is waited for.
+        """
+        command = ReplayExecutions(execution_ids=_ids(execution_ids), **filters)
+        return self.call(command, Affected, traceparent=traceparent)
+
+    def discard_executions(
+        self, /, execution_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any
+    ) -> Affected:
+        """Leave failed executions as they are, no dead letters any more; chosen as by `replay_executions`."""
+        command = DiscardExecutions(execution_ids=_ids(execution_ids), **filters)
+        return self.call(command, Affected, traceparent=traceparent)
+
+    def get_rejected_message(self, rejection_id: UUID) -> RejectedMessageView:
+        """One message that was rejected, with its body."""
+        return self.call(GetRejectedMessage(rejection_id=rejection_id), RejectedMessageView)
+
+    def list_rejected_messages(self, /, **filters: Any) -> Page[RejectedMessageView]:
+        """A page of rejected messages; the filters are the fields of `dspex.contract.queries.ListRejectedMessages`."""
+        return self.call(ListRejectedMessages(**filters), Page[RejectedMessageView])
+
+    def list_dead_messages(self, /, **filters: Any) -> Page[RejectedMessageView]:
+        """A page of the rejected messages that were neither replayed nor discarded."""
+        return self.list_rejected_messages(status=LetterStatus.DEAD, **filters)
+
+    def replay_messages(
+        self, /, rejection_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any
+    ) -> Affected:
+        """Send rejected messages again: those of these ids, or all that a filter finds; without either, all.
+
+        The filters are the other fields of `dspex.contract.dead_letters.ReplayMessages`.
+
+        Raises:
+            DspexError: one that was named cannot help: it was cut, or is no command, or none that the caller may give.
+                The others were sent; the text says how many.
+        """
+        command = ReplayMessages(rejection_ids=_ids(rejection_ids), **filters)
+        return self.call(command, Affected, traceparent=traceparent)
+
+    def discard_messages(
+        self, /, rejection_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any
+    ) -> Affected:
+        """Leave rejected messages be, no dead letters any more; chosen as by `replay_messages`."""
+        command = DiscardMessages(rejection_ids=_ids(rejection_ids), **filters)
+        return self.call(command, Affected, traceparent=traceparent)
+
+
+def _ids(given: Iterable[UUID] | None) -> tuple[UUID, ...] | None:
+    return None if given is None else tuple(given)

@@ -1,0 +1,90 @@
+"""The verbs of webhooks, as a part of the code interface (`dspex.client.interface`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from dspex.client.arguments import arguments_checked
+from dspex.client.port import Port
+from dspex.contract.callback import Callback
+from dspex.contract.endpoints import (
+    DeleteEndpoint,
+    DisableEndpoint,
+    EnableEndpoint,
+    RegisterEndpoint,
+    ReplayDeliveries,
+    RotateSecret,
+    UpdateEndpoint,
+)
+from dspex.contract.queries import GetDelivery, GetEndpoint, ListDeliveries, ListEndpoints
+from dspex.contract.results import DeliveryView, EndpointView, Page, Replayed
+from dspex.ids import uuid7
+
+
+@arguments_checked
+class WebhookVerbs(Port):
+    """What may be done with endpoints and deliveries."""
+
+    def register_endpoint(
+        self, callback: Callback | Mapping[str, Any], *, endpoint_id: UUID | None = None
+    ) -> EndpointView:
+        """Push the end of every execution of the tenant to an endpoint, from now on."""
+        command = RegisterEndpoint(endpoint_id=endpoint_id or uuid7(), callback=_callback(callback))
+        return self.call(command, EndpointView)
+
+    def update_endpoint(
+        self, endpoint_id: UUID, callback: Callback | Mapping[str, Any], *, lock_version: int | None = None
+    ) -> EndpointView:
+        """Replace what a registered endpoint is."""
+        command = UpdateEndpoint(endpoint_id=endpoint_id, callback=_callback(callback), lock_version=lock_version)
+        return self.call(command, EndpointView)
+
+    def enable_endpoint(self, endpoint_id: UUID) -> EndpointView:
+        """Deliver to it again."""
+        return self.call(EnableEndpoint(endpoint_id=endpoint_id), EndpointView)
+
+    def disable_endpoint(self, endpoint_id: UUID) -> EndpointView:
+        """Deliver nothing more to it."""
+        return self.call(DisableEndpoint(endpoint_id=endpoint_id), EndpointView)
+
+    def rotate_secret(self, endpoint_id: UUID, secret: str, *, overlap: float = 86_400.0) -> EndpointView:
+        """Sign with another secret, by its name; for `overlap` seconds with the one before as well."""
+        command = RotateSecret(endpoint_id=endpoint_id, secret=secret, overlap=float(overlap))
+        return self.call(command, EndpointView)
+
+    def delete_endpoint(self, endpoint_id: UUID) -> None:
+        """Delete an endpoint; its deliveries stay in the log."""
+        command = DeleteEndpoint(endpoint_id=endpoint_id)
+        self.call(command, command.answer)
+
+    def get_endpoint(self, endpoint_id: UUID) -> EndpointView:
+        """One endpoint."""
+        return self.call(GetEndpoint(endpoint_id=endpoint_id), EndpointView)
+
+    def list_endpoints(self, /, **filters: Any) -> Page[EndpointView]:
+        """A page of endpoints; the filters are the fields of `dspex.contract.queries.ListEndpoints`."""
+        return self.call(ListEndpoints(**filters), Page[EndpointView])
+
+    def get_delivery(self, delivery_id: UUID) -> DeliveryView:
+        """One delivery, with every attempt."""
+        return self.call(GetDelivery(delivery_id=delivery_id), DeliveryView)
+
+    def list_deliveries(self, /, **filters: Any) -> Page[DeliveryView]:
+        """A page of deliveries; the filters are the fields of `dspex.contract.queries.ListDeliveries`."""
+        return self.call(ListDeliveries(**filters), Page[DeliveryView])
+
+    def replay_deliveries(
+        self, /, delivery_id: UUID | None = None, *, traceparent: str | None = None, **filters: Any
+    ) -> int:
+        """Deliver again: one delivery, or the failed ones that a filter finds. Returns how many.
+
+        The filters are the other fields of `dspex.contract.endpoints.ReplayDeliveries`.
+        """
+        command = ReplayDeliveries(delivery_id=delivery_id, **filters)
+        return self.call(command, Replayed, traceparent=traceparent).count
+
+
+def _callback(given: Callback | Mapping[str, Any]) -> Callback:
+    return given if isinstance(given, Callback) else Callback(**given)

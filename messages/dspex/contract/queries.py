@@ -1,0 +1,261 @@
+"""The queries: what may be asked without changing anything. They are commands, answered to the reply queue."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field, StrictBool, StrictInt, model_validator
+
+from dspex.contract.commands import COMMANDS, Command, IdempotencyKey, ModuleReference
+from dspex.contract.dead_letters import DEAD_LETTERS, ErrorCodeName, QueueName
+from dspex.contract.endpoints import ENDPOINTS
+from dspex.contract.results import (
+    Answer,
+    DeliveryView,
+    EndpointView,
+    ExecutionView,
+    Page,
+    ProgramStatistics,
+    ProgramStats,
+    ProgramView,
+    RejectedMessageView,
+    SignatureSchema,
+    SignatureView,
+)
+from dspex.contract.status import DeliveryStatus, ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
+from dspex.scalars import WHOLE, Moment, Until
+from dspex.signatures.compatibility import Compatibility
+
+Limit = Annotated[StrictInt, Field(ge=1, le=1000), WHOLE]
+Cursor = Annotated[str, Field(max_length=500)]
+
+
+class Query(Command):
+    """Base of the queries."""
+
+
+class GetSignature(Query):
+    """One signature."""
+
+    type = "dspex.signature.get.v1"
+    answer = SignatureView
+
+    signature_id: UUID
+
+
+class GetSignatureSchema(Query):
+    """The JSON Schemas of a signature: of one by its id, or of the newest active one of a name."""
+
+    type = "dspex.signature.schema.v1"
+    answer = SignatureSchema
+
+    signature_id: UUID | None = None
+    name: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> GetSignatureSchema:
+        if (self.signature_id is None) == (self.name is None):
+            raise ValueError("give signature_id or name, one of them")
+        return self
+
+
+class ListSignatures(Query):
+    """Signatures, newest first."""
+
+    type = "dspex.signature.list.v1"
+    answer = Page[SignatureView]
+
+    name: str | None = None
+    status: SignatureStatus | None = None
+    module: str | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class CompareSignatures(Query):
+    """What changed from one signature to another, field by field, and whether callers of the old one still work."""
+
+    type = "dspex.signature.compare.v1"
+    answer = Compatibility
+
+    old_id: UUID
+    new_id: UUID
+
+
+class ValidateModule(Query):
+    """Whether a module can be read and holds DSPy signatures. Never imports outside the operator's allow-list."""
+
+    type = "dspex.signature.validate_module.v1"
+    answer = Answer
+
+    module: ModuleReference
+
+
+class GetProgram(Query):
+    """One program."""
+
+    type = "dspex.program.get.v1"
+    answer = ProgramView
+
+    program_id: UUID
+
+
+class ListPrograms(Query):
+    """Programs, newest first."""
+
+    type = "dspex.program.list.v1"
+    answer = Page[ProgramView]
+
+    name: str | None = None
+    status: ProgramStatus | None = None
+    signature_id: UUID | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class GetProgramStats(Query):
+    """What a program is and has done, in short."""
+
+    type = "dspex.program.stats.v1"
+    answer = ProgramStats
+
+    program_id: UUID
+
+
+class GetProgramStatistics(Query):
+    """Figures over a program's executions, of all time or of a window of time."""
+
+    type = "dspex.program.statistics.v1"
+    answer = ProgramStatistics
+
+    program_id: UUID
+    since: Moment | None = None
+    until: Until | None = None
+
+
+class GetExecution(Query):
+    """One execution, by its id or by its idempotency key."""
+
+    type = "dspex.execution.get.v1"
+    answer = ExecutionView
+
+    execution_id: UUID | None = None
+    idempotency_key: IdempotencyKey | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> GetExecution:
+        if (self.execution_id is None) == (self.idempotency_key is None):
+            raise ValueError("give execution_id or idempotency_key")
+        return self
+
+
+class ListExecutions(Query):
+    """Executions, newest first. Dead letters are those that are failed, and not discarded."""
+
+    type = "dspex.execution.list.v1"
+    answer = Page[ExecutionView]
+
+    program_id: UUID | None = None
+    status: ExecutionStatus | None = None
+    error_code: ErrorCodeName | None = None
+    discarded: StrictBool | None = None
+    since: Moment | None = None
+    until: Until | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class GetRejectedMessage(Query):
+    """One message that was rejected."""
+
+    type = "dspex.message.get.v1"
+    answer = RejectedMessageView
+
+    rejection_id: UUID
+
+
+class ListRejectedMessages(Query):
+    """Messages that were rejected, newest first. Dead letters are those that are dead."""
+
+    type = "dspex.message.list.v1"
+    answer = Page[RejectedMessageView]
+
+    status: LetterStatus | None = None
+    error_code: ErrorCodeName | None = None
+    queue: QueueName | None = None
+    since: Moment | None = None
+    until: Until | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class GetEndpoint(Query):
+    """One endpoint of webhooks."""
+
+    type = "dspex.webhook.get.v1"
+    answer = EndpointView
+
+    endpoint_id: UUID
+
+
+class ListEndpoints(Query):
+    """Endpoints of webhooks, newest first; with `registered: false` those that came with callbacks."""
+
+    type = "dspex.webhook.list.v1"
+    answer = Page[EndpointView]
+
+    registered: StrictBool = True
+    enabled: StrictBool | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class GetDelivery(Query):
+    """One delivery of a webhook, with every attempt."""
+
+    type = "dspex.delivery.get.v1"
+    answer = DeliveryView
+
+    delivery_id: UUID
+
+
+class ListDeliveries(Query):
+    """Deliveries of webhooks, newest first."""
+
+    type = "dspex.delivery.list.v1"
+    answer = Page[DeliveryView]
+
+    endpoint_id: UUID | None = None
+    execution_id: UUID | None = None
+    status: DeliveryStatus | None = None
+    since: Moment | None = None
+    until: Until | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+QUERIES: dict[str, type[Query]] = {
+    query.type: query
+    for query in (
+        GetSignature,
+        GetSignatureSchema,
+        ListSignatures,
+        CompareSignatures,
+        ValidateModule,
+        GetProgram,
+        ListPrograms,
+        GetProgramStats,
+        GetProgramStatistics,
+        GetExecution,
+        ListExecutions,
+        GetRejectedMessage,
+        ListRejectedMessages,
+        GetEndpoint,
+        ListEndpoints,
+        GetDelivery,
+        ListDeliveries,
+    )
+}
+REQUESTS: dict[str, type[Command]] = COMMANDS | DEAD_LETTERS | ENDPOINTS | QUERIES
+"""Everything that may be asked for, by type."""

@@ -1,0 +1,241 @@
+"""v1 only grows: what a message that changed would break, from its JSON Schema then and now.
+
+What is asked of DSPex is sent by services of then and read by workers of now. What it tells is sent by workers of now
+and read by services of then. In both cases every value that may be sent has to fit the schema of the reader, and no
+field may go. So a command may gain optional fields, take more values and require less; an event may gain fields, and
+promise more. A field that is renamed is one that went.
+
+`dspex.signatures.compatibility` says the same of the fields of signatures, which are not this many kinds of schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+Schema = Mapping[str, Any]
+
+
+class Break(NamedTuple):
+    """What somebody built on the old schema does not survive: where (`data.options.seed`, `items[]`), and why."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+def breaks(old: Schema, new: Schema, *, asked: bool) -> list[Break]:
+    """What `new` breaks.
+
+    Args:
+        asked: whether these are messages to DSPex, and not from it.
+    """
+    comparison = _Comparison(old, new, asked) if asked else _Comparison(new, old, asked)
+    return list(comparison.of(comparison.sender, comparison.reader, ""))
+
+
+class _Comparison:
+    """Of what may be sent with what is read; each schema is looked up among the definitions of its own document."""
+
+    def __init__(self, sender: Schema, reader: Schema, asked: bool) -> None:
+        self.sender = sender
+        self.reader = reader
+        self._asked = asked
+        self._begun: set[tuple[int, int]] = set()
+
+    def of(self, sent: Schema, read: Schema, path: str) -> Iterator[Break]:
+        """Why a value that fits `sent` may not fit `read`."""
+        choices = list(_alternatives(read, self.reader))
+        for one in _alternatives(sent, self.sender):
+            yield from self._of_one(one, choices, path)
+
+    def _of_one(self, sent: Schema, choices: list[Schema], path: str) -> Iterator[Break]:
+        tried = []
+        for choice in choices:
+            begun = set(self._begun)
+            found = list(self._of_pair(sent, choice, path))
+            if not found:
+                return
+            self._begun = begun  # what was held for good in a wrong choice is not
+            tried.append((_kind(sent) != _kind(choice), len(found), found))
+        other_kind, _, found = min(tried, key=lambda entry: entry[:2])
+        if other_kind and len(choices) > 1:
+            found = [Break(path, f"may be {_kind(sent)}, which is not read")]
+        yield from found
+
+    def _of_pair(self, sent: Schema, read: Schema, path: str) -> Iterator[Break]:
+        pair = (id(sent), id(read))
+        if pair in self._begun:  # a type that holds itself: the comparison that has begun says it
+            return
+        self._begun.add(pair)
+        problem = _values(sent, read) or _limits(sent, read)
+        if problem:
+            yield Break(path, problem)
+            return
+        if "items" in read or "prefixItems" in read:
+            yield from self._items(sent, read, path)
+        if sent.get("type") == read.get("type") == "object":
+            yield from self._fields(sent, read, path)
+            yield from self._others(sent, read, path)
+
+    def _items(self, sent: Schema, read: Schema, path: str) -> Iterator[Break]:
+        if len(sent.get("prefixItems", ())) != len(read.get("prefixItems", ())):
+            yield Break(path, "has another number of items")
+            return
+        for number, (one, other) in enumerate(
+            zip(sent.get("prefixItems", ()), read.get("prefixItems", ()), strict=True)
+        ):
+            yield from self.of(one, other, f"{path}[{number}]")
+        if "items" in read:
+            yield from self.of(sent.get("items", {}), read["items"], f"{path}[]")
+
+    def _fields(self, sent: Schema, read: Schema, path: str) -> Iterator[Break]:
+        sends, reads = sent.get("properties", {}), read.get("properties", {})
+        old, new = (sends, reads) if self._asked else (reads, sends)
+        for name in old:
+            inner = _joined(path, name)
+            if name not in new:
+                yield Break(inner, "is gone")
+                continue
+            yield from self.of(sends[name], reads[name], inner)
+            if self._asked and not _same_default(old[name], new[name]):
+                yield Break(inner, "has another default: who leaves it out gets another value")
+        for name in read.get("required", ()):
+            if name not in old:
+                yield Break(_joined(path, name), "is new, and must be given")
+            elif name in new and name not in sent.get("required", ()):
+                yield Break(_joined(path, name), "must be given now" if self._asked else "may be missing now")
+
+    def _others(self, sent: Schema, read: Schema, path: str) -> Iterator[Break]:
+        """Fields that one side has no name for: the values of a map."""
+        sends, reads = sent.get("properties", {}), read.get("properties", {})
+        other, taken = _other_fields(sent), _other_fields(read)
+        if taken is False:
+            if other is not False:
+                yield Break(path, "takes no other fields any more")
+        else:
+            if other is not False:
+                yield from self.of(other, taken, f"{path}{{}}")
+            for name in sends.keys() - reads.keys():
+                yield from self.of(sends[name], taken, _joined(path, name))
+        if other is not False and self._asked:
+            for name in reads.keys() - sends.keys():
+                yield from self.of(other, reads[name], _joined(path, name))
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _alternatives(schema: Schema, document: Schema) -> Iterator[Schema]:
+    """The schemas of which a value has to fit one."""
+    if "$ref" in schema:
+        definition = document["$defs"][schema["$ref"].removeprefix("#/$defs/")]
+        yield from _alternatives(definition, document)
+    elif "anyOf" in schema:
+        for choice in schema["anyOf"]:
+            yield from _alternatives(choice, document)
+    else:
+        yield schema
+
+
+def _kind(schema: Schema) -> str:
+    if "const" in schema:
+        return repr(schema["const"])
+    if "type" not in schema:
+        return "one of a list" if "enum" in schema else "anything"
+    return f"{schema['type']} {_constant(schema)}".rstrip()
+
+
+def _constant(schema: Schema) -> str:
+    """What an object says by a constant that it is."""
+    return str(schema.get("properties", {}).get("type", {}).get("const", ""))
+
+
+def _listed(schema: Schema) -> list[Any] | None:
+    if "const" in schema:
+        return [schema["const"]]
+    found: list[Any] | None = schema.get("enum")
+    return found
+
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (type(None),),
+    "array": (list,),
+    "object": (dict,),
+}
+
+
+def _values(sent: Schema, read: Schema) -> str | None:
+    """What is wrong with the values of `sent` as such: their type, or a list of them."""
+    listed, allowed = _listed(sent), _listed(read)
+    if listed is None and sent.get("type") == "boolean":
+        listed = [False, True]
+    if allowed is not None:
+        if listed is None:
+            return (
+                "takes only listed values now" if "type" in sent else "may be anything, and only listed values are read"
+            )
+        unread = [value for value in listed if not any(type(value) is type(one) and value == one for one in allowed)]
+        return f"may be {', '.join(map(repr, unread))}, which is not read" if unread else None
+    kind = read.get("type")
+    if kind is None:
+        return None
+    constants = _constant(sent), _constant(read)
+    if all(constants) and constants[0] != constants[1]:
+        return f"may be {_kind(sent)}, and {_kind(read)} is read"
+    if listed is not None:
+        fits = all(type(value) in _TYPES[kind] for value in listed)
+    else:
+        fits = sent.get("type") == kind or (sent.get("type"), kind) == ("integer", "number")
+    return None if fits else f"may be {_kind(sent)}, and {kind} is read"
+
+
+_LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
+_UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
+_COMPARED = frozenset(
+    {"type", "const", "enum", "x-extensible-enum", "properties", "patternProperties", "required", "items", "$defs"}
+    | {"additionalProperties", "prefixItems", "$schema", "title", "description", "default", "examples"}
+)
+
+
+def _limits(sent: Schema, read: Schema) -> str | None:
+    """What is wrong with the limits of `sent`. Keywords that are not numbers (`pattern`) have to be the same."""
+    if _listed(sent) is not None and "type" not in read:
+        return None
+    for key in _LOWER:
+        if key in read and not (key in sent and sent[key] >= read[key]):
+            return f"{key} is {read[key]} for the reader, and {sent.get(key, 'not set')} for the sender"
+    for key in _UPPER:
+        if key in read and not (key in sent and sent[key] <= read[key]):
+            return f"{key} is {read[key]} for the reader, and {sent.get(key, 'not set')} for the sender"
+    for key in read.keys() - _COMPARED - {*_LOWER, *_UPPER}:
+        if key == "propertyNames" and _other_fields(sent) is False:
+            continue  # all that it has is known by name
+        if sent.get(key) != read[key]:
+            return f"{key} is {read[key]!r} for the reader, and {sent.get(key, 'not set')!r} for the sender"
+    return None
+
+
+def _other_fields(schema: Schema) -> Any:
+    """The schema of a map's values, or False where no other fields are allowed."""
+    for by_pattern in schema.get("patternProperties", {}).values():
+        return by_pattern
+    other = schema.get("additionalProperties", {})
+    return {} if other is True else other
+
+
+def _same_default(old: Schema, new: Schema) -> bool:
+    """Whether who leaves a field out gets what it got. Fields that came since, and null, are none in it."""
+    if "default" not in old:
+        return True
+    was, now = old["default"], new.get("default")
+    if isinstance(was, dict) and isinstance(now, dict):
+        return all(value is None or now.get(key) == value for key, value in was.items())
+    return bool(type(was) is type(now) and was == now)

@@ -1,0 +1,334 @@
+"""A signature: typed inputs and outputs of an LM program, as data.
+
+It gives the JSON Schema of its inputs and outputs, and validates values of both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, to_json
+
+from dspex.cached import cached
+from dspex.errors import InvalidInput, InvalidOutput, InvalidSignature, InvalidValues, Problem
+from dspex.ids import digest
+from dspex.lru import Lru
+from dspex.model import Sparse, problems
+from dspex.signatures.annotations import forget_types, object_model
+from dspex.signatures.arrow import MAX_LENGTH, parse_arrow
+from dspex.signatures.field import SignatureField
+from dspex.signatures.types import (
+    DIALECT,
+    count_types,
+    count_values,
+)
+
+MAX_FIELDS = 64
+MAX_TYPES = 2_000
+"""What a signature may have of fields, types and their members, values of enums, and values in defaults, all counted.
+
+To compile one of an object costs 0.2 ms and 7 kB (measured): a signature at the limit costs 0.5 s and 15 MB, once.
+"""
+TYPE_BYTES = 7_000
+MODELS_BYTES = 64 * 1024 * 1024
+"""What the compiled models that are kept may take, estimated."""
+
+_ACCEPTED = object()
+"""The context of one that is read, and was accepted before."""
+
+ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$", max_length=200)]
+SemVer = Annotated[
+    str,
+    Field(pattern=r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$", max_length=64),
+]
+
+
+class Signature(Sparse):
+    """Typed inputs and outputs, with instructions.
+
+    Written as data (`inputs`, `outputs`) or with the arrow form: `{"arrow": "question -> answer"}`, or just the text.
+    """
+
+    model_config = ConfigDict(ignored_types=(cached,))
+
+    name: str = Field(default="signature", min_length=1, max_length=200)
+    module: ModuleName | None = None
+    version: SemVer = "1.0.0"
+    instructions: str | None = Field(default=None, max_length=20_000)
+    inputs: tuple[SignatureField, ...] = Field(min_length=1, max_length=MAX_FIELDS)
+    outputs: tuple[SignatureField, ...] = Field(min_length=1, max_length=MAX_FIELDS)
+
+    @classmethod
+    def parse(cls, value: str | Mapping[str, Any]) -> Signature:
+        """A signature from the arrow form or from data.
+
+        Raises:
+            InvalidSignature: every wrong field is named.
+        """
+        try:
+            return cls.model_validate(value)
+        except pydantic.ValidationError as error:
+            raise InvalidSignature(problems(error)) from None
+
+    @classmethod
+    def accepted(cls, value: Any, *, of_any_version: bool = False) -> Signature:
+        """A signature that was accepted before, when limits may have been others: it may be of any size.
+
+        Args:
+            of_any_version: what a later version added to it is ignored.
+        """
+        return cls.model_validate(value, context=_ACCEPTED, extra="ignore" if of_any_version else None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_arrow(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str):
+            value = {"arrow": value}
+        if not isinstance(value, Mapping):
+            return value
+        if "arrow" not in value:
+            if info.context is not _ACCEPTED:
+                _check_size([*_listed(value.get("inputs")), *_listed(value.get("outputs"))])
+            return value
+        data = dict(value)
+        arrow = data.pop("arrow")
+        if not isinstance(arrow, str) or "inputs" in data or "outputs" in data:
+            raise ValueError("give either 'arrow' (text), or 'inputs' and 'outputs'")
+        try:
+            inputs, outputs = parse_arrow(arrow)
+        except InvalidSignature as error:
+            raise ValueError(error.message) from None
+        for key, fields in (("inputs", inputs), ("outputs", outputs)):
+            data[key] = [
+                {"name": f.name, "type": f.type} | ({"default": f.default} if f.has_default else {}) for f in fields
+            ]
+        return data
+
+    @model_validator(mode="after")
+    def _check_fields(self, info: ValidationInfo) -> Signature:
+        fields = (*self.inputs, *self.outputs)
+        if info.context is not _ACCEPTED:
+            _check_size(fields)
+        names = [field.name for field in fields]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"field '{name}' is there twice")
+        for field in self.outputs:
+            if "default" in field.model_fields_set:
+                raise ValueError(f"output '{field.name}' has a default: only inputs can have one")
+        try:
+            _ = self._defaults
+        except InvalidInput as error:
+            raise ValueError(f"the default of {error.problems[0]}") from None
+        # The arrow form can write by escapes what the JSON around it does not hold.
+        reason = unstorable(self.model_dump())
+        if reason is not None:
+            raise ValueError(f"a text {reason}")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        if handler.mode == "serialization":
+            return schema
+        text = {"type": "string", "description": "the arrow form: `question -> answer`"}
+        others = {name: field for name, field in schema["properties"].items() if name not in ("inputs", "outputs")}
+        arrow = schema | {"properties": {"arrow": text} | others, "required": ["arrow"]}
+        del arrow["title"], arrow["description"]
+        described = {key: schema.pop(key) for key in ("title", "description")}
+        forms = [{"title": "SignatureAsData"} | schema, {"title": "SignatureAsArrow"} | arrow, text]
+        return described | {"anyOf": forms}
+
+    @cached
+    def digest(self) -> str:
+        """SHA-256 of what the LM and the caller see: instructions, inputs, outputs. Name and version are not in it."""
+        return digest(self.model_dump(mode="json", include={"instructions", "inputs", "outputs"}))
+
+    @cached
+    def size(self) -> int:
+        """Bytes that it takes in memory with its compiled models, estimated."""
+        return len(self.model_dump_json()) + TYPE_BYTES * _count(self.inputs + self.outputs)
+
+    def input_schema(self) -> dict[str, Any]:
+        """JSON Schema 2020-12 of an inputs object."""
+        return _object_schema(self.inputs)
+
+    def output_schema(self) -> dict[str, Any]:
+        """JSON Schema 2020-12 of an outputs object."""
+        return _object_schema(self.outputs)
+
+    def json_schema(self) -> dict[str, Any]:
+        """JSON Schema 2020-12 of both, as the properties `inputs` and `outputs` of one object."""
+        described = {"title": self.name} | ({"description": self.instructions} if self.instructions else {})
+        both = {"inputs": self.input_schema(), "outputs": self.output_schema()}
+        for schema in both.values():
+            del schema["$schema"]
+        return {
+            "$schema": DIALECT,
+            **described,
+            "type": "object",
+            "properties": both,
+            "required": list(both),
+            "additionalProperties": False,
+        }
+
+    def validate_inputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs as JSON values, defaults filled in. Nothing is coerced: `"3"` is not an integer.
+
+        Raises:
+            InvalidInput: every wrong field is named.
+        """
+        given = _validate(self._input_model, values, InvalidInput)
+        return deepcopy(self._defaults) | given if self._defaults else given
+
+    def validate_outputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs as JSON values. Nothing is coerced.
+
+        Raises:
+            InvalidOutput: every wrong field is named.
+        """
+        return _validate(self.output_model, values, InvalidOutput)
+
+    @cached
+    def _defaults(self) -> dict[str, Any]:
+        given = tuple(field for field in self.inputs if "default" in field.model_fields_set)
+        absent = {field.name: None for field in self.inputs if not field.required}
+        if not given:
+            return absent
+        # Not of the models that are kept: the signature may yet be refused.
+        model = _compiled("Defaults", given)
+        return absent | _validate(model, {field.name: field.default for field in given}, InvalidInput)
+
+    @cached
+    def _input_model(self) -> type[pydantic.BaseModel]:
+        return _model("Inputs", self.inputs)
+
+    @cached
+    def output_model(self) -> type[pydantic.BaseModel]:
+        """A pydantic model of the outputs: each is an attribute, nested objects are models.
+
+        An attribute that Python or pydantic need for themselves has an underscore after its name: `class_`, `copy_`.
+        """
+        return _model("Outputs", self.outputs)
+
+
+def _read(value: Any, _: ValidatorFunctionWrapHandler) -> Signature:
+    return value if isinstance(value, Signature) else Signature.accepted(value, of_any_version=True)
+
+
+StoredSignature = Annotated[Signature, WrapValidator(_read)]
+"""That of an answer: whoever reads it does not judge it."""
+
+_models: Lru[tuple[str, bytes], type[pydantic.BaseModel]] = Lru(MODELS_BYTES)
+"""To compile one takes a millisecond, and many programs share a signature."""
+
+
+def _model(name: str, fields: tuple[SignatureField, ...]) -> type[pydantic.BaseModel]:
+    key = name, _FIELDS.dump_json(fields)  # before pydantic 2.14, `to_json` builds no serializer
+    model = _models.get(key)
+    if model is None:
+        model = _compiled(name, _FIELDS.validate_json(key[1]))
+        _models.put(key, model, len(key[1]) + TYPE_BYTES * _count(fields))
+    return model
+
+
+def _compiled(name: str, fields: tuple[SignatureField, ...]) -> type[pydantic.BaseModel]:
+    try:
+        return object_model(name, fields)
+    finally:
+        if _count(fields) > MAX_TYPES // 20:
+            forget_types()
+
+
+def _listed(fields: object) -> Sequence[object]:
+    return fields if isinstance(fields, list | tuple) else ()
+
+
+def _check_size(fields: Sequence[object]) -> None:
+    """Whether a signature of these fields is small enough to be read at all; they may be data as it came."""
+    count = _count(fields)
+    if count > MAX_TYPES:
+        raise ValueError(
+            f"the signature has {count} fields, types, enum values and values in defaults, all counted; "
+            f"at most {MAX_TYPES} are allowed: make it smaller"
+        )
+    texts = (field.get("type") for field in fields if isinstance(field, Mapping))
+    length = sum(len(text) for text in texts if isinstance(text, str))
+    if length > MAX_LENGTH:
+        raise ValueError(f"types in the arrow form have {length} characters; at most {MAX_LENGTH} are allowed in all")
+
+
+def _count(fields: Sequence[object]) -> int:
+    count = 0
+    for field in fields:
+        given = field if isinstance(field, Mapping) else {}
+        if isinstance(field, SignatureField):
+            given = {name: getattr(field, name) for name in field.model_fields_set}
+        count += count_types(given.get("type"))
+        if "default" in given:
+            count += count_values(given["default"])
+    return count
+
+
+_FIELDS = pydantic.TypeAdapter(tuple[SignatureField, ...], config=ConfigDict(defer_build=True))
+
+
+def _object_schema(fields: tuple[SignatureField, ...]) -> dict[str, Any]:
+    return {
+        "$schema": DIALECT,
+        "type": "object",
+        "properties": {field.name: field.json_schema() for field in fields},
+        "required": [field.name for field in fields if field.required],
+        "additionalProperties": False,
+    }
+
+
+def _validate(
+    model: type[pydantic.BaseModel], values: Mapping[str, Any], raises: type[InvalidValues]
+) -> dict[str, Any]:
+    try:
+        valid = model.model_validate(dict(values)).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    except pydantic.ValidationError as error:
+        raise raises(problems(error)) from None
+    try:
+        suspect = b"\\u0000" in to_json(valid)
+    except ValueError:  # not valid Unicode
+        suspect = True
+    if suspect:
+        found = [Problem(name, reason) for name, value in valid.items() if (reason := unstorable(value))]
+        if found:
+            raise raises(found)
+    return valid
+
+
+def unstorable(value: object) -> str | None:
+    """Why a value of JSON types cannot be stored or sent as JSON, if it cannot."""
+    match value:
+        case str():
+            if "\x00" in value:
+                return "holds the character U+0000, which cannot be stored: remove it"
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return "holds characters that are not valid Unicode"
+        case float() if not math.isfinite(value):
+            return "holds a number that is not finite"
+        case dict():
+            return next((reason for pair in value.items() for part in pair if (reason := unstorable(part))), None)
+        case list() | tuple():
+            return next((reason for item in value if (reason := unstorable(item))), None)
+    return None

@@ -1,0 +1,1 @@
+"""What every table shares: engine, sessions, rights, batches, pages, tenants."""

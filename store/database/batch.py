@@ -1,0 +1,109 @@
+"""A batch as one parameter: a JSON array that the statement reads as a table. One statement, whatever the size.
+
+PostgreSQL reads it by `jsonb_to_recordset`, SQLite by `json_each`; what uses the table is written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from pydantic_core import to_json
+from sqlalchemy import (
+    JSON,
+    ColumnClause,
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Dialect,
+    FromClause,
+    Table,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+    type_coerce,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeEngine
+
+from store.column_types import UtcDateTime
+
+PARAMETER = "records"
+
+
+def records(
+    dialect: str, columns: Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]]], name: str = PARAMETER
+) -> FromClause:
+    """A table with these columns, read from the parameter of its name (see `encode`)."""
+    typed = [column(name, type_) for name, type_ in columns.items()]
+    if dialect == "postgresql":
+        source = func.jsonb_to_recordset(cast(bindparam(name, type_=Text), JSONB))
+        return source.table_valued(*typed).render_derived(name, with_types=True)
+    value = func.json_each(bindparam(name, type_=Text)).table_valued("value", name="each").c.value
+    return select(*(type_coerce(_member(value, c), c.type).label(c.name) for c in typed)).subquery(name)
+
+
+def _member(value: ColumnElement[Any], c: ColumnClause[Any]) -> ColumnElement[Any]:
+    """A member of SQLite's JSON, as the column keeps it."""
+    if isinstance(c.type, JSON):
+        return func.nullif(value.op("->")(f"$.{c.name}"), "null")
+    text = value.op("->>")(f"$.{c.name}")
+    if isinstance(c.type, Uuid):
+        return func.replace(text, "-", "")
+    if isinstance(c.type, UtcDateTime):
+        return func.substr(text, 1, len("2026-11-25 10:00:00.000000"))
+    return text
+
+
+def encode(rows: Iterable[Mapping[str, Any]], name: str = PARAMETER) -> dict[str, str]:
+    """The parameter that `records` reads. Moments come as `moment` writes them."""
+    return {name: to_json(list(rows)).decode()}
+
+
+def execute(connection: Connection, statement: Any, parameters: dict[str, Any]) -> CursorResult[Any]:
+    """Run a statement of the hot path: one that is built once, and kept.
+
+    On PostgreSQL it goes to the driver as text: SQLAlchemy would find its text anew each time, among all it has
+    compiled, and psycopg itself reads the types that such a statement returns.
+    """
+    if connection.dialect.name != "postgresql":
+        return connection.execute(statement, parameters)
+    text, given = _text(statement, connection.dialect)
+    return connection.exec_driver_sql(text, given | parameters)
+
+
+@lru_cache(maxsize=64)
+def _text(statement: Any, dialect: Dialect) -> tuple[str, dict[str, Any]]:
+    """The SQL text of a statement for psycopg, and the values of those parameters that have one."""
+    compiled = statement.compile(dialect=dialect)
+    return str(compiled), {name: value for name, value in compiled.params.items() if value is not None}
+
+
+def moment(value: datetime | None) -> str | None:
+    """A moment in a batch: as PostgreSQL reads it, and with SQLite's text at its beginning."""
+    return None if value is None else value.astimezone(UTC).isoformat(" ", "microseconds")
+
+
+def writes_in_with(dialect: str) -> bool:
+    """Whether a statement may write to several tables, by `WITH`. SQLite's may not: it takes one for each."""
+    return dialect == "postgresql"
+
+
+def upsert(connection: Connection) -> Any:
+    """The dialect's own `insert`, which has `on_conflict_do_update` and `on_conflict_do_nothing`."""
+    return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+
+
+def of_key(table: Table, insert: Any) -> dict[str, Any]:
+    """What `on_conflict_do_update` takes for the table's key, with the tenant or, before that was migrated, without it.
+
+    PostgreSQL needs the name of its key, which stays. SQLite needs nothing, for a table without other unique indexes.
+    """
+    return {"constraint": table.primary_key} if insert is postgresql.insert else {}

@@ -1,0 +1,123 @@
+"""What is still owed for executions that have ended: their events, and the answers that are waited for.
+
+The row is written by the transaction that ends the execution, and goes when the broker has confirmed. Whoever ended the
+execution sends at once; the relay sends what is still there when it is due, at growing intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    Connection,
+    Float,
+    Integer,
+    String,
+    Uuid,
+    bindparam,
+    case,
+    delete,
+    exists,
+    select,
+    tuple_,
+    update,
+)
+
+from store.column_types import database_now, statement_now
+from store.database.batch import encode, execute, of_key, records, upsert
+from store.database.identity import Identity
+from store.tables import DEFAULT_TENANT, callbacks
+
+DUE_IN = "due_in"
+MAX_DOUBLINGS = 6
+"""Of the interval between two tries."""
+
+
+_DUE = callbacks.c.due_at < statement_now()
+
+
+class Owed(NamedTuple):
+    """The end of an execution that is to be told. `lock_version`: of the row that has ended."""
+
+    execution_id: UUID
+    lock_version: int
+    tenant: str = DEFAULT_TENANT
+
+
+def owe(connection: Connection, ends: Collection[Owed], due_in: float) -> None:
+    """Note that what these executions came to is to be told.
+
+    Args:
+        due_in: seconds until the relay sends it, unless it has been sent by then.
+    """
+    rows = encode(owed._asdict() for owed in ends)
+    execute(connection, _owe(connection.dialect.name, upsert(connection)), rows | {DUE_IN: due_in})
+
+
+def owed(connection: Connection, ids: Collection[UUID], *, tenant: str = DEFAULT_TENANT) -> set[UUID]:
+    """Which of these executions of a tenant something is still owed for."""
+    c = callbacks.c
+    return set(connection.execute(select(c.execution_id).where(c.execution_id.in_(ids), c.tenant == tenant)).scalars())
+
+
+def sent(connection: Connection, ends: Collection[Owed]) -> None:
+    """The broker has them. One that was replayed since owes for its new end, and goes on to."""
+    execute(connection, _sent(connection.dialect.name), encode(owed._asdict() for owed in ends))
+
+
+def forget(connection: Connection, ids: Collection[UUID], *, tenant: str = DEFAULT_TENANT) -> None:
+    """Nothing is owed for these of a tenant: their end is taken back."""
+    connection.execute(delete(callbacks).where(callbacks.c.execution_id.in_(ids), callbacks.c.tenant == tenant))
+
+
+def anything_due(connection: Connection) -> bool:
+    """Whether something has been owed for too long. It reads the table, which has no index for it: few rows live."""
+    return bool(connection.execute(select(exists(select(callbacks.c.execution_id).where(_DUE)))).scalar_one())
+
+
+def due(connection: Connection, again_in: float, limit: int) -> list[Identity]:
+    """Take what is due: it is due again in `again_in` seconds, twice as long with each try, 64 times at most."""
+    c = callbacks.c
+    key = tuple_(c.execution_id, c.tenant)
+    picked = select(c.execution_id, c.tenant).where(_DUE).limit(limit).with_for_update(skip_locked=True).cte("due")
+    doublings = case((c.tries < MAX_DOUBLINGS, c.tries), else_=MAX_DOUBLINGS)
+    pause = bindparam("again_in", again_in, Float) * bindparam("one", 1).op("<<")(doublings)
+    statement = (
+        update(callbacks)
+        .where(key.in_(select(picked.c.execution_id, picked.c.tenant)))
+        .values(due_at=database_now(pause), tries=c.tries + 1)
+        .returning(c.execution_id, c.tenant)
+    )
+    return [Identity(*row) for row in connection.execute(statement)]
+
+
+@lru_cache(maxsize=2)
+def _owe(dialect: str, insert: Any) -> Any:
+    r = records(dialect, _OWED)
+    return owing(insert, r.c.execution_id, r.c.lock_version, r.c.tenant)
+
+
+def owing(insert: Any, execution_id: Any, lock_version: Any, tenant: Any) -> Any:
+    """The statement that notes what is owed for the rows of a table: their columns. Parameter: `DUE_IN`, in seconds."""
+    due_at = database_now(bindparam(DUE_IN, type_=Float))
+    # SQLite needs a WHERE here, to tell ON CONFLICT from a join's ON.
+    rows = select(execution_id, lock_version, tenant, due_at).where(execution_id.is_not(None))
+    statement = insert(callbacks).from_select(["execution_id", "lock_version", "tenant", "due_at"], rows)
+    # One that was replayed may still owe for its first end.
+    new = {name: statement.excluded[name] for name in ("lock_version", "due_at")}
+    return statement.on_conflict_do_update(**of_key(callbacks, insert), set_=new | {"tries": 0})
+
+
+_OWED: dict[str, Any] = {"execution_id": Uuid(), "lock_version": Integer(), "tenant": String()}
+
+
+@lru_cache(maxsize=2)
+def _sent(dialect: str) -> Any:
+    c, r = callbacks.c, records(dialect, _OWED)
+    told = select(r.c.execution_id).where(
+        r.c.execution_id == c.execution_id, r.c.tenant == c.tenant, r.c.lock_version == c.lock_version
+    )
+    return delete(callbacks).where(c.execution_id.in_(select(r.c.execution_id)), told.exists())

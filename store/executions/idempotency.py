@@ -1,0 +1,67 @@
+"""Idempotency keys: which execution a key of a tenant stands for. The first request that brings a key takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, String, Uuid, delete, select, tuple_
+
+from store.database.batch import encode, records, upsert
+from store.tables import DEFAULT_TENANT, NOW, idempotency_keys
+
+
+class Key(NamedTuple):
+    """A key, which is its tenant's own."""
+
+    tenant: str
+    key: str
+
+
+class Holder(NamedTuple):
+    """The execution that has a key, and the digest of what it was asked with."""
+
+    execution_id: UUID
+    request_digest: str
+
+
+_KEY: dict[str, Any] = {"tenant": String(), "key": String(), "execution_id": Uuid(), "request_digest": String()}
+
+
+def take(connection: Connection, wanted: Sequence[tuple[Key, Holder]]) -> dict[Key, Holder]:
+    """Take each key that is free, and say who has it. Whoever is taking the same one at this moment is waited for.
+
+    Args:
+        wanted: each key once.
+    """
+    statement = _take(connection.dialect.name, upsert(connection))
+    rows = [key._asdict() | holder._asdict() for key, holder in wanted]
+    found = connection.execute(statement, encode(rows))
+    return {Key(row.tenant, row.key): Holder(row.execution_id, row.request_digest) for row in found}
+
+
+def find(connection: Connection, key: str, *, tenant: str = DEFAULT_TENANT) -> UUID | None:
+    """The execution that a key stands for."""
+    c = idempotency_keys.c
+    found = select(c.execution_id).where(c.tenant == tenant, c.key == key)
+    return connection.execute(found).scalar_one_or_none()
+
+
+def give_back(connection: Connection, keys: Collection[Key]) -> None:
+    """Free keys that no execution came of."""
+    c = idempotency_keys.c
+    connection.execute(delete(idempotency_keys).where(tuple_(c.tenant, c.key).in_(keys)))
+
+
+@lru_cache(maxsize=2)
+def _take(dialect: str, insert: Any) -> Any:
+    c, r = idempotency_keys.c, records(dialect, _KEY)
+    # In one order, so that two workers with the same keys wait for each other and do not deadlock.
+    rows = select(*(r.c[name] for name in _KEY), NOW).where(r.c.key.is_not(None)).order_by(r.c.tenant, r.c.key)
+    statement = insert(idempotency_keys).from_select([*_KEY, "inserted_at"], rows)
+    # It changes nothing: a row that is there is returned only where it is updated.
+    return statement.on_conflict_do_update(index_elements=[c.tenant, c.key], set_={"key": c.key}).returning(
+        c.tenant, c.key, c.execution_id, c.request_digest
+    )

@@ -1,0 +1,91 @@
+"""Makes a deliverer from the settings: for a process of its own, or for the one of an embedded application."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine
+
+from dspex.amqp.publisher import AmqpPublisher, Publisher
+from store.database.engine import make_engine
+from store.webhooks import Mine
+from workers.application.callback_check import granted
+from workers.persistence.group_commit import Writer
+from workers.settings import Settings, load_webhook_secrets
+from workers.telemetry.episodes import Episodes
+from workers.webhooks.addresses import Guard
+from workers.webhooks.deliverer import Deliverer
+from workers.webhooks.notices import Notices
+from workers.webhooks.schedule import Schedule
+from workers.webhooks.secrets import WebhookSecrets
+
+if TYPE_CHECKING:
+    from workers.webhooks.delivery import Courier
+
+
+def make_deliverer(
+    settings: Settings,
+    engine: Engine,
+    writer: Writer,
+    publisher: Publisher,
+    mine: Callable[[], Mine] | None = None,
+) -> Deliverer:
+    """A deliverer on the parts of a process. The values of secrets are read now.
+
+    Args:
+        mine: what it delivers, where it leaves alone what is others'.
+    """
+    secrets = WebhookSecrets(load_webhook_secrets(), granted(settings), settings.webhook_secret_hosts)
+    schedule, episodes = Schedule(settings.webhook_retries), Episodes()
+
+    def courier() -> Courier:
+        # Imported with the first delivery: the HTTP client is not loaded where no webhook is ever sent.
+        from workers.webhooks.delivery import Courier
+        from workers.webhooks.sender import Sender
+
+        guard = Guard(settings.webhook_ports, settings.webhook_hosts, episodes=episodes)
+        sender = Sender(guard, timeout=settings.webhook_timeout, connections=settings.webhook_threads)
+        return Courier(sender, secrets, schedule, episodes)
+
+    return Deliverer(
+        engine,
+        writer,
+        Notices(engine, writer, publisher),
+        courier,
+        threads=settings.webhook_threads,
+        timeout=settings.webhook_timeout,
+        mine=mine,
+        episodes=episodes,
+    )
+
+
+class DelivererProcess:
+    """A process that delivers and does nothing else: it has no adapters, and takes no messages."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._engine = make_engine(settings.database_url, lease_seconds=settings.lease_seconds)
+        self._writer = Writer(self._engine)
+        name = f"dspex deliverer {socket.gethostname()[:64]}-{os.getpid()}"
+        self._publisher = AmqpPublisher(settings.broker_url, name=name)
+        self._deliverer = make_deliverer(settings, self._engine, self._writer, self._publisher)
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """All that live from `start` to `stop`."""
+        return [*self._deliverer.threads, *self._writer.threads]
+
+    def start(self) -> None:
+        """Deliver."""
+        self._writer.start()
+        self._deliverer.start()
+
+    def stop(self, seconds: float) -> None:
+        """Let what is being sent end for at most `seconds`; the rest is due again."""
+        self._deliverer.stop(seconds)
+        self._publisher.close(timeout=5)
+        self._writer.close()
+        self._engine.dispose()

@@ -1,0 +1,232 @@
+"""The wiring: one function makes a process's parts from its settings, and tests call it with their own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import uuid
+import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+import dramatiq
+from sqlalchemy import Connection, Engine
+
+from adapters.lm import LMCatalog
+from adapters.registry import AdapterRegistry
+from dspex.amqp.publisher import AmqpPublisher, Publisher
+from dspex.amqp.topology import EVENTS_EXCHANGE, event_key
+from dspex.contract.envelope import MAX_ANSWER_BYTES, NO_CONTEXT, Context
+from dspex.contract.events import Event
+from store.counters import SHARDS
+from store.database.engine import make_engine
+from store.executions import Lease
+from store.programs import Program
+from workers.application.callback_check import Gate
+from workers.application.in_flight import Isolation, RunningExecutions, Unwritten
+from workers.application.lm_catalog import make_catalog
+from workers.application.notifications import Notifications
+from workers.application.own import Own
+from workers.application.program_cache import ProgramCache
+from workers.brokers.amqp import AmqpBroker, can_read
+from workers.brokers.encoding import CloudEventEncoder
+from workers.brokers.memory import LOGIN, MemoryBroker, MemoryPublisher
+from workers.outbound.encoder import encode_event
+from workers.persistence.group_commit import Writer
+from workers.persistence.operations import Writes
+from workers.persistence.reading import read
+from workers.security.authorization import Principal
+from workers.security.direct_replies import DirectReplies
+from workers.security.principals import Principals
+from workers.security.screening import Admission
+from workers.settings import Settings
+from workers.telemetry.episodes import Episodes
+from workers.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Application:
+    """The parts of one process. Nothing is connected until it is used."""
+
+    settings: Settings
+    engine: Engine
+    adapters: AdapterRegistry
+    programs: ProgramCache
+    broker: dramatiq.Broker
+    publisher: Publisher
+    claimer: Writer
+    writer: Writer
+    writes: Writes
+    principals: Principals
+    unwritten: Unwritten
+    webhooks: Gate
+    own: Own | None = None
+    """Its own executions, where it leaves alone what others left in the database; None: it runs whatever is there."""
+    direct_replies: DirectReplies = field(default_factory=DirectReplies)
+    notifications: Notifications = field(default_factory=Notifications)
+    running: RunningExecutions[Any] = field(default_factory=RunningExecutions)
+    isolation: Isolation = field(default_factory=Isolation)
+    unconfirmed: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(UNCONFIRMED))
+    metrics: Metrics = field(default_factory=Metrics)
+    episodes: Episodes = field(default_factory=Episodes)
+
+    def write(self, action: Callable[[Connection], Result]) -> Result:
+        """Write something, and wait until it is committed. Where the database is away, it waits for it.
+
+        Args:
+            action: it may be run more than once, each time in a new transaction.
+
+        Raises:
+            DatabaseUnavailable: a table or a right is missing, or somebody else's lock was held for too long.
+        """
+        result: Result = self.writer.call(self.writes.each, action, patience=PATIENCE_SECONDS)
+        return result
+
+    def read(self, tenant: str) -> AbstractContextManager[Connection]:
+        """A connection that only reads, and sees one tenant.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be read now, here or in what is done with the connection.
+        """
+        return read(self.engine, tenant)
+
+    @property
+    def largest_answer(self) -> int:
+        """Bytes that an answer may have; an operator who lets in larger messages has told the broker so."""
+        return self._within_limit(max(MAX_ANSWER_BYTES, self.settings.max_message_bytes))
+
+    @property
+    def largest_event(self) -> int:
+        """Bytes that an event may have with all details."""
+        return self._within_limit(self.settings.max_message_bytes + EVENT_MARGIN_BYTES)
+
+    def _within_limit(self, size: int) -> int:
+        limit = self.publisher.limit
+        return size if limit is None else min(size, limit)
+
+    def emit(self, event: Event, tenant: str, context: Context = NO_CONTEXT) -> None:
+        """Publish an event of a tenant; returns when the broker has it.
+
+        Raises:
+            PublishError: it does not.
+        """
+        message_id, body, _ = encode_event(event, tenant, self.largest_event, context=context)
+        self.publisher.publish(
+            body,
+            exchange=EVENTS_EXCHANGE,
+            routing_key=event_key(tenant, event.type),
+            message_id=message_id,
+            mandatory=False,
+        )
+
+    def close(self) -> None:
+        """Close every part. The publisher comes first: what it confirms is still written down."""
+        self.publisher.close(timeout=5)
+        self.claimer.close()
+        self.writer.close()
+        self.notifications.close()
+        self.broker.close()
+        self.adapters.close()
+        self.engine.dispose()
+        self.metrics.close()
+
+
+PATIENCE_SECONDS = 1.0
+"""How long a message waits with its thread for a write that the database refuses us, before it waits without one."""
+
+UNCONFIRMED = 2048
+"""How many executions may have events that are sent and not confirmed. The publisher's window has room for more."""
+
+EVENT_MARGIN_BYTES = 64 * 1024
+"""What an event may have besides the outputs, which are within the cap of a message."""
+
+
+def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_others: bool = True) -> Application:
+    """Make the parts of a process.
+
+    Args:
+        run_others: whether it runs what is due in the database, whoever asked for it; else what it is asked for itself.
+        catalog: resolves LMs; by default from the settings' aliases and the environment's secrets.
+    """
+    worker = f"{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+    engine = make_engine(settings.database_url, lease_seconds=settings.lease_seconds)
+    catalog = catalog or make_catalog(settings)
+    adapters = AdapterRegistry(catalog)
+    writer = Writer(engine)
+    # SQLite has one writer anyway; elsewhere claims do not wait for the commits of ends.
+    claimer = writer if settings.database_url.startswith("sqlite") else Writer(engine, "claimer", after=writer)
+    writes = Writes(
+        lease=Lease(worker, settings.lease_seconds),
+        shard=zlib.crc32(worker.encode()) % SHARDS,
+        webhook_in=settings.webhook_retries[0],
+    )
+    principals, episodes = _principals(settings), Episodes()
+    broker, publisher = _messaging(settings, f"dspex worker {worker}", principals)
+    dramatiq.set_encoder(CloudEventEncoder(settings.max_message_bytes))
+    application = Application(
+        settings=settings,
+        engine=engine,
+        adapters=adapters,
+        programs=ProgramCache(partial(_find_program, writer, writes), adapters, catalog),
+        broker=broker,
+        publisher=publisher,
+        claimer=claimer,
+        writer=writer,
+        writes=writes,
+        principals=principals,
+        unwritten=Unwritten(2 * settings.threads),
+        webhooks=Gate(settings, episodes),
+        own=None if run_others else Own(worker),
+        direct_replies=_direct_replies(settings),
+        notifications=Notifications(settings.redis_url),
+        episodes=episodes,
+    )
+    for thread in {writer, claimer}:
+        thread.start()
+    return application
+
+
+def _direct_replies(settings: Settings) -> DirectReplies:
+    return DirectReplies() if settings.embedded else DirectReplies(partial(can_read, settings.broker_url))
+
+
+def _find_program(writer: Writer, writes: Writes, program_id: UUID, tenant: str) -> Program:
+    found: Program = writer.call(writes.program, (program_id, tenant))
+    return found
+
+
+def _principals(settings: Settings) -> Principals:
+    if not settings.tenancy:
+        return Principals()
+    known = {
+        login: Principal(login, given.tenant, frozenset(given.roles)) for login, given in settings.principals.items()
+    }
+    return Principals(known, settings.broker_login or LOGIN)
+
+
+def _messaging(settings: Settings, name: str, principals: Principals) -> tuple[dramatiq.Broker, Publisher]:
+    admit = Admission(principals) if settings.tenancy else None
+    if settings.embedded:
+        memory = MemoryBroker(max_bytes=settings.max_message_bytes, admit=admit)
+        return memory, MemoryPublisher(memory)
+    undeclared = threading.Event()
+    publisher = AmqpPublisher(settings.broker_url, window=3 * UNCONFIRMED, name=name, on_undeclared=undeclared.set)
+    return AmqpBroker(
+        settings.broker_url,
+        publisher,
+        max_bytes=settings.max_message_bytes,
+        queue_type=settings.queue_type,
+        name=name,
+        admit=admit,
+        undeclared=undeclared,
+    ), publisher

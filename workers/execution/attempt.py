@@ -1,0 +1,257 @@
+"""One attempt of an execution that is claimed: validate, run, and say how it ended. No transaction is open."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import to_json
+
+from adapters.port import AdapterError, Outcome, RunOptions
+from dspex import ErrorCode, ErrorDetail, Usage
+from dspex.contract.status import ProgramStatus
+from dspex.errors import InvalidValues
+from store.database.identity import Identity
+from store.executions import Claimed, Finish, Request, Retry
+from store.programs import Program
+from workers.application.program_cache import ChangedProgram, UnknownHere
+from workers.application.wiring import Application
+from workers.execution.retry import Again, Failed, decide, not_here
+from workers.outbound.error_details import detail_of, internal, storable
+from workers.persistence.group_commit import WriterClosed
+
+End = Finish | Retry
+
+
+class Attempt:
+    """What an attempt is about, and how it may end."""
+
+    def __init__(self, app: Application, request: Request, claimed: Claimed) -> None:
+        self._app = app
+        self._claimed_at = self._started = time.perf_counter()
+        self._running = self._ran = False
+        self.request = request
+        self.claimed = claimed
+
+    @property
+    def max_attempts(self) -> int:
+        """How often the execution may be started."""
+        return self.claimed.policy.max_attempts or self._app.settings.max_attempts
+
+    @property
+    def last_chance(self) -> bool:
+        """Whether it is the last attempt, after some that ended with their worker: this one may end with it as well."""
+        return self.claimed.lost > 0 and self.claimed.attempt >= self.max_attempts
+
+    def run(self) -> End:
+        """Run it, and say how it ended.
+
+        Raises:
+            WriterClosed: the process is shutting down.
+        """
+        self._started = time.perf_counter()
+        try:
+            return self._outcome()
+        finally:
+            self._running = False
+
+    def _begin(self) -> None:
+        """Its time begins: what the database takes to give the program is none of it."""
+        self._started = time.perf_counter()
+        self._running = True
+
+    def _outcome(self) -> End:
+        usage, retry_after = Usage(), None
+        try:
+            outcome = self._run()
+            usage = outcome.usage
+            outputs = _within(self._app.settings.max_message_bytes, outcome)
+            return self.cancelled(usage) if self._is_cancelled else self.completed(usage, outputs)
+        except InvalidValues as invalid:
+            error = detail_of(invalid)
+        except ChangedProgram as changed:
+            return self._claim_again(ErrorDetail(code=changed.code, message=changed.message))
+        except UnknownHere as unknown:
+            return self._give_back(unknown)
+        except AdapterError as failed:
+            usage, retry_after = failed.usage, failed.retry_after
+            error = ErrorDetail(code=failed.code, message=storable(failed.message))
+        except WriterClosed:
+            raise
+        except (Exception, SystemExit) as unexpected:  # noqa: BLE001 - it is told
+            self._app.episodes.tell(
+                f"Executions of program {self.request.program_id} fail unexpectedly ({type(unexpected).__name__})",
+                f"execution {self.request.id}",
+                level=logging.ERROR,
+                error=unexpected,
+            )
+            error = internal(unexpected)
+        if self._is_cancelled or error.code == ErrorCode.CANCELLED:
+            return self.cancelled(usage)
+        return self.failed(error, usage, retry_after=retry_after)
+
+    @property
+    def execution(self) -> Identity:
+        """The execution that it is one of."""
+        return Identity(self.claimed.id, self.request.tenant)
+
+    @property
+    def run_id(self) -> str:
+        """What its adapter knows it by: that runs what several tenants asked for, and their ids may be the same."""
+        return f"{self.request.tenant}/{self.claimed.id}"
+
+    @property
+    def _is_cancelled(self) -> bool:
+        return self._app.running.is_cancelled(self)
+
+    def _run(self) -> Outcome:
+        self._check()
+        app, request, claimed = self._app, self.request, self.claimed
+        if claimed.backend_id is None:
+            raise _not_ready(app, request)
+        loaded = app.programs.load(request.program_id, claimed.backend_id, request.tenant, self._begin)
+        app.running.hand_over(self, loaded)
+        self._check()
+        limit = claimed.policy.time_limit
+        left = self.seconds_left
+        timeout = limit if left is None else min(limit, left)
+        options = RunOptions(run_id=self.run_id, seed=request.options.seed, timeout=timeout)
+        inputs = loaded.signature.validate_inputs(request.inputs)
+        self._ran = True
+        return loaded.execute(inputs, options)
+
+    def _check(self) -> None:
+        """What may not be run any more."""
+        claimed = self.claimed
+        if claimed.cancel_requested:
+            raise AdapterError(ErrorCode.CANCELLED, "it was cancelled before it was run again")
+        left = self.seconds_left
+        if left is not None and left <= 0:
+            raise AdapterError(ErrorCode.EXPIRED, "its deadline passed before it could be run")
+        if claimed.attempt > self.max_attempts:
+            raise AdapterError(
+                ErrorCode.ATTEMPTS_EXHAUSTED,
+                f"it was started {claimed.attempt - 1} times, and {claimed.lost} times its worker died or lost its "
+                "lease; the program's policy.max_attempts, or DSPEX_MAX_ATTEMPTS, is the limit",
+            )
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was begun."""
+        return time.perf_counter() - self._started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until its deadline, where it has one."""
+        left = self.claimed.seconds_left
+        return None if left is None else left - (time.perf_counter() - self._claimed_at)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it runs on beyond its time: its adapter cannot stop it."""
+        left = self.seconds_left
+        expired = left is not None and left < -GRACE_SECONDS
+        return self._running and (expired or self.elapsed > self.claimed.policy.time_limit + GRACE_SECONDS)
+
+    def completed(self, usage: Usage, outputs: Mapping[str, Any]) -> End:
+        """It gave outputs."""
+        return self._finish(usage, outputs=outputs)
+
+    def cancelled(self, usage: Usage) -> End:
+        """It was asked to stop."""
+        return self._finish(usage, cancelled=True)
+
+    def failed(self, error: ErrorDetail, usage: Usage | None = None, *, retry_after: float | None = None) -> End:
+        """It failed; whether there is another attempt, its meaning decides."""
+        claimed, used = self.claimed, usage or Usage()
+        left = self.seconds_left
+        if error.code == ErrorCode.TIMEOUT and left is not None and left <= 0:
+            error = ErrorDetail(code=ErrorCode.EXPIRED, message="its deadline passed while it ran")
+        failed = Failed(
+            code=ErrorCode(error.code),
+            attempt=claimed.attempt,
+            max_attempts=self.max_attempts,
+            policy=claimed.policy,
+            carried=claimed.carried,
+            retry_after=retry_after,
+            seconds_left=left,
+        )
+        again = decide(failed)
+        return self._finish(used, error=error) if again is None else self._again(again, error, used)
+
+    def _claim_again(self, error: ErrorDetail) -> End:
+        """It was not started: that spends no attempt."""
+        return self._again(Again(0.0, self.claimed.attempt - 1, self.claimed.carried), error, Usage())
+
+    def _give_back(self, unknown: UnknownHere) -> End:
+        """Another worker may know what is missing here. It spends no attempt, and comes again ever more seldom."""
+        program = self.request.program_id
+        self._app.episodes.tell(
+            f"Executions of program {program} are given back, for it cannot be built here", unknown.message
+        )
+        return self._again(
+            not_here(self.claimed.attempt, self.claimed.carried),
+            ErrorDetail(code=unknown.code, message=storable(unknown.message)),
+            Usage(),
+        )
+
+    def _again(self, again: Again, error: ErrorDetail, used: Usage) -> End:
+        claimed = self.claimed
+        return Retry(
+            id=claimed.id,
+            lock_version=claimed.lock_version,
+            delay=again.delay,
+            attempt=again.attempt,
+            error=error,
+            usage=claimed.usage + used,
+            carried=again.carried,
+            tenant=self.request.tenant,
+        )
+
+    def _finish(self, usage: Usage, **how: Any) -> Finish:
+        return Finish(
+            id=self.claimed.id,
+            program_id=self.request.program_id,
+            lock_version=self.claimed.lock_version,
+            # A claim that finds nothing left to start is no attempt.
+            attempt=min(self.claimed.attempt, self.max_attempts),
+            duration_ms=self.elapsed * 1000 if self._ran else None,
+            usage=self.claimed.usage + usage,
+            tenant=self.request.tenant,
+            answered=self.claimed.answered,
+            **how,
+        )
+
+
+GRACE_SECONDS = 2.0
+"""What an adapter may take to stop a run whose time is over."""
+
+
+_WAIT = "execute it after dspex.program.ready.v1"
+_WAYS_OUT: Mapping[str, str] = {
+    ProgramStatus.DRAFT: f"initialize it, and {_WAIT}",
+    ProgramStatus.ERROR: f"mend it, initialize it, and {_WAIT}",
+    ProgramStatus.ARCHIVED: "it takes no executions any more",
+}
+
+
+def _not_ready(app: Application, request: Request) -> AdapterError:
+    program: Program = app.writer.call(app.writes.program, (request.program_id, request.tenant))
+    reason = f" ({program.error.message})" if program.error else ""
+    return AdapterError(
+        ErrorCode.PROGRAM_NOT_READY,
+        f"program {program.id} is {program.status}{reason}: {_WAYS_OUT.get(program.status, _WAIT)}",
+    )
+
+
+def _within(max_bytes: int, outcome: Outcome) -> Mapping[str, Any]:
+    size = len(to_json(outcome.outputs))
+    if size > max_bytes:
+        raise AdapterError(
+            ErrorCode.INVALID_OUTPUT,
+            f"the outputs have {size} bytes; DSPEX_MAX_MESSAGE_BYTES allows {max_bytes}",
+            usage=outcome.usage,
+        )
+    return outcome.outputs

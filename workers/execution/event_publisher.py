@@ -1,0 +1,161 @@
+"""Telling what an execution came to: its event, and the answer where one is waited for.
+
+What is owed stands in the database (`store.event_outbox`) since the execution ended. Here it is sent, and struck off
+when the broker has confirmed; nobody waits for that. What fails is sent by the relay.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import NamedTuple
+
+from dspex.amqp.topology import EVENTS_EXCHANGE, event_key
+from dspex.contract.envelope import Context
+from dspex.errors import PublishDenied, PublishError, Unroutable
+from store.event_outbox import Owed
+from store.executions import Execution, Finish
+from workers.application.wiring import Application
+from workers.execution.attempt import Attempt
+from workers.outbound.encoder import encode_answer, encode_event
+from workers.outbound.ended_event import Ended, event_of
+from workers.outbound.serializers import execution_view
+from workers.persistence.group_commit import WriterClosed
+from workers.security.reply_queues import kept_queue
+
+logger = logging.getLogger(__name__)
+
+
+def announce(app: Application, execution: Execution) -> None:
+    """Send what is owed for an execution: its event, and its answer."""
+    owed = Owed(execution.id, execution.lock_version, execution.tenant)
+    ended = event_of(execution, execution.attempt, execution.metadata)
+    event = _event(app, ended, owed, _context(execution))
+    Callback(app, owed, [event]).send(execution)
+
+
+def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
+    """What will be owed for an execution: its event. The answer, where somebody waits for one, is made of the row."""
+    claimed = attempt.claimed
+    event = event_of(ended, ended.attempt or claimed.attempt, claimed.metadata)
+    owed = Owed(ended.id, ended.lock_version + 1, ended.tenant)
+    return Callback(app, owed, [_event(app, event, owed, Context(attempt.request.traceparent, claimed.extensions))])
+
+
+class _Message(NamedTuple):
+    """A message as it goes out. Its id is that of the end: however often it is sent, it is the same message."""
+
+    body: bytes
+    exchange: str
+    routing_key: str
+    message_id: str
+    mandatory: bool
+    correlation_id: str | None = None
+
+
+def _context(execution: Execution) -> Context:
+    return Context(execution.traceparent, execution.extensions)
+
+
+def _event(app: Application, event: Ended, owed: Owed, context: Context) -> _Message:
+    tenant = owed.tenant
+    message_id = f"{event.execution_id}.{owed.lock_version}"
+    encoded = encode_event(
+        event,
+        tenant,
+        app.largest_answer,
+        whole=app.largest_event,
+        message_id=message_id,
+        context=context,
+    )
+    if not encoded.whole:
+        app.episodes.tell("Events go out with less in them, for their size", f"execution {event.execution_id}")
+    return _Message(encoded.body, EVENTS_EXCHANGE, event_key(tenant, event.type), message_id, mandatory=False)
+
+
+def _answer(execution: Execution, reply_to: str, largest: int) -> _Message:
+    message_id = f"{execution.id}.{execution.lock_version}.reply"
+    view, context = execution_view(execution), _context(execution)
+    body = encode_answer(view, largest, query=False, message_id=message_id, context=context).body
+    return _Message(body, "", reply_to, message_id, mandatory=True, correlation_id=execution.correlation_id)
+
+
+class Callback:
+    """What is owed for one execution, until all of it is confirmed. Confirms come in any thread."""
+
+    def __init__(self, app: Application, owed: Owed, messages: Sequence[_Message]) -> None:
+        self._app = app
+        self._owed = owed
+        self._messages = messages
+        self._missing = len(messages)
+        self._failed = False
+        self._lock = threading.Lock()
+
+    def send(self, answered: Execution | None = None) -> None:
+        """Send it. Returns at once: where too much is unconfirmed already, the relay sends it later.
+
+        Args:
+            answered: where somebody waits for the answer: that goes first.
+        """
+        self._app.notifications.ended(self._owed.execution_id)
+        if answered is not None and answered.reply_to:
+            queue = kept_queue(answered.reply_to)
+            try:
+                readable = queue is not None and self._app.direct_replies.readable(queue)
+            except PublishError as error:
+                self._app.episodes.tell("What is owed for executions will be sent later", error)
+                return
+            if queue is None or not readable:
+                self._app.episodes.tell(
+                    "Answers are not sent, since reply_to is not their senders'", f"execution {answered.id}"
+                )
+            else:
+                self._messages = [_answer(answered, queue, self._app.largest_answer), *self._messages]
+                self._missing += 1
+        if not self._app.unconfirmed.acquire(blocking=False):
+            return
+        for message in self._messages:
+            try:
+                future = self._app.publisher.submit(
+                    message.body,
+                    exchange=message.exchange,
+                    routing_key=message.routing_key,
+                    message_id=message.message_id,
+                    correlation_id=message.correlation_id,
+                    mandatory=message.mandatory,
+                )
+            except PublishError as error:
+                self._settled(error)
+            else:
+                future.add_done_callback(self._answer_confirmed if message.mandatory else self._confirmed)
+
+    def _confirmed(self, future: Future[None]) -> None:
+        self._settled(future.exception())
+
+    def _answer_confirmed(self, future: Future[None]) -> None:
+        error = future.exception()
+        if isinstance(error, PublishDenied):
+            # However often it is sent: the client finds the row when it looks.
+            self._app.episodes.tell("An answer is not sent", error)
+            self._app.metrics.answer_lost()
+            error = None
+        self._settled(None if isinstance(error, Unroutable) else error)  # nobody waits any more
+
+    def _settled(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._app.episodes.tell("What is owed for executions will be sent later", error)
+            self._failed = True
+        with self._lock:
+            self._missing -= 1
+            if self._missing:
+                return
+        self._app.unconfirmed.release()
+        if self._failed:
+            return
+        self._app.metrics.callback_sent()
+        try:
+            self._app.writer.post(self._app.writes.callback_sent, self._owed)
+        except WriterClosed:
+            logger.info("The event of execution %s was sent, and will be again.", self._owed.execution_id)

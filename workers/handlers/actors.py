@@ -1,0 +1,296 @@
+"""The Dramatiq actors: one for each command, named by its type, and one that rejects what is no command."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NoReturn
+
+import dramatiq
+
+from dspex import Envelope, ExecuteProgram, MessageRejected
+from dspex.amqp.topology import PROGRAMS_QUEUE, QUEUES, queue_of
+from dspex.contract.commands import Command, CreateSignatureFromModule
+from dspex.contract.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
+from dspex.contract.endpoints import ReplayDeliveries
+from dspex.contract.envelope import NO_CONTEXT, Context
+from dspex.contract.events import EVENTS
+from dspex.contract.queries import QUERIES, ValidateModule
+from dspex.errors import (
+    DatabaseUnavailable,
+    Denied,
+    DspexError,
+    ForbiddenReplyQueue,
+    NotFound,
+    PublishDenied,
+    PublishError,
+    TooLargeForBroker,
+    Unroutable,
+)
+from store.database.failures import describe, passing
+from store.rejections import Rejection
+from workers.application.wiring import PATIENCE_SECONDS, Application
+from workers.brokers import amqp
+from workers.brokers.encoding import RECORD, REJECT, Origin
+from workers.brokers.settlement import DeadLetter, PutAside, Requeue, handled
+from workers.brokers.topology import DEAD_LETTERS
+from workers.execution.admission import CHANGES, EXECUTIONS, QUICK, place_of
+from workers.handlers.dispatch import HANDLERS, dispatch
+from workers.handlers.waits import wait_for_broker, wait_for_database, wait_for_dependency
+from workers.outbound.encoder import Encoded, encode_answer, encode_error
+from workers.outbound.error_details import detail_of
+from workers.persistence.group_commit import WriterClosed
+from workers.security.principals import as_it_came
+from workers.security.reply_queues import answer_queue, direct
+from workers.security.request import receive
+
+_PRIORITY = {ExecuteProgram.type: EXECUTIONS} | dict.fromkeys(
+    [
+        *QUEUES[PROGRAMS_QUEUE],
+        REJECT,
+        RECORD,
+        CreateSignatureFromModule.type,
+        ValidateModule.type,
+        ReplayExecutions.type,
+        DiscardExecutions.type,
+        ReplayMessages.type,
+        DiscardMessages.type,
+        ReplayDeliveries.type,
+    ],
+    CHANGES,
+)
+"""A process takes from all queues. Executions wait for LMs; to build a program, to read a module, or to go through all
+that a filter finds takes seconds. What is in neither is quick, and never waits for them
+(see `workers.execution.admission`)."""
+
+
+def declare_actors(app: Application) -> None:
+    """Declare the actors on the application's broker."""
+    for command_type in HANDLERS:
+        _declare(app, command_type, queue_of(command_type), partial(_handle, app))
+    _declare(app, REJECT, PROGRAMS_QUEUE, partial(_refuse, app))
+    if not app.settings.embedded:
+        _declare(app, RECORD, DEAD_LETTERS, partial(_reject, app))
+
+
+def _declare(app: Application, name: str, queue_name: str, function: Callable[..., None]) -> None:
+    def settled(**details: Any) -> None:
+        with _settling(app):
+            function(**details)
+
+    declare = dramatiq.actor(
+        actor_name=name,
+        queue_name=queue_name,
+        priority=_PRIORITY.get(name, QUICK),
+        broker=app.broker,
+        throws=(DeadLetter, Requeue, PutAside),
+    )
+    # Of each message, Dramatiq would log all that is in it.
+    declare(settled).logger.setLevel(logging.INFO)
+
+
+def _handle(app: Application, *, envelope: Envelope[Command], body: bytes, origin: Origin) -> None:
+    """Carry out a command. Whatever goes wrong settles its message: put aside, given back, answered, or rejected."""
+    try:
+        place = place_of(handled())
+        received = place.received if place is not None else None
+        if received is None:
+            received = receive(app.principals, envelope, origin)
+        if origin.reply_to is not None and not app.direct_replies.readable(origin.reply_to):
+            raise ForbiddenReplyQueue("reply_to: the broker knows nobody of this name")
+        answer = dispatch(app, received)
+    except (WriterClosed, DatabaseUnavailable):
+        raise
+    except Exception as error:  # noqa: BLE001 - it goes with the message
+        if passing(error):
+            raise DatabaseUnavailable(describe(error)) from None
+        if isinstance(error, PublishError):
+            app.episodes.tell("A message waits, since what it tells of is not published", error)
+            wait_for_broker(error)
+        if isinstance(error, NotFound):
+            # The rest of what a process takes ahead is left to what others wait for.
+            most = max(1, app.settings.prefetch_count * 3 // 4)
+            share = most // 2 if app.settings.tenancy else most
+            wait_for_dependency(envelope.type, app.principals.tenant_of(origin.user_id, envelope.tenant), most, share)
+        if not isinstance(error, DspexError):
+            app.episodes.tell(
+                f"Messages of type {envelope.type} fail unexpectedly",
+                f"message {envelope.id}",
+                level=logging.ERROR,
+                error=error,
+            )
+            error = DspexError(f"{type(error).__name__}: see the worker's log")
+        if _answered(app, origin, error, envelope.type, envelope.context):
+            return
+        _reject(
+            app,
+            error=error,
+            body=body,
+            body_size=len(body),
+            message_id=envelope.id,
+            message_type=envelope.type,
+            context=envelope.context,
+            origin=origin,
+            said_tenant=envelope.tenant,
+            tell=False,
+        )
+    if answer is not None:
+        query = envelope.type in QUERIES
+        context = envelope.context
+        _answer(app, origin, lambda largest: encode_answer(answer, largest, query=query, context=context))
+
+
+def _refuse(
+    app: Application,
+    *,
+    error: DspexError,
+    origin: Origin,
+    message_type: str | None = None,
+    context: Context = NO_CONTEXT,
+    **details: Any,
+) -> None:
+    """What could not be read is rejected; what was not to be read is answered, where somebody waits."""
+    if isinstance(error, Denied) and _answered(app, origin, error, message_type, context):
+        return
+    tell = not isinstance(error, Denied)
+    _reject(app, error=error, origin=origin, message_type=message_type, context=context, tell=tell, **details)
+
+
+def _answered(app: Application, origin: Origin, error: DspexError, message_type: str | None, context: Context) -> bool:
+    """Whether an error is told to who asked, and so needs no record. That of a query never needs one."""
+    queue = _queue_of_answer(app, origin)
+    if queue is None:
+        return False
+    query = message_type in QUERIES
+    # Of a denial auditors have a line: it is not worth a connection.
+    unsure = direct(queue) and not query and not isinstance(error, Denied)
+    there = not unsure or amqp.is_there(app.settings.broker_url, queue)
+    told = _answer(app, origin, lambda largest: encode_error(error, largest, context=context))
+    return query or (there and told)
+
+
+def _queue_of_answer(app: Application, origin: Origin) -> str | None:
+    """Where an answer may be sent, if anywhere."""
+    queue = answer_queue(origin.reply_to, origin.user_id)
+    try:
+        return queue if queue is None or app.direct_replies.readable(queue) else None
+    except PublishError:
+        return None
+
+
+def _answer(app: Application, origin: Origin, encode: Callable[[int], Encoded]) -> bool:
+    """Answer, where somebody waits and may; returns whether it was sent.
+
+    Args:
+        encode: makes the answer, of so many bytes at most.
+    """
+    queue = _queue_of_answer(app, origin)
+    if queue is None:
+        return False
+    try:
+        try:
+            _send(app, queue, origin, encode(app.largest_answer))
+        except TooLargeForBroker:
+            _send(app, queue, origin, encode(app.largest_answer))  # by now it is known how much the broker takes
+    except Unroutable:
+        app.episodes.tell("Answers go nowhere, since nobody waits any more", f"queue {queue!r}", level=logging.INFO)
+        return False
+    except PublishError as error:
+        # What was asked for is done, and stands in the database. A permission does not come by waiting.
+        app.episodes.tell("An answer is not sent", error)
+        if not isinstance(error, PublishDenied):
+            wait_for_broker(error)
+        app.metrics.answer_lost()
+        return False
+    return True
+
+
+def _send(app: Application, queue: str, origin: Origin, answer: Encoded) -> None:
+    if not answer.whole:
+        app.episodes.tell("Answers are cut, for their size", f"to {queue!r}", level=logging.INFO)
+    app.publisher.publish(
+        answer.body,
+        exchange="",
+        routing_key=queue,
+        message_id=answer.message_id,
+        correlation_id=origin.correlation_id,
+        mandatory=not direct(queue),
+    )
+
+
+@contextmanager
+def _settling(app: Application) -> Generator[None]:
+    """Gives the message back when the worker stops; puts it aside while a server does not do its part."""
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        # No verdict: nothing is wrong with the message.
+        app.episodes.tell("Messages wait for the database", error)
+        wait_for_database(error)
+    except WriterClosed as error:
+        app.episodes.tell("Messages are given back to their queues", error)
+        raise Requeue(str(error)) from None
+    except PublishError as error:
+        app.episodes.tell("That a message was rejected is not told", error)
+        wait_for_broker(error)
+        raise DeadLetter(error.message) from None  # it is recorded
+
+
+def _reject(
+    app: Application,
+    *,
+    error: DspexError,
+    body: bytes,
+    body_size: int,
+    message_id: str | None,
+    message_type: str | None,
+    origin: Origin,
+    context: Context = NO_CONTEXT,
+    said_tenant: str | None = None,
+    tell: bool = True,
+) -> NoReturn:
+    """Record a message as rejected, tell, and dead-letter it.
+
+    Args:
+        said_tenant: whose it says that it is.
+        tell: also to who asked, where somebody waits and may.
+    """
+    tenant = app.principals.tenant_of(origin.user_id, said_tenant)
+    if app.principals.is_system(origin.user_id):
+        came, body = body, as_it_came(body, tenant)
+        body_size -= len(came) - len(body)
+    rejection = Rejection(
+        queue=origin.queue,
+        error_code=error.code,
+        error_message=error.message,
+        body=body,
+        body_size=body_size,
+        message_id=message_id,
+        message_type=message_type,
+        tenant=tenant,
+        keep=app.principals.is_its_own(origin.user_id, said_tenant, event=message_type in EVENTS),
+    )
+    delivery = handled()
+    if delivery is None or not delivery.recorded:
+        app.writer.call(app.writes.reject, rejection, patience=PATIENCE_SECONDS)
+        app.episodes.tell(f"Messages on {origin.queue} are rejected ({error.code})", error.message)
+        app.metrics.message_rejected(error.code)
+        if delivery is not None:
+            delivery.recorded = True
+    if message_type not in EVENTS:  # who leads events back among the commands would have each make another
+        app.emit(
+            MessageRejected(
+                rejection_id=rejection.id,
+                queue=origin.queue,
+                error=detail_of(error),
+                message_id=message_id,
+                message_type=message_type,
+            ),
+            rejection.tenant,
+            context,
+        )
+    if tell:
+        _answer(app, origin, lambda largest: encode_error(error, largest, context=context))
+    raise DeadLetter(error.message)

@@ -1,0 +1,458 @@
+"""Signatures out of Python modules: `package.module:Class`, or all that a module has.
+
+Importing a module runs its code. So a reference is read only by an operator's command, or where an operator has put the
+module under an allowed prefix (the setting `DSPEX_MODULES`); never because a message says so.
+
+What a class of DSPy says in Python is kept as data (`dspex.signatures.types`), or refused:
+
+| in the class                                      | in the signature                                          |
+|---------------------------------------------------|-----------------------------------------------------------|
+| str, int, float, bool, list[T], dict[str, T]      | the type of that name                                     |
+| Optional[T], T | None                             | the type or null; such an input may be left out           |
+| Literal[...], an Enum's values                    | enum                                                      |
+| a pydantic model                                  | an object, of its fields by their aliases; its docstring  |
+|                                                   | and those of its fields are descriptions                  |
+| ge, le, gt, lt, multiple_of, min_length, ...      | minimum, maximum, ..., multipleOf, minLength or minItems  |
+| desc, the docstring, a default of an input        | description, instructions, default                        |
+| Any, dspy.Image, other classes, patterns,         | InvalidSignature: it names the field and the type         |
+| validators and serializers, keys that are not str |                                                           |
+
+A module is imported once in a process: what changes in its file later is seen by the next process.
+
+From a signature to DSPy's class (`adapters.native.signatures`) and back, its fields, types, constraints, descriptions
+and instructions survive. What DSPy's class does not carry, or cannot tell apart, does not:
+- name, module, version, and the defaults of inputs;
+- the descriptions of a field's own type beside the field's, of list items, map values and what is in an optional;
+- an enum of texts alone is a string with an enum afterwards, and an optional of an optional is one;
+- a property that may be left out is optional afterwards: it may be null as well;
+- instructions lose their indentation and the white space around them; none and empty ones are the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import re
+import types
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from enum import Enum
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import annotated_types
+from pydantic import AllowInfNan, BaseModel, RootModel, Strict, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from adapters import versions
+from dspex import DspexError, Problem, Signature, SignatureField
+from dspex.errors import InvalidModule, InvalidSignature, ModuleNotAllowed
+from dspex.model import problems
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_REFERENCE = re.compile(rf"(?P<module>{_NAME}(?:\.{_NAME})*)(?::(?P<name>{_NAME}))?", re.ASCII)
+_MAX_LENGTH = 200
+
+
+def read_signatures(reference: str, *, allowed_prefixes: Collection[str] | None) -> list[Signature]:
+    """The signatures that a reference names. Each is called by its class and its `module` is `package.module.Class`.
+
+    Args:
+        reference: `package.module:Class`; or `package.module`, for the classes in its list `SIGNATURES` or, without
+            one, those defined in it whose name does not begin with an underscore.
+        allowed_prefixes: `acme.signatures` allows itself and `acme.signatures.x`, and not `acme.signatures_old`. None
+            allows whatever is installed: for an operator's own command alone.
+
+    Raises:
+        ModuleNotAllowed: it is under no allowed prefix; nothing was imported.
+        InvalidModule: it is no reference, there is no such module or class, no signature in it, or its code failed.
+        InvalidSignature: a class says what cannot be kept as data; every wrong field is named.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None or len(reference) > _MAX_LENGTH:
+        raise InvalidModule(
+            f"{reference[:_MAX_LENGTH]!r} is not a reference: use package.module:Class or package.module"
+        )
+    path, name = match["module"], match["name"]
+    if allowed_prefixes is not None and not _allowed(path, allowed_prefixes):
+        raise ModuleNotAllowed(
+            f"{path} may not be imported: an operator may allow it, or what it is in, in DSPEX_MODULES"
+        )
+    module = _imported(path)
+    with _their_code(f"reading {reference}"):
+        return _read(path, _listed(module) if name is None else {name: _named(module, name)})
+
+
+def _read(path: str, classes: Mapping[str, Any]) -> list[Signature]:
+    signatures: list[Signature] = []
+    wrong: list[Problem] = []
+    for class_name, found in classes.items():
+        try:
+            signatures.append(signature_of(found, name=class_name, module=f"{path}.{class_name}"))
+        except InvalidSignature as error:
+            wrong += [Problem(f"{class_name}.{field}" if field else class_name, said) for field, said in error.problems]
+    if wrong:
+        raise InvalidSignature(wrong)
+    return signatures
+
+
+def validate_module(reference: str, allowed_prefixes: Collection[str] | None) -> bool:
+    """Whether `read_signatures` would give signatures. It never raises, and imports nothing that is not allowed."""
+    try:
+        return bool(read_signatures(reference, allowed_prefixes=allowed_prefixes))
+    except Exception:  # noqa: BLE001  # whatever it is, the answer is no
+        return False
+
+
+# Importing
+
+
+def _allowed(path: str, prefixes: Collection[str]) -> bool:
+    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+@contextmanager
+def _their_code(doing: str) -> Generator[None]:
+    """What code that is not ours raises is told by its type alone: its text may hold anything.
+
+    Raises:
+        InvalidModule: it raised, or it wanted to exit.
+    """
+    try:
+        yield
+    except (DspexError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001  # sys.exit() in a module is no reason for a worker to end
+        raise InvalidModule(f"{doing} raised {type(error).__name__}: correct the module") from None
+
+
+def _imported(path: str) -> types.ModuleType:
+    # Only here: it takes seconds, and who is refused above does not need it. Before their code, which imports it too.
+    from adapters.native.setup import prepare_dspy
+
+    if wrong := versions.of(versions.ON_USE):
+        raise InvalidModule(f"a module of signatures cannot be read: {'; '.join(wrong)}")
+    prepare_dspy()
+    importlib.invalidate_caches()  # a module that was installed while this process runs is found
+    with _their_code(f"importing {path}"):
+        try:
+            return importlib.import_module(path)
+        except ModuleNotFoundError as error:
+            missing = error.name or ""
+    if f"{path}.".startswith(f"{missing}."):
+        raise InvalidModule(f"there is no module {missing}: install it here, or name its folder in PYTHONPATH")
+    known = missing if _REFERENCE.fullmatch(missing) else "a module"
+    raise InvalidModule(f"importing {path} needs {known}, which is not installed: install it here")
+
+
+def _is_signature(value: object) -> bool:
+    import dspy
+
+    return isinstance(value, type) and issubclass(value, dspy.Signature) and value is not dspy.Signature
+
+
+def _named(module: types.ModuleType, name: str) -> Any:
+    nothing = object()
+    found = getattr(module, name, nothing)
+    if found is nothing:
+        raise InvalidModule(f"{module.__name__} has no {name}: correct the name, or define the class")
+    if not _is_signature(found):
+        raise InvalidModule(f"{module.__name__}:{name} is not a signature: use a class derived from dspy.Signature")
+    return found
+
+
+def _listed(module: types.ModuleType) -> dict[str, Any]:
+    """The signatures of a module by name, in the order of its list or of its text."""
+    given = vars(module).get("SIGNATURES")
+    names = {id(value): name for name, value in reversed(vars(module).items())}
+    if given is None:
+        found = [value for name, value in vars(module).items() if _is_own(module, name, value)]
+    elif isinstance(given, list | tuple):
+        found = list(given)
+    else:
+        raise InvalidModule(f"{module.__name__}: SIGNATURES is not a list of classes")
+    classes: dict[str, Any] = {}
+    for value in found:
+        if not _is_signature(value):
+            raise InvalidModule(f"{module.__name__}: SIGNATURES holds what is not a class derived from dspy.Signature")
+        name = names.get(id(value)) or str(value.__name__)
+        if classes.setdefault(name, value) is not value:
+            raise InvalidModule(f"{module.__name__}: SIGNATURES holds two classes called {name}: rename one")
+    if not classes:
+        raise InvalidModule(f"{module.__name__} has no signatures: define them in it, or list them in SIGNATURES")
+    return classes
+
+
+def _is_own(module: types.ModuleType, name: str, value: Any) -> bool:
+    # A class made by `dspy.Signature("question -> answer")` does not know in which module.
+    return (
+        not name.startswith("_")
+        and _is_signature(value)
+        and value.__module__ in (module.__name__, "dspy.signatures.signature")
+    )
+
+
+# From DSPy's class to data
+
+_Schema = dict[str, Any]
+
+
+class _Inexpressible(Exception):
+    """What cannot be kept as data."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.problem = Problem(field, message)
+
+
+def signature_of(signature: Any, *, name: str, module: str | None = None) -> Signature:
+    """A class derived from `dspy.Signature`, as data.
+
+    Raises:
+        InvalidSignature: every field that says what cannot be kept as data is named, with its type.
+    """
+    wrong: list[Problem] = []
+    read: dict[str, list[SignatureField]] = {"inputs": [], "outputs": []}
+    for direction, members in (("inputs", signature.input_fields), ("outputs", signature.output_fields)):
+        for field, info in members.items():
+            try:
+                read[direction].append(_field(field, info))
+            except _Inexpressible as error:
+                wrong.append(error.problem)
+            except ValidationError as error:
+                wrong += problems(error, (field,))
+    if wrong:
+        raise InvalidSignature(wrong)
+    return Signature.parse({"name": name, "module": module, "instructions": _instructions(signature), **read})
+
+
+def _instructions(signature: Any) -> str | None:
+    """The docstring, unless it is the sentence that DSPy writes where there is none."""
+    text = str(signature.instructions)
+    inputs, outputs = (", ".join(f"`{name}`" for name in s) for s in (signature.input_fields, signature.output_fields))
+    return None if text in ("", f"Given the fields {inputs}, produce the fields {outputs}.") else text
+
+
+def _field(name: str, info: FieldInfo) -> SignatureField:
+    data: _Schema = {"name": name, "type": _schema(info.annotation, info.metadata, _Place(name))}
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    description = extra.get("desc")
+    if description == f"${{{name}}}":  # what DSPy writes where there is none
+        description = info.description
+    if description:
+        data["description"] = description
+    if not info.is_required():
+        default = _default(name, info)
+        if not (default is None and "anyOf" in data["type"]):  # null is what an optional input is when it is left out
+            data["default"] = default
+    return SignatureField.model_validate(data)
+
+
+def _default(name: str, info: FieldInfo) -> Any:
+    try:
+        return to_jsonable_python(info.get_default(call_default_factory=True), by_alias=True)
+    except Exception as error:  # noqa: BLE001  # a factory is their code
+        raise _Inexpressible(name, f"its default raised {type(error).__name__}: use a value of JSON types") from None
+
+
+class _Place(NamedTuple):
+    """Where a type is: its path, and the models it is in."""
+
+    path: str
+    models: tuple[type[BaseModel], ...] = ()
+
+    def inside(self, suffix: str) -> _Place:
+        return self._replace(path=self.path + suffix)
+
+    def refuse(self, why: str) -> _Inexpressible:
+        return _Inexpressible(self.path, why)
+
+
+def _schema(annotation: Any, metadata: Iterable[Any], place: _Place) -> _Schema:
+    """An annotation with what is said about it, as a type (`dspex.signatures.types`)."""
+    found = list(metadata)
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation, *inner = get_args(annotation)
+            found = [*inner, *found]
+        elif hasattr(annotation, "__supertype__"):  # NewType
+            annotation = annotation.__supertype__
+        elif hasattr(annotation, "__value__"):  # `type Name = ...`
+            annotation = annotation.__value__
+        else:
+            break
+    schema = _unconstrained(annotation, place)
+    limited = schema
+    while "anyOf" in limited:
+        limited = limited["anyOf"][0]
+    for limit, value in _limits(found, place):
+        _constrain(limited, limit, value, annotation, place)
+    for item in found:
+        if isinstance(item, FieldInfo) and item.description:
+            schema["description"] = item.description
+    return schema
+
+
+def _unconstrained(annotation: Any, place: _Place) -> _Schema:
+    for scalar, kind in _SCALARS.items():
+        if annotation is scalar:
+            return {"type": kind}
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return _optional(_enum([value for value in arguments if value is not None], annotation, place), arguments)
+    if origin in (Union, types.UnionType):
+        return _union(annotation, arguments, place)
+    if annotation in (list, dict) or (origin in (list, dict) and not arguments):
+        raise place.refuse(
+            f"{_called(annotation)} does not say what is in it: use for instance list[str], dict[str, int]"
+        )
+    if origin is list:
+        return {"type": "array", "items": _schema(arguments[0], (), place.inside("[]"))}
+    if origin is dict:
+        if arguments[0] is not str:
+            raise place.refuse(f"{_called(annotation)} has keys that are not str: use dict[str, ...]")
+        return {"type": "object", "additionalProperties": _schema(arguments[1], (), place.inside("{}"))}
+    if isinstance(annotation, type) and origin is None:
+        if issubclass(annotation, Enum):
+            return _enum([member.value for member in annotation], annotation, place)
+        if issubclass(annotation, BaseModel) and not _is_of_dspy(annotation):
+            return _object(annotation, place)
+    raise place.refuse(
+        f"{_called(annotation)} cannot be kept as data: use str, int, float, bool, Literal[...], list[...], "
+        "dict[str, ...], Optional[...] or a pydantic model"
+    )
+
+
+_SCALARS: Mapping[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+def _union(annotation: Any, arguments: tuple[Any, ...], place: _Place) -> _Schema:
+    members = [member for member in arguments if member is not types.NoneType]
+    if len(members) != 1:
+        raise place.refuse(f"{_called(annotation)} is a union of types: only one type and None can be joined")
+    return _optional(_schema(members[0], (), place), arguments)
+
+
+def _optional(schema: _Schema, arguments: tuple[Any, ...]) -> _Schema:
+    if {None, types.NoneType}.isdisjoint(arguments) or "anyOf" in schema:
+        return schema
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _enum(values: list[Any], annotation: Any, place: _Place) -> _Schema:
+    if not values or not all(type(value) in (str, int, bool) for value in values):
+        raise place.refuse(f"{_called(annotation)} holds what is not text, a whole number, True or False")
+    return {"enum": values} | ({"type": "string"} if all(isinstance(value, str) for value in values) else {})
+
+
+def _is_of_dspy(model: type[BaseModel]) -> bool:
+    return any(base.__module__.partition(".")[0] == "dspy" for base in model.__mro__)
+
+
+def _object(model: type[BaseModel], place: _Place) -> _Schema:
+    called = _called(model)
+    if model in place.models:
+        raise place.refuse(f"{called} refers to itself: a type has an end")
+    own_rules = any(getattr(model.__pydantic_decorators__, kind.name) for kind in fields(model.__pydantic_decorators__))
+    if own_rules or issubclass(model, RootModel) or _has_own_schema(model):
+        raise place.refuse(f"{called} has validators or serializers of its own, which cannot be kept as data")
+    if model.model_config.get("extra") == "allow":
+        raise place.refuse(f"{called} allows keys that it does not know: use dict[str, ...], or forbid them")
+    properties: _Schema = {}
+    required: list[str] = []
+    for name, info in model.model_fields.items():
+        key = _key(name, info, place)
+        inner = place.inside(f".{key}")._replace(models=(*place.models, model))
+        properties[key] = _schema(info.annotation, info.metadata, inner)
+        if info.description:
+            properties[key]["description"] = info.description
+        if info.is_required():
+            required.append(key)
+    schema: _Schema = {"type": "object", "properties": properties, "required": required}
+    documented = vars(model).get("__doc__")
+    return schema | ({"description": inspect.cleandoc(documented)} if documented else {})
+
+
+def _has_own_schema(model: type[BaseModel]) -> bool:
+    own = model.__mro__[: model.__mro__.index(BaseModel)]
+    return any("__get_pydantic_core_schema__" in vars(base) for base in own)
+
+
+def _key(name: str, info: FieldInfo, place: _Place) -> str:
+    """What a property is called in JSON."""
+    read, written = info.validation_alias or name, info.serialization_alias or name
+    if not isinstance(read, str) or read != written:
+        raise place.refuse(f"its {name} has several aliases: only one name can be kept")
+    return read
+
+
+# Constraints
+
+_NUMBER = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
+_KEYWORDS: Mapping[str, Mapping[str, str]] = {
+    "string": {"min_length": "minLength", "max_length": "maxLength"},
+    "array": {"min_length": "minItems", "max_length": "maxItems"},
+    "integer": _NUMBER | {"multiple_of": "multipleOf"},
+    "number": _NUMBER,
+}
+_LIMITS: Mapping[type, str] = {
+    annotated_types.Ge: "ge",
+    annotated_types.Gt: "gt",
+    annotated_types.Le: "le",
+    annotated_types.Lt: "lt",
+    annotated_types.MultipleOf: "multiple_of",
+    annotated_types.MinLen: "min_length",
+    annotated_types.MaxLen: "max_length",
+}
+_TIGHTER: Mapping[str, Callable[..., Any]] = {"le": min, "lt": min, "max_length": min, "multiple_of": math.lcm}
+
+
+def _limits(metadata: Iterable[Any], place: _Place) -> Iterator[tuple[str, Any]]:
+    """The constraints in what is said about a type, by pydantic's names."""
+    for item in metadata:
+        limit = _LIMITS.get(type(item))
+        if limit is not None:
+            yield limit, getattr(item, limit)
+        elif isinstance(item, FieldInfo):
+            yield from _limits(item.metadata, place)
+        elif isinstance(item, annotated_types.GroupedMetadata):
+            yield from _limits(item, place)
+        elif not _harmless(item):
+            rules = _rules(item)
+            raise place.refuse(f"{', '.join(rules) or _called(type(item))} cannot be kept as data: remove it")
+
+
+def _rules(item: Any) -> list[str]:
+    """The keywords in a bag of them, such as `pattern`."""
+    return [key for key, value in getattr(item, "__dict__", {}).items() if value is not None]
+
+
+def _harmless(item: Any) -> bool:
+    """Whether it changes no value that fits: nothing is coerced, and numbers are finite, whatever a class says."""
+    if isinstance(item, Strict | AllowInfNan):
+        return True
+    if isinstance(item, annotated_types.BaseMetadata):
+        rules = _rules(item)
+        return bool(rules) and set(rules) <= {"allow_inf_nan", "strict"}
+    return not hasattr(item, "__get_pydantic_core_schema__")
+
+
+def _constrain(schema: _Schema, limit: str, value: Any, annotation: Any, place: _Place) -> None:
+    keyword = None if "enum" in schema else _KEYWORDS.get(schema.get("type", ""), {}).get(limit)
+    if keyword is None:
+        raise place.refuse(f"{limit} cannot be kept for {_called(annotation)}: remove it")
+    if isinstance(value, float) and value.is_integer() and schema["type"] == "integer":
+        value = int(value)
+    if keyword in schema:
+        value = _TIGHTER.get(limit, max)(schema[keyword], value)
+    schema[keyword] = value
+
+
+def _called(annotation: Any) -> str:
+    """What a type is called in an error."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        place = annotation.__module__
+        return annotation.__qualname__ if place == "builtins" else f"{place}.{annotation.__qualname__}"
+    return str(annotation).replace("typing.", "")[:_MAX_LENGTH]

@@ -1,0 +1,1 @@
+"""What keeps a process honest beside its work: the heartbeat and the relay."""

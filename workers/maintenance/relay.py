@@ -1,0 +1,121 @@
+"""The relay: sends what the database says is due. It runs in every worker process; any number of them is safe together.
+
+Retries and schedules, executions whose worker is gone, rows whose message was lost, and callbacks that were not
+confirmed: all of them are found by their status and their time, never by a position. What was taken and could not be
+sent is due again later.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from sqlalchemy import Connection
+
+from dspex import ExecuteProgram, wrap
+from dspex.amqp.topology import COMMANDS_EXCHANGE
+from dspex.errors import MessageTooLarge, PublishError, TooLargeForBroker
+from store import event_outbox, executions
+from store.database.engine import READ_ONLY
+from store.database.identity import Identity
+from store.executions import Request
+from workers.application.wiring import Application
+from workers.execution.completion import give_up
+from workers.execution.event_publisher import announce
+from workers.persistence.operations import RELAY_LIMIT
+
+logger = logging.getLogger(__name__)
+
+
+class Relay:
+    """Sends what is due. One thread.
+
+    Args:
+        unclaimed: whether this process has messages of executions that it cannot take yet.
+    """
+
+    def __init__(self, app: Application, unclaimed: Callable[[], bool] = lambda: False) -> None:
+        self._app = app
+        self._unclaimed = unclaimed
+        self._look_at_callbacks = 0.0  # when
+
+    def run(self) -> None:
+        """Send all that is due now.
+
+        Raises:
+            PublishError: the broker does not confirm: come again later.
+        """
+        own = self._app.own
+        if own is not None:
+            # What is owed for an end was told when it was written: nobody but this process can hear of it.
+            while (mine := own.identities) and self._is_due(executions.anything_due) and self._executions(mine):
+                pass
+            return
+        while self._is_due(executions.anything_due) and self._executions():
+            pass
+        # They are due after a lease at the earliest, and no index finds them.
+        if time.monotonic() >= self._look_at_callbacks:
+            while self._is_due(event_outbox.anything_due) and self._callbacks():
+                pass
+            self._look_at_callbacks = time.monotonic() + self._app.settings.lease_seconds / 3
+
+    def _is_due(self, look: Callable[[Connection], bool]) -> bool:
+        with self._app.engine.connect().execution_options(**READ_ONLY) as connection:
+            return look(connection)
+
+    def _executions(self, only: Sequence[Identity] | None = None) -> bool:
+        """One batch, of some executions only where they are given; returns whether there may be more.
+
+        What was published and not taken may still wait in its queue. While messages wait here unclaimed, it does: it is
+        not published again.
+        """
+        app = self._app
+        rescued = app.writer.call(app.writes.rescue, only)
+        for request in rescued:
+            app.episodes.tell("Executions whose worker is gone are published again", f"execution {request.id}")
+        app.metrics.execution_rescued(len(rescued))
+        due = app.writer.call(app.writes.due, only)
+        waiting = self._unclaimed()
+        self._publish([request for request, again in due if not (again and waiting)])
+        return max(len(rescued), len(due)) >= RELAY_LIMIT
+
+    def _callbacks(self) -> bool:
+        owed = self._app.writer.call(self._app.writes.callbacks_due, None)
+        for execution in owed:
+            announce(self._app, execution)
+        return len(owed) >= RELAY_LIMIT
+
+    def _publish(self, requests: Sequence[Request]) -> None:
+        sent = [(request, future) for request in requests if (future := self._submit(request)) is not None]
+        failed = None
+        for request, future in sent:
+            try:
+                future.result()
+            except TooLargeForBroker as error:
+                give_up(self._app, request, f"its message cannot be sent again: {error.message}")
+            except PublishError as error:
+                logger.debug("Execution %s will be due again in a lease: %s", request.id, error)
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def _submit(self, request: Request) -> Future[None] | None:
+        command = ExecuteProgram(
+            execution_id=request.id,
+            program_id=request.program_id,
+            inputs=dict(request.inputs),
+            options=request.options,
+            callback=request.callback,
+        )
+        envelope = wrap(command, source=request.source, traceparent=request.traceparent, tenant=request.tenant)
+        try:
+            body = envelope.encode(self._app.settings.max_message_bytes)
+        except MessageTooLarge as error:
+            # It was just small enough when it came, in other JSON: whoever gets it now would reject it.
+            give_up(self._app, request, f"its message cannot be sent again: {error.message}")
+            return None
+        return self._app.publisher.submit(
+            body, exchange=COMMANDS_EXCHANGE, routing_key=command.type, message_id=envelope.id
+        )

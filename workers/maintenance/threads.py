@@ -1,0 +1,93 @@
+"""The two threads that keep a process honest: one renews its leases, one sends what is due.
+
+Both run in every worker process; any number of them is safe together.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from dspex import ErrorCode, ErrorDetail
+from dspex.errors import PublishError
+from store.database.failures import describe, passing
+from workers.application.wiring import Application
+from workers.execution.attempt import Attempt
+from workers.execution.completion import end
+from workers.maintenance.relay import Relay
+from workers.persistence.group_commit import WriterClosed
+from workers.security.audit import audit
+
+logger = logging.getLogger(__name__)
+
+CANCEL_SECONDS = 2.0
+RELAY_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 30.0
+"""Between two tries, while a server is away."""
+
+
+class Upkeep:
+    """Starts and stops the threads; `unclaimed`: see `Relay`."""
+
+    def __init__(self, app: Application, unclaimed: Callable[[], bool]) -> None:
+        self._app = app
+        self._stop = threading.Event()
+        lease = app.settings.lease_seconds
+        # The heartbeat also learns what is to be cancelled: often enough for somebody who waits.
+        self.threads = [
+            self._thread("heartbeat", min(lease / 3, CANCEL_SECONDS), self._heartbeat),
+            self._thread("relay", min(lease / 3, RELAY_SECONDS), Relay(app, unclaimed).run),
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self.threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop the threads, and wait for them."""
+        self._stop.set()
+        for thread in self.threads:
+            thread.join(timeout=5)
+
+    def _thread(self, name: str, seconds: float, work: Callable[[], None]) -> threading.Thread:
+        return threading.Thread(target=self._every, args=(seconds, work), name=name, daemon=True)
+
+    def _every(self, seconds: float, work: Callable[[], None]) -> None:
+        failures = 0
+        while not self._stop.wait(min(MAX_PAUSE_SECONDS, seconds * 2 ** min(failures, 16))):
+            try:
+                audit.end_episodes()
+                self._app.episodes.go_on()
+                work()
+            except WriterClosed:
+                return
+            except Exception as error:
+                failures += 1
+                name = threading.current_thread().name
+                if not isinstance(error, PublishError) and not passing(error):
+                    logger.exception("The %s failed; it goes on.", name)
+                elif failures == 1:
+                    logger.warning("The %s waits for a server: %s", name, describe(error))
+            else:
+                failures = 0
+
+    def _heartbeat(self) -> None:
+        app = self._app
+        if not app.running:
+            return
+        heartbeat = app.writer.call(app.writes.heartbeat, app.running.executions)
+        app.running.cancel(heartbeat.cancel_requested)
+        attempt: Attempt
+        for attempt in app.running.overdue:
+            program = attempt.request.program_id
+            app.episodes.tell(
+                f"Attempts of program {program} run on beyond their time, what they come to is discarded",
+                f"execution {attempt.claimed.id}",
+                level=logging.ERROR,
+            )
+            app.running.end(attempt)
+            limit = attempt.claimed.policy.time_limit
+            message = f"it was not stopped by its adapter; policy.time_limit is {limit:g} s"
+            end(app, attempt, attempt.failed(ErrorDetail(code=ErrorCode.TIMEOUT, message=message)))

@@ -1,0 +1,1 @@
+"""What goes out: answers and events, encoded within what the broker takes, and where they may go."""

@@ -1,0 +1,26 @@
+"""Errors as they are told and kept: a code, a line, each wrong field; without what cannot be stored."""
+
+from __future__ import annotations
+
+from dspex import ErrorCode, ErrorDetail
+from dspex.contract.events import ProblemDetail
+from dspex.errors import DspexError
+
+
+def detail_of(error: DspexError) -> ErrorDetail:
+    """The error for a row, an event or an answer."""
+    problems = tuple(
+        ProblemDetail(field=storable(problem.field), message=storable(problem.message))
+        for problem in getattr(error, "problems", ())
+    )
+    return ErrorDetail(code=error.code, message=storable(error.message), problems=problems)
+
+
+def internal(error: BaseException) -> ErrorDetail:
+    """An error that nobody expected: its text may hold anything, so only its type is told."""
+    return ErrorDetail(code=ErrorCode.INTERNAL, message=f"{type(error).__name__}: see the worker's log")
+
+
+def storable(text: str) -> str:
+    """An error's text may quote an LM: U+0000 and lone surrogates cannot be stored."""
+    return text.replace("\x00", "").encode(errors="replace").decode()

@@ -1,0 +1,358 @@
+"""Group commit: the threads of a process hand their writes to one thread, and wait.
+
+It commits whatever has gathered while its last commit ran, in one transaction, with one statement for all writes of
+a kind. A write that is alone is committed at once; only what nobody waits for may wait for others. On SQLite, one
+writer is also what the engine wants.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from dspex.errors import DatabaseUnavailable, DspexError
+from store.database.engine import Plans
+from store.database.failures import Cause, cause_of, describe, passing
+from store.database.sessions import wait_for_no_lock
+from workers.telemetry.episodes import Episodes
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Operation = Callable[[Connection, Sequence[Item]], Sequence[Result]]
+
+Then = Callable[[Any, Exception | None], None]
+"""Told what a write came to: its result, or why it was not made."""
+
+MAX_BATCH = 500
+POSTED_SECONDS = 0.05
+"""For what nobody waits for: else each would have a statement, or a commit, of its own beside what is waited for."""
+MAX_BACKOFF_SECONDS = 5.0
+POLL_SECONDS = 0.5
+"""How often one that waits for another looks whether it is to close."""
+LATER_SECONDS = 0.1
+MAX_LATER_SECONDS = 2.0
+"""Until a write that did not get through comes again, while others go on: twice as long with each try."""
+
+
+class WriterClosed(DspexError):
+    """The process is shutting down: the write was not made."""
+
+    code = "writer_closed"
+
+
+class Refused(NamedTuple):
+    """A result that is an error: of this item alone, with nothing left of what it wrote."""
+
+    error: Exception
+
+
+class _Write(NamedTuple):
+    operation: Operation[Any, Any]
+    item: Any
+    then: Then
+    until: float | None = None  # then nobody waits for it any more; None: for ever
+
+
+class _Later(NamedTuple):
+    """Writes that did not get through, and come again by themselves, so that they hold nobody up."""
+
+    due: float
+    tries: int
+    batch: list[_Write]
+    unfit: bool  # a right or a table is missing for all of a kind
+
+
+class _Answer(Generic[Result]):
+    """Waits for a write. A future would do, at more than twice the price."""
+
+    def __init__(self) -> None:
+        self._result: Any = None
+        self._error: Exception | None = None
+        self._missing = threading.Lock()
+        self._missing.acquire()
+
+    def __call__(self, result: Any, error: Exception | None) -> None:
+        self._result, self._error = result, error
+        self._missing.release()
+
+    def wait(self, timeout: float | None) -> Result:
+        if not self._missing.acquire(timeout=-1 if timeout is None else timeout):
+            raise TimeoutError("the write was not made in time")
+        if self._error is not None:
+            raise self._error
+        result: Result = self._result
+        return result
+
+
+class Writer:
+    """Commits the writes of a process. `call` is for any thread.
+
+    Args:
+        name: of the thread.
+        after: commits nothing while that one cannot write for lack of a right or a table: what is claimed then could
+            not be ended, and would be run again and again.
+    """
+
+    def __init__(self, engine: Engine, name: str = "writer", after: Writer | None = None) -> None:
+        self._engine = engine
+        self._name = name
+        self._connection: Connection | None = None
+        self._plans = Plans()
+        self._waiting: deque[_Write] = deque()
+        self._posted: deque[_Write] = deque()  # that nobody waits for
+        self._posted_until = 0.0  # when they are to be written
+        self._later: list[_Later] = []
+        self._episodes = Episodes()
+        self._wake = threading.Condition()
+        self._closing = threading.Event()
+        self._after = after
+        self._fit = threading.Event()
+        self._fit.set()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """The thread, once it was started."""
+        return [] if self._thread is None else [self._thread]
+
+    def fit(self, seconds: float = 0.0) -> bool:
+        """Whether the database lets it write, as far as it knows; waits for that."""
+        return self._fit.wait(seconds)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread.start()
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Commit what is waiting, for at most `timeout` seconds; refuse what comes later. Safe to call twice."""
+        with self._wake:
+            self._closing.set()
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def call(
+        self,
+        operation: Operation[Item, Result],
+        item: Item,
+        timeout: float | None = None,
+        patience: float | None = None,
+    ) -> Result:
+        """Write, and wait until it is committed.
+
+        While the database cannot be reached, the call waits and tries again: a worker has nothing better to do. So it
+        does while a table or a right is missing, or a lock is held; others go on meanwhile.
+
+        Args:
+            operation: takes the connection and all the items of a batch, and returns a result for each. It may run
+                more than once, each time in a new transaction; it never commits.
+            timeout: seconds to wait; the write may still be made later.
+            patience: seconds after which a write that others pass is not tried again.
+
+        Raises:
+            WriterClosed: the process is shutting down.
+            TimeoutError: it was not made in time.
+            DatabaseUnavailable: it did not get through, for longer than the patience.
+            Exception: what the operation raised for this item.
+        """
+        answer = _Answer[Result]()
+        self._put(_Write(operation, item, answer, None if patience is None else time.monotonic() + patience))
+        return answer.wait(timeout)
+
+    def post(self, operation: Operation[Item, Any], item: Item) -> None:
+        """Write in `POSTED_SECONDS`, and wait for nothing: for what is made up for if it is lost.
+
+        What fails is logged, and not tried again unless the database is away.
+
+        Raises:
+            WriterClosed: the process is shutting down.
+        """
+        with self._wake:
+            self._require_open()
+            if not self._posted:
+                self._posted_until = time.monotonic() + POSTED_SECONDS
+                self._wake.notify()
+            self._posted.append(_Write(operation, item, self._log_failure, until=0.0))
+
+    def submit(self, operation: Operation[Item, Any], item: Item, then: Then) -> None:
+        """Write, and have `then` told what came of it.
+
+        It is called in the writer's thread, and may wait for nothing.
+
+        Raises:
+            WriterClosed: the process is shutting down.
+        """
+        self._put(_Write(operation, item, then))
+
+    def _put(self, write: _Write) -> None:
+        with self._wake:
+            self._require_open()
+            self._waiting.append(write)
+            self._wake.notify()
+
+    def _require_open(self) -> None:
+        if self._closing.is_set():
+            raise WriterClosed("the worker is shutting down")
+
+    def _run(self) -> None:
+        while work := self._next():
+            while self._after is not None and not self._closing.is_set() and not self._after.fit(POLL_SECONDS):
+                pass
+            for batch, tries in work:
+                self._commit(batch, tries)
+            if not self._fit.is_set() and not any(later.unfit for later in self._later):
+                logger.warning("The database can be written again.")
+                self._fit.set()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _next(self) -> list[tuple[list[_Write], int]]:
+        """What is to be written now, once there is something: batches, and how often each was put off. none: closed."""
+        with self._wake:
+            while True:
+                closing, now = self._closing.is_set(), time.monotonic()
+                due = self._posted and (self._posted_until <= now or closing)
+                again = [later for later in self._later if later.due <= now or closing]
+                if self._waiting or due or again or closing:
+                    break
+                moments = [later.due for later in self._later] + ([self._posted_until] if self._posted else [])
+                self._wake.wait(min(moments) - now if moments else None)
+            batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+            if due:
+                batch += [self._posted.popleft() for _ in range(min(MAX_BATCH, len(self._posted)))]
+        if again:
+            self._later = [later for later in self._later if later not in again]
+        return ([(batch, 0)] if batch else []) + [(later.batch, later.tries) for later in again]
+
+    def _commit(self, batch: list[_Write], tries: int = 0, *, careful: bool = False) -> None:
+        """Write them and tell. What does not get through is put off, alone.
+
+        Args:
+            tries: how often these were put off before.
+            careful: wait for no lock: the batch of these has waited.
+        """
+        failures = 0
+        while True:
+            try:
+                results = self._transaction(batch, careful=careful or tries > 0)
+            except Exception as error:  # noqa: BLE001 - it goes to whoever waits
+                cause = cause_of(error)
+                if cause is Cause.AWAY:
+                    failures += 1
+                    if self._wait(failures, error):
+                        continue
+                    error = WriterClosed("the worker is shutting down and the database cannot be reached")
+                elif len(parts := _parts(batch, cause)) > 1:
+                    # One of them is poison, or waits for somebody: alone, it does so alone.
+                    for part in parts:
+                        self._commit(part, tries, careful=True)
+                    return
+                self._failed(batch, error, tries)
+                return
+            for write, result in zip(batch, results, strict=True):
+                if isinstance(result, Refused):
+                    self._failed([write], result.error, tries, alone=True)
+                else:
+                    _tell(write, result, None)
+            return
+
+    def _failed(self, batch: list[_Write], error: Exception, tries: int, *, alone: bool = False) -> None:
+        """Put off what nothing is wrong with, and tell the others.
+
+        Args:
+            alone: an action; else none of a kind can be written.
+        """
+        if not passing(error):
+            for write in batch:
+                _tell(write, None, error)
+            return
+        self._episodes.tell("Some of what is to be written does not get through, trying again", describe(error))
+        now, again = time.monotonic(), list[_Write]()
+        for write in batch:
+            if self._closing.is_set():
+                _tell(write, None, WriterClosed(f"the worker is shutting down; the database said: {describe(error)}"))
+            elif write.until is not None and now >= write.until:
+                _tell(write, None, DatabaseUnavailable(describe(error)))
+            else:
+                again.append(write)
+        if again:
+            pause = min(MAX_LATER_SECONDS, LATER_SECONDS * 2 ** min(tries, 10)) * random.uniform(0.5, 1)  # noqa: S311
+            unfit = not alone and cause_of(error) is Cause.UNFIT
+            self._later.append(_Later(now + pause, tries + 1, again, unfit))
+            if unfit and self._fit.is_set():
+                self._fit.clear()
+                logger.error(
+                    "The database cannot be written until a right or a table that is missing is there; what has run "
+                    "waits, and nothing more is claimed. See docs/security.md, or `dspex migrate`: %s",
+                    describe(error),
+                )
+
+    def _transaction(self, batch: list[_Write], *, careful: bool) -> list[Any]:
+        kinds: dict[Operation[Any, Any], list[int]] = {}
+        for index, write in enumerate(batch):
+            kinds.setdefault(write.operation, []).append(index)
+        results: list[Any] = [None] * len(batch)
+        with self._begin() as connection:
+            if careful:
+                wait_for_no_lock(connection)
+            for operation, indexes in kinds.items():
+                answers = operation(connection, [batch[index].item for index in indexes])
+                for index, answer in zip(indexes, answers, strict=True):
+                    results[index] = answer
+        return results
+
+    @contextmanager
+    def _begin(self) -> Generator[Connection]:
+        """A transaction on a connection that this thread keeps: the pool asks first, each time, if the server lives."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            connection = self._engine.connect()
+            connection.detach()  # it is none of those that the pool has to give
+            self._plans = Plans()
+        try:
+            with connection.begin():
+                self._plans.renew(connection)
+                yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def _log_failure(self, _result: Any, error: Exception | None) -> None:
+        if error is not None:
+            self._episodes.tell("A write that nobody waits for was not made", describe(error))
+
+    def _wait(self, tries: int, error: Exception) -> bool:
+        """Back off before the next try. Returns whether there is to be one."""
+        seconds = min(MAX_BACKOFF_SECONDS, 0.05 * 2 ** min(tries, 10)) * random.uniform(0.5, 1)  # noqa: S311
+        self._episodes.tell("The database cannot be written, trying again", describe(error))
+        return not self._closing.wait(seconds)
+
+
+def _tell(write: _Write, result: Any, error: Exception | None) -> None:
+    try:
+        write.then(result, error)
+    except Exception:
+        logger.exception("What follows a write failed.")
+
+
+def _parts(batch: list[_Write], cause: Cause | None) -> list[list[_Write]]:
+    """A batch that failed, as it is tried again."""
+    if cause is not Cause.UNFIT:
+        return [[write] for write in batch]
+    # A table or a right is missing for a kind: for all of it.
+    kinds: dict[Operation[Any, Any], list[_Write]] = {}
+    for write in batch:
+        kinds.setdefault(write.operation, []).append(write)
+    return list(kinds.values())

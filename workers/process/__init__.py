@@ -1,0 +1,1 @@
+"""A worker process: it runs, is watched, is replaced, and drains."""

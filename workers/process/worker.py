@@ -1,0 +1,104 @@
+"""One worker process: consumers, threads that run actors, upkeep; drains when it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import dramatiq
+
+from workers.application.webhooks import make_deliverer
+from workers.application.wiring import Application
+from workers.execution.admission import Intake
+from workers.handlers.actors import declare_actors
+from workers.maintenance.threads import Upkeep
+
+logger = logging.getLogger(__name__)
+
+RELEASE_SECONDS = 5.0
+"""How long a stop waits for a database that cannot be reached."""
+
+
+class WorkerProcess:
+    """Runs an application's actors. `start` and `stop` are called once each."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        declare_actors(app)
+        self._intake = Intake(app)
+        self._worker = dramatiq.Worker(
+            app.broker,
+            worker_threads=self._intake.threads,
+            # How long idle threads sleep, and so how long a stop may take.
+            worker_timeout=100 if app.settings.embedded else 1000,
+        )
+        self._worker.work_queue = self._intake  # type: ignore[assignment]  # what Dramatiq calls of its own is there
+        self._worker.queue_prefetch = app.settings.prefetch_count
+        self._upkeep = Upkeep(app, self._intake.has_unclaimed)
+        # Without a server it delivers itself; else webhooks have a process of their own.
+        delivers = app.settings.embedded and app.settings.webhook_threads > 0
+        own = app.own
+        mine = None if own is None else lambda: own.webhooks
+        self._deliverer = (
+            make_deliverer(app.settings, app.engine, app.writer, app.publisher, mine) if delivers else None
+        )
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """All that live from `start` to `stop`, the application's too."""
+        return [
+            *self._worker.workers,
+            *self._worker.consumers.values(),
+            *self._upkeep.threads,
+            *{*self._app.claimer.threads, *self._app.writer.threads},
+            *self._app.metrics.threads,
+            *(self._deliverer.threads if self._deliverer is not None else ()),
+        ]
+
+    def start(self) -> None:
+        """Consume."""
+        self._worker.start()
+        for number, worker in enumerate(self._worker.workers):
+            worker.name = f"worker-{number}"
+        for queue_name, consumer in self._worker.consumers.items():
+            consumer.name = f"consumer-{queue_name}"
+        self._upkeep.start()
+        if self._deliverer is not None:
+            self._deliverer.start()
+
+    def stop(self, seconds: float) -> bool:
+        """Take no more messages, let running executions end for at most `seconds`, give back the others.
+
+        Returns:
+            Whether all has ended or was given back: else leases end what runs, when they run out.
+        """
+        deadline = time.monotonic() + seconds
+        self._intake.close()
+        self._intake.wait(seconds)
+        for thread in self._worker.workers:
+            thread.stop()
+        for thread in self._worker.workers:
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
+        written = self._app.unwritten.wait(max(0.0, deadline - time.monotonic()))
+        given_back = True
+        if not written or self._app.running or any(thread.is_alive() for thread in self._worker.workers):
+            # Before the broker has their messages back: whoever gets them must find the executions free.
+            given_back = self._give_back(seconds)
+            self._worker.workers.clear()
+        if self._deliverer is not None:
+            if self._app.own is not None:  # nobody else sends what it leaves
+                self._deliverer.finish(max(0.0, deadline - time.monotonic()))
+            self._deliverer.stop(max(0.0, deadline - time.monotonic()))
+        self._upkeep.stop()
+        self._worker.stop()
+        return given_back
+
+    def _give_back(self, seconds: float) -> bool:
+        try:
+            given_back = self._app.writer.call(self._app.writes.release, None, RELEASE_SECONDS)
+        except TimeoutError:
+            logger.error("Executions did not end in %.0f s, and the database cannot be told: leases end them.", seconds)
+            return False
+        logger.warning("%d executions did not end in %.0f s and are given back.", given_back, seconds)
+        return True
