@@ -19,14 +19,17 @@ class Run(Protocol):
     @property
     def execution(self) -> Identity:
         """The execution that it is one of."""
+        ...
 
     @property
     def run_id(self) -> str:
         """What its adapter knows it by."""
+        ...
 
     @property
     def overdue(self) -> bool:
         """Whether it runs on beyond its time."""
+        ...
 
 
 R = TypeVar("R", bound=Run)
