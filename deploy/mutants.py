@@ -34,9 +34,17 @@ NO_SERVER: Final = "not integration and not acceptance"
 SECONDS: Final = 240
 """For the tests of one change."""
 ALWAYS: Final = {
-    "store": ("tests/contract/test_store_*.py",),
-    "workers": ("tests/unit/test_handlers.py", "tests/contract/test_interface.py", "tests/contract/test_handles.py"),
-    "dspex": ("tests/unit/test_envelope.py", "tests/unit/test_types.py", "tests/contract/test_interface.py"),
+    "store": ("tests/contract/store/test_*.py",),
+    "workers": (
+        "tests/unit/workers/handlers/test_handlers.py",
+        "tests/contract/test_interface.py",
+        "tests/contract/test_handles.py",
+    ),
+    "dspex": (
+        "tests/unit/dspex/contract/test_envelope.py",
+        "tests/unit/dspex/signatures/test_types.py",
+        "tests/contract/test_interface.py",
+    ),
 }
 """Run last, whatever was imported: they use all of a package."""
 

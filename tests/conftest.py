@@ -39,7 +39,7 @@ SERVER_FIXTURES = frozenset(
 Server = TypeVar("Server", bound=LocalServer)
 
 
-LONGEST = ("test_store_lifecycle", "test_worker_command", "test_python_port", "test_migrations", "test_interface")
+LONGEST = ("test_lifecycle", "test_worker_command", "test_python_port", "test_migrations", "test_interface")
 """The files of tests that take minutes. They come first, so that no process waits for the last of them at the end."""
 
 

@@ -1,4 +1,4 @@
-"""Messages as they were sent, and what they meant then: `tests/unit/golden/`.
+"""Messages as they were sent, and what they meant then: `tests/unit/dspex/schemas/golden/`.
 
     python -m tests.golden      writes those of new types
 
@@ -22,9 +22,9 @@ from dspex.contract.queries import REQUESTS
 from dspex.errors import InvalidMessage
 from dspex.schemas.json_schema import ANSWERS, MESSAGES
 from tests.answers import AN_ANSWER_OF_EACH, CONFIGURATION, ERROR, ID, OTHER, SIGNATURE, USAGE
-from tests.unit.test_envelope import A_COMMAND_OF_EACH, AN_EVENT_OF_EACH
+from tests.unit.dspex.contract.test_envelope import A_COMMAND_OF_EACH, AN_EVENT_OF_EACH
 
-DIRECTORY = Path(__file__).parent / "unit" / "golden"
+DIRECTORY = Path(__file__).parent / "unit" / "dspex" / "schemas" / "golden"
 
 WITH_EVERYTHING: list[Command | Event] = [
     CreateSignature(signature_id=ID, signature=SIGNATURE, activate=False),

@@ -3,8 +3,9 @@
 adapter → child    hello, create, run
 child → adapter    hello, created, usage (any number while a run goes on), and at its end outcome or error; not_loaded
 
-Each side sends `hello` first. `VERSION` changes with every change of a frame (tests/unit/frames.jsonl has them all): a
-worker may be older than the files on its disk, from which its children are started.
+Each side sends `hello` first. `VERSION` changes with every change of a frame (they are all in
+tests/unit/adapters/python_port/frames.jsonl): a worker may be older than the files on its disk, from which its children
+are started.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from dspex import decode_command, decode_event, wrap
 from dspex.contract.commands import Command
 from dspex.contract.events import Event
 from tests.answers import AN_ANSWER_OF_EACH
-from tests.unit.test_envelope import A_COMMAND_OF_EACH, AN_EVENT_OF_EACH
+from tests.unit.dspex.contract.test_envelope import A_COMMAND_OF_EACH, AN_EVENT_OF_EACH
 
 SCHEMAS = Path(__file__).parents[2] / "messages" / "contract" / "schemas"
 PACKAGE = "generated_dspex_client"

@@ -356,7 +356,7 @@ def dead_message(dspex: Interface, message_id: str | None = None, **filters: Any
 
 
 class TestWebhooks:
-    """What is asked of them; `tests/unit/test_deliverer.py` is about what is sent."""
+    """What is asked of them; `tests/unit/workers/webhooks/test_deliverer.py` is about what is sent."""
 
     callback = Callback(url="https://receiver.example/hook", secret="A_WEBHOOK_SECRET", events=("failed",))
 

@@ -21,7 +21,7 @@ from dspex.outbox import Outbox, OutboxRelay
 from dspex.outbox.relay import LAST_PAUSE
 from dspex.outbox.statements import claim
 from tests.contract.outbox_service import EXECUTIONS_ONLY, KeepingPublisher, Service, command, service
-from tests.contract.store_rows import at_once
+from tests.contract.store.rows import at_once
 from tests.waiting import wait_until
 
 

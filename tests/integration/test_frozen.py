@@ -21,7 +21,7 @@ from dspex import Configuration, ExecutionStatus, Signature, Usage, uuid7
 from store import counters, executions, programs, signatures
 from store.database.engine import make_engine
 from store.executions import Claimed, Execution, Finish, Lease, Running
-from tests.contract.test_store_refusals import Held
+from tests.contract.store.test_refusals import Held
 from tests.integration.frozen import request
 from workers.persistence.group_commit import Writer
 from workers.persistence.operations import Writes

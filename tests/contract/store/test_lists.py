@@ -1,0 +1,264 @@
+"""Lists: by filters, newest first, in pages that lose and repeat nothing."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, update
+
+from dspex import Configuration, ErrorDetail, ExecutionStatus, ProgramStatus, SignatureStatus, uuid7
+from dspex.errors import InvalidValues
+from store import executions, programs, signatures
+from store.database.pages import Page
+from store.executions import Execution, Request
+from store.programs import Program
+from store.signatures import SignatureRow
+from store.tables import executions as executions_table
+from tests.contract.store.rows import (
+    SIGNATURE,
+    cancelled,
+    clock,
+    completed,
+    failed,
+    keep_signature,
+    ready_program,
+    request,
+    take,
+)
+
+
+def tick(connection: Connection) -> datetime:
+    """Wait for the next moment that the database can tell from this one."""
+    now = clock(connection)
+    while (later := clock(connection)) == now:
+        pass
+    return later
+
+
+def walk(page_of: Callable[[str | None], Page[Any]]) -> list[Any]:
+    """The ids of all pages."""
+    cursor, ids = None, list[Any]()
+    while True:
+        page = page_of(cursor)
+        ids += [item.id for item in page.items]
+        if page.next_cursor is None:
+            return ids
+        assert page.items
+        cursor = page.next_cursor
+
+
+@dataclass(frozen=True)
+class History:
+    """Executions of two programs, in every status."""
+
+    program_id: UUID
+    other_id: UUID
+    rows: Sequence[Execution]
+    """The newest first."""
+    middle: datetime
+
+    def where(self, condition: Callable[[Execution], bool]) -> list[UUID]:
+        return [item.id for item in self.rows if condition(item)]
+
+
+def history(connection: Connection) -> History:
+    ids = ready_program(connection), ready_program(connection)
+    asked = list[Request]()
+    middle = clock(connection)
+    for number in range(36):
+        if number == 18:
+            middle = tick(connection)
+        item = request(ids[number // 6 % 2])
+        asked.append(item)
+        if number % 6 == 0:
+            executions.create(connection, item)
+        else:
+            claimed = take(connection, item)
+            ends = {
+                1: completed(item, claimed),
+                2: failed(item, claimed),
+                3: failed(item, claimed, ErrorDetail(code="auth", message="no")),
+                4: cancelled(item, claimed),
+            }
+            if number % 6 in ends:
+                executions.finish(connection, 0, [ends[number % 6]])
+        if number % 3:  # some are of one moment on SQLite
+            tick(connection)
+    rows = executions.get(connection, [item.id for item in asked])
+    ordered = sorted(rows, key=lambda item: (item.inserted_at, item.id), reverse=True)
+    return History(*ids, ordered, middle)
+
+
+class TestExecutions:
+    @pytest.mark.parametrize("limit", [1, 5, 36, 50])
+    def test_filters_and_pages(self, connection: Connection, limit: int) -> None:
+        kept = history(connection)
+        middle = kept.middle
+        filters: list[tuple[dict[str, Any], Callable[[Execution], bool]]] = [
+            ({}, lambda _: True),
+            ({"program_id": kept.program_id}, lambda item: item.program_id == kept.program_id),
+            ({"program_id": uuid7()}, lambda _: False),
+            ({"since": middle}, lambda item: item.inserted_at >= middle),
+            ({"until": middle}, lambda item: item.inserted_at < middle),
+            ({"since": middle, "until": middle}, lambda _: False),
+            ({"error_code": "auth"}, lambda item: item.error is not None and item.error.code == "auth"),
+            ({"error_code": "other"}, lambda _: False),
+            ({"error_code": "auth", "status": ExecutionStatus.COMPLETED}, lambda _: False),
+            (
+                {
+                    "error_code": "timeout",
+                    "program_id": kept.other_id,
+                    "until": middle,
+                    "status": ExecutionStatus.FAILED,
+                },
+                lambda item: (
+                    item.program_id == kept.other_id
+                    and item.inserted_at < middle
+                    and item.error is not None
+                    and item.error.code == "timeout"
+                ),
+            ),
+        ]
+        for given, condition in filters:
+            self.check(connection, limit, given, kept.where(condition))
+
+    @pytest.mark.parametrize("status", ExecutionStatus)
+    def test_by_status(self, connection: Connection, status: ExecutionStatus) -> None:
+        kept = history(connection)
+        expected = kept.where(lambda item: item.status == status)
+        assert expected
+        self.check(connection, 4, {"status": status}, expected)
+        mine = kept.where(lambda item: item.status == status and item.program_id == kept.other_id)
+        self.check(connection, 2, {"status": status, "program_id": kept.other_id}, mine)
+
+    def check(self, connection: Connection, limit: int, given: dict[str, Any], expected: list[UUID]) -> None:
+        def page_of(cursor: str | None) -> Page[Execution]:
+            return executions.page(connection, **given, cursor=cursor, limit=limit)
+
+        assert walk(page_of) == expected, given
+
+    def test_are_whole(self, connection: Connection) -> None:
+        kept = history(connection)
+        assert list(executions.page(connection).items) == kept.rows
+
+    def test_by_program_and_recent(self, connection: Connection) -> None:
+        kept = history(connection)
+        mine = kept.where(lambda item: item.program_id == kept.program_id)
+        first = executions.by_program(connection, kept.program_id, limit=10)
+        assert [item.id for item in first.items] == mine[:10]
+        rest = executions.by_program(connection, kept.program_id, cursor=first.next_cursor)
+        assert [item.id for item in rest.items] == mine[10:]
+        assert executions.recent(connection) == kept.rows
+        assert executions.recent(connection, 7) == kept.rows[:7]
+
+    def test_what_comes_between_two_pages_moves_nothing(self, connection: Connection) -> None:
+        kept = history(connection)
+        first = executions.page(connection, limit=10)
+        tick(connection)
+        take(connection, request(kept.program_id))
+        rest = executions.page(connection, cursor=first.next_cursor)
+        assert [item.id for item in (*first.items, *rest.items)] == kept.where(lambda _: True)
+
+    def test_of_one_moment_are_told_apart_by_id(self, connection: Connection) -> None:
+        program_id = ready_program(connection)
+        ids = [take(connection, request(program_id)).id for _ in range(9)]
+        connection.execute(update(executions_table).values(inserted_at=clock(connection)))
+        found = walk(lambda cursor: executions.page(connection, cursor=cursor, limit=2))
+        assert found == sorted(ids, reverse=True)
+
+    @pytest.mark.parametrize(
+        "cursor",
+        [
+            "",
+            "x",
+            "ü",
+            "////",
+            "a" * 1000,
+            *(
+                base64.urlsafe_b64encode(text).decode()
+                for text in (
+                    b"\xff\xff",
+                    b"2026-01-01T00:00:00+00:00",
+                    b"2026-01-01T00:00:00 0190a0e07c1170008000000000000000",
+                    b"0001-01-01T00:00:00+23:00 0190a0e07c1170008000000000000000",
+                    b"2026-01-01T00:00:00+00:00 x",
+                )
+            ),
+        ],
+    )
+    def test_a_wrong_cursor(self, connection: Connection, cursor: str) -> None:
+        with pytest.raises(InvalidValues, match="cursor: is not one"):
+            executions.page(connection, cursor=cursor)
+
+    @pytest.mark.parametrize("limit", [-1, 0, 1001])
+    def test_a_wrong_limit(self, connection: Connection, limit: int) -> None:
+        with pytest.raises(InvalidValues, match="limit: must be between 1 and 1000"):
+            executions.page(connection, limit=limit)
+
+
+class TestOthers:
+    def test_signatures(self, connection: Connection) -> None:
+        rows = list[SignatureRow]()
+        for number in range(12):
+            signature = SIGNATURE.model_copy(
+                update={"name": f"name {number % 2}", "module": f"m{number % 3}", "version": f"1.0.{number}"}
+            )
+            row = signatures.create(connection, uuid7(), signature, activate=number % 4 > 0)
+            rows.insert(0, signatures.deprecate(connection, row.id) if number % 4 == 3 else row)
+            tick(connection)
+        for given, condition in (
+            ({}, lambda _: True),
+            ({"name": "name 1"}, lambda row: row.signature.name == "name 1"),
+            ({"module": "m2"}, lambda row: row.signature.module == "m2"),
+            ({"status": SignatureStatus.DRAFT}, lambda row: row.status == SignatureStatus.DRAFT),
+            (
+                {"name": "name 1", "module": "m1", "status": SignatureStatus.ACTIVE},
+                lambda row: (row.signature.name, row.signature.module, row.status) == ("name 1", "m1", "active"),
+            ),
+        ):
+            expected = [row.id for row in rows if condition(row)]
+            assert expected
+
+            def page_of(cursor: str | None, given: Any = given) -> Page[SignatureRow]:
+                return signatures.page(connection, **given, cursor=cursor, limit=2)
+
+            assert walk(page_of) == expected
+        assert list(signatures.page(connection).items) == rows
+
+    def test_programs(self, connection: Connection) -> None:
+        signature_id, rows = keep_signature(connection), list[Program]()
+        for number in range(12):
+            row = programs.create(
+                connection,
+                uuid7(),
+                name=f"name {number % 2}",
+                signature_id=signature_id if number % 3 else keep_signature(connection),
+                adapter_type="mock",
+                configuration=Configuration(),
+            )
+            rows.insert(0, programs.archive(connection, row.id) if number % 4 == 3 else row)
+            tick(connection)
+        for given, condition in (
+            ({}, lambda _: True),
+            ({"name": "name 1"}, lambda row: row.name == "name 1"),
+            ({"signature_id": signature_id}, lambda row: row.signature_id == signature_id),
+            ({"status": ProgramStatus.ARCHIVED}, lambda row: row.status == ProgramStatus.ARCHIVED),
+            (
+                {"name": "name 1", "signature_id": signature_id, "status": ProgramStatus.ARCHIVED},
+                lambda row: (row.name, row.signature_id, row.status) == ("name 1", signature_id, "archived"),
+            ),
+        ):
+            expected = [row.id for row in rows if condition(row)]
+            assert expected
+
+            def page_of(cursor: str | None, given: Any = given) -> Page[Program]:
+                return programs.page(connection, **given, cursor=cursor, limit=2)
+
+            assert walk(page_of) == expected
+        assert list(programs.page(connection).items) == rows

@@ -1,0 +1,121 @@
+"""What a relay looks for is found by an index, however many rows there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event, text
+
+from store import executions
+from store.database.engine import Plans
+from tests.contract.store.rows import expire, published, ready_program, request, take
+
+ROWS = 200_000
+
+FILL = """
+INSERT INTO executions (id, program_id, inputs, options, request_digest, source, attempt, status, inserted_at,
+                        updated_at, due_at, lease_expires_at, worker)
+SELECT {id}, {program}, '{{}}', '{{}}', '', '/', 1,
+       CASE WHEN n % 100 = 0 THEN 'running' WHEN n % 2 = 0 THEN 'pending' ELSE 'completed' END, {now}, {now},
+       CASE WHEN n % 100 > 0 AND n % 2 = 0 THEN {later} END, CASE WHEN n % 100 = 0 THEN {later} END, 'w'
+FROM {numbers}
+"""
+POSTGRESQL = {
+    "id": "gen_random_uuid()",
+    "program": "gen_random_uuid()",
+    "now": "now()",
+    "later": "now() + interval '1 hour'",
+    "numbers": f"generate_series(1, {ROWS}) n",
+}
+SQLITE = {
+    "id": "lower(hex(randomblob(16)))",
+    "program": "lower(hex(randomblob(16)))",
+    "now": "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'",
+    "later": "strftime('%Y-%m-%d %H:%M:%f', 'now', '1 hour') || '000'",
+    "numbers": f"(WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {ROWS}) SELECT n FROM c)",
+}
+
+
+FEW = """
+UPDATE executions SET due_at = CASE WHEN due_at IS NOT NULL THEN inserted_at END,
+       lease_expires_at = CASE WHEN lease_expires_at IS NOT NULL THEN inserted_at END
+WHERE id IN (SELECT id FROM executions WHERE status = 'pending' LIMIT 50)
+   OR id IN (SELECT id FROM executions WHERE status = 'running' LIMIT 50)
+"""
+
+
+@pytest.fixture
+def full(engine: Engine) -> Iterator[Connection]:
+    """Half has ended, half is pending and due later, a hundredth runs."""
+    postgresql = engine.dialect.name == "postgresql"
+    with engine.begin() as connection:
+        connection.execute(text(FILL.format(**(POSTGRESQL if postgresql else SQLITE)).replace(":", r"\:")))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE executions" if postgresql else "ANALYZE")
+    with engine.connect() as connection, connection.begin() as transaction:
+        # A few are due, and a few lost: what is then changed is looked at as well.
+        connection.execute(text(FEW))
+        Plans().renew(connection)  # as writers have them
+        yield connection
+        transaction.rollback()
+
+
+def plans(connection: Connection, act: Any) -> str:
+    """How the statements of an act are carried out."""
+    said: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _u: Any, statement: str, parameters: Any, *_: Any) -> None:
+        said.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", note)
+    act(connection)
+    event.remove(connection, "before_cursor_execute", note)
+    how = "EXPLAIN " if connection.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN "
+    assert len(said) >= 1
+    lines = [row for statement, parameters in said for row in connection.exec_driver_sql(how + statement, parameters)]
+    return "\n".join(str(row[-1]) for row in lines)
+
+
+@pytest.mark.parametrize("look", ["anything_due", "due", "rescue"])
+def test_no_look_reads_the_table(full: Connection, look: str) -> None:
+    acts = {
+        "anything_due": executions.anything_due,
+        "due": lambda connection: executions.due(connection, 30.0, 100),
+        "rescue": lambda connection: executions.rescue(connection, 0.0, 100),
+    }
+    found = plans(full, acts[look])
+    assert "ix_executions_" in found
+    assert "Seq Scan on executions" not in found
+    assert "SCAN executions\n" not in f"{found}\n"  # SQLite, without an index
+
+
+def test_what_nobody_takes_waits_twice_as_long_each_time(connection: Connection) -> None:
+    asked = request(ready_program(connection))
+    take(connection, asked)
+    expire(connection, asked.id)
+    assert executions.rescue(connection, 0.0, 10) == [asked]
+    waits: list[int] = []
+    while len(waits) < 6:
+        [(again, before)] = executions.due(connection, 10.0, 10)
+        assert again == asked
+        assert before is bool(waits)
+        left = float(connection.execute(text(LEFT[connection.dialect.name])).scalar_one())
+        waits.append(round(left))
+        assert published(connection, 10.0, 10) == []
+        connection.execute(text(AGE[connection.dialect.name]), {"age": left + 0.01})
+    assert waits == [10, 20, 40, 80, 80, 80]
+
+
+LEFT = {
+    "postgresql": "SELECT extract(epoch FROM due_at - clock_timestamp()) FROM executions",
+    "sqlite": "SELECT (julianday(due_at) - julianday('now')) * 86400.0 FROM executions",
+}
+AGE = {  # time passes
+    "postgresql": "UPDATE executions SET due_at = due_at - make_interval(secs => :age), "
+    "updated_at = updated_at - make_interval(secs => :age)",
+    "sqlite": "UPDATE executions SET "
+    "due_at = strftime('%Y-%m-%d %H\\:%M\\:%f', due_at, '-' || :age || ' seconds') || '000', "
+    "updated_at = strftime('%Y-%m-%d %H\\:%M\\:%f', updated_at, '-' || :age || ' seconds') || '000'",
+}
