@@ -18,6 +18,7 @@ import dramatiq
 import pika
 import pika.exceptions
 
+from dspex.amqp.connection import server_properties
 from dspex.amqp.errors import CONNECTION_ERRORS, INTERNAL_ERROR
 from dspex.amqp.publisher import Publisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE
@@ -192,7 +193,7 @@ def check(url: str, queue_type: QueueType = "classic") -> str | None:
     """
     with _connection(url, queue_type) as connection:
         declare(connection, queue_type)
-        return weakness(connection._impl.server_properties or {})  # noqa: SLF001
+        return weakness(server_properties(connection))
 
 
 def consumers(url: str, queue_name: str) -> int:

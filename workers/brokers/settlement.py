@@ -16,6 +16,7 @@ from weakref import WeakSet
 from dramatiq import Broker, Consumer, MessageProxy, Middleware, Worker
 
 from workers.brokers.delivery import Delivery, Outcome, Source
+from workers.brokers.dramatiq_worker import queue_of, use_queue
 from workers.brokers.work_queue import WorkQueue
 
 
@@ -106,10 +107,10 @@ class Settlement(Middleware):
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:  # noqa: ARG002
         """Called when a worker starts, before its threads: gives it a queue of ours, unless it has one."""
-        starting: Any = worker
-        if isinstance(starting.work_queue, WorkQueue):
-            self._work = starting.work_queue
-        starting.work_queue = self._work
+        queue = queue_of(worker)
+        if queue is not None:
+            self._work = queue
+        use_queue(worker, self._work)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
         """Called by the worker thread, before the actor."""

@@ -6,10 +6,9 @@ import logging
 import threading
 import time
 
-import dramatiq
-
 from workers.application.webhooks import make_deliverer
 from workers.application.wiring import Application
+from workers.brokers.dramatiq_worker import abandon_actors, end_actors, make_worker, name_threads, threads_of
 from workers.execution.admission import Intake
 from workers.handlers.actors import declare_actors
 from workers.maintenance.threads import Upkeep
@@ -27,14 +26,13 @@ class WorkerProcess:
         self._app = app
         declare_actors(app)
         self._intake = Intake(app)
-        self._worker = dramatiq.Worker(
+        self._worker = make_worker(
             app.broker,
-            worker_threads=self._intake.threads,
-            # How long idle threads sleep, and so how long a stop may take.
-            worker_timeout=100 if app.settings.embedded else 1000,
+            self._intake,
+            threads=self._intake.threads,
+            timeout_ms=100 if app.settings.embedded else 1000,
+            prefetch=app.settings.prefetch_count,
         )
-        self._worker.work_queue = self._intake  # type: ignore[assignment]  # what Dramatiq calls of its own is there
-        self._worker.queue_prefetch = app.settings.prefetch_count
         self._upkeep = Upkeep(app, self._intake.has_unclaimed)
         # Without a server it delivers itself; else webhooks have a process of their own.
         delivers = app.settings.embedded and app.settings.webhook_threads > 0
@@ -48,8 +46,7 @@ class WorkerProcess:
     def threads(self) -> list[threading.Thread]:
         """All that live from `start` to `stop`, the application's too."""
         return [
-            *self._worker.workers,
-            *self._worker.consumers.values(),
+            *threads_of(self._worker),
             *self._upkeep.threads,
             *{*self._app.claimer.threads, *self._app.writer.threads},
             *self._app.metrics.threads,
@@ -59,10 +56,7 @@ class WorkerProcess:
     def start(self) -> None:
         """Consume."""
         self._worker.start()
-        for number, worker in enumerate(self._worker.workers):
-            worker.name = f"worker-{number}"
-        for queue_name, consumer in self._worker.consumers.items():
-            consumer.name = f"consumer-{queue_name}"
+        name_threads(self._worker)
         self._upkeep.start()
         if self._deliverer is not None:
             self._deliverer.start()
@@ -76,16 +70,13 @@ class WorkerProcess:
         deadline = time.monotonic() + seconds
         self._intake.close()
         self._intake.wait(seconds)
-        for thread in self._worker.workers:
-            thread.stop()
-        for thread in self._worker.workers:
-            thread.join(timeout=max(0.0, deadline - time.monotonic()))
+        going_on = end_actors(self._worker, deadline)
         written = self._app.unwritten.wait(max(0.0, deadline - time.monotonic()))
         given_back = True
-        if not written or self._app.running or any(thread.is_alive() for thread in self._worker.workers):
+        if not written or self._app.running or any(thread.is_alive() for thread in going_on):
             # Before the broker has their messages back: whoever gets them must find the executions free.
             given_back = self._give_back(seconds)
-            self._worker.workers.clear()
+            abandon_actors(self._worker)
         if self._deliverer is not None:
             if self._app.own is not None:  # nobody else sends what it leaves
                 self._deliverer.finish(max(0.0, deadline - time.monotonic()))

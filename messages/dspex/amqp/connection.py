@@ -178,3 +178,8 @@ def connect(parameters: URLParameters, max_body: int) -> Any:
     connection: Any = LosableConnection(parameters, _impl_class=TolerantConnection)
     connection._impl.max_body = max_body  # noqa: SLF001
     return connection
+
+
+def server_properties(connection: Any) -> dict[str, Any]:
+    """What the broker said of itself when a blocking connection was made."""
+    return dict(connection._impl.server_properties or {})  # noqa: SLF001
