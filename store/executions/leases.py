@@ -28,7 +28,7 @@ from dspex import ExecutionStatus
 from store.column_types import database_now, seconds_until, statement_now
 from store.database.batch import encode, records
 from store.database.identity import Identity, is_found, is_one_of
-from store.executions.rows import Lease, Request, request_of
+from store.executions.rows import KEPT, Lease, Request, request_of
 from store.executions.statements import PENDING, RUNNING
 from store.executions.timeline import continued
 from store.tables import NOW, executions
@@ -200,9 +200,6 @@ def _take(connection: Connection, picked: Collection[Identity], **changes: Any) 
         return []
     c = executions.c
     taken = connection.execute(
-        update(executions)
-        .where(is_one_of(executions, picked))
-        .values(**changes)
-        .returning(c.id, c.program_id, c.inputs, c.options, c.source, c.traceparent, c.tenant, c.callback)
+        update(executions).where(is_one_of(executions, picked)).values(**changes).returning(*(c[name] for name in KEPT))
     )
     return [request_of(row) for row in taken]

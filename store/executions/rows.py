@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -13,6 +13,7 @@ from dspex import ErrorDetail, ExecutionOptions, ExecutionStatus, Usage
 from dspex.contract.callback import Callback
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.ids import digest
+from store.database.batch import moment
 from store.database.identity import Identified, Identity
 from store.executions import timeline
 from store.executions.timeline import TimelineEntry
@@ -304,8 +305,36 @@ def execution_of(row: Any) -> Execution:
     )
 
 
+KEPT = tuple(field.name for field in fields(Request) if field.name != "idempotency_key")
+"""The columns that keep a request. Its idempotency key is kept with the id that it stands for."""
+
+
+def row_of(request: Request) -> dict[str, Any]:
+    """A request, as the statements take it. What is rare is left out where there is none, which reads as NULL."""
+    row: dict[str, Any] = {
+        "id": request.id,
+        "program_id": request.program_id,
+        "inputs": dict(request.inputs),
+        "options": request.options.model_dump(mode="json"),
+        "request_digest": request.digest,
+        "source": request.source,
+        "traceparent": request.traceparent,
+        "tenant": request.tenant,
+        "not_before": moment(request.options.not_before),
+        "deadline": moment(request.options.deadline),
+        "reply_to": request.reply_to,
+        "correlation_id": request.correlation_id,
+        "callback": kept_callback(request.callback),
+    }
+    if request.metadata:
+        row["metadata"] = dict(request.metadata)
+    if request.extensions:
+        row["extensions"] = dict(request.extensions)
+    return row
+
+
 def request_of(row: Any) -> Request:
-    """The request that a row was made from, without what the claim reads from the row."""
+    """The request that a row was made of, from its columns `KEPT`."""
     return Request(
         id=row.id,
         program_id=row.program_id,
@@ -314,5 +343,9 @@ def request_of(row: Any) -> Request:
         source=row.source,
         traceparent=row.traceparent,
         tenant=row.tenant,
+        reply_to=row.reply_to,
+        correlation_id=row.correlation_id,
         callback=callback_of(row.callback),
+        metadata=row.metadata or {},
+        extensions=row.extensions or {},
     )

@@ -27,10 +27,11 @@ from store.executions.rows import (
     Request,
     execution_of,
     request_of,
+    row_of,
 )
 from store.executions.statements import OPEN, PENDING
 from store.executions.timeline import CANCEL_REQUESTED, continued
-from store.executions.transitions import claim, finish, has_program, row_of
+from store.executions.transitions import claim, finish, has_program
 from store.tables import DEFAULT_TENANT, NOW, executions
 
 

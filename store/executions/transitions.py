@@ -14,7 +14,7 @@ from dspex.contract.retry_policy import ExecutionPolicy
 from store import counters, event_outbox, histogram, webhooks
 from store.column_types import storable
 from store.counters import Counts
-from store.database.batch import encode, execute, moment, upsert, writes_in_with
+from store.database.batch import encode, execute, upsert, writes_in_with
 from store.database.identity import Identity, is_one_of, lock_order
 from store.event_outbox import Owed
 from store.executions import statements
@@ -36,7 +36,7 @@ from store.executions.rows import (
     Running,
     Waiting,
     execution_of,
-    kept_callback,
+    row_of,
 )
 from store.tables import executions, programs
 
@@ -100,30 +100,6 @@ def _claim_by_id(connection: Connection, lease: Lease, requests: Sequence[Reques
         twice = index != first[identities[index]] and index not in others
         claims.append(Running(request.id) if twice and isinstance(answer, Claimed) else answer)
     return claims
-
-
-def row_of(request: Request) -> dict[str, Any]:
-    """A request, as the statements take it. What is rare is left out where there is none, which reads as NULL."""
-    row: dict[str, Any] = {
-        "id": request.id,
-        "program_id": request.program_id,
-        "inputs": dict(request.inputs),
-        "options": request.options.model_dump(mode="json"),
-        "request_digest": request.digest,
-        "source": request.source,
-        "traceparent": request.traceparent,
-        "tenant": request.tenant,
-        "not_before": moment(request.options.not_before),
-        "deadline": moment(request.options.deadline),
-        "reply_to": request.reply_to,
-        "correlation_id": request.correlation_id,
-        "callback": kept_callback(request.callback),
-    }
-    if request.metadata:
-        row["metadata"] = dict(request.metadata)
-    if request.extensions:
-        row["extensions"] = dict(request.extensions)
-    return row
 
 
 def _claim_each(connection: Connection, lease: Lease, requests: Sequence[Request]) -> dict[Identity, Claim]:

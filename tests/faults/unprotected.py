@@ -15,7 +15,7 @@ from dramatiq import Message
 from dramatiq.encoder import JSONEncoder
 from sqlalchemy import Connection, select, update
 
-from dspex import ExecuteProgram, ExecutionStatus, wrap
+from dspex import ExecutionStatus
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.errors import MessageError
@@ -27,6 +27,7 @@ from workers.brokers.delivery import Outcome
 from workers.brokers.encoding import Content, Origin, read
 from workers.brokers.settlement import Settlement
 from workers.brokers.subscription import Subscription
+from workers.execution.request import envelope_of
 from workers.persistence.operations import Writes, Written
 
 _OFF: Final = "DSPEX_TEST_UNPROTECTED"
@@ -51,14 +52,8 @@ def _retries() -> None:
     publisher = AmqpPublisher(os.environ["DSPEX_BROKER_URL"], timeout=1)
 
     def send(request: Request) -> None:
-        command = ExecuteProgram(
-            execution_id=request.id,
-            program_id=request.program_id,
-            inputs=dict(request.inputs),
-            options=request.options,
-        )
-        body = wrap(command, source=request.source).encode()
-        publisher.submit(body, exchange=COMMANDS_EXCHANGE, routing_key=command.type)
+        envelope = envelope_of(request)
+        publisher.submit(envelope.encode(), exchange=COMMANDS_EXCHANGE, routing_key=envelope.type)
 
     @wraps(retry)
     def retry_by_message(self: Writes, connection: Connection, retries: Sequence[Retry]) -> list[Written]:

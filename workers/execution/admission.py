@@ -27,7 +27,8 @@ from workers.brokers.settlement import ack_early, handled
 from workers.brokers.work_queue import Item, WorkQueue
 from workers.execution.attempt import Attempt
 from workers.execution.completion import end
-from workers.execution.taken import Taken, request_of
+from workers.execution.request import request_of
+from workers.execution.taken import Taken
 from workers.persistence.group_commit import WriterClosed
 from workers.security.authorization import allows
 from workers.security.request import Received, receive

@@ -14,7 +14,6 @@ from concurrent.futures import Future
 
 from sqlalchemy import Connection
 
-from dspex import ExecuteProgram, wrap
 from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.errors import MessageTooLarge, PublishError, TooLargeForBroker
 from store import event_outbox, executions
@@ -24,6 +23,7 @@ from store.executions import Request
 from workers.application.wiring import Application
 from workers.execution.completion import give_up
 from workers.execution.event_publisher import announce
+from workers.execution.request import envelope_of
 from workers.persistence.operations import RELAY_LIMIT
 
 logger = logging.getLogger(__name__)
@@ -102,14 +102,7 @@ class Relay:
             raise failed
 
     def _submit(self, request: Request) -> Future[None] | None:
-        command = ExecuteProgram(
-            execution_id=request.id,
-            program_id=request.program_id,
-            inputs=dict(request.inputs),
-            options=request.options,
-            callback=request.callback,
-        )
-        envelope = wrap(command, source=request.source, traceparent=request.traceparent, tenant=request.tenant)
+        envelope = envelope_of(request)
         try:
             body = envelope.encode(self._app.settings.max_message_bytes)
         except MessageTooLarge as error:
@@ -117,5 +110,5 @@ class Relay:
             give_up(self._app, request, f"its message cannot be sent again: {error.message}")
             return None
         return self._app.publisher.submit(
-            body, exchange=COMMANDS_EXCHANGE, routing_key=command.type, message_id=envelope.id
+            body, exchange=COMMANDS_EXCHANGE, routing_key=envelope.type, message_id=envelope.id
         )
