@@ -119,7 +119,7 @@ def test_it_brings_one_package_and_its_types(wheel: Path) -> None:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"dspex"}
     assert "dspex/py.typed" in names
-    assert {name.removesuffix(".py") for name in names if name.startswith("dspex/contract/")} >= {
-        "dspex/contract/__main__",
-        "dspex/contract/schemas",
+    assert {name.removesuffix(".py") for name in names if name.startswith("dspex/schemas/")} >= {
+        "dspex/schemas/__main__",
+        "dspex/schemas/json_schema",
     }

@@ -289,7 +289,7 @@ def test_a_message_that_is_denied_over_and_over_does_not_hold_up_others(
     server: RabbitMQServer, permit: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each closes the channel, and all that are on their way are sent again: so they are sent no more for a while."""
-    caplog.set_level(logging.INFO, "dspex.amqp.publisher")
+    caplog.set_level(logging.INFO, "dspex.amqp.link")
     permit(write="^dspex\\..*")
     publisher = AmqpPublisher(as_login(server.url, LOGIN))
     errors: list[type] = []

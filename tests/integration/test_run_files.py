@@ -299,7 +299,7 @@ class TestResults:
     def test_names_that_are_taken(self, shell: Shell) -> None:
         ran = run(shell, "rows.csv", b"status,answer,question,k\nopen,42,Why?,1\n", "--format", "csv")
         (row,) = csv.DictReader(io.StringIO(ran.out))
-        assert (row["status"], row["answer"], row["dspex.contract.status"]) == ("open", "42", "completed")
+        assert (row["status"], row["answer"], row["dspex.status"]) == ("open", "42", "completed")
         assert row["output.answer"].startswith("mock answer")
 
     def test_a_terminal_that_has_not_every_character(self, shell: Shell) -> None:

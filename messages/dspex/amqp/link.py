@@ -37,7 +37,7 @@ from dspex.backoff import Backoff
 from dspex.contract.envelope import CONTENT_TYPE
 from dspex.errors import BrokerUnavailable, NotDeclared, PublishError, QueueFull, TooLargeForBroker, Unroutable
 
-logger = logging.getLogger("dspex.amqp.publisher")
+logger = logging.getLogger(__name__)
 
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 SWEEP = 0.1
