@@ -184,11 +184,21 @@ class Pool:
             self._end_idle()
 
     @property
+    def _next_builds(self) -> bool:
+        """Whether the first of those who wait is to build."""
+        return bool(self._waiting) and self._waiting[0].builds
+
+    @property
     def _short(self) -> bool:
         """Whether a child is to be started."""
         there = len(self._busy) + len(self._idle) + self._starting
-        most = self._limits.max_children + (BUILDING if self._waiting and self._waiting[0].builds else 0)
-        return len(self._waiting) > self._starting and there < most and not self._closed
+        if there < self._limits.max_children:
+            wait = len(self._waiting)
+        elif there < self._limits.max_children + BUILDING:
+            wait = sum(waiter.builds for waiter in self._waiting)
+        else:
+            wait = 0
+        return wait > self._starting and not self._closed
 
     def _start(self) -> None:
         try:
@@ -208,7 +218,9 @@ class Pool:
             self._started += 1
             # Children that were started together are not to end together.
             child.spare_runs = self._limits.recycle_runs + self._started % (self._limits.recycle_runs // 4 + 1)
-            if not self._closed:
+            # Who was to build with it may have stopped waiting: for runs there may be one too many.
+            full = len(self._busy) + len(self._idle) >= self._limits.max_children
+            if not self._closed and not (full and not self._next_builds):
                 self._hand_out(child)
                 return
         child.close()

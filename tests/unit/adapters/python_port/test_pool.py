@@ -56,8 +56,13 @@ class FakeServer:
     def __init__(self) -> None:
         self.children: list[FakeChild] = []
         self.failures = 0
+        self.forking = 0
+        self.may_fork = threading.Event()
+        self.may_fork.set()
 
     def fork(self) -> FakeChild:
+        self.forking += 1
+        self.may_fork.wait(PATIENCE)
         if self.failures:
             self.failures -= 1
             raise AdapterError(ErrorCode.TRANSIENT, "no room")
@@ -88,7 +93,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def taken(pool: Pool, then: Callable[[FakeChild], None] = lambda _: None, **more: Any) -> int:
+def taken(pool: Pool, then: Callable[[FakeChild], object] = lambda _: None, **more: Any) -> int:
     """Take a child, do something to it, and give it back."""
     with pool.child("backend", time.monotonic() + PATIENCE, Run(), **more) as child:
         fake = cast("FakeChild", child)
@@ -187,3 +192,54 @@ def test_who_is_turned_away_leaves_no_place_taken(make: Callable[..., Pool], ser
         raise ValueError("of the run")
     assert taken(pool) == 0
     assert pool.counts() == (0, 1, 0)
+
+
+def test_beside_a_child_that_builds_no_run_gets_one_more(
+    make: Callable[..., Pool], server: FakeServer, threads: ThreadPoolExecutor
+) -> None:
+    pool = make(max_children=1)
+    done, built = threading.Event(), threading.Event()
+    running = threads.submit(taken, pool, lambda _: done.wait(PATIENCE))
+    assert wait_until(lambda: pool.counts() == (1, 0, 0), PATIENCE)
+    server.may_fork.clear()
+    waiting = threads.submit(taken, pool)
+    assert wait_until(lambda: pool.counts() == (1, 0, 1), PATIENCE)
+    building = threads.submit(taken, pool, lambda _: built.wait(PATIENCE), builds=True)
+    assert wait_until(lambda: server.forking == 2, PATIENCE)
+    assert pool.counts() == (1, 0, 2)
+    assert not pool._short  # a second would go to who waits to run
+    server.may_fork.set()
+    assert wait_until(lambda: pool.counts() == (2, 0, 1), PATIENCE)
+    built.set()
+    assert building.result(PATIENCE) == 1
+    assert pool.counts() == (1, 0, 1)
+    done.set()
+    assert running.result(PATIENCE) == waiting.result(PATIENCE) == 0
+    assert len(server.children) == 2
+
+
+def test_a_child_to_build_with_goes_to_no_run_when_nobody_builds_any_more(
+    make: Callable[..., Pool], server: FakeServer, threads: ThreadPoolExecutor
+) -> None:
+    pool = make(max_children=1)
+    done, builder = threading.Event(), Run()
+    running = threads.submit(taken, pool, lambda _: done.wait(PATIENCE))
+    assert wait_until(lambda: pool.counts() == (1, 0, 0), PATIENCE)
+    server.may_fork.clear()
+
+    def build() -> None:
+        with pool.child("backend", None, builder, builds=True):
+            pytest.fail("it was cancelled")
+
+    building = threads.submit(build)
+    assert wait_until(lambda: server.forking == 2, PATIENCE)
+    waiting = threads.submit(taken, pool)
+    assert wait_until(lambda: pool.counts() == (1, 0, 2), PATIENCE)
+    builder.cancel()
+    with pytest.raises(AdapterError, match="cancelled"):
+        building.result(PATIENCE)
+    server.may_fork.set()
+    assert wait_until(lambda: len(server.children) == 2 and server.children[1].closed, PATIENCE)
+    assert pool.counts() == (1, 0, 1)
+    done.set()
+    assert running.result(PATIENCE) == waiting.result(PATIENCE) == 0
