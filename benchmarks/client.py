@@ -24,6 +24,7 @@ from uuid import UUID
 import pika
 
 from dspex import ExecuteProgram, uuid7, wrap
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.url import amqp_parameters
 from dspex.client.remote import RemoteClient
@@ -90,7 +91,9 @@ def _published(url: str, rows: int) -> None:
         for _ in range(count):
             command = ExecuteProgram(execution_id=uuid7(), program_id=uuid7(), inputs={"question": TEXT})
             envelope = wrap(command, source=SOURCE)
-            sent.append(publisher.submit(envelope.encode(), exchange="", routing_key=queue, message_id=envelope.id))
+            sent.append(
+                publisher.submit(Publication(envelope.encode(), exchange="", routing_key=queue, message_id=envelope.id))
+            )
             while sent and sent[0].done():
                 sent.popleft().result()
         for future in sent:

@@ -16,11 +16,6 @@ Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresq
 """A JSON value; Python's None is SQL's NULL."""
 
 
-def storable(text: str) -> str:
-    """A text with U+FFFD or ? for what cannot be stored: U+0000, and halves of surrogate pairs."""
-    return text.encode(errors="replace").decode().replace("\x00", "\ufffd")
-
-
 class UtcDateTime(TypeDecorator[datetime]):
     """A moment in UTC, to the microsecond: `timestamptz` on PostgreSQL, ISO text on SQLite. Always aware in Python."""
 

@@ -35,9 +35,10 @@ from sqlalchemy import (
 )
 
 from dspex.errors import Conflict
+from dspex.ids import DEFAULT_TENANT
 from store.database.batch import encode, execute, of_key, records, upsert, writes_in_with
 from store.database.identity import Identity
-from store.tables import DEFAULT_TENANT, NOW, program_counters, program_durations
+from store.tables import NOW, program_counters, program_durations
 
 SHARDS = 64
 MAX_TRIES = 5

@@ -26,10 +26,11 @@ from sqlalchemy import (
     update,
 )
 
+from dspex.ids import DEFAULT_TENANT
 from store.column_types import database_now, statement_now
 from store.database.batch import encode, execute, of_key, records, upsert
 from store.database.identity import Identity
-from store.tables import DEFAULT_TENANT, callbacks
+from store.tables import callbacks
 
 DUE_IN = "due_in"
 MAX_DOUBLINGS = 6

@@ -14,14 +14,15 @@ from dspex import Configuration, ErrorDetail, ProgramStatus, Signature, Signatur
 from dspex.contract.callback import Callback
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.errors import Conflict, IllegalTransition, NotFound
-from store.column_types import storable
+from dspex.ids import DEFAULT_TENANT
+from dspex.text import storable
 from store.database import pages
 from store.database.batch import upsert
 from store.database.pages import DEFAULT_LIMIT, Page
 from store.executions.rows import callback_of, kept_callback
 from store.executions.statements import OPEN
 from store.signatures import CONTENT, signature_of
-from store.tables import DEFAULT_TENANT, NOW, executions, program_counters, programs, signatures
+from store.tables import NOW, executions, program_counters, programs, signatures
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from sqlalchemy import ColumnElement, Connection, CursorResult, select, tuple_, 
 
 from dspex.contract.status import LetterStatus
 from dspex.errors import NotFound
-from store.column_types import storable
+from dspex.ids import DEFAULT_TENANT
+from dspex.text import storable
 from store.database import pages
 from store.database.batch import upsert
 from store.database.pages import DEFAULT_LIMIT, Page
-from store.tables import DEFAULT_TENANT, MAX_NAME, NOW, rejected_messages
+from store.tables import MAX_NAME, NOW, rejected_messages
 
 _NAMESPACE = UUID("5ad5f4e0-1c5c-5c0e-9e55-5b7b4f0b1a53")
 
@@ -140,13 +141,6 @@ def page(
     """
     statement = _ALL.where(*_conditions(status, error_code, queue, since, until, tenant))
     return pages.read(connection, statement, rejected_messages, _row, cursor=cursor, limit=limit)
-
-
-def recent(
-    connection: Connection, limit: int = DEFAULT_LIMIT, *, tenant: str = DEFAULT_TENANT
-) -> list[RecordedRejection]:
-    """The newest rejected messages, newest first."""
-    return list(page(connection, limit=limit, tenant=tenant).items)
 
 
 def dead(

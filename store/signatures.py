@@ -15,12 +15,12 @@ from sqlalchemy.exc import IntegrityError
 
 from dspex import Signature, SignatureStatus
 from dspex.errors import Conflict, IllegalTransition, NotFound
-from dspex.ids import canonical_json
+from dspex.ids import DEFAULT_TENANT, canonical_json
 from dspex.lru import Lru
 from store.database import pages
 from store.database.batch import upsert
 from store.database.pages import DEFAULT_LIMIT, Page
-from store.tables import DEFAULT_TENANT, NOW, programs, signatures
+from store.tables import NOW, programs, signatures
 
 CONTENT = ("name", "module", "version", "instructions", "inputs", "outputs")
 """The columns that a `Signature` is read from."""

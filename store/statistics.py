@@ -12,10 +12,11 @@ from sqlalchemy import ARRAY, Connection, Float, case, cast, func, literal_colum
 
 from dspex import ExecutionStatus
 from dspex.errors import NotFound
+from dspex.ids import DEFAULT_TENANT
 from store import counters
 from store.executions.statements import status_in
 from store.histogram import quantile
-from store.tables import DEFAULT_TENANT, executions, program_counters, programs
+from store.tables import executions, program_counters, programs
 
 QUANTILES = (0.5, 0.95)
 _ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)

@@ -32,13 +32,11 @@ from sqlalchemy import (
 
 from dspex import ExecutionStatus, ProgramStatus, SignatureStatus
 from dspex.contract.status import DeliveryStatus, LetterStatus
+from dspex.ids import DEFAULT_TENANT
 from store.column_types import Json, UtcDateTime, database_now
 
 MAX_NAME = 512
 """Characters of the id or the type of a rejected message."""
-
-DEFAULT_TENANT = "default"
-"""The tenant where there is only one."""
 
 metadata = MetaData(
     naming_convention={

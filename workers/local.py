@@ -13,7 +13,8 @@ from weakref import WeakKeyDictionary
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
-from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE
+from dspex.amqp.publication import command_publication
+from dspex.amqp.topology import EXECUTIONS_QUEUE
 from dspex.client.deadline import left
 from dspex.client.interface import Interface
 from dspex.client.pending import Pending
@@ -23,6 +24,7 @@ from dspex.contract.commands import Command, ExecuteProgram
 from dspex.contract.envelope import NO_CONTEXT, wrap
 from dspex.contract.queries import GetExecution
 from dspex.errors import Conflict, NoAnswer, RequestFailed
+from dspex.ids import DEFAULT_TENANT
 from store import executions, rejections
 from store.executions import Execution, Request, idempotency
 from store.rejections import RecordedRejection, Rejection
@@ -32,7 +34,7 @@ from workers.handlers.dispatch import dispatch
 from workers.outbound.serializers import execution_view
 from workers.persistence.schema import require_schema
 from workers.process.worker import WorkerProcess
-from workers.security.authorization import DEFAULT_TENANT, Principal, authorize
+from workers.security.authorization import Principal, authorize
 from workers.security.principals import EVERYBODY
 from workers.security.request import Received
 from workers.settings import Settings, load_settings
@@ -94,10 +96,7 @@ class LocalClient(Interface):
         self._wait_for(pending)
         pending.sent(
             self._app.publisher.submit(
-                body,
-                exchange=COMMANDS_EXCHANGE,
-                routing_key=command.type,
-                message_id=envelope.id,
+                command_publication(envelope, body),
                 timeout=left(self.timeout if timeout is None else timeout),
             )
         )

@@ -7,6 +7,16 @@ import time
 from collections.abc import Callable
 
 
+def doubled(first: float, last: float, failures: int) -> float:
+    """The pause after so many failures before this one, in seconds: twice as long after each, up to the last."""
+    return min(last, first * 2.0 ** min(failures, 20))
+
+
+def spread(seconds: float) -> float:
+    """Up to a half less, by chance: many do not come back at one moment."""
+    return seconds * random.uniform(0.5, 1)  # noqa: S311
+
+
 class Backoff:
     """Pauses that are twice as long after each failure, up to the last; up to a half less by chance.
 
@@ -35,6 +45,6 @@ class Backoff:
         if self._since is not None and self._clock() - self._since >= self._last:
             self.failures = 0
         self._since = None
-        pause = min(self._last, self._first * 2.0 ** min(self.failures, 16))
+        pause = doubled(self._first, self._last, self.failures)
         self.failures += 1
-        return pause * random.uniform(0.5, 1)  # noqa: S311  # so that a fleet does not come back at one moment
+        return spread(pause)

@@ -6,8 +6,12 @@ import hashlib
 import os
 import time
 import uuid
+from typing import Final
 
 from pydantic_core import to_json
+
+DEFAULT_TENANT: Final = "default"
+"""The tenant where there is only one."""
 
 
 def uuid7() -> uuid.UUID:

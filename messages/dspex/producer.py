@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from ssl import SSLContext
 from typing import NamedTuple, Self
 
+from dspex.amqp.publication import command_publication
 from dspex.amqp.publisher import DEFAULT_TIMEOUT, DEFAULT_WINDOW, AmqpPublisher, Publisher
-from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.contract.commands import Command
 from dspex.contract.envelope import Envelope, wrap
 from dspex.errors import DspexError
@@ -124,9 +124,7 @@ class Producer:
             return failed
 
     def _submit(self, envelope: Envelope[Command]) -> Future[None]:
-        return self._publisher.submit(
-            envelope.encode(), exchange=COMMANDS_EXCHANGE, routing_key=envelope.type, message_id=envelope.id
-        )
+        return self._publisher.submit(command_publication(envelope, envelope.encode()))
 
 
 class _Sent(NamedTuple):

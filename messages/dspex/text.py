@@ -1,6 +1,7 @@
 """Text from outside, as people are shown it: it moves no cursor, adds no line, turns none around, tells no password.
 
-What is kept and sent stays as it came; this is for terminals, logs and the texts of errors.
+What is kept and sent stays as it came, save what no database takes (`storable`). The rest is for terminals, logs and
+the texts of errors.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ _NAMED = re.compile(
 )
 _PLAIN = frozenset({"host", "port", "dbname", "user", "sslmode", "connect_timeout", "heartbeat", "socket_timeout"})
 """Parameters of a URL whose values are no secrets. All others are masked: a name can be spelt in many ways."""
+
+
+def storable(text: str) -> str:
+    """A text with U+FFFD or ? for what cannot be stored: U+0000, and halves of surrogate pairs."""
+    return text.encode(errors="replace").decode().replace("\x00", "\ufffd")
 
 
 def visible(text: str) -> str:

@@ -21,6 +21,8 @@ from alembic import context, op
 from alembic.util import CommandError
 from sqlalchemy.dialects import postgresql
 
+from migrations.steps import LOCK_TIMEOUT, NO_LOCK_TIMEOUT, ddl, drop_if_broken
+
 revision: str = "0002"
 down_revision: str | None = "0001"
 branch_labels: str | Sequence[str] | None = None
@@ -35,9 +37,6 @@ LOSSES = {
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
-
-LOCK_TIMEOUT = "SET lock_timeout = '2s'"
-"""As `env.py` sets it: here for whoever runs the SQL by hand."""
 
 TABLES = ("signatures", "programs", "executions", "program_counters", "rejected_messages")
 OPEN = "status IN ('pending', 'running')"
@@ -110,7 +109,7 @@ def upgrade() -> None:
     with _each_by_itself():
         op.execute(LOCK_TIMEOUT)
         for table, added in columns().items():
-            changes = [f"ADD COLUMN IF NOT EXISTS {_ddl(column)}" for column in added]
+            changes = [f"ADD COLUMN IF NOT EXISTS {ddl(column)}" for column in added]
             if table == "executions":
                 changes += ["DROP CONSTRAINT IF EXISTS ck_executions_status", f"ADD {_check('cancelled')} NOT VALID"]
             op.execute(f"ALTER TABLE {table} {', '.join(changes)}")
@@ -147,11 +146,6 @@ def _each_by_itself() -> AbstractContextManager[None]:
     return op.get_context().autocommit_block()
 
 
-def _ddl(column: sa.Column[Any]) -> str:
-    dialect = op.get_context().dialect
-    return str(sa.schema.CreateColumn(column).compile(dialect=dialect))
-
-
 def _check(*more: str) -> str:
     listed = ", ".join(f"'{status}'" for status in (*STATUSES, *more))
     return f"CONSTRAINT ck_executions_status CHECK (status IN ({listed}))"
@@ -172,23 +166,13 @@ def _create_durations() -> None:
 
 
 def _index_concurrently(made: list[Index], dropped: list[Index]) -> None:
-    # It waits for every transaction that is older, and nobody waits for it.
-    op.execute("SET lock_timeout = 0")
+    op.execute(NO_LOCK_TIMEOUT)
     for index in made:
-        if not context.is_offline_mode() and _is_broken(index.name):
-            op.drop_index(op.f(index.name), index.table, postgresql_concurrently=True, if_exists=True)
+        drop_if_broken(index.name, index.table)
         _create(index, concurrently=True)
     for index in dropped:
         op.drop_index(op.f(index.name), index.table, postgresql_concurrently=True, if_exists=True)
     op.execute(LOCK_TIMEOUT)
-
-
-def _is_broken(name: str) -> bool:
-    """Whether an attempt to build the index was broken off."""
-    found = op.get_bind().execute(
-        sa.text("SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT indisvalid"), {"name": name}
-    )
-    return found.first() is not None
 
 
 def _create(index: Index, *, concurrently: bool = False) -> None:

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import context, op
-from alembic.util import CommandError
+
+from migrations.steps import LOCK_TIMEOUT, refuse_beside
 
 revision: str = "0003"
 down_revision: str | None = "0002"
@@ -78,9 +79,9 @@ def upgrade() -> None:
         _fill_sqlite()
         return
     if not context.is_offline_mode():
-        _refuse_beside_old_workers()
+        refuse_beside({"dspex"}, "would find no rows")
     with op.get_context().autocommit_block():
-        op.execute("SET lock_timeout = '2s'")
+        op.execute(LOCK_TIMEOUT)
         op.execute(FILL)
         op.execute("ANALYZE executions")
     # In one transaction: no table is without while others have it.
@@ -96,20 +97,6 @@ def downgrade() -> None:
     for table in TABLES:
         op.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY")
         op.execute(f"DROP POLICY tenant ON {table}")
-
-
-def _refuse_beside_old_workers() -> None:
-    found = op.get_bind().execute(
-        sa.text(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'dspex'"
-        )
-    )
-    sessions = found.scalar_one()
-    if sessions:
-        raise CommandError(
-            f"workers of an earlier version are connected ({sessions} sessions), and would find no rows after this: "
-            "replace them, then migrate again; workers of this version run on what there is"
-        )
 
 
 def _fill_sqlite() -> None:

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 from sqlalchemy.dialects import postgresql
+
+from migrations.steps import LOCK_TIMEOUT, NO_LOCK_TIMEOUT, ddl, drop_if_broken
 
 revision: str = "0004"
 down_revision: str | None = "0003"
@@ -37,8 +39,6 @@ LOSSES = {
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
-
-LOCK_TIMEOUT = "SET lock_timeout = '2s'"
 
 LETTER = "CONSTRAINT ck_rejected_messages_status CHECK (status IN ('dead', 'replayed', 'discarded'))"
 
@@ -78,7 +78,7 @@ def upgrade() -> None:
     with op.get_context().autocommit_block():
         op.execute(LOCK_TIMEOUT)
         for table, added in columns().items():
-            changes = [f"ADD COLUMN IF NOT EXISTS {_ddl(column)}" for column in added]
+            changes = [f"ADD COLUMN IF NOT EXISTS {ddl(column)}" for column in added]
             if table == "rejected_messages":
                 changes += ["DROP CONSTRAINT IF EXISTS ck_rejected_messages_status", f"ADD {LETTER} NOT VALID"]
             op.execute(f"ALTER TABLE {table} {', '.join(changes)}")
@@ -108,10 +108,6 @@ def downgrade() -> None:
         _index_concurrently(OLD, NEW)
 
 
-def _ddl(column: sa.Column[Any]) -> str:
-    return str(sa.schema.CreateColumn(column).compile(dialect=op.get_context().dialect))
-
-
 def _create_tables() -> None:
     op.create_table(
         "callbacks",
@@ -137,11 +133,9 @@ Indexes = Sequence[tuple[str, list[str], str]]
 
 
 def _index_concurrently(made: Indexes, dropped: Indexes) -> None:
-    # It waits for every transaction that is older, and nobody waits for it.
-    op.execute("SET lock_timeout = 0")
+    op.execute(NO_LOCK_TIMEOUT)
     for name, on, where in made:
-        if not context.is_offline_mode() and _is_broken(name):
-            op.drop_index(op.f(name), "executions", postgresql_concurrently=True, if_exists=True)
+        drop_if_broken(name, "executions")
         op.create_index(
             op.f(name),
             "executions",
@@ -155,18 +149,10 @@ def _index_concurrently(made: Indexes, dropped: Indexes) -> None:
     op.execute(LOCK_TIMEOUT)
 
 
-def _is_broken(name: str) -> bool:
-    """Whether an attempt to build the index was broken off."""
-    found = op.get_bind().execute(
-        sa.text("SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT indisvalid"), {"name": name}
-    )
-    return found.first() is not None
-
-
 def _upgrade_sqlite() -> None:
     for table, added in columns().items():
         for column in added:
-            op.execute(f"ALTER TABLE {table} ADD COLUMN {_ddl(column)}{_check_sqlite(column)}")
+            op.execute(f"ALTER TABLE {table} ADD COLUMN {ddl(column)}{_check_sqlite(column)}")
     _create_tables()
     _exchange_sqlite(NEW, OLD)
 

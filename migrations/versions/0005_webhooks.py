@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from migrations.steps import LOCK_TIMEOUT, ddl
+
 revision: str = "0005"
 down_revision: str | None = "0004"
 branch_labels: str | Sequence[str] | None = None
@@ -33,8 +35,6 @@ LOSSES = {
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
 
-LOCK_TIMEOUT = "SET lock_timeout = '2s'"
-
 COLUMNS = {"executions": ("callback", "program_callback"), "programs": ("callback",)}
 """What each table gets. The one that is used most comes first: where it is held, nothing has been done yet."""
 
@@ -46,13 +46,14 @@ def upgrade() -> None:
     if op.get_context().dialect.name == "sqlite":
         for table, names in COLUMNS.items():
             for name in names:
-                op.execute(f"ALTER TABLE {table} ADD COLUMN {_ddl(name)}")
+                op.execute(f"ALTER TABLE {table} ADD COLUMN {ddl(sa.Column(name, JSON))}")
         _create_tables()
         return
     with op.get_context().autocommit_block():
         op.execute(LOCK_TIMEOUT)
         for table, names in COLUMNS.items():
-            op.execute(f"ALTER TABLE {table} {', '.join(f'ADD COLUMN IF NOT EXISTS {_ddl(name)}' for name in names)}")
+            added = ", ".join(f"ADD COLUMN IF NOT EXISTS {ddl(sa.Column(name, JSON))}" for name in names)
+            op.execute(f"ALTER TABLE {table} {added}")
     _create_tables()
     for table in TABLES:
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
@@ -74,10 +75,6 @@ def downgrade() -> None:
             op.execute(f"ALTER TABLE {table} {', '.join(f'DROP COLUMN IF EXISTS {name}' for name in names)}")
         for table in reversed(TABLES):
             op.execute(f"DROP TABLE IF EXISTS {table}")
-
-
-def _ddl(name: str) -> str:
-    return str(sa.schema.CreateColumn(sa.Column(name, JSON)).compile(dialect=op.get_context().dialect))
 
 
 def _versioned() -> list[sa.Column[Any]]:

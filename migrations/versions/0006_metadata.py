@@ -18,6 +18,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from migrations.steps import LOCK_TIMEOUT, ddl
+
 revision: str = "0006"
 down_revision: str | None = "0005"
 branch_labels: str | Sequence[str] | None = None
@@ -33,7 +35,6 @@ LOSSES = {
 """What a downgrade loses, and where there is some of it: a table, with a condition."""
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
-LOCK_TIMEOUT = "SET lock_timeout = '2s'"
 
 
 def _columns() -> dict[str, list[sa.Column[Any]]]:
@@ -50,12 +51,12 @@ def upgrade() -> None:
     if op.get_context().dialect.name == "sqlite":
         for table, columns in _columns().items():
             for column in columns:
-                op.execute(f"ALTER TABLE {table} ADD COLUMN {_ddl(column)}")
+                op.execute(f"ALTER TABLE {table} ADD COLUMN {ddl(column)}")
         return
     with op.get_context().autocommit_block():
         op.execute(LOCK_TIMEOUT)
         for table, columns in _columns().items():
-            added = ", ".join(f"ADD COLUMN IF NOT EXISTS {_ddl(column)}" for column in columns)
+            added = ", ".join(f"ADD COLUMN IF NOT EXISTS {ddl(column)}" for column in columns)
             op.execute(f"ALTER TABLE {table} {added}")
 
 
@@ -71,7 +72,3 @@ def downgrade() -> None:
         for table, columns in _columns().items():
             dropped = ", ".join(f"DROP COLUMN IF EXISTS {column.name}" for column in columns)
             op.execute(f"ALTER TABLE {table} {dropped}")
-
-
-def _ddl(column: sa.Column[Any]) -> str:
-    return str(sa.schema.CreateColumn(column).compile(dialect=op.get_context().dialect))

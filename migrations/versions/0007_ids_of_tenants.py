@@ -11,16 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
+
+from migrations.steps import LOCK_TIMEOUT, NO_LOCK_TIMEOUT, drop_if_broken
 
 revision: str = "0007"
 down_revision: str | None = "0006"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 serves_from: str = "0005"
-
-LOCK_TIMEOUT = "SET lock_timeout = '2s'"
 
 INDEXES = {
     "uq_executions_key": ("executions", ["id", "tenant"]),
@@ -41,11 +40,9 @@ def upgrade() -> None:
     if op.get_context().dialect.name == "sqlite":
         return
     with op.get_context().autocommit_block():
-        # It waits for every transaction that is older, and nobody waits for it.
-        op.execute("SET lock_timeout = 0")
+        op.execute(NO_LOCK_TIMEOUT)
         for name, (table, columns) in INDEXES.items():
-            if not context.is_offline_mode() and _is_broken(name):
-                op.drop_index(op.f(name), table, postgresql_concurrently=True, if_exists=True)
+            drop_if_broken(name, table)
             op.create_index(op.f(name), table, columns, unique=True, if_not_exists=True, postgresql_concurrently=True)
         op.execute(LOCK_TIMEOUT)
 
@@ -56,11 +53,3 @@ def downgrade() -> None:
     with op.get_context().autocommit_block():
         for name, (table, _) in INDEXES.items():
             op.drop_index(op.f(name), table, postgresql_concurrently=True, if_exists=True)
-
-
-def _is_broken(name: str) -> bool:
-    """Whether an attempt to build the index was broken off."""
-    found = op.get_bind().execute(
-        sa.text("SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT indisvalid"), {"name": name}
-    )
-    return found.first() is not None

@@ -19,13 +19,13 @@ import sqlalchemy as sa
 from alembic import context, op
 from alembic.util import CommandError
 
+from migrations.steps import LOCK_TIMEOUT, NO_LOCK_TIMEOUT, refuse_beside
+
 revision: str = "0008"
 down_revision: str | None = "0007"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 serves_from: str = "0007"
-
-LOCK_TIMEOUT = "SET lock_timeout = '2s'"
 
 BEFORE = ("dspex", "dspex/2")
 """What the sessions of workers from before 0007 are called."""
@@ -61,7 +61,7 @@ def upgrade() -> None:
         _make_anew(tenant=True)
         return
     if not context.is_offline_mode():
-        _refuse_beside_old_workers()
+        refuse_beside(BEFORE, "could not write")
     with op.get_context().autocommit_block():
         op.execute(LOCK_TIMEOUT)
         for key in KEYS:
@@ -93,22 +93,6 @@ def downgrade() -> None:
                 _refer(tenant=False)
             if context.is_offline_mode() or _has_tenant(key):
                 _swap(key, f"uq_{key.table}_id")
-
-
-def _refuse_beside_old_workers() -> None:
-    found = op.get_bind().execute(
-        sa.text(
-            "SELECT count(*) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND application_name = ANY (:names)"
-        ),
-        {"names": list(BEFORE)},
-    )
-    sessions = found.scalar_one()
-    if sessions:
-        raise CommandError(
-            f"workers of an earlier version are connected ({sessions} sessions), and could not write after this: "
-            "replace them, then migrate again; workers of this version run on what there is"
-        )
 
 
 def _refuse_where_tenants_share(table: str, columns: tuple[str, ...]) -> None:
@@ -146,8 +130,7 @@ def _refer(*, tenant: bool) -> None:
 def _index(name: str, table: str, columns: list[str]) -> None:
     if not context.is_offline_mode():
         op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")  # what an attempt before has left
-    # It waits for every transaction that is older, and nobody waits for it.
-    op.execute("SET lock_timeout = 0")
+    op.execute(NO_LOCK_TIMEOUT)
     op.create_index(op.f(name), table, columns, unique=True, postgresql_concurrently=True)
     op.execute(LOCK_TIMEOUT)
 

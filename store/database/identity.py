@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Table, false, or_, tuple_
 
-from store.tables import DEFAULT_TENANT
+from dspex.ids import DEFAULT_TENANT
 
 
 class Identity(NamedTuple):

@@ -15,7 +15,6 @@ from sqlalchemy import Connection, bindparam, func, select
 
 from dspex.errors import InvalidValues, Problem
 from store.tables import (
-    DEFAULT_TENANT,
     executions,
     programs,
     rejected_messages,
@@ -24,7 +23,7 @@ from store.tables import (
     webhook_endpoints,
 )
 
-__all__ = ["ALL", "DEFAULT_TENANT", "SETTING", "checked", "owners", "scope"]
+__all__ = ["ALL", "SETTING", "checked", "owners", "scope"]
 
 ALL = "*"
 """Instead of a tenant: the rows of all. For workers, which run what every tenant has asked for."""

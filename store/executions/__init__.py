@@ -7,14 +7,12 @@ Every later write carries the lock_version that was claimed; where the row has m
 from store.executions.leases import Due, Heartbeat, anything_due, due, heartbeat, left, release, rescue
 from store.executions.queries import (
     Result,
-    by_program,
     count,
     dead,
     ended,
     get,
     of_all_tenants,
     page,
-    recent,
     results,
 )
 from store.executions.replays import MAX_REPLAYS, discard, replay
@@ -55,7 +53,6 @@ __all__ = [
     "Running",
     "Waiting",
     "anything_due",
-    "by_program",
     "cancel",
     "claim",
     "count",
@@ -74,7 +71,6 @@ __all__ = [
     "mark_running",
     "of_all_tenants",
     "page",
-    "recent",
     "release",
     "replay",
     "rescue",

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, String, Uuid, delete, select, tuple_
 
+from dspex.ids import DEFAULT_TENANT
 from store.database.batch import encode, records, upsert
-from store.tables import DEFAULT_TENANT, NOW, idempotency_keys
+from store.tables import NOW, idempotency_keys
 
 
 class Key(NamedTuple):

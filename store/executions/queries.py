@@ -12,13 +12,14 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Uuid, bindparam, case, false, func, select, true
 
 from dspex import ExecutionStatus
+from dspex.ids import DEFAULT_TENANT
 from store.database import pages
 from store.database.batch import encode, records
 from store.database.identity import Identity, is_one_of
 from store.database.pages import DEFAULT_LIMIT, Page
 from store.executions.rows import Execution, execution_of
 from store.executions.statements import OPEN, PENDING, RUNNING, UNSUCCESSFUL
-from store.tables import DEFAULT_TENANT, executions
+from store.tables import executions
 
 _ALL = select(executions)
 
@@ -155,20 +156,3 @@ def _conditions(
     elif error_code is not None or status in (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED):
         conditions.append(UNSUCCESSFUL)
     return conditions
-
-
-def by_program(
-    connection: Connection,
-    program_id: UUID,
-    *,
-    cursor: str | None = None,
-    limit: int = DEFAULT_LIMIT,
-    tenant: str = DEFAULT_TENANT,
-) -> Page[Execution]:
-    """The executions of a program, the newest first."""
-    return page(connection, program_id=program_id, cursor=cursor, limit=limit, tenant=tenant)
-
-
-def recent(connection: Connection, limit: int = DEFAULT_LIMIT, *, tenant: str = DEFAULT_TENANT) -> list[Execution]:
-    """The newest executions, the newest first."""
-    return list(page(connection, limit=limit, tenant=tenant).items)

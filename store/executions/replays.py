@@ -14,12 +14,13 @@ from uuid import UUID
 from sqlalchemy import Connection, CursorResult, Row, Select, false, null, select, true, update
 
 from dspex import ExecutionStatus
+from dspex.ids import DEFAULT_TENANT
 from store import counters, event_outbox, histogram
 from store.counters import Counts
 from store.database.identity import Identity
 from store.executions.statements import FAILED
 from store.executions.timeline import DISCARDED, continued
-from store.tables import DEFAULT_TENANT, NOW, executions, programs
+from store.tables import NOW, executions, programs
 
 MAX_REPLAYS = 500
 """How many one transaction should replay, or discard: it holds their rows, and the counters of their programs."""

@@ -12,12 +12,11 @@ from uuid import UUID
 from dspex import ErrorDetail, ExecutionOptions, ExecutionStatus, Usage
 from dspex.contract.callback import Callback
 from dspex.contract.retry_policy import ExecutionPolicy
-from dspex.ids import digest
+from dspex.ids import DEFAULT_TENANT, digest
 from store.database.batch import moment
 from store.database.identity import Identified, Identity
 from store.executions import timeline
 from store.executions.timeline import TimelineEntry
-from store.tables import DEFAULT_TENANT
 
 
 @dataclass(frozen=True)

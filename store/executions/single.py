@@ -11,6 +11,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from dspex import ErrorDetail, ExecutionStatus, Usage
 from dspex.errors import Conflict, IllegalTransition, NotFound
+from dspex.ids import DEFAULT_TENANT
 from store import counters, event_outbox, webhooks
 from store.counters import Counts
 from store.database.batch import encode, upsert
@@ -32,7 +33,7 @@ from store.executions.rows import (
 from store.executions.statements import OPEN, PENDING
 from store.executions.timeline import CANCEL_REQUESTED, continued
 from store.executions.transitions import claim, finish, has_program
-from store.tables import DEFAULT_TENANT, NOW, executions
+from store.tables import NOW, executions
 
 
 def create(connection: Connection, request: Request, *, due_in: float = 30.0) -> Execution:

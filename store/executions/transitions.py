@@ -11,8 +11,8 @@ from sqlalchemy import Connection, select
 
 from dspex import ErrorDetail, ExecutionStatus, Usage
 from dspex.contract.retry_policy import ExecutionPolicy
+from dspex.text import storable
 from store import counters, event_outbox, histogram, webhooks
-from store.column_types import storable
 from store.counters import Counts
 from store.database.batch import encode, execute, upsert, writes_in_with
 from store.database.identity import Identity, is_one_of, lock_order

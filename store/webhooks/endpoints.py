@@ -13,12 +13,14 @@ from sqlalchemy import update as update_rows
 from dspex.contract.callback import Callback
 from dspex.contract.status import DeliveryStatus
 from dspex.errors import Conflict, IllegalTransition, InvalidValues, NotFound, Problem
-from store.column_types import database_now, seconds_until, storable
+from dspex.ids import DEFAULT_TENANT
+from dspex.text import storable
+from store.column_types import database_now, seconds_until
 from store.database import pages
 from store.database.batch import upsert
 from store.database.identity import Identity, is_found, is_one_of
 from store.database.pages import DEFAULT_LIMIT, Page
-from store.tables import DEFAULT_TENANT, NOW, REGISTERED, webhook_deliveries, webhook_endpoints
+from store.tables import NOW, REGISTERED, webhook_deliveries, webhook_endpoints
 from store.webhooks.rows import Endpoint, endpoint_of
 
 MAX_REGISTERED = 50

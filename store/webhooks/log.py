@@ -12,9 +12,10 @@ from sqlalchemy import Connection, CursorResult, func, literal_column, null, sel
 
 from dspex.contract.status import DeliveryStatus
 from dspex.errors import NotFound
+from dspex.ids import DEFAULT_TENANT
 from store.database import pages
 from store.database.pages import DEFAULT_LIMIT, Page
-from store.tables import DEFAULT_TENANT, NOW, webhook_attempts, webhook_deliveries, webhook_endpoints
+from store.tables import NOW, webhook_attempts, webhook_deliveries, webhook_endpoints
 from store.webhooks.rows import Delivery, delivery_of
 
 MAX_REPLAYS = 500

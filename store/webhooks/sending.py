@@ -28,7 +28,8 @@ from sqlalchemy import (
 )
 
 from dspex.contract.status import DeliveryStatus
-from store.column_types import UtcDateTime, database_now, storable
+from dspex.text import storable
+from store.column_types import UtcDateTime, database_now
 from store.database.batch import encode, records
 from store.database.identity import Identity, is_one_of
 from store.tables import NOW, executions, webhook_attempts, webhook_deliveries, webhook_endpoints

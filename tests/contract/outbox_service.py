@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import Column, Engine, MetaData, Row, String, Table, create_engine, func, insert, select, update
 
 from dspex import Envelope, ExecuteProgram, decode_command, uuid7
+from dspex.amqp.publication import Publication
 from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, Binding, Exchange
 from dspex.contract.commands import Command
 from dspex.errors import BrokerUnavailable, PublishError
@@ -96,7 +97,7 @@ class KeepingPublisher(MemoryPublisher):
         """How many messages it takes until it is down."""
         self.fatal: set[UUID] = set()
         """Executions over whose messages the broker closes the connection."""
-        self._in_flight: list[tuple[_Awaited, dict[str, Any]]] = []
+        self._in_flight: list[tuple[_Awaited, Publication]] = []
         self._lock = threading.RLock()
 
     @property
@@ -109,11 +110,11 @@ class KeepingPublisher(MemoryPublisher):
         with self._lock:
             self.room = number
 
-    def submit(self, body: bytes, **options: Any) -> Future[None]:
+    def submit(self, publication: Publication, **_: Any) -> Future[None]:
         with self._lock:
             self.submitted += 1
             future = _Awaited(self)
-            self._in_flight.append((future, {"body": body, **options}))
+            self._in_flight.append((future, publication))
             self.most_in_flight = max(self.most_in_flight, len(self._in_flight))
             return future
 
@@ -126,11 +127,11 @@ class KeepingPublisher(MemoryPublisher):
                     future.set_exception(PublishError("the broker closed the connection:\n501 FRAME_ERROR \x00"))
                 elif self.room < 1:
                     future.set_exception(BrokerUnavailable("not confirmed in time: no connection"))
-                elif (error := super().submit(**message).exception()) is not None:
+                elif (error := super().submit(message).exception()) is not None:
                     future.set_exception(error)
                 else:
                     self.room -= 1
-                    self.taken.append(Taken(message["message_id"], decode_command(message["body"])))
+                    self.taken.append(Taken(message.message_id or "", decode_command(message.body)))
                     future.set_result(None)
 
 
@@ -144,6 +145,6 @@ class _Awaited(Future[None]):
         return super().exception(timeout)
 
 
-def _about(message: dict[str, Any]) -> UUID | None:
-    data = decode_command(message["body"]).data
+def _about(message: Publication) -> UUID | None:
+    data = decode_command(message.body).data
     return data.execution_id if isinstance(data, ExecuteProgram) else None

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 import pytest
 
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import Publisher
 from dspex.errors import BrokerUnavailable, NotDeclared, Unroutable
 
@@ -67,12 +68,14 @@ class PublisherContract:
 
     def test_published_means_stored(self, broker: Broker, name: str) -> None:
         broker.declare(name, name)
-        broker.publisher().publish(b"{}", exchange=name, routing_key="some.key", message_id="m-1", correlation_id="c-1")
+        broker.publisher().publish(
+            Publication(b"{}", exchange=name, routing_key="some.key", message_id="m-1", correlation_id="c-1")
+        )
         assert broker.take(name) == [self.kept(Arrived(b"{}", "some.key", "m-1", "c-1"))]
 
     def test_a_done_future_means_stored(self, broker: Broker, name: str) -> None:
         broker.declare(name, name)
-        future = broker.publisher().submit(b"{}", exchange=name, routing_key="k")
+        future = broker.publisher().submit(Publication(b"{}", exchange=name, routing_key="k"))
         assert future.result(30) is None
         assert not future.cancel()
         assert [arrived.body for arrived in broker.take(name)] == [b"{}"]
@@ -81,7 +84,7 @@ class PublisherContract:
         broker.declare(name, name)
         bodies = [f"{number}:".encode() + b"\x00\xff" * number for number in range(300)]
         publisher = broker.publisher()
-        futures = [publisher.submit(body, exchange=name, routing_key="k") for body in bodies]
+        futures = [publisher.submit(Publication(body, exchange=name, routing_key="k")) for body in bodies]
         assert [future.result(30) for future in futures] == [None] * 300
         assert [arrived.body for arrived in broker.take(name)] == bodies
 
@@ -89,24 +92,24 @@ class PublisherContract:
         broker.declare(name, name)
         publisher = broker.publisher()
         for body in (b"x" * 1024 * 1024, b""):
-            publisher.publish(body, exchange=name, routing_key="k")
+            publisher.publish(Publication(body, exchange=name, routing_key="k"))
             assert [arrived.body for arrived in broker.take(name)] == [body]
 
     def test_no_queue_bound(self, broker: Broker, name: str) -> None:
         broker.declare(name, name, "wanted.*")
         publisher = broker.publisher()
         keys = ["wanted.1", "other", "wanted.2", "another", "other"]
-        futures = [publisher.submit(b"same", exchange=name, routing_key=key) for key in keys]
+        futures = [publisher.submit(Publication(b"same", exchange=name, routing_key=key)) for key in keys]
         errors = [type(future.exception(30)) for future in futures]
         assert errors == [type(None), Unroutable, type(None), Unroutable, Unroutable]
         wanted = [Arrived(b"same", key, None, None) for key in ("wanted.1", "wanted.2")]
         assert broker.take(name) == list(map(self.kept, wanted))
         with pytest.raises(Unroutable, match=f"(?s){name}.*other.*{self.ADVICE}"):
-            publisher.publish(b"", exchange=name, routing_key="other")
+            publisher.publish(Publication(b"", exchange=name, routing_key="other"))
 
     def test_no_queue_is_needed_where_not_mandatory(self, broker: Broker, name: str) -> None:
         broker.declare(name)
-        broker.publisher().publish(b"{}", exchange=name, routing_key="event", mandatory=False)
+        broker.publisher().publish(Publication(b"{}", exchange=name, routing_key="event", mandatory=False))
 
     @pytest.mark.parametrize("mandatory", [True, False])
     def test_no_such_exchange(self, broker: Broker, name: str, mandatory: bool) -> None:
@@ -115,7 +118,7 @@ class PublisherContract:
         exchanges = [name, f"{name}-missing", name]
         for _ in range(3):
             futures = [
-                publisher.submit(b"{}", exchange=exchange, routing_key="k", mandatory=mandatory)
+                publisher.submit(Publication(b"{}", exchange=exchange, routing_key="k", mandatory=mandatory))
                 for exchange in exchanges
             ]
             errors = [future.exception(30) for future in futures]
@@ -129,9 +132,9 @@ class PublisherContract:
     def test_declared_after_the_first_failure(self, broker: Broker, name: str) -> None:
         publisher = broker.publisher()
         with pytest.raises(NotDeclared):
-            publisher.publish(b"1", exchange=name, routing_key="k")
+            publisher.publish(Publication(b"1", exchange=name, routing_key="k"))
         broker.declare(name, name)
-        publisher.publish(b"2", exchange=name, routing_key="k")
+        publisher.publish(Publication(b"2", exchange=name, routing_key="k"))
         assert [arrived.body for arrived in broker.take(name)] == [b"2"]
 
     def test_sixteen_threads(self, broker: Broker, name: str) -> None:
@@ -142,7 +145,7 @@ class PublisherContract:
         def work(thread: int) -> None:
             for number in range(500):
                 body = f"{thread}:{number}".encode()
-                futures[thread].append(publisher.submit(body, exchange=name, routing_key="k"))
+                futures[thread].append(publisher.submit(Publication(body, exchange=name, routing_key="k")))
 
         threads = [threading.Thread(target=work, args=(thread,)) for thread in range(16)]
         for thread in threads:
@@ -158,14 +161,14 @@ class PublisherContract:
     def test_a_small_window_lets_everything_through(self, broker: Broker, name: str) -> None:
         broker.declare(name, name)
         publisher = broker.publisher(window=2)
-        futures = [publisher.submit(b"{}", exchange=name, routing_key="k") for _ in range(200)]
+        futures = [publisher.submit(Publication(b"{}", exchange=name, routing_key="k")) for _ in range(200)]
         assert all(future.exception(30) is None for future in futures)
         assert len(broker.take(name)) == 200
 
     def test_close_waits_for_what_is_on_its_way(self, broker: Broker, name: str) -> None:
         broker.declare(name, name)
         publisher = broker.publisher()
-        futures = [publisher.submit(b"{}", exchange=name, routing_key="k") for _ in range(500)]
+        futures = [publisher.submit(Publication(b"{}", exchange=name, routing_key="k")) for _ in range(500)]
         publisher.close()
         assert all(future.done() and future.exception() is None for future in futures)
         assert len(broker.take(name)) == 500
@@ -173,13 +176,13 @@ class PublisherContract:
     def test_closed(self, broker: Broker, name: str) -> None:
         broker.declare(name, name)
         publisher = broker.publisher()
-        publisher.publish(b"{}", exchange=name, routing_key="k")
+        publisher.publish(Publication(b"{}", exchange=name, routing_key="k"))
         publisher.close()
         publisher.close()
         with pytest.raises(BrokerUnavailable, match="closed"):
-            publisher.submit(b"{}", exchange=name, routing_key="k")
+            publisher.submit(Publication(b"{}", exchange=name, routing_key="k"))
         with pytest.raises(BrokerUnavailable, match="closed"):
-            publisher.publish(b"{}", exchange=name, routing_key="k")
+            publisher.publish(Publication(b"{}", exchange=name, routing_key="k"))
         assert len(broker.take(name)) == 1
 
     def test_closing_one_that_was_never_used(self, broker: Broker) -> None:

@@ -20,6 +20,7 @@ from dspex import (
     uuid7,
     wrap,
 )
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import Publisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from dspex.client.interface import Interface
@@ -342,7 +343,7 @@ def send(dspex: Interface, body: bytes, routing_key: str) -> None:
     """Publish a message that nobody waits for the answer of."""
     assert isinstance(dspex, LocalClient | RemoteClient)
     publisher: Publisher = dspex._app.publisher if isinstance(dspex, LocalClient) else dspex._publisher
-    publisher.publish(body, exchange=COMMANDS_EXCHANGE, routing_key=routing_key)
+    publisher.publish(Publication(body, exchange=COMMANDS_EXCHANGE, routing_key=routing_key))
 
 
 def dead_message(dspex: Interface, message_id: str | None = None, **filters: Any) -> RejectedMessageView:

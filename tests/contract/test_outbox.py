@@ -245,7 +245,7 @@ class TestOutage:
             pauses.append(failures)
             return 0.01
 
-        monkeypatch.setattr("dspex.outbox.relay._backoff", pause)
+        monkeypatch.setattr("dspex.outbox.relay.doubled", pause)
         ids = shop.add(30)
         publisher.room = 0
         with relay_of(shop, publisher, batch=10) as relay:
@@ -270,7 +270,7 @@ class TestOutage:
             pausing.set()
             return 1000.0
 
-        monkeypatch.setattr("dspex.outbox.relay._backoff", pause)
+        monkeypatch.setattr("dspex.outbox.relay.doubled", pause)
         publisher.room = 0
         shop.add()
         with relay_of(shop, publisher):
@@ -304,7 +304,7 @@ class TestOutage:
         caplog: pytest.LogCaptureFixture,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("dspex.outbox.relay._backoff", lambda *_: 0.01)
+        monkeypatch.setattr("dspex.outbox.relay.doubled", lambda *_: 0.01)
         monkeypatch.setattr(publisher, "submit", lambda *_, **__: 1 / 0)
         shop.add()
         with relay_of(shop, publisher):

@@ -8,6 +8,7 @@ import pytest
 
 from deploy.processes import wait_until
 from dspex import CreateSignature, ExecuteProgram
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import Publisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE, Binding, Exchange
 from dspex.errors import BrokerUnavailable, Unroutable
@@ -61,9 +62,9 @@ def broker() -> MemoryBroker:
 
 def test_commands_go_where_rabbitmq_would_route_them(broker: MemoryBroker) -> None:
     publisher = MemoryPublisher(broker)
-    publisher.publish(b"1", exchange=COMMANDS_EXCHANGE, routing_key=ExecuteProgram.type)
-    publisher.publish(b"2", exchange=COMMANDS_EXCHANGE, routing_key=CreateSignature.type)
-    publisher.publish(b"3", exchange=COMMANDS_EXCHANGE, routing_key="dspex.unknown.v1")
+    publisher.publish(Publication(b"1", exchange=COMMANDS_EXCHANGE, routing_key=ExecuteProgram.type))
+    publisher.publish(Publication(b"2", exchange=COMMANDS_EXCHANGE, routing_key=CreateSignature.type))
+    publisher.publish(Publication(b"3", exchange=COMMANDS_EXCHANGE, routing_key="dspex.unknown.v1"))
     assert broker.queues[EXECUTIONS_QUEUE].get(0) == b"1"
     assert [broker.queues[PROGRAMS_QUEUE].get(0) for _ in range(2)] == [b"2", b"3"]
 
@@ -72,7 +73,9 @@ def test_a_full_queue_is_waited_for(broker: MemoryBroker) -> None:
     publisher = MemoryPublisher(broker, timeout=0.05)
 
     def publish(body: bytes, timeout: float | None = None) -> None:
-        publisher.publish(body, exchange=COMMANDS_EXCHANGE, routing_key=ExecuteProgram.type, timeout=timeout)
+        publisher.publish(
+            Publication(body, exchange=COMMANDS_EXCHANGE, routing_key=ExecuteProgram.type), timeout=timeout
+        )
 
     publish(b"1")
     publish(b"2")
@@ -88,17 +91,17 @@ def test_a_full_queue_is_waited_for(broker: MemoryBroker) -> None:
 def test_queues_that_nobody_consumes_are_not_there() -> None:
     publisher = MemoryPublisher(MemoryBroker(max_bytes=1024))
     with pytest.raises(Unroutable, match="start the workers first"):
-        publisher.publish(b"", exchange=COMMANDS_EXCHANGE, routing_key=ExecuteProgram.type)
+        publisher.publish(Publication(b"", exchange=COMMANDS_EXCHANGE, routing_key=ExecuteProgram.type))
 
 
 def test_events_go_to_whoever_listens(broker: MemoryBroker) -> None:
     publisher = MemoryPublisher(broker)
-    publisher.publish(b"0", exchange=EVENTS_EXCHANGE, routing_key="some.event", mandatory=False)
+    publisher.publish(Publication(b"0", exchange=EVENTS_EXCHANGE, routing_key="some.event", mandatory=False))
     with pytest.raises(Unroutable):
-        publisher.publish(b"1", exchange=EVENTS_EXCHANGE, routing_key="some.event")
+        publisher.publish(Publication(b"1", exchange=EVENTS_EXCHANGE, routing_key="some.event"))
     heard: list[tuple[str, bytes]] = []
     publisher.listen(lambda key, body: heard.append((key, body)))
-    publisher.publish(b"2", exchange=EVENTS_EXCHANGE, routing_key="some.event")
+    publisher.publish(Publication(b"2", exchange=EVENTS_EXCHANGE, routing_key="some.event"))
     assert heard == [("some.event", b"2")]
 
 

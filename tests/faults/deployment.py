@@ -20,8 +20,9 @@ from pydantic import JsonValue
 import migrations
 from adapters.port import ProgramSpec
 from dspex import Configuration, ExecuteProgram, ExecutionStatus, uuid7, wrap
+from dspex.amqp.publication import command_publication
 from dspex.amqp.publisher import AmqpPublisher
-from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, QUEUES, event_key
+from dspex.amqp.topology import EVENTS_EXCHANGE, QUEUES, event_key
 from dspex.contract.retry_policy import ExecutionPolicy
 from store import counters, executions, programs, signatures
 from store.database.engine import make_engine
@@ -184,9 +185,7 @@ class FaultDeployment(Deployment):
     def publish(self, command: ExecuteProgram) -> Future[None]:
         """Start publishing one; that it is confirmed goes into the history."""
         envelope, id_ = wrap(command, source="/faults"), command.execution_id
-        future = self._publisher.submit(
-            envelope.encode(), exchange=COMMANDS_EXCHANGE, routing_key=command.type, message_id=envelope.id
-        )
+        future = self._publisher.submit(command_publication(envelope, envelope.encode()))
 
         def note(done: Future[None]) -> None:
             if done.exception() is None:

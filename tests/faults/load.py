@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from dspex import ExecuteProgram, ExecutionOptions, uuid7, wrap
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.client.remote import RemoteClient
@@ -227,7 +228,7 @@ class Load:
         self._publish(tenant, ExecuteProgram.type, body).add_done_callback(note)
 
     def _publish(self, tenant: str, type_: str, body: bytes) -> Future[None]:
-        return self._publishers[tenant].submit(body, exchange=COMMANDS_EXCHANGE, routing_key=type_)
+        return self._publishers[tenant].submit(Publication(body, exchange=COMMANDS_EXCHANGE, routing_key=type_))
 
 
 class Hands:

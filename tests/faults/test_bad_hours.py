@@ -20,6 +20,7 @@ from uuid import UUID
 import pytest
 
 from dspex import ExecuteProgram, ExecutionOptions, uuid7, wrap
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE, QUEUES
 from dspex.client.remote import RemoteClient
@@ -154,7 +155,7 @@ def test_answers_that_go_nowhere_or_are_too_large(deployment: FaultDeployment, p
         command = ExecuteProgram(execution_id=uuid7(), program_id=program_id, inputs={})
         (deployment.confirmed if index % 2 else refused).add(command.execution_id)
         body = wrap(command, source="/faults").encode()
-        publisher.publish(body, exchange=COMMANDS_EXCHANGE, routing_key=command.type, reply_to=gone)
+        publisher.publish(Publication(body, exchange=COMMANDS_EXCHANGE, routing_key=command.type, reply_to=gone))
     publisher.close()
     deployment.send(large, size=1_000_000)
     recorded = "SELECT count(*) FROM rejected_messages WHERE error_code = 'not_found'"

@@ -9,6 +9,7 @@ import pytest
 from pydantic_core import to_json
 
 from dspex import ExecuteProgram, uuid7, wrap
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import EXECUTIONS_QUEUE
 from dspex.client.remote import RemoteClient
@@ -77,7 +78,7 @@ def test_sizes_around_the_cap(deployment: FaultDeployment, passed: Passed) -> No
     for size in sizes:
         command = ExecuteProgram(execution_id=uuid7(), program_id=deployment.program_id, inputs={})
         body = wrap(command, source="/faults").encode().ljust(size)
-        publisher.publish(body, exchange="", routing_key=EXECUTIONS_QUEUE)
+        publisher.publish(Publication(body, exchange="", routing_key=EXECUTIONS_QUEUE))
         if size <= MAX_MESSAGE_BYTES:
             deployment.confirmed.add(command.execution_id)
     publisher.close()

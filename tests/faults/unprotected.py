@@ -16,6 +16,7 @@ from dramatiq.encoder import JSONEncoder
 from sqlalchemy import Connection, select, update
 
 from dspex import ExecutionStatus
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.errors import MessageError
@@ -53,7 +54,7 @@ def _retries() -> None:
 
     def send(request: Request) -> None:
         envelope = envelope_of(request)
-        publisher.submit(envelope.encode(), exchange=COMMANDS_EXCHANGE, routing_key=envelope.type)
+        publisher.submit(Publication(envelope.encode(), exchange=COMMANDS_EXCHANGE, routing_key=envelope.type))
 
     @wraps(retry)
     def retry_by_message(self: Writes, connection: Connection, retries: Sequence[Retry]) -> list[Written]:

@@ -19,6 +19,7 @@ from deploy.processes import free_port, wait_until
 from dspex import InitializeProgram, uuid7, wrap
 from dspex.amqp.connection import connect
 from dspex.amqp.errors import CONNECTION_ERRORS
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE, QUEUES
 from dspex.contract.commands import Command
@@ -159,7 +160,7 @@ def send(url: str, number: int) -> list[str]:
     envelopes = [wrap(InitializeProgram(program_id=uuid7()), source="/tests") for _ in range(number)]
     publisher = AmqpPublisher(url)
     for envelope in envelopes:
-        publisher.publish(envelope.encode(), exchange=COMMANDS_EXCHANGE, routing_key=envelope.type)
+        publisher.publish(Publication(envelope.encode(), exchange=COMMANDS_EXCHANGE, routing_key=envelope.type))
     publisher.close()
     return [envelope.id for envelope in envelopes]
 

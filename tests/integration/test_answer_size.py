@@ -13,6 +13,7 @@ import pytest
 
 from deploy.local_servers import RabbitMQServer
 from dspex import CreateSignature, ExecuteProgram, Signature, decode_event, uuid7, wrap
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
 from dspex.client.remote import RemoteClient
@@ -82,7 +83,7 @@ def test_what_is_too_large_fails_alone(url: str) -> None:
         publisher = AmqpPublisher(url)
 
         def submit(body: bytes) -> Any:
-            return publisher.submit(body, exchange="", routing_key=queue)
+            return publisher.submit(Publication(body, exchange="", routing_key=queue))
 
         before = [submit(b"before") for _ in range(200)]
         too_large = [submit(b"x" * (16 * MIB + 1)) for _ in range(2)]

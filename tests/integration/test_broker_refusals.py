@@ -25,6 +25,7 @@ from dspex import (
     Signature,
     uuid7,
 )
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, PROGRAMS_QUEUE, REQUESTS_QUEUE
 from dspex.client.remote import RemoteClient
@@ -275,13 +276,13 @@ def _is_there(url: str, exchange: str) -> bool:
 
 def test_nobody_listens_is_not_that_it_is_not_there(server: RabbitMQServer, permit: Callable[..., None]) -> None:
     publisher = AmqpPublisher(as_login(server.url, LOGIN))
-    publisher.publish(b"{}", exchange=EVENTS_EXCHANGE, routing_key="nobody.listens", mandatory=False)
+    publisher.publish(Publication(b"{}", exchange=EVENTS_EXCHANGE, routing_key="nobody.listens", mandatory=False))
     for mandatory in (True, False):
         with pytest.raises(NotDeclared, match="dspex declare"):
-            publisher.publish(b"{}", exchange="dspex.missing", routing_key="k", mandatory=mandatory)
+            publisher.publish(Publication(b"{}", exchange="dspex.missing", routing_key="k", mandatory=mandatory))
     permit(write="^dspex\\..*")
     with pytest.raises(PublishDenied, match="set_permissions"):
-        publisher.publish(b"{}", exchange="", routing_key="some.queue")
+        publisher.publish(Publication(b"{}", exchange="", routing_key="some.queue"))
     publisher.close()
 
 
@@ -294,8 +295,8 @@ def test_a_message_that_is_denied_over_and_over_does_not_hold_up_others(
     publisher = AmqpPublisher(as_login(server.url, LOGIN))
     errors: list[type] = []
     for number in range(200):
-        denied = publisher.submit(b"{}", exchange="", routing_key=f"reply-{number}")
-        taken = publisher.submit(b"{}", exchange=EVENTS_EXCHANGE, routing_key="k", mandatory=False)
+        denied = publisher.submit(Publication(b"{}", exchange="", routing_key=f"reply-{number}"))
+        taken = publisher.submit(Publication(b"{}", exchange=EVENTS_EXCHANGE, routing_key="k", mandatory=False))
         errors.append(type(denied.exception(30)))
         assert taken.exception(30) is None
     assert set(errors) == {PublishDenied}

@@ -18,6 +18,7 @@ from deploy.local_servers import RabbitMQServer
 from deploy.processes import free_port
 from dspex import CreateSignature, Signature, uuid7
 from dspex.aio import AsyncClient
+from dspex.amqp.publication import Publication
 from dspex.client.remote import RemoteClient
 from dspex.errors import BrokerUnavailable, NoAnswer, PublishError
 from dspex.producer import Producer
@@ -79,7 +80,7 @@ def asked(url: str, **options: Any) -> str:
             client.get_program(uuid4())
         assert time.monotonic() - began < 15
         with pytest.raises(BrokerUnavailable) as published:
-            client._publisher.publish(b"", exchange="dspex.commands", routing_key="k", timeout=3)
+            client._publisher.publish(Publication(b"", exchange="dspex.commands", routing_key="k"), timeout=3)
     said = str(caught.value)
     assert "sesame" not in said + str(published.value)
     assert said.partition(": ")[2] in str(published.value)
@@ -197,8 +198,8 @@ def test_the_names_of_connections(broker: RabbitMQWithTls, postgres_database_url
         shop.send(CreateSignature(signature_id=uuid7(), signature=Signature.parse("question -> answer")))
         app = bootstrap(settings)
         deliverer = DelivererProcess(settings)
-        deliverer._publisher.publish(b"", exchange="dspex.events", routing_key="k", mandatory=False)
-        app.publisher.publish(b"", exchange="dspex.events", routing_key="k", mandatory=False)
+        deliverer._publisher.publish(Publication(b"", exchange="dspex.events", routing_key="k", mandatory=False))
+        app.publisher.publish(Publication(b"", exchange="dspex.events", routing_key="k", mandatory=False))
         consuming = pika.BlockingConnection(app.broker.parameters)  # type: ignore[attr-defined]
         # Those of the tests before may not be gone yet.
         names = [name for name in connections(broker, "guest") if not name.endswith("/tests")]

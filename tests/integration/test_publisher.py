@@ -16,6 +16,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from deploy.local_servers import RabbitMQServer
 from deploy.processes import free_port, wait_until
 from dspex import ExecuteProgram, decode_command, uuid7
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.errors import BrokerUnavailable, MessageTooLarge, NotDeclared, PublishError, QueueFull
@@ -107,7 +108,7 @@ def test_refused_at_once_and_without_the_password(amqp_url: str, login: str, pat
     publisher = AmqpPublisher(with_login(amqp_url, login, path), timeout=60)
     for _ in range(2):
         with pytest.raises(BrokerUnavailable, match=said) as caught:
-            publisher.publish(b"", exchange="any", routing_key="k")
+            publisher.publish(Publication(b"", exchange="any", routing_key="k"))
         assert "sesame" not in str(caught.value)
         assert "'guest'" in str(caught.value)
     publisher.close()
@@ -115,9 +116,9 @@ def test_refused_at_once_and_without_the_password(amqp_url: str, login: str, pat
 
 def test_server_down() -> None:
     publisher = AmqpPublisher(f"amqp://guest:sesame@127.0.0.1:{free_port()}/", window=1, timeout=1)
-    future = publisher.submit(b"", exchange="any", routing_key="k", timeout=2)
+    future = publisher.submit(Publication(b"", exchange="any", routing_key="k"), timeout=2)
     with pytest.raises(BrokerUnavailable, match="unconfirmed already"):
-        publisher.submit(b"", exchange="any", routing_key="k")
+        publisher.submit(Publication(b"", exchange="any", routing_key="k"))
     with pytest.raises(BrokerUnavailable, match=r"not confirmed in time.*connection refused") as caught:
         future.result(30)
     assert "sesame" not in str(caught.value)
@@ -137,8 +138,8 @@ def test_a_server_that_accepts_and_says_nothing(amqp_url: str) -> None:
         proxy.hold()
         publisher = AmqpPublisher(proxy.url, timeout=1)
         with pytest.raises(BrokerUnavailable, match="not confirmed in time"):
-            publisher.publish(b"", exchange="any", routing_key="k")
-        future = publisher.submit(b"", exchange="any", routing_key="k", timeout=60)
+            publisher.publish(Publication(b"", exchange="any", routing_key="k"))
+        future = publisher.submit(Publication(b"", exchange="any", routing_key="k"), timeout=60)
         publisher.close(timeout=0.2)
         assert isinstance(future.exception(0), BrokerUnavailable)
 
@@ -151,7 +152,7 @@ def test_a_cut_connection_loses_nothing(broker: RabbitMQ, name: str) -> None:
         for number in range(2000):
             if number % 500 == 250:
                 proxy.cut()
-            futures.append(publisher.submit(str(number).encode(), exchange=name, routing_key="k"))
+            futures.append(publisher.submit(Publication(str(number).encode(), exchange=name, routing_key="k")))
         assert [future.exception(60) for future in futures] == [None] * 2000
         assert proxy.accepted > 1
         publisher.close()
@@ -166,7 +167,7 @@ def test_connections_that_end_as_soon_as_they_are_there_are_made_ever_more_seldo
         publisher = AmqpPublisher(proxy.url, timeout=60)
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
-            publisher.publish(b"", exchange=name, routing_key="k")
+            publisher.publish(Publication(b"", exchange=name, routing_key="k"))
             proxy.cut()
         assert proxy.accepted <= 8  # without growing pauses, some 30
         publisher.close(timeout=1)
@@ -180,12 +181,12 @@ def test_a_virtual_host_that_is_deleted_under_a_publisher(rabbitmq_server: Calla
     url = server.url.replace("%2F", "gone")
     with TcpProxy(url) as proxy:
         publisher = AmqpPublisher(proxy.url, timeout=20)
-        publisher.publish(b"", exchange="amq.topic", routing_key="k", mandatory=False)
+        publisher.publish(Publication(b"", exchange="amq.topic", routing_key="k", mandatory=False))
         rabbitmqctl(server, "delete_vhost", "gone")
         end, failed = time.monotonic() + 2.5, 0
         while time.monotonic() < end:
             with pytest.raises(BrokerUnavailable, match="virtual host does not exist"):
-                publisher.publish(b"", exchange="amq.topic", routing_key="k", mandatory=False)
+                publisher.publish(Publication(b"", exchange="amq.topic", routing_key="k", mandatory=False))
             failed += 1
         assert failed > 100
         assert proxy.accepted <= 9
@@ -194,7 +195,7 @@ def test_a_virtual_host_that_is_deleted_under_a_publisher(rabbitmq_server: Calla
 
         def there() -> bool:
             with suppress(BrokerUnavailable):
-                publisher.publish(b"", exchange="amq.topic", routing_key="k", mandatory=False)
+                publisher.publish(Publication(b"", exchange="amq.topic", routing_key="k", mandatory=False))
                 return True
             return False
 
@@ -206,9 +207,9 @@ def test_confirms_lost_on_the_way_are_asked_for_again(broker: RabbitMQ, name: st
     broker.declare(name, name)
     with TcpProxy(broker.url) as proxy:
         publisher = AmqpPublisher(proxy.url, timeout=60)
-        publisher.publish(b"first", exchange=name, routing_key="k")
+        publisher.publish(Publication(b"first", exchange=name, routing_key="k"))
         proxy.hold()
-        future = publisher.submit(b"second", exchange=name, routing_key="k")
+        future = publisher.submit(Publication(b"second", exchange=name, routing_key="k"))
         with pytest.raises(TimeoutError):
             future.result(0.2)
         proxy.cut()
@@ -222,9 +223,9 @@ def test_a_silent_connection_is_noticed_by_its_heartbeat(broker: RabbitMQ, name:
     broker.declare(name, name)
     with TcpProxy(broker.url) as proxy:
         publisher = AmqpPublisher(f"{proxy.url}?heartbeat=1", timeout=60)
-        publisher.publish(b"first", exchange=name, routing_key="k")
+        publisher.publish(Publication(b"first", exchange=name, routing_key="k"))
         proxy.hold()
-        future = publisher.submit(b"second", exchange=name, routing_key="k")
+        future = publisher.submit(Publication(b"second", exchange=name, routing_key="k"))
         threading.Timer(8, proxy.release).start()  # pika looks every 6 s
         assert future.result(60) is None
         publisher.close()
@@ -240,7 +241,7 @@ def test_killed_while_publishing(rabbitmq_server: Callable[[], RabbitMQServer], 
 
     def publish() -> None:
         for number in range(20_000):
-            futures[number] = publisher.submit(str(number).encode(), exchange=name, routing_key="k")
+            futures[number] = publisher.submit(Publication(str(number).encode(), exchange=name, routing_key="k"))
             if number == 3000:
                 publishing.set()
 
@@ -264,10 +265,10 @@ def test_killed_and_gone(rabbitmq_server: Callable[[], RabbitMQServer], name: st
     broker = RabbitMQ(server.url)
     broker.declare(name, name)
     publisher = broker.publisher(timeout=2)
-    publisher.publish(b"1", exchange=name, routing_key="k")
+    publisher.publish(Publication(b"1", exchange=name, routing_key="k"))
     server.kill()
     with pytest.raises(BrokerUnavailable, match="no connection"):
-        publisher.publish(b"2", exchange=name, routing_key="k")
+        publisher.publish(Publication(b"2", exchange=name, routing_key="k"))
     broker.close()
 
 
@@ -276,9 +277,9 @@ def test_stopped_and_started_again(rabbitmq_server: Callable[[], RabbitMQServer]
     broker = RabbitMQ(server.url)
     broker.declare(name, name)
     publisher = broker.publisher(timeout=100)
-    publisher.publish(b"1", exchange=name, routing_key="k")
+    publisher.publish(Publication(b"1", exchange=name, routing_key="k"))
     server.restart()
-    publisher.publish(b"2", exchange=name, routing_key="k")
+    publisher.publish(Publication(b"2", exchange=name, routing_key="k"))
     assert [arrived.body for arrived in broker.take(name)] == [b"1", b"2"]
     broker.close()
 
@@ -288,12 +289,12 @@ def test_a_memory_alarm_holds_messages_up(rabbitmq_server: Callable[[], RabbitMQ
     broker = RabbitMQ(server.url)
     broker.declare(name, name)
     publisher = broker.publisher(timeout=100)
-    publisher.publish(b"before", exchange=name, routing_key="k")
+    publisher.publish(Publication(b"before", exchange=name, routing_key="k"))
     rabbitmqctl(server, "set_vm_memory_high_watermark", "0.00001")
-    impatient = publisher.submit(b"impatient", exchange=name, routing_key="k", timeout=2)
+    impatient = publisher.submit(Publication(b"impatient", exchange=name, routing_key="k"), timeout=2)
     with pytest.raises(BrokerUnavailable, match="alarm"):
         impatient.result(30)
-    patient = [publisher.submit(b"patient", exchange=name, routing_key="k") for _ in range(10)]
+    patient = [publisher.submit(Publication(b"patient", exchange=name, routing_key="k")) for _ in range(10)]
     rabbitmqctl(server, "set_vm_memory_high_watermark", "0.4")
     assert [future.exception(100) for future in patient] == [None] * 10
     assert [arrived.body for arrived in broker.take(name)].count(b"patient") == 10
@@ -310,7 +311,7 @@ def test_a_full_queue_refuses(broker: RabbitMQ, name: str) -> None:
 
     broker.run(declare)
     publisher = broker.publisher()
-    futures = [publisher.submit(b"", exchange=name, routing_key="k") for _ in range(50)]
+    futures = [publisher.submit(Publication(b"", exchange=name, routing_key="k")) for _ in range(50)]
     errors = [future.exception(30) for future in futures]
     assert errors[0] is None
     assert any(isinstance(error, QueueFull) and "full" in str(error) for error in errors)
@@ -321,27 +322,27 @@ def test_a_full_queue_refuses(broker: RabbitMQ, name: str) -> None:
 def test_ids_that_do_not_fit_into_a_property(broker: RabbitMQ, name: str) -> None:
     broker.declare(name, name)
     publisher = broker.publisher()
-    wrong = publisher.submit(b"", exchange=name, routing_key="k", message_id="i" * 256)
-    right = publisher.submit(b"", exchange=name, routing_key="k", message_id="i" * 255)
+    wrong = publisher.submit(Publication(b"", exchange=name, routing_key="k", message_id="i" * 256))
+    right = publisher.submit(Publication(b"", exchange=name, routing_key="k", message_id="i" * 255))
     assert isinstance(wrong.exception(30), PublishError)
     assert right.result(30) is None
 
 
 def _publish_in_child(publisher: AmqpPublisher, name: str) -> None:
-    publisher.publish(b"child", exchange=name, routing_key="k")
+    publisher.publish(Publication(b"child", exchange=name, routing_key="k"))
     publisher.close()
 
 
 def test_both_sides_of_a_fork(broker: RabbitMQ, name: str) -> None:
     broker.declare(name, name)
     publisher = broker.publisher()
-    publisher.publish(b"before", exchange=name, routing_key="k")
+    publisher.publish(Publication(b"before", exchange=name, routing_key="k"))
     child = multiprocessing.get_context("fork").Process(target=_publish_in_child, args=(publisher, name))
     child.start()
-    futures = [publisher.submit(b"parent", exchange=name, routing_key="k") for _ in range(100)]
+    futures = [publisher.submit(Publication(b"parent", exchange=name, routing_key="k")) for _ in range(100)]
     child.join(30)
     assert child.exitcode == 0
-    publisher.publish(b"after", exchange=name, routing_key="k")
+    publisher.publish(Publication(b"after", exchange=name, routing_key="k"))
     assert all(future.exception(30) is None for future in futures)
     bodies = [arrived.body for arrived in broker.take(name)]
     assert (bodies[0], bodies[-1], bodies.count(b"child"), bodies.count(b"parent")) == (b"before", b"after", 1, 100)

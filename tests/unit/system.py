@@ -196,7 +196,7 @@ class System:
 
     def rejected(self) -> list[RecordedRejection]:
         with self.app.engine.connect() as connection:
-            return rejections.recent(connection)
+            return list(rejections.page(connection).items)
 
     def lose(self, request: Request) -> None:
         """Claim an execution for a worker that is then never heard of again."""

@@ -20,8 +20,8 @@ from sqlalchemy import Connection, Engine
 
 from adapters.lm import LMCatalog
 from adapters.registry import AdapterRegistry
+from dspex.amqp.publication import event_publication
 from dspex.amqp.publisher import AmqpPublisher, Publisher
-from dspex.amqp.topology import EVENTS_EXCHANGE, event_key
 from dspex.contract.envelope import MAX_ANSWER_BYTES, NO_CONTEXT, Context
 from dspex.contract.events import Event
 from store.counters import SHARDS
@@ -121,13 +121,7 @@ class Application:
             PublishError: it does not.
         """
         message_id, body, _ = encode_event(event, tenant, self.largest_event, context=context)
-        self.publisher.publish(
-            body,
-            exchange=EVENTS_EXCHANGE,
-            routing_key=event_key(tenant, event.type),
-            message_id=message_id,
-            mandatory=False,
-        )
+        self.publisher.publish(event_publication(body, tenant, event.type, message_id))
 
     def close(self) -> None:
         """Close every part. The publisher comes first: what it confirms is still written down."""

@@ -20,6 +20,7 @@ import pika.exceptions
 
 from dspex.amqp.connection import server_properties
 from dspex.amqp.errors import CONNECTION_ERRORS, INTERNAL_ERROR
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import Publisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.amqp.url import amqp_parameters
@@ -87,10 +88,12 @@ class AmqpBroker(dramatiq.Broker):
         if delay is not None:
             raise ValueError("delay: a message cannot wait in the broker")
         self._publisher.publish(
-            message.encode(),
-            exchange=COMMANDS_EXCHANGE,
-            routing_key=message.actor_name,
-            message_id=message.message_id,
+            Publication(
+                message.encode(),
+                exchange=COMMANDS_EXCHANGE,
+                routing_key=message.actor_name,
+                message_id=message.message_id,
+            )
         )
         return message
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import dramatiq
 
+from dspex.amqp.publication import Publication
 from dspex.amqp.topology import BINDINGS, EVENTS_EXCHANGE, EXCHANGES, Binding, Exchange
 from dspex.errors import BrokerUnavailable, NotDeclared, PublishError, Unroutable
 from workers.brokers.delivery import Delivery, Outcome
@@ -183,67 +184,37 @@ class MemoryPublisher:
         """Have `listener(routing_key, body)` called for each event, by the thread that publishes it."""
         self._listeners.append(listener)
 
-    def submit(
-        self,
-        body: bytes,
-        *,
-        exchange: str,
-        routing_key: str,
-        message_id: str | None = None,  # noqa: ARG002
-        correlation_id: str | None = None,  # noqa: ARG002
-        reply_to: str | None = None,  # noqa: ARG002
-        mandatory: bool = True,
-        timeout: float | None = None,
-    ) -> Future[None]:
+    def submit(self, publication: Publication, *, timeout: float | None = None) -> Future[None]:
         """Route a message as RabbitMQ would, by `dspex.amqp.topology`."""
         if self._closed:
             raise BrokerUnavailable("the publisher is closed: make a new one")
         future: Future[None] = Future()
         try:
-            self._route(body, exchange, routing_key, mandatory, self._timeout if timeout is None else timeout)
+            self._route(publication, self._timeout if timeout is None else timeout)
         except PublishError as error:
             future.set_exception(error)
         else:
             future.set_result(None)
         return future
 
-    def publish(
-        self,
-        body: bytes,
-        *,
-        exchange: str,
-        routing_key: str,
-        message_id: str | None = None,
-        correlation_id: str | None = None,
-        reply_to: str | None = None,
-        mandatory: bool = True,
-        timeout: float | None = None,
-    ) -> None:
+    def publish(self, publication: Publication, *, timeout: float | None = None) -> None:
         """`submit`, and wait."""
-        self.submit(
-            body,
-            exchange=exchange,
-            routing_key=routing_key,
-            message_id=message_id,
-            correlation_id=correlation_id,
-            reply_to=reply_to,
-            mandatory=mandatory,
-            timeout=timeout,
-        ).result()
+        self.submit(publication, timeout=timeout).result()
 
     def close(self, timeout: float | None = None) -> None:  # noqa: ARG002
         """Refuse what comes later; nothing is on its way."""
         self._closed = True
 
-    def _route(self, body: bytes, exchange: str, routing_key: str, mandatory: bool, timeout: float) -> None:
+    def _route(self, publication: Publication, timeout: float) -> None:
+        body, exchange, routing_key = publication.body, publication.exchange, publication.routing_key
         if exchange == EVENTS_EXCHANGE:
             for listener in self._listeners:
                 listener(routing_key, body)
-            if mandatory and not self._listeners:
+            if publication.mandatory and not self._listeners:
                 raise Unroutable(f"nobody listens to '{exchange}'")
             return
         queues = self._queues_of(exchange, routing_key)
-        if not queues and mandatory:
+        if not queues and publication.mandatory:
             raise Unroutable(f"no queue is bound to '{exchange}' for '{routing_key}' in dspex.topology")
         for queue in queues:
             self._broker.put(queue, body, timeout)

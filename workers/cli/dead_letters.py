@@ -72,43 +72,34 @@ def show(letter_id: UUID, tenant: str | None, as_json: bool) -> None:
     show_letter(letter_id, tenant, as_json=as_json)
 
 
-@dead_letter.command()
-@_with(_ids, _all, _kind, _filters, tenant, traceparent, as_json)
-def replay(
-    ids: tuple[UUID, ...],
-    everything: bool,
-    kind: str | None,
-    tenant: str | None,
-    traceparent: str | None,
-    as_json: bool,
-    **filters: Any,
-) -> None:
+def _change(verb: str, told: str) -> None:
+    """Make a command that does something with those that are named, or found."""
+
+    @dead_letter.command(verb, help=told)
+    @_with(_ids, _all, _kind, _filters, tenant, traceparent, as_json)
+    def change(
+        ids: tuple[UUID, ...],
+        everything: bool,
+        kind: str | None,
+        tenant: str | None,
+        traceparent: str | None,
+        as_json: bool,
+        **filters: Any,
+    ) -> None:
+        from workers.cli.letters import change_letters
+
+        chosen = _chosen(ids, everything, filters)
+        change_letters(verb, _kinds(kind, filters), ids, chosen, tenant, traceparent, as_json=as_json)
+
+
+_change(
+    "replay",
     """Run failed executions again under their ids, and send rejected messages again: by ID, or by a filter.
 
     Those that were discarded are taken where they are named.
-    """
-    from workers.cli.letters import change_letters
-
-    chosen = _chosen(ids, everything, filters)
-    change_letters("replay", _kinds(kind, filters), ids, chosen, tenant, traceparent, as_json=as_json)
-
-
-@dead_letter.command()
-@_with(_ids, _all, _kind, _filters, tenant, traceparent, as_json)
-def discard(
-    ids: tuple[UUID, ...],
-    everything: bool,
-    kind: str | None,
-    tenant: str | None,
-    traceparent: str | None,
-    as_json: bool,
-    **filters: Any,
-) -> None:
-    """Take letters off the list: by ID, or by a filter. Executions and messages are kept."""
-    from workers.cli.letters import change_letters
-
-    chosen = _chosen(ids, everything, filters)
-    change_letters("discard", _kinds(kind, filters), ids, chosen, tenant, traceparent, as_json=as_json)
+    """,
+)
+_change("discard", "Take dead letters off the list: by ID, or by a filter. Executions and messages are kept.")
 
 
 def _given(filters: dict[str, Any]) -> dict[str, Any]:

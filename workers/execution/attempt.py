@@ -13,13 +13,14 @@ from adapters.port import AdapterError, Outcome, RunOptions
 from dspex import ErrorCode, ErrorDetail, Usage
 from dspex.contract.status import ProgramStatus
 from dspex.errors import InvalidValues
+from dspex.text import storable
 from store.database.identity import Identity
 from store.executions import Claimed, Finish, Request, Retry
 from store.programs import Program
 from workers.application.program_cache import ChangedProgram, UnknownHere
 from workers.application.wiring import Application
 from workers.execution.retry import Again, Failed, decide, not_here
-from workers.outbound.error_details import detail_of, internal, storable
+from workers.outbound.error_details import detail_of, internal
 from workers.persistence.group_commit import WriterClosed
 
 End = Finish | Retry

@@ -10,9 +10,8 @@ import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
 
-from dspex.amqp.topology import EVENTS_EXCHANGE, event_key
+from dspex.amqp.publication import Publication, event_publication
 from dspex.contract.envelope import Context
 from dspex.errors import PublishDenied, PublishError, Unroutable
 from store.event_outbox import Owed
@@ -44,22 +43,12 @@ def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
     return Callback(app, owed, [_event(app, event, owed, Context(attempt.request.traceparent, claimed.extensions))])
 
 
-class _Message(NamedTuple):
-    """A message as it goes out. Its id is that of the end: however often it is sent, it is the same message."""
-
-    body: bytes
-    exchange: str
-    routing_key: str
-    message_id: str
-    mandatory: bool
-    correlation_id: str | None = None
-
-
 def _context(execution: Execution) -> Context:
     return Context(execution.traceparent, execution.extensions)
 
 
-def _event(app: Application, event: Ended, owed: Owed, context: Context) -> _Message:
+def _event(app: Application, event: Ended, owed: Owed, context: Context) -> Publication:
+    """Its id is that of the end: however often it is sent, it is the same message. So it is with the answer."""
     tenant = owed.tenant
     message_id = f"{event.execution_id}.{owed.lock_version}"
     encoded = encode_event(
@@ -72,20 +61,20 @@ def _event(app: Application, event: Ended, owed: Owed, context: Context) -> _Mes
     )
     if not encoded.whole:
         app.episodes.tell("Events go out with less in them, for their size", f"execution {event.execution_id}")
-    return _Message(encoded.body, EVENTS_EXCHANGE, event_key(tenant, event.type), message_id, mandatory=False)
+    return event_publication(encoded.body, tenant, event.type, message_id)
 
 
-def _answer(execution: Execution, reply_to: str, largest: int) -> _Message:
+def _answer(execution: Execution, reply_to: str, largest: int) -> Publication:
     message_id = f"{execution.id}.{execution.lock_version}.reply"
     view, context = execution_view(execution), _context(execution)
     body = encode_answer(view, largest, query=False, message_id=message_id, context=context).body
-    return _Message(body, "", reply_to, message_id, mandatory=True, correlation_id=execution.correlation_id)
+    return Publication(body, "", reply_to, message_id, execution.correlation_id)
 
 
 class Callback:
     """What is owed for one execution, until all of it is confirmed. Confirms come in any thread."""
 
-    def __init__(self, app: Application, owed: Owed, messages: Sequence[_Message]) -> None:
+    def __init__(self, app: Application, owed: Owed, messages: Sequence[Publication]) -> None:
         self._app = app
         self._owed = owed
         self._messages = messages
@@ -118,14 +107,7 @@ class Callback:
             return
         for message in self._messages:
             try:
-                future = self._app.publisher.submit(
-                    message.body,
-                    exchange=message.exchange,
-                    routing_key=message.routing_key,
-                    message_id=message.message_id,
-                    correlation_id=message.correlation_id,
-                    mandatory=message.mandatory,
-                )
+                future = self._app.publisher.submit(message)
             except PublishError as error:
                 self._settled(error)
             else:

@@ -17,10 +17,10 @@ whatever a policy or an adapter says: nothing that fails at once is run in a loo
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import dataclass, replace
 
 from dspex import ErrorCode
+from dspex.backoff import spread
 from dspex.contract.retry_policy import ExecutionPolicy
 from store.executions import Carried
 
@@ -105,7 +105,7 @@ def _pause(policy: ExecutionPolicy, number: int) -> float:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ ("equal jitter")
     """
     whole = min(policy.max_delay, policy.first_delay * policy.multiplier ** min(number, 100))
-    return max(whole, SHORTEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311
+    return spread(max(whole, SHORTEST_PAUSE))
 
 
 def _seconds(retry_after: float | None) -> float:

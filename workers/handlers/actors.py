@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import dramatiq
 
 from dspex import Envelope, ExecuteProgram, MessageRejected
+from dspex.amqp.publication import Publication
 from dspex.amqp.topology import PROGRAMS_QUEUE, QUEUES, queue_of
 from dspex.contract.commands import Command, CreateSignatureFromModule
 from dspex.contract.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
@@ -211,12 +212,14 @@ def _send(app: Application, queue: str, origin: Origin, answer: Encoded) -> None
     if not answer.whole:
         app.episodes.tell("Answers are cut, for their size", f"to {queue!r}", level=logging.INFO)
     app.publisher.publish(
-        answer.body,
-        exchange="",
-        routing_key=queue,
-        message_id=answer.message_id,
-        correlation_id=origin.correlation_id,
-        mandatory=not direct(queue),
+        Publication(
+            answer.body,
+            exchange="",
+            routing_key=queue,
+            message_id=answer.message_id,
+            correlation_id=origin.correlation_id,
+            mandatory=not direct(queue),
+        )
     )
 
 

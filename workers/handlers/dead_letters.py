@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from dspex.amqp.topology import COMMANDS_EXCHANGE
+from dspex.amqp.publication import command_publication
 from dspex.contract.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages, Selection
 from dspex.contract.envelope import decode_command
 from dspex.contract.queries import GetRejectedMessage, ListRejectedMessages
@@ -182,12 +182,8 @@ def _send(app: Application, received: Received[ReplayMessages], letter: Recorded
             told_of(received.principal, received.command, denied)
             raise denied
     fits = len(envelope.id.encode()) <= MAX_MESSAGE_ID_BYTES
-    return app.publisher.submit(
-        body,
-        exchange=COMMANDS_EXCHANGE,
-        routing_key=envelope.type,
-        message_id=envelope.id if fits else None,
-    )
+    publication = command_publication(envelope, body)
+    return app.publisher.submit(publication if fits else publication._replace(message_id=None))
 
 
 def _confirm(app: Application, sent: Sequence[tuple[RecordedRejection, Future[None]]]) -> int:

@@ -28,12 +28,13 @@ from dspex.contract.results import Created, Nothing, Page, ProgramStatistics, Pr
 from dspex.contract.status import SignatureStatus
 from dspex.errors import InvalidValues, NotFound
 from dspex.model import problems
+from dspex.text import storable
 from store import programs, signatures, statistics
 from store.programs import Program
 from store.signatures import SignatureRow
 from workers.application.program_cache import spec_of
 from workers.application.wiring import Application
-from workers.outbound.error_details import internal, storable
+from workers.outbound.error_details import internal
 from workers.outbound.serializers import page_of, program_view, signature_view
 from workers.security.authorization import told_of
 from workers.security.request import Received

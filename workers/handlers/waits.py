@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from typing import Final, NoReturn
 
+from dspex.backoff import doubled, spread
 from dspex.contract.commands import CreateProgram, InitializeProgram
 from dspex.errors import DatabaseUnavailable, PublishError
 from dspex.lru import Lru
@@ -78,7 +78,7 @@ def wait_for_dependency(command_type: str, tenant: str, most: int, share: int) -
         if sum(other.tenant == tenant for other in waiting) >= share and _in_vain.count(tenant) >= share:
             return
     left = max(delivery.first_tried, _database.missed_at) + DEPENDENCY_SECONDS - now
-    pause = min(_FIRST_LOOK * 2.0 ** min(delivery.tries - 1, 16), _LAST_LOOK)
+    pause = doubled(_FIRST_LOOK, _LAST_LOOK, delivery.tries - 1)
     if pause < left:
         delivery.tenant = tenant
         raise PutAside(pause)
@@ -93,7 +93,7 @@ def wait_for_broker(error: PublishError) -> None:
     """
     delivery = handled()
     if delivery is not None and delivery.tries < MAX_TRIES:
-        raise PutAside(min(FIRST_PAUSE * 2.0 ** (delivery.tries - 1), LAST_PAUSE), error.message)
+        raise PutAside(doubled(FIRST_PAUSE, LAST_PAUSE, delivery.tries - 1), error.message)
 
 
 def wait_for_database(error: DatabaseUnavailable) -> NoReturn:
@@ -105,6 +105,6 @@ def wait_for_database(error: DatabaseUnavailable) -> NoReturn:
     delivery = handled()
     if delivery is None:
         raise Requeue(str(error)) from None
-    pause = min(FIRST_BLIP * 2.0 ** min(delivery.tries - 1, 16), LAST_BLIP) * random.uniform(0.5, 1)  # noqa: S311
+    pause = spread(doubled(FIRST_BLIP, LAST_BLIP, delivery.tries - 1))
     _database.missed_at = time.monotonic()
     raise PutAside(pause, str(error)) from None

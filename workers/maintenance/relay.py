@@ -14,7 +14,7 @@ from concurrent.futures import Future
 
 from sqlalchemy import Connection
 
-from dspex.amqp.topology import COMMANDS_EXCHANGE
+from dspex.amqp.publication import command_publication
 from dspex.errors import MessageTooLarge, PublishError, TooLargeForBroker
 from store import event_outbox, executions
 from store.database.engine import READ_ONLY
@@ -109,6 +109,4 @@ class Relay:
             # It was just small enough when it came, in other JSON: whoever gets it now would reject it.
             give_up(self._app, request, f"its message cannot be sent again: {error.message}")
             return None
-        return self._app.publisher.submit(
-            body, exchange=COMMANDS_EXCHANGE, routing_key=envelope.type, message_id=envelope.id
-        )
+        return self._app.publisher.submit(command_publication(envelope, body))

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 from dspex import ErrorCode, ErrorDetail
+from dspex.backoff import doubled
 from dspex.errors import PublishError
 from store.database.failures import describe, passing
 from workers.application.wiring import Application
@@ -56,7 +57,7 @@ class Upkeep:
 
     def _every(self, seconds: float, work: Callable[[], None]) -> None:
         failures = 0
-        while not self._stop.wait(min(MAX_PAUSE_SECONDS, seconds * 2 ** min(failures, 16))):
+        while not self._stop.wait(doubled(seconds, MAX_PAUSE_SECONDS, failures)):
             try:
                 audit.end_episodes()
                 self._app.episodes.go_on()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dspex import ErrorCode, ErrorDetail
 from dspex.contract.events import ProblemDetail
 from dspex.errors import DspexError
+from dspex.text import storable
 
 
 def detail_of(error: DspexError) -> ErrorDetail:
@@ -19,8 +20,3 @@ def detail_of(error: DspexError) -> ErrorDetail:
 def internal(error: BaseException) -> ErrorDetail:
     """An error that nobody expected: its text may hold anything, so only its type is told."""
     return ErrorDetail(code=ErrorCode.INTERNAL, message=f"{type(error).__name__}: see the worker's log")
-
-
-def storable(text: str) -> str:
-    """An error's text may quote an LM: U+0000 and lone surrogates cannot be stored."""
-    return text.replace("\x00", "").encode(errors="replace").decode()

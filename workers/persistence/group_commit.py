@@ -8,7 +8,6 @@ writer is also what the engine wants.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from dspex.backoff import doubled, spread
 from dspex.errors import DatabaseUnavailable, DspexError
 from store.database.engine import Plans
 from store.database.failures import Cause, cause_of, describe, passing
@@ -36,6 +36,7 @@ Then = Callable[[Any, Exception | None], None]
 MAX_BATCH = 500
 POSTED_SECONDS = 0.05
 """For what nobody waits for: else each would have a statement, or a commit, of its own beside what is waited for."""
+FIRST_BACKOFF_SECONDS = 0.05
 MAX_BACKOFF_SECONDS = 5.0
 POLL_SECONDS = 0.5
 """How often one that waits for another looks whether it is to close."""
@@ -287,7 +288,7 @@ class Writer:
             else:
                 again.append(write)
         if again:
-            pause = min(MAX_LATER_SECONDS, LATER_SECONDS * 2 ** min(tries, 10)) * random.uniform(0.5, 1)  # noqa: S311
+            pause = spread(doubled(LATER_SECONDS, MAX_LATER_SECONDS, tries))
             unfit = not alone and cause_of(error) is Cause.UNFIT
             self._later.append(_Later(now + pause, tries + 1, again, unfit))
             if unfit and self._fit.is_set():
@@ -335,7 +336,7 @@ class Writer:
 
     def _wait(self, tries: int, error: Exception) -> bool:
         """Back off before the next try. Returns whether there is to be one."""
-        seconds = min(MAX_BACKOFF_SECONDS, 0.05 * 2 ** min(tries, 10)) * random.uniform(0.5, 1)  # noqa: S311
+        seconds = spread(doubled(FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, tries))
         self._episodes.tell("The database cannot be written, trying again", describe(error))
         return not self._closing.wait(seconds)
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dspex.backoff import doubled
 from workers.environment import PREFIX
 from workers.settings import Settings
 
@@ -125,7 +126,7 @@ class _Place:
         if not self.dead and self.process.poll() is not None:
             self.dead = True
             self.failures = self.failures + 1 if now - self._started < SOON_SECONDS else 1
-            pause = min(LAST_PAUSE, FIRST_PAUSE * 2.0 ** (self.failures - 1))
+            pause = doubled(FIRST_PAUSE, LAST_PAUSE, self.failures - 1)
             self._next_start = now + pause
             kind, process = self._child.arguments[0].capitalize(), self.process
             logger.error(

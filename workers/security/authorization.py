@@ -14,9 +14,8 @@ from dspex.contract import endpoints as e
 from dspex.contract import queries as q
 from dspex.contract.commands import Command
 from dspex.errors import Denied, DspexError
+from dspex.ids import DEFAULT_TENANT
 from workers.security.audit import Denial, audit
-
-DEFAULT_TENANT: Final = "default"
 
 
 class Role(StrEnum):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from dspex.errors import Denied
-from workers.security.authorization import DEFAULT_TENANT, Principal, Role
+from dspex.ids import DEFAULT_TENANT
+from workers.security.authorization import Principal, Role
 
 EVERYBODY = Principal("everybody", DEFAULT_TENANT, frozenset({Role.ADMIN}))
 """Who asks while tenancy is off: there is one tenant, and whoever may publish may do everything."""

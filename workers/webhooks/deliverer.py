@@ -17,6 +17,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from dspex.backoff import doubled
 from dspex.errors import PublishError
 from store import executions, webhooks
 from store.database.engine import READ_ONLY
@@ -158,7 +159,7 @@ class Deliverer:
                     self._idle += 1
                     self._changed.notify_all()
             if not more:
-                self._rest(min(MAX_PAUSE_SECONDS, POLL_SECONDS * 2 ** min(failures, 16)))
+                self._rest(doubled(POLL_SECONDS, MAX_PAUSE_SECONDS, failures))
 
     def _rest(self, seconds: float) -> None:
         """Until a delivery has ended, or a while has passed."""

@@ -12,8 +12,8 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 
 from dspex import wrap
+from dspex.amqp.publication import event_publication
 from dspex.amqp.publisher import Publisher
-from dspex.amqp.topology import EVENTS_EXCHANGE, event_key
 from dspex.contract.callback import parse_url
 from dspex.contract.events import WebhookDisabled
 from dspex.errors import PublishError
@@ -62,11 +62,7 @@ class Notices:
         envelope = wrap(event, source=SOURCE, message_id=message_id, tenant=endpoint.tenant)
         try:
             future = self._publisher.submit(
-                envelope.encode(),
-                exchange=EVENTS_EXCHANGE,
-                routing_key=event_key(endpoint.tenant, event.type),
-                message_id=envelope.id,
-                mandatory=False,
+                event_publication(envelope.encode(), endpoint.tenant, event.type, envelope.id)
             )
         except PublishError as error:
             logger.info("That endpoint %s was disabled will be told later: %s", endpoint.id, error)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from dspex.amqp.publication import Publication
 from dspex.errors import PublishError
 
 
@@ -20,14 +21,8 @@ class Outgoing:
     `refused`: why it could not be stored when it was sent last, as the error and its text.
     """
 
-    body: bytes
-    exchange: str
-    routing_key: str
-    message_id: str | None
-    correlation_id: str | None
-    mandatory: bool
+    publication: Publication
     deadline: float
-    reply_to: str | None = None
     future: Future[None] = field(default_factory=Future)
     returned: bool = False
     refused: tuple[type[PublishError], str] | None = None
@@ -69,12 +64,14 @@ class Unconfirmed:
         """
         for tag in range(self._returned + 1, self._last + 1):
             message = self._messages.get(tag)
+            if message is None:
+                continue
+            sent = message.publication
             if (
-                message is not None
-                and message.mandatory
-                and message.message_id == message_id
-                and (message.exchange, message.routing_key) == (exchange, routing_key)
-                and message.body == body
+                sent.mandatory
+                and sent.message_id == message_id
+                and (sent.exchange, sent.routing_key) == (exchange, routing_key)
+                and sent.body == body
             ):
                 message.returned = True
                 self._returned = tag

@@ -33,7 +33,7 @@ from dspex.amqp.errors import (
 )
 from dspex.amqp.properties import Properties
 from dspex.amqp.refusals import Refusals
-from dspex.backoff import Backoff
+from dspex.backoff import Backoff, doubled
 from dspex.contract.envelope import CONTENT_TYPE
 from dspex.errors import BrokerUnavailable, NotDeclared, PublishError, QueueFull, TooLargeForBroker, Unroutable
 
@@ -165,26 +165,25 @@ class Link:
                     self._write(self._channel, self._pending.popleft())
 
     def _write(self, channel: Channel, message: Outgoing) -> None:
+        sent = message.publication
         if self._refusals:
-            known = self._refusals.find(message.exchange, message.routing_key, time.monotonic())
+            known = self._refusals.find(sent.exchange, sent.routing_key, time.monotonic())
             if known is not None:
                 (self._refuse if known[0] is NotDeclared else self._fail)([message], *known)
                 return
-        if self.limit is not None and len(message.body) > self.limit:
+        if self.limit is not None and len(sent.body) > self.limit:
             self._fail_too_large(message, self.limit)
             return
         properties = BasicProperties(
             content_type=CONTENT_TYPE,
             delivery_mode=DeliveryMode.Persistent,
-            message_id=message.message_id,
-            correlation_id=message.correlation_id,
-            reply_to=message.reply_to,
+            message_id=sent.message_id,
+            correlation_id=sent.correlation_id,
+            reply_to=sent.reply_to,
             user_id=self._user_id,
         )
         try:
-            channel.basic_publish(
-                message.exchange, message.routing_key, message.body, properties, mandatory=message.mandatory
-            )
+            channel.basic_publish(sent.exchange, sent.routing_key, sent.body, properties, mandatory=sent.mandatory)
         except exceptions.ShortStringTooLong:  # raised before anything is written: no delivery tag is used up
             self._fail([message], PublishError, "exchange, routing key and ids may have 255 bytes at most")
         else:
@@ -205,7 +204,8 @@ class Link:
             self._release(len(stored))
         for message in settled:
             if message.returned:
-                route = f"exchange {message.exchange!r} for {message.routing_key!r}"
+                sent = message.publication
+                route = f"exchange {sent.exchange!r} for {sent.routing_key!r}"
                 advice = "start a worker, or run `dspex declare`"
                 self._refuse([message], Unroutable, f"no queue is bound to {route}: {advice}")
 
@@ -223,7 +223,7 @@ class Link:
         self._refused.extend(messages)
         if not self._resting:
             self._resting = True
-            self._ioloop.call_later(min(LAST_REST, FIRST_REST * 2 ** min(self._rests, 10)), self._send_again)
+            self._ioloop.call_later(doubled(FIRST_REST, LAST_REST, self._rests), self._send_again)
             self._rests += 1
 
     def _send_again(self) -> None:
@@ -238,7 +238,7 @@ class Link:
         self._release(len(messages))
 
     def _fail_too_large(self, message: Outgoing, limit: int) -> None:
-        size = len(message.body)
+        size = len(message.publication.body)
         text = f"the message has {size} bytes; {self._where} takes {limit} (max_message_size in rabbitmq.conf)"
         self._fail([message], TooLargeForBroker, text)
 
@@ -333,7 +333,7 @@ class Link:
             return
         error, text = closed_channel_error(reason, self._parameters)
         route = refused_route(reason)
-        named = [message for message in sent if route and route.covers(message.exchange, message.routing_key)]
+        named = [message for message in sent if route and route.covers(*message.publication[1:3])]
         if named:
             self._requeue([message for message in sent if message not in named])
         guilty = named or sent  # better to fail too many than to send a poisonous one for ever

@@ -31,6 +31,7 @@ from typing import Protocol
 
 from dspex.amqp.confirms import Outgoing
 from dspex.amqp.link import Link
+from dspex.amqp.publication import Publication
 from dspex.amqp.url import amqp_parameters
 from dspex.errors import BrokerUnavailable, PublishError
 from dspex.forks import renew_in_child
@@ -47,25 +48,10 @@ class Publisher(Protocol):
         """The largest body that the broker takes, in bytes; None while it has not refused any over its size."""
         ...
 
-    def submit(
-        self,
-        body: bytes,
-        *,
-        exchange: str,
-        routing_key: str,
-        message_id: str | None = None,
-        correlation_id: str | None = None,
-        reply_to: str | None = None,
-        mandatory: bool = True,
-        timeout: float | None = None,
-    ) -> Future[None]:
+    def submit(self, publication: Publication, *, timeout: float | None = None) -> Future[None]:
         """Start publishing a message; its future says when it is stored.
 
         Args:
-            body: a CloudEvent in structured JSON (`dspex.contract.envelope`).
-            message_id: the AMQP property, by convention the id in the envelope; at most 255 bytes, like the key.
-            correlation_id, reply_to: the AMQP properties, for replies.
-            mandatory: fail with `Unroutable` where no queue takes it; False for events, which nobody may listen to.
             timeout: seconds until the future fails; the publisher's own timeout by default.
 
         Raises:
@@ -74,18 +60,7 @@ class Publisher(Protocol):
         """
         ...
 
-    def publish(
-        self,
-        body: bytes,
-        *,
-        exchange: str,
-        routing_key: str,
-        message_id: str | None = None,
-        correlation_id: str | None = None,
-        reply_to: str | None = None,
-        mandatory: bool = True,
-        timeout: float | None = None,
-    ) -> None:
+    def publish(self, publication: Publication, *, timeout: float | None = None) -> None:
         """Publish a message and wait until it is stored. Arguments as in `submit`.
 
         Raises:
@@ -143,47 +118,16 @@ class AmqpPublisher:
         self._starting = threading.Lock()
         renew_in_child(self)
 
-    def submit(
-        self,
-        body: bytes,
-        *,
-        exchange: str,
-        routing_key: str,
-        message_id: str | None = None,
-        correlation_id: str | None = None,
-        reply_to: str | None = None,
-        mandatory: bool = True,
-        timeout: float | None = None,
-    ) -> Future[None]:
+    def submit(self, publication: Publication, *, timeout: float | None = None) -> Future[None]:
         """See `Publisher.submit`."""
         deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
-        message = Outgoing(body, exchange, routing_key, message_id, correlation_id, mandatory, deadline, reply_to)
+        message = Outgoing(publication, deadline)
         self._running_link().submit(message)
         return message.future
 
-    def publish(
-        self,
-        body: bytes,
-        *,
-        exchange: str,
-        routing_key: str,
-        message_id: str | None = None,
-        correlation_id: str | None = None,
-        reply_to: str | None = None,
-        mandatory: bool = True,
-        timeout: float | None = None,
-    ) -> None:
+    def publish(self, publication: Publication, *, timeout: float | None = None) -> None:
         """See `Publisher.publish`."""
-        self.submit(
-            body,
-            exchange=exchange,
-            routing_key=routing_key,
-            message_id=message_id,
-            correlation_id=correlation_id,
-            reply_to=reply_to,
-            mandatory=mandatory,
-            timeout=timeout,
-        ).result()
+        self.submit(publication, timeout=timeout).result()
 
     def close(self, timeout: float | None = None) -> None:
         """See `Publisher.close`; the publisher's own timeout by default."""

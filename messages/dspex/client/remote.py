@@ -19,7 +19,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from dspex.amqp.topology import COMMANDS_EXCHANGE
+from dspex.amqp.publication import command_publication
 from dspex.client.completion import as_completed
 from dspex.client.deadline import left
 from dspex.client.handles import Handle
@@ -164,12 +164,7 @@ class RemoteClient(Interface):
         if isinstance(who, Pending):
             who.reply_queue = queue
         return self._publisher.submit(
-            body,
-            exchange=COMMANDS_EXCHANGE,
-            routing_key=command.type,
-            message_id=envelope.id,
-            correlation_id=envelope.id,
-            reply_to=queue,
+            command_publication(envelope, body, reply_to=queue),
             timeout=max(0.0, deadline - time.monotonic()),
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import threading
 import time
 from collections.abc import Sequence
@@ -17,8 +16,10 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import DEFAULT_TIMEOUT, Publisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE
+from dspex.backoff import doubled, spread
 from dspex.errors import BrokerUnavailable, DspexError, NotDeclared, QueueFull, Unroutable
 from dspex.outbox.statements import Refusal, Row, claim, forget, postpone, put_back
 from dspex.outbox.table import Outbox
@@ -152,7 +153,7 @@ class OutboxRelay:
                 failures = 0
                 self._woken.wait(self._interval)
             else:
-                self._closing.wait(_backoff(FIRST_PAUSE, LAST_PAUSE, failures))
+                self._closing.wait(spread(doubled(FIRST_PAUSE, LAST_PAUSE, failures)))
                 failures += 1
 
     def _succeeds(self) -> bool:
@@ -193,10 +194,7 @@ class OutboxRelay:
     def _submit(self, row: Row, deadline: float) -> Future[None]:
         try:
             return self._publisher.submit(
-                row.body,
-                exchange=COMMANDS_EXCHANGE,
-                routing_key=row.type,
-                message_id=str(row.id),
+                Publication(row.body, exchange=COMMANDS_EXCHANGE, routing_key=row.type, message_id=str(row.id)),
                 timeout=max(0.0, deadline - time.monotonic()),
             )
         except BrokerUnavailable as error:
@@ -232,12 +230,7 @@ class _Outcome:
         else:
             logger.warning("Message %s of type %s is refused: %s", row.id, row.type, _line(error))
             longest = LAST_PAUSE if isinstance(error, QueueFull) else LAST_RETRY
-            self.refused.append(Refusal(row.id, _line(error), _backoff(FIRST_RETRY, longest, row.attempts)))
-
-
-def _backoff(first: float, last: float, failures: int) -> float:
-    """Seconds to wait after so many failures before this one: doubling, with jitter."""
-    return min(last, first * 2.0 ** min(failures, 20)) * random.uniform(0.5, 1)  # noqa: S311
+            self.refused.append(Refusal(row.id, _line(error), spread(doubled(FIRST_RETRY, longest, row.attempts))))
 
 
 def _line(error: BaseException) -> str:

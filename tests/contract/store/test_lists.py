@@ -147,15 +147,15 @@ class TestExecutions:
         kept = history(connection)
         assert list(executions.page(connection).items) == kept.rows
 
-    def test_by_program_and_recent(self, connection: Connection) -> None:
+    def test_of_a_program_and_of_all(self, connection: Connection) -> None:
         kept = history(connection)
         mine = kept.where(lambda item: item.program_id == kept.program_id)
-        first = executions.by_program(connection, kept.program_id, limit=10)
+        first = executions.page(connection, program_id=kept.program_id, limit=10)
         assert [item.id for item in first.items] == mine[:10]
-        rest = executions.by_program(connection, kept.program_id, cursor=first.next_cursor)
+        rest = executions.page(connection, program_id=kept.program_id, cursor=first.next_cursor)
         assert [item.id for item in rest.items] == mine[10:]
-        assert executions.recent(connection) == kept.rows
-        assert executions.recent(connection, 7) == kept.rows[:7]
+        assert list(executions.page(connection).items) == kept.rows
+        assert list(executions.page(connection, limit=7).items) == kept.rows[:7]
 
     def test_what_comes_between_two_pages_moves_nothing(self, connection: Connection) -> None:
         kept = history(connection)

@@ -297,7 +297,7 @@ class TestDestroy:
                 programs.destroy(connection, program_id)
         executions.finish(connection, 0, [completed(asked, claimed)])
         programs.destroy(connection, program_id)
-        assert [item.id for item in executions.by_program(connection, program_id).items] == [asked.id]
+        assert [item.id for item in executions.page(connection, program_id=program_id).items] == [asked.id]
         assert counted_by_status(connection, program_id) == ended_by_status(connection, program_id)
         assert executions.claim(connection, ALICE, [asked]) == [Ended(get(connection, asked.id))]
         another = request(program_id)

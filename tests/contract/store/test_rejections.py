@@ -25,7 +25,7 @@ class TestRejections:
 
     def test_is_kept_whole(self, connection: Connection) -> None:
         rejections.record(connection, self.REJECTION)
-        [kept] = rejections.recent(connection)
+        [kept] = rejections.page(connection).items
         assert (kept.id, kept.queue, kept.body, kept.body_size) == (
             self.REJECTION.id,
             "dspex.commands",
@@ -39,7 +39,7 @@ class TestRejections:
     def test_the_same_body_again_is_counted(self, connection: Connection) -> None:
         for _ in range(2):
             rejections.record(connection, self.REJECTION)
-        [kept] = rejections.recent(connection)
+        [kept] = rejections.page(connection).items
         assert kept.deliveries == 2
 
     def test_another_queue_body_or_size_is_another(self, connection: Connection) -> None:
@@ -50,7 +50,7 @@ class TestRejections:
             replace(self.REJECTION, body_size=2_000_000),
         ):
             rejections.record(connection, rejection)
-        assert [kept.deliveries for kept in rejections.recent(connection)] == [1] * 4
+        assert [kept.deliveries for kept in rejections.page(connection).items] == [1] * 4
 
     def test_recent_are_the_newest_first(self, connection: Connection) -> None:
         for number in range(5):
@@ -58,14 +58,14 @@ class TestRejections:
             before = clock(connection)
             while clock(connection) == before:
                 pass
-        assert [kept.body for kept in rejections.recent(connection, limit=3)] == [b"\x04", b"\x03", b"\x02"]
+        assert [kept.body for kept in rejections.page(connection, limit=3).items] == [b"\x04", b"\x03", b"\x02"]
 
     def test_whatever_came_can_be_kept(self, connection: Connection) -> None:
         every_byte = bytes(range(256)) * 100
         hostile = Rejection("q", "invalid_message", "a\x00b \ud800", every_byte, 25_600, "\x00" * 10_000, "t\udfff")
         rejections.record(connection, hostile)
         rejections.record(connection, Rejection("q", "malformed_message", "", b"", 0))
-        empty, kept = sorted(rejections.recent(connection), key=lambda item: item.body_size)
+        empty, kept = sorted(rejections.page(connection).items, key=lambda item: item.body_size)
         assert kept.body == every_byte
         assert (kept.error_message, kept.message_id, kept.message_type) == ("a\ufffdb ?", "\ufffd" * 512, "t?")
         assert (empty.body, empty.message_id, empty.message_type) == (b"", None, None)
@@ -77,7 +77,7 @@ class TestRejections:
 
         at_once([record] * 10)
         with engine.begin() as connection:
-            [kept] = rejections.recent(connection)
+            [kept] = rejections.page(connection).items
         assert kept.deliveries == 10
 
 

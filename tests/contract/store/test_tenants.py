@@ -17,6 +17,7 @@ from dspex import Configuration, ExecutionStatus, uuid7
 from dspex.contract.callback import Callback
 from dspex.contract.status import DeliveryStatus
 from dspex.errors import InvalidValues, NotFound
+from dspex.ids import DEFAULT_TENANT
 from store import counters, executions, programs, rejections, signatures, statistics, webhooks
 from store.counters import Counts
 from store.database import tenancy
@@ -96,12 +97,12 @@ def keep(connection: Connection, tenant: str) -> Kept:
 @pytest.fixture
 def both(connection: Connection) -> tuple[Kept, Kept]:
     """Of the default tenant, and of another. They have the same module and version."""
-    return keep(connection, tenancy.DEFAULT_TENANT), keep(connection, OTHER)
+    return keep(connection, DEFAULT_TENANT), keep(connection, OTHER)
 
 
 class TestQueries:
     def test_find_what_is_the_tenants(self, connection: Connection, both: tuple[Kept, Kept]) -> None:
-        for tenant, kept in zip((tenancy.DEFAULT_TENANT, OTHER), both, strict=True):
+        for tenant, kept in zip((DEFAULT_TENANT, OTHER), both, strict=True):
             assert signatures.get(connection, kept.signature.id, tenant=tenant) == kept.signature
             assert signatures.find(connection, "shop.questions", "1.0.0", tenant=tenant) == kept.signature
             assert signatures.versions(connection, "shop.questions", tenant=tenant) == [kept.signature]
@@ -112,8 +113,8 @@ class TestQueries:
             ended = {kept.done.id, kept.failed.id}
             assert {item.id for item in executions.get(connection, list(ids), tenant=tenant)} == ids
             assert {item.id for item in executions.page(connection, tenant=tenant).items} == ids
-            assert {item.id for item in executions.recent(connection, tenant=tenant)} == ids
-            assert {item.tenant for item in executions.recent(connection, tenant=tenant)} == {tenant}
+            assert {item.id for item in executions.page(connection, tenant=tenant).items} == ids
+            assert {item.tenant for item in executions.page(connection, tenant=tenant).items} == {tenant}
             assert {item.id for item in executions.ended(connection, list(ids), tenant=tenant)} == ended
             assert sum(executions.count(connection, kept.program.id, tenant=tenant).values()) == 4
             assert executions.dead(connection, tenant=tenant).items == (kept.failed.id,)
@@ -121,7 +122,7 @@ class TestQueries:
             since = kept.program.inserted_at
             assert statistics.window(connection, kept.program.id, since, FUTURE, tenant=tenant).successful == 1
             assert counters.totals(connection, kept.program.id, tenant=tenant).completed == 1
-            [rejected] = rejections.recent(connection, tenant=tenant)
+            [rejected] = rejections.page(connection, tenant=tenant).items
             assert rejected.tenant == tenant
             assert rejections.get(connection, rejected.id, tenant=tenant) == rejected
             assert rejections.dead(connection, tenant=tenant).items == (rejected.id,)
@@ -163,7 +164,7 @@ class TestQueries:
         assert executions.get(connection, ids) == []
         assert executions.ended(connection, ids) == []
         assert executions.count(connection, program) == {}
-        assert executions.by_program(connection, program).items == ()
+        assert executions.page(connection, program_id=program).items == ()
         assert programs.page(connection, signature_id=signature).items == ()
         assert counters.totals(connection, program) == Counts()
         assert counters.durations(connection, program) == {}
@@ -229,7 +230,7 @@ def guarded(postgres_database_url: str) -> Iterator[Guarded]:
     migrations.upgrade(engine)
     role = f"dspex_service_{uuid7().hex}"
     with engine.begin() as connection:
-        both = keep(connection, tenancy.DEFAULT_TENANT), keep(connection, OTHER)
+        both = keep(connection, DEFAULT_TENANT), keep(connection, OTHER)
         connection.execute(text(f"CREATE ROLE {role} LOGIN"))
         connection.execute(text(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"))
     yield Guarded(make_url(postgres_database_url).set(username=role).render_as_string(), *both)
@@ -246,7 +247,7 @@ def tenants_seen(connection: Connection) -> dict[str, set[str]]:
 
 class TestPolicies:
     def test_a_query_that_forgets_its_filter_sees_its_tenant_alone(self, guarded: Guarded) -> None:
-        for tenant in (tenancy.DEFAULT_TENANT, OTHER):
+        for tenant in (DEFAULT_TENANT, OTHER):
             engine = guarded.engine(tenant)
             with engine.begin() as connection:
                 assert tenants_seen(connection) == {table.name: {tenant} for table in PROTECTED}
@@ -255,7 +256,7 @@ class TestPolicies:
     def test_a_scope_ends_with_its_transaction(self, guarded: Guarded) -> None:
         engine = guarded.engine("nobody")
         with engine.connect() as connection:
-            for tenant in (tenancy.DEFAULT_TENANT, OTHER):
+            for tenant in (DEFAULT_TENANT, OTHER):
                 with connection.begin():
                     tenancy.scope(connection, tenant)
                     assert tenants_seen(connection) == {table.name: {tenant} for table in PROTECTED}
@@ -268,7 +269,7 @@ class TestPolicies:
         with engine.connect() as connection:
             assert tenants_seen(connection) == {table.name: set() for table in PROTECTED}
             tenancy.scope(connection, OTHER)
-            assert executions.recent(connection, tenant=OTHER)
+            assert executions.page(connection, tenant=OTHER).items
             connection.rollback()  # the setting is there now, and empty
             assert tenants_seen(connection) == {table.name: set() for table in PROTECTED}
             assert connection.execute(delete(executions_table).returning(executions_table.c.id)).all() == []
@@ -291,7 +292,7 @@ class TestPolicies:
         engine.dispose()
 
     def test_the_ids_of_another_tenant_are_free(self, guarded: Guarded) -> None:
-        engine, mine, his = guarded.engine(tenancy.DEFAULT_TENANT), guarded.mine, guarded.his
+        engine, mine, his = guarded.engine(DEFAULT_TENANT), guarded.mine, guarded.his
         with engine.connect() as connection:
             signature = signatures.create(connection, his.signature.id, SIGNATURE, activate=True)
             program = programs.create(

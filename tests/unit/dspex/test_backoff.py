@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dspex.backoff import Backoff
+from dspex.backoff import Backoff, doubled, spread
 
 
 class Clock:
@@ -35,3 +35,10 @@ def test_what_breaks_at_once_has_not_come_back_and_what_holds_has() -> None:
     backoff.succeeded()  # still there
     clock.now += 2
     assert backoff.failed() <= 0.1
+
+
+def test_pauses_double_up_to_the_last() -> None:
+    for failures, most in enumerate([0.5, 1, 2, 4, 8, 16, 30, 30]):
+        drawn = [spread(doubled(0.5, 30.0, failures)) for _ in range(200)]
+        assert most / 2 <= min(drawn) < max(drawn) <= most
+    assert 15 <= spread(doubled(0.5, 30.0, 10**6)) <= 30

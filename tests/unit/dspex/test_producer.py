@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dspex import ExecuteProgram, Producer, uuid7
+from dspex.amqp.publication import Publication
 from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.contract.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import BrokerUnavailable, MessageTooLarge, PublishError
@@ -27,8 +28,8 @@ class Publishing:
         self.sent: list[dict[str, Any]] = []
         self.closed = False
 
-    def submit(self, body: bytes, **how: Any) -> Future[None]:
-        self.sent.append(how | {"envelope": json.loads(body)})
+    def submit(self, publication: Publication, *, timeout: float | None = None) -> Future[None]:
+        self.sent.append(publication._asdict() | {"envelope": json.loads(publication.body)})
         future: Future[None] = Future()
         error = self.errors.get(len(self.sent))
         if error is None:
@@ -37,8 +38,8 @@ class Publishing:
             future.set_exception(error)
         return future
 
-    def publish(self, body: bytes, **how: Any) -> None:
-        self.submit(body, **how).result()
+    def publish(self, publication: Publication, *, timeout: float | None = None) -> None:
+        self.submit(publication, timeout=timeout).result()
 
     def close(self, timeout: float | None = None) -> None:
         self.closed = True
@@ -105,7 +106,7 @@ def test_what_is_in_flight_with_it_is_waited_for_and_counted() -> None:
     class Slow(Publishing):
         futures: list[Future[None]] = []  # noqa: RUF012
 
-        def submit(self, body: bytes, **how: Any) -> Future[None]:
+        def submit(self, publication: Publication, *, timeout: float | None = None) -> Future[None]:
             self.futures.append(Future())
             if len(self.futures) == 3:
                 self.futures[0].set_exception(PublishError("no"))

@@ -64,10 +64,6 @@ class Fitting:
         """The inputs that every row must have."""
         return [f.name for f in self.signature.inputs if f.required]
 
-    def column_of(self, name: str) -> str:
-        """The column that an input is expected in."""
-        return self.columns.get(name, name)
-
     def of_values(self, line: int, values: Any, *, null_is_none: bool = False) -> Row:
         """A row of JSON's values.
 

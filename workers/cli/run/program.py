@@ -13,18 +13,18 @@ from sqlalchemy import Connection, Engine
 
 from adapters.port import AdapterError, ProgramSpec
 from dspex import CreateProgram, CreateSignature, InitializeProgram, ProgramStatus
-from dspex.amqp.topology import COMMANDS_EXCHANGE, PROGRAMS_QUEUE
+from dspex.amqp.publication import command_publication
+from dspex.amqp.topology import PROGRAMS_QUEUE
 from dspex.contract.commands import Command
 from dspex.contract.envelope import wrap
 from dspex.errors import NotFound
-from dspex.ids import digest
+from dspex.ids import DEFAULT_TENANT, digest
 from store import programs, rejections
 from store.programs import Program
 from store.rejections import Rejection
 from workers.application.lm_catalog import make_catalog
 from workers.cli.run.options import RunFailed, options_checked
 from workers.cli.run.reading import reading
-from workers.security.authorization import DEFAULT_TENANT
 from workers.security.principals import as_it_came
 from workers.settings import Settings
 
@@ -112,7 +112,7 @@ def _send(app: Application, command: Command, tenant: str) -> tuple[UUID, UUID]:
     """Send a command; returns the ids that its rejection may have: as it came, or without its tenant."""
     envelope = wrap(command, source=SOURCE, tenant=tenant)
     body = envelope.encode()
-    app.publisher.publish(body, exchange=COMMANDS_EXCHANGE, routing_key=command.type, message_id=envelope.id)
+    app.publisher.publish(command_publication(envelope, body))
     one, other = (
         Rejection(PROGRAMS_QUEUE, "", "", came, len(came), tenant=tenant).id
         for came in (body, as_it_came(body, tenant))

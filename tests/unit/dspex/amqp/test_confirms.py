@@ -3,10 +3,12 @@
 import time
 
 from dspex.amqp.confirms import Outgoing, Unconfirmed
+from dspex.amqp.publication import Publication
 
 
 def message(body: bytes = b"", key: str = "k", *, mandatory: bool = True, seconds: float = 30) -> Outgoing:
-    return Outgoing(body, "exchange", key, "id", None, mandatory, time.monotonic() + seconds)
+    publication = Publication(body, "exchange", key, "id", mandatory=mandatory)
+    return Outgoing(publication, time.monotonic() + seconds)
 
 
 def sent(*messages: Outgoing) -> Unconfirmed:

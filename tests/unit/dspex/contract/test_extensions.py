@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from dspex import ExecuteProgram, ExecutionCompleted, MessageRejected, ProgramReady, decode_event, uuid7
+from dspex.amqp.publication import Publication
 from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.contract.commands import Command
 from dspex.contract.envelope import Context, context_of, wrap
@@ -34,7 +35,9 @@ def most() -> dict[str, Any]:
 def publish(system: System, type_: str, extensions: dict[str, Any], data: dict[str, Any]) -> str:
     message = {"specversion": "1.0", "id": str(uuid7()), "source": "/t", "type": type_, "traceparent": TRACE}
     body = json.dumps(message | extensions | {"data": data}).encode()
-    system.app.publisher.publish(body, exchange=COMMANDS_EXCHANGE, routing_key=type_, message_id=message["id"])
+    system.app.publisher.publish(
+        Publication(body, exchange=COMMANDS_EXCHANGE, routing_key=type_, message_id=message["id"])
+    )
     return message["id"]
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from dspex import ExecutionCompleted
+from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import Publisher
 from dspex.errors import BrokerUnavailable, NotDeclared, PublishDenied, PublishError, Unroutable
 from store import event_outbox
@@ -31,7 +32,8 @@ class Scripted:
         self.refuse: dict[str, PublishError] = {}
         self.pending: list[tuple[str, Future[None]]] = []
 
-    def submit(self, _body: bytes, *, exchange: str, **_: Any) -> Future[None]:
+    def submit(self, publication: Publication) -> Future[None]:
+        exchange = publication.exchange
         if exchange in self.refuse:
             raise self.refuse[exchange]
         future: Future[None] = Future()

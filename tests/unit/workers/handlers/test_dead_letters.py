@@ -26,6 +26,7 @@ from dspex import (
     uuid7,
     wrap,
 )
+from dspex.amqp.publication import Publication
 from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from dspex.contract.commands import ArchiveProgram, DestroyProgram
 from dspex.contract.dead_letters import DiscardMessages, ReplayExecutions, ReplayMessages
@@ -219,11 +220,11 @@ class TestMessages:
             reject(system, create_signature())
         submit, calls = MemoryPublisher.submit, [0]
 
-        def once(self: MemoryPublisher, body: bytes, **how: Any) -> Any:
+        def once(self: MemoryPublisher, publication: Publication) -> Any:
             calls[0] += 1
             if calls[0] > 1:
                 raise BrokerUnavailable("gone")
-            return submit(self, body, **how)
+            return submit(self, publication)
 
         monkeypatch.setattr(MemoryPublisher, "submit", once)
         with pytest.raises(BrokerUnavailable):
@@ -264,10 +265,10 @@ class TestTenants:
         sent: list[bytes] = []
         submit = MemoryPublisher.submit
 
-        def listening(self: MemoryPublisher, body: bytes, **how: Any) -> Any:
-            if how["exchange"] == COMMANDS_EXCHANGE:
-                sent.append(body)
-            return submit(self, body, **how)
+        def listening(self: MemoryPublisher, publication: Publication, **how: Any) -> Any:
+            if publication.exchange == COMMANDS_EXCHANGE:
+                sent.append(publication.body)
+            return submit(self, publication, **how)
 
         monkeypatch.setattr(MemoryPublisher, "submit", listening)
         object.__setattr__(system.app, "principals", Principals({}, system="workers"))

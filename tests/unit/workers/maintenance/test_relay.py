@@ -15,6 +15,7 @@ from sqlalchemy import event, text
 from adapters.port import Outcome
 from deploy.processes import wait_until
 from dspex import ExecuteProgram, decode_command, uuid7
+from dspex.amqp.publication import Publication
 from store import executions
 from store.database.identity import Identity
 from store.executions import Lease, Request
@@ -30,12 +31,12 @@ class Publishes:
         self.counts: Counter[UUID] = Counter()
         real = system.app.publisher.submit
 
-        def submit(body: bytes, **how: Any) -> Any:
-            if how["routing_key"] == ExecuteProgram.type:
-                command = decode_command(body).data
+        def submit(publication: Publication, **how: Any) -> Any:
+            if publication.routing_key == ExecuteProgram.type:
+                command = decode_command(publication.body).data
                 assert isinstance(command, ExecuteProgram)
                 self.counts[command.execution_id] += 1
-            return real(body, **how)
+            return real(publication, **how)
 
         monkeypatch.setattr(system.app.publisher, "submit", submit)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from dspex.amqp.publication import Publication
 from dspex.errors import ForbiddenReplyQueue
 from store.event_outbox import Owed
 from tests.unit.system import System
@@ -75,14 +75,14 @@ def test_what_rows_kept_before_is_asked_again(kept: str) -> None:
 def test_an_answer_that_comes_later_is_asked_too(
     system: System, monkeypatch: pytest.MonkeyPatch, kept: str, queues: list[str]
 ) -> None:
-    sent: list[Mapping[str, Any]] = []
+    sent: list[Publication] = []
     submit = system.app.publisher.submit
 
-    def note(body: bytes, **options: Any) -> Any:
-        sent.append(options)
-        return submit(body, **options | {"mandatory": False, "exchange": "dspex.events"})
+    def note(publication: Publication) -> Any:
+        sent.append(publication)
+        return submit(publication._replace(mandatory=False, exchange="dspex.events"))
 
     monkeypatch.setattr(system.app.publisher, "submit", note)
     execution = replace(ended(question="?"), reply_to=kept)
     Callback(system.app, Owed(execution.id, execution.lock_version), []).send(execution)
-    assert [options["routing_key"] for options in sent] == queues
+    assert [publication.routing_key for publication in sent] == queues

@@ -1,0 +1,53 @@
+"""What several migrations do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import context, op
+from alembic.util import CommandError
+
+LOCK_TIMEOUT = "SET lock_timeout = '2s'"
+"""A change of a table waits so long for those who use it, and all who come later wait for the change."""
+NO_LOCK_TIMEOUT = "SET lock_timeout = 0"
+"""For an index that is built concurrently: it waits for every transaction that is older, and nobody waits for it."""
+
+
+def ddl(column: sa.Column[Any]) -> str:
+    """A column, as a statement of this database defines it."""
+    return str(sa.schema.CreateColumn(column).compile(dialect=op.get_context().dialect))
+
+
+def drop_if_broken(index: str, table: str) -> None:
+    """Drop an index whose building was broken off, so that it is built anew. PostgreSQL, each by itself."""
+    if context.is_offline_mode():
+        return
+    broken = sa.text("SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT indisvalid")
+    if op.get_bind().execute(broken, {"name": index}).first() is not None:
+        op.drop_index(op.f(index), table, postgresql_concurrently=True, if_exists=True)
+
+
+def refuse_beside(names: Collection[str], what_they_could_not: str) -> None:
+    """Refuse to go on while sessions of older workers are connected. PostgreSQL.
+
+    Args:
+        names: of their sessions, see `store.database.engine.APPLICATION_NAME`.
+
+    Raises:
+        CommandError: there are some.
+    """
+    found = op.get_bind().execute(
+        sa.text(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name = ANY (:names)"
+        ),
+        {"names": list(names)},
+    )
+    sessions = found.scalar_one()
+    if sessions:
+        raise CommandError(
+            f"workers of an earlier version are connected ({sessions} sessions), and {what_they_could_not} after this: "
+            "replace them, then migrate again; workers of this version run on what there is"
+        )
