@@ -5,8 +5,9 @@ year 57881, tables nested 1,000 deep. That ends the connection; the broker deliv
 Here content headers are read by `dspex.amqp.properties`, which does not raise. And pika keeps a body whole, whatever
 its size; here it is cut as its pieces come.
 
-Read in pika 1.4.4: `Connection._on_data_available` has each frame from `_read_frame`, which finds it at the start of
-`_frame_buffer`; a channel's `_content_assembler.process` makes a message of method, header and body frames.
+Read in pika 1.4.4: `Connection._on_data_available` takes what came, keeps in `_frame_buffer` what is no whole frame
+yet, and hands each frame to `_process_frame`; a channel's `_content_assembler.process` makes a message of method,
+header and body frames.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ PIECE = 32 * 1024
 
 _FRAME = struct.Struct(">BHI")
 _CONTENT = struct.Struct(">HHQ")
+_KINDS = (spec.FRAME_METHOD, spec.FRAME_HEADER, spec.FRAME_BODY)
 _OF_CONTENT = (frame.Header, frame.Body)
 
 
@@ -34,24 +36,23 @@ class TolerantConnection(SelectConnection):  # type: ignore[misc]
     """Reads messages tolerantly: their properties are `Properties`, and a body has at most `max_body` bytes."""
 
     max_body: int | None = None
+    _frame_buffer: bytes
 
-    def _read_frame(self) -> tuple[int, Any]:
-        buffer: bytes = self._frame_buffer  # pyright: ignore[reportAttributeAccessIssue]
-        if buffer[0] != spec.FRAME_HEADER:
-            found: tuple[int, Any] = frame.decode_frame(buffer)
-            return found
-        start = _FRAME.size
-        if len(buffer) < start:
-            return 0, None
-        _, channel, size = _FRAME.unpack_from(buffer)
-        end = start + size
-        if len(buffer) <= end:
-            return 0, None
-        if buffer[end] != spec.FRAME_END or size < _CONTENT.size:
-            raise InvalidFrameError("a content header that is none")
-        _, _, body_size = _CONTENT.unpack_from(buffer, start)
-        properties: Any = Properties(buffer[start + _CONTENT.size : end], body_size)
-        return end + 1, frame.Header(channel, body_size, properties)
+    def _on_data_available(self, data_in: bytes) -> None:
+        """Take the frames that are whole, by where they begin: pika copies all that follows each of them."""
+        buffer = self._frame_buffer + data_in
+        self._frame_buffer, at = buffer, 0
+        try:
+            while self._frame_buffer is buffer:  # else a frame was the end of the connection
+                end, value = _frame(buffer, at)
+                if value is None:
+                    break
+                self.bytes_received += end - at
+                at = end
+                self._process_frame(value)
+        finally:
+            if self._frame_buffer is buffer:
+                self._frame_buffer = buffer[at:]
 
     def _process_frame(self, frame_value: Any) -> None:
         """Take content straight to its channel: pika asks its callbacks first, where nobody waits for content."""
@@ -69,6 +70,37 @@ class TolerantConnection(SelectConnection):  # type: ignore[misc]
         channel = create(channel_number, on_open_callback)
         channel._content_assembler = _Assembler(self)  # noqa: SLF001
         return channel
+
+
+def _frame(buffer: bytes, at: int) -> tuple[int, Any]:
+    """Where the frame ends that begins there, and what it is; None where it is not whole.
+
+    Raises:
+        InvalidFrameError: it is none.
+    """
+    start = at + _FRAME.size
+    if len(buffer) < start:
+        return at, None
+    kind, channel, size = _FRAME.unpack_from(buffer, at)
+    if kind not in _KINDS:
+        consumed, found = frame.decode_frame(buffer[at:])
+        return at + consumed, found
+    end = start + size
+    if len(buffer) <= end:
+        return at, None
+    if buffer[end] != spec.FRAME_END:
+        raise InvalidFrameError("a frame has no end")
+    payload = buffer[start:end]
+    if kind == spec.FRAME_METHOD:
+        method = spec.methods[int.from_bytes(payload[:4], "big")]()
+        return end + 1, frame.Method(channel, method.decode(payload, 4))
+    if kind == spec.FRAME_BODY:
+        return end + 1, frame.Body(channel, payload)
+    if size < _CONTENT.size:
+        raise InvalidFrameError("a content header that is none")
+    _, _, body_size = _CONTENT.unpack_from(payload)
+    properties: Any = Properties(payload[_CONTENT.size :], body_size)
+    return end + 1, frame.Header(channel, body_size, properties)
 
 
 class _Assembler:

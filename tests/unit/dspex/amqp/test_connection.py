@@ -115,7 +115,8 @@ def test_pieces_without_a_message_are_dropped() -> None:
 def test_pika_has_what_is_replaced() -> None:
     connection: Any = Connection
     channel: Any = Channel
-    assert "_read_frame()" in inspect.getsource(connection._on_data_available)
+    assert list(inspect.signature(connection._on_data_available).parameters) == ["self", "data_in"]
+    assert "self._frame_buffer += data_in" in inspect.getsource(connection._on_data_available)
     assert "frame.decode_frame(self._frame_buffer)" in inspect.getsource(connection._read_frame)
     assert "_content_assembler.process(frame_value)" in inspect.getsource(channel._handle_content_frame)
     assert "_process_frame(frame_value)" in inspect.getsource(connection._on_data_available)
@@ -124,6 +125,29 @@ def test_pika_has_what_is_replaced() -> None:
     assert list(inspect.signature(connection._create_channel).parameters)[1:] == ["channel_number", "on_open_callback"]
     assert list(inspect.signature(frame.Header).parameters) == ["channel_number", "body_size", "props"]
     assert "_impl_class" in inspect.signature(pika.BlockingConnection).parameters
+
+
+def test_what_comes_after_the_end_of_a_connection_is_not_read() -> None:
+    """The next one begins with an empty buffer; what is left of this one is none of it."""
+
+    class Ended(Reader):
+        def _process_frame(self, frame_value: Any) -> None:
+            super()._process_frame(frame_value)
+            if self.messages:
+                self._frame_buffer = b""
+
+    reader: Any = Ended()
+    reader._on_data_available(delivery(GOOD, b"first") + delivery(GOOD, b"second"))
+    assert [message[-1] for message in reader.messages] == [b"first"]
+    assert reader._frame_buffer == b""
+
+
+@pytest.mark.parametrize("kind", [spec.FRAME_METHOD, spec.FRAME_HEADER, spec.FRAME_BODY])
+def test_a_frame_without_its_end_is_an_error_and_those_before_it_are_read(kind: int) -> None:
+    reader: Any = Reader()
+    with pytest.raises(InvalidFrameError):
+        reader._on_data_available(delivery(GOOD, b"good") + struct.pack(">BHI", kind, 1, 12) + b"\x00" * 13)
+    assert [message[-1] for message in reader.messages] == [b"good"]
 
 
 def ack(channel: int, tag: int) -> bytes:
