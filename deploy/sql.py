@@ -1,0 +1,348 @@
+"""The SQL of the hot path and of what looks after it, as text: `python -m deploy.sql docs/sql`.
+
+Each function of the store is called with a connection that has no database: it notes what it is given, and answers what
+is said here. So the text is what a worker sends, save that PostgreSQL's driver numbers the parameters, and that a list
+of parameters has its length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
+from uuid import UUID
+
+from sqlalchemy import Connection, Dialect
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import psycopg
+
+from dspex import ExecutionOptions, Usage
+from dspex.contract.callback import Callback
+from store import counters, event_outbox, executions, webhooks
+from store.counters import Counts
+from store.database.identity import Identity
+from store.event_outbox import Owed
+from store.executions import Carried, Finish, Lease, Request, Retry
+from store.webhooks import End
+from store.webhooks.owing import endpoint_id_of
+
+DIALECTS: dict[str, Callable[[], Dialect]] = {"postgresql": psycopg.dialect, "sqlite": sqlite.dialect}
+WIDTH = 110
+
+HEAD = """\
+-- The statements of the hot path on {database}, and of what looks after it.
+-- Written by `make sql`, out of the code: a test holds it to that.
+-- A parameter `records` is a JSON array, with an object for each row of the batch.
+"""
+
+ID = Identity(UUID(int=1), "default")
+LEASE = Lease("worker", 30.0)
+REQUEST = Request(ID.id, ID.id, {}, ExecutionOptions(), "/", idempotency_key="key")
+FINISH = Finish(ID.id, ID.id, 1, 1.0, Usage(), {})
+RETRY = Retry(ID.id, 1, 1.0, 1, SimpleNamespace(code="timeout", message="", problems=()), Usage(), Carried())  # type: ignore[arg-type]
+CALLBACK = Callback(url="https://receiver.example.com/", secret="A_WEBHOOK_SECRET")  # noqa: S106
+OWED = Owed(ID.id, 2)
+END = End(ID.id, ID.tenant, 2, "completed", CALLBACK, registered=True)
+ROW = SimpleNamespace(id=ID.id, tenant=ID.tenant)
+ENDPOINT = SimpleNamespace(
+    id=endpoint_id_of(ID.tenant, CALLBACK),
+    tenant=ID.tenant,
+    **CALLBACK.model_dump(),
+    registered=True,
+    enabled=True,
+    disabled_reason=None,
+    disabled_at=None,
+    failing_since=None,
+    failing_left=None,
+    previous_secret=None,
+    previous_left=None,
+    previous_until=None,
+    lock_version=1,
+    inserted_at=None,
+    updated_at=None,
+)
+
+
+class Statement(NamedTuple):
+    """What is told of a statement.
+
+    Attributes:
+        runs: when.
+        needs: the indexes that it is quick by.
+        answer: the rows that it comes to here, so that what follows it is seen.
+        only: the database that needs a statement for it.
+    """
+
+    name: str
+    runs: str
+    needs: tuple[str, ...]
+    answer: tuple[Any, ...] = ()
+    only: str | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function of the store, and the statements that it comes to, in their order."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    statements: tuple[Statement, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+KEY, PROGRAM = "pk_executions", "pk_programs"
+OUTBOX = "pk_callbacks"
+
+CALLS = (
+    Call(
+        executions.claim,
+        (LEASE, [REQUEST]),
+        (
+            Statement(
+                "take keys",
+                "before a claim, where a request of the batch has an idempotency key",
+                ("pk_idempotency_keys",),
+                (SimpleNamespace(tenant=ID.tenant, key="key", execution_id=ID.id, request_digest=REQUEST.digest),),
+            ),
+            Statement("claim", "for each batch of messages: the new ones", (KEY, PROGRAM)),
+            Statement("claim again", "where some of the batch are there already", (KEY, PROGRAM)),
+            Statement("why not claimed", "where some of the batch can be claimed by neither", (KEY,)),
+            Statement("give back keys", "where no execution came of an idempotency key", ("pk_idempotency_keys",)),
+        ),
+    ),
+    Call(
+        executions.finish_and_read,
+        (0, [FINISH]),
+        (
+            Statement(
+                "finish",
+                "for each batch of ends. PostgreSQL notes in the same statement what is owed for them",
+                (KEY, OUTBOX, "ix_webhook_endpoints_registered"),
+            ),
+            Statement("committed before", "where some of a batch were not as they were claimed", (KEY,)),
+        ),
+    ),
+    Call(
+        executions.finish_and_read,
+        (0, [Finish(ID.id, ID.id, 1, 1.0, Usage(), {}, answered=True)]),
+        (
+            Statement(
+                "finish and read",
+                "instead of `finish`, where somebody waits for an answer of the batch",
+                (KEY, OUTBOX, "ix_webhook_endpoints_registered"),
+            ),
+            Statement("committed before", "as above", (KEY,)),
+        ),
+    ),
+    Call(
+        counters.increment,
+        (0, {ID: Counts(durations={1: 1})}),
+        (
+            Statement(
+                "count",
+                "after `finish`, in its transaction; again where another has changed a row of the shard meanwhile. "
+                "PostgreSQL counts the durations in the same statement",
+                ("pk_program_counters", "pk_program_durations"),
+                (SimpleNamespace(program_id=ID.id, tenant=ID.tenant),),
+            ),
+            Statement("count durations", "after `count`", ("pk_program_durations",), only="sqlite"),
+        ),
+    ),
+    Call(
+        event_outbox.owe,
+        ([OWED], 30.0),
+        (Statement("owe events", "where one is cancelled; on SQLite after each `count`", (OUTBOX,)),),
+    ),
+    Call(
+        webhooks.owe,
+        ([END], 0.0),
+        (
+            Statement(
+                "find endpoints",
+                "after `count`, in its transaction, where an end is pushed somewhere",
+                ("pk_webhook_endpoints", "ix_webhook_endpoints_registered"),
+            ),
+            Statement("keep endpoints", "for callbacks that come for the first time", ("pk_webhook_endpoints",)),
+            Statement("find endpoints", "as above", ("pk_webhook_endpoints",), (ENDPOINT,)),
+            Statement(
+                "owe webhooks",
+                "after that",
+                ("ix_webhook_deliveries_end", "ix_webhook_deliveries_due", "ix_webhook_deliveries_place"),
+            ),
+        ),
+    ),
+    Call(
+        executions.retry,
+        ([RETRY],),
+        (
+            Statement("retry", "for each batch of attempts after which there is another", (KEY,)),
+            Statement("committed before", "as above", (KEY,)),
+        ),
+    ),
+    Call(
+        event_outbox.sent,
+        ([OWED],),
+        (Statement("events sent", "for each batch of ends that the broker has confirmed", (OUTBOX,)),),
+    ),
+    Call(
+        executions.heartbeat,
+        (LEASE, [ID]),
+        (Statement("heartbeat", "every third of a lease, for what the process runs", ("ix_executions_running",)),),
+    ),
+    Call(
+        executions.release,
+        (LEASE, [ID]),
+        (Statement("release", "when a worker drains, or gives back what it has claimed", (KEY,)),),
+    ),
+    Call(
+        executions.anything_due,
+        (),
+        (
+            Statement(
+                "anything due",
+                "by the relay, all the time: it locks nothing",
+                ("ix_executions_pending", "ix_executions_running"),
+            ),
+        ),
+    ),
+    Call(
+        executions.rescue,
+        (0.0, 100),
+        (
+            Statement("find lost", "by the relay, where something is due", ("ix_executions_running",), (ROW,)),
+            Statement("rescue", "for those whose worker is gone", (KEY,)),
+        ),
+    ),
+    Call(
+        executions.due,
+        (30.0, 100),
+        (
+            Statement("find due", "by the relay, where something is due", ("ix_executions_pending",), (ROW,)),
+            Statement("find left", "the same, for what workers from before 0004 have left", ("ix_executions_pending",)),
+            Statement("take due", "for those that are published then", (KEY,)),
+        ),
+    ),
+    Call(
+        event_outbox.anything_due,
+        (),
+        (Statement("any event due", "by the relay, three times a lease; the table is small", ()),),
+    ),
+    Call(
+        event_outbox.due,
+        (30.0, 100),
+        (Statement("events due", "by the relay, where an event is due; the table is small", (OUTBOX,)),),
+    ),
+    Call(
+        executions.of_all_tenants,
+        ([ID],),
+        (Statement("read ended", "for those whose events are due", (KEY,)),),
+    ),
+)
+
+
+class _Answer:
+    """What a statement comes to here."""
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self._rows = rows
+        self.rowcount = len(rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+    def all(self) -> list[Any]:
+        return list(self._rows)
+
+    def one_or_none(self) -> Any:
+        return next(iter(self._rows), None)
+
+    def scalar_one(self) -> int:
+        return 0
+
+
+class _Noting:
+    """A connection to nothing, which notes the text of each statement."""
+
+    def __init__(self, dialect: Dialect, answers: Iterable[Sequence[Any]]) -> None:
+        self.dialect = dialect
+        self.texts: list[str] = []
+        self._answers = iter(answers)
+
+    def execute(self, statement: Any, _parameters: Any = None) -> _Answer:
+        return self.exec_driver_sql(str(statement.compile(dialect=self.dialect)))
+
+    def exec_driver_sql(self, text: str, _parameters: Any = None) -> _Answer:
+        self.texts.append(text)
+        return _Answer(next(self._answers, ()))
+
+
+class Seen(NamedTuple):
+    """A statement, with its text."""
+
+    told: Statement
+    function: Callable[..., Any]
+    text: str
+
+
+def statements(database: str) -> list[Seen]:
+    """Every statement, each text once. `database`: one of `DIALECTS`."""
+    seen: dict[str, Seen] = {}
+    for call in CALLS:
+        told = [one for one in call.statements if one.only in (None, database)]
+        connection = _Noting(DIALECTS[database](), (one.answer for one in told))
+        call.function(cast("Connection", connection), *call.arguments, **call.options)
+        if len(connection.texts) != len(told):
+            raise ValueError(f"{call.function.__qualname__}: {len(connection.texts)} statements on {database}, {told}")
+        for one, text in zip(told, connection.texts, strict=True):
+            seen.setdefault(text, Seen(one, call.function, text))
+    return list(seen.values())
+
+
+def document(database: str) -> str:
+    """The file of a database."""
+    parts = [HEAD.format(database=database)]
+    for told, function, text in statements(database):
+        module = function.__module__
+        needs = ", ".join(told.needs) or "none"
+        parts.append(
+            f"\n-- {told.name}\n"
+            f"--   function: {module}.{function.__name__} ({module.replace('.', '/')}.py)\n"
+            + textwrap.fill(f"runs: {told.runs}", WIDTH, initial_indent="--   ", subsequent_indent="--     ")
+            + f"\n--   needs: {needs}\n{wrapped(text)};\n"
+        )
+    return "".join(parts)
+
+
+_CLAUSE = re.compile(
+    r"(?<!DO UPDATE)(?<!EPOCH) "
+    r"(?=(?:SELECT|FROM|JOIN|WHERE|ORDER BY|LIMIT|FOR UPDATE|SET|ON CONFLICT|RETURNING) )"
+)
+_LIST = re.compile(r"\(__\[POSTCOMPILE_\w+\]\)")
+
+
+def wrapped(text: str) -> str:
+    """The text, a line for each clause. Nothing but white space is another, and a list of parameters is `(...)`."""
+    text = _CLAUSE.sub("\n", " ".join(_LIST.sub("(...)", text).split()))
+    return "\n".join(
+        textwrap.fill(line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        for line in text.splitlines()
+    )
+
+
+def main() -> None:
+    """Write both files."""
+    parser = argparse.ArgumentParser(description="Write the SQL of the hot path, as text.")
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for database in DIALECTS:
+        (folder / f"{database}.sql").write_text(document(database), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

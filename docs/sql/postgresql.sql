@@ -1,0 +1,523 @@
+-- The statements of the hot path on postgresql, and of what looks after it.
+-- Written by `make sql`, out of the code: a test holds it to that.
+-- A parameter `records` is a JSON array, with an object for each row of the batch.
+
+-- take keys
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: before a claim, where a request of the batch has an idempotency key
+--   needs: pk_idempotency_keys
+INSERT INTO idempotency_keys (tenant, key, execution_id, request_digest, inserted_at)
+SELECT records.tenant, records.key, records.execution_id, records.request_digest, (clock_timestamp()) AS
+    database_now_1
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR, key VARCHAR,
+    execution_id UUID, request_digest VARCHAR)
+WHERE records.key IS NOT NULL
+ORDER BY records.tenant, records.key
+ON CONFLICT (tenant, key) DO UPDATE SET key = idempotency_keys.key
+RETURNING idempotency_keys.tenant, idempotency_keys.key, idempotency_keys.execution_id,
+    idempotency_keys.request_digest;
+
+-- claim
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: for each batch of messages: the new ones
+--   needs: pk_executions, pk_programs
+INSERT INTO executions (id, program_id, inputs, options, request_digest, source, traceparent, tenant,
+    not_before, deadline, reply_to, correlation_id, callback, metadata, extensions, status, attempt,
+    lock_version, worker, lease_expires_at, due_at, backend_id, policy, program_callback, started_at,
+    inserted_at, updated_at, timeline)
+SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.request_digest, asked.source,
+    asked.traceparent, asked.tenant, asked.not_before, asked.deadline, asked.reply_to, asked.correlation_id,
+    asked.callback, asked.metadata, asked.extensions, CASE WHEN asked.later THEN %(pending)s::VARCHAR ELSE
+    %(running)s::VARCHAR END AS anon_1, CASE WHEN asked.later THEN 0 ELSE 1 END AS anon_2, %(first)s::INTEGER
+    AS anon_3, CASE WHEN asked.later THEN NULL ELSE %(worker)s::VARCHAR END AS anon_4, CASE WHEN asked.later
+    THEN NULL ELSE (clock_timestamp() + make_interval(secs => CAST(%(lease_seconds)s AS double precision)))
+    END AS anon_5, CASE WHEN asked.later THEN asked.not_before ELSE NULL END AS anon_6, CASE WHEN
+    (programs.status = %(status_1)s::VARCHAR) THEN programs.backend_id ELSE NULL END AS anon_7,
+    programs.policy, programs.callback AS callback_1, CASE WHEN asked.later THEN NULL ELSE (clock_timestamp())
+    END AS anon_8, (clock_timestamp()) AS database_now_1, (clock_timestamp()) AS database_now__1,
+    jsonb_build_array(jsonb_build_object('status', CAST(CASE WHEN asked.later THEN %(pending)s::VARCHAR ELSE
+    %(running)s::VARCHAR END AS text), 'at', clock_timestamp(), 'attempt', CAST(CASE WHEN asked.later THEN 0
+    ELSE 1 END AS integer), 'by', CAST(%(worker)s::VARCHAR AS text))) AS begun_1
+FROM (SELECT records.id AS id, records.program_id AS program_id, records.inputs AS inputs, records.options AS
+    options, records.request_digest AS request_digest, records.source AS source, records.traceparent AS
+    traceparent, records.tenant AS tenant, records.not_before AS not_before, records.deadline AS deadline,
+    records.reply_to AS reply_to, records.correlation_id AS correlation_id, records.callback AS callback,
+    records.metadata AS metadata, records.extensions AS extensions, records.not_before > (clock_timestamp())
+    AS later
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, program_id UUID, inputs
+    JSONB, options JSONB, request_digest VARCHAR, source TEXT, traceparent VARCHAR, tenant VARCHAR, not_before
+    TIMESTAMP WITH TIME ZONE, deadline TIMESTAMP WITH TIME ZONE, reply_to TEXT, correlation_id TEXT, callback
+    JSONB, metadata JSONB, extensions JSONB)) AS asked
+JOIN programs ON programs.id = asked.program_id AND programs.tenant = asked.tenant
+WHERE asked.id IS NOT NULL
+ORDER BY asked.id, asked.tenant
+ON CONFLICT DO NOTHING
+RETURNING executions.id, executions.tenant, executions.status, executions.attempt, executions.lock_version,
+    executions.backend_id, executions.cancel_requested, executions.policy, executions.usage,
+    executions.carried, executions.lost, CAST(EXTRACT(EPOCH FROM executions.deadline - clock_timestamp()) AS
+    double precision) AS seconds_left, CASE WHEN (executions.error_code = 'rate_limited') THEN
+    -CAST(EXTRACT(EPOCH FROM executions.not_before - clock_timestamp()) AS double precision) ELSE NULL END AS
+    late, executions.reply_to, executions.metadata, executions.extensions;
+
+-- claim again
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: where some of the batch are there already
+--   needs: pk_executions, pk_programs
+WITH free AS (SELECT executions.id AS id, executions.tenant AS tenant, CASE WHEN (programs.status =
+    %(status_1)s::VARCHAR) THEN programs.backend_id ELSE NULL END AS backend_id, programs.policy AS policy,
+    programs.callback AS callback
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, program_id UUID,
+    request_digest VARCHAR, tenant VARCHAR)
+JOIN executions ON executions.id = records.id AND executions.tenant = records.tenant
+JOIN programs ON programs.id = records.program_id AND programs.tenant = records.tenant
+WHERE CASE WHEN (executions.request_digest = records.request_digest AND (executions.status = 'pending' AND
+    (executions.not_before IS NULL OR executions.not_before <= (clock_timestamp())) OR executions.status =
+    'running' AND executions.lease_expires_at < (clock_timestamp()))) THEN true ELSE false END
+FOR UPDATE OF executions SKIP LOCKED) UPDATE executions
+SET backend_id=free.backend_id, attempt=(executions.attempt + %(attempt_1)s::INTEGER),
+    worker=%(worker)s::VARCHAR, lease_expires_at=(clock_timestamp() + make_interval(secs =>
+    CAST(%(lease_seconds)s AS double precision))), started_at=(clock_timestamp()),
+    status=%(running)s::VARCHAR, lock_version=(executions.lock_version + %(lock_version_1)s::INTEGER),
+    updated_at=(clock_timestamp()), timeline=((CASE WHEN jsonb_array_length(executions.timeline) < 50 THEN
+    executions.timeline ELSE executions.timeline - 0 END) || jsonb_build_object('status',
+    CAST(%(running)s::VARCHAR AS text), 'at', clock_timestamp(), 'attempt', CAST(executions.attempt +
+    %(attempt_2)s::INTEGER AS integer), 'by', CAST(%(worker)s::VARCHAR AS text))), due_at=NULL,
+    policy=free.policy, lost=(executions.lost + CASE WHEN (executions.status = 'running') THEN
+    %(param_1)s::INTEGER ELSE %(param_2)s::INTEGER END), program_callback=free.callback
+FROM free
+WHERE executions.id = free.id AND executions.tenant = free.tenant
+RETURNING executions.id, executions.tenant, executions.status, executions.attempt, executions.lock_version,
+    executions.backend_id, executions.cancel_requested, executions.policy, executions.usage,
+    executions.carried, executions.lost, CAST(EXTRACT(EPOCH FROM executions.deadline - clock_timestamp()) AS
+    double precision) AS seconds_left, CASE WHEN (executions.error_code = 'rate_limited') THEN
+    -CAST(EXTRACT(EPOCH FROM executions.not_before - clock_timestamp()) AS double precision) ELSE NULL END AS
+    late, executions.reply_to, executions.metadata, executions.extensions;
+
+-- why not claimed
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: where some of the batch can be claimed by neither
+--   needs: pk_executions
+SELECT executions.id, executions.program_id, executions.inputs, executions.options, executions.request_digest,
+    executions.source, executions.traceparent, executions.backend_id, executions.attempt, executions.worker,
+    executions.lease_expires_at, executions.outputs, executions.error, executions.usage,
+    executions.duration_ms, executions.started_at, executions.finished_at, executions.status,
+    executions.lock_version, executions.inserted_at, executions.updated_at, executions.tenant,
+    executions.cancel_requested, executions.timeline, executions.error_code, executions.input_tokens,
+    executions.output_tokens, executions.cost, executions.due_at, executions.not_before, executions.deadline,
+    executions.policy, executions.reply_to, executions.correlation_id, executions.carried, executions.lost,
+    executions.discarded, executions.callback, executions.program_callback, executions.metadata,
+    executions.extensions
+FROM executions
+WHERE executions.id IN (...);
+
+-- give back keys
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: where no execution came of an idempotency key
+--   needs: pk_idempotency_keys
+DELETE
+FROM idempotency_keys
+WHERE (idempotency_keys.tenant, idempotency_keys.key) IN (...);
+
+-- finish
+--   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
+--   runs: for each batch of ends. PostgreSQL notes in the same statement what is owed for them
+--   needs: pk_executions, pk_callbacks, ix_webhook_endpoints_registered
+WITH ended AS (UPDATE executions
+SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
+    error=records.error, usage=records.usage, duration_ms=records.duration_ms,
+    finished_at=(clock_timestamp()), status=records.status, lock_version=(executions.lock_version +
+    %(lock_version_1)s::INTEGER), updated_at=(clock_timestamp()), timeline=((CASE WHEN
+    jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE executions.timeline - 0 END) ||
+    jsonb_build_object('status', CAST(records.status AS text), 'at', clock_timestamp(), 'attempt',
+    CAST(coalesce(records.attempt, executions.attempt) AS integer), 'by', CAST(executions.worker AS text))),
+    error_code=records.error_code, input_tokens=records.input_tokens, output_tokens=records.output_tokens,
+    cost=records.cost
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR, lock_version
+    INTEGER, status VARCHAR, attempt INTEGER, outputs JSONB, error JSONB, duration_ms FLOAT, error_code
+    VARCHAR, usage JSONB, input_tokens BIGINT, output_tokens BIGINT, cost FLOAT)
+WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
+    records.tenant AND (executions.status || %(status_1)s::VARCHAR) = %(param_1)s::VARCHAR
+RETURNING executions.id, executions.lock_version, executions.status, executions.tenant, executions.callback,
+    executions.program_callback, executions.tenant IN (SELECT webhook_endpoints.tenant
+FROM webhook_endpoints
+WHERE webhook_endpoints.registered) AS registered), owed AS (INSERT INTO callbacks (execution_id,
+    lock_version, tenant, due_at)
+SELECT ended.id AS id, ended.lock_version AS lock_version, ended.tenant AS tenant, (clock_timestamp() +
+    make_interval(secs => CAST(%(due_in)s AS double precision))) AS database_now_1
+FROM ended
+WHERE ended.id IS NOT NULL
+ON CONFLICT ON CONSTRAINT pk_callbacks DO UPDATE SET lock_version = excluded.lock_version, due_at =
+    excluded.due_at, tries = %(param_2)s::INTEGER)
+SELECT ended.id, ended.lock_version, ended.status, ended.tenant, ended.callback, ended.program_callback,
+    ended.registered
+FROM ended;
+
+-- committed before
+--   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
+--   runs: where some of a batch were not as they were claimed
+--   needs: pk_executions
+SELECT executions.id, executions.lock_version, executions.status, executions.tenant
+FROM executions
+WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR;
+
+-- finish and read
+--   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
+--   runs: instead of `finish`, where somebody waits for an answer of the batch
+--   needs: pk_executions, pk_callbacks, ix_webhook_endpoints_registered
+WITH ended AS (UPDATE executions
+SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
+    error=records.error, usage=records.usage, duration_ms=records.duration_ms,
+    finished_at=(clock_timestamp()), status=records.status, lock_version=(executions.lock_version +
+    %(lock_version_1)s::INTEGER), updated_at=(clock_timestamp()), timeline=((CASE WHEN
+    jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE executions.timeline - 0 END) ||
+    jsonb_build_object('status', CAST(records.status AS text), 'at', clock_timestamp(), 'attempt',
+    CAST(coalesce(records.attempt, executions.attempt) AS integer), 'by', CAST(executions.worker AS text))),
+    error_code=records.error_code, input_tokens=records.input_tokens, output_tokens=records.output_tokens,
+    cost=records.cost
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR, lock_version
+    INTEGER, status VARCHAR, attempt INTEGER, outputs JSONB, error JSONB, duration_ms FLOAT, error_code
+    VARCHAR, usage JSONB, input_tokens BIGINT, output_tokens BIGINT, cost FLOAT)
+WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
+    records.tenant AND (executions.status || %(status_1)s::VARCHAR) = %(param_1)s::VARCHAR
+RETURNING executions.id, executions.program_id, executions.inputs, executions.options,
+    executions.request_digest, executions.source, executions.traceparent, executions.backend_id,
+    executions.attempt, executions.worker, executions.lease_expires_at, executions.outputs, executions.error,
+    executions.usage, executions.duration_ms, executions.started_at, executions.finished_at,
+    executions.status, executions.lock_version, executions.inserted_at, executions.updated_at,
+    executions.tenant, executions.cancel_requested, executions.timeline, executions.error_code,
+    executions.input_tokens, executions.output_tokens, executions.cost, executions.due_at,
+    executions.not_before, executions.deadline, executions.policy, executions.reply_to,
+    executions.correlation_id, executions.carried, executions.lost, executions.discarded, executions.callback,
+    executions.program_callback, executions.metadata, executions.extensions, executions.tenant IN (SELECT
+    webhook_endpoints.tenant
+FROM webhook_endpoints
+WHERE webhook_endpoints.registered) AS registered), owed AS (INSERT INTO callbacks (execution_id,
+    lock_version, tenant, due_at)
+SELECT ended.id AS id, ended.lock_version AS lock_version, ended.tenant AS tenant, (clock_timestamp() +
+    make_interval(secs => CAST(%(due_in)s AS double precision))) AS database_now_1
+FROM ended
+WHERE ended.id IS NOT NULL
+ON CONFLICT ON CONSTRAINT pk_callbacks DO UPDATE SET lock_version = excluded.lock_version, due_at =
+    excluded.due_at, tries = %(param_2)s::INTEGER)
+SELECT ended.id, ended.program_id, ended.inputs, ended.options, ended.request_digest, ended.source,
+    ended.traceparent, ended.backend_id, ended.attempt, ended.worker, ended.lease_expires_at, ended.outputs,
+    ended.error, ended.usage, ended.duration_ms, ended.started_at, ended.finished_at, ended.status,
+    ended.lock_version, ended.inserted_at, ended.updated_at, ended.tenant, ended.cancel_requested,
+    ended.timeline, ended.error_code, ended.input_tokens, ended.output_tokens, ended.cost, ended.due_at,
+    ended.not_before, ended.deadline, ended.policy, ended.reply_to, ended.correlation_id, ended.carried,
+    ended.lost, ended.discarded, ended.callback, ended.program_callback, ended.metadata, ended.extensions,
+    ended.registered
+FROM ended;
+
+-- count
+--   function: store.counters.increment (store/counters.py)
+--   runs: after `finish`, in its transaction; again where another has changed a row of the shard meanwhile.
+--     PostgreSQL counts the durations in the same statement
+--   needs: pk_program_counters, pk_program_durations
+WITH swapped AS (INSERT INTO program_counters (program_id, shard, tenant, completed, failed, cancelled,
+    duration_ms, input_tokens, output_tokens, cost, tokens_known, cost_known, last_executed_at, lock_version)
+SELECT records.program_id AS program_id, records.shard AS shard, records.tenant AS tenant, records.completed
+    AS completed, records.failed AS failed, records.cancelled AS cancelled, records.duration_ms AS
+    duration_ms, records.input_tokens AS input_tokens, records.output_tokens AS output_tokens, records.cost AS
+    cost, records.tokens_known AS tokens_known, records.cost_known AS cost_known, CASE WHEN records.executed
+    THEN (clock_timestamp()) ELSE NULL END AS anon_1, coalesce((SELECT known.lock_version
+FROM program_counters AS known
+WHERE known.program_id = records.program_id AND known.shard = records.shard AND known.tenant =
+    records.tenant), (SELECT max(known.lock_version) AS max_1
+FROM program_counters AS known
+WHERE known.program_id = records.program_id AND known.shard = records.shard), %(coalesce_1)s::INTEGER) +
+    %(coalesce_2)s::INTEGER AS anon_2
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(program_id UUID, shard INTEGER, tenant
+    VARCHAR, completed BIGINT, failed BIGINT, cancelled BIGINT, duration_ms FLOAT, input_tokens BIGINT,
+    output_tokens BIGINT, cost FLOAT, tokens_known BIGINT, cost_known BIGINT, executed BOOLEAN)
+WHERE records.program_id IS NOT NULL
+ORDER BY records.program_id, records.tenant
+ON CONFLICT ON CONSTRAINT pk_program_counters DO UPDATE SET completed = (program_counters.completed +
+    excluded.completed), failed = (program_counters.failed + excluded.failed), duration_ms =
+    (program_counters.duration_ms + excluded.duration_ms), input_tokens = (program_counters.input_tokens +
+    excluded.input_tokens), output_tokens = (program_counters.output_tokens + excluded.output_tokens), cost =
+    (program_counters.cost + excluded.cost), last_executed_at = coalesce(excluded.last_executed_at,
+    program_counters.last_executed_at), lock_version = excluded.lock_version, cancelled =
+    (program_counters.cancelled + excluded.cancelled), tokens_known = (program_counters.tokens_known +
+    excluded.tokens_known), cost_known = (program_counters.cost_known + excluded.cost_known)
+WHERE program_counters.lock_version = excluded.lock_version - %(lock_version_1)s::INTEGER
+RETURNING program_counters.program_id, program_counters.tenant), added AS (INSERT INTO program_durations
+    (program_id, shard, tenant, bucket, runs)
+SELECT durations.program_id AS program_id, durations.shard AS shard, durations.tenant AS tenant,
+    durations.bucket AS bucket, durations.runs AS runs
+FROM jsonb_to_recordset(CAST(%(durations)s::VARCHAR AS JSONB)) AS durations(program_id UUID, shard INTEGER,
+    tenant VARCHAR, bucket INTEGER, runs BIGINT)
+JOIN swapped ON swapped.program_id = durations.program_id AND swapped.tenant = durations.tenant
+ORDER BY durations.program_id, durations.tenant, durations.bucket
+ON CONFLICT ON CONSTRAINT pk_program_durations DO UPDATE SET runs = (program_durations.runs + excluded.runs))
+SELECT swapped.program_id, swapped.tenant
+FROM swapped;
+
+-- owe events
+--   function: store.event_outbox.owe (store/event_outbox.py)
+--   runs: where one is cancelled; on SQLite after each `count`
+--   needs: pk_callbacks
+INSERT INTO callbacks (execution_id, lock_version, tenant, due_at)
+SELECT records.execution_id, records.lock_version, records.tenant, (clock_timestamp() + make_interval(secs =>
+    CAST(%(due_in)s AS double precision))) AS database_now_1
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(execution_id UUID, lock_version
+    INTEGER, tenant VARCHAR)
+WHERE records.execution_id IS NOT NULL
+ON CONFLICT ON CONSTRAINT pk_callbacks DO UPDATE SET lock_version = excluded.lock_version, due_at =
+    excluded.due_at, tries = %(param_1)s::INTEGER;
+
+-- find endpoints
+--   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   runs: after `count`, in its transaction, where an end is pushed somewhere
+--   needs: pk_webhook_endpoints, ix_webhook_endpoints_registered
+SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
+    webhook_endpoints.previous_secret, webhook_endpoints.previous_until, webhook_endpoints.events,
+    webhook_endpoints.headers, webhook_endpoints.thin, webhook_endpoints.registered,
+    webhook_endpoints.enabled, webhook_endpoints.disabled_reason, webhook_endpoints.disabled_at,
+    webhook_endpoints.failing_since, webhook_endpoints.announce_at, webhook_endpoints.lock_version,
+    webhook_endpoints.inserted_at, webhook_endpoints.updated_at, webhook_endpoints.tenant, CAST(EXTRACT(EPOCH
+    FROM webhook_endpoints.failing_since - clock_timestamp()) AS double precision) AS failing_left,
+    CAST(EXTRACT(EPOCH FROM webhook_endpoints.previous_until - clock_timestamp()) AS double precision) AS
+    previous_left
+FROM webhook_endpoints
+WHERE webhook_endpoints.id IN (...) AND webhook_endpoints.tenant = %(tenant_1)s::VARCHAR OR
+    webhook_endpoints.tenant IN (...) AND webhook_endpoints.registered;
+
+-- keep endpoints
+--   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   runs: for callbacks that come for the first time
+--   needs: pk_webhook_endpoints
+INSERT INTO webhook_endpoints (id, tenant, url, secret, events, headers, thin, registered, inserted_at,
+    updated_at)
+SELECT records.id, records.tenant, records.url, records.secret, records.events, records.headers, records.thin,
+    false AS anon_1, (clock_timestamp()) AS database_now_1, (clock_timestamp()) AS database_now__1
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR, url TEXT,
+    secret VARCHAR, events JSONB, headers JSONB, thin BOOLEAN)
+WHERE records.id IS NOT NULL
+ORDER BY records.id, records.tenant
+ON CONFLICT DO NOTHING;
+
+-- find endpoints
+--   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   runs: as above
+--   needs: pk_webhook_endpoints
+SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
+    webhook_endpoints.previous_secret, webhook_endpoints.previous_until, webhook_endpoints.events,
+    webhook_endpoints.headers, webhook_endpoints.thin, webhook_endpoints.registered,
+    webhook_endpoints.enabled, webhook_endpoints.disabled_reason, webhook_endpoints.disabled_at,
+    webhook_endpoints.failing_since, webhook_endpoints.announce_at, webhook_endpoints.lock_version,
+    webhook_endpoints.inserted_at, webhook_endpoints.updated_at, webhook_endpoints.tenant, CAST(EXTRACT(EPOCH
+    FROM webhook_endpoints.failing_since - clock_timestamp()) AS double precision) AS failing_left,
+    CAST(EXTRACT(EPOCH FROM webhook_endpoints.previous_until - clock_timestamp()) AS double precision) AS
+    previous_left
+FROM webhook_endpoints
+WHERE webhook_endpoints.id IN (...) AND webhook_endpoints.tenant = %(tenant_1)s::VARCHAR;
+
+-- owe webhooks
+--   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   runs: after that
+--   needs: ix_webhook_deliveries_end, ix_webhook_deliveries_due, ix_webhook_deliveries_place
+INSERT INTO webhook_deliveries (id, tenant, endpoint_id, execution_id, event_version, event, place, status,
+    reason, due_at, finished_at, inserted_at, updated_at)
+SELECT records.id, records.tenant, records.endpoint_id, records.execution_id, records.event_version,
+    records.event, records.place, records.status, records.reason, CASE WHEN (records.status =
+    %(status_1)s::VARCHAR) THEN (clock_timestamp() + make_interval(secs => CAST(%(due_in)s AS double
+    precision))) ELSE NULL END AS anon_1, CASE WHEN (records.status = %(status_1)s::VARCHAR) THEN NULL ELSE
+    (clock_timestamp()) END AS anon_2, (clock_timestamp()) AS database_now_1, (clock_timestamp()) AS
+    database_now__1
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR, endpoint_id
+    UUID, execution_id UUID, event_version INTEGER, event VARCHAR, place VARCHAR, status VARCHAR, reason TEXT)
+WHERE records.id IS NOT NULL
+ON CONFLICT DO NOTHING;
+
+-- retry
+--   function: store.executions.transitions.retry (store/executions/transitions.py)
+--   runs: for each batch of attempts after which there is another
+--   needs: pk_executions
+UPDATE executions
+SET attempt=records.attempt, lease_expires_at=NULL, error=records.error, usage=records.usage,
+    status=%(status)s::VARCHAR, lock_version=(executions.lock_version + %(lock_version_1)s::INTEGER),
+    updated_at=(clock_timestamp()), timeline=((CASE WHEN jsonb_array_length(executions.timeline) < 50 THEN
+    executions.timeline ELSE executions.timeline - 0 END) || jsonb_build_object('status',
+    CAST(%(pending)s::VARCHAR AS text), 'at', clock_timestamp(), 'attempt', CAST(records.attempt AS integer),
+    'by', CAST(executions.worker AS text))), error_code=records.error_code, input_tokens=records.input_tokens,
+    output_tokens=records.output_tokens, cost=records.cost, due_at=(clock_timestamp() + make_interval(secs =>
+    CAST(records.delay AS double precision))), not_before=(clock_timestamp() + make_interval(secs =>
+    CAST(records.delay AS double precision))), carried=records.carried
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR, lock_version
+    INTEGER, delay FLOAT, attempt INTEGER, error JSONB, error_code VARCHAR, carried JSONB, usage JSONB,
+    input_tokens BIGINT, output_tokens BIGINT, cost FLOAT)
+WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
+    records.tenant AND (executions.status || %(status_1)s::VARCHAR) = %(param_1)s::VARCHAR
+RETURNING executions.id, executions.lock_version, executions.status, executions.tenant;
+
+-- events sent
+--   function: store.event_outbox.sent (store/event_outbox.py)
+--   runs: for each batch of ends that the broker has confirmed
+--   needs: pk_callbacks
+DELETE
+FROM callbacks
+WHERE callbacks.execution_id IN (SELECT records.execution_id
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(execution_id UUID, lock_version
+    INTEGER, tenant VARCHAR)) AND (EXISTS (SELECT records.execution_id
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(execution_id UUID, lock_version
+    INTEGER, tenant VARCHAR)
+WHERE callbacks.execution_id = records.execution_id AND callbacks.tenant = records.tenant AND
+    callbacks.lock_version = records.lock_version));
+
+-- heartbeat
+--   function: store.executions.leases.heartbeat (store/executions/leases.py)
+--   runs: every third of a lease, for what the process runs
+--   needs: ix_executions_running
+UPDATE executions
+SET lease_expires_at=(clock_timestamp() + make_interval(secs => CAST(%(lease_seconds)s AS double precision)))
+WHERE (executions.id, executions.tenant) IN (SELECT executions.id, executions.tenant
+FROM executions
+WHERE executions.worker = %(worker_1)s::VARCHAR AND executions.status = 'running' AND executions.id IN (...)
+    AND executions.tenant = %(tenant_1)s::VARCHAR
+FOR UPDATE SKIP LOCKED)
+RETURNING executions.id, executions.tenant, executions.cancel_requested;
+
+-- release
+--   function: store.executions.leases.release (store/executions/leases.py)
+--   runs: when a worker drains, or gives back what it has claimed
+--   needs: pk_executions
+UPDATE executions
+SET attempt=(executions.attempt - %(attempt_1)s::INTEGER), lease_expires_at=NULL, status=%(status)s::VARCHAR,
+    lock_version=(executions.lock_version + %(lock_version_1)s::INTEGER), updated_at=(clock_timestamp()),
+    timeline=((CASE WHEN jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE
+    executions.timeline - 0 END) || jsonb_build_object('status', CAST(%(continued_1)s AS text), 'at',
+    clock_timestamp(), 'attempt', CAST(executions.attempt - %(attempt_2)s::INTEGER AS integer), 'by',
+    CAST(executions.worker AS text))), due_at=(clock_timestamp() + make_interval(secs => CAST(%(due_in)s AS
+    double precision)))
+WHERE (executions.id, executions.tenant) IN (SELECT executions.id, executions.tenant
+FROM executions
+WHERE executions.worker = %(worker_1)s::VARCHAR AND executions.status = 'running' AND executions.id IN (...)
+    AND executions.tenant = %(tenant_1)s::VARCHAR
+ORDER BY executions.id, executions.tenant FOR UPDATE);
+
+-- anything due
+--   function: store.executions.leases.anything_due (store/executions/leases.py)
+--   runs: by the relay, all the time: it locks nothing
+--   needs: ix_executions_pending, ix_executions_running
+SELECT (EXISTS (SELECT executions.id
+FROM executions
+WHERE executions.status = 'pending' AND executions.due_at < statement_timestamp())) OR (EXISTS (SELECT
+    executions.id
+FROM executions
+WHERE executions.status = 'pending' AND executions.due_at IS NULL AND executions.lease_expires_at <
+    statement_timestamp())) OR (EXISTS (SELECT executions.id
+FROM executions
+WHERE executions.status = 'running' AND executions.lease_expires_at < statement_timestamp())) AS anon_1;
+
+-- find lost
+--   function: store.executions.leases.rescue (store/executions/leases.py)
+--   runs: by the relay, where something is due
+--   needs: ix_executions_running
+SELECT executions.id, executions.tenant
+FROM executions
+WHERE executions.status = 'running' AND executions.lease_expires_at < statement_timestamp()
+LIMIT 100
+FOR UPDATE SKIP LOCKED;
+
+-- rescue
+--   function: store.executions.leases.rescue (store/executions/leases.py)
+--   runs: for those whose worker is gone
+--   needs: pk_executions
+UPDATE executions
+SET lease_expires_at=NULL, status=%(status)s::VARCHAR, lock_version=(executions.lock_version +
+    %(lock_version_1)s::INTEGER), updated_at=(clock_timestamp()), timeline=((CASE WHEN
+    jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE executions.timeline - 0 END) ||
+    jsonb_build_object('status', CAST(%(continued_1)s AS text), 'at', clock_timestamp(), 'attempt',
+    CAST(executions.attempt AS integer), 'by', CAST(%(continued_2)s::VARCHAR AS text))),
+    due_at=(clock_timestamp() + make_interval(secs => CAST(%(again_in)s AS double precision))),
+    lost=(executions.lost + %(lost_1)s::SMALLINT)
+WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
+RETURNING executions.id, executions.program_id, executions.inputs, executions.options, executions.source,
+    executions.traceparent, executions.tenant, executions.reply_to, executions.correlation_id,
+    executions.callback, executions.metadata, executions.extensions;
+
+-- find due
+--   function: store.executions.leases.due (store/executions/leases.py)
+--   runs: by the relay, where something is due
+--   needs: ix_executions_pending
+SELECT executions.id, executions.tenant, CAST(EXTRACT(EPOCH FROM executions.due_at - clock_timestamp()) AS
+    double precision) - CAST(EXTRACT(EPOCH FROM CASE WHEN (executions.not_before > executions.updated_at) THEN
+    executions.not_before ELSE executions.updated_at END - clock_timestamp()) AS double precision) >
+    %(again_in)s / CAST(%(param_1)s::INTEGER AS NUMERIC) AS again
+FROM executions
+WHERE executions.status = 'pending' AND executions.due_at < statement_timestamp()
+ORDER BY executions.due_at
+LIMIT 100
+FOR UPDATE SKIP LOCKED;
+
+-- find left
+--   function: store.executions.leases.due (store/executions/leases.py)
+--   runs: the same, for what workers from before 0004 have left
+--   needs: ix_executions_pending
+SELECT executions.id, executions.tenant
+FROM executions
+WHERE executions.status = 'pending' AND executions.due_at IS NULL AND executions.lease_expires_at <
+    statement_timestamp()
+LIMIT 100
+FOR UPDATE SKIP LOCKED;
+
+-- take due
+--   function: store.executions.leases.due (store/executions/leases.py)
+--   runs: for those that are published then
+--   needs: pk_executions
+UPDATE executions
+SET due_at=(clock_timestamp() + make_interval(secs => CAST(CASE WHEN (-CAST(EXTRACT(EPOCH FROM CASE WHEN
+    (executions.not_before > executions.updated_at) THEN executions.not_before ELSE executions.updated_at END
+    - clock_timestamp()) AS double precision) < %(param_1)s::INTEGER) THEN %(again_in)s WHEN
+    (-CAST(EXTRACT(EPOCH FROM CASE WHEN (executions.not_before > executions.updated_at) THEN
+    executions.not_before ELSE executions.updated_at END - clock_timestamp()) AS double precision) <
+    %(again_in)s * %(param_2)s::INTEGER) THEN %(again_in)s + -CAST(EXTRACT(EPOCH FROM CASE WHEN
+    (executions.not_before > executions.updated_at) THEN executions.not_before ELSE executions.updated_at END
+    - clock_timestamp()) AS double precision) ELSE %(again_in)s * %(param_3)s::INTEGER END AS double
+    precision)))
+WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
+RETURNING executions.id, executions.program_id, executions.inputs, executions.options, executions.source,
+    executions.traceparent, executions.tenant, executions.reply_to, executions.correlation_id,
+    executions.callback, executions.metadata, executions.extensions;
+
+-- any event due
+--   function: store.event_outbox.anything_due (store/event_outbox.py)
+--   runs: by the relay, three times a lease; the table is small
+--   needs: none
+SELECT EXISTS (SELECT callbacks.execution_id
+FROM callbacks
+WHERE callbacks.due_at < statement_timestamp()) AS anon_1;
+
+-- events due
+--   function: store.event_outbox.due (store/event_outbox.py)
+--   runs: by the relay, where an event is due; the table is small
+--   needs: pk_callbacks
+WITH due AS (SELECT callbacks.execution_id AS execution_id, callbacks.tenant AS tenant
+FROM callbacks
+WHERE callbacks.due_at < statement_timestamp()
+LIMIT %(param_2)s::INTEGER
+FOR UPDATE SKIP LOCKED) UPDATE callbacks
+SET due_at=(clock_timestamp() + make_interval(secs => CAST(%(again_in)s * (%(one)s::INTEGER << CASE WHEN
+    (callbacks.tries < %(tries_1)s::INTEGER) THEN callbacks.tries ELSE %(param_1)s::INTEGER END) AS double
+    precision))), tries=(callbacks.tries + %(tries_2)s::INTEGER)
+WHERE (callbacks.execution_id, callbacks.tenant) IN (SELECT due.execution_id, due.tenant
+FROM due)
+RETURNING callbacks.execution_id, callbacks.tenant;
+
+-- read ended
+--   function: store.executions.queries.of_all_tenants (store/executions/queries.py)
+--   runs: for those whose events are due
+--   needs: pk_executions
+SELECT executions.id, executions.program_id, executions.inputs, executions.options, executions.request_digest,
+    executions.source, executions.traceparent, executions.backend_id, executions.attempt, executions.worker,
+    executions.lease_expires_at, executions.outputs, executions.error, executions.usage,
+    executions.duration_ms, executions.started_at, executions.finished_at, executions.status,
+    executions.lock_version, executions.inserted_at, executions.updated_at, executions.tenant,
+    executions.cancel_requested, executions.timeline, executions.error_code, executions.input_tokens,
+    executions.output_tokens, executions.cost, executions.due_at, executions.not_before, executions.deadline,
+    executions.policy, executions.reply_to, executions.correlation_id, executions.carried, executions.lost,
+    executions.discarded, executions.callback, executions.program_callback, executions.metadata,
+    executions.extensions
+FROM executions
+WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR;

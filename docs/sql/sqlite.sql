@@ -1,0 +1,495 @@
+-- The statements of the hot path on sqlite, and of what looks after it.
+-- Written by `make sql`, out of the code: a test holds it to that.
+-- A parameter `records` is a JSON array, with an object for each row of the batch.
+
+-- take keys
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: before a claim, where a request of the batch has an idempotency key
+--   needs: pk_idempotency_keys
+INSERT INTO idempotency_keys (tenant, "key", execution_id, request_digest, inserted_at)
+SELECT records.tenant, records."key", records.execution_id, records.request_digest, (strftime('%Y-%m-%d
+    %H:%M:%f', 'now') || '000') AS database_now_1
+FROM (SELECT "each".value ->> ? AS tenant, "each".value ->> ? AS "key", replace("each".value ->> ?, ?, ?) AS
+    execution_id, "each".value ->> ? AS request_digest
+FROM json_each(?) AS "each") AS records
+WHERE records."key" IS NOT NULL
+ORDER BY records.tenant, records."key"
+ON CONFLICT (tenant, "key") DO UPDATE SET "key" = idempotency_keys."key"
+RETURNING tenant, "key", execution_id, request_digest;
+
+-- claim
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: for each batch of messages: the new ones
+--   needs: pk_executions, pk_programs
+INSERT INTO executions (id, program_id, inputs, options, request_digest, source, traceparent, tenant,
+    not_before, deadline, reply_to, correlation_id, callback, metadata, extensions, status, attempt,
+    lock_version, worker, lease_expires_at, due_at, backend_id, policy, program_callback, started_at,
+    inserted_at, updated_at, timeline)
+SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.request_digest, asked.source,
+    asked.traceparent, asked.tenant, asked.not_before, asked.deadline, asked.reply_to, asked.correlation_id,
+    asked.callback, asked.metadata, asked.extensions, CASE WHEN asked.later THEN ? ELSE ? END AS anon_1, CASE
+    WHEN asked.later THEN 0 ELSE 1 END AS anon_2, ? AS anon_3, CASE WHEN asked.later THEN NULL ELSE ? END AS
+    anon_4, CASE WHEN asked.later THEN NULL ELSE (strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') ||
+    '000') END AS anon_5, CASE WHEN asked.later THEN asked.not_before ELSE NULL END AS anon_6, CASE WHEN
+    (programs.status = ?) THEN programs.backend_id ELSE NULL END AS anon_7, programs.policy, programs.callback
+    AS callback_1, CASE WHEN asked.later THEN NULL ELSE (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') END AS
+    anon_8, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now_1, (strftime('%Y-%m-%d %H:%M:%f',
+    'now') || '000') AS database_now__1, json_array(json_object('status', CASE WHEN asked.later THEN ? ELSE ?
+    END, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', CASE WHEN asked.later THEN 0 ELSE 1 END,
+    'by', ?)) AS begun_1
+FROM (SELECT records.id AS id, records.program_id AS program_id, records.inputs AS inputs, records.options AS
+    options, records.request_digest AS request_digest, records.source AS source, records.traceparent AS
+    traceparent, records.tenant AS tenant, records.not_before AS not_before, records.deadline AS deadline,
+    records.reply_to AS reply_to, records.correlation_id AS correlation_id, records.callback AS callback,
+    records.metadata AS metadata, records.extensions AS extensions, records.not_before > (strftime('%Y-%m-%d
+    %H:%M:%f', 'now') || '000') AS later
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, replace("each".value ->> ?, ?, ?) AS program_id,
+    nullif("each".value -> ?, ?) AS inputs, nullif("each".value -> ?, ?) AS options, "each".value ->> ? AS
+    request_digest, "each".value ->> ? AS source, "each".value ->> ? AS traceparent, "each".value ->> ? AS
+    tenant, substr("each".value ->> ?, ?, ?) AS not_before, substr("each".value ->> ?, ?, ?) AS deadline,
+    "each".value ->> ? AS reply_to, "each".value ->> ? AS correlation_id, nullif("each".value -> ?, ?) AS
+    callback, nullif("each".value -> ?, ?) AS metadata, nullif("each".value -> ?, ?) AS extensions
+FROM json_each(?) AS "each") AS records) AS asked
+JOIN programs ON programs.id = asked.program_id AND programs.tenant = asked.tenant
+WHERE asked.id IS NOT NULL
+ORDER BY asked.id, asked.tenant
+ON CONFLICT DO NOTHING
+RETURNING id, tenant, status, attempt, lock_version, backend_id, cancel_requested, policy, usage, carried,
+    lost, ((julianday(deadline) - julianday('now')) * 86400.0) AS seconds_left, CASE WHEN (error_code =
+    'rate_limited') THEN -((julianday(not_before) - julianday('now')) * 86400.0) ELSE NULL END AS late,
+    reply_to, metadata, extensions;
+
+-- claim again
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: where some of the batch are there already
+--   needs: pk_executions, pk_programs
+WITH free AS (SELECT executions.id AS id, executions.tenant AS tenant, CASE WHEN (programs.status = ?) THEN
+    programs.backend_id ELSE NULL END AS backend_id, programs.policy AS policy, programs.callback AS callback
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, replace("each".value ->> ?, ?, ?) AS program_id,
+    "each".value ->> ? AS request_digest, "each".value ->> ? AS tenant
+FROM json_each(?) AS "each") AS records
+JOIN executions ON executions.id = records.id AND executions.tenant = records.tenant
+JOIN programs ON programs.id = records.program_id AND programs.tenant = records.tenant
+WHERE CASE WHEN (executions.request_digest = records.request_digest AND (executions.status = 'pending' AND
+    (executions.not_before IS NULL OR executions.not_before <= (strftime('%Y-%m-%d %H:%M:%f', 'now') ||
+    '000')) OR executions.status = 'running' AND executions.lease_expires_at < (strftime('%Y-%m-%d %H:%M:%f',
+    'now') || '000'))) THEN 1 ELSE 0 END = 1) UPDATE executions
+SET backend_id=free.backend_id, attempt=(executions.attempt + ?), worker=?,
+    lease_expires_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000'),
+    started_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), status=?,
+    lock_version=(executions.lock_version + ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'),
+    timeline=json_insert(CASE WHEN json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE
+    json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status', ?, 'at',
+    strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', executions.attempt + ?, 'by', ?)), due_at=NULL,
+    policy=free.policy, lost=(executions.lost + CASE WHEN (executions.status = 'running') THEN ? ELSE ? END),
+    program_callback=free.callback
+FROM free
+WHERE executions.id = free.id AND executions.tenant = free.tenant
+RETURNING id, tenant, status, attempt, lock_version, backend_id, cancel_requested, policy, usage, carried,
+    lost, ((julianday(deadline) - julianday('now')) * 86400.0) AS seconds_left, CASE WHEN (error_code =
+    'rate_limited') THEN -((julianday(not_before) - julianday('now')) * 86400.0) ELSE NULL END AS late,
+    reply_to, metadata, extensions;
+
+-- why not claimed
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: where some of the batch can be claimed by neither
+--   needs: pk_executions
+SELECT executions.id, executions.program_id, executions.inputs, executions.options, executions.request_digest,
+    executions.source, executions.traceparent, executions.backend_id, executions.attempt, executions.worker,
+    executions.lease_expires_at, executions.outputs, executions.error, executions.usage,
+    executions.duration_ms, executions.started_at, executions.finished_at, executions.status,
+    executions.lock_version, executions.inserted_at, executions.updated_at, executions.tenant,
+    executions.cancel_requested, executions.timeline, executions.error_code, executions.input_tokens,
+    executions.output_tokens, executions.cost, executions.due_at, executions.not_before, executions.deadline,
+    executions.policy, executions.reply_to, executions.correlation_id, executions.carried, executions.lost,
+    executions.discarded, executions.callback, executions.program_callback, executions.metadata,
+    executions.extensions
+FROM executions
+WHERE executions.id IN (...);
+
+-- give back keys
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: where no execution came of an idempotency key
+--   needs: pk_idempotency_keys
+DELETE
+FROM idempotency_keys
+WHERE (idempotency_keys.tenant, idempotency_keys."key") IN (...);
+
+-- finish
+--   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
+--   runs: for each batch of ends. PostgreSQL notes in the same statement what is owed for them
+--   needs: pk_executions, pk_callbacks, ix_webhook_endpoints_registered
+UPDATE executions
+SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
+    error=records.error, usage=records.usage, duration_ms=records.duration_ms, finished_at=(strftime('%Y-%m-%d
+    %H:%M:%f', 'now') || '000'), status=records.status, lock_version=(executions.lock_version + ?),
+    updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), timeline=json_insert(CASE WHEN
+    json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE json_remove(executions.timeline,
+    '$[0]') END, '$[#]', json_object('status', records.status, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
+    'attempt', coalesce(records.attempt, executions.attempt), 'by', executions.worker)),
+    error_code=records.error_code, input_tokens=records.input_tokens, output_tokens=records.output_tokens,
+    cost=records.cost
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant, "each".value ->> ? AS
+    lock_version, "each".value ->> ? AS status, "each".value ->> ? AS attempt, nullif("each".value -> ?, ?) AS
+    outputs, nullif("each".value -> ?, ?) AS error, "each".value ->> ? AS duration_ms, "each".value ->> ? AS
+    error_code, nullif("each".value -> ?, ?) AS usage, "each".value ->> ? AS input_tokens, "each".value ->> ?
+    AS output_tokens, "each".value ->> ? AS cost
+FROM json_each(?) AS "each") AS records
+WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
+    records.tenant AND (executions.status || ?) = ?
+RETURNING id, lock_version, status, tenant, callback, program_callback, tenant IN (SELECT
+    webhook_endpoints.tenant
+FROM webhook_endpoints
+WHERE webhook_endpoints.registered) AS registered;
+
+-- committed before
+--   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
+--   runs: where some of a batch were not as they were claimed
+--   needs: pk_executions
+SELECT executions.id, executions.lock_version, executions.status, executions.tenant
+FROM executions
+WHERE executions.id IN (...) AND executions.tenant = ?;
+
+-- finish and read
+--   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
+--   runs: instead of `finish`, where somebody waits for an answer of the batch
+--   needs: pk_executions, pk_callbacks, ix_webhook_endpoints_registered
+UPDATE executions
+SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
+    error=records.error, usage=records.usage, duration_ms=records.duration_ms, finished_at=(strftime('%Y-%m-%d
+    %H:%M:%f', 'now') || '000'), status=records.status, lock_version=(executions.lock_version + ?),
+    updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), timeline=json_insert(CASE WHEN
+    json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE json_remove(executions.timeline,
+    '$[0]') END, '$[#]', json_object('status', records.status, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
+    'attempt', coalesce(records.attempt, executions.attempt), 'by', executions.worker)),
+    error_code=records.error_code, input_tokens=records.input_tokens, output_tokens=records.output_tokens,
+    cost=records.cost
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant, "each".value ->> ? AS
+    lock_version, "each".value ->> ? AS status, "each".value ->> ? AS attempt, nullif("each".value -> ?, ?) AS
+    outputs, nullif("each".value -> ?, ?) AS error, "each".value ->> ? AS duration_ms, "each".value ->> ? AS
+    error_code, nullif("each".value -> ?, ?) AS usage, "each".value ->> ? AS input_tokens, "each".value ->> ?
+    AS output_tokens, "each".value ->> ? AS cost
+FROM json_each(?) AS "each") AS records
+WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
+    records.tenant AND (executions.status || ?) = ?
+RETURNING id, program_id, inputs, options, request_digest, source, traceparent, backend_id, attempt, worker,
+    lease_expires_at, outputs, error, usage, duration_ms, started_at, finished_at, status, lock_version,
+    inserted_at, updated_at, tenant, cancel_requested, timeline, error_code, input_tokens, output_tokens,
+    cost, due_at, not_before, deadline, policy, reply_to, correlation_id, carried, lost, discarded, callback,
+    program_callback, metadata, extensions, tenant IN (SELECT webhook_endpoints.tenant
+FROM webhook_endpoints
+WHERE webhook_endpoints.registered) AS registered;
+
+-- count
+--   function: store.counters.increment (store/counters.py)
+--   runs: after `finish`, in its transaction; again where another has changed a row of the shard meanwhile.
+--     PostgreSQL counts the durations in the same statement
+--   needs: pk_program_counters, pk_program_durations
+INSERT INTO program_counters (program_id, shard, tenant, completed, failed, cancelled, duration_ms,
+    input_tokens, output_tokens, cost, tokens_known, cost_known, last_executed_at, lock_version)
+SELECT records.program_id, records.shard, records.tenant, records.completed, records.failed,
+    records.cancelled, records.duration_ms, records.input_tokens, records.output_tokens, records.cost,
+    records.tokens_known, records.cost_known, CASE WHEN records.executed THEN (strftime('%Y-%m-%d %H:%M:%f',
+    'now') || '000') ELSE NULL END AS anon_1, coalesce((SELECT known.lock_version
+FROM program_counters AS known
+WHERE known.program_id = records.program_id AND known.shard = records.shard AND known.tenant =
+    records.tenant), (SELECT max(known.lock_version) AS max_1
+FROM program_counters AS known
+WHERE known.program_id = records.program_id AND known.shard = records.shard), ?) + ? AS anon_2
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ? AS shard, "each".value ->> ?
+    AS tenant, "each".value ->> ? AS completed, "each".value ->> ? AS failed, "each".value ->> ? AS cancelled,
+    "each".value ->> ? AS duration_ms, "each".value ->> ? AS input_tokens, "each".value ->> ? AS
+    output_tokens, "each".value ->> ? AS cost, "each".value ->> ? AS tokens_known, "each".value ->> ? AS
+    cost_known, "each".value ->> ? AS executed
+FROM json_each(?) AS "each") AS records
+WHERE records.program_id IS NOT NULL
+ORDER BY records.program_id, records.tenant
+ON CONFLICT DO UPDATE SET completed = (program_counters.completed + excluded.completed), failed =
+    (program_counters.failed + excluded.failed), duration_ms = (program_counters.duration_ms +
+    excluded.duration_ms), input_tokens = (program_counters.input_tokens + excluded.input_tokens),
+    output_tokens = (program_counters.output_tokens + excluded.output_tokens), cost = (program_counters.cost +
+    excluded.cost), last_executed_at = coalesce(excluded.last_executed_at, program_counters.last_executed_at),
+    lock_version = excluded.lock_version, cancelled = (program_counters.cancelled + excluded.cancelled),
+    tokens_known = (program_counters.tokens_known + excluded.tokens_known), cost_known =
+    (program_counters.cost_known + excluded.cost_known)
+WHERE program_counters.lock_version = excluded.lock_version - ?
+RETURNING program_id, tenant;
+
+-- count durations
+--   function: store.counters.increment (store/counters.py)
+--   runs: after `count`
+--   needs: pk_program_durations
+INSERT INTO program_durations (program_id, shard, tenant, bucket, runs)
+SELECT durations.program_id, durations.shard, durations.tenant, durations.bucket, durations.runs
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ? AS shard, "each".value ->> ?
+    AS tenant, "each".value ->> ? AS bucket, "each".value ->> ? AS runs
+FROM json_each(?) AS "each") AS durations
+WHERE durations.program_id IS NOT NULL
+ORDER BY durations.program_id, durations.tenant, durations.bucket
+ON CONFLICT DO UPDATE SET runs = (program_durations.runs + excluded.runs);
+
+-- owe events
+--   function: store.event_outbox.owe (store/event_outbox.py)
+--   runs: where one is cancelled; on SQLite after each `count`
+--   needs: pk_callbacks
+INSERT INTO callbacks (execution_id, lock_version, tenant, due_at)
+SELECT records.execution_id, records.lock_version, records.tenant, (strftime('%Y-%m-%d %H:%M:%f', 'now', (?)
+    || ' seconds') || '000') AS database_now_1
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS execution_id, "each".value ->> ? AS lock_version,
+    "each".value ->> ? AS tenant
+FROM json_each(?) AS "each") AS records
+WHERE records.execution_id IS NOT NULL
+ON CONFLICT DO UPDATE SET lock_version = excluded.lock_version, due_at = excluded.due_at, tries = ?;
+
+-- find endpoints
+--   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   runs: after `count`, in its transaction, where an end is pushed somewhere
+--   needs: pk_webhook_endpoints, ix_webhook_endpoints_registered
+SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
+    webhook_endpoints.previous_secret, webhook_endpoints.previous_until, webhook_endpoints.events,
+    webhook_endpoints.headers, webhook_endpoints.thin, webhook_endpoints.registered,
+    webhook_endpoints.enabled, webhook_endpoints.disabled_reason, webhook_endpoints.disabled_at,
+    webhook_endpoints.failing_since, webhook_endpoints.announce_at, webhook_endpoints.lock_version,
+    webhook_endpoints.inserted_at, webhook_endpoints.updated_at, webhook_endpoints.tenant,
+    ((julianday(webhook_endpoints.failing_since) - julianday('now')) * 86400.0) AS failing_left,
+    ((julianday(webhook_endpoints.previous_until) - julianday('now')) * 86400.0) AS previous_left
+FROM webhook_endpoints
+WHERE webhook_endpoints.id IN (...) AND webhook_endpoints.tenant = ? OR webhook_endpoints.tenant IN (...) AND
+    webhook_endpoints.registered;
+
+-- keep endpoints
+--   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   runs: for callbacks that come for the first time
+--   needs: pk_webhook_endpoints
+INSERT INTO webhook_endpoints (id, tenant, url, secret, events, headers, thin, registered, inserted_at,
+    updated_at)
+SELECT records.id, records.tenant, records.url, records.secret, records.events, records.headers, records.thin,
+    0 AS anon_1, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now_1, (strftime('%Y-%m-%d
+    %H:%M:%f', 'now') || '000') AS database_now__1
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant, "each".value ->> ? AS url,
+    "each".value ->> ? AS secret, nullif("each".value -> ?, ?) AS events, nullif("each".value -> ?, ?) AS
+    headers, "each".value ->> ? AS thin
+FROM json_each(?) AS "each") AS records
+WHERE records.id IS NOT NULL
+ORDER BY records.id, records.tenant
+ON CONFLICT DO NOTHING;
+
+-- find endpoints
+--   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   runs: as above
+--   needs: pk_webhook_endpoints
+SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
+    webhook_endpoints.previous_secret, webhook_endpoints.previous_until, webhook_endpoints.events,
+    webhook_endpoints.headers, webhook_endpoints.thin, webhook_endpoints.registered,
+    webhook_endpoints.enabled, webhook_endpoints.disabled_reason, webhook_endpoints.disabled_at,
+    webhook_endpoints.failing_since, webhook_endpoints.announce_at, webhook_endpoints.lock_version,
+    webhook_endpoints.inserted_at, webhook_endpoints.updated_at, webhook_endpoints.tenant,
+    ((julianday(webhook_endpoints.failing_since) - julianday('now')) * 86400.0) AS failing_left,
+    ((julianday(webhook_endpoints.previous_until) - julianday('now')) * 86400.0) AS previous_left
+FROM webhook_endpoints
+WHERE webhook_endpoints.id IN (...) AND webhook_endpoints.tenant = ?;
+
+-- owe webhooks
+--   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   runs: after that
+--   needs: ix_webhook_deliveries_end, ix_webhook_deliveries_due, ix_webhook_deliveries_place
+INSERT INTO webhook_deliveries (id, tenant, endpoint_id, execution_id, event_version, event, place, status,
+    reason, due_at, finished_at, inserted_at, updated_at)
+SELECT records.id, records.tenant, records.endpoint_id, records.execution_id, records.event_version,
+    records.event, records.place, records.status, records.reason, CASE WHEN (records.status = ?) THEN
+    (strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000') ELSE NULL END AS anon_1, CASE WHEN
+    (records.status = ?) THEN NULL ELSE (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') END AS anon_2,
+    (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now_1, (strftime('%Y-%m-%d %H:%M:%f', 'now')
+    || '000') AS database_now__1
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant, replace("each".value ->>
+    ?, ?, ?) AS endpoint_id, replace("each".value ->> ?, ?, ?) AS execution_id, "each".value ->> ? AS
+    event_version, "each".value ->> ? AS event, "each".value ->> ? AS place, "each".value ->> ? AS status,
+    "each".value ->> ? AS reason
+FROM json_each(?) AS "each") AS records
+WHERE records.id IS NOT NULL
+ON CONFLICT DO NOTHING;
+
+-- retry
+--   function: store.executions.transitions.retry (store/executions/transitions.py)
+--   runs: for each batch of attempts after which there is another
+--   needs: pk_executions
+UPDATE executions
+SET attempt=records.attempt, lease_expires_at=NULL, error=records.error, usage=records.usage, status=?,
+    lock_version=(executions.lock_version + ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'),
+    timeline=json_insert(CASE WHEN json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE
+    json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status', ?, 'at',
+    strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', records.attempt, 'by', executions.worker)),
+    error_code=records.error_code, input_tokens=records.input_tokens, output_tokens=records.output_tokens,
+    cost=records.cost, due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (records.delay) || ' seconds') || '000'),
+    not_before=(strftime('%Y-%m-%d %H:%M:%f', 'now', (records.delay) || ' seconds') || '000'),
+    carried=records.carried
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant, "each".value ->> ? AS
+    lock_version, "each".value ->> ? AS delay, "each".value ->> ? AS attempt, nullif("each".value -> ?, ?) AS
+    error, "each".value ->> ? AS error_code, nullif("each".value -> ?, ?) AS carried, nullif("each".value ->
+    ?, ?) AS usage, "each".value ->> ? AS input_tokens, "each".value ->> ? AS output_tokens, "each".value ->>
+    ? AS cost
+FROM json_each(?) AS "each") AS records
+WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
+    records.tenant AND (executions.status || ?) = ?
+RETURNING id, lock_version, status, tenant;
+
+-- events sent
+--   function: store.event_outbox.sent (store/event_outbox.py)
+--   runs: for each batch of ends that the broker has confirmed
+--   needs: pk_callbacks
+DELETE
+FROM callbacks
+WHERE callbacks.execution_id IN (SELECT records.execution_id
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS execution_id, "each".value ->> ? AS lock_version,
+    "each".value ->> ? AS tenant
+FROM json_each(?) AS "each") AS records) AND (EXISTS (SELECT records.execution_id
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS execution_id, "each".value ->> ? AS lock_version,
+    "each".value ->> ? AS tenant
+FROM json_each(?) AS "each") AS records
+WHERE callbacks.execution_id = records.execution_id AND callbacks.tenant = records.tenant AND
+    callbacks.lock_version = records.lock_version));
+
+-- heartbeat
+--   function: store.executions.leases.heartbeat (store/executions/leases.py)
+--   runs: every third of a lease, for what the process runs
+--   needs: ix_executions_running
+UPDATE executions
+SET lease_expires_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000')
+WHERE (executions.id, executions.tenant) IN (SELECT executions.id, executions.tenant
+FROM executions
+WHERE executions.worker = ? AND executions.status = 'running' AND executions.id IN (...) AND executions.tenant
+    = ?)
+RETURNING id, tenant, cancel_requested;
+
+-- release
+--   function: store.executions.leases.release (store/executions/leases.py)
+--   runs: when a worker drains, or gives back what it has claimed
+--   needs: pk_executions
+UPDATE executions
+SET attempt=(executions.attempt - ?), lease_expires_at=NULL, status=?, lock_version=(executions.lock_version +
+    ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), timeline=json_insert(CASE WHEN
+    json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE json_remove(executions.timeline,
+    '$[0]') END, '$[#]', json_object('status', ?, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt',
+    executions.attempt - ?, 'by', executions.worker)), due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || '
+    seconds') || '000')
+WHERE (executions.id, executions.tenant) IN (SELECT executions.id, executions.tenant
+FROM executions
+WHERE executions.worker = ? AND executions.status = 'running' AND executions.id IN (...) AND executions.tenant
+    = ?
+ORDER BY executions.id, executions.tenant);
+
+-- anything due
+--   function: store.executions.leases.anything_due (store/executions/leases.py)
+--   runs: by the relay, all the time: it locks nothing
+--   needs: ix_executions_pending, ix_executions_running
+SELECT (EXISTS (SELECT executions.id
+FROM executions
+WHERE executions.status = 'pending' AND executions.due_at < (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')))
+    OR (EXISTS (SELECT executions.id
+FROM executions
+WHERE executions.status = 'pending' AND executions.due_at IS NULL AND executions.lease_expires_at <
+    (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'))) OR (EXISTS (SELECT executions.id
+FROM executions
+WHERE executions.status = 'running' AND executions.lease_expires_at < (strftime('%Y-%m-%d %H:%M:%f', 'now') ||
+    '000'))) AS anon_1;
+
+-- find lost
+--   function: store.executions.leases.rescue (store/executions/leases.py)
+--   runs: by the relay, where something is due
+--   needs: ix_executions_running
+SELECT executions.id, executions.tenant
+FROM executions
+WHERE executions.status = 'running' AND executions.lease_expires_at < (strftime('%Y-%m-%d %H:%M:%f', 'now') ||
+    '000')
+LIMIT 100 OFFSET ?;
+
+-- rescue
+--   function: store.executions.leases.rescue (store/executions/leases.py)
+--   runs: for those whose worker is gone
+--   needs: pk_executions
+UPDATE executions
+SET lease_expires_at=NULL, status=?, lock_version=(executions.lock_version + ?),
+    updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), timeline=json_insert(CASE WHEN
+    json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE json_remove(executions.timeline,
+    '$[0]') END, '$[#]', json_object('status', ?, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt',
+    executions.attempt, 'by', ?)), due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000'),
+    lost=(executions.lost + ?)
+WHERE executions.id IN (...) AND executions.tenant = ?
+RETURNING id, program_id, inputs, options, source, traceparent, tenant, reply_to, correlation_id, callback,
+    metadata, extensions;
+
+-- find due
+--   function: store.executions.leases.due (store/executions/leases.py)
+--   runs: by the relay, where something is due
+--   needs: ix_executions_pending
+SELECT executions.id, executions.tenant, ((julianday(executions.due_at) - julianday('now')) * 86400.0) -
+    ((julianday(CASE WHEN (executions.not_before > executions.updated_at) THEN executions.not_before ELSE
+    executions.updated_at END) - julianday('now')) * 86400.0) > ? / (? + 0.0) AS again
+FROM executions
+WHERE executions.status = 'pending' AND executions.due_at < (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+ORDER BY executions.due_at
+LIMIT 100 OFFSET ?;
+
+-- find left
+--   function: store.executions.leases.due (store/executions/leases.py)
+--   runs: the same, for what workers from before 0004 have left
+--   needs: ix_executions_pending
+SELECT executions.id, executions.tenant
+FROM executions
+WHERE executions.status = 'pending' AND executions.due_at IS NULL AND executions.lease_expires_at <
+    (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+LIMIT 100 OFFSET ?;
+
+-- take due
+--   function: store.executions.leases.due (store/executions/leases.py)
+--   runs: for those that are published then
+--   needs: pk_executions
+UPDATE executions
+SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (CASE WHEN (-((julianday(CASE WHEN (executions.not_before >
+    executions.updated_at) THEN executions.not_before ELSE executions.updated_at END) - julianday('now')) *
+    86400.0) < ?) THEN ? WHEN (-((julianday(CASE WHEN (executions.not_before > executions.updated_at) THEN
+    executions.not_before ELSE executions.updated_at END) - julianday('now')) * 86400.0) < ? * ?) THEN ? +
+    -((julianday(CASE WHEN (executions.not_before > executions.updated_at) THEN executions.not_before ELSE
+    executions.updated_at END) - julianday('now')) * 86400.0) ELSE ? * ? END) || ' seconds') || '000')
+WHERE executions.id IN (...) AND executions.tenant = ?
+RETURNING id, program_id, inputs, options, source, traceparent, tenant, reply_to, correlation_id, callback,
+    metadata, extensions;
+
+-- any event due
+--   function: store.event_outbox.anything_due (store/event_outbox.py)
+--   runs: by the relay, three times a lease; the table is small
+--   needs: none
+SELECT EXISTS (SELECT callbacks.execution_id
+FROM callbacks
+WHERE callbacks.due_at < (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')) AS anon_1;
+
+-- events due
+--   function: store.event_outbox.due (store/event_outbox.py)
+--   runs: by the relay, where an event is due; the table is small
+--   needs: pk_callbacks
+WITH due AS (SELECT callbacks.execution_id AS execution_id, callbacks.tenant AS tenant
+FROM callbacks
+WHERE callbacks.due_at < (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+LIMIT ? OFFSET ?) UPDATE callbacks
+SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (? * (? << CASE WHEN (callbacks.tries < ?) THEN
+    callbacks.tries ELSE ? END)) || ' seconds') || '000'), tries=(callbacks.tries + ?)
+WHERE (callbacks.execution_id, callbacks.tenant) IN (SELECT due.execution_id, due.tenant
+FROM due)
+RETURNING execution_id, tenant;
+
+-- read ended
+--   function: store.executions.queries.of_all_tenants (store/executions/queries.py)
+--   runs: for those whose events are due
+--   needs: pk_executions
+SELECT executions.id, executions.program_id, executions.inputs, executions.options, executions.request_digest,
+    executions.source, executions.traceparent, executions.backend_id, executions.attempt, executions.worker,
+    executions.lease_expires_at, executions.outputs, executions.error, executions.usage,
+    executions.duration_ms, executions.started_at, executions.finished_at, executions.status,
+    executions.lock_version, executions.inserted_at, executions.updated_at, executions.tenant,
+    executions.cancel_requested, executions.timeline, executions.error_code, executions.input_tokens,
+    executions.output_tokens, executions.cost, executions.due_at, executions.not_before, executions.deadline,
+    executions.policy, executions.reply_to, executions.correlation_id, executions.carried, executions.lost,
+    executions.discarded, executions.callback, executions.program_callback, executions.metadata,
+    executions.extensions
+FROM executions
+WHERE executions.id IN (...) AND executions.tenant = ?;
