@@ -19,9 +19,17 @@ from typing import Any
 
 import pika
 from pika import SelectConnection, URLParameters, frame, spec
-from pika.exceptions import ConnectionWrongStateError, InvalidFrameError, UnexpectedFrameError
+from pika.channel import Channel
+from pika.exceptions import (
+    ChannelWrongStateError,
+    ConnectionWrongStateError,
+    InvalidFrameError,
+    UnexpectedFrameError,
+)
 
+from dspex.amqp.frames import frames_of
 from dspex.amqp.properties import Properties
+from dspex.amqp.publication import Publication
 
 PIECE = 32 * 1024
 """Bytes that go to the socket at once."""
@@ -159,6 +167,18 @@ class PublishingConnection(TolerantConnection):
                 take(frame_value)
                 return
         super()._process_frame(frame_value)
+
+    def publish(self, channel: Channel, message: Publication, user_id: str | None) -> None:
+        """Send a message, as the channel's own `basic_publish` does.
+
+        Raises:
+            ShortStringTooLong: the exchange, the key or an id has more than 255 bytes. Nothing is sent.
+            ChannelWrongStateError: the channel is not open.
+        """
+        if not channel.is_open:
+            raise ChannelWrongStateError("the channel is not open")
+        most: int = self._body_max_length  # pyright: ignore[reportAttributeAccessIssue]
+        self._output_marshaled_frames(frames_of(message, channel.channel_number, user_id, most))
 
     @contextmanager
     def gathered(self) -> Generator[None]:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pika import BasicProperties, DeliveryMode, SelectConnection, URLParameters, exceptions
+from pika import SelectConnection, URLParameters, exceptions
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 from pika.spec import Basic
@@ -34,7 +34,6 @@ from dspex.amqp.errors import (
 from dspex.amqp.properties import Properties
 from dspex.amqp.refusals import Refusals
 from dspex.backoff import Backoff, doubled
-from dspex.contract.envelope import CONTENT_TYPE
 from dspex.errors import BrokerUnavailable, NotDeclared, PublishError, QueueFull, TooLargeForBroker, Unroutable
 
 logger = logging.getLogger(__name__)
@@ -162,9 +161,9 @@ class Link:
         elif self._connection is not None and not self._blocked:
             with self._connection.gathered():
                 while self._pending:
-                    self._write(self._channel, self._pending.popleft())
+                    self._write(self._connection, self._channel, self._pending.popleft())
 
-    def _write(self, channel: Channel, message: Outgoing) -> None:
+    def _write(self, connection: PublishingConnection, channel: Channel, message: Outgoing) -> None:
         sent = message.publication
         if self._refusals:
             known = self._refusals.find(sent.exchange, sent.routing_key, time.monotonic())
@@ -174,16 +173,8 @@ class Link:
         if self.limit is not None and len(sent.body) > self.limit:
             self._fail_too_large(message, self.limit)
             return
-        properties = BasicProperties(
-            content_type=CONTENT_TYPE,
-            delivery_mode=DeliveryMode.Persistent,
-            message_id=sent.message_id,
-            correlation_id=sent.correlation_id,
-            reply_to=sent.reply_to,
-            user_id=self._user_id,
-        )
         try:
-            channel.basic_publish(sent.exchange, sent.routing_key, sent.body, properties, mandatory=sent.mandatory)
+            connection.publish(channel, sent, self._user_id)
         except exceptions.ShortStringTooLong:  # raised before anything is written: no delivery tag is used up
             self._fail([message], PublishError, "exchange, routing key and ids may have 255 bytes at most")
         else:
