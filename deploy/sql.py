@@ -26,7 +26,7 @@ from dspex.contract.callback import Callback
 from store import counters, event_outbox, executions, webhooks
 from store.counters import Counts
 from store.database.identity import Identity
-from store.event_outbox import Owed
+from store.event_outbox import OutboxEntry
 from store.executions import Carried, Finish, Lease, Request, Retry
 from store.webhooks import End
 from store.webhooks.owing import endpoint_id_of
@@ -46,7 +46,7 @@ REQUEST = Request(ID.id, ID.id, {}, ExecutionOptions(), "/", idempotency_key="ke
 FINISH = Finish(ID.id, ID.id, 1, 1.0, Usage(), {})
 RETRY = Retry(ID.id, 1, 1.0, 1, SimpleNamespace(code="timeout", message="", problems=()), Usage(), Carried())  # type: ignore[arg-type]
 CALLBACK = Callback(url="https://receiver.example.com/", secret="A_WEBHOOK_SECRET")  # noqa: S106
-OWED = Owed(ID.id, 2)
+OWED = OutboxEntry(ID.id, 2)
 END = End(ID.id, ID.tenant, 2, "completed", CALLBACK, registered=True)
 ROW = SimpleNamespace(id=ID.id, tenant=ID.tenant)
 ENDPOINT = SimpleNamespace(
@@ -154,7 +154,7 @@ CALLS = (
         ),
     ),
     Call(
-        event_outbox.owe,
+        event_outbox.add,
         ([OWED], 30.0),
         (Statement("owe events", "where one is cancelled; on SQLite after each `count`", (OUTBOX,)),),
     ),

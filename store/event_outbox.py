@@ -40,7 +40,7 @@ MAX_DOUBLINGS = 6
 _DUE = callbacks.c.due_at < statement_now()
 
 
-class Owed(NamedTuple):
+class OutboxEntry(NamedTuple):
     """The end of an execution that is to be told. `lock_version`: of the row that has ended."""
 
     execution_id: UUID
@@ -48,25 +48,25 @@ class Owed(NamedTuple):
     tenant: str = DEFAULT_TENANT
 
 
-def owe(connection: Connection, ends: Collection[Owed], due_in: float) -> None:
+def add(connection: Connection, ends: Collection[OutboxEntry], due_in: float) -> None:
     """Note that what these executions came to is to be told.
 
     Args:
         due_in: seconds until the relay sends it, unless it has been sent by then.
     """
-    rows = encode(owed._asdict() for owed in ends)
-    execute(connection, _owe(connection.dialect.name, upsert(connection)), rows | {DUE_IN: due_in})
+    rows = encode(entry._asdict() for entry in ends)
+    execute(connection, _add(connection.dialect.name, upsert(connection)), rows | {DUE_IN: due_in})
 
 
-def owed(connection: Connection, ids: Collection[UUID], *, tenant: str = DEFAULT_TENANT) -> set[UUID]:
+def pending(connection: Connection, ids: Collection[UUID], *, tenant: str = DEFAULT_TENANT) -> set[UUID]:
     """Which of these executions of a tenant something is still owed for."""
     c = callbacks.c
     return set(connection.execute(select(c.execution_id).where(c.execution_id.in_(ids), c.tenant == tenant)).scalars())
 
 
-def sent(connection: Connection, ends: Collection[Owed]) -> None:
+def sent(connection: Connection, ends: Collection[OutboxEntry]) -> None:
     """The broker has them. One that was replayed since owes for its new end, and goes on to."""
-    execute(connection, _sent(connection.dialect.name), encode(owed._asdict() for owed in ends))
+    execute(connection, _sent(connection.dialect.name), encode(entry._asdict() for entry in ends))
 
 
 def forget(connection: Connection, ids: Collection[UUID], *, tenant: str = DEFAULT_TENANT) -> None:
@@ -96,12 +96,12 @@ def due(connection: Connection, again_in: float, limit: int) -> list[Identity]:
 
 
 @lru_cache(maxsize=2)
-def _owe(dialect: str, insert: Any) -> Any:
-    r = records(dialect, _OWED)
-    return owing(insert, r.c.execution_id, r.c.lock_version, r.c.tenant)
+def _add(dialect: str, insert: Any) -> Any:
+    r = records(dialect, _ENTRY)
+    return adding(insert, r.c.execution_id, r.c.lock_version, r.c.tenant)
 
 
-def owing(insert: Any, execution_id: Any, lock_version: Any, tenant: Any) -> Any:
+def adding(insert: Any, execution_id: Any, lock_version: Any, tenant: Any) -> Any:
     """The statement that notes what is owed for the rows of a table: their columns. Parameter: `DUE_IN`, in seconds."""
     due_at = database_now(bindparam(DUE_IN, type_=Float))
     # SQLite needs a WHERE here, to tell ON CONFLICT from a join's ON.
@@ -112,12 +112,12 @@ def owing(insert: Any, execution_id: Any, lock_version: Any, tenant: Any) -> Any
     return statement.on_conflict_do_update(**of_key(callbacks, insert), set_=new | {"tries": 0})
 
 
-_OWED: dict[str, Any] = {"execution_id": Uuid(), "lock_version": Integer(), "tenant": String()}
+_ENTRY: dict[str, Any] = {"execution_id": Uuid(), "lock_version": Integer(), "tenant": String()}
 
 
 @lru_cache(maxsize=2)
 def _sent(dialect: str) -> Any:
-    c, r = callbacks.c, records(dialect, _OWED)
+    c, r = callbacks.c, records(dialect, _ENTRY)
     told = select(r.c.execution_id).where(
         r.c.execution_id == c.execution_id, r.c.tenant == c.tenant, r.c.lock_version == c.lock_version
     )

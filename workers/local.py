@@ -18,7 +18,7 @@ from dspex.amqp.topology import EXECUTIONS_QUEUE
 from dspex.client.deadline import left
 from dspex.client.interface import Interface
 from dspex.client.pending import Pending
-from dspex.client.poller import Watch
+from dspex.client.poller import Poller
 from dspex.client.wakeups import Wakeups
 from dspex.contract.commands import Command, ExecuteProgram
 from dspex.contract.envelope import NO_CONTEXT, wrap
@@ -62,13 +62,13 @@ class LocalClient(Interface):
     def __init__(self, app: Application, principal: Principal = EVERYBODY) -> None:
         self._app = app
         self._principal = principal
-        self._watch = Watch(self._look_up, longest=lambda _: LONGEST_SECONDS)
+        self._poller = Poller(self._look_up, longest=lambda _: LONGEST_SECONDS)
         self._refusals: WeakKeyDictionary[Pending, UUID] = WeakKeyDictionary()  # the ids that they would have
         self._wakeups = None
-        app.notifications.listen(self._watch.wake)
+        app.notifications.listen(self._poller.wake)
         if app.settings.redis_url is not None:
             self._wakeups = Wakeups(
-                app.settings.redis_url, self._watch.wake, lambda: self._watch.wake_all(FIRST_SECONDS)
+                app.settings.redis_url, self._poller.wake, lambda: self._poller.wake_all(FIRST_SECONDS)
             )
 
     def ask(
@@ -111,15 +111,15 @@ class LocalClient(Interface):
 
     def close(self) -> None:
         """Stop looking; what is waited for fails with `NoAnswer`, and goes on."""
-        self._app.notifications.unlisten(self._watch.wake)
+        self._app.notifications.unlisten(self._poller.wake)
         if self._wakeups is not None:
             self._wakeups.close()
-        self._watch.close(lambda: NoAnswer("the client is closed; the execution goes on"))
+        self._poller.close(lambda: NoAnswer("the client is closed; the execution goes on"))
 
     def _wait_for(self, pending: Pending) -> None:
         if self._wakeups is not None:
             self._wakeups.start()
-        self._watch.add(pending, FIRST_SECONDS, FIRST_SECONDS)
+        self._poller.add(pending, FIRST_SECONDS, FIRST_SECONDS)
 
     def _look_up(self, some: Sequence[Pending]) -> None:
         tenant = self._principal.tenant

@@ -254,7 +254,7 @@ SELECT swapped.program_id, swapped.tenant
 FROM swapped;
 
 -- owe events
---   function: store.event_outbox.owe (store/event_outbox.py)
+--   function: store.event_outbox.add (store/event_outbox.py)
 --   runs: where one is cancelled; on SQLite after each `count`
 --   needs: pk_callbacks
 INSERT INTO callbacks (execution_id, lock_version, tenant, due_at)

@@ -229,7 +229,7 @@ ORDER BY durations.program_id, durations.tenant, durations.bucket
 ON CONFLICT DO UPDATE SET runs = (program_durations.runs + excluded.runs);
 
 -- owe events
---   function: store.event_outbox.owe (store/event_outbox.py)
+--   function: store.event_outbox.add (store/event_outbox.py)
 --   runs: where one is cancelled; on SQLite after each `count`
 --   needs: pk_callbacks
 INSERT INTO callbacks (execution_id, lock_version, tenant, due_at)

@@ -16,7 +16,7 @@ from store import counters, event_outbox, webhooks
 from store.counters import Counts
 from store.database.batch import encode, upsert
 from store.database.identity import Identity
-from store.event_outbox import Owed
+from store.event_outbox import OutboxEntry
 from store.executions import statements
 from store.executions.rows import (
     Claimed,
@@ -65,7 +65,7 @@ def cancel(
     by: str,
     shard: int = 0,
     tenant: str = DEFAULT_TENANT,
-    callback_in: float = 30.0,
+    event_in: float = 30.0,
     webhook_in: float = 0.0,
 ) -> Execution:
     """Cancel an execution: at once when it is pending; a running one is marked, and its worker told by the heartbeat.
@@ -76,7 +76,7 @@ def cancel(
     Args:
         by: who asks, for the timeline.
         shard: of the counters.
-        callback_in: seconds until the relay tells of it, where it was cancelled at once.
+        event_in: seconds until the relay tells of it, where it was cancelled at once.
         webhook_in: seconds until webhooks tell of it, where they are asked for.
 
     Returns:
@@ -97,7 +97,7 @@ def cancel(
     if row.status == ExecutionStatus.CANCELLED:
         counts = {Identity(row.program_id, tenant): _cancelled(row)}
         counters.increment(connection, shard, counts, executed=row.started_at is not None)
-        event_outbox.owe(connection, [Owed(row.id, row.lock_version, tenant)], callback_in)
+        event_outbox.add(connection, [OutboxEntry(row.id, row.lock_version, tenant)], event_in)
         webhooks.owe(connection, [webhooks.end_of(row, registered=True)], webhook_in)
     return execution_of(row)
 

@@ -235,13 +235,13 @@ _USED: dict[str, Any] = {
 def finish(dialect: str, insert: Any, *, whole: bool = False) -> Any:
     """Ends executions; where it `writes_in_with`, it notes as well what is owed for them.
 
-    Parameters: `records` of ends, and then those of `event_outbox.owing`. `whole` rows have every column.
+    Parameters: `records` of ends, and then those of `event_outbox.adding`. `whole` rows have every column.
     """
     ended = _finish(dialect, whole)
     if not writes_in_with(dialect):
         return ended
     rows = ended.cte("ended")
-    return select(rows).add_cte(event_outbox.owing(insert, rows.c.id, rows.c.lock_version, rows.c.tenant).cte("owed"))
+    return select(rows).add_cte(event_outbox.adding(insert, rows.c.id, rows.c.lock_version, rows.c.tenant).cte("owed"))
 
 
 def _finish(dialect: str, whole: bool) -> Any:

@@ -16,7 +16,7 @@ from store import counters, event_outbox, histogram, webhooks
 from store.counters import Counts
 from store.database.batch import encode, execute, upsert, writes_in_with
 from store.database.identity import Identity, is_one_of, lock_order
-from store.event_outbox import Owed
+from store.event_outbox import OutboxEntry
 from store.executions import statements
 from store.executions.idempotency import Holder, Key, give_back, take
 from store.executions.queries import of_all_tenants
@@ -190,20 +190,20 @@ def finish(
     shard: int,
     finishes: Sequence[Finish],
     *,
-    callback_in: float = 30.0,
+    event_in: float = 30.0,
     webhook_in: float = 0.0,
 ) -> list[bool]:
     """End executions, count them, and note what is owed for them, where they are still as they were claimed.
 
     Args:
         shard: of the counters (see `store.counters`).
-        callback_in: seconds until the relay tells of them (see `store.event_outbox`).
+        event_in: seconds until the relay tells of them (see `store.event_outbox`).
         webhook_in: seconds until webhooks tell of them, where they are asked for (see `store.webhooks`).
 
     Returns:
         For each, in order, whether it is ended as asked. False: fenced, another worker has it; discard the result.
     """
-    done = finish_and_read(connection, shard, finishes, callback_in=callback_in, webhook_in=webhook_in)
+    done = finish_and_read(connection, shard, finishes, event_in=event_in, webhook_in=webhook_in)
     return [held for held, _ in done]
 
 
@@ -212,7 +212,7 @@ def finish_and_read(
     shard: int,
     finishes: Sequence[Finish],
     *,
-    callback_in: float = 30.0,
+    event_in: float = 30.0,
     webhook_in: float = 0.0,
 ) -> list[tuple[bool, Execution | None]]:
     """As `finish`; those that somebody waits for come with what they are now, where they are ended as asked."""
@@ -237,7 +237,7 @@ def finish_and_read(
     whole = any(item.answered for item in finishes)
     statement = statements.finish(dialect, upsert(connection), whole=whole)
     if writes_in_with(dialect):
-        parameters[event_outbox.DUE_IN] = callback_in
+        parameters[event_outbox.DUE_IN] = event_in
     # As a text to the driver, the moments of a whole row would not be in UTC.
     found = (connection.execute(statement, parameters) if whole else execute(connection, statement, parameters)).all()
     ended = {_key(row) for row in found}
@@ -250,8 +250,8 @@ def finish_and_read(
         _count(counts[program], item)
     counters.increment(connection, shard, counts)
     if ended and not writes_in_with(dialect):
-        ends = [Owed(identity.id, lock_version + 1, identity.tenant) for identity, lock_version, _ in ended]
-        event_outbox.owe(connection, ends, callback_in)
+        ends = [OutboxEntry(identity.id, lock_version + 1, identity.tenant) for identity, lock_version, _ in ended]
+        event_outbox.add(connection, ends, event_in)
     pushed = [webhooks.end_of(row, registered=row.registered) for row in found if _is_pushed(row)]
     if pushed:
         webhooks.owe(connection, pushed, webhook_in)

@@ -17,12 +17,12 @@ from typing import Any, Final
 from dspex.amqp.topology import EXECUTIONS_QUEUE
 from tests.faults.history import History
 from workers.brokers.subscription import Subscription
-from workers.execution.event_publisher import Callback
+from workers.execution.event_publisher import Announcement
 from workers.maintenance.relay import Relay
 from workers.persistence.group_commit import Writer
 from workers.persistence.operations import Writes
 
-_WRITES: Final = ("claim", "finish", "retry", "callback_sent", "rescue", "due")
+_WRITES: Final = ("claim", "finish", "retry", "event_sent", "rescue", "due")
 
 POINTS: Final = (
     *(f"{write}.{when}" for write in _WRITES for when in ("before", "uncommitted", "after")),
@@ -79,8 +79,8 @@ def arm(history: History) -> None:
         _around(Writes, name, lambda *_, name=name: [name], before=None, after="uncommitted")
     _around(Subscription, "settle", lambda subscription, *_: _ack(subscription), after=None)
     _around(Subscription, "_flush", _ack, before=None)
-    _around(Callback, "send", lambda *_: ["event"], after=None)
-    _around(Callback, "_confirmed", lambda *_: ["event"], before="after", after=None)
+    _around(Announcement, "send", lambda *_: ["event"], after=None)
+    _around(Announcement, "_confirmed", lambda *_: ["event"], before="after", after=None)
     _around(Relay, "_publish", lambda _, requests: ["relay"] if requests else [])
 
 

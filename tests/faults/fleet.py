@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import signal
 import subprocess
 import sys
@@ -31,20 +32,12 @@ class _Place:
     killed: bool = False
 
 
-class Fleet:
-    """Workers. Use as a context manager: they are tended until its end."""
+class _Tended(abc.ABC):
+    """Processes that a thread looks after, while this is used as a context manager."""
 
-    def __init__(self, deployment: FaultDeployment, number: int, threads: int) -> None:
-        self._deployment = deployment
-        self._threads = threads
-        self._lock = threading.Lock()
+    def __init__(self) -> None:
         self._stop = threading.Event()
         self._tending = threading.Thread(target=self._tend, daemon=True)
-        self._places = [_Place(self._start()) for _ in range(number)]
-        for place in self._places:
-            place.worker.wait_until_ready()
-        self.strange: list[str] = []
-        """Ends of workers that nobody has asked for."""
 
     def __enter__(self) -> Self:
         self._tending.start()
@@ -53,6 +46,25 @@ class Fleet:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._tending.join()
+
+    @abc.abstractmethod
+    def _tend(self) -> None:
+        """Replace what has ended, until `_stop` is set."""
+
+
+class Fleet(_Tended):
+    """Workers. They are tended until the end of its context."""
+
+    def __init__(self, deployment: FaultDeployment, number: int, threads: int) -> None:
+        super().__init__()
+        self._deployment = deployment
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._places = [_Place(self._start()) for _ in range(number)]
+        for place in self._places:
+            place.worker.wait_until_ready()
+        self.strange: list[str] = []
+        """Ends of workers that nobody has asked for."""
 
     @property
     def workers(self) -> list[Worker]:
@@ -153,23 +165,17 @@ class Fleet:
             self.strange.append(f"worker {worker.pid} ended with {code}: {worker.log[-1000:]}")
 
 
-class Deliverer:
+class Deliverer(_Tended):
     """The process that delivers webhooks; it is started again when it ends. Use as a context manager."""
 
     def __init__(self, deployment: FaultDeployment) -> None:
+        super().__init__()
         self._deployment = deployment
         self._log = (deployment.directory / "deliverer.log").open("ab")
-        self._stop = threading.Event()
         self._process = self._start()
-        self._tending = threading.Thread(target=self._tend, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._tending.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._tending.join()
+        super().__exit__()
         self._process.kill()
         self._process.wait()
         self._log.close()

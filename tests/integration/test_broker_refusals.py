@@ -187,7 +187,7 @@ def test_events_that_may_not_be_published_wait_until_they_may(
         wait_until(lambda: len(tries) >= 3, "it is tried again")
         producer.send_all(_execute(program_id) for _ in range(JOBS))
         wait_until(lambda: owed(app) == JOBS, "all have run, and are owed")
-        assert counted(app, "callbacks_sent") == 0
+        assert counted(app, "events_sent") == 0
         assert listener.heard() == []
         begun = len(tries)
         threading.Event().wait(5)
@@ -196,7 +196,7 @@ def test_events_that_may_not_be_published_wait_until_they_may(
         permit()
         wait_until(lambda: len(set(listener.heard())) == JOBS + 1, "the program's and theirs", seconds=90)
         wait_until(lambda: owed(app) == 0, "nothing is owed any more")
-        assert counted(app, "callbacks_sent") == JOBS
+        assert counted(app, "events_sent") == JOBS
         assert ready(server.url, PROGRAMS_QUEUE) == 0
 
 
@@ -235,13 +235,13 @@ def test_an_exchange_that_is_deleted_under_load_loses_no_event(
             connection.channel().exchange_delete(EVENTS_EXCHANGE)
         producer.send_all(commands[10:])
         wait_until(lambda: owed(app) == JOBS - 10, "all have run, and those are owed")
-        assert counted(app, "callbacks_sent") == 10
+        assert counted(app, "events_sent") == 10
         with pika.BlockingConnection(pika.URLParameters(server.url)) as connection:
             connection.channel().exchange_declare(EVENTS_EXCHANGE, "topic", durable=True)
             listener.bind()
         wait_until(lambda: len(set(listener.heard())) == JOBS + 1, "all are told of", seconds=60)
         wait_until(lambda: owed(app) == 0, "nothing is owed any more")
-        assert counted(app, "callbacks_sent") == JOBS
+        assert counted(app, "events_sent") == JOBS
 
 
 @pytest.mark.parametrize("exchange", [EVENTS_EXCHANGE, COMMANDS_EXCHANGE])

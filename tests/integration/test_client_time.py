@@ -73,7 +73,7 @@ def test_threads_that_wait_for_the_same_signature_have_each_its_own_time(client_
     patient = threading.Thread(target=_ask_in_vain, args=(client,))
     client.timeout = 60
     patient.start()
-    wait_until(lambda: bool(client._known._asked), "it is asked for")
+    wait_until(lambda: bool(client._signatures._asked), "it is asked for")
     began = time.monotonic()
     with pytest.raises(NoAnswer):
         client.execute_program(PROGRAM, INPUTS, timeout=1)
@@ -100,7 +100,7 @@ def test_a_child_that_is_forked_while_its_parent_asks_for_a_signature(client_of:
     asking = threading.Thread(target=_ask_in_vain, args=(client,))
     client.timeout = 10
     asking.start()
-    wait_until(lambda: bool(client._known._asked), "it is asked for")
+    wait_until(lambda: bool(client._signatures._asked), "it is asked for")
     child = multiprocessing.get_context("fork").Process(target=_ask_in_child, args=(client,))
     child.start()
     child.join(30)

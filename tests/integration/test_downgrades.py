@@ -202,4 +202,4 @@ def test_what_went_back_and_forth_is_served(engine: Engine) -> None:
             assert (rows[id_].status, error.model_dump(mode="json")) == (ExecutionStatus.FAILED, CANCELLED)
         totals = [counters.totals(connection, program_id) for program_id in (lived.busy, lived.idle)]
         assert [(t.completed, t.failed, t.cancelled) for t in totals] == [(1, 2, 0), (0, 1, 0)]
-        assert event_outbox.owed(connection, [lived.completed, lived.stopped]) == set()
+        assert event_outbox.pending(connection, [lived.completed, lived.stopped]) == set()

@@ -550,7 +550,7 @@ def test_workers_of_this_version_go_on_while_the_keys_change(postgres_database_u
                 end = executions.Finish(asked.id, program_id, 1, 1.5, Usage(), {"answer": "b"})
                 assert executions.finish(connection, shard, [end]) == [True]
             with engine.begin() as connection:
-                event_outbox.sent(connection, [event_outbox.Owed(asked.id, 2)])
+                event_outbox.sent(connection, [event_outbox.OutboxEntry(asked.id, 2)])
             ended.append(asked.id)
 
     with ThreadPoolExecutor(4) as threads:

@@ -78,20 +78,22 @@ def test_anothers_dead_letters_are_not_none_but_anothers(dspex: Dspex) -> None:
     dspex("program", "execute", program_id, "--input", "q=?", "--tenant", "acme", "--json")
     letters = json.loads(dspex("dead-letter", "list", "--tenant", "acme", "--json"))
     [letter] = letters["executions"]["items"]
-    letter_id = letter["execution_id"]
+    dead_letter_id = letter["execution_id"]
     for verb in ("replay", "discard"):
-        for chosen in ((letter_id,), (letter_id, uuid4()), ("--program", program_id)):
+        for chosen in ((dead_letter_id,), (dead_letter_id, uuid4()), ("--program", program_id)):
             said = dspex("dead-letter", verb, *chosen, code=2)
-            named = program_id if "--program" in chosen else letter_id
+            named = program_id if "--program" in chosen else dead_letter_id
             assert said == f"dspex: {named} is of tenant 'acme': add --tenant acme\n"
         assert "0 executions" in dspex("dead-letter", verb, uuid4())
     for listing in (("dead-letter", "list"), ("execution", "list"), ("webhook", "delivery", "list")):
         option = "--execution" if "delivery" in listing else "--program"
-        other = letter_id if "delivery" in listing else program_id
+        other = dead_letter_id if "delivery" in listing else program_id
         assert f"{other} is of tenant 'acme'" in dspex(*listing, option, other, code=2)
     replay = ("webhook", "delivery", "replay", "--execution")
-    assert f"{letter_id} is of tenant 'acme'" in dspex(*replay, letter_id, code=2)
-    assert "Discarded 0 messages and 1 execution." in dspex("dead-letter", "discard", letter_id, "--tenant", "acme")
+    assert f"{dead_letter_id} is of tenant 'acme'" in dspex(*replay, dead_letter_id, code=2)
+    assert "Discarded 0 messages and 1 execution." in dspex(
+        "dead-letter", "discard", dead_letter_id, "--tenant", "acme"
+    )
 
 
 def test_run_is_for_a_tenant_and_its_ids_are_its_own(dspex: Dspex) -> None:

@@ -35,7 +35,7 @@ class Run(Protocol):
 R = TypeVar("R", bound=Run)
 
 
-class RunningExecutions(Generic[R]):
+class InFlight(Generic[R]):
     """By attempt: the same execution may be here twice, where it was rescued from one thread and claimed by another."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from workers.webhooks.schedule import Schedule
 from workers.webhooks.secrets import WebhookSecrets
 
 if TYPE_CHECKING:
-    from workers.webhooks.delivery import Courier
+    from workers.webhooks.delivery import DeliveryRunner
 
 
 def make_deliverer(
@@ -42,20 +42,20 @@ def make_deliverer(
     secrets = WebhookSecrets(load_webhook_secrets(), granted(settings), settings.webhook_secret_hosts)
     schedule, episodes = Schedule(settings.webhook_retries), Episodes()
 
-    def courier() -> Courier:
+    def runner() -> DeliveryRunner:
         # Imported with the first delivery: the HTTP client is not loaded where no webhook is ever sent.
-        from workers.webhooks.delivery import Courier
+        from workers.webhooks.delivery import DeliveryRunner
         from workers.webhooks.sender import Sender
 
         guard = Guard(settings.webhook_ports, settings.webhook_hosts, episodes=episodes)
         sender = Sender(guard, timeout=settings.webhook_timeout, connections=settings.webhook_threads)
-        return Courier(sender, secrets, schedule, episodes)
+        return DeliveryRunner(sender, secrets, schedule, episodes)
 
     return Deliverer(
         engine,
         writer,
         Notices(engine, writer, publisher),
-        courier,
+        runner,
         threads=settings.webhook_threads,
         timeout=settings.webhook_timeout,
         mine=mine,

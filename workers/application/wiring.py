@@ -29,7 +29,7 @@ from store.database.engine import make_engine
 from store.executions import Lease
 from store.programs import Program
 from workers.application.callback_check import Gate
-from workers.application.in_flight import Isolation, RunningExecutions, Unwritten
+from workers.application.in_flight import InFlight, Isolation, Unwritten
 from workers.application.lm_catalog import make_catalog
 from workers.application.notifications import Notifications
 from workers.application.own import Own
@@ -74,7 +74,7 @@ class Application:
     """Its own executions, where it leaves alone what others left in the database; None: it runs whatever is there."""
     direct_replies: DirectReplies = field(default_factory=DirectReplies)
     notifications: Notifications = field(default_factory=Notifications)
-    running: RunningExecutions[Any] = field(default_factory=RunningExecutions)
+    in_flight: InFlight[Any] = field(default_factory=InFlight)
     isolation: Isolation = field(default_factory=Isolation)
     unconfirmed: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(UNCONFIRMED))
     metrics: Metrics = field(default_factory=Metrics)

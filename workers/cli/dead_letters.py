@@ -44,7 +44,7 @@ _all = click.option("--all", "everything", is_flag=True, help="All dead letters.
 @dead_letter.command("list")
 @_with(_kind, _filters, click.option("--discarded", is_flag=True, help="Those that were discarded."))
 @_with(limit, cursor, tenant, as_json)
-def list_letters(
+def list_dead_letters(
     kind: str | None,
     discarded: bool,
     limit: int,
@@ -54,22 +54,22 @@ def list_letters(
     **filters: Any,
 ) -> None:
     """List dead letters, newest first: failed executions, and messages that were rejected."""
-    from workers.cli.letters import show_letters
+    from workers.cli.dead_letter_answers import show_dead_letters
 
     kinds, given = _kinds(kind, filters), _given(filters)
     if cursor is not None and len(kinds) > 1:
         raise click.UsageError("--cursor is of one list: give --kind")
-    show_letters(kinds, given, tenant, discarded=discarded, limit=limit, cursor=cursor, as_json=as_json)
+    show_dead_letters(kinds, given, tenant, discarded=discarded, limit=limit, cursor=cursor, as_json=as_json)
 
 
 @dead_letter.command()
-@click.argument("letter_id", type=click.UUID, metavar="ID")
+@click.argument("dead_letter_id", type=click.UUID, metavar="ID")
 @_with(tenant, as_json)
-def show(letter_id: UUID, tenant: str | None, as_json: bool) -> None:
+def show(dead_letter_id: UUID, tenant: str | None, as_json: bool) -> None:
     """Show one of either kind: an execution with its timeline, or a message with its body."""
-    from workers.cli.letters import show_letter
+    from workers.cli.dead_letter_answers import show_dead_letter
 
-    show_letter(letter_id, tenant, as_json=as_json)
+    show_dead_letter(dead_letter_id, tenant, as_json=as_json)
 
 
 def _change(verb: str, told: str) -> None:
@@ -86,10 +86,10 @@ def _change(verb: str, told: str) -> None:
         as_json: bool,
         **filters: Any,
     ) -> None:
-        from workers.cli.letters import change_letters
+        from workers.cli.dead_letter_answers import change_dead_letters
 
         chosen = _chosen(ids, everything, filters)
-        change_letters(verb, _kinds(kind, filters), ids, chosen, tenant, traceparent, as_json=as_json)
+        change_dead_letters(verb, _kinds(kind, filters), ids, chosen, tenant, traceparent, as_json=as_json)
 
 
 _change(

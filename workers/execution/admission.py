@@ -94,7 +94,7 @@ class Intake(WorkQueue):
         self._unclaimed: deque[Item] = deque()
         self._closed = False
         app.isolation.when_wanted = self._hand_over
-        app.running.when_cancelled = self._end_cancelled
+        app.in_flight.when_cancelled = self._end_cancelled
 
     def put(self, item: Item) -> None:
         """Put an item in: an execution when it is claimed, everything else at once."""
@@ -149,14 +149,14 @@ class Intake(WorkQueue):
             return self._changed.wait_for(lambda: self._free == self._places, seconds)
 
     def _claim(self, item: Item) -> None:
-        app, details = self._app, item.message.kwargs
+        app, message = self._app, item.message.kwargs
         place = item.message.held = Place(self, app.isolation)
         try:
-            received = place.received = receive(app.principals, details["envelope"], details["origin"])
+            received = place.received = receive(app.principals, message["envelope"], message["origin"])
             request = request_of(received)
             app.webhooks.check(request.tenant, request.callback)
             # What is denied is the handler's to tell, so that the audit has one line of it.
-            reply_to = details["origin"].reply_to
+            reply_to = message["origin"].reply_to
             known = app.direct_replies.known(reply_to)
             if known and allows(received.principal, ExecuteProgram) and place.join_others():
                 app.claimer.submit(app.writes.claim, request, partial(self._claimed, item, place, request))
@@ -188,7 +188,7 @@ class Intake(WorkQueue):
 
         def is_cancelled(item: Item) -> bool:
             attempt = _attempt_of(item)
-            return attempt is not None and self._app.running.is_cancelled(attempt)
+            return attempt is not None and self._app.in_flight.is_cancelled(attempt)
 
         for item in self.take_out(is_cancelled):
             if (attempt := _attempt_of(item)) is not None:
@@ -202,7 +202,7 @@ class Intake(WorkQueue):
         """Give back what is claimed, and not begun, for any worker: that spends no attempt."""
         for item in self.take_out(lambda item: _attempt_of(item) is not None):
             if (attempt := _attempt_of(item)) is not None:
-                self._app.running.end(attempt)
+                self._app.in_flight.end(attempt)
                 self._submit_hand_over(item, attempt.execution)
 
     def _submit_hand_over(self, item: Item, execution: Identity) -> None:

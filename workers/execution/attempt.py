@@ -105,7 +105,7 @@ class Attempt:
 
     @property
     def _is_cancelled(self) -> bool:
-        return self._app.running.is_cancelled(self)
+        return self._app.in_flight.is_cancelled(self)
 
     def _run(self) -> Outcome:
         self._check()
@@ -113,7 +113,7 @@ class Attempt:
         if claimed.backend_id is None:
             raise _not_ready(app, request)
         loaded = app.programs.load(request.program_id, claimed.backend_id, request.tenant, self._begin)
-        app.running.hand_over(self, loaded)
+        app.in_flight.hand_over(self, loaded)
         self._check()
         limit = claimed.policy.time_limit
         left = self.seconds_left

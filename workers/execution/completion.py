@@ -32,9 +32,9 @@ def end(app: Application, attempt: Attempt, ended: End) -> None:
     Raises:
         WriterClosed: the process is shutting down.
     """
-    ending = _Ending(app, attempt, ended)
+    written = _EndWrite(app, attempt, ended)
     app.unwritten.enter()
-    ending.write()
+    written.write()
 
 
 def run(app: Application, attempt: Attempt) -> None:
@@ -42,7 +42,7 @@ def run(app: Application, attempt: Attempt) -> None:
     try:
         ended = attempt.run()
     except BaseException:
-        app.running.end(attempt)
+        app.in_flight.end(attempt)
         raise
     end(app, attempt, ended)
 
@@ -66,7 +66,7 @@ def give_up(app: Application, request: Request, reason: str) -> None:
         end(app, attempt, attempt.failed(ErrorDetail(code=ErrorCode.INTERNAL, message=reason)))
 
 
-class _Ending:
+class _EndWrite:
     """One end on its way into the database. The writer's thread does what follows the commit, and waits for nothing."""
 
     def __init__(self, app: Application, attempt: Attempt, ended: End) -> None:
@@ -78,7 +78,9 @@ class _Ending:
 
     def _prepare(self) -> None:
         """The event is made before the commit, by the thread that ran the execution."""
-        self._callback = prepared(self._app, self._ended, self._attempt) if isinstance(self._ended, Finish) else None
+        self._announcement = (
+            prepared(self._app, self._ended, self._attempt) if isinstance(self._ended, Finish) else None
+        )
 
     def write(self) -> None:
         """Hand it to the writer.
@@ -132,9 +134,9 @@ class _Ending:
             metrics.retry(ended.error.code)
             return
         metrics.execution_ended(ended.status, None if ended.error is None else ended.error.code)
-        if self._callback is not None:
-            self._callback.send(written.execution)
+        if self._announcement is not None:
+            self._announcement.send(written.execution)
 
     def _leave(self) -> None:
-        self._app.running.end(self._attempt)
+        self._app.in_flight.end(self._attempt)
         self._app.unwritten.leave()

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dspex.amqp.publication import Publication, event_publication
 from dspex.contract.envelope import Context
 from dspex.errors import PublishDenied, PublishError, Unroutable
-from store.event_outbox import Owed
+from store.event_outbox import OutboxEntry
 from store.executions import Execution, Finish
 from workers.application.wiring import Application
 from workers.execution.attempt import Attempt
@@ -29,28 +29,30 @@ logger = logging.getLogger(__name__)
 
 def announce(app: Application, execution: Execution) -> None:
     """Send what is owed for an execution: its event, and its answer."""
-    owed = Owed(execution.id, execution.lock_version, execution.tenant)
+    entry = OutboxEntry(execution.id, execution.lock_version, execution.tenant)
     ended = event_of(execution, execution.attempt, execution.metadata)
-    event = _event(app, ended, owed, _context(execution))
-    Callback(app, owed, [event]).send(execution)
+    event = _event(app, ended, entry, _context(execution))
+    Announcement(app, entry, [event]).send(execution)
 
 
-def prepared(app: Application, ended: Finish, attempt: Attempt) -> Callback:
+def prepared(app: Application, ended: Finish, attempt: Attempt) -> Announcement:
     """What will be owed for an execution: its event. The answer, where somebody waits for one, is made of the row."""
     claimed = attempt.claimed
     event = event_of(ended, ended.attempt or claimed.attempt, claimed.metadata)
-    owed = Owed(ended.id, ended.lock_version + 1, ended.tenant)
-    return Callback(app, owed, [_event(app, event, owed, Context(attempt.request.traceparent, claimed.extensions))])
+    entry = OutboxEntry(ended.id, ended.lock_version + 1, ended.tenant)
+    return Announcement(
+        app, entry, [_event(app, event, entry, Context(attempt.request.traceparent, claimed.extensions))]
+    )
 
 
 def _context(execution: Execution) -> Context:
     return Context(execution.traceparent, execution.extensions)
 
 
-def _event(app: Application, event: Ended, owed: Owed, context: Context) -> Publication:
+def _event(app: Application, event: Ended, entry: OutboxEntry, context: Context) -> Publication:
     """Its id is that of the end: however often it is sent, it is the same message. So it is with the answer."""
-    tenant = owed.tenant
-    message_id = f"{event.execution_id}.{owed.lock_version}"
+    tenant = entry.tenant
+    message_id = f"{event.execution_id}.{entry.lock_version}"
     encoded = encode_event(
         event,
         tenant,
@@ -71,12 +73,12 @@ def _answer(execution: Execution, reply_to: str, largest: int) -> Publication:
     return Publication(body, "", reply_to, message_id, execution.correlation_id)
 
 
-class Callback:
+class Announcement:
     """What is owed for one execution, until all of it is confirmed. Confirms come in any thread."""
 
-    def __init__(self, app: Application, owed: Owed, messages: Sequence[Publication]) -> None:
+    def __init__(self, app: Application, entry: OutboxEntry, messages: Sequence[Publication]) -> None:
         self._app = app
-        self._owed = owed
+        self._entry = entry
         self._messages = messages
         self._missing = len(messages)
         self._failed = False
@@ -88,7 +90,7 @@ class Callback:
         Args:
             answered: where somebody waits for the answer: that goes first.
         """
-        self._app.notifications.ended(self._owed.execution_id)
+        self._app.notifications.ended(self._entry.execution_id)
         if answered is not None and answered.reply_to:
             queue = kept_queue(answered.reply_to)
             try:
@@ -136,8 +138,8 @@ class Callback:
         self._app.unconfirmed.release()
         if self._failed:
             return
-        self._app.metrics.callback_sent()
+        self._app.metrics.event_sent()
         try:
-            self._app.writer.post(self._app.writes.callback_sent, self._owed)
+            self._app.writer.post(self._app.writes.event_sent, self._entry)
         except WriterClosed:
-            logger.info("The event of execution %s was sent, and will be again.", self._owed.execution_id)
+            logger.info("The event of execution %s was sent, and will be again.", self._entry.execution_id)

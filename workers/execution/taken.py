@@ -24,4 +24,4 @@ class Taken:
             app.own.add([Identity(claim.id, request.tenant)])
         if isinstance(claim, Claimed):
             self.attempt = Attempt(app, request, claim)
-            app.running.begin(self.attempt)  # from here on its lease is renewed
+            app.in_flight.begin(self.attempt)  # from here on its lease is renewed

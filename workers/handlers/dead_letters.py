@@ -86,15 +86,15 @@ def replay_messages(app: Application, received: Received[ReplayMessages]) -> Aff
         with app.read(received.tenant) as connection:
             found = rejections.find(connection, ids, tenant=received.tenant)
         sent = list[tuple[RecordedRejection, Future[None]]]()
-        for letter in found:
+        for rejection in found:
             try:
-                if letter.status != LetterStatus.REPLAYED:
-                    sent.append((letter, _send(app, received, letter)))
+                if rejection.status != LetterStatus.REPLAYED:
+                    sent.append((rejection, _send(app, received, rejection)))
             except PublishError:
                 _confirm(app, sent)
                 raise
             except DspexError as reason:
-                refused.append(Problem(str(letter.id), reason.message))
+                refused.append(Problem(str(rejection.id), reason.message))
         count += _confirm(app, sent)
     logger.info("%s: %d by %s, %d refused", received.command.type, count, received.principal.name, len(refused))
     if refused and received.command.ids is not None:
@@ -157,7 +157,7 @@ def _chosen(app: Application, received: Received[Selection], find: Find, size: i
             return
 
 
-def _send(app: Application, received: Received[ReplayMessages], letter: RecordedRejection) -> Future[None]:
+def _send(app: Application, received: Received[ReplayMessages], rejection: RecordedRejection) -> Future[None]:
     """Publish a message again.
 
     With tenancy on it comes from the workers' own login, which may do everything for any tenant. So it must be for this
@@ -166,9 +166,11 @@ def _send(app: Application, received: Received[ReplayMessages], letter: Recorded
     Raises:
         DspexError: it cannot help; or, as a `PublishError`, the broker takes nothing.
     """
-    if letter.body_size > len(letter.body):
-        raise InvalidMessage(f"only {len(letter.body)} of its {letter.body_size} bytes were kept: publish it anew")
-    body, max_bytes = letter.body, app.settings.max_message_bytes
+    if rejection.body_size > len(rejection.body):
+        raise InvalidMessage(
+            f"only {len(rejection.body)} of its {rejection.body_size} bytes were kept: publish it anew"
+        )
+    body, max_bytes = rejection.body, app.settings.max_message_bytes
     envelope = decode_command(body, max_bytes)
     authorize(received.principal, envelope.data)
     if isinstance(envelope.data, Selection):
@@ -193,7 +195,7 @@ def _confirm(app: Application, sent: Sequence[tuple[RecordedRejection, Future[No
         PublishError: of the first that it has not.
     """
     failed = [error for _, future in sent if (error := future.exception()) is not None]
-    confirmed = [letter for letter, future in sent if future.exception() is None]
+    confirmed = [rejection for rejection, future in sent if future.exception() is None]
     if confirmed:
         app.write(partial(rejections.replayed, sent=confirmed))
     if failed:

@@ -10,8 +10,7 @@ from dspex.contract.commands import CancelExecution
 from dspex.contract.queries import GetExecution, ListExecutions
 from dspex.contract.results import ExecutionView, Page
 from dspex.errors import Conflict, NotFound
-from store import event_outbox as event_outbox
-from store import executions
+from store import event_outbox, executions
 from store.database.identity import Identity
 from store.executions import (
     Claimed,
@@ -43,7 +42,7 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
             if not taken.attempt.last_chance:
                 run(app, taken.attempt)
                 return None
-            app.running.end(taken.attempt)
+            app.in_flight.end(taken.attempt)
             app.claimer.call(app.writes.give_back, taken.attempt.execution)
     claim, request, command = taken.claim, taken.request, received.command
     if isinstance(claim, Running | Waiting | Ended):
@@ -54,8 +53,8 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
         case Ended(execution=execution):
             # A crash between the commit and the event: the event may still be owed.
             with app.read(request.tenant) as connection:
-                owed = event_outbox.owed(connection, [execution.id], tenant=request.tenant)
-            if owed:
+                pending = event_outbox.pending(connection, [execution.id], tenant=request.tenant)
+            if pending:
                 announce(app, execution)
             if received.answered:
                 return execution_view(execution)
@@ -92,7 +91,7 @@ def cancel_execution(app: Application, received: Received[CancelExecution]) -> E
         app.metrics.execution_ended(execution.status)
         announce(app, execution)
     else:
-        app.running.cancel({execution.identity})
+        app.in_flight.cancel({execution.identity})
     return execution_view(execution)
 
 

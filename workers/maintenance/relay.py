@@ -1,6 +1,6 @@
 """The relay: sends what the database says is due. It runs in every worker process; any number of them is safe together.
 
-Retries and schedules, executions whose worker is gone, rows whose message was lost, and callbacks that were not
+Retries and schedules, executions whose worker is gone, rows whose message was lost, and events that were not
 confirmed: all of them are found by their status and their time, never by a position. What was taken and could not be
 sent is due again later.
 """
@@ -39,7 +39,7 @@ class Relay:
     def __init__(self, app: Application, unclaimed: Callable[[], bool] = lambda: False) -> None:
         self._app = app
         self._unclaimed = unclaimed
-        self._look_at_callbacks = 0.0  # when
+        self._look_at_events = 0.0  # when
 
     def run(self) -> None:
         """Send all that is due now.
@@ -56,10 +56,10 @@ class Relay:
         while self._is_due(executions.anything_due) and self._executions():
             pass
         # They are due after a lease at the earliest, and no index finds them.
-        if time.monotonic() >= self._look_at_callbacks:
-            while self._is_due(event_outbox.anything_due) and self._callbacks():
+        if time.monotonic() >= self._look_at_events:
+            while self._is_due(event_outbox.anything_due) and self._events():
                 pass
-            self._look_at_callbacks = time.monotonic() + self._app.settings.lease_seconds / 3
+            self._look_at_events = time.monotonic() + self._app.settings.lease_seconds / 3
 
     def _is_due(self, look: Callable[[Connection], bool]) -> bool:
         with self._app.engine.connect().execution_options(**READ_ONLY) as connection:
@@ -81,11 +81,11 @@ class Relay:
         self._publish([request for request, again in due if not (again and waiting)])
         return max(len(rescued), len(due)) >= RELAY_LIMIT
 
-    def _callbacks(self) -> bool:
-        owed = self._app.writer.call(self._app.writes.callbacks_due, None)
-        for execution in owed:
+    def _events(self) -> bool:
+        due = self._app.writer.call(self._app.writes.events_due, None)
+        for execution in due:
             announce(self._app, execution)
-        return len(owed) >= RELAY_LIMIT
+        return len(due) >= RELAY_LIMIT
 
     def _publish(self, requests: Sequence[Request]) -> None:
         sent = [(request, future) for request in requests if (future := self._submit(request)) is not None]

@@ -28,7 +28,7 @@ MAX_PAUSE_SECONDS = 30.0
 """Between two tries, while a server is away."""
 
 
-class Upkeep:
+class MaintenanceThreads:
     """Starts and stops the threads; `unclaimed`: see `Relay`."""
 
     def __init__(self, app: Application, unclaimed: Callable[[], bool]) -> None:
@@ -76,19 +76,19 @@ class Upkeep:
 
     def _heartbeat(self) -> None:
         app = self._app
-        if not app.running:
+        if not app.in_flight:
             return
-        heartbeat = app.writer.call(app.writes.heartbeat, app.running.executions)
-        app.running.cancel(heartbeat.cancel_requested)
+        heartbeat = app.writer.call(app.writes.heartbeat, app.in_flight.executions)
+        app.in_flight.cancel(heartbeat.cancel_requested)
         attempt: Attempt
-        for attempt in app.running.overdue:
+        for attempt in app.in_flight.overdue:
             program = attempt.request.program_id
             app.episodes.tell(
                 f"Attempts of program {program} run on beyond their time, what they come to is discarded",
                 f"execution {attempt.claimed.id}",
                 level=logging.ERROR,
             )
-            app.running.end(attempt)
+            app.in_flight.end(attempt)
             limit = attempt.claimed.policy.time_limit
             message = f"it was not stopped by its adapter; policy.time_limit is {limit:g} s"
             end(app, attempt, attempt.failed(ErrorDetail(code=ErrorCode.TIMEOUT, message=message)))

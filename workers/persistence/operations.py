@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from store import event_outbox, executions, programs, rejections
 from store.database.failures import Cause, cause_of
 from store.database.identity import Identity
-from store.event_outbox import Owed
+from store.event_outbox import OutboxEntry
 from store.executions import Claim, Due, Execution, Finish, Heartbeat, Lease, Request, Retry
 from store.rejections import Rejection
 from workers.persistence.group_commit import Refused
@@ -51,7 +51,7 @@ class Writes:
     def finish(self, connection: Connection, finishes: Sequence[Finish]) -> list[Written]:
         """End executions, count them, and note what is owed for them."""
         done = executions.finish_and_read(
-            connection, self.shard, finishes, callback_in=self.lease.seconds, webhook_in=self.webhook_in
+            connection, self.shard, finishes, event_in=self.lease.seconds, webhook_in=self.webhook_in
         )
         return [Written(*one) for one in done]
 
@@ -59,7 +59,7 @@ class Writes:
         """Make executions wait for their next attempt."""
         return [Written(done) for done in executions.retry(connection, retries)]
 
-    def callback_sent(self, connection: Connection, ends: Sequence[Owed]) -> list[None]:
+    def event_sent(self, connection: Connection, ends: Sequence[OutboxEntry]) -> list[None]:
         """Nothing is owed any more for these."""
         event_outbox.sent(connection, ends)
         return [None] * len(ends)
@@ -90,7 +90,7 @@ class Writes:
         """Take what waits and is due, of these or of all."""
         return [executions.due(connection, self.lease.seconds, RELAY_LIMIT, only=only) for only in items]
 
-    def callbacks_due(self, connection: Connection, items: Sequence[None]) -> list[list[Execution]]:
+    def events_due(self, connection: Connection, items: Sequence[None]) -> list[list[Execution]]:
         """Take the executions that something has been owed for too long."""
         found = []
         for _ in items:

@@ -1,4 +1,4 @@
-"""One worker process: consumers, threads that run actors, upkeep; drains when it is told to stop."""
+"""One worker process: consumers, threads that run actors, maintenance; drains when it is told to stop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workers.application.wiring import Application
 from workers.brokers.dramatiq_worker import abandon_actors, end_actors, make_worker, name_threads, threads_of
 from workers.execution.admission import Intake
 from workers.handlers.actors import declare_actors
-from workers.maintenance.threads import Upkeep
+from workers.maintenance.threads import MaintenanceThreads
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class WorkerProcess:
             timeout_ms=100 if app.settings.embedded else 1000,
             prefetch=app.settings.prefetch_count,
         )
-        self._upkeep = Upkeep(app, self._intake.has_unclaimed)
+        self._maintenance = MaintenanceThreads(app, self._intake.has_unclaimed)
         # Without a server it delivers itself; else webhooks have a process of their own.
         delivers = app.settings.embedded and app.settings.webhook_threads > 0
         own = app.own
@@ -47,7 +47,7 @@ class WorkerProcess:
         """All that live from `start` to `stop`, the application's too."""
         return [
             *threads_of(self._worker),
-            *self._upkeep.threads,
+            *self._maintenance.threads,
             *{*self._app.claimer.threads, *self._app.writer.threads},
             *self._app.metrics.threads,
             *(self._deliverer.threads if self._deliverer is not None else ()),
@@ -57,7 +57,7 @@ class WorkerProcess:
         """Consume."""
         self._worker.start()
         name_threads(self._worker)
-        self._upkeep.start()
+        self._maintenance.start()
         if self._deliverer is not None:
             self._deliverer.start()
 
@@ -73,7 +73,7 @@ class WorkerProcess:
         going_on = end_actors(self._worker, deadline)
         written = self._app.unwritten.wait(max(0.0, deadline - time.monotonic()))
         given_back = True
-        if not written or self._app.running or any(thread.is_alive() for thread in going_on):
+        if not written or self._app.in_flight or any(thread.is_alive() for thread in going_on):
             # Before the broker has their messages back: whoever gets them must find the executions free.
             given_back = self._give_back(seconds)
             abandon_actors(self._worker)
@@ -81,7 +81,7 @@ class WorkerProcess:
             if self._app.own is not None:  # nobody else sends what it leaves
                 self._deliverer.finish(max(0.0, deadline - time.monotonic()))
             self._deliverer.stop(max(0.0, deadline - time.monotonic()))
-        self._upkeep.stop()
+        self._maintenance.stop()
         self._worker.stop()
         return given_back
 

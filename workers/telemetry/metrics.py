@@ -36,7 +36,7 @@ class Metrics:
         self._retries = self._counter("retries", "Attempts that failed and are to be made again", "error_code")
         self._rescued = self._counter("rescued_executions", "Executions of lost workers, sent again")
         self._rejected = self._counter("rejected_messages", "Messages that were not taken", "error_code")
-        self._callbacks = self._counter("callbacks_sent", "Events and replies that the broker has confirmed")
+        self._events = self._counter("events_sent", "Events and replies that the broker has confirmed")
         self._answers_lost = self._counter("answers_lost", "Answers that the broker did not take")
         self._redeliveries = self._counter("redeliveries", "Messages that came again and changed nothing")
         # All series are there from the start: a rate over one that appears with its first count misses that count.
@@ -72,9 +72,9 @@ class Metrics:
         """A message was recorded as rejected."""
         self._rejected.labels(_bounded(error_code, REJECTIONS)).inc()
 
-    def callback_sent(self, number: int = 1) -> None:
+    def event_sent(self, number: int = 1) -> None:
         """An event or a reply that was owed went out, and was confirmed."""
-        self._callbacks.inc(number)
+        self._events.inc(number)
 
     def answer_lost(self) -> None:
         """An answer was not sent, and will not be."""

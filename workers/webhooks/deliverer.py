@@ -30,7 +30,7 @@ from workers.webhooks.circuit import Busy, Circuits, Permit
 from workers.webhooks.notices import Notices
 
 if TYPE_CHECKING:
-    from workers.webhooks.delivery import Courier
+    from workers.webhooks.delivery import DeliveryRunner
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Deliverer:
     """Starts and stops the threads; `start` and `stop` are called once each.
 
     Args:
-        courier: makes what sends, when there is something to send: trusting the system's certificates takes a moment.
+        runner: makes what sends, when there is something to send: trusting the system's certificates takes a moment.
         threads: deliveries at a time.
         timeout: seconds that an attempt takes at most.
         mine: what it delivers, where it leaves alone what is others'.
@@ -63,7 +63,7 @@ class Deliverer:
         engine: Engine,
         writer: Writer,
         notices: Notices,
-        courier: Callable[[], Courier],
+        runner: Callable[[], DeliveryRunner],
         *,
         threads: int,
         timeout: float,
@@ -74,8 +74,8 @@ class Deliverer:
         self._engine = engine
         self._writer = writer
         self._notices = notices
-        self._make_courier = courier
-        self._courier: Courier | None = None
+        self._make_runner = runner
+        self._runner: DeliveryRunner | None = None
         self._mine: Callable[[], webhooks.Mine | None] = mine or (lambda: None)
         self._announces = mine is None  # else only once it has disabled an endpoint itself
         self._threads = threads
@@ -111,8 +111,8 @@ class Deliverer:
             left = list(self._in_flight.values())
         if left:
             self._give_back(left, seconds)
-        if self._courier is not None:
-            self._courier.close()
+        if self._runner is not None:
+            self._runner.close()
 
     def finish(self, seconds: float) -> None:
         """Have what is due sent, as far as it can be now, within so many seconds."""
@@ -223,17 +223,17 @@ class Deliverer:
         return taken
 
     def _start(self, due: Due, execution: Execution | None, permit: Permit) -> None:
-        if self._courier is None:
-            self._courier = self._make_courier()
+        if self._runner is None:
+            self._runner = self._make_runner()
         with self._changed:
             self._in_flight[_key(due)] = due.delivery
-        arguments = (self._courier, due, execution, permit)
+        arguments = (self._runner, due, execution, permit)
         threading.Thread(target=self._deliver, args=arguments, name="delivery", daemon=True).start()
 
-    def _deliver(self, courier: Courier, due: Due, execution: Execution | None, permit: Permit) -> None:
+    def _deliver(self, runner: DeliveryRunner, due: Due, execution: Execution | None, permit: Permit) -> None:
         try:
             with permit:
-                settled, attempt = courier.deliver(due, execution)
+                settled, attempt = runner.deliver(due, execution)
                 if attempt is not None:
                     permit.settle(attempt)
             self._tell(settled, self._writer.call(self._settle, settled))

@@ -24,7 +24,7 @@ DISABLED = "the endpoint is disabled"
 REPLACED = "the execution was run again: its new end is an event of its own"
 
 
-class Courier:
+class DeliveryRunner:
     """Makes attempts. Thread-safe.
 
     Args:

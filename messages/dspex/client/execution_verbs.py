@@ -15,7 +15,7 @@ from dspex.client.deadline import within
 from dspex.client.handles import Handle
 from dspex.client.pending import Pending
 from dspex.client.port import Port
-from dspex.client.signature_cache import KnownSignatures
+from dspex.client.signature_cache import SignatureCache
 from dspex.contract.callback import Callback
 from dspex.contract.commands import CancelExecution, ExecuteProgram
 from dspex.contract.options import ExecutionOptions
@@ -207,19 +207,19 @@ class ExecutionVerbs(Port):
     def signature_of(self, program_id: UUID) -> Signature:
         """The signature of a program. Asked for once, then known: that of a program that can run does not change."""
         with within(self.timeout):
-            return self._known.of(program_id)
+            return self._signatures.of(program_id)
 
     def output_model(self, program_id: UUID) -> type[pydantic.BaseModel]:
         """A pydantic model of a program's outputs, for `Handle.result(result_type=...)`."""
         return self.signature_of(program_id).output_model
 
     @cached
-    def _known(self) -> KnownSignatures:
+    def _signatures(self) -> SignatureCache:
         def fetch(program_id: UUID) -> SignatureView:
             program = self.call(GetProgram(program_id=program_id), ProgramView)
             return self.call(GetSignature(signature_id=program.signature_id), SignatureView)
 
-        return KnownSignatures(fetch)
+        return SignatureCache(fetch)
 
     def _signature_to_check_by(self, program_id: UUID) -> Signature:
         try:

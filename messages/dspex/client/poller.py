@@ -22,7 +22,7 @@ GROWTH = 1.5
 """Of the pause between two looks at the same execution."""
 
 
-class Watch:
+class Poller:
     """One thread, started with the first execution. What nobody holds any more is not looked up. Thread-safe.
 
     Args:

@@ -25,7 +25,7 @@ from dspex.client.deadline import left
 from dspex.client.handles import Handle
 from dspex.client.interface import Interface
 from dspex.client.pending import Pending, refused
-from dspex.client.poller import Watch
+from dspex.client.poller import Poller
 from dspex.client.port import DEFAULT_TIMEOUT
 from dspex.client.wakeups import Wakeups
 from dspex.contract.commands import Command, ExecuteProgram
@@ -103,12 +103,12 @@ class RemoteClient(Interface):
         """Make the parts that have threads; these start when they are needed."""
         from dspex.amqp.replies import Replies
 
-        self._watch = Watch(self._look_up, self._longest)
-        self._replies = Replies(self._parameters, lambda: self._watch.wake_all(FIRST_UNTOLD_SECONDS))
+        self._poller = Poller(self._look_up, self._longest)
+        self._replies = Replies(self._parameters, lambda: self._poller.wake_all(FIRST_UNTOLD_SECONDS))
         self._wakeups = None
         if self._redis_url is not None:
-            self._wakeups = Wakeups(self._redis_url, self._heard, lambda: self._watch.wake_all(LOOK_SECONDS))
-        vars(self).pop("_known", None)  # a thread may be asking for a signature
+            self._wakeups = Wakeups(self._redis_url, self._heard, lambda: self._poller.wake_all(LOOK_SECONDS))
+        vars(self).pop("_signatures", None)  # a thread may be asking for a signature
 
     def ask(self, command: Command, answer: type[View], *, timeout: float, traceparent: str | None = None) -> View:
         """See `Port.ask`."""
@@ -131,14 +131,14 @@ class RemoteClient(Interface):
         self._listen()
         deadline = time.monotonic() + left(self.timeout if timeout is None else timeout)
         pending.sent(self._send(command, pending, deadline, traceparent), self._publisher.trouble)
-        self._watch.add(pending, LOOK_SECONDS, LOOK_SECONDS)
+        self._poller.add(pending, LOOK_SECONDS, LOOK_SECONDS)
         return pending
 
     def attach(self, wanted: GetExecution) -> Pending:
         """See `Port.attach`."""
         pending = Pending(wanted)
         self._listen()
-        self._watch.add(pending, 0.0, FIRST_UNTOLD_SECONDS)
+        self._poller.add(pending, 0.0, FIRST_UNTOLD_SECONDS)
         return pending
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class RemoteClient(Interface):
         self._publisher.close()
         if self._wakeups is not None:
             self._wakeups.close()
-        self._watch.close(lambda: BrokerUnavailable("the client is closed; the execution goes on"))
+        self._poller.close(lambda: BrokerUnavailable("the client is closed; the execution goes on"))
         self._replies.close()
 
     def _listen(self) -> None:
@@ -169,7 +169,7 @@ class RemoteClient(Interface):
         )
 
     def _heard(self, execution_id: UUID) -> None:
-        self._watch.wake(execution_id, unless=self._told)
+        self._poller.wake(execution_id, unless=self._told)
 
     def _told(self, pending: Pending) -> bool:
         """Whether its answer can still come."""

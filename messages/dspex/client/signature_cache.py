@@ -20,7 +20,7 @@ MAX_BYTES = 64 * 1024 * 1024
 """What the signatures that are kept may take, estimated (`Signature.size`)."""
 
 
-class KnownSignatures:
+class SignatureCache:
     """Each is fetched once, also where many threads ask for it at a time. Thread-safe.
 
     A program keeps its signature, whatever becomes of its configuration, and only a draft's content can change: until

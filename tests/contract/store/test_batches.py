@@ -21,7 +21,7 @@ from dspex.contract.status import DeliveryStatus
 from store import counters, event_outbox, executions, programs, signatures, webhooks
 from store.counters import Counts
 from store.database.identity import Identity
-from store.event_outbox import Owed
+from store.event_outbox import OutboxEntry
 from store.executions import Carried, Claimed, Conflicting, Finish, Lease, NoProgram, Request, Retry, Running, Waiting
 from store.tables import callbacks as callbacks_table
 from store.tables import webhook_attempts, webhook_deliveries, webhook_endpoints
@@ -171,7 +171,7 @@ class TestEnds:
         ]
         ends = [four.finish(one, claimed, **how) for one, claimed, how in zip(asked, claims, hows, strict=True)]
         ends[6] = replace(ends[6], lock_version=9)
-        assert executions.finish(connection, 5, ends, callback_in=EXPIRED) == [True] * 6 + [False]
+        assert executions.finish(connection, 5, ends, event_in=EXPIRED) == [True] * 6 + [False]
         rows = [get_of(connection, one) for one in asked]
         assert [(r.status, r.outputs, r.error and r.error.message, r.duration_ms, r.attempt) for r in rows] == [
             ("completed", {"n": 0}, None, 1.0, 1),
@@ -223,10 +223,12 @@ class TestEnds:
 
     def test_what_is_confirmed_is_struck_off_for_these_ends_alone(self, connection: Connection, four: Programs) -> None:
         one, two, three = (uuid7() for _ in range(3))
-        event_outbox.owe(connection, [Owed(one, 2, A), Owed(two, 2, B), Owed(three, 5, B)], EXPIRED)
-        event_outbox.sent(connection, [Owed(one, 2, A), Owed(two, 5, B), Owed(three, 5, B)])
-        assert event_outbox.owed(connection, [one, two, three], tenant=B) == {two}
-        assert event_outbox.owed(connection, [one, two, three], tenant=A) == set()
+        event_outbox.add(
+            connection, [OutboxEntry(one, 2, A), OutboxEntry(two, 2, B), OutboxEntry(three, 5, B)], EXPIRED
+        )
+        event_outbox.sent(connection, [OutboxEntry(one, 2, A), OutboxEntry(two, 5, B), OutboxEntry(three, 5, B)])
+        assert event_outbox.pending(connection, [one, two, three], tenant=B) == {two}
+        assert event_outbox.pending(connection, [one, two, three], tenant=A) == set()
 
 
 class TestRetries:
@@ -427,7 +429,7 @@ class TestReplays:
         assert executions.replay(connection, [one.id for one in asked], by="ann", tenant=A) == 2
         statuses = [get_of(connection, one).status for one in asked]
         assert statuses == ["pending", "failed", "pending", "completed", "cancelled"]
-        owed = {one.identity for one in asked if event_outbox.owed(connection, [one.id], tenant=one.tenant)}
+        owed = {one.identity for one in asked if event_outbox.pending(connection, [one.id], tenant=one.tenant)}
         assert owed == {asked[n].identity for n in (1, 3, 4)}
         totals = [counters.totals(connection, program_id, tenant=tenant) for tenant, program_id in four]
         assert [(t.completed, t.failed, t.cancelled, t.input_tokens, t.duration_ms) for t in totals] == [

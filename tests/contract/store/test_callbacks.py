@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine
 from dspex import uuid7
 from store import event_outbox, executions
 from store.database.identity import Identity
-from store.event_outbox import Owed
+from store.event_outbox import OutboxEntry
 from store.tables import callbacks as callbacks_table
 from tests.contract.store.rows import BOB, EXPIRED, completed, failed, ready_program, request, take
 
@@ -19,14 +19,14 @@ def test_the_end_of_an_execution_owes_once(connection: Connection) -> None:
     zombie = take(connection, stale, BOB)
     executions.release(connection, BOB)
     assert executions.finish(connection, 0, [end, failed(stale, zombie)]) == [True, False]
-    assert event_outbox.owed(connection, [done.id, stale.id]) == {done.id}
-    event_outbox.sent(connection, [Owed(done.id, end.lock_version)])
-    assert event_outbox.owed(connection, [done.id]) == {done.id}  # of an end before this one
-    event_outbox.sent(connection, [Owed(done.id, end.lock_version + 1)])
-    assert event_outbox.owed(connection, [done.id]) == set()
+    assert event_outbox.pending(connection, [done.id, stale.id]) == {done.id}
+    event_outbox.sent(connection, [OutboxEntry(done.id, end.lock_version)])
+    assert event_outbox.pending(connection, [done.id]) == {done.id}  # of an end before this one
+    event_outbox.sent(connection, [OutboxEntry(done.id, end.lock_version + 1)])
+    assert event_outbox.pending(connection, [done.id]) == set()
     # As where the commit arrived and its answer did not: it is ended, and has been told.
     assert executions.finish(connection, 0, [end]) == [True]
-    assert event_outbox.owed(connection, [done.id]) == set()
+    assert event_outbox.pending(connection, [done.id]) == set()
 
 
 def test_what_is_cancelled_at_once_owes_too(connection: Connection) -> None:
@@ -35,13 +35,13 @@ def test_what_is_cancelled_at_once_owes_too(connection: Connection) -> None:
     take(connection, running)
     for asked in (waiting, running):
         executions.cancel(connection, asked.id, by="ann")
-    assert event_outbox.owed(connection, [waiting.id, running.id]) == {waiting.id}
+    assert event_outbox.pending(connection, [waiting.id, running.id]) == {waiting.id}
 
 
 def test_the_relay_waits_a_while_and_then_longer_each_time(connection: Connection) -> None:
     first, later = uuid7(), uuid7()
-    event_outbox.owe(connection, [Owed(first, 2)], EXPIRED)
-    event_outbox.owe(connection, [Owed(later, 2)], 60)
+    event_outbox.add(connection, [OutboxEntry(first, 2)], EXPIRED)
+    event_outbox.add(connection, [OutboxEntry(later, 2)], 60)
     assert event_outbox.anything_due(connection)
     assert event_outbox.due(connection, EXPIRED, 10) == [Identity(first)]
     c = callbacks_table.c
@@ -57,13 +57,13 @@ def test_the_relay_waits_a_while_and_then_longer_each_time(connection: Connectio
 
 
 def test_what_is_taken_has_a_bound(connection: Connection) -> None:
-    event_outbox.owe(connection, [Owed(uuid7(), 2) for _ in range(25)], EXPIRED)
+    event_outbox.add(connection, [OutboxEntry(uuid7(), 2) for _ in range(25)], EXPIRED)
     assert [len(event_outbox.due(connection, 60.0, 10)) for _ in range(4)] == [10, 10, 5, 0]
 
 
 def test_two_relays_take_different_ones(engine: Engine) -> None:
     with engine.begin() as connection:
-        event_outbox.owe(connection, [Owed(uuid7(), 2) for _ in range(20)], EXPIRED)
+        event_outbox.add(connection, [OutboxEntry(uuid7(), 2) for _ in range(20)], EXPIRED)
     if engine.dialect.name == "postgresql":
         with engine.begin() as first, engine.begin() as second:
             one, other = (set(event_outbox.due(connection, 60.0, 10)) for connection in (first, second))
@@ -79,7 +79,7 @@ def test_two_relays_take_different_ones(engine: Engine) -> None:
 def test_owing_again_begins_anew(connection: Connection) -> None:
     id_ = uuid7()
     for version in (2, 5):
-        event_outbox.owe(connection, [Owed(id_, version)], EXPIRED)
+        event_outbox.add(connection, [OutboxEntry(id_, version)], EXPIRED)
         assert event_outbox.due(connection, 60.0, 10) == [Identity(id_)]
-    event_outbox.sent(connection, [Owed(id_, 2)])
-    assert event_outbox.owed(connection, [id_]) == {id_}
+    event_outbox.sent(connection, [OutboxEntry(id_, 2)])
+    assert event_outbox.pending(connection, [id_]) == {id_}

@@ -15,7 +15,7 @@ from dspex.errors import IllegalTransition, NotFound
 from store import counters, executions, programs, signatures, statistics, webhooks
 from store import event_outbox as event_outbox
 from store.database.identity import Identity
-from store.event_outbox import Owed
+from store.event_outbox import OutboxEntry
 from store.executions import (
     Carried,
     Claimed,
@@ -212,11 +212,11 @@ class TestExecutions:
         ready(connection)
         mine, his, one, other = claimed_pair(connection)
         ends = [completed(mine, one), replace(completed(his, other), tenant=HIS)]
-        assert executions.finish(connection, 0, ends, callback_in=-1) == [True, True]
-        assert event_outbox.owed(connection, [mine.id], tenant=MINE) == {mine.id}
+        assert executions.finish(connection, 0, ends, event_in=-1) == [True, True]
+        assert event_outbox.pending(connection, [mine.id], tenant=MINE) == {mine.id}
         assert set(event_outbox.due(connection, -1, 10)) == {mine.identity, his.identity}
-        event_outbox.sent(connection, [Owed(his.id, other.lock_version + 1, HIS)])
-        assert event_outbox.owed(connection, [mine.id], tenant=HIS) == set()
+        event_outbox.sent(connection, [OutboxEntry(his.id, other.lock_version + 1, HIS)])
+        assert event_outbox.pending(connection, [mine.id], tenant=HIS) == set()
         assert event_outbox.due(connection, -1, 10) == [mine.identity]
 
     def test_one_is_replayed_and_one_is_discarded(self, connection: Connection) -> None:
@@ -226,8 +226,8 @@ class TestExecutions:
         assert executions.finish(connection, 0, ends) == [True, True]
         assert executions.replay(connection, [mine.id], by="ann", tenant=HIS) == 1
         assert [status(connection, asked) for asked in (mine, his)] == ["failed", "pending"]
-        assert event_outbox.owed(connection, [mine.id], tenant=MINE) == {mine.id}
-        assert event_outbox.owed(connection, [mine.id], tenant=HIS) == set()
+        assert event_outbox.pending(connection, [mine.id], tenant=MINE) == {mine.id}
+        assert event_outbox.pending(connection, [mine.id], tenant=HIS) == set()
         assert [statistics.all_time(connection, PROGRAM_ID, tenant=tenant).failed for tenant in BOTH] == [1, 0]
         assert executions.discard(connection, [mine.id], by="ann", tenant=MINE) == 1
         assert [read(connection, asked).discarded for asked in (mine, his)] == [True, False]

@@ -144,11 +144,11 @@ class TestReplay:
     def test_nothing_is_owed_for_the_end_that_is_taken_back(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
         fail(connection, asked)
-        assert event_outbox.owed(connection, [asked.id]) == {asked.id}
+        assert event_outbox.pending(connection, [asked.id]) == {asked.id}
         replay(connection, asked)
-        assert event_outbox.owed(connection, [asked.id]) == set()
+        assert event_outbox.pending(connection, [asked.id]) == set()
         fail(connection, asked)
-        assert event_outbox.owed(connection, [asked.id]) == {asked.id}
+        assert event_outbox.pending(connection, [asked.id]) == {asked.id}
 
     def test_again_changes_nothing(self, connection: Connection) -> None:
         program_id = ready_program(connection)

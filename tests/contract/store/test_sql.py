@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event
 from deploy.sql import statements, wrapped
 from dspex import Usage
 from store import event_outbox, executions
-from store.event_outbox import Owed
+from store.event_outbox import OutboxEntry
 from store.executions import Carried, Retry
 from tests.contract.store.rows import ALICE, ERROR, completed, expire, ready_program, request, take
 
@@ -45,7 +45,7 @@ def test_the_walk_of_an_execution(connection: Connection, sent: list[str]) -> No
     take(connection, other)
     executions.heartbeat(connection, ALICE, [one.identity, other.identity])
     assert executions.finish(connection, 0, [completed(one, claimed)]) == [True]
-    event_outbox.sent(connection, [Owed(one.id, claimed.lock_version + 1)])
+    event_outbox.sent(connection, [OutboxEntry(one.id, claimed.lock_version + 1)])
     assert executions.retry(connection, [Retry(other.id, 1, -60.0, 1, ERROR, Usage(), Carried())]) == [True]
     assert executions.anything_due(connection)
     assert [due.request.id for due in executions.due(connection, 30.0, 100)] == [other.id]

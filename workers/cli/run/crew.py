@@ -63,7 +63,7 @@ class Crew:
     @property
     def busy(self) -> bool:
         """Whether an execution runs in this process."""
-        return self._app is not None and bool(self._app.running)
+        return self._app is not None and bool(self._app.in_flight)
 
     @property
     def own(self) -> list[Identity]:

@@ -10,6 +10,7 @@ from dspex import ExecuteProgram, ExecutionOptions, uuid7
 from dspex.client.interface import Interface
 from dspex.client.pending import Pending
 from dspex.contract.callback import Callback
+from dspex.contract.queries import GetExecution
 
 
 class Sent(Exception):
@@ -33,7 +34,7 @@ class Recorder(Interface):
     def ask(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError
 
-    def attach(self, *_: Any) -> Any:
+    def attach(self, wanted: GetExecution) -> Pending:
         raise NotImplementedError
 
     def close(self) -> None: ...

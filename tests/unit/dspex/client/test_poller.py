@@ -14,7 +14,7 @@ import pytest
 
 from dspex import ExecuteProgram, ExecutionStatus, uuid7
 from dspex.client.pending import Pending
-from dspex.client.poller import BATCH, Watch
+from dspex.client.poller import BATCH, Poller
 from dspex.contract.events import ErrorDetail, ProblemDetail, Reply, Usage
 from dspex.contract.options import ExecutionOptions
 from dspex.contract.queries import GetExecution
@@ -68,7 +68,7 @@ class Looks:
         self.largest = 0
         self.during: Callable[[], None] = lambda: None
         self.ended: set[UUID] = set()
-        self.watch = Watch(self._look, longest=lambda _: 0.1)
+        self.watch = Poller(self._look, longest=lambda _: 0.1)
 
     def _look(self, some: Sequence[Pending]) -> None:
         self.ids += map(id_of, some)

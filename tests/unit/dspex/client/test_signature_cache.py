@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from dspex import Signature, SignatureStatus, uuid7
-from dspex.client.signature_cache import KnownSignatures
+from dspex.client.signature_cache import SignatureCache
 from dspex.contract.results import SignatureView
 from dspex.errors import NoAnswer
 
@@ -24,7 +24,7 @@ class Programs:
         self.failures = 0
         self.open = threading.Event()
         self.open.set()
-        self.known = KnownSignatures(self._fetch)
+        self.known = SignatureCache(self._fetch)
 
     def _fetch(self, program_id: UUID) -> SignatureView:
         self.fetched.append(program_id)

@@ -100,7 +100,7 @@ def test_as_many_are_claimed_as_there_are_places(desk: Desk) -> None:
     assert [desk.status(item) for item in items] == [ExecutionStatus.RUNNING] * 2 + [None] * 2
     assert all(isinstance(item.claim, Claimed) for item in taken)
     assert desk.source.settled == {1: Outcome.ACK, 2: Outcome.ACK}
-    assert desk.app.running.executions == {Identity(item.claim.id) for item in taken}
+    assert desk.app.in_flight.executions == {Identity(item.claim.id) for item in taken}
 
     taken[0].place.leave()
     assert desk.queued(1) == [items[2]]
@@ -253,7 +253,7 @@ def test_closed_it_gives_back_what_is_claimed_and_not_begun(desk: Desk) -> None:
     begun, unbegun = _begun_and_not(desk)
     desk.intake.close()
     assert len(desk.intake) == 0
-    assert desk.app.running.executions == {Identity(begun.claim.id)}
+    assert desk.app.in_flight.executions == {Identity(begun.claim.id)}
     assert wait_until(lambda: _given_back(desk, unbegun), PATIENCE)
     assert not desk.intake.wait(0)
     begun.place.leave()
@@ -327,7 +327,7 @@ def test_what_is_cancelled_before_a_thread_has_it_ends_without_one(desk: Desk) -
     execution_id = cancelled.claim.id
     with desk.app.engine.begin() as connection:
         executions.cancel(connection, execution_id, by="tests")
-    desk.app.running.cancel({Identity(execution_id)})
+    desk.app.in_flight.cancel({Identity(execution_id)})
     assert wait_until(lambda: desk.status(cancelled) == ExecutionStatus.CANCELLED, PATIENCE)
     assert desk.queued(2) == [first, waiting]
-    assert desk.app.running.executions == {Identity(first.claim.id), Identity(waiting.claim.id)}
+    assert desk.app.in_flight.executions == {Identity(first.claim.id), Identity(waiting.claim.id)}

@@ -14,7 +14,7 @@ from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import Publisher
 from dspex.errors import BrokerUnavailable, NotDeclared, PublishDenied, PublishError, Unroutable
 from store import event_outbox
-from store.event_outbox import Owed
+from store.event_outbox import OutboxEntry
 from store.executions import Execution
 from tests.unit.system import System
 from workers.application.wiring import Application
@@ -75,12 +75,12 @@ def ended(system: System) -> Execution:
 
 
 def owe(system: System, ended: Execution) -> None:
-    owed = {Owed(ended.id, ended.lock_version): ended.tenant}
-    system.app.write(lambda connection: event_outbox.owe(connection, owed, 60.0))
+    owed = {OutboxEntry(ended.id, ended.lock_version): ended.tenant}
+    system.app.write(lambda connection: event_outbox.add(connection, owed, 60.0))
 
 
 def is_owed(system: System, ended: Execution) -> bool:
-    return system.app.write(lambda connection: bool(event_outbox.owed(connection, [ended.id])))
+    return system.app.write(lambda connection: bool(event_outbox.pending(connection, [ended.id])))
 
 
 def is_free(app: Application) -> bool:
@@ -93,7 +93,7 @@ def is_free(app: Application) -> bool:
 
 def told(app: Application) -> float | None:
     """How often all of what was owed was confirmed."""
-    return app.metrics.registry.get_sample_value("dspex_callbacks_sent_total")
+    return app.metrics.registry.get_sample_value("dspex_events_sent_total")
 
 
 AWAY, DENIED, NOBODY = BrokerUnavailable("away"), PublishDenied("denied"), Unroutable("nobody")

@@ -36,7 +36,7 @@ from dspex.amqp.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from dspex.contract.callback import Callback
 from dspex.errors import BrokerUnavailable
 from store import counters, event_outbox, executions
-from store.event_outbox import Owed
+from store.event_outbox import OutboxEntry
 from store.executions import Request
 from tests.unit.system import PATIENCE, System
 from workers.brokers.memory import MemoryPublisher
@@ -342,8 +342,8 @@ class TestDuplicates:
         first = system.event(ExecutionCompleted, execution_id)
         system.event(ExecutionCompleted, other)
         assert wait_until(lambda: system.owed() == set(), PATIENCE)
-        owed = Owed(execution_id, system.ended(execution_id).lock_version)
-        system.app.write(lambda connection: event_outbox.owe(connection, [owed], 60))
+        owed = OutboxEntry(execution_id, system.ended(execution_id).lock_version)
+        system.app.write(lambda connection: event_outbox.add(connection, [owed], 60))
         system.execute(program_id, execution_id, question="why")
         system.execute(program_id, other, question="why")
         assert wait_until(lambda: len(system.events_of(ExecutionCompleted, execution_id)) == 2, PATIENCE)

@@ -9,10 +9,10 @@ import pytest
 
 from dspex.amqp.publication import Publication
 from dspex.errors import ForbiddenReplyQueue
-from store.event_outbox import Owed
+from store.event_outbox import OutboxEntry
 from tests.unit.system import System
 from tests.unit.workers.outbound.test_answers import ended
-from workers.execution.event_publisher import Callback
+from workers.execution.event_publisher import Announcement
 from workers.security.reply_queues import answer_queue, checked, kept_queue
 
 SERVERS = "amq.gen-X6TtQF-RGWIaPwUs_tBqlw"
@@ -84,5 +84,5 @@ def test_an_answer_that_comes_later_is_asked_too(
 
     monkeypatch.setattr(system.app.publisher, "submit", note)
     execution = replace(ended(question="?"), reply_to=kept)
-    Callback(system.app, Owed(execution.id, execution.lock_version), []).send(execution)
+    Announcement(system.app, OutboxEntry(execution.id, execution.lock_version), []).send(execution)
     assert [publication.routing_key for publication in sent] == queues

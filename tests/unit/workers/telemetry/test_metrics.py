@@ -36,7 +36,7 @@ def test_each_thing_that_happens_has_its_counter(metrics: Metrics) -> None:
     metrics.retry("rate_limited")
     metrics.execution_rescued(4)
     metrics.message_rejected("malformed_message")
-    metrics.callback_sent(5)
+    metrics.event_sent(5)
     metrics.redelivery()
     assert value(metrics, "dspex_executions_total", status="completed", error_code="") == 1
     assert value(metrics, "dspex_executions_total", status="failed", error_code="timeout") == 1
@@ -45,7 +45,7 @@ def test_each_thing_that_happens_has_its_counter(metrics: Metrics) -> None:
     assert value(metrics, "dspex_retries_total", error_code="rate_limited") == 1
     assert value(metrics, "dspex_rescued_executions_total") == 4
     assert value(metrics, "dspex_rejected_messages_total", error_code="malformed_message") == 1
-    assert value(metrics, "dspex_callbacks_sent_total") == 5
+    assert value(metrics, "dspex_events_sent_total") == 5
     assert value(metrics, "dspex_redeliveries_total") == 1
 
 

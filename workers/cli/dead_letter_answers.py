@@ -22,7 +22,7 @@ RUNS_LATER = "Executions are pending and due: a worker on this database runs the
 NO_BROKER = "DSPEX_BROKER_URL: messages are sent again to RabbitMQ (amqp://user:password@host:5672/), there is none"
 
 
-def show_letters(
+def show_dead_letters(
     kinds: Sequence[str],
     filters: Mapping[str, Any],
     tenant: str | None,
@@ -57,21 +57,21 @@ def _list(client: Interface, kind: str, discarded: bool, given: dict[str, Any]) 
     return client.list_dead_executions(discarded=discarded, **given)
 
 
-def show_letter(letter_id: UUID, tenant: str | None, *, as_json: bool) -> None:
+def show_dead_letter(dead_letter_id: UUID, tenant: str | None, *, as_json: bool) -> None:
     """Show the one of this id, whichever kind it is."""
     with asking(load_settings(), tenant) as client:
         found: BaseModel
         try:
-            found = client.get_execution(letter_id)
+            found = client.get_execution(dead_letter_id)
         except NotFound:
             try:
-                found = client.get_rejected_message(letter_id)
+                found = client.get_rejected_message(dead_letter_id)
             except NotFound:
-                raise NotFound(f"there is no execution and no rejected message {letter_id}") from None
+                raise NotFound(f"there is no execution and no rejected message {dead_letter_id}") from None
     show(found, as_json=as_json)
 
 
-def change_letters(
+def change_dead_letters(
     verb: str,
     kinds: Sequence[str],
     ids: Sequence[UUID],
