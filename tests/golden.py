@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from dspex import CreateProgram, CreateSignature, ExecutionCompleted, ExecutionFailed, decode_command, decode_event
 from dspex.contract.commands import Command
 from dspex.contract.events import Event
-from dspex.contract.queries import REQUESTS
+from dspex.contract.requests import REQUESTS
 from dspex.errors import InvalidMessage
 from dspex.schemas.json_schema import ANSWERS, MESSAGES
 from tests.answers import AN_ANSWER_OF_EACH, CONFIGURATION, ERROR, ID, OTHER, SIGNATURE, USAGE

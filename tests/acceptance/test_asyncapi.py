@@ -13,7 +13,7 @@ import pytest
 
 from dspex.amqp.topology import QUEUES
 from dspex.contract.events import EVENTS
-from dspex.contract.queries import REQUESTS
+from dspex.contract.requests import REQUESTS
 from tests.acceptance.node import installed
 from tests.sizes import TORTURE
 

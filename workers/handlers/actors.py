@@ -10,15 +10,13 @@ from typing import Any, NoReturn
 
 import dramatiq
 
-from dspex import Envelope, ExecuteProgram, MessageRejected
+from dspex import Envelope, MessageRejected
 from dspex.amqp.publication import Publication
-from dspex.amqp.topology import PROGRAMS_QUEUE, QUEUES, queue_of
-from dspex.contract.commands import Command, CreateSignatureFromModule
-from dspex.contract.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
-from dspex.contract.endpoints import ReplayDeliveries
+from dspex.amqp.topology import PROGRAMS_QUEUE, queue_of
+from dspex.contract.commands import Command
 from dspex.contract.envelope import NO_CONTEXT, Context
 from dspex.contract.events import EVENTS
-from dspex.contract.queries import QUERIES, ValidateModule
+from dspex.contract.requests import QUERIES
 from dspex.errors import (
     DatabaseUnavailable,
     Denied,
@@ -37,8 +35,9 @@ from workers.brokers import amqp
 from workers.brokers.encoding import RECORD, REJECT, Origin
 from workers.brokers.settlement import DeadLetter, PutAside, Requeue, handled
 from workers.brokers.topology import DEAD_LETTERS
-from workers.execution.admission import CHANGES, EXECUTIONS, QUICK, place_of
-from workers.handlers.dispatch import HANDLERS, dispatch
+from workers.execution.admission import CHANGES, place_of
+from workers.handlers.dispatch import dispatch
+from workers.handlers.registry import REGISTRY
 from workers.handlers.waits import wait_for_broker, wait_for_database, wait_for_dependency
 from workers.outbound.encoder import Encoded, encode_answer, encode_error
 from workers.outbound.error_details import detail_of
@@ -47,36 +46,17 @@ from workers.security.principals import as_it_came
 from workers.security.reply_queues import answer_queue, direct
 from workers.security.request import receive
 
-_PRIORITY = {ExecuteProgram.type: EXECUTIONS} | dict.fromkeys(
-    [
-        *QUEUES[PROGRAMS_QUEUE],
-        REJECT,
-        RECORD,
-        CreateSignatureFromModule.type,
-        ValidateModule.type,
-        ReplayExecutions.type,
-        DiscardExecutions.type,
-        ReplayMessages.type,
-        DiscardMessages.type,
-        ReplayDeliveries.type,
-    ],
-    CHANGES,
-)
-"""A process takes from all queues. Executions wait for LMs; to build a program, to read a module, or to go through all
-that a filter finds takes seconds. What is in neither is quick, and never waits for them
-(see `workers.execution.admission`)."""
-
 
 def declare_actors(app: Application) -> None:
     """Declare the actors on the application's broker."""
-    for command_type in HANDLERS:
-        _declare(app, command_type, queue_of(command_type), partial(_handle, app))
-    _declare(app, REJECT, PROGRAMS_QUEUE, partial(_refuse, app))
+    for command_type, registered in REGISTRY.items():
+        _declare(app, command_type, queue_of(command_type), partial(_handle, app), registered.priority)
+    _declare(app, REJECT, PROGRAMS_QUEUE, partial(_refuse, app), CHANGES)
     if not app.settings.embedded:
-        _declare(app, RECORD, DEAD_LETTERS, partial(_reject, app))
+        _declare(app, RECORD, DEAD_LETTERS, partial(_reject, app), CHANGES)
 
 
-def _declare(app: Application, name: str, queue_name: str, function: Callable[..., None]) -> None:
+def _declare(app: Application, name: str, queue_name: str, function: Callable[..., None], priority: int) -> None:
     def settled(**details: Any) -> None:
         with _settling(app):
             function(**details)
@@ -84,7 +64,7 @@ def _declare(app: Application, name: str, queue_name: str, function: Callable[..
     declare = dramatiq.actor(
         actor_name=name,
         queue_name=queue_name,
-        priority=_PRIORITY.get(name, QUICK),
+        priority=priority,
         broker=app.broker,
         throws=(DeadLetter, Requeue, PutAside),
     )

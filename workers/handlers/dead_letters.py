@@ -28,8 +28,10 @@ from store.database.identity import Identity
 from store.executions import MAX_REPLAYS
 from store.rejections import RecordedRejection
 from workers.application.wiring import Application
+from workers.execution.admission import CHANGES
+from workers.handlers.registry import handles
 from workers.outbound.serializers import page_of, rejected_message_view
-from workers.security.authorization import authorize, told_of
+from workers.security.authorization import EVERY_ROLE, OPERATORS, authorize, told_of
 from workers.security.principals import on_behalf
 from workers.security.request import Received
 
@@ -43,6 +45,7 @@ MAX_MESSAGE_ID_BYTES = 255
 Find = Callable[..., pages.Page[UUID]]
 
 
+@handles(ReplayExecutions, roles=OPERATORS, priority=CHANGES)
 def replay_executions(app: Application, received: Received[ReplayExecutions]) -> Affected:
     """failed → pending; the relay of a worker publishes them."""
     by, tenant = received.principal.name, received.tenant
@@ -55,6 +58,7 @@ def replay_executions(app: Application, received: Received[ReplayExecutions]) ->
     return _change(app, received, executions.dead, replay)
 
 
+@handles(DiscardExecutions, roles=OPERATORS, priority=CHANGES)
 def discard_executions(app: Application, received: Received[DiscardExecutions]) -> Affected:
     """They are no dead letters any more."""
     by, tenant = received.principal.name, received.tenant
@@ -65,6 +69,7 @@ def discard_executions(app: Application, received: Received[DiscardExecutions]) 
     return _change(app, received, executions.dead, discard)
 
 
+@handles(DiscardMessages, roles=OPERATORS, priority=CHANGES)
 def discard_messages(app: Application, received: Received[DiscardMessages]) -> Affected:
     """They are no dead letters any more."""
 
@@ -74,6 +79,7 @@ def discard_messages(app: Application, received: Received[DiscardMessages]) -> A
     return _change(app, received, rejections.dead, discard)
 
 
+@handles(ReplayMessages, roles=OPERATORS, priority=CHANGES)
 def replay_messages(app: Application, received: Received[ReplayMessages]) -> Affected:
     """Send messages again, as they came; each is marked once the broker has it.
 
@@ -107,12 +113,14 @@ def replay_messages(app: Application, received: Received[ReplayMessages]) -> Aff
     return Affected(count=count, refused=len(refused))
 
 
+@handles(GetRejectedMessage, roles=EVERY_ROLE)
 def get_rejected_message(app: Application, received: Received[GetRejectedMessage]) -> RejectedMessageView:
     """Read one."""
     with app.read(received.tenant) as connection:
         return rejected_message_view(rejections.get(connection, received.command.rejection_id, tenant=received.tenant))
 
 
+@handles(ListRejectedMessages, roles=EVERY_ROLE)
 def list_rejected_messages(app: Application, received: Received[ListRejectedMessages]) -> Page[RejectedMessageView]:
     """Read a page."""
     asked = received.command

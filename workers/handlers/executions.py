@@ -23,15 +23,18 @@ from store.executions import (
     idempotency,
 )
 from workers.application.wiring import Application
-from workers.execution.admission import admitted
+from workers.execution.admission import EXECUTIONS, admitted
 from workers.execution.completion import run, run_alone
 from workers.execution.event_publisher import announce
+from workers.handlers.registry import handles
 from workers.outbound.serializers import execution_view, page_of
+from workers.security.authorization import EVERY_ROLE, MAKERS
 from workers.security.request import Received
 
 logger = logging.getLogger(__name__)
 
 
+@handles(ExecuteProgram, roles=MAKERS, priority=EXECUTIONS)
 def execute_program(app: Application, received: Received[ExecuteProgram]) -> ExecutionView | None:
     """Run a program, and leave exactly one row of it, however often the message comes.
 
@@ -72,6 +75,7 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
     return None
 
 
+@handles(CancelExecution, roles=MAKERS)
 def cancel_execution(app: Application, received: Received[CancelExecution]) -> ExecutionView:
     """Cancel a pending execution at once; ask the worker of a running one to stop it."""
     execution_id, tenant = received.command.execution_id, received.tenant
@@ -95,6 +99,7 @@ def cancel_execution(app: Application, received: Received[CancelExecution]) -> E
     return execution_view(execution)
 
 
+@handles(GetExecution, roles=EVERY_ROLE)
 def get_execution(app: Application, received: Received[GetExecution]) -> ExecutionView:
     """Read one."""
     asked, tenant = received.command, received.tenant
@@ -107,6 +112,7 @@ def get_execution(app: Application, received: Received[GetExecution]) -> Executi
     return execution_view(_read(app, execution_id, tenant))
 
 
+@handles(ListExecutions, roles=EVERY_ROLE)
 def list_executions(app: Application, received: Received[ListExecutions]) -> Page[ExecutionView]:
     """Read a page."""
     asked = received.command

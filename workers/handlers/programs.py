@@ -34,12 +34,15 @@ from store.programs import Program
 from store.signatures import SignatureRow
 from workers.application.program_cache import spec_of
 from workers.application.wiring import Application
+from workers.execution.admission import CHANGES
+from workers.handlers.registry import handles
 from workers.outbound.error_details import internal
 from workers.outbound.serializers import page_of, program_view, signature_view
-from workers.security.authorization import told_of
+from workers.security.authorization import ADMINS, EVERY_ROLE, MAKERS, OPERATORS, told_of
 from workers.security.request import Received
 
 
+@handles(CreateProgram, roles=MAKERS, priority=CHANGES)
 def create_program(app: Application, received: Received[CreateProgram]) -> ProgramView:
     """Keep a program, as a draft."""
     command, tenant = received.command, received.tenant
@@ -61,6 +64,7 @@ def create_program(app: Application, received: Received[CreateProgram]) -> Progr
     return program_view(row)
 
 
+@handles(CreateProgramWithSignature, roles=MAKERS, priority=CHANGES)
 def create_with_signature(app: Application, received: Received[CreateProgramWithSignature]) -> Created:
     """Keep a program; its signature is found, or created, in the same transaction."""
     command, tenant = received.command, received.tenant
@@ -111,6 +115,7 @@ def _check(app: Application, received: Received[Command], adapter_type: str, con
         raise
 
 
+@handles(InitializeProgram, roles=MAKERS, priority=CHANGES)
 def initialize_program(app: Application, received: Received[InitializeProgram]) -> ProgramView:
     """Have the adapter build a program: ready with its backend id, or error with the reason."""
     program_id, tenant = received.command.program_id, received.tenant
@@ -149,6 +154,7 @@ def _event_of(program: Program) -> Event:
     return ProgramError(program_id=program.id, name=program.name, error=reason)
 
 
+@handles(UpdateProgram, roles=MAKERS, priority=CHANGES)
 def update_program(app: Application, received: Received[UpdateProgram]) -> ProgramView:
     """Change what is named. A ready program is built with its new configuration first, so that it stays ready.
 
@@ -193,12 +199,14 @@ def _changed(program: Program, change: ConfigurationChange | None) -> Configurat
         raise InvalidValues(problems(error, ["configuration"])) from None
 
 
+@handles(ArchiveProgram, roles=OPERATORS)
 def archive_program(app: Application, received: Received[ArchiveProgram]) -> ProgramView:
     """Take no new executions."""
     program_id, tenant = received.command.program_id, received.tenant
     return program_view(app.write(lambda connection: programs.archive(connection, program_id, tenant=tenant)))
 
 
+@handles(DestroyProgram, roles=ADMINS)
 def destroy_program(app: Application, received: Received[DestroyProgram]) -> Nothing:
     """Delete an archived program."""
     program_id, tenant = received.command.program_id, received.tenant
@@ -206,12 +214,14 @@ def destroy_program(app: Application, received: Received[DestroyProgram]) -> Not
     return Nothing()
 
 
+@handles(GetProgram, roles=EVERY_ROLE)
 def get_program(app: Application, received: Received[GetProgram]) -> ProgramView:
     """Read one."""
     with app.read(received.tenant) as connection:
         return program_view(programs.get(connection, received.command.program_id, tenant=received.tenant))
 
 
+@handles(ListPrograms, roles=EVERY_ROLE)
 def list_programs(app: Application, received: Received[ListPrograms]) -> Page[ProgramView]:
     """Read a page."""
     asked = received.command
@@ -228,6 +238,7 @@ def list_programs(app: Application, received: Received[ListPrograms]) -> Page[Pr
     return page_of(page, program_view, Page[ProgramView])
 
 
+@handles(GetProgramStats, roles=EVERY_ROLE)
 def get_stats(app: Application, received: Received[GetProgramStats]) -> ProgramStats:
     """What a program is and has done, in short."""
     with app.read(received.tenant) as connection:
@@ -243,6 +254,7 @@ def get_stats(app: Application, received: Received[GetProgramStats]) -> ProgramS
     )
 
 
+@handles(GetProgramStatistics, roles=EVERY_ROLE)
 def get_statistics(app: Application, received: Received[GetProgramStatistics]) -> ProgramStatistics:
     """Figures of all time from the counters, or of a window from the rows."""
     asked, tenant = received.command, received.tenant

@@ -17,11 +17,15 @@ from dspex.errors import NotFound
 from dspex.signatures.compatibility import Compatibility, compare
 from store import signatures
 from workers.application.wiring import Application
+from workers.execution.admission import CHANGES
 from workers.handlers.module_source import read_signatures, validate_module
+from workers.handlers.registry import handles
 from workers.outbound.serializers import page_of, signature_view
+from workers.security.authorization import ADMINS, EVERY_ROLE, MAKERS, OPERATORS
 from workers.security.request import Received
 
 
+@handles(CreateSignature, roles=MAKERS, priority=CHANGES)
 def create_signature(app: Application, received: Received[CreateSignature]) -> SignatureView:
     """Keep a signature; of a new version of a module, say what it changes against the last one."""
     command, tenant = received.command, received.tenant
@@ -39,6 +43,7 @@ def create_signature(app: Application, received: Received[CreateSignature]) -> S
     return signature_view(row).model_copy(update={"compatibility": changes})
 
 
+@handles(CreateSignatureFromModule, roles=OPERATORS, priority=CHANGES)
 def create_from_module(app: Application, received: Received[CreateSignatureFromModule]) -> SignatureList:
     """Keep the signatures of a module, as drafts; one that is there already is left as it is."""
     found = read_signatures(received.command.module, allowed_prefixes=app.settings.modules)
@@ -51,11 +56,13 @@ def create_from_module(app: Application, received: Received[CreateSignatureFromM
     return SignatureList(signatures=tuple(map(signature_view, rows)))
 
 
+@handles(ValidateModule, roles=OPERATORS, priority=CHANGES)
 def is_module(app: Application, received: Received[ValidateModule]) -> Answer:
     """Whether a module holds signatures."""
     return Answer(value=validate_module(received.command.module, allowed_prefixes=app.settings.modules))
 
 
+@handles(UpdateSignature, roles=MAKERS)
 def update_signature(app: Application, received: Received[UpdateSignature]) -> SignatureView:
     """Replace the content of a draft."""
     command, tenant = received.command, received.tenant
@@ -65,18 +72,21 @@ def update_signature(app: Application, received: Received[UpdateSignature]) -> S
     return signature_view(row)
 
 
+@handles(ActivateSignature, roles=OPERATORS)
 def activate_signature(app: Application, received: Received[ActivateSignature]) -> SignatureView:
     """draft → active."""
     signature_id, tenant = received.command.signature_id, received.tenant
     return signature_view(app.write(lambda connection: signatures.activate(connection, signature_id, tenant=tenant)))
 
 
+@handles(DeprecateSignature, roles=OPERATORS)
 def deprecate_signature(app: Application, received: Received[DeprecateSignature]) -> SignatureView:
     """active → deprecated."""
     signature_id, tenant = received.command.signature_id, received.tenant
     return signature_view(app.write(lambda connection: signatures.deprecate(connection, signature_id, tenant=tenant)))
 
 
+@handles(DestroySignature, roles=ADMINS)
 def destroy_signature(app: Application, received: Received[DestroySignature]) -> Nothing:
     """Delete one that no program uses."""
     signature_id, tenant = received.command.signature_id, received.tenant
@@ -84,12 +94,14 @@ def destroy_signature(app: Application, received: Received[DestroySignature]) ->
     return Nothing()
 
 
+@handles(GetSignature, roles=EVERY_ROLE)
 def get_signature(app: Application, received: Received[GetSignature]) -> SignatureView:
     """Read one."""
     with app.read(received.tenant) as connection:
         return signature_view(signatures.get(connection, received.command.signature_id, tenant=received.tenant))
 
 
+@handles(GetSignatureSchema, roles=EVERY_ROLE)
 def get_schema(app: Application, received: Received[GetSignatureSchema]) -> SignatureSchema:
     """The JSON Schemas of one."""
     asked, tenant = received.command, received.tenant
@@ -114,6 +126,7 @@ def get_schema(app: Application, received: Received[GetSignatureSchema]) -> Sign
     )
 
 
+@handles(ListSignatures, roles=EVERY_ROLE)
 def list_signatures(app: Application, received: Received[ListSignatures]) -> Page[SignatureView]:
     """Read a page."""
     asked = received.command
@@ -130,6 +143,7 @@ def list_signatures(app: Application, received: Received[ListSignatures]) -> Pag
     return page_of(page, signature_view, Page[SignatureView])
 
 
+@handles(CompareSignatures, roles=EVERY_ROLE)
 def compare_signatures(app: Application, received: Received[CompareSignatures]) -> Compatibility:
     """What changed from one to another."""
     asked = received.command

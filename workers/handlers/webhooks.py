@@ -20,10 +20,14 @@ from dspex.errors import IllegalTransition
 from store import webhooks
 from store.database.identity import Identity
 from workers.application.wiring import Application
+from workers.execution.admission import CHANGES
+from workers.handlers.registry import handles
 from workers.outbound.serializers import delivery_view, endpoint_view, page_of
+from workers.security.authorization import EVERY_ROLE, OPERATORS
 from workers.security.request import Received
 
 
+@handles(RegisterEndpoint, roles=OPERATORS)
 def register_endpoint(app: Application, received: Received[RegisterEndpoint]) -> EndpointView:
     """Keep an endpoint, if webhooks may go there."""
     command, tenant = received.command, received.tenant
@@ -32,6 +36,7 @@ def register_endpoint(app: Application, received: Received[RegisterEndpoint]) ->
     return endpoint_view(row)
 
 
+@handles(UpdateEndpoint, roles=OPERATORS)
 def update_endpoint(app: Application, received: Received[UpdateEndpoint]) -> EndpointView:
     """Replace what it is."""
     command, tenant = received.command, received.tenant
@@ -44,12 +49,14 @@ def update_endpoint(app: Application, received: Received[UpdateEndpoint]) -> End
     return endpoint_view(row)
 
 
+@handles(EnableEndpoint, roles=OPERATORS)
 def enable_endpoint(app: Application, received: Received[EnableEndpoint]) -> EndpointView:
     """Deliver to it again."""
     endpoint_id, tenant = received.command.endpoint_id, received.tenant
     return endpoint_view(app.write(lambda connection: webhooks.enable(connection, endpoint_id, tenant=tenant)))
 
 
+@handles(DisableEndpoint, roles=OPERATORS)
 def disable_endpoint(app: Application, received: Received[DisableEndpoint]) -> EndpointView:
     """Deliver nothing more to it."""
     endpoint_id, tenant = received.command.endpoint_id, received.tenant
@@ -57,6 +64,7 @@ def disable_endpoint(app: Application, received: Received[DisableEndpoint]) -> E
     return endpoint_view(app.write(lambda connection: webhooks.disable(connection, endpoint_id, reason, tenant=tenant)))
 
 
+@handles(RotateSecret, roles=OPERATORS)
 def rotate_secret(app: Application, received: Received[RotateSecret]) -> EndpointView:
     """Sign with another secret, and for a while with both."""
     command, tenant = received.command, received.tenant
@@ -71,6 +79,7 @@ def rotate_secret(app: Application, received: Received[RotateSecret]) -> Endpoin
     return endpoint_view(row)
 
 
+@handles(DeleteEndpoint, roles=OPERATORS)
 def delete_endpoint(app: Application, received: Received[DeleteEndpoint]) -> Nothing:
     """Delete it."""
     endpoint_id, tenant = received.command.endpoint_id, received.tenant
@@ -78,12 +87,14 @@ def delete_endpoint(app: Application, received: Received[DeleteEndpoint]) -> Not
     return Nothing()
 
 
+@handles(GetEndpoint, roles=EVERY_ROLE)
 def get_endpoint(app: Application, received: Received[GetEndpoint]) -> EndpointView:
     """Read one."""
     with app.read(received.tenant) as connection:
         return endpoint_view(webhooks.endpoint(connection, received.command.endpoint_id, tenant=received.tenant))
 
 
+@handles(ListEndpoints, roles=EVERY_ROLE)
 def list_endpoints(app: Application, received: Received[ListEndpoints]) -> Page[EndpointView]:
     """Read a page."""
     asked = received.command
@@ -99,6 +110,7 @@ def list_endpoints(app: Application, received: Received[ListEndpoints]) -> Page[
     return page_of(page, endpoint_view, Page[EndpointView])
 
 
+@handles(GetDelivery, roles=EVERY_ROLE)
 def get_delivery(app: Application, received: Received[GetDelivery]) -> DeliveryView:
     """Read one, with its attempts."""
     delivery_id, tenant = received.command.delivery_id, received.tenant
@@ -107,6 +119,7 @@ def get_delivery(app: Application, received: Received[GetDelivery]) -> DeliveryV
         return delivery_view(found, webhooks.attempts(connection, delivery_id, tenant=tenant))
 
 
+@handles(ListDeliveries, roles=EVERY_ROLE)
 def list_deliveries(app: Application, received: Received[ListDeliveries]) -> Page[DeliveryView]:
     """Read a page."""
     asked = received.command
@@ -125,6 +138,7 @@ def list_deliveries(app: Application, received: Received[ListDeliveries]) -> Pag
     return page_of(page, delivery_view, Page[DeliveryView])
 
 
+@handles(ReplayDeliveries, roles=OPERATORS, priority=CHANGES)
 def replay_deliveries(app: Application, received: Received[ReplayDeliveries]) -> Replayed:
     """Deliver again: one, or what a filter finds, in transactions of a bounded size."""
     asked, tenant = received.command, received.tenant

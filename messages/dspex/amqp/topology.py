@@ -14,24 +14,15 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from dspex.contract.commands import (
-    CreateProgram,
-    CreateProgramWithSignature,
-    CreateSignature,
-    ExecuteProgram,
-    InitializeProgram,
-    UpdateProgram,
-)
-from dspex.contract.queries import REQUESTS
+from dspex.contract.queues import EXECUTIONS_QUEUE as EXECUTIONS_QUEUE
+from dspex.contract.queues import PROGRAMS_QUEUE as PROGRAMS_QUEUE
+from dspex.contract.queues import REQUESTS_QUEUE as REQUESTS_QUEUE
+from dspex.contract.requests import REQUESTS
 from dspex.errors import UnknownMessageType
 
 COMMANDS_EXCHANGE = "dspex.commands"
 EVENTS_EXCHANGE = "dspex.events"
 UNROUTED_EXCHANGE = "dspex.unrouted"
-
-PROGRAMS_QUEUE = "dspex.programs"
-EXECUTIONS_QUEUE = "dspex.executions"
-REQUESTS_QUEUE = "dspex.requests"
 
 
 class Exchange(NamedTuple):
@@ -58,17 +49,11 @@ EXCHANGES = (
 """In the order of declaration: an alternate exchange comes before the one that names it."""
 
 QUEUES: dict[str, tuple[str, ...]] = {
-    PROGRAMS_QUEUE: (
-        CreateSignature.type,
-        CreateProgram.type,
-        CreateProgramWithSignature.type,
-        InitializeProgram.type,
-        UpdateProgram.type,
-    ),
-    EXECUTIONS_QUEUE: (ExecuteProgram.type,),
+    queue: tuple(type_ for type_, command in REQUESTS.items() if command.queue_name == queue)
+    for queue in (PROGRAMS_QUEUE, EXECUTIONS_QUEUE, REQUESTS_QUEUE)
 }
-"""Each durable queue and the types of the commands it takes: nothing waits behind executions but executions."""
-QUEUES[REQUESTS_QUEUE] = tuple(sorted(set(REQUESTS) - {type_ for types in QUEUES.values() for type_ in types}))
+"""Each durable queue and the types of the commands it takes (see `Command.queue_name`)."""
+QUEUES[REQUESTS_QUEUE] = tuple(sorted(QUEUES[REQUESTS_QUEUE]))  # as the document of the contract has them
 
 BINDINGS = (
     *(Binding(COMMANDS_EXCHANGE, queue, type_) for queue, types in QUEUES.items() for type_ in types),
@@ -92,10 +77,7 @@ def queue_of(command_type: str) -> str:
     Raises:
         UnknownMessageType: no command has this type.
     """
-    queue = _QUEUE_OF.get(command_type)
-    if queue is None:
+    command = REQUESTS.get(command_type)
+    if command is None:
         raise UnknownMessageType(f"type: {command_type[:100]!r} is not a command")
-    return queue
-
-
-_QUEUE_OF = {type_: queue for queue, types in QUEUES.items() for type_ in types}
+    return command.queue_name

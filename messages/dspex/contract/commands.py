@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, JsonValue, StrictBool, StrictInt, field_v
 from dspex.contract.callback import Callback
 from dspex.contract.configuration import AdapterType, Configuration, ConfigurationChange
 from dspex.contract.options import ExecutionOptions, Metadata
+from dspex.contract.queues import EXECUTIONS_QUEUE, PROGRAMS_QUEUE, REQUESTS_QUEUE
 from dspex.contract.results import Created, ExecutionView, Nothing, ProgramView, SignatureList, SignatureView
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.model import Frozen, Sparse
@@ -36,10 +37,17 @@ SUBJECTS = ("execution_id", "program_id", "signature_id", "rejection_id", "endpo
 
 
 class Command(Sparse):
-    """Base of the commands. `type` is the CloudEvents type, and the routing key on the exchange of commands."""
+    """Base of the commands.
+
+    Attributes:
+        type: the CloudEvents type, and the routing key on the exchange of commands.
+        answer: what it is answered with.
+        queue_name: the queue that takes it.
+    """
 
     answer: ClassVar[type[BaseModel]] = Nothing
     type: ClassVar[str]
+    queue_name: ClassVar[str] = REQUESTS_QUEUE
 
     @property
     def subject(self) -> str | None:
@@ -57,6 +65,7 @@ class CreateSignature(Command):
     """Create a signature; `activate: false` leaves it a draft, which programs cannot be initialized with."""
 
     type = "dspex.signature.create.v1"
+    queue_name = PROGRAMS_QUEUE
     answer = SignatureView
 
     signature_id: UUID
@@ -122,6 +131,7 @@ class CreateProgram(Command):
     """
 
     type = "dspex.program.create.v1"
+    queue_name = PROGRAMS_QUEUE
     answer = ProgramView
 
     program_id: UUID
@@ -144,6 +154,7 @@ class CreateProgramWithSignature(Command):
     """Create a program, and find or create its signature: by id, by module and version, or by its content."""
 
     type = "dspex.program.create_with_signature.v1"
+    queue_name = PROGRAMS_QUEUE
     answer = Created
 
     program_id: UUID
@@ -159,6 +170,7 @@ class InitializeProgram(Command):
     """Have the adapter build a program. `dspex.program.ready.v1` or `dspex.program.error.v1` says what came of it."""
 
     type = "dspex.program.initialize.v1"
+    queue_name = PROGRAMS_QUEUE
     answer = ProgramView
 
     program_id: UUID
@@ -174,6 +186,7 @@ class UpdateProgram(Command):
     """
 
     type = "dspex.program.update.v1"
+    queue_name = PROGRAMS_QUEUE
     answer = ProgramView
 
     program_id: UUID
@@ -234,6 +247,7 @@ class ExecuteProgram(Command):
     """
 
     type = "dspex.program.execute.v1"
+    queue_name = EXECUTIONS_QUEUE
     answer = ExecutionView
 
     execution_id: UUID
@@ -252,25 +266,3 @@ class CancelExecution(Command):
     answer = ExecutionView
 
     execution_id: UUID
-
-
-COMMANDS: dict[str, type[Command]] = {
-    command.type: command
-    for command in (
-        CreateSignature,
-        CreateSignatureFromModule,
-        UpdateSignature,
-        ActivateSignature,
-        DeprecateSignature,
-        DestroySignature,
-        CreateProgram,
-        CreateProgramWithSignature,
-        InitializeProgram,
-        UpdateProgram,
-        ArchiveProgram,
-        DestroyProgram,
-        ExecuteProgram,
-        CancelExecution,
-    )
-}
-"""What changes something, by type."""

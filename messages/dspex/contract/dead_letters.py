@@ -93,9 +93,3 @@ class DiscardMessages(MessageSelection):
     """They are kept, and are no dead letters any more."""
 
     type = "dspex.message.discard.v1"
-
-
-DEAD_LETTERS: dict[str, type[Command]] = {
-    command.type: command for command in (ReplayExecutions, DiscardExecutions, ReplayMessages, DiscardMessages)
-}
-"""What changes dead letters, by type."""

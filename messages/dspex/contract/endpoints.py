@@ -107,18 +107,3 @@ class ReplayDeliveries(Command):
         if self.delivery_id is None and given in ([], [self.status]):
             raise ValueError("give delivery_id, endpoint_id, execution_id, since or until")
         return self
-
-
-ENDPOINTS: dict[str, type[Command]] = {
-    command.type: command
-    for command in (
-        RegisterEndpoint,
-        UpdateEndpoint,
-        EnableEndpoint,
-        DisableEndpoint,
-        RotateSecret,
-        DeleteEndpoint,
-        ReplayDeliveries,
-    )
-}
-"""What changes something about webhooks, by type."""

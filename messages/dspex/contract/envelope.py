@@ -19,7 +19,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from dspex.contract.commands import SUBJECTS, Command
 from dspex.contract.events import EVENTS, Event
-from dspex.contract.queries import REQUESTS
+from dspex.contract.requests import REQUESTS
 from dspex.errors import InvalidMessage, MalformedMessage, MessageTooLarge, UnknownMessageType
 from dspex.ids import uuid7
 from dspex.model import Sparse, problems

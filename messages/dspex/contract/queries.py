@@ -7,9 +7,8 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool, StrictInt, model_validator
 
-from dspex.contract.commands import COMMANDS, Command, IdempotencyKey, ModuleReference
-from dspex.contract.dead_letters import DEAD_LETTERS, ErrorCodeName, QueueName
-from dspex.contract.endpoints import ENDPOINTS
+from dspex.contract.commands import Command, IdempotencyKey, ModuleReference
+from dspex.contract.dead_letters import ErrorCodeName, QueueName
 from dspex.contract.results import (
     Answer,
     DeliveryView,
@@ -233,29 +232,3 @@ class ListDeliveries(Query):
     until: Until | None = None
     limit: Limit = 50
     cursor: Cursor | None = None
-
-
-QUERIES: dict[str, type[Query]] = {
-    query.type: query
-    for query in (
-        GetSignature,
-        GetSignatureSchema,
-        ListSignatures,
-        CompareSignatures,
-        ValidateModule,
-        GetProgram,
-        ListPrograms,
-        GetProgramStats,
-        GetProgramStatistics,
-        GetExecution,
-        ListExecutions,
-        GetRejectedMessage,
-        ListRejectedMessages,
-        GetEndpoint,
-        ListEndpoints,
-        GetDelivery,
-        ListDeliveries,
-    )
-}
-REQUESTS: dict[str, type[Command]] = COMMANDS | DEAD_LETTERS | ENDPOINTS | QUERIES
-"""Everything that may be asked for, by type."""

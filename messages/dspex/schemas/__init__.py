@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dspex.contract.queries import REQUESTS
+from dspex.contract.requests import REQUESTS
 from dspex.schemas.asyncapi import asyncapi
 from dspex.schemas.growth import Break, breaks
 from dspex.schemas.json_schema import ANSWERS, MESSAGES, answer_schema, message_schema

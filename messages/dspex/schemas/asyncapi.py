@@ -15,7 +15,7 @@ from dspex import errors
 from dspex.amqp.topology import BINDINGS, COMMANDS_EXCHANGE, EVENTS_EXCHANGE, EXCHANGES, QUEUES, event_key, queue_of
 from dspex.contract.envelope import CONTENT_TYPE
 from dspex.contract.events import EVENTS, Reply
-from dspex.contract.queries import REQUESTS
+from dspex.contract.requests import REQUESTS
 from dspex.contract.status import ErrorCode
 from dspex.schemas.json_schema import MESSAGES, answer_name, description
 from dspex.signatures.types import DIALECT

@@ -20,7 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaV
 from dspex.contract.commands import Command
 from dspex.contract.envelope import envelope_of
 from dspex.contract.events import EVENTS, Event
-from dspex.contract.queries import REQUESTS
+from dspex.contract.requests import REQUESTS
 from dspex.contract.status import ErrorCode
 from dspex.signatures.types import DIALECT
 

@@ -14,7 +14,7 @@ from dspex.amqp.topology import (
     event_key,
     queue_of,
 )
-from dspex.contract.queries import REQUESTS
+from dspex.contract.requests import REQUESTS
 from dspex.errors import UnknownMessageType
 
 

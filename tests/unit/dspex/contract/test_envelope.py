@@ -70,7 +70,6 @@ from dspex.contract.events import (
     WebhookDisabled,
 )
 from dspex.contract.queries import (
-    REQUESTS,
     CompareSignatures,
     GetDelivery,
     GetEndpoint,
@@ -89,6 +88,7 @@ from dspex.contract.queries import (
     ListSignatures,
     ValidateModule,
 )
+from dspex.contract.requests import REQUESTS
 from dspex.contract.status import DeliveryStatus, LetterStatus
 from dspex.errors import InvalidMessage, MalformedMessage, MessageError, MessageTooLarge, UnknownMessageType
 

@@ -16,7 +16,7 @@ from dspex import schemas, wrap
 from dspex.amqp.topology import BINDINGS, EXCHANGES, QUEUES, queue_of
 from dspex.contract.commands import Command
 from dspex.contract.events import EVENTS, Event, Reply
-from dspex.contract.queries import REQUESTS
+from dspex.contract.requests import REQUESTS
 from dspex.schemas.__main__ import main
 from dspex.schemas.json_schema import ANSWERS, MESSAGES
 from tests.answers import AN_ANSWER_OF_EACH

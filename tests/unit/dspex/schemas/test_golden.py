@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dspex.contract.queries import REQUESTS
+from dspex.contract.requests import REQUESTS
 from dspex.schemas.json_schema import ANSWERS, MESSAGES
 from tests.golden import DIRECTORY, read
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from dspex.contract.commands import CancelExecution, Command, DestroyProgram, ExecuteProgram
-from dspex.contract.queries import QUERIES, REQUESTS, GetExecution, ValidateModule
+from dspex.contract.queries import GetExecution
+from dspex.contract.requests import REQUESTS
 from dspex.errors import Denied
-from workers.handlers.dispatch import HANDLERS
-from workers.security.authorization import POLICY, Principal, Role, authorize
+from workers.handlers import dispatch as dispatch  # which imports the handlers: they state the roles
+from workers.security.authorization import POLICY, Principal, Role, allows, authorize, permit
 from workers.security.principals import EVERYBODY, Principals
 
 EXECUTE = ExecuteProgram(execution_id=uuid4(), program_id=uuid4(), inputs={})
@@ -22,19 +24,42 @@ def somebody(*roles: Role) -> Principal:
     return Principal("somebody", "acme", frozenset(roles))
 
 
-def test_every_request_has_a_row_and_a_handler() -> None:
-    assert {request.type for request in POLICY} == set(REQUESTS) == set(HANDLERS)
+def test_each_role_may_do_what_the_table_says() -> None:
+    table = Path(__file__).with_name("permissions.txt").read_text().splitlines()
+    expected = {type_: set(roles) for type_, *roles in map(str.split, table) if type_ != "#"}
+    assert {action.type: set(roles) for action, roles in POLICY.items()} == expected
+    for type_, action in REQUESTS.items():
+        for role in ("admin", "operator", "producer", "viewer"):
+            assert allows(somebody(Role(role)), action) == (role in expected[type_]), (type_, role)
 
 
-def test_an_admin_may_do_everything_and_who_has_no_role_nothing() -> None:
-    assert all(Role.ADMIN in roles for roles in POLICY.values())
+def test_what_nobody_has_stated_roles_for_is_denied_and_who_has_no_role_may_do_nothing() -> None:
+    class Unregistered(Command):
+        type = "dspex.nothing.v1"
+
+    everybody = somebody(Role.ADMIN, Role.OPERATOR, Role.PRODUCER, Role.VIEWER)
+    with pytest.raises(Denied, match=r"dspex\.nothing\.v1: .* it needs one of nobody"):
+        authorize(everybody, Unregistered())
     with pytest.raises(Denied, match=r"dspex\.program\.execute\.v1: 'somebody' has the roles none"):
         authorize(somebody(), EXECUTE)
+    assert Unregistered not in POLICY
+    assert Unregistered.type not in REQUESTS
 
 
-def test_a_viewer_reads_and_changes_nothing() -> None:
-    reads: set[type[Command]] = {request for request, roles in POLICY.items() if Role.VIEWER in roles}
-    assert reads == set(QUERIES.values()) - {ValidateModule}
+@pytest.mark.parametrize("roles", [set(), {Role.VIEWER}, {Role.ADMIN, Role.SYSTEM}])
+def test_roles_that_cannot_be_are_refused(roles: set[Role]) -> None:
+    class Wrong(Command):
+        type = "dspex.nothing.v1"
+
+    with pytest.raises(ValueError, match=r"dspex\.nothing\.v1: roles are admin"):
+        permit(Wrong, frozenset(roles))
+    assert Wrong not in POLICY
+
+
+def test_roles_are_stated_once() -> None:
+    with pytest.raises(ValueError, match="has its roles already"):
+        permit(DestroyProgram, frozenset(Role) - {Role.SYSTEM})
+    assert POLICY[DestroyProgram] == {Role.ADMIN}
 
 
 def test_a_producer_runs_and_cancels_but_does_not_destroy() -> None:
