@@ -207,6 +207,11 @@ def imported(source: str) -> set[str]:
     return found
 
 
+def test_files() -> list[Path]:
+    """The files of quick tests, in whatever room they are."""
+    return sorted(file for folder in TESTS for file in (ROOT / folder).rglob("test_*.py"))
+
+
 def tests_of(path: str, imports: dict[str, set[str]]) -> list[str]:
     """The files of tests for a module: those of its name, of what imports it, of what imports that, of its package."""
     name = name_of(path)
@@ -266,8 +271,7 @@ def main() -> None:
     arguments = parser.parse_args()
     paths = [path for path in modules() if not arguments.only or any(path.startswith(p) for p in arguments.only)]
     chosen = sample(paths, arguments.count, arguments.seed)
-    files = sorted(file for folder in TESTS for file in (ROOT / folder).glob("test_*.py"))
-    imports = {str(file.relative_to(ROOT)): imported(file.read_text(encoding="utf-8")) for file in files}
+    imports = {str(file.relative_to(ROOT)): imported(file.read_text(encoding="utf-8")) for file in test_files()}
     ends = {"killed": 0, "survived": 0, "timeout": 0}
     with tempfile.TemporaryDirectory(prefix="dspex-mutants-") as directory:
         copy_tree(Path(directory))

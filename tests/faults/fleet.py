@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Self
@@ -22,6 +22,8 @@ from tests.waiting import wait_until
 PAUSE_SECONDS: Final = 0.5
 """Until one that ended is replaced."""
 PROCESS_ENDED_BY_ADAPTER: Final = 1
+ENDED: Final = suppress(ProcessLookupError)
+"""A worker that is stopped may have been ended by an execution of its own meanwhile."""
 
 
 @dataclass
@@ -94,7 +96,7 @@ class Fleet(_Tended):
 
     def freeze(self, random: Random, seconds: float) -> None:
         """SIGSTOP one for a while."""
-        with self.lent(random) as place:
+        with self.lent(random) as place, ENDED:
             if place is not None:
                 place.worker.stop()
                 time.sleep(seconds)
@@ -106,7 +108,7 @@ class Fleet(_Tended):
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
             "AND state = 'idle in transaction' AND state_change < clock_timestamp() - interval '30 ms'"
         )
-        with self.lent(random) as place:
+        with self.lent(random) as place, ENDED:
             for _ in range(100 if place is not None else 0):
                 assert place is not None
                 place.worker.stop()

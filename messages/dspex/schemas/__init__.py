@@ -1,6 +1,6 @@
 """The contract as documents: JSON Schemas of every message and answer, and AsyncAPI around them.
 
-    python -m dspex.contract DIRECTORY      (in the repository: make contract)
+    python -m dspex.schemas DIRECTORY      (in the repository: make contract)
 
 Both are generated from the models and the topology. What is committed is what other services have built on, so nothing
 is written that would break them: see `dspex.schemas.growth`.

@@ -1,4 +1,4 @@
-"""python -m dspex.contract DIRECTORY: writes the contract, unless that would break services built on what is there."""
+"""python -m dspex.schemas DIRECTORY: writes the contract, unless that would break services built on what is there."""
 
 from __future__ import annotations
 
