@@ -14,7 +14,6 @@ from deploy import mutants
         ("workers/handlers/signatures.py", "tests/unit/workers/handlers/test_handlers.py"),
         ("store/executions/transitions.py", "tests/contract/store/test_finishes.py"),
         ("messages/dspex/contract/envelope.py", "tests/unit/dspex/contract/test_envelope.py"),
-        ("adapters/python_port/pool.py", "tests/unit/adapters/python_port/test_pool.py"),
     ],
 )
 def test_the_tests_of_a_module_are_found(path: str, test: str) -> None:

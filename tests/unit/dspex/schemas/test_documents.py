@@ -175,4 +175,4 @@ def test_what_breaks_the_services_of_others_is_not_written(tmp_path: Path, capsy
 
 def test_wrong_usage_says_how(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert "python -m dspex.contract DIRECTORY" in capsys.readouterr().err
+    assert "python -m dspex.schemas DIRECTORY" in capsys.readouterr().err
