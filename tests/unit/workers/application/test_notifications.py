@@ -32,3 +32,20 @@ def test_without_redis_nothing_waits_and_one_line_says_so(caplog: pytest.LogCapt
     notifications.close()
     assert caplog.text.count("Redis cannot be reached") == 1
     assert "sesame" not in caplog.text
+
+
+def test_a_message_has_so_many_ids_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Published:
+        def __init__(self) -> None:
+            self.messages: list[list[str]] = []
+
+        def publish(self, _channel: str, message: str) -> None:
+            self.messages.append(message.split())
+
+    redis, ids = Published(), [uuid7() for _ in range(2_001)]
+    monkeypatch.setattr("workers.application.notifications.connect", lambda _url: redis)
+    notifications = Notifications("redis://127.0.0.1/0")
+    notifications._gathered.extend(ids)
+    notifications._publish()
+    assert [len(message) for message in redis.messages] == [1_000, 1_000, 1]
+    assert [id_ for message in redis.messages for id_ in message] == [str(id_) for id_ in ids]

@@ -293,6 +293,25 @@ def test_an_engine_that_loses_its_connection(writer: Writer, engine: Engine) -> 
     assert kept(engine) == [1]
 
 
+def test_while_the_database_is_away_the_pauses_grow(
+    writer: Writer, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, float, int]] = []
+
+    def pause(first: float, last: float, failures: int) -> float:
+        asked.append((first, last, failures))
+        return 0.0
+
+    def break_often(_connection: Connection) -> None:
+        if len(asked) < 4:
+            raise OperationalError("COMMIT", None, Exception("gone"), connection_invalidated=True)
+
+    monkeypatch.setattr("workers.persistence.group_commit.doubled", pause)
+    event.listen(engine, "commit", break_often)
+    assert writer.call(add, 1) == "added 1"
+    assert asked == [(0.05, 5.0, 1), (0.05, 5.0, 2), (0.05, 5.0, 3), (0.05, 5.0, 4)]
+
+
 def test_thirty_two_threads_get_their_own_answers(writer: Writer, engine: Engine) -> None:
     def count(connection: Connection, items: Sequence[int]) -> list[int]:
         present = connection.execute(select(func.count()).select_from(numbers)).scalar_one()
