@@ -1,4 +1,4 @@
-"""DESIGN.md and docs/decisions name files and functions that are there, and every file of ours is in the table."""
+"""The pages for developers name files and functions that are there, and DESIGN.md names every file of ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 ROOMS = ("messages/dspex", "adapters", "store", "workers", "migrations")
-PAGES = (ROOT / "DESIGN.md", *sorted((ROOT / "docs" / "decisions").glob("*.md")))
+PAGES = (ROOT / "DESIGN.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "decisions").glob("*.md")))
 
 NAMED = re.compile(
     r"\b((?:messages|dspex|adapters|store|workers|migrations|tests|benchmarks)/[\w/]+\.py)(?::([A-Za-z_]\w*(?:\.\w+)*))?"
