@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pika
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import migrations
 from dspex import CreateSignature, ExecutionStatus, Signature, uuid7, wrap
@@ -19,6 +19,7 @@ from dspex.amqp.topology import PROGRAMS_QUEUE
 from store import rejections
 from store.database.engine import make_engine
 from store.rejections import Rejection
+from tests import click_runner
 from tests.waiting import wait_until
 from workers.brokers import amqp
 from workers.cli.main import main
@@ -41,7 +42,7 @@ class Letters:
 
     def __call__(self, *arguments: object, code: int = 0, **environment: str) -> Result:
         given = ["dead-letter", *map(str, arguments)]
-        result = CliRunner().invoke(main, given, env=self.environment | environment)
+        result = click_runner.runner().invoke(main, given, env=self.environment | environment)
         assert result.exit_code == code, result.output
         assert result.exception is None or isinstance(result.exception, SystemExit)
         return result

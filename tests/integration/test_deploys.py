@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 from alembic.config import main as alembic
-from click.testing import CliRunner, Result
+from click.testing import Result
 from sqlalchemy import Engine, text
 
 import migrations
@@ -23,6 +23,7 @@ from dspex.errors import SettingsError
 from store import executions, programs, signatures
 from store.database.engine import make_engine
 from store.executions import Claimed, Finish, Lease, Request
+from tests import click_runner
 from tests.integration.test_migrations import fill
 from tests.waiting import wait_until
 from workers.cli.main import main
@@ -84,7 +85,7 @@ def newer(tmp_path: Path) -> Callable[[str], Release]:
 
 
 def dspex(url: str, *arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments, env={"DSPEX_DATABASE_URL": url})
+    return click_runner.runner().invoke(main, arguments, env={"DSPEX_DATABASE_URL": url})
 
 
 class TestANewerVersion:

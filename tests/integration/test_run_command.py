@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 import migrations
 from deploy.processes import free_port, wait_until
 from store.database.engine import make_engine
+from tests import click_runner
 from tests.conftest import new_database
 from tests.lm_server import Answer, LMServer
 from tests.shell import DSPEX, PATIENCE, Shell, refused, results, row_of
@@ -386,7 +386,7 @@ finally:
 
     @pytest.mark.parametrize("command", ["run", "worker", "migrate", "declare", "dead-letter"])
     def test_every_command_explains_itself(self, command: str) -> None:
-        runner = CliRunner()
+        runner = click_runner.runner()
         explained = runner.invoke(main, [command, "--help"])
         assert explained.exit_code == 0
         assert explained.output.startswith("Usage: ")

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
-from click.testing import CliRunner
 
 import migrations
 from store.database.engine import make_engine
+from tests import click_runner
 from tests.roles import Roles
 from workers.cli.main import main
 
@@ -36,7 +36,9 @@ def dspex(role_url: str) -> Dspex:
     environment = {"DSPEX_DATABASE_URL": role_url, "DSPEX_BROKER_URL": "memory://", "DSPEX_LOG_LEVEL": "WARNING"}
 
     def run(*arguments: object, code: int = 0, tenancy: str = "true") -> str:
-        result = CliRunner().invoke(main, [*map(str, arguments)], env=environment | {"DSPEX_TENANCY": tenancy})
+        result = click_runner.runner().invoke(
+            main, [*map(str, arguments)], env=environment | {"DSPEX_TENANCY": tenancy}
+        )
         assert result.exit_code == code, result.output
         return result.stderr if code else result.stdout
 

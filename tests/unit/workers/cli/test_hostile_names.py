@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from dspex import Configuration, Signature
 from dspex.contract.callback import Callback
 from store import rejections
 from store.database.engine import make_engine
 from store.rejections import Rejection
+from tests.click_runner import runner
 from tests.unit.dspex.test_text import HOSTILE, harmless
 from workers.cli.main import main
 from workers.cli.run.results import open_results
@@ -78,7 +79,7 @@ def _settings(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def dspex(*arguments: str) -> Result:
     """Run the command line."""
-    done = CliRunner().invoke(main, list(arguments))
+    done = runner().invoke(main, list(arguments))
     assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
     return done
 

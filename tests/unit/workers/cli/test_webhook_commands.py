@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+from tests.click_runner import runner
 from workers.cli.main import main
 
 
@@ -20,7 +21,7 @@ def embedded(migrated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["webhook", *arguments])
+    return runner().invoke(main, ["webhook", *arguments])
 
 
 def answered(*arguments: str) -> Any:

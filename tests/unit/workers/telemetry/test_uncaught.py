@@ -7,21 +7,21 @@ import sys
 
 import pytest
 
-HOSTILE = "\\x1b]0;owned\\x07 \\u202e https://u:sesame@h/ the inputs"
+HOSTILE = "\x1b]0;owned\x07 \u202e https://u:sesame@h/ the inputs"
 
-RAISE = f"""
-import errno, threading
+RAISE = """
+import errno, sys, threading
 from workers.telemetry.uncaught import log_uncaught
 log_uncaught()
 
 def inner():
-    raise ValueError("{HOSTILE}")
+    raise ValueError(sys.argv[1])
 
 def outer():
     try:
         inner()
     except ValueError as error:
-        raise KeyError("{HOSTILE}") from error
+        raise KeyError(sys.argv[1]) from error
 
 class Cursed:
     def __del__(self):
@@ -31,7 +31,8 @@ class Cursed:
 
 def said(code: str) -> tuple[int, str]:
     """The exit code and standard error of a process."""
-    ended = subprocess.run([sys.executable, "-c", RAISE + code], capture_output=True, text=True, timeout=60)
+    # As an argument: from Python 3.13 on a traceback shows the source, also of `-c`.
+    ended = subprocess.run([sys.executable, "-c", RAISE + code, HOSTILE], capture_output=True, text=True, timeout=60)
     return ended.returncode, ended.stderr
 
 
@@ -57,7 +58,7 @@ def test_it_is_a_line_and_where_it_happened(code: str, line: str, exit_code: int
     assert "in outer" in text
     assert text.index("ValueError") < text.index("    KeyError")
     for hidden in ("\x1b", "\x07", "\u202e", "owned", "sesame", "the inputs"):
-        assert hidden not in text.replace(HOSTILE, "")
+        assert hidden not in text
 
 
 def test_what_the_system_said_is_told() -> None:
