@@ -104,13 +104,23 @@ def said_by_exception(error: BaseException) -> Said:
             pairs = [(name, value) for name, values in limits.items() for value in values]
             wait = _longest(wait, asked_in_headers(pairs, status))
         wait = _longest(wait, getattr(cause, "retry_after", None))
-        cause = cause.__cause__
+        cause = _origin(cause)
     text = str(error).split("\n\n", 1)[0][:MAX_TEXT]
     if (body := _read(text[text.find("{") : text.rfind("}") + 1])) is not None:
         found.append(body)  # LiteLLM quotes it: "litellm.RateLimitError: OpenAIException - {...}"
     said = _said(status, found, "", ())
     wait = _longest(wait, asked_in_text(text))
     return Said(said.status, said.words | words, f"{text} {said.text}", code or said.code, _longest(wait, said.wait))
+
+
+def _origin(error: BaseException) -> BaseException | None:
+    """What it was made of. LiteLLM raises what it makes of an error while it handles that, and not `from` it.
+
+    Before litellm 1.110 a `RateLimitError` has nothing of the body of the error that it was made of.
+    """
+    if error.__cause__ is None and not error.__suppress_context__ and type(error).__module__.startswith("litellm."):
+        return error.__context__
+    return error.__cause__
 
 
 def _said(status: int | None, found: list[Any], text: str, headers: Iterable[tuple[str, str]]) -> Said:

@@ -237,6 +237,8 @@ def _decode(
         envelope = envelope_of(types[name]).model_validate_json(body, extra="ignore")
     except pydantic.ValidationError as error:
         raise InvalidMessage(problems(error)) from None
+    # Whoever wraps has an empty one here: before pydantic 2.13 it would not be the same event without.
+    object.__setattr__(envelope, "__pydantic_extra__", {})
     if len(raw) > len(envelope.model_fields_set):
         others = {name: value for name, value in raw.items() if name not in Envelope.model_fields}
         envelope = envelope.model_copy(update={name: value for name, value in others.items() if _readable(name, value)})
