@@ -116,7 +116,7 @@ def said_by_exception(error: BaseException) -> Said:
 def _origin(error: BaseException) -> BaseException | None:
     """What it was made of. LiteLLM raises what it makes of an error while it handles that, and not `from` it.
 
-    Before litellm 1.110 a `RateLimitError` has nothing of the body of the error that it was made of.
+    With litellm 1.95 the error that a `RateLimitError` was made of is all that has what the provider answered.
     """
     if error.__cause__ is None and not error.__suppress_context__ and type(error).__module__.startswith("litellm."):
         return error.__context__

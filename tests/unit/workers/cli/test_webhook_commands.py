@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
-from tests.click_runner import runner
 from workers.cli.main import main
 
 
@@ -21,7 +20,7 @@ def embedded(migrated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def run(*arguments: str) -> Result:
-    return runner().invoke(main, ["webhook", *arguments])
+    return CliRunner().invoke(main, ["webhook", *arguments])
 
 
 def answered(*arguments: str) -> Any:
@@ -68,7 +67,7 @@ def test_an_endpoint_from_its_registration_to_its_end() -> None:
 def test_what_cannot_be_is_one_line(arguments: tuple[str, ...], said: str) -> None:
     done = run(*arguments)
     assert done.exit_code == 2, done.output
-    (line,) = done.stderr.splitlines()
+    (line,) = done.output.splitlines()
     assert line.startswith("dspex: ")
     assert said in line
 
