@@ -22,7 +22,7 @@ def dispatch(app: Application, received: Received[Any]) -> BaseModel | None:
     """Carry out a command in the name of its principal; returns its answer, if it has one now.
 
     Raises:
-        Denied: the policy does not allow it, or what it names may not be used. Either has left an audit line.
+        Denied: no role of the principal allows it, or what it names may not be used. Either has left an audit line.
         DspexError: it cannot be done; the code says why.
     """
     authorize(received.principal, received.command)
