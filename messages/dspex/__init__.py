@@ -1,6 +1,6 @@
 """DSPex: typed messages for LM programs that run as jobs. What producers install and what workers share.
 
-Each name is imported when it is first asked for: whoever only sends loads no client, whoever only reads no pika.
+Each name is imported at its first use. A process that only sends loads no client; one that only reads loads no pika.
 """
 
 from typing import TYPE_CHECKING
@@ -60,7 +60,7 @@ else:
     _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
     def __getattr__(name: str) -> object:
-        """PEP 562: a name of `__all__`, from its module. It is kept, so that this happens once."""
+        """PEP 562: a name of `__all__`, from its module. The value is kept, so this happens once per name."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,11 +1,12 @@
-"""The interface for asyncio: the same client, its threads and its one connection, waited for by an event loop.
+"""The interface for asyncio: wraps the synchronous client, whose threads and one connection it shares.
 
     async with AsyncClient.connect("amqp://...", source="/orders") as dspex:
         handle = await dspex.submit_program(program_id, {"question": "..."})
         outputs = await handle.result(timeout=60)
 
-Nothing is written twice: a verb runs in a thread of the client's own, and an execution is waited for by its future.
-One `AsyncClient` serves a whole process; a task that is cancelled stops waiting, and the execution goes on.
+The verbs are those of the synchronous client, run in a thread pool of its own. Waiting for an execution takes no
+thread: it awaits a future. One `AsyncClient` serves a whole process. A task that is cancelled stops waiting; the
+execution goes on.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class AsyncClient:
     """The verbs of `dspex.client.interface.Interface`, to be awaited. For one event loop at a time.
 
     Args:
-        client: what carries them out, and is closed with it.
-        threads: how many verbs run at a time; others wait for their turn, within their timeout.
+        client: carries the verbs out; `close` closes it, too.
+        threads: how many verbs run at a time. Further ones wait for a thread; the wait counts towards their timeout.
     """
 
     def __init__(self, client: Interface, *, threads: int = THREADS) -> None:
@@ -67,7 +68,7 @@ class AsyncClient:
         return cls(RemoteClient(url, source=source, **options), threads=threads)
 
     async def close(self) -> None:
-        """Disconnect; what is waited for fails, and goes on."""
+        """Disconnect. Every wait fails; the executions themselves go on."""
         await self._threads.close(self.client.close)
 
     async def _run(self, call: Callable[[], Result], timeout: float | None = None) -> Result:
@@ -338,16 +339,16 @@ class AsyncHandle:
         return view
 
     async def wait(self, timeout: float | None = None) -> None:
-        """Wait until it is done, whatever it came to.
+        """Wait until the execution has ended, successfully or not.
 
         Raises:
-            NoAnswer, PublishError: as `Handle.execution`, where it is not done in time.
+            NoAnswer, PublishError: it has not ended in time; see `Handle.execution`.
         """
         ended = asyncio.wrap_future(self.handle.pending.ended)
         try:
             await asyncio.wait([ended], timeout=timeout)
         finally:
-            late = ended.cancel()  # of the wait alone: the future that it stands for cannot be
+            late = ended.cancel()  # cancels only the wait: the future behind it cannot be cancelled
         if late:
             raise self.handle.pending.late(timeout)
         ended.exception()  # it is raised to whoever asks for the result
@@ -373,7 +374,7 @@ async def as_completed(handles: Iterable[AsyncHandle], timeout: float | None = N
 
 
 def _tell(handle: AsyncHandle, finished: asyncio.Queue[AsyncHandle]) -> None:
-    """Put it into the queue when it is done."""
+    """Put the handle into the queue when its execution is done."""
 
     def tell(ended: asyncio.Future[ExecutionView]) -> None:
         ended.exception()  # it is raised to whoever asks for the result
@@ -383,12 +384,12 @@ def _tell(handle: AsyncHandle, finished: asyncio.Queue[AsyncHandle]) -> None:
 
 
 async def _done(future: Future[Result]) -> Result:
-    """Wait for a future; to cancel the wait does not cancel what it stands for."""
+    """Wait for a future. Cancelling the wait does not cancel the future."""
     return await asyncio.shield(asyncio.wrap_future(future))
 
 
 async def _settled(future: Future[None]) -> None:
-    """Wait for a future, whatever it comes to."""
+    """Wait until a future is done; its exception is not raised."""
     waiting = asyncio.wrap_future(future)
     await asyncio.wait([waiting])
     waiting.exception()  # it is raised to whoever asks for the result

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt at what failed, or was lost."""
+"""Back-off: how long to wait before the next attempt."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Callable
 
 
 def doubled(first: float, last: float, failures: int) -> float:
-    """The pause after so many failures before this one, in seconds: twice as long after each, up to the last."""
+    """The pause before the next attempt, in seconds: `first` doubled once for each earlier failure, at most `last`."""
     return min(last, first * 2.0 ** min(failures, 20))
 
 
 def spread(seconds: float) -> float:
-    """Up to a half less, by chance: many do not come back at one moment."""
+    """The pause reduced by up to a half at random, so that many waiters do not come back at the same moment."""
     return seconds * random.uniform(0.5, 1)  # noqa: S311
 
 
 class Backoff:
-    """Pauses that are twice as long after each failure, up to the last; up to a half less by chance.
+    """Pauses that double after each failure, up to `last`, with jitter of up to a half less.
 
-    What breaks as soon as it is there has not come back: the pauses begin anew once it has held for as long as the
-    last one. For one thread.
+    A connection that breaks at once has not come back. So the pauses start over only after it has held for as long as
+    the last pause. Not thread-safe.
 
     Args:
         first, last: the shortest and the longest pause, in seconds.
@@ -33,15 +33,15 @@ class Backoff:
         self._clock = clock
         self._since: float | None = None
         self.failures = 0
-        """In a row."""
+        """Consecutive failures."""
 
     def succeeded(self) -> None:
-        """It is there, or still is."""
+        """Note a success, such as a connection that was made or still holds."""
         if self._since is None:
             self._since = self._clock()
 
     def failed(self) -> float:
-        """It is not, or not any more. Returns how many seconds to wait before the next attempt."""
+        """Note a failure. Returns how many seconds to wait before the next attempt."""
         if self._since is not None and self._clock() - self._since >= self._last:
             self.failures = 0
         self._since = None

@@ -1,6 +1,6 @@
-"""`functools.cached_property` as it is from Python 3.12 on: without a lock.
+"""`functools.cached_property` without a lock, as in Python 3.12.
 
-That of 3.11 is one for all instances, and a child that is forked while a thread holds it waits for it for ever.
+In Python 3.11 all instances share one lock. A child that is forked while a thread holds it waits for it for ever.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 class cached(cached_property[Value]):  # noqa: N801
-    """Computed at first use; where several threads are first at once, by each of them."""
+    """A property that is computed at its first use. Threads that use it at the same time may each compute it."""
 
     @overload
     def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...

@@ -1,7 +1,7 @@
 """Every error DSPex raises on purpose, with a stable code that programs may match on.
 
 DspexError
-├── MessageError              a message that cannot be taken: recorded as rejected, dead-lettered
+├── MessageError              a message is rejected: it is recorded and dead-lettered
 │   ├── MalformedMessage      malformed_message: not JSON, or not a CloudEvents 1.0 envelope
 │   ├── MessageTooLarge       message_too_large
 │   ├── UnknownMessageType    unknown_message_type
@@ -11,29 +11,29 @@ DspexError
 ├── InvalidSignature          invalid_signature: fields or arrow form
 ├── InvalidModule             invalid_module: a reference to signatures in a module that cannot be read
 │   └── ModuleNotAllowed      module_not_allowed: no operator has allowed its import
-├── InvalidValues             invalid_values: an argument that cannot be
+├── InvalidValues             invalid_values: an argument is invalid
 │   ├── InvalidInput          invalid_input: inputs do not fit the signature
 │   └── InvalidOutput         invalid_output: outputs do not fit the signature
 ├── NotFound                  not_found
 ├── Conflict                  conflict: the id or the name is taken by something else
-├── IllegalTransition         illegal_transition: the state machine refuses
+├── IllegalTransition         illegal_transition: the entity's status does not allow the change
 ├── Denied                    denied: the principal may not do this
 ├── ForbiddenAddress          forbidden_address: webhooks may not go there
 ├── ForbiddenReplyQueue       forbidden_reply_to: answers may not go to the queue that the message names
-├── InvalidWebhook            invalid_webhook: what was received is not shown to be from DSPex
+├── InvalidWebhook            invalid_webhook: a received webhook is not proven to be from DSPex
 ├── AnswerTooLarge            answer_too_large: more than the broker takes
 ├── RequestFailed             (the worker's code) a request was answered with an error
 ├── ExecutionError            (`dspex.contract.results`; one of `dspex.ErrorCode`) an execution ended without outputs
 ├── NoAnswer                  no_answer: a request was not answered in time
 ├── PublishError              publish_failed: not confirmed by the broker
-│   ├── QueueFull         queue_full: a queue has no room for the message
+│   ├── QueueFull             queue_full: a queue has no room for the message
 │   ├── TooLargeForBroker     too_large_for_broker: more than its `max_message_size`
 │   ├── Unroutable            unroutable: no queue is bound for the message
 │   ├── NotDeclared           not_declared: there is no such exchange
 │   ├── PublishDenied         publish_denied: the login may not publish there
 │   └── BrokerUnavailable     broker_unavailable
 ├── SettingsError             invalid_setting
-├── DatabaseUnavailable       database_unavailable: the database cannot do it now; nothing is wrong with what was asked
+├── DatabaseUnavailable       database_unavailable: the database cannot do it now; the request itself may be fine
 └── AdapterError              (`adapters.port`) its code is one of `dspex.ErrorCode`
 """
 
@@ -60,14 +60,14 @@ class DspexError(Exception):
 
     Attributes:
         code: stable and machine-readable, snake_case.
-        message: one line for a person, naming the field or setting and the way out; what cannot be seen is escaped,
-            and no password of a URL is in it.
+        message: one line for people. It names the field or setting and the way out; invisible characters are escaped,
+            and passwords in URLs are masked.
     """
 
     code: str = "error"
 
     def __init__(self, message: str) -> None:
-        # What it quotes comes from outside, and goes to terminals and logs.
+        # It may quote text from outside, and goes to terminals and logs.
         message = self._shown(masked(message))
         super().__init__(message)
         self.message = message
@@ -86,13 +86,13 @@ class _Problems(DspexError):
 
 
 class MessageError(_Problems):
-    """A message that no actor may run. It is recorded as rejected and dead-lettered, never retried."""
+    """A message is rejected: it is recorded and dead-lettered, and never retried."""
 
     code = "message_error"
 
 
 class MalformedMessage(MessageError):
-    """The body is not JSON, or the message is no CloudEvent 1.0."""
+    """The body is not JSON, or the message is not a CloudEvent 1.0."""
 
     code = "malformed_message"
 
@@ -116,25 +116,25 @@ class InvalidMessage(MessageError):
 
 
 class MessageExpired(MessageError):
-    """It waited longer than its AMQP property `expiration` allows, or its queue does: no worker had time for it."""
+    """It waited longer than its AMQP property `expiration` or its queue allows, because no worker took it in time."""
 
     code = "message_expired"
 
 
 class MessageUndelivered(MessageError):
-    """The broker took it out of its queue before a worker had it, for another reason: the queue was full, say."""
+    """The broker removed it from its queue before a worker got it, for another reason, such as a full queue."""
 
     code = "message_undelivered"
 
 
 class InvalidSignature(_Problems):
-    """A signature that cannot be: its fields or its arrow form."""
+    """The fields or the arrow form of a signature are invalid."""
 
     code = "invalid_signature"
 
 
 class InvalidModule(DspexError):
-    """A reference `package.module:Class` under which no signature can be read on this machine."""
+    """No signature can be read under a reference `package.module:Class` on this machine."""
 
     code = "invalid_module"
 
@@ -146,19 +146,19 @@ class ModuleNotAllowed(InvalidModule):
 
 
 class InvalidValues(_Problems):
-    """Values that do not fit: a signature, or what a verb takes; `problems` names every wrong field."""
+    """Values do not fit a signature or the arguments of a verb. `problems` names every wrong field."""
 
     code = "invalid_values"
 
 
 class InvalidInput(InvalidValues):
-    """Inputs that do not fit the signature."""
+    """The inputs do not fit the signature."""
 
     code = "invalid_input"
 
 
 class InvalidOutput(InvalidValues):
-    """Outputs that do not fit the signature."""
+    """The outputs do not fit the signature."""
 
     code = "invalid_output"
 
@@ -188,34 +188,34 @@ class Denied(DspexError):
 
 
 class ForbiddenAddress(DspexError):
-    """Webhooks may not go there: the URL, its port, or an address that its host has. Addresses are never named."""
+    """Webhooks may not go to this URL, its port, or an address of its host. The text never contains addresses."""
 
     code = "forbidden_address"
 
 
 class ForbiddenReplyQueue(DspexError):
-    """Answers may not go to the queue that `reply_to` names: it is not shown to be its sender's."""
+    """Answers may not go to the queue in `reply_to`, as it is not proven to be the sender's."""
 
     code = "forbidden_reply_to"
 
 
 class InvalidWebhook(DspexError):
-    """What was received is not shown to come from DSPex: its signature is missing, malformed, wrong or old."""
+    """A received webhook is not proven to be from DSPex: its signature is missing, malformed, wrong or too old."""
 
     code = "invalid_webhook"
 
 
 class AnswerTooLarge(DspexError):
-    """What was asked for, or what was done, cannot be told in one message; it can be read where the database is."""
+    """The answer does not fit into one message. It can be read in a process with database access."""
 
     code = "answer_too_large"
 
 
 class RequestFailed(DspexError):
-    """A worker answered a request with an error; `code` is the one that it gave, such as `not_found`.
+    """A worker answered a request with an error. `code` is the worker's code, such as `not_found`.
 
     Attributes:
-        problems: each wrong field, where there are any.
+        problems: the wrong fields, if any.
     """
 
     def __init__(self, code: str, message: str, problems: Sequence[Problem] = ()) -> None:
@@ -225,43 +225,43 @@ class RequestFailed(DspexError):
 
 
 class NoAnswer(DspexError):
-    """A request was not answered in time: it may still be carried out. Ask again with the same ids."""
+    """A request was not answered in time. It may still be carried out; repeat it with the same ids."""
 
     code = "no_answer"
 
 
 class PublishError(DspexError):
-    """The broker did not confirm the message: it may or may not be there; publish it again with the same id."""
+    """The broker did not confirm the message, which may be stored or not. Publish it again with the same id."""
 
     code = "publish_failed"
 
 
 class QueueFull(PublishError):
-    """A queue that would take the message is full, or cannot store it: send it again later."""
+    """A queue for the message is full, or cannot store it. Send it again later."""
 
     code = "queue_full"
 
 
 class TooLargeForBroker(PublishError):
-    """The message is larger than the broker's `max_message_size`: send less, or raise that in `rabbitmq.conf`."""
+    """The message is larger than the broker's `max_message_size`. Send less, or raise it in `rabbitmq.conf`."""
 
     code = "too_large_for_broker"
 
 
 class Unroutable(PublishError):
-    """No queue is bound for this message: start a worker, or `dspex declare`. Of an answer: nobody waits any more."""
+    """No queue is bound for the message: start a worker, or run `dspex declare`. For an answer: nobody waits for it."""
 
     code = "unroutable"
 
 
 class NotDeclared(PublishError):
-    """The exchange is not there: start a worker, or `dspex declare`. Workers declare it again once they notice."""
+    """The exchange does not exist: start a worker, or run `dspex declare`. Running workers soon declare it again."""
 
     code = "not_declared"
 
 
 class PublishDenied(PublishError):
-    """The broker's permissions do not let this login publish there; the message has the command that mends it."""
+    """The login lacks the broker's permission to publish there. The text contains the command that grants it."""
 
     code = "publish_denied"
 
@@ -273,7 +273,7 @@ class BrokerUnavailable(PublishError):
 
 
 class SettingsError(DspexError):
-    """A setting is missing or wrong; each has a line."""
+    """A setting is missing or wrong. The text has one line for each."""
 
     code = "invalid_setting"
 
@@ -283,6 +283,6 @@ class SettingsError(DspexError):
 
 
 class DatabaseUnavailable(DspexError):
-    """The database cannot be reached, or a table or a right is missing: nothing is wrong with what was asked."""
+    """The database cannot be reached, or a table or a privilege is missing. The request itself may be fine."""
 
     code = "database_unavailable"

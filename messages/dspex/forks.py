@@ -1,4 +1,4 @@
-"""What is made anew in a forked child, which has neither the threads of its parent nor its locks in a known state."""
+"""Renews objects in a forked child, which lacks its parent's threads and inherits locks in an unknown state."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Protocol
 
 
 class Renewed(Protocol):
-    """Has threads, or locks that they hold."""
+    """An object with threads, or with locks that threads hold."""
 
     def _start_anew(self) -> None:
-        """Make them again; leave the parent's sockets be."""
+        """Make threads and locks again. Do not touch the parent's sockets."""
         ...
 
 
@@ -19,7 +19,7 @@ _all: weakref.WeakSet[Renewed] = weakref.WeakSet()
 
 
 def renew_in_child(thing: Renewed) -> None:
-    """Have its `_start_anew` called in every child that is forked from now on."""
+    """Call the object's `_start_anew` in every child that is forked from now on."""
     _all.add(thing)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from pydantic_core import to_json
 
 DEFAULT_TENANT: Final = "default"
-"""The tenant where there is only one."""
+"""The tenant of a system without tenants."""
 
 
 def uuid7() -> uuid.UUID:

@@ -1,4 +1,4 @@
-"""What is kept so as not to be made again: bounded by what it takes, not by how many there are."""
+"""A least-recently-used cache, bounded by the size of its values instead of their number."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Value = TypeVar("Value")
 
 
 class Lru(Generic[Key, Value]):
-    """Values by key. Over `max_size`, those that were used longest ago are dropped. Thread-safe.
+    """Values by key. Drops the least recently used ones when their sizes exceed `max_size`. Thread-safe.
 
     Args:
-        max_size: of all values together, in the unit of `put`'s `size`. A value that is larger alone is not kept.
+        max_size: of all values together, in the unit of `put`'s `size`. A single value above it is not kept.
     """
 
     def __init__(self, max_size: int) -> None:
@@ -35,11 +35,11 @@ class Lru(Generic[Key, Value]):
 
     @property
     def size(self) -> int:
-        """Of all values that are kept."""
+        """The size of all values together."""
         return self._size
 
     def get(self, key: Key) -> Value | None:
-        """The value of a key, if it is kept."""
+        """The value of a key; None if it is not kept."""
         with self._lock:
             found = self._kept.get(key)
             if found is None:
@@ -48,7 +48,7 @@ class Lru(Generic[Key, Value]):
             return found[0]
 
     def put(self, key: Key, value: Value, size: int) -> None:
-        """Keep a value, in the place of one with the same key."""
+        """Keep a value; it replaces one with the same key."""
         with self._lock:
             self._drop(key)
             if size > self._max_size:

@@ -1,4 +1,4 @@
-"""The base of every model in the contract: frozen, and strict about what it does not know."""
+"""The base of every model in the contract: frozen, and closed to unknown fields."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dspex.errors import Problem
 
 MAX_PROBLEMS = 50
 MAX_COUNTED = 5_000
-"""Of more problems than that none is named: pydantic makes a dict of each before one can look at the first."""
+"""With more problems than this, none is named: pydantic builds a dict for every one before the first can be read."""
 MAX_ADVICE = 500
-"""Characters of a problem's text."""
+"""The longest text of a problem, in characters."""
 
 
 _building = threading.RLock()
 
 
 def _after_fork() -> None:
-    """A thread of the parent may have been building a model."""
+    """Renew the lock: a thread of the parent may have held it to build a model."""
     global _building
     _building = threading.RLock()
 
@@ -35,7 +35,7 @@ if hasattr(os, "register_at_fork"):
 class Frozen(BaseModel):
     """Immutable; refuses unknown fields, NaN and infinities.
 
-    Its validator is built at first use: most processes use few of the models, and should not wait for all at import.
+    The validator of a model is built at its first use, as most processes use few of the models.
     """
 
     model_config = ConfigDict(
@@ -44,7 +44,7 @@ class Frozen(BaseModel):
 
     @classmethod
     def model_rebuild(cls, **options: Any) -> bool | None:
-        """As pydantic's, one thread at a time: before 2.14 two that use a model first get in each other's way.
+        """Like pydantic's, but in one thread at a time: before 2.14, two threads can break each other's first use.
 
         https://github.com/pydantic/pydantic/pull/13438
         """
@@ -53,11 +53,11 @@ class Frozen(BaseModel):
 
 
 class Sparse(Frozen):
-    """Written without the members that are null: absent and null mean the same in them."""
+    """Serialized without the members that are null: in these models, absent and null mean the same."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        # For each member, and not by a serializer of the model: that would turn all of it into Python and back.
+        # On each member: a serializer of the whole model would convert all of it to Python objects and back.
         for member in cls.model_fields.values():
             if member.default is None:
                 member.exclude_if = _is_null
@@ -68,7 +68,7 @@ def _is_null(value: object) -> bool:
 
 
 def problems(error: pydantic.ValidationError, prefix: Sequence[str] = ()) -> tuple[Problem, ...]:
-    """Every problem of a pydantic error, as a dotted path and a line. Values are never quoted: they may be secret."""
+    """Every problem of a pydantic error, as a dotted path and a line. No value is quoted, as it may be secret."""
     if error.error_count() > MAX_COUNTED:
         return (Problem(".".join(prefix), f"has {error.error_count()} problems, too many to name them"),)
     details = error.errors(include_url=False, include_context=True, include_input=False)
@@ -83,7 +83,7 @@ def problems(error: pydantic.ValidationError, prefix: Sequence[str] = ()) -> tup
 
 
 def _explained(short: Any, details: Sequence[Any]) -> bool:
-    """A wrong item makes pydantic also call its list too short; the item's own problem is enough."""
+    """Whether a problem only follows from another: for a wrong item, pydantic also calls the list too short."""
     loc = short["loc"]
     return any(len(other["loc"]) > len(loc) and other["loc"][: len(loc)] == loc for other in details)
 

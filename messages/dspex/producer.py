@@ -1,4 +1,4 @@
-"""What a service that gives DSPex work holds: it sends commands and knows that they are stored.
+"""The producer: sends commands, and returns once the broker has stored them.
 
 >>> with Producer.connect("amqp://user:password@host/vhost", source="/orders") as producer:
 ...     producer.send(ExecuteProgram(execution_id=uuid7(), program_id=program_id, inputs={"question": "..."}))
@@ -23,9 +23,9 @@ class Producer:
     """Sends commands. Thread-safe; one for each process is enough.
 
     Args:
-        publisher: how messages get to the broker; the caller closes it.
-        source: who sends, a URI reference such as `/orders` (CloudEvents `source`).
-        tenant: for workers, which may speak for any; others have the tenant of their login.
+        publisher: sends the messages. The caller closes it.
+        source: the CloudEvents `source` of its commands, a URI reference such as `/orders`.
+        tenant: only for workers, which may act for any tenant. All others act for the tenant of their login.
     """
 
     def __init__(self, publisher: Publisher, *, source: str, tenant: str | None = None) -> None:
@@ -48,14 +48,14 @@ class Producer:
 
         Args:
             url: `amqp://user:password@host:5672/vhost`.
-            source: who sends, a URI reference such as `/orders`.
+            source: the CloudEvents `source` of its commands, a URI reference such as `/orders`.
             window: how many messages may be unconfirmed at a time.
-            timeout: seconds a message has to be confirmed; so long it also waits for a queue that is full, and for an
-                exchange that is not there yet.
+            timeout: seconds until an unconfirmed message fails. Meanwhile it is sent again if a queue is full or an
+                exchange is missing.
             ssl_context: for `amqps://`; by default the system's authorities are trusted.
 
         Raises:
-            SettingsError: the URL cannot be read.
+            SettingsError: the URL is invalid.
         """
         publisher = AmqpPublisher(
             url,
@@ -74,11 +74,12 @@ class Producer:
 
         Args:
             traceparent: W3C Trace Context of the caller's span.
-            tenant: in the place of the producer's own, for workers.
+            tenant: instead of the producer's own; only for workers.
 
         Raises:
             MessageTooLarge: the message is over 1 MiB.
-            InvalidMessage: it cannot be sent: text that is not valid Unicode, an empty `source`.
+            InvalidMessage: the message cannot be sent, for example for text that is not valid Unicode or an empty
+                `source`.
             PublishError: the broker did not confirm it. Send the same command again: its id makes that safe.
         """
         envelope = wrap(command, source=self._source, traceparent=traceparent, tenant=tenant or self._tenant)
@@ -88,11 +89,12 @@ class Producer:
     def send_all(self, commands: Iterable[Command], *, traceparent: str | None = None) -> int:
         """Publish many commands without waiting for each; returns how many, once the broker has stored all.
 
-        Takes from `commands` only as fast as the broker confirms, so they may be more than fit into memory.
+        Reads `commands` only as fast as the broker confirms, so they need not fit into memory.
 
         Raises:
-            MessageError, PublishError: of the first command that failed, once all that were sent are settled; the
-                text names it and says how many others are confirmed. Sending all of them again is safe.
+            MessageError, PublishError: a command failed. It is raised when all that were sent are confirmed or failed;
+                the text names the first that failed, and says how many others are confirmed. Sending all of them again
+                is safe.
         """
         confirmed = 0
         in_flight: deque[_Sent] = deque()
@@ -105,7 +107,7 @@ class Producer:
         return confirmed
 
     def close(self) -> None:
-        """Wait for what is on its way and disconnect, where `connect` made the connection."""
+        """If `connect` made the connection, wait for unconfirmed commands and disconnect."""
         if self._owns_publisher:
             self._publisher.close()
 
@@ -134,7 +136,7 @@ class _Sent(NamedTuple):
 
 
 def _settle_oldest(in_flight: deque[_Sent], confirmed: int) -> int:
-    """Wait for the oldest and count it. Where it failed wait for the others too, then raise its error."""
+    """Wait for the oldest command and count it. If it failed, wait for the others, too, then raise its error."""
     oldest = in_flight.popleft()
     error = oldest.future.exception()
     if error is None:

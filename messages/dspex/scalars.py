@@ -1,4 +1,4 @@
-"""Numbers and times of the contract, taken as JSON Schema takes them."""
+"""Numbers and times of the contract, read by the rules of JSON Schema."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pydantic_core import PydanticCustomError
 
 
 def whole(value: object) -> object:
-    """JSON has one kind of number: `2.0` is an integer, too."""
+    """Convert `2.0` to the integer 2, as JSON Schema counts it as an integer."""
     return int(value) if type(value) is float and value.is_integer() else value
 
 
 WHOLE = BeforeValidator(whole)
-"""Beside `StrictInt`, after its constraints."""
+"""For annotations with `StrictInt`: to be put after its constraints."""
 
 
 def _no_naive_object(value: object) -> object:
@@ -32,7 +32,7 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[datetime, BeforeValidator(_no_naive_object), AfterValidator(_in_utc)]
-"""In UTC, and so is text that names no zone. An object of Python's without one would be of this machine's: refused."""
+"""A time in UTC. Text without a zone is read as UTC. A naive `datetime` is refused, as it would mean local time."""
 
 
 def _no_earlier(until: datetime, info: ValidationInfo) -> datetime:
@@ -43,4 +43,4 @@ def _no_earlier(until: datetime, info: ValidationInfo) -> datetime:
 
 
 Until = Annotated[Moment, AfterValidator(_no_earlier)]
-"""Where a window ends that begins at the model's `since`, which comes before it."""
+"""The end of a window of time. The model's `since` is its start, and must be the earlier field."""

@@ -1,7 +1,7 @@
-"""Text from outside, as people are shown it: it moves no cursor, adds no line, turns none around, tells no password.
+"""Makes text from outside safe to show: without control characters, added lines, reversed text or passwords.
 
-What is kept and sent stays as it came, save what no database takes (`storable`). The rest is for terminals, logs and
-the texts of errors.
+Stored and sent text stays as it came, except for characters that no database takes (`storable`). The other functions
+are for terminals, logs and errors.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 
 _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # controls: C0, DEL, C1
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what changes the direction
-    "\u2028\u2029\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # what cannot be seen
-    "\ud800-\udfff]"  # halves of characters
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # changes of direction
+    "\u2028\u2029\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # invisible characters
+    "\ud800-\udfff]"  # halves of surrogate pairs
 )
 
 _BEYOND_ASCII = re.compile("[^\x00-\x7f]")
 
-# The lengths keep a text that was made for it from taking long.
+# Bounded repetitions: no crafted text can make a match slow.
 _LOGIN = re.compile(r"(://[^\s/:@]*):(?!password@)[^\s/]*@")  # our own errors show how a URL is written
 _QUERY = re.compile(
     r"(?P<url>\b[a-z][a-z0-9+.-]{0,30}:/[^\s?#'\"]{0,500}\?)(?P<query>[^\s#'\"]*)",
@@ -28,29 +28,29 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 _PLAIN = frozenset({"host", "port", "dbname", "user", "sslmode", "connect_timeout", "heartbeat", "socket_timeout"})
-"""Parameters of a URL whose values are no secrets. All others are masked: a name can be spelt in many ways."""
+"""URL parameters whose values are not secret. All others are masked, as a secret may have any name."""
 
 
 def storable(text: str) -> str:
-    """A text with U+FFFD or ? for what cannot be stored: U+0000, and halves of surrogate pairs."""
+    """The text with U+FFFD or ? in place of what cannot be stored: U+0000, and halves of surrogate pairs."""
     return text.encode(errors="replace").decode().replace("\x00", "\ufffd")
 
 
 def visible(text: str) -> str:
-    """The text in one line, with escapes for what cannot be seen: `\\x1b`, `\\n`, `\\u202e`."""
+    """The text in one line, with escapes for invisible characters: `\\x1b`, `\\n`, `\\u202e`."""
     return _HIDDEN.sub(_escape, text)
 
 
 def visible_lines(text: str) -> str:
-    """As `visible`, with its lines left as they are."""
+    """Like `visible`, but line breaks are kept."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 def visible_json(text: str) -> str:
-    """A JSON text in which what cannot be seen is escaped: the same value to whoever reads it.
+    """A JSON text with invisible characters escaped. It has the same value.
 
     Args:
-        text: as a JSON writer made it; it has white space between values at most.
+        text: valid JSON.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -58,12 +58,12 @@ def visible_json(text: str) -> str:
 
 
 def ascii_json(text: str) -> str:
-    """A JSON text in ASCII: the same value to whoever reads it."""
+    """A JSON text in ASCII. It has the same value."""
     return text if text.isascii() else _BEYOND_ASCII.sub(lambda found: _escape_json(found[0]), text)
 
 
 def masked(text: str) -> str:
-    """The text without the passwords of the URLs in it, nor the values of their queries."""
+    """The text with the passwords of URLs and the values of their query parameters masked."""
     if "://" not in text and "=" not in text:
         return text
     text = _QUERY.sub(lambda found: found["url"] + "&".join(map(_parameter, found["query"].split("&"))), text)

@@ -1,10 +1,10 @@
-"""For those who receive webhooks: is this from DSPex, and what does it say? `pip install dspex[webhooks]`.
+"""For receivers of webhooks: verifies the signature and reads the event. `pip install dspex[webhooks]`.
 
 >>> event = verify(body, headers, os.environ["ORDERS_WEBHOOK_SECRET"].split())
->>> event.id       # the same on every try, in every copy: what was seen already is answered with 200 and left alone
->>> event.data     # ExecutionCompleted, ExecutionFailed, ExecutionCancelled, or ExecutionEnded: a reference
+>>> event.id       # the same in every attempt and copy: answer a known id with 200, and do nothing >>> event.data     #
+ExecutionCompleted, ExecutionFailed, ExecutionCancelled, or ExecutionEnded: a reference
 
-Signatures are those of Standard Webhooks 1.0.0, checked by its library in a time that tells nothing:
+Signatures follow Standard Webhooks 1.0.0; its library verifies them in constant time:
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
@@ -34,15 +34,16 @@ def verify(
     """Check the signature of a webhook, and read it.
 
     Args:
-        body: as it was received, byte for byte; never what a framework made of it.
-        headers: of the request, in any case; `webhook-id`, `webhook-timestamp` (within 5 minutes of now), and
-            `webhook-signature`.
-        secrets: `whsec_…`; while it is being changed, the new one and the old one.
+        body: the raw bytes of the request, not a framework's parsed form.
+        headers: of the request; their case does not matter. Needs `webhook-id`, `webhook-timestamp` (within 5 minutes
+            of now), and `webhook-signature`.
+        secrets: `whsec_…`; during a rotation, the new one and the old one.
 
     Raises:
-        InvalidWebhook: answer with 401: it is not from DSPex, or too old.
-        MalformedMessage, UnknownMessageType, InvalidMessage, MessageTooLarge: it is, and this version cannot read it.
-        SettingsError: a secret is not one.
+        InvalidWebhook: it is not from DSPex, or is too old. Answer with 401.
+        MalformedMessage, UnknownMessageType, InvalidMessage, MessageTooLarge: it is from DSPex, but this version cannot
+            read it.
+        SettingsError: a secret is malformed.
     """
     tried = [check_secret(secret) for secret in ([secrets] if isinstance(secrets, str) else secrets)]
     if not tried:
@@ -81,7 +82,7 @@ def _check(body: bytes, headers: Mapping[str, str], secrets: Sequence[str]) -> N
             Webhook(secret).verify(body, dict(headers), json_parse=False)
         except WebhookVerificationError as error:
             reason = str(error)
-        except (ValueError, TypeError, AttributeError):  # what the library lets through: no comma, no base64, no text
+        except (ValueError, TypeError, AttributeError):  # errors of the library: no comma, no base64, no text
             reason = "malformed signature, or a body that is not text"
         else:
             return

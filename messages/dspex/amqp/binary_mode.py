@@ -1,9 +1,9 @@
 """CloudEvents in binary mode: the attributes are headers of the message, and its body is the data.
 
-It is read as the same event in structured JSON, so that all that comes after has one form to know.
+It is translated into the same event in structured JSON, so that the rest of the code knows one form only.
 
-Attributes have the prefix `ce-` in the binding of RabbitMQ, `cloudEvents:` or `cloudEvents_` in that of AMQP 1.0, which
-RabbitMQ hands on as headers:
+The binding for RabbitMQ gives attributes the prefix `ce-`; the binding for AMQP 1.0 gives them `cloudEvents:` or
+`cloudEvents_`, and RabbitMQ converts those to headers:
 https://github.com/knative-extensions/eventing-rabbitmq/blob/main/cloudevents-protocol-spec/spec.md
 https://github.com/cloudevents/spec/blob/main/cloudevents/bindings/amqp-protocol-binding.md
 """
@@ -22,16 +22,16 @@ from dspex.contract.envelope import MAX_EXTENSIONS, Envelope
 from dspex.errors import InvalidMessage, MalformedMessage
 
 _MEDIA_TYPE = "application/cloudevents"
-"""What the content type of every structured form begins with."""
+"""The content type of every structured form begins with this."""
 _JSON = "application/json"
 _PREFIXES = (b"ce-", b"cloudevents:", b"cloudevents_")
 _NAME = re.compile(rb"[a-z0-9]{1,20}")
 _MOST = len(Envelope.model_fields) - 1 + MAX_EXTENSIONS
-"""Attributes that an envelope has at most: more headers are not looked into."""
+"""The most attributes that an envelope can have. Headers beyond these are not read."""
 
 
 class _Attribute(NamedTuple):
-    """As it came: what it is called, the header, and type and encoding of its value."""
+    """An attribute as it came: its name, the whole header name, and the AMQP type and encoding of its value."""
 
     name: bytes
     header: bytes
@@ -40,7 +40,7 @@ class _Attribute(NamedTuple):
 
 
 def is_binary(properties: Properties) -> bool:
-    """Whether it is a CloudEvent in binary mode: not of a structured content type, and with a header `specversion`."""
+    """Whether a message is a CloudEvent in binary mode: no structured content type, and a header `specversion`."""
     content_type = properties.content_type
     if content_type is not None and content_type[: len(_MEDIA_TYPE)].lower() == _MEDIA_TYPE:
         return False
@@ -51,13 +51,13 @@ def structured(properties: Properties, body: bytes) -> bytes:
     """The same message in structured JSON.
 
     Raises:
-        InvalidMessage: an attribute cannot be read, or is given twice; or there are more than there may be.
+        InvalidMessage: an attribute cannot be read or is given twice, or there are too many.
         MalformedMessage: the body is not JSON.
     """
     attributes = _attributes(properties)
     try:
         if body:
-            from_json(body, allow_inf_nan=False)  # one value, which can be no more than that inside of the envelope
+            from_json(body, allow_inf_nan=False)  # exactly one JSON value: the body cannot break out of the envelope
     except ValueError as error:
         raise MalformedMessage(f"the body is not JSON, which is the data in binary mode: {error}") from None
     members = [to_json(attributes)[1:-1]] if attributes else []
@@ -67,7 +67,7 @@ def structured(properties: Properties, body: bytes) -> bytes:
 
 
 def identity(properties: Properties) -> tuple[str | None, str | None]:
-    """The `id` and `type` of a message whose attributes may be wrong, as far as they are text."""
+    """The `id` and `type` of a message that may be invalid; None for one that is missing or is not text."""
     found = {attribute.name: attribute for attribute in _found(properties)}
     texts = (_text(found.get(name)) for name in (b"id", b"type"))
     return next(texts), next(texts)
@@ -75,8 +75,8 @@ def identity(properties: Properties) -> tuple[str | None, str | None]:
 
 def _found(properties: Properties) -> Iterator[_Attribute]:
     for header, kind, value in properties.fields():
-        name = header.lower()  # bridges from HTTP, where case means nothing, write Ce-Id
-        if name.startswith(_PREFIXES):  # there may be 60,000 others in a frame
+        name = header.lower()  # bridges from HTTP, where header names ignore case, write Ce-Id
+        if name.startswith(_PREFIXES):  # a cheap test first: a frame may hold 60,000 other headers
             prefix = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
             yield _Attribute(name[len(prefix) :], header, kind, value)
 
@@ -105,7 +105,7 @@ def _attributes(properties: Properties) -> dict[str, str | int | bool]:
             attributes[name] = read.isoformat() if isinstance(read, datetime) else read
     given = attributes.get("datacontenttype")
     if isinstance(given, str) and given.partition(";")[0].strip().lower() == _JSON:
-        attributes["datacontenttype"] = _JSON  # whatever its parameters: JSON is UTF-8
+        attributes["datacontenttype"] = _JSON  # parameters such as charset are dropped: JSON is UTF-8
     return attributes
 
 

@@ -16,9 +16,12 @@ from dspex.errors import PublishError
 
 @dataclass(slots=True, eq=False)
 class Outgoing:
-    """A message on its way. `deadline` is in seconds of `time.monotonic`; `returned`: no queue took it.
+    """A message that is not confirmed yet.
 
-    `refused`: why it could not be stored when it was sent last, as the error and its text.
+    Attributes:
+        deadline: when its future fails, in seconds of `time.monotonic`.
+        returned: the broker sent it back, because no queue took it.
+        refused: the error class and text of the last refusal, if the broker has refused it.
     """
 
     publication: Publication
@@ -46,11 +49,12 @@ class Unconfirmed:
         self._messages[self._last] = message
 
     def settle(self, tag: int, multiple: bool) -> list[Outgoing]:
-        """Take out the messages that an ack or nack of `tag` is about, oldest first."""
+        """Take out the messages that an ack or nack of `tag` covers, oldest first."""
         if not multiple:
             message = self._messages.pop(tag, None)
             return [] if message is None else [message]
-        # Tag 0 stands for all (AMQP 0-9-1, 1.8.3.13). Counting up visits every tag once in the life of the channel.
+        # Tag 0 stands for all (AMQP 0-9-1, 1.8.3.13). Starting at `_settled` visits each tag once in the life of the
+        # channel.
         newest = tag or self._last
         tags = range(self._settled + 1, newest + 1)
         self._settled = max(self._settled, newest)
@@ -59,8 +63,8 @@ class Unconfirmed:
     def mark_returned(self, exchange: str, routing_key: str, message_id: str | None, body: bytes) -> None:
         """Note that the broker returned a mandatory message; its ack follows.
 
-        A return carries no tag, but returns come in the order of publishing: the first one after the last return
-        that looks the same is it, or is the same in every respect.
+        A return carries no tag, but returns come in the order of publishing. So it is the first message after the last
+        return with the same exchange, key, id and body; where several match, they are interchangeable.
         """
         for tag in range(self._returned + 1, self._last + 1):
             message = self._messages.get(tag)
@@ -78,11 +82,11 @@ class Unconfirmed:
                 return
 
     def take_expired(self, now: float) -> list[Outgoing]:
-        """Take out the messages whose deadline has passed; a later ack of them is ignored."""
+        """Take out the messages whose deadline has passed. A later ack of one of them is ignored."""
         return self._take(tag for tag, message in self._messages.items() if message.deadline <= now)
 
     def take_all(self) -> list[Outgoing]:
-        """Take out all messages, oldest first: the channel is gone."""
+        """Take out all messages, oldest first. For a channel that has closed."""
         return self._take(self._messages)
 
     def _take(self, tags: Iterable[int]) -> list[Outgoing]:

@@ -1,13 +1,13 @@
-"""Connections of pika that no message can end. Everything of pika's insides that we lean on is here.
+"""Connections of pika that no message can end. All use of pika's internals is in this file.
 
-pika 1.4 decodes all properties of each message, every header of it, and raises over what it cannot have: a time in the
-year 57881, tables nested 1,000 deep. That ends the connection; the broker delivers the same message first on the next.
-Here content headers are read by `dspex.amqp.properties`, which does not raise. And pika keeps a body whole, whatever
-its size; here it is cut as its pieces come.
+pika 1.4 decodes all properties and headers of each message, and raises where it cannot, such as for a time in the year
+57881 or for tables nested 1,000 deep. The exception ends the connection, and the broker delivers the same message first
+on the next one. Here `dspex.amqp.properties` reads the content headers and never raises. pika also keeps a whole body
+in memory, whatever its size; here a body is truncated while its frames arrive.
 
-Read in pika 1.4.4: `Connection._on_data_available` takes what came, keeps in `_frame_buffer` what is no whole frame
-yet, and hands each frame to `_process_frame`; a channel's `_content_assembler.process` makes a message of method,
-header and body frames.
+How pika 1.4.4 does it: `Connection._on_data_available` gets the bytes, keeps an incomplete frame in `_frame_buffer`,
+and passes each complete one to `_process_frame`. A channel's `_content_assembler.process` assembles a message from its
+method, header and body frames.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dspex.amqp.properties import Properties
 from dspex.amqp.publication import Publication
 
 PIECE = 32 * 1024
-"""Bytes that go to the socket at once."""
+"""Bytes to gather for one write to the socket."""
 
 _FRAME = struct.Struct(">BHI")
 _CONTENT = struct.Struct(">HHQ")
@@ -41,17 +41,17 @@ _OF_CONTENT = (frame.Header, frame.Body)
 
 
 class TolerantConnection(SelectConnection):  # type: ignore[misc]
-    """Reads messages tolerantly: their properties are `Properties`, and a body has at most `max_body` bytes."""
+    """Reads any message without raising: properties become `Properties`, and a body keeps at most `max_body` bytes."""
 
     max_body: int | None = None
     _frame_buffer: bytes
 
     def _on_data_available(self, data_in: bytes) -> None:
-        """Take the frames that are whole, by where they begin: pika copies all that follows each of them."""
+        """Process the complete frames by their offsets. pika copies the rest of the buffer after each frame."""
         buffer = self._frame_buffer + data_in
         self._frame_buffer, at = buffer, 0
         try:
-            while self._frame_buffer is buffer:  # else a frame was the end of the connection
+            while self._frame_buffer is buffer:  # a frame that closes the connection replaces the buffer
                 end, value = _frame(buffer, at)
                 if value is None:
                     break
@@ -63,7 +63,7 @@ class TolerantConnection(SelectConnection):  # type: ignore[misc]
                 self._frame_buffer = buffer[at:]
 
     def _process_frame(self, frame_value: Any) -> None:
-        """Take content straight to its channel: pika asks its callbacks first, where nobody waits for content."""
+        """Pass content straight to its channel. pika searches its callbacks first, and none is ever for content."""
         channel = None
         if type(frame_value) in _OF_CONTENT or type(getattr(frame_value, "method", None)) is spec.Basic.Deliver:
             channel = self._channels.get(frame_value.channel_number)  # pyright: ignore[reportAttributeAccessIssue]
@@ -81,10 +81,13 @@ class TolerantConnection(SelectConnection):  # type: ignore[misc]
 
 
 def _frame(buffer: bytes, at: int) -> tuple[int, Any]:
-    """Where the frame ends that begins there, and what it is; None where it is not whole.
+    """Decode the frame at an offset.
+
+    Returns:
+        The offset of its end, and pika's object of it; None in place of the object while the frame is incomplete.
 
     Raises:
-        InvalidFrameError: it is none.
+        InvalidFrameError: the bytes are not a frame.
     """
     start = at + _FRAME.size
     if len(buffer) < start:
@@ -112,7 +115,7 @@ def _frame(buffer: bytes, at: int) -> tuple[int, Any]:
 
 
 class _Assembler:
-    """Makes messages of the frames of one channel, in place of pika's."""
+    """Assembles messages from the frames of one channel, in place of pika's assembler."""
 
     def __init__(self, connection: TolerantConnection) -> None:
         self._connection = connection
@@ -122,7 +125,7 @@ class _Assembler:
         self._missing = self._room = 0
 
     def process(self, value: Any) -> tuple[Any, Any, bytes] | None:
-        """Take a frame. Returns the message that is whole with it, as method, header and body."""
+        """Take a frame. Returns the message that it completes, as method, header and body, or None."""
         if isinstance(value, frame.Method) and spec.has_content(value.method.INDEX):
             self._method, self._header = value, None
             return None
@@ -146,14 +149,14 @@ class _Assembler:
 
 
 class PublishingConnection(TolerantConnection):
-    """Publishes many messages a second, and hears of each.
+    """Publishes many messages per second, with a confirm for each.
 
-    The frames of many messages go to the socket as one piece: pika 1.4.4 makes a system call for each frame. An ack
-    goes straight to who waits for it: pika looks for its callback in four dictionaries. A pika without these methods
-    would send and tell as before.
+    The frames of many messages go to the socket in one write; pika 1.4.4 makes a system call for each frame. An ack
+    goes straight to `on_ack`; pika looks its callback up in four dictionaries. If a later pika lacks the methods that
+    are overridden here, messages and acks go pika's own way.
 
     Attributes:
-        on_ack: the number of the channel whose messages are confirmed, and what takes an ack; set by the publisher.
+        on_ack: the channel number and the callback for its acks; set by the publisher.
     """
 
     on_ack: tuple[int, Callable[[Any], None]] | None = None
@@ -169,7 +172,7 @@ class PublishingConnection(TolerantConnection):
         super()._process_frame(frame_value)
 
     def publish(self, channel: Channel, message: Publication, user_id: str | None) -> None:
-        """Send a message, as the channel's own `basic_publish` does.
+        """Send a message, like the channel's own `basic_publish`.
 
         Raises:
             ShortStringTooLong: the exchange, the key or an id has more than 255 bytes. Nothing is sent.
@@ -182,7 +185,7 @@ class PublishingConnection(TolerantConnection):
 
     @contextmanager
     def gathered(self) -> Generator[None]:
-        """What is sent inside goes out in pieces of about `PIECE` bytes, the last at the end."""
+        """Gather what is sent inside the block into writes of about `PIECE` bytes; the last write is at its end."""
         self._gathering, self._frames, self._gathered_bytes = True, list[bytes](), 0
         try:
             yield
@@ -202,16 +205,16 @@ class PublishingConnection(TolerantConnection):
 
 
 class LosableConnection(pika.BlockingConnection):  # type: ignore[misc]
-    """Says to everybody who waits for messages that it is lost.
+    """A blocking connection that reports its loss to every wait for messages.
 
-    pika 1.4.4 says so once, to whoever uses it then, for instance to ack; the next wait raises `ValueError`.
+    pika 1.4.4 reports the loss once, to the call that meets it, such as an ack; the next wait raises `ValueError`.
     """
 
     def process_data_events(self, time_limit: float | None = 0) -> None:
-        """Wait for what comes.
+        """Wait for messages and other events.
 
         Raises:
-            ConnectionWrongStateError: the connection is closed; others of `CONNECTION_ERRORS` where it is lost now.
+            ConnectionWrongStateError: the connection is closed. Other `CONNECTION_ERRORS`: it is lost during the wait.
         """
         if self.is_closed:
             raise ConnectionWrongStateError("the connection is closed")
@@ -219,13 +222,13 @@ class LosableConnection(pika.BlockingConnection):  # type: ignore[misc]
 
 
 def connect(parameters: URLParameters, max_body: int) -> Any:
-    """A blocking connection that no message ends.
+    """Open a blocking connection that no message can end.
 
     Args:
-        max_body: bytes of a body that are kept; its size is `Properties.body_size`.
+        max_body: how many bytes of a body to keep; `Properties.body_size` has its full size.
 
     Raises:
-        pika.exceptions.AMQPError, AssertionError, OSError: it cannot be made.
+        pika.exceptions.AMQPError, AssertionError, OSError: there is no connection.
     """
     connection: Any = LosableConnection(parameters, _impl_class=TolerantConnection)
     connection._impl.max_body = max_body  # noqa: SLF001
@@ -233,5 +236,5 @@ def connect(parameters: URLParameters, max_body: int) -> Any:
 
 
 def server_properties(connection: Any) -> dict[str, Any]:
-    """What the broker said of itself when a blocking connection was made."""
+    """The server properties that the broker sent when this blocking connection was opened."""
     return dict(connection._impl.server_properties or {})  # noqa: SLF001

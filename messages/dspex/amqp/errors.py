@@ -1,4 +1,4 @@
-"""What pika's errors mean, in words for people. The password of the URL never gets into a text."""
+"""Explains pika's errors to people. No text contains the password of the URL."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _EXCHANGE = re.compile(r"(?:topic '(?P<key>[^']*)' in )?exchange '(?P<exchange>[
 
 CONNECTION_ERRORS = (
     exceptions.AMQPError,
-    AMQPConnectorException,  # not an AMQPError in pika 1.4.4, such as that of a server which says nothing
+    AMQPConnectorException,  # not an AMQPError in pika 1.4.4; raised for example when the server never answers
     AssertionError,
     OSError,
 )
@@ -41,7 +41,7 @@ class Permissions(NamedTuple):
 
 
 CLIENT_PERMISSIONS = Permissions(r"^amq\.gen", r"^dspex\.commands$", r"^amq\.gen")
-"""Whoever sends commands and has answers; its reply queue is named by the broker, `amq.gen-...`."""
+"""For a client that sends commands and receives answers. The broker names its reply queue, `amq.gen-...`."""
 
 SILENT = "no answer in time: is it overloaded, or a firewall in between?"
 
@@ -49,13 +49,13 @@ _ACCESS_REFUSED = re.compile(r"ACCESS_REFUSED - (?:(?P<access>\w+) )?access to (
 
 
 def address(parameters: URLParameters) -> str:
-    """Where the broker is, and as whom we go there."""
+    """Host, port, virtual host and user of the broker, for messages to people."""
     user = getattr(parameters.credentials, "username", "")
     return f"RabbitMQ at {parameters.host}:{parameters.port} (virtual host {parameters.virtual_host!r}, user {user!r})"
 
 
 def describe(error: BaseException) -> str:
-    """The cause of a lost or failed connection or channel, as it was said, in one line."""
+    """Why a connection or channel was lost or failed: the original text, in one line."""
     error = _root(error)
     if isinstance(error, exceptions.ConnectionClosed | exceptions.ChannelClosed):
         text = f"{error.reply_code} {error.reply_text}"
@@ -65,7 +65,7 @@ def describe(error: BaseException) -> str:
 
 
 def cause(error: BaseException, parameters: URLParameters) -> str:
-    """The cause of a lost or failed connection, and what to look at."""
+    """Why a connection was lost or failed, and what to check."""
     match _root(error):
         case socket.gaierror() as unknown:
             return f"the host name {parameters.host!r} is not resolved ({unknown.strerror}): check the URL, and DNS"
@@ -89,7 +89,7 @@ def cause(error: BaseException, parameters: URLParameters) -> str:
 
 
 def _root(error: BaseException) -> BaseException:
-    """What is in pika's wrappings."""
+    """The innermost of the errors that pika wraps into each other."""
     while not isinstance(error, exceptions.IncompatibleProtocolError) and (inner := _inner(error)) is not None:
         error = inner
     return error
@@ -102,7 +102,7 @@ def _inner(error: BaseException) -> BaseException | None:
 
 
 def permission(error: BaseException, parameters: URLParameters, wanted: Permissions = CLIENT_PERMISSIONS) -> str | None:
-    """Which permission the login lacks, and the command that gives it; None where the error is another."""
+    """Which permission the login lacks, and the command that grants it; None for any other error."""
     if not isinstance(error, exceptions.ChannelClosedByBroker) or error.reply_code != ACCESS_REFUSED:
         return None
     found = _ACCESS_REFUSED.match(error.reply_text)
@@ -112,14 +112,14 @@ def permission(error: BaseException, parameters: URLParameters, wanted: Permissi
 
 
 def permit(parameters: URLParameters, wanted: Permissions = CLIENT_PERMISSIONS) -> str:
-    """The command that gives the login its permissions."""
+    """The `rabbitmqctl` command that grants the login its permissions."""
     user = getattr(parameters.credentials, "username", "")
     return shlex.join(["rabbitmqctl", "set_permissions", "-p", parameters.virtual_host, user, *wanted])
 
 
 def refusal(error: BaseException, parameters: URLParameters, wanted: Permissions = CLIENT_PERMISSIONS) -> str | None:
-    """Why the broker will not let us in, however often we try; None where trying again may help."""
-    # pika wraps the broker's words into a text; a connection that just breaks during the login has no reply code in it.
+    """Why the broker will refuse this login however often we retry; None where a retry may help."""
+    # pika's text contains the broker's reply. If the connection just breaks during login, it has no reply code.
     said = str(error)
     by_broker = f"({ACCESS_REFUSED})" in said or f"({NOT_ALLOWED})" in said
     if isinstance(error, exceptions.AuthenticationError) or (
@@ -135,7 +135,7 @@ def refusal(error: BaseException, parameters: URLParameters, wanted: Permissions
 
 
 def transient(error: BaseException) -> bool:
-    """Whether sending again may help: not where the broker closed the connection over what we sent."""
+    """Whether sending again may help. It does not where the broker closed the connection because of what we sent."""
     return not isinstance(error, exceptions.ConnectionClosedByBroker) or error.reply_code in (
         CONNECTION_FORCED,
         INTERNAL_ERROR,
@@ -145,7 +145,7 @@ def transient(error: BaseException) -> bool:
 def closed_channel_error(
     reason: exceptions.ChannelClosedByBroker, parameters: URLParameters
 ) -> tuple[type[PublishError], str]:
-    """The error, and its text, for the messages over which the broker closed the channel."""
+    """The error class and text for the messages that made the broker close the channel."""
     if reason.reply_code == NOT_FOUND:
         return NotDeclared, f"{reason.reply_text}: start a worker, or run `dspex declare`"
     said = permission(reason, parameters) or f"{reason.reply_code} {reason.reply_text}"
@@ -154,27 +154,27 @@ def closed_channel_error(
 
 
 def size_limit(reason: exceptions.ChannelClosedByBroker) -> int | None:
-    """The broker's `max_message_size`, where it closed the channel over what is larger."""
+    """The broker's `max_message_size` in bytes, where it closed the channel because of a larger message; else None."""
     found = _SIZE_LIMIT.search(reason.reply_text)
     return None if found is None else int(found[1])
 
 
 class Refused(NamedTuple):
-    """What a channel was closed over, as far as the broker's text tells: an exchange, and of some a routing key."""
+    """The route that made the broker close a channel: its text names an exchange, and sometimes a routing key."""
 
     exchange: str
     routing_key: str | None = None
 
     def covers(self, exchange: str, routing_key: str) -> bool:
-        """Whether a message that goes there is of the kind."""
+        """Whether a message to this exchange and key takes the refused route."""
         return self.exchange == exchange and self.routing_key in (None, routing_key)
 
 
 def refused_route(reason: exceptions.ChannelClosedByBroker) -> Refused | None:
-    """Where messages went over which the broker closed the channel; None where it does not say."""
+    """The route of the messages that made the broker close the channel; None where its text does not name one."""
     found = _EXCHANGE.search(reason.reply_text)
     if found is None or reason.reply_code not in (NOT_FOUND, ACCESS_REFUSED):
         return None
-    # The default exchange, which has no name, is called so where permissions are told.
+    # In errors about permissions, RabbitMQ calls the default exchange "amq.default"; its name is the empty string.
     name = "" if found["exchange"] == "amq.default" else found["exchange"]
     return Refused(name, found["key"])

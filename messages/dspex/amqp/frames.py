@@ -1,7 +1,7 @@
-"""The frames of a message that is published, as pika 1.4 makes them, at a third of the price.
+"""Encodes a published message into the same frames as pika 1.4, in a third of the time.
 
-pika makes an object of each frame, and asks for each of the fourteen properties that there may be.
-The layout is that of the AMQP 0-9-1 specification, 4.2.3 and 4.2.6.
+pika builds an object for each frame and tests all fourteen properties. For the layout see the AMQP 0-9-1 specification,
+4.2.3 and 4.2.6.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _ALWAYS: Final = BasicProperties.FLAG_CONTENT_TYPE | BasicProperties.FLAG_DELIVE
 
 
 def frames_of(message: Publication, channel: int, user_id: str | None, most: int) -> list[bytes]:
-    """A persistent message, as method, header and body.
+    """Encode a persistent message: its method frame, header frame and body frames.
 
     Args:
-        most: bytes that a frame of the body may have.
+        most: the largest payload of a body frame, in bytes.
 
     Raises:
         ShortStringTooLong: the exchange, the key or a property has more than 255 bytes.
@@ -62,7 +62,7 @@ def _frame(kind: int, channel: int, payload: bytes) -> bytes:
 
 
 def _short(text: str) -> bytes:
-    """A text with its length before it, in one byte."""
+    """A short string: one byte with the length, then the text in UTF-8."""
     encoded = text.encode()
     if len(encoded) > 255:
         raise ShortStringTooLong(encoded)
@@ -70,4 +70,4 @@ def _short(text: str) -> bytes:
 
 
 _known = lru_cache(maxsize=16)(_short)
-"""Of texts that are few."""
+"""Short strings of a few texts that come again and again."""

@@ -1,8 +1,8 @@
 """One connection to RabbitMQ in one thread: sends what other threads submit, pipelined, and completes the futures.
 
-Everything of pika runs in the thread of the link; others touch only the queue of pending messages, under `_room`.
-While messages wait the link reconnects; with nothing to send it stays as it is. Read in pika 1.4.4: a write to a broken
-socket is dropped without an error, so only a confirm counts; a channel's close callback runs before the connection's.
+All pika code runs in the thread of the link. Other threads touch only the queue of pending messages, under `_room`. The
+link reconnects while messages wait, and not while there is nothing to send. pika 1.4.4 drops a write to a broken socket
+without an error, so only a confirm counts; and it calls a channel's close callback before the connection's.
 """
 
 from __future__ import annotations
@@ -42,15 +42,16 @@ FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 SWEEP = 0.1
 GOODBYE = 2.0
 FIRST_REST, LAST_REST = 0.05, 1.0
-"""Seconds: pauses between connections (`Backoff`), between looks at deadlines, and for closing in good order;
-and between attempts to send what the broker has no place for."""
+"""Seconds between attempts to connect (`Backoff`), between checks of deadlines, and for an orderly close.
+The last two: between attempts to send a message that the broker had no room for.
+"""
 
 
 class Link:
-    """Submits come in, futures come out. Starts its thread at once, and the connection with the first message.
+    """Takes messages and completes their futures. Starts its thread at once, and connects at the first message.
 
     Args:
-        patient: send what the broker has no place for again, until its deadline.
+        patient: send a message that the broker had no room for again, until its deadline.
         on_undeclared: see `AmqpPublisher`.
     """
 
@@ -65,22 +66,22 @@ class Link:
         self._parameters = parameters
         self._on_undeclared = on_undeclared
         self._where = address(parameters)
-        # RabbitMQ checks it against the login: workers may trust it (https://www.rabbitmq.com/docs/validated-user-id).
+        # Workers can trust it, as RabbitMQ checks it (https://www.rabbitmq.com/docs/validated-user-id).
         self._user_id: str | None = getattr(parameters.credentials, "username", None)
         self._window = window
         self._patient = patient
         self._room = threading.Condition()
         self._unsettled = 0  # futures not done, pending or sent
         self._pending: deque[Outgoing] = deque()
-        self._awake = False  # a call of _drain is on its way
+        self._awake = False  # a call of _drain is scheduled
         self._stopped = False
-        # The rest belongs to the thread.
+        # Everything below is used by the link's thread only.
         self._ioloop = IOLoop()
         self._connection: PublishingConnection | None = None
         self._channel: Channel | None = None
         self._unconfirmed = Unconfirmed()
-        self._refused: list[Outgoing] = []  # they are sent again after a rest
-        self._refusal: tuple[type[PublishError], str] | None = None  # of the last that were refused
+        self._refused: list[Outgoing] = []  # to be sent again after a pause
+        self._refusal: tuple[type[PublishError], str] | None = None  # of the messages refused last
         self._rests = 0
         self._resting = False
         self._refusals = Refusals()
@@ -102,7 +103,11 @@ class Link:
         return not self._stopped
 
     def submit(self, message: Outgoing) -> None:
-        """Queue a message, once there is room in the window. Raises BrokerUnavailable at the message's deadline."""
+        """Queue a message as soon as the window has room.
+
+        Raises:
+            BrokerUnavailable: the window had no room by the message's deadline, or the publisher is closed.
+        """
         message.future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
         with self._room:
             if self._unsettled >= self._window:
@@ -118,7 +123,7 @@ class Link:
             self._ioloop.add_callback_threadsafe(self._drain)
 
     def close(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds for the confirms, fail what is left, disconnect, end the thread."""
+        """Wait up to `timeout` seconds for confirms, fail the other messages, disconnect, and end the thread."""
         with self._room:
             self._room.wait_for(lambda: self._unsettled == 0 or self._stopped, timeout)
         self._ioloop.add_callback_threadsafe(self._disconnect)
@@ -126,7 +131,7 @@ class Link:
             self._thread.join(GOODBYE + 1)
 
     def trouble(self) -> tuple[type[PublishError], str]:
-        """Why what is not confirmed yet is not: the error, and one line for people."""
+        """Why messages are not confirmed now: an error class, and one line for people."""
         if self._blocked:
             return BrokerUnavailable, f"{self._where} takes no messages now (memory or disk alarm)"
         if self._refusal is not None:
@@ -135,7 +140,7 @@ class Link:
             return BrokerUnavailable, f"no connection to {self._where}: {self._trouble}"
         return BrokerUnavailable, f"{self._where} does not answer"
 
-    # Below here: the thread of the link.
+    # Everything below runs in the link's thread.
 
     def _run(self) -> None:
         try:
@@ -151,8 +156,8 @@ class Link:
             self._ioloop.close()
 
     def _drain(self) -> None:
-        """Write every pending message, if the broker takes any now."""
-        self._awake = False  # before the first look at the queue: what comes later wakes again
+        """Write every pending message, unless the broker takes none now."""
+        self._awake = False  # before the queue is read: a message that comes later schedules another call
         if not self._sweeping:
             self._sweeping = True
             self._ioloop.call_later(SWEEP, self._sweep)
@@ -175,7 +180,7 @@ class Link:
             return
         try:
             connection.publish(channel, sent, self._user_id)
-        except exceptions.ShortStringTooLong:  # raised before anything is written: no delivery tag is used up
+        except exceptions.ShortStringTooLong:  # raised before anything is written, so no delivery tag was used
             self._fail([message], PublishError, "exchange, routing key and ids may have 255 bytes at most")
         else:
             self._unconfirmed.add(message)
@@ -204,7 +209,7 @@ class Link:
         self._unconfirmed.mark_returned(method.exchange, method.routing_key, properties.message_id, body)
 
     def _refuse(self, messages: Sequence[Outgoing], error: type[PublishError], text: str) -> None:
-        """The broker has no place for them. Who is patient sends them again after a rest, while their time lasts."""
+        """Fail messages that the broker has no room for; a patient link sends them again after a pause."""
         if not self._patient:
             self._fail(messages, error, text)
             return
@@ -225,7 +230,7 @@ class Link:
 
     def _fail(self, messages: Sequence[Outgoing], error: type[PublishError], text: str) -> None:
         for message in messages:
-            message.future.set_exception(error(text))  # each its own: raising one changes its traceback
+            message.future.set_exception(error(text))  # one error each: raising an exception changes its traceback
         self._release(len(messages))
 
     def _fail_too_large(self, message: Outgoing, limit: int) -> None:
@@ -239,7 +244,7 @@ class Link:
             self._room.notify_all()
 
     def _sweep(self) -> None:
-        """Fail what has passed its deadline, sent or not."""
+        """Fail the messages whose deadline has passed, whether sent or not."""
         now = time.monotonic()
         expired = self._unconfirmed.take_expired(now)
         expired += [message for message in self._refused if message.deadline <= now]
@@ -258,7 +263,7 @@ class Link:
             self._ioloop.call_later(SWEEP, self._sweep)
 
     def _requeue(self, messages: list[Outgoing]) -> None:
-        """Send these again, first, in their order."""
+        """Put these messages back to the front of the queue, in their order."""
         for message in messages:
             message.returned = False
         self._pending.extendleft(reversed(messages))
@@ -266,7 +271,7 @@ class Link:
     # The life of the connection: connect → opened → channel → ready → lost → connect.
 
     def _connect(self) -> None:
-        if self._denied is not None:  # a moment ago
+        if self._denied is not None:  # refused a moment ago
             with self._room:
                 waiting = list(self._pending)
                 self._pending.clear()
@@ -306,28 +311,28 @@ class Link:
             self._drain()
 
     def _on_channel_closed(self, _channel: Channel, reason: Exception) -> None:
-        """The broker closes a channel over one message; which one, only its text tells."""
+        """Only the text of the reason tells which message made the broker close the channel."""
         self._channel = None
         if not isinstance(reason, exceptions.ChannelClosedByBroker):
-            return  # the connection goes, and `_on_lost` comes
+            return  # the connection closes, too: `_on_lost` follows
         sent = self._unconfirmed.take_all()
         self._sort_out(sent, reason)
         if self._connection is not None and self._connection.is_open:
             self._connection.channel(on_open_callback=self._on_channel_open)
 
     def _sort_out(self, sent: list[Outgoing], reason: exceptions.ChannelClosedByBroker) -> None:
-        """Fail what the channel was closed over, and send the rest again."""
+        """Fail the messages that made the broker close the channel, and send the others again."""
         limit = size_limit(reason)
         if limit is not None:
             self.limit = limit
-            self._requeue(sent)  # those that are too large are not sent
+            self._requeue(sent)  # `_write` fails those that are too large
             return
         error, text = closed_channel_error(reason, self._parameters)
         route = refused_route(reason)
         named = [message for message in sent if route and route.covers(*message.publication[1:3])]
         if named:
             self._requeue([message for message in sent if message not in named])
-        guilty = named or sent  # better to fail too many than to send a poisonous one for ever
+        guilty = named or sent  # if in doubt fail them all: a poisonous message would close the channel for ever
         if error is NotDeclared:  # the exchange may be there later
             self._refuse(guilty, error, text)
         else:
@@ -339,7 +344,7 @@ class Link:
 
     def _on_lost(self, _connection: SelectConnection, error: Exception) -> None:
         self._connection = self._channel = self._refusal = None
-        self.limit = None  # it may be another's by now
+        self.limit = None  # the next connection may lead to another broker
         self._blocked = False
         self._trouble = cause(error, self._parameters)
         sent = self._unconfirmed.take_all()

@@ -1,8 +1,8 @@
-"""The properties of an AMQP message, as anybody may have sent them: read tolerantly, bounded, as far as needed.
+"""Reads the properties of an AMQP message that anybody may have sent: never raises, bounded, and lazy.
 
-A broker hands a message's properties on as they came. A reader that raises over one of them loses its connection, and
-meets the same message first on the next. So nothing here raises: what cannot be read is a `flaw`, for whoever has the
-message to reject it. The table of headers is skipped by its length, and looked into when somebody asks.
+A broker passes properties on as they came. A reader that raises loses its connection, and gets the same message first
+on the next one. So a property that cannot be read is noted as a `flaw`, and the consumer rejects the message. The table
+of headers is skipped by its length, and read only when a header is asked for.
 
 The layout is that of the AMQP 0-9-1 specification, 4.2.5 and 4.2.6.1; the types of fields are those of RabbitMQ:
 https://www.rabbitmq.com/amqp-0-9-1-errata#section_3.
@@ -16,7 +16,7 @@ from functools import cache
 from typing import NamedTuple
 
 _UNKNOWN = 0b11
-"""Flags that stand for no property; the last says that more flags follow."""
+"""Flags without a property; the last bit says that more flags follow."""
 _HEADERS = "headers"
 _PROPERTIES = (
     ("content_type", 0),
@@ -34,42 +34,42 @@ _PROPERTIES = (
     ("app_id", 0),
     ("cluster_id", 0),
 )
-"""As they follow each other, the first by the highest bit of the flags; with their size in bytes if that is fixed."""
+"""In the order of the encoding, from the highest flag down; with the size in bytes, if it is fixed."""
 
 _SIZES = {
     bytes([kind]): size
     for size, kinds in ((0, b"V"), (1, b"tbB"), (2, b"sUu"), (4, b"Iif"), (5, b"D"), (8, b"lLdT"))
     for kind in kinds
 }
-"""The size of a field's value by its type."""
+"""The size of a field's value in bytes, by its type."""
 _SIZED = frozenset((b"S", b"x", b"F", b"A"))
-"""Types of fields whose value says its own size."""
+"""Types of fields whose value begins with its size."""
 _SIGNED = {bytes([kind]): kind in b"bsUIlL" for kind in b"bBsUuIilL"}
 """Whether an integer may be negative, by its type."""
 
 _DEATH = frozenset({(b"count", b"l"), (b"reason", b"S"), (b"queue", b"S")})
-"""What RabbitMQ reads of each item of `x-death`, with its type."""
+"""The fields that RabbitMQ reads of each item of `x-death`, with their types."""
 
 
 class Death(NamedTuple):
-    """How a message came to be a dead letter: out of which queue, and why (`expired`, `rejected`, ...)."""
+    """From which queue a message was dead-lettered, and why (`expired`, `rejected`, ...)."""
 
     queue: str
     reason: str
 
 
 class Properties:
-    """What a message says beside its body.
+    """The properties of a message.
 
     Attributes:
-        flaw: what is wrong with them, with the name of the property; None where all can be read.
-        body_size: the size of the body in bytes, of which less may have been kept.
+        flaw: names the first property that cannot be read, and says why; None if all can be read.
+        body_size: the full size of the body in bytes; the body that is kept may be shorter.
     """
 
     content_type: str | None = None
     correlation_id: str | None = None
     reply_to: str | None = None
-    """None too where it is flawed: nobody can be answered there."""
+    """None also where it cannot be read: then no answer can be sent."""
     expiration: str | None = None
     message_id: str | None = None
     user_id: str | None = None
@@ -103,7 +103,7 @@ class Properties:
                 try:
                     texts[name] = value.decode()
                 except UnicodeDecodeError:
-                    # `?` takes no more bytes than what it stands for: it still goes where the property came from.
+                    # `?` is no longer than what it replaces, so the text still fits into the property.
                     texts[name] = value.decode(errors="replace").replace("\ufffd", "?")
                     self._refuse(name, "is not valid UTF-8")
                 if 0 in value:
@@ -117,21 +117,21 @@ class Properties:
             self.reply_to = None
 
     def header(self, name: str) -> str | None:
-        """The header of this name, if there is one and it is text."""
+        """The header with this name; None if it is missing or is not text."""
         found = self._find(name.encode())
         return None if found is None else _text(*found)
 
     def may_have(self, text: bytes) -> bool:
-        """Whether the headers hold this text anywhere, in whatever case: a quick look before a thorough one."""
+        """Whether the encoded headers contain this text, ignoring case: a cheap test before they are read."""
         return bool(self._headers) and text in self._headers.lower()
 
     def fields(self) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """The headers in their order, as name, type and encoded value, as far as they can be read. See `scalar`."""
+        """The headers in order, as name, type and encoded value, up to the first that cannot be read. See `scalar`."""
         return _fields(self._headers)
 
     def _find(self, name: bytes) -> tuple[bytes, bytes] | None:
         """Type and encoded value of the first header of this name."""
-        if name not in self._headers:  # there may be 60,000 others in a frame
+        if name not in self._headers:  # a cheap test first: a frame may hold 60,000 other headers
             return None
         return next(((kind, value) for key, kind, value in _fields(self._headers) if key == name), None)
 
@@ -139,8 +139,9 @@ class Properties:
     def can_be_dead_lettered(self) -> bool:
         """Whether a header `x-death`, if there is one, has the form that RabbitMQ gives it.
 
-        Anybody can send another; before version 4 a queue reads it when it dead-letters the message, and crashes over
-        one that it did not expect: for good, since the message is still there when it is restarted (seen on 3.10.8).
+        Any sender can set this header. Before version 4, a RabbitMQ queue reads it when it dead-letters the message,
+        and crashes if the form is wrong. It crashes again after each restart, as the message is still in it (seen on
+        3.10.8).
         """
         times = self._headers.count(b"x-death")
         if not times:
@@ -149,7 +150,7 @@ class Properties:
         return times == 1 and kind == b"A" and all(map(_is_death, _items(value)))
 
     def death(self) -> Death | None:
-        """The last time that the message became a dead letter, as RabbitMQ says it: the first of `x-death`."""
+        """How the message was last dead-lettered, by RabbitMQ's header `x-death`; None if it never was."""
         kind, value = self._find(b"x-death") or (b"", b"")
         if kind != b"A" or value[:1] != b"F":
             return None
@@ -159,10 +160,10 @@ class Properties:
 
 
 def scalar(kind: bytes, value: bytes) -> str | int | bool | datetime | None:
-    """The value of a field: a text, an integer, a boolean, a time, or nothing.
+    """Decode the value of a field: a text, an integer, a boolean, a time, or None for void.
 
     Raises:
-        ValueError: it is of another type, or what it holds cannot be.
+        ValueError: the type is another, or the value is out of its range.
     """
     if kind == b"S":
         try:
@@ -192,7 +193,7 @@ def _present(flags: int) -> tuple[tuple[str, int], ...]:
 
 
 def _fields(table: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """The fields of a table, as name, type and encoded value, as far as they can be read; no value is looked into."""
+    """The fields of a table, as name, type and encoded value, up to the first that cannot be read. Decodes no value."""
     at = 0
     while at < len(table):
         start = at + 1
@@ -213,7 +214,7 @@ def _fields(table: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 
 
 def _items(array: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The items of an array of tables, as type and encoded value; of another type is all that follows the tables."""
+    """The items of an array of tables, as type and encoded value. After the first other item, the rest is one item."""
     at = 0
     while at < len(array):
         end = at + 5 + _long(array, at + 1)

@@ -1,4 +1,4 @@
-"""A message as it is given to a publisher."""
+"""The message that a publisher takes, and its routing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Publication(NamedTuple):
 
     Attributes:
         body: a CloudEvent in structured JSON (`dspex.contract.envelope`).
-        message_id: the AMQP property, by convention the id in the envelope; at most 255 bytes, like the key.
-        correlation_id, reply_to: the AMQP properties, for replies.
-        mandatory: fail with `Unroutable` where no queue takes it; False for events, which nobody may listen to.
+        message_id: the AMQP property; by convention the id of the envelope. At most 255 bytes, like the routing key.
+        correlation_id, reply_to: the AMQP properties that replies need.
+        mandatory: fail with `Unroutable` if no queue takes it. False for events, which may have no listener.
     """
 
     body: bytes
@@ -28,7 +28,7 @@ class Publication(NamedTuple):
 
 
 def event_publication(body: bytes, tenant: str, type_: str, message_id: str) -> Publication:
-    """An event of a tenant, whether anybody listens or not."""
+    """An event of a tenant. It may have no listener."""
     return Publication(body, EVENTS_EXCHANGE, event_key(tenant, type_), message_id, mandatory=False)
 
 
@@ -37,7 +37,7 @@ def command_publication(envelope: Envelope[Any], body: bytes, *, reply_to: str |
 
     Args:
         body: the envelope, encoded.
-        reply_to: the queue that its answer goes to, with the envelope's id as the correlation id.
+        reply_to: the queue for its answer; the envelope's id is the correlation id.
     """
     correlation_id = None if reply_to is None else envelope.id
     return Publication(body, COMMANDS_EXCHANGE, envelope.type, envelope.id, correlation_id, reply_to)

@@ -3,20 +3,20 @@
 What every publisher promises, and `tests/contract/publisher_contract.py` checks:
 
 - **A future that is done without an exception means stored.** The broker has confirmed the message: it is in every
-  queue bound for it, on disk where the queue is durable. Where `mandatory`, that is at least one queue.
+  queue bound for it, and on disk if the queue is durable. A `mandatory` message is in at least one queue.
 - **Nothing is lost in silence.** A message is confirmed, or its future fails with a `PublishError`: `Unroutable` (no
   queue bound), `NotDeclared` (no such exchange), `PublishDenied` (the login may not), `QueueFull`,
-  `TooLargeForBroker` (which costs no other message anything but time), `BrokerUnavailable` (not confirmed before the
-  timeout, or the login was refused), or `PublishError` itself (the broker refused the
-  message). What is refused over and over fails at once for some seconds, unsent: it would hold up all others. After a
-  failure it may still be there: publish it again.
-- **A message may arrive twice.** What was not confirmed when a connection broke is sent again by itself until its
+  `TooLargeForBroker` (it only delays other messages), `BrokerUnavailable` (not confirmed before the timeout, or the
+  login was refused), or `PublishError` itself (the broker refused the message). After several refusals of a kind,
+  messages of that kind fail at once for some seconds and are not sent, because each would delay all others. A message
+  may be stored although its future failed: publish it again.
+- **A message may arrive twice.** The publisher sends an unconfirmed message again after a connection broke, until the
   timeout. The id in every message makes that harmless: workers run one id once.
 - **Messages of one thread arrive in order**, save those sent again.
-- **Bounded.** At most `window` messages are unconfirmed; `submit` blocks while they are, until the timeout.
-- **Thread-safe**, and safe in the child of a fork, which gets a connection of its own. Futures from before a fork are
-  completed in the parent only.
-- **Futures complete in the publisher's thread**: a callback on one must be short and must not wait for another.
+- **Bounded.** At most `window` messages are unconfirmed; with a full window, `submit` blocks until the timeout.
+- **Thread-safe and fork-safe.** A forked child gets a connection of its own. Futures from before the fork are completed
+  in the parent only.
+- **Futures complete in the publisher's thread**: a callback must be short and must not wait for another future.
 - Once submitted, a message cannot be cancelled.
 """
 
@@ -45,11 +45,11 @@ class Publisher(Protocol):
 
     @property
     def limit(self) -> int | None:
-        """The largest body that the broker takes, in bytes; None while it has not refused any over its size."""
+        """The largest body that the broker takes, in bytes; None as long as it has refused none for its size."""
         ...
 
     def submit(self, publication: Publication, *, timeout: float | None = None) -> Future[None]:
-        """Start publishing a message; its future says when it is stored.
+        """Start publishing a message. Its future is done when the message is stored.
 
         Args:
             timeout: seconds until the future fails; the publisher's own timeout by default.
@@ -64,32 +64,32 @@ class Publisher(Protocol):
         """Publish a message and wait until it is stored. Arguments as in `submit`.
 
         Raises:
-            PublishError: one of its subclasses says why it is not known to be stored.
+            PublishError: the message is not known to be stored; the subclass says why.
         """
         ...
 
     def close(self, timeout: float | None = None) -> None:
-        """Wait until all is confirmed, at most `timeout` seconds, fail the rest, disconnect. May be called again."""
+        """Wait up to `timeout` seconds for all confirms, fail the rest, and disconnect. May be called again."""
         ...
 
 
 class AmqpPublisher:
     """A `Publisher` for RabbitMQ: one connection in one thread of its own, confirms pipelined.
 
-    The thread starts and connects at the first message; it reconnects while messages wait, 0.1 s to 5 s apart: ever
-    later, until a connection has held for a while. What comes between two attempts of a login that was refused fails.
+    The thread starts and connects at the first message. It reconnects while messages wait, with pauses that grow from
+    0.1 s to 5 s until a connection has held for a while. After a refused login, messages fail until the next attempt.
 
     Args:
         url: `amqp://user:password@host:5672/vhost`, with `?heartbeat=` in seconds (30 by default, 0 for none; a
             silent broker is noticed within two, 12 s at the least) and the others of `dspex.amqp.url.PARAMETERS`.
         window: how many messages may be unconfirmed.
-        timeout: seconds a message has to be confirmed, from `submit` on.
+        timeout: seconds from `submit` until an unconfirmed message fails.
         ssl_context: for `amqps://`; by default the system's authorities are trusted.
         name: of the connection, in RabbitMQ's lists.
-        patient: a queue that is full, and an exchange or a queue that is not there yet, fail no message before its
-            timeout: it is sent again, up to a second later.
-        on_undeclared: called when the broker says that an exchange is not there, in the publisher's thread: it may wait
-            for nothing.
+        patient: if a queue is full, or an exchange or a queue is missing, send the message again, at intervals of up to
+            one second, until its timeout. Otherwise it fails at once.
+        on_undeclared: called in the publisher's thread when the broker says that an exchange is missing. It must not
+            block.
 
     Raises:
         SettingsError: the URL cannot be read.
@@ -157,10 +157,10 @@ class AmqpPublisher:
         return None if link is None else link.limit
 
     def trouble(self) -> tuple[type[PublishError], str]:
-        """Why what is not confirmed yet is not: the error, and one line for people."""
+        """Why messages are not confirmed now: an error class, and one line for people."""
         link = self._link
         return (BrokerUnavailable, "the publisher is closed") if link is None else link.trouble()
 
     def _start_anew(self) -> None:
-        self._link = None  # the parent's socket is left be
+        self._link = None  # the socket belongs to the parent: it is not closed here
         self._starting = threading.Lock()

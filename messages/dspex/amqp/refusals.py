@@ -1,4 +1,4 @@
-"""What the broker refuses over and over: it closes the channel over each such message, and delays all the others."""
+"""Fails messages that the broker refuses again and again without sending them: each would close the channel."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dspex.errors import NotDeclared, PublishError
 
 ENOUGH: Final = 3
 WITHIN_SECONDS: Final = 1.0
-"""After so many refusals in this time, messages of the kind are not sent for a while, and fail at once."""
+"""After so many refusals in so many seconds, further messages of the kind fail at once for a while, unsent."""
 MISSING_SECONDS: Final = 1.0
 DENIED_SECONDS: Final = 10.0
 MOST: Final = 100
-"""Kinds that are remembered: routing keys may be many."""
+"""How many kinds are remembered at most, as there may be many routing keys."""
 
 
 class Refusals:
-    """The refusals of one publisher. Times are of `time.monotonic`; for one thread."""
+    """The refusals of one publisher. Times are in seconds of `time.monotonic`. Not thread-safe."""
 
     def __init__(self) -> None:
         self._times: dict[Refused, deque[float]] = {}
@@ -28,7 +28,7 @@ class Refusals:
         return bool(self._until)
 
     def note(self, refused: Refused, error: type[PublishError], text: str, now: float) -> None:
-        """The broker has refused a message of this kind."""
+        """Note that the broker has refused a message of this kind."""
         if refused not in self._times and len(self._times) >= MOST:
             self._times.clear()
         times = self._times.setdefault(refused, deque(maxlen=ENOUGH))
@@ -41,7 +41,7 @@ class Refusals:
             times.clear()
 
     def find(self, exchange: str, routing_key: str, now: float) -> tuple[type[PublishError], str] | None:
-        """Why a message is not sent now; None: it is."""
+        """The error class and text with which a message fails now; None if it may be sent."""
         for refused, (until, error, text) in list(self._until.items()):
             if until <= now:
                 del self._until[refused]

@@ -23,29 +23,29 @@ from dspex.errors import BrokerUnavailable, MessageError
 logger = logging.getLogger(__name__)
 
 FIRST_RETRY, LAST_RETRY = 0.5, 10.0
-"""Seconds between attempts to have a reply queue (`Backoff`)."""
+"""Seconds between attempts to get a reply queue (`Backoff`)."""
 
 
 class Expecting(Protocol):
-    """Who an answer is for. Called in the thread of the reply queue."""
+    """Waits for an answer. Called in the thread of the reply queue."""
 
     def take(self, reply: Reply) -> None:
-        """The answer."""
+        """Take the answer."""
         ...
 
     def fail(self, error: BaseException) -> None:
-        """It cannot be read, or none will come any more."""
+        """Note that the answer cannot be read, or will never come."""
         ...
 
 
 class Replies:
-    """Connects at the first request, and again when the broker comes back: then with a new queue.
+    """The reply queue of a client. Connects at the first request, and reconnects with a new queue.
 
-    Answers to what nobody holds any more, and those that came to an earlier queue, are dropped.
+    An answer is dropped if nobody waits for it any more, or if it went to an earlier queue.
 
     Args:
-        parameters: of the broker.
-        replaced: called when there is a new queue, and so answers to an earlier one are lost.
+        parameters: of the connection to the broker.
+        replaced: called when a new queue has replaced an earlier one, whose answers are lost.
     """
 
     def __init__(self, parameters: pika.URLParameters, replaced: Callable[[], None]) -> None:
@@ -57,23 +57,23 @@ class Replies:
         self._ready = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
-        self._backoff = Backoff(FIRST_RETRY, LAST_RETRY)  # of the thread
+        self._backoff = Backoff(FIRST_RETRY, LAST_RETRY)  # used by the thread only
         self._refusal: str | None = None
         self._trouble = SILENT
 
     @property
     def queue(self) -> str | None:
-        """The queue that answers come to now; None while there is none."""
+        """The name of the current reply queue; None while there is none."""
         return self._queue if self._ready.is_set() else None
 
     def expect(self, correlation_id: str, who: Expecting, deadline: float) -> str:
-        """Hand the answer with this correlation id to `who`; returns the queue that it is to be sent to.
+        """Have the answer with this correlation id passed to `who`. Returns the queue to name as `reply_to`.
 
         Args:
-            deadline: in seconds of `time.monotonic`.
+            deadline: how long to wait for a queue, in seconds of `time.monotonic`.
 
         Raises:
-            BrokerUnavailable: there is no queue by the deadline, or the broker refused the login or the queue.
+            BrokerUnavailable: there was no queue by the deadline, or the broker refused the login or the queue.
         """
         with self._lock:
             if self._thread is None:
@@ -89,7 +89,7 @@ class Replies:
         return queue
 
     def close(self) -> None:
-        """End the thread; who still expects an answer gets an error."""
+        """End the thread. Those who still wait for an answer get an error."""
         self._closed.set()
         for who in list(self._expecting.values()):
             who.fail(BrokerUnavailable("the client is closed; what it asked for may still be carried out"))
@@ -111,7 +111,7 @@ class Replies:
             self._closed.wait(self._backoff.failed())
 
     def _refused(self, error: BaseException) -> str | None:
-        """Why trying again will not help."""
+        """Why the broker will refuse us however often we retry; None where a retry may help."""
         missing = permission(error, self._parameters)
         return f"{address(self._parameters)}: {missing}" if missing else refusal(error, self._parameters)
 
@@ -120,7 +120,7 @@ class Replies:
         try:
             self._take_from(connection.channel())
         finally:
-            with suppress(*CONNECTION_ERRORS):  # where it is gone itself
+            with suppress(*CONNECTION_ERRORS):  # the connection may be lost already
                 connection.close()
 
     def _take_from(self, channel: BlockingChannel) -> None:

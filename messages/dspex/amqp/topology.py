@@ -6,8 +6,8 @@
         └─ alternate: dspex.unrouted (fanout) ─────> dspex.programs
     dspex.events (topic)   ── whatever listeners bind: `<tenant>.<type>`
 
-The alternate exchange (https://www.rabbitmq.com/docs/ae) takes the commands of a type that nothing is bound for: they
-reach a worker, which records them as rejected, instead of vanishing or failing in the producer's hands.
+The alternate exchange (https://www.rabbitmq.com/docs/ae) takes commands of a type without a binding. A worker gets them
+and records them as rejected; without it they would vanish, or fail at the producer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UNROUTED_EXCHANGE = "dspex.unrouted"
 
 
 class Exchange(NamedTuple):
-    """A durable exchange; what it cannot route goes to `alternate`, another exchange, where one is named."""
+    """A durable exchange. Messages that it cannot route go to the exchange `alternate`, if one is named."""
 
     name: str
     kind: Literal["topic", "fanout"]
@@ -34,7 +34,7 @@ class Exchange(NamedTuple):
 
 
 class Binding(NamedTuple):
-    """`exchange` puts the messages with this routing key into `queue`; a fanout exchange ignores the key."""
+    """`exchange` puts messages with this routing key into `queue`. A fanout exchange ignores the key."""
 
     exchange: str
     queue: str
@@ -53,7 +53,7 @@ QUEUES: dict[str, tuple[str, ...]] = {
     for queue in (PROGRAMS_QUEUE, EXECUTIONS_QUEUE, REQUESTS_QUEUE)
 }
 """Each durable queue and the types of the commands it takes (see `Command.queue_name`)."""
-QUEUES[REQUESTS_QUEUE] = tuple(sorted(QUEUES[REQUESTS_QUEUE]))  # as the document of the contract has them
+QUEUES[REQUESTS_QUEUE] = tuple(sorted(QUEUES[REQUESTS_QUEUE]))  # in the order of the contract's document
 
 BINDINGS = (
     *(Binding(COMMANDS_EXCHANGE, queue, type_) for queue, types in QUEUES.items() for type_ in types),
@@ -62,12 +62,12 @@ BINDINGS = (
 
 
 def event_key(tenant: str, event_type: str) -> str:
-    """The routing key of an event: `acme.dspex.execution.completed.v1`; `default` is the tenant where there are none.
+    """The routing key of an event: `acme.dspex.execution.completed.v1`; a system without tenants uses `default`.
 
-    The tenant is the first word, so that the broker's topic permissions can keep tenants apart. To bind, either may be
-    a pattern: `event_key("acme", "#")`, `event_key("*", "dspex.execution.*.v1")`.
+    The tenant is the first word, so that the broker's topic permissions can keep tenants apart. For a binding, both
+    arguments may be patterns: `event_key("acme", "#")`, `event_key("*", "dspex.execution.*.v1")`.
     """
-    # Tenants from before could have dots in their names; a word has none, or it would be another tenant's first.
+    # Older tenants may have dots in their names. A dot would end the first word, and so name another tenant.
     return f"{tenant.replace('.', '%2E')}.{event_type}"
 
 

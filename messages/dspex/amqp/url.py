@@ -1,4 +1,4 @@
-"""The URL of RabbitMQ, read: what is wrong with it is named, and nothing of the password ever is."""
+"""Reads the URL of RabbitMQ. Errors name what is wrong with it, and never contain any of the password."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ PARAMETERS = (
     "stack_timeout",
     "tcp_options",
 )
-"""Of the query, as pika reads it: https://pika.readthedocs.io/en/stable/modules/parameters.html#urlparameters."""
+"""The query parameters that pika knows: https://pika.readthedocs.io/en/stable/modules/parameters.html#urlparameters."""
 
 
 def amqp_parameters(url: str, name: str = "dspex", ssl_context: SSLContext | None = None) -> URLParameters:
     """pika's parameters of a URL.
 
     Args:
-        name: of the connection, in RabbitMQ's lists, where the URL has no `client_properties` that name it.
+        name: of the connection, as RabbitMQ lists it; `client_properties` in the URL take precedence.
         ssl_context: for `amqps://`; by default the system's authorities are trusted.
 
     Raises:
-        SettingsError: it cannot be read.
+        SettingsError: the URL is invalid.
     """
     problem = url_problem(url)
     if problem is not None:
@@ -52,7 +52,7 @@ def amqp_parameters(url: str, name: str = "dspex", ssl_context: SSLContext | Non
 
 
 def url_problem(url: str) -> str | None:
-    """What is wrong with the URL of a broker, to follow a name of it; None where nothing is."""
+    """What is wrong with the URL of a broker, as the rest of a sentence about it; None if it is valid."""
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("amqp", "amqps"):
@@ -62,20 +62,20 @@ def url_problem(url: str) -> str | None:
             return wrong
         URLParameters(url)
     except (ValueError, TypeError, SyntaxError, OSError):
-        # The reason may quote parts of the password: it is not passed on.
+        # The original error is not passed on: it may quote parts of the password.
         return "must be like amqp://user:password@host:5672/vhost, or amqps://, with special characters percent-encoded"
     return None
 
 
 def login_of(url: str) -> str | None:
-    """The login that a URL names, which can be read."""
+    """The user name in a valid URL; None if it has none."""
     return getattr(URLParameters(url).credentials, "username", None)
 
 
 def _wrong_parameter(parts: SplitResult) -> str | None:
-    """The parameter of the query that is wrong, by its name."""
+    """What is wrong with the first invalid query parameter; None if all are valid."""
     if "@" in parts.query or "@" in parts.fragment:
-        return None  # it is no query: the password has a ? that is not encoded
+        return None  # not a query: the password contains an unencoded ?
     given = parse_qsl(parts.query, keep_blank_values=True)
     for name, _ in given:
         if name not in PARAMETERS:

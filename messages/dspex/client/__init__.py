@@ -1,6 +1,6 @@
 """The client: the code interface, what its verbs give back, and its implementation over the broker.
 
-Each name is imported when it is first asked for: whoever asks in process loads no pika.
+Each name is imported at its first use, so a client in the process of the workers loads no pika.
 """
 
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ else:
     _MODULES = {"Handle": "handles", "Interface": "interface", "RemoteClient": "remote"}
 
     def __getattr__(name: str) -> object:
-        """PEP 562: a name of `__all__`, from its module. It is kept, so that this happens once."""
+        """PEP 562: a name of `__all__`, from its module. The value is kept, so this happens once per name."""
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

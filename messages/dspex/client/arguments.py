@@ -1,4 +1,4 @@
-"""A wrong argument of a verb is an error of DSPex, like all that a verb raises, and not one of the models under it."""
+"""Turns pydantic's errors about wrong arguments of a verb into DSPex errors, like all others that a verb raises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Verbs = TypeVar("Verbs")
 
 
 def arguments_checked(verbs: type[Verbs]) -> type[Verbs]:
-    """The class, whose public methods raise `InvalidValues` where an argument does not fit the command it goes into."""
+    """Make the public methods of a class raise `InvalidValues` if an argument does not fit the command's model."""
     for name, member in tuple(vars(verbs).items()):
         if inspect.isfunction(member) and not name.startswith("_"):
             setattr(verbs, name, _checked(member))

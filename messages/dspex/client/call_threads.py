@@ -1,4 +1,4 @@
-"""The threads in which the verbs of an `AsyncClient` run. They are its own: the loop's serve DNS, files and others."""
+"""The thread pool of an `AsyncClient`. It has its own, because the event loop's pool also serves DNS and files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dspex.forks import renew_in_child
 Result = TypeVar("Result")
 
 THREADS = 32
-"""Verbs that run at a time; an execution is not waited for in a thread."""
+"""How many verbs run at a time. Waiting for an execution takes no thread."""
 
 
 class CallThreads:
-    """Runs calls, each within its time: what it waits for a free thread is part of it."""
+    """Runs calls in threads. The timeout of a call includes its wait for a free thread."""
 
     def __init__(self, threads: int = THREADS) -> None:
         self._threads = threads
@@ -31,12 +31,12 @@ class CallThreads:
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="dspex-call")
 
     async def run(self, call: Callable[[], Result], timeout: float) -> Result:
-        """The result of a call.
+        """Run a call in a thread and return its result.
 
-        A task that is cancelled does not wait for it any more; where it has not begun, it never does.
+        If the task is cancelled, it stops waiting; a call that has not begun is then never made.
 
         Raises:
-            BrokerUnavailable: no thread was free in time, or all is closed: the call was not made.
+            BrokerUnavailable: the call was not made, because no thread was free in time or the client is closed.
         """
         deadline = time.monotonic() + timeout
 
@@ -56,12 +56,12 @@ class CallThreads:
         except asyncio.CancelledError:
             waiting.cancel()
             raise
-        if made.cancel():  # it has not begun
+        if made.cancel():  # the call has not begun
             raise self._busy(timeout)
-        return await waiting  # its own time is over: it ends
+        return await waiting  # the call has begun, and ends by its own timeout
 
     async def close(self, last: Callable[[], None]) -> None:
-        """Make a last call, which does not wait for a free thread, and end the threads."""
+        """Make a last call, without waiting for a free thread, and end the threads."""
         self._closed = True
         closing = ThreadPoolExecutor(1, thread_name_prefix="dspex-close")
         try:

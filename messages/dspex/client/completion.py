@@ -1,4 +1,4 @@
-"""Waiting for many executions: in order, or each when it is done."""
+"""Waiting for many executions: in order, or as they complete."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dspex.client.handles import Handle
 from dspex.errors import NoAnswer
 
 UNSTORED = 64
-"""Commands of a `map` that are not stored yet. Where the broker has no room, each waits for those before it."""
+"""How many commands of a `map` may be unconfirmed. While the broker has no room, further rows wait."""
 
 
 def as_completed(handles: Iterable[Handle], timeout: float | None = None) -> Iterator[Handle]:
-    """The handles, each when it is done, whatever it came to.
+    """Yield each handle as soon as its execution is done, successfully or not.
 
     Args:
-        timeout: seconds for all of them, from the first that is asked for; None: without end.
+        timeout: seconds for all of them, counted from the first `next`; None: no limit.
 
     Raises:
-        NoAnswer: they were not all done in time.
+        NoAnswer: not all were done in time.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    held = set(handles)  # an execution that nobody holds is not looked up
+    held = set(handles)  # keeps the handles alive: an execution without a handle is not polled
     total = len(held)
     finished: queue.SimpleQueue[Handle] = queue.SimpleQueue()
     for handle in held:
@@ -40,14 +40,14 @@ def as_completed(handles: Iterable[Handle], timeout: float | None = None) -> Ite
 
 
 def late(left: Collection[Handle], total: int, timeout: float | None) -> NoAnswer:
-    """The error of who has waited long enough for many."""
+    """The error for a wait for many executions that has timed out."""
     unstored = sum(not handle.pending.published.done() for handle in left)
     others = f", but for {unstored} whose commands are not known to be stored" if unstored else ""
     return NoAnswer(f"{len(left)} of {total} executions have not ended in {timeout or 0:g} s; they go on{others}")
 
 
 def as_stored(started: Iterable[Handle]) -> Iterator[Handle]:
-    """Handles as they are started, while the broker keeps up: at most `UNSTORED` of their commands are on their way."""
+    """Yield handles as they are started, with at most `UNSTORED` unconfirmed commands."""
     on_their_way: deque[futures.Future[None]] = deque()
     for handle in started:
         on_their_way.append(handle.pending.published)
@@ -57,9 +57,9 @@ def as_stored(started: Iterable[Handle]) -> Iterator[Handle]:
 
 
 def in_order(started: Iterable[Handle], in_flight: int) -> Iterator[Handle]:
-    """Handles as they are started, each when it is done, in their order; `in_flight` are started and not given out.
+    """Yield handles in the order of their start, each when it is done; up to `in_flight` are started ahead.
 
-    Where no more can be started, those that were are given out before the error is raised.
+    If starting one fails, the handles already started are yielded before the error is raised.
     """
     window: deque[Handle] = deque()
 
@@ -79,7 +79,7 @@ def in_order(started: Iterable[Handle], in_flight: int) -> Iterator[Handle]:
 
 
 def as_done(started: Iterable[Handle], in_flight: int) -> Iterator[Handle]:
-    """As `in_order`, each when it is done."""
+    """Like `in_order`, but as they complete."""
     held: set[Handle] = set()
     finished: queue.SimpleQueue[Handle] = queue.SimpleQueue()
 

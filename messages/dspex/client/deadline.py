@@ -1,6 +1,6 @@
-"""The time that a verb has: whatever it asks on its way shares it.
+"""The deadline of a verb, shared by every request that it makes.
 
-`execute_program(timeout=2)` asks for a signature, publishes, and waits: all of it within these two seconds.
+`execute_program(timeout=2)` may ask for a signature, publish, and wait: all of it within the same two seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _deadline: ContextVar[float] = ContextVar("dspex_deadline", default=math.inf)
 
 @contextmanager
 def within(seconds: float) -> Generator[None]:
-    """What is asked inside ends in so many seconds, or with what is around it where that is sooner."""
+    """Limit the requests inside the block to so many seconds, or to what an enclosing block has left."""
     token = _deadline.set(min(_deadline.get(), time.monotonic() + seconds))
     try:
         yield
@@ -25,5 +25,5 @@ def within(seconds: float) -> Generator[None]:
 
 
 def left(seconds: float) -> float:
-    """How many of these seconds are there: fewer where the verb that asks has less time left, and never less than 0."""
+    """So many seconds, or what the current verb has left, if that is less; at least 0."""
     return max(0.0, min(seconds, _deadline.get() - time.monotonic()))

@@ -1,4 +1,4 @@
-"""The verbs of executions: submit and wait, one or many; look, cancel, list."""
+"""The verbs of executions: submit and wait, one or many; get, cancel, list."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IN_FLIGHT = 256
 
 @arguments_checked
 class ExecutionVerbs(Port):
-    """What may be done with executions."""
+    """The part of the client for executions."""
 
     def submit_program(
         self,
@@ -47,24 +47,24 @@ class ExecutionVerbs(Port):
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> Handle:
-        """Have a program run, and do not wait for it; returns once the broker has stored the command.
+        """Submit an execution of a program. Returns once the broker has stored the command.
 
-        With the id or the idempotency key of an execution that is there already, nothing runs twice: the handle is its.
+        If an execution with the same id or idempotency key exists, nothing runs twice: the handle is for that one.
 
         Args:
-            options: seed, earliest start, deadline.
-            execution_id: a new one by default. Choose it to be able to submit again what is not known to be stored.
-            idempotency_key: of the tenant; the first execution with it stands for all.
-            callback: where its end is pushed to, instead of where its program says.
-            metadata: short strings that are kept with it, and are in its view, its event and its webhook.
-            traceparent: W3C Trace Context of the caller's span; the events and webhooks of the execution have it, too.
-            validate: check the inputs against the signature first; by default as the client is made.
-            timeout: seconds for all of it: to ask for the signature, and to have the command stored.
+            options: the seed, the earliest start and the deadline.
+            execution_id: a new one by default. Choose it yourself if you want to submit again after a `PublishError`.
+            idempotency_key: unique within the tenant. All submissions with one key are the same execution.
+            callback: the webhook for its end; takes precedence over the program's callback.
+            metadata: short strings that are stored with the execution, and shown in its view, event and webhook.
+            traceparent: W3C Trace Context of the caller's span; copied to the execution's events and webhooks.
+            validate: check the inputs against the signature first; by default as set for the client.
+            timeout: seconds in all, for getting the signature and for having the command stored.
 
         Raises:
-            InvalidInput: the inputs do not fit the signature; every wrong field is named, nothing was sent.
-            MessageTooLarge, InvalidMessage: of the command; nothing was sent.
-            PublishError: it is not known to be stored. Submit it again with the same id or key.
+            InvalidInput: the inputs do not fit the signature. It names every wrong field; nothing was sent.
+            MessageTooLarge, InvalidMessage: the command is too large or invalid; nothing was sent.
+            PublishError: the command is not known to be stored. Submit it again with the same id or key.
             RequestFailed: there is no such program, or its signature may not be read.
             NoAnswer: no worker told its signature; nothing was sent.
         """
@@ -97,12 +97,12 @@ class ExecutionVerbs(Port):
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> Handle:
-        """As `submit_program`, and do not wait for the broker either: many commands can be on their way.
+        """Like `submit_program`, but does not wait until the command is stored, so many can be in flight.
 
-        Inputs that do not fit, and a command that is not stored, are errors that waiting for the handle raises.
+        If the inputs do not fit, or the command is not stored, the handle raises the error when you wait for it.
 
         Raises:
-            BrokerUnavailable: there was no room to publish, or no connection, until the timeout; nothing was sent.
+            BrokerUnavailable: the publisher had no room or no connection until the timeout; nothing was sent.
             RequestFailed: there is no such program, or its signature may not be read.
             NoAnswer: no worker told its signature; nothing was sent.
         """
@@ -132,8 +132,8 @@ class ExecutionVerbs(Port):
     ) -> ExecutionView:
         """Run a program, and wait until the execution has ended. A failed one is returned, not raised.
 
-        Arguments and errors are those of `submit_program` and of `Handle.execution`; by default `timeout` is the
-        client's, and is for all of it.
+        Arguments and errors are those of `submit_program` and `Handle.execution`. `timeout` covers the whole call; by
+        default it is the client's.
         """
         with within(self.timeout if timeout is None else timeout):
             command = self._command(
@@ -142,7 +142,7 @@ class ExecutionVerbs(Port):
             return self.call(command, ExecutionView, timeout=timeout, traceparent=traceparent)
 
     def handle(self, execution_id: UUID | None = None, *, idempotency_key: str | None = None) -> Handle:
-        """Attach to an execution by its id or its idempotency key, whoever has started it."""
+        """Attach to an execution by its id or its idempotency key. Any process may have started it."""
         return Handle(self, self.attach(GetExecution(execution_id=execution_id, idempotency_key=idempotency_key)))
 
     def map(
@@ -158,17 +158,17 @@ class ExecutionVerbs(Port):
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> Iterator[Handle]:
-        """Run a program on many rows: a handle of each, when it is done.
+        """Run a program on many rows. Yields a handle for each, when its execution is done.
 
-        What goes wrong with a row is raised by its handle's `result`, and the others go on. Where the next row cannot
-        be had or sent, what was started is given out first, and the error is raised then.
+        An error of one row is raised by its handle's `result`; the other rows go on. If the next row cannot be read or
+        sent, the handles already started are yielded first, then the error is raised.
 
         Args:
-            rows: inputs; taken only as fast as executions end, so they may be more than fit into memory.
-            in_flight: how many executions there may be at a time that are not given out yet.
-            ordered: in the order of the rows; else each when it is done.
+            rows: inputs. They are read only as fast as executions end, so they need not fit into memory.
+            in_flight: how many executions may be started ahead of the handles yielded.
+            ordered: yield in the order of the rows; if False, as they complete.
             options, metadata, traceparent, validate, timeout: as in `submit_program`, for every row. While the broker
-                has no room (a queue is full, its memory is) rows are taken as slowly as it stores them.
+                has no room (a full queue, a memory alarm), rows are read only as fast as it stores them.
         """
         if in_flight < 1:
             raise ValueError("in_flight must be at least 1")
@@ -205,7 +205,7 @@ class ExecutionVerbs(Port):
         return self.list_executions(limit=limit).items
 
     def signature_of(self, program_id: UUID) -> Signature:
-        """The signature of a program. Asked for once, then known: that of a program that can run does not change."""
+        """The signature of a program. It is cached, as it does not change once the program is ready."""
         with within(self.timeout):
             return self._signatures.of(program_id)
 
@@ -259,5 +259,5 @@ class ExecutionVerbs(Port):
 
 
 def _mapping(value: object) -> Mapping[str, Any] | None:
-    """What callers give as inputs, where it is what the types say."""
+    """The inputs, if they are a mapping of strings; else None."""
     return value if isinstance(value, Mapping) else None

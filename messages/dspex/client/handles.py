@@ -1,4 +1,4 @@
-"""What a caller holds of an execution: its id, its state, and its result when it is there."""
+"""The handle of an execution: its id, its state, and its result once there is one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
 class Asks(Protocol):
-    """What a handle asks its client for: verbs of `dspex.client.execution_verbs`."""
+    """The verbs of `dspex.client.execution_verbs` that a handle needs."""
 
     def get_execution(
         self, execution_id: UUID | None = None, *, idempotency_key: str | None = None
@@ -30,7 +30,7 @@ class Asks(Protocol):
 class Handle:
     """An execution that was submitted, or attached to by its id. Thread-safe.
 
-    Whoever keeps the id can let go of the handle, or die, and get another by `client.handle(execution_id)`.
+    The id is enough: `client.handle(execution_id)` makes another handle, in another process, too.
     """
 
     def __init__(self, client: Asks, pending: Pending, inputs: Mapping[str, Any] | None = None) -> None:
@@ -45,10 +45,10 @@ class Handle:
     def execution_id(self) -> UUID:
         """The id of the execution.
 
-        With an idempotency key whose execution was there before, it is that one's, as soon as that is known.
+        If the idempotency key belongs to an earlier execution, it is the id of that one, as soon as it is known.
 
         Raises:
-            NotFound: only the key is known, and no execution of it was seen yet.
+            NotFound: only the idempotency key is known, and no execution with it was found yet.
         """
         known = self.pending.execution_id
         if known is None:
@@ -57,38 +57,38 @@ class Handle:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What it runs on. Asks, where it was attached to and has not ended."""
+        """The inputs. Sends a query if the execution was attached to and has not ended."""
         return dict(self._view().inputs if self._inputs is None else self._inputs)
 
     def done(self) -> bool:
-        """Whether its result is here, or the reason why there is none. Does not ask."""
+        """Whether this handle has the result or an error. Sends no query."""
         return self.pending.ended.done()
 
     def status(self) -> ExecutionStatus:
-        """Its status now. Asks, unless it is done.
+        """The current status. Sends a query unless the handle is done.
 
         Raises:
-            RequestFailed, NotFound: there is no such execution, where it was attached to; or it was refused.
+            RequestFailed, NotFound: there is no such execution to attach to, or the execution was refused.
         """
         try:
             return self._view().status
         except DspexError as error:
-            # It is published, and no worker has taken it yet: there is no row of it.
+            # The command is published, but no worker has taken it yet: there is no row.
             if error.code == NotFound.code and self.pending.command is not None and not self.done():
                 return ExecutionStatus.PENDING
             raise
 
     def execution(self, timeout: float | None = None) -> ExecutionView:
-        """The execution, once it has ended. A failed one is returned, not raised.
+        """Wait for the execution to end, and return it. A failed one is returned, not raised.
 
         Args:
             timeout: seconds to wait; None: without end.
 
         Raises:
-            NoAnswer: it has not ended in time; it goes on.
-            RequestFailed: it was refused; the code says why.
-            PublishError: its command is not known to be stored. Submit it again with the same id; where `timeout` is
-                over, it can also be waited for again.
+            NoAnswer: the execution has not ended in time; it goes on.
+            RequestFailed: the execution was refused; the code says why.
+            PublishError: the command is not known to be stored. Submit it again with the same id; after a timeout you
+                can also wait again.
         """
         return self.pending.wait(timeout)
 
@@ -97,29 +97,29 @@ class Handle:
     @overload
     def result(self, timeout: float | None = None, *, result_type: type[Model]) -> Model: ...
     def result(self, timeout: float | None = None, *, result_type: type[Model] | None = None) -> dict[str, Any] | Model:
-        """Its outputs, once it has ended.
+        """Wait for the execution to end, and return its outputs.
 
         Args:
             timeout: seconds to wait; None: without end.
-            result_type: a pydantic model to have them as: your own, or `client.output_model(program_id)`.
+            result_type: return the outputs as this pydantic model: your own, or `client.output_model(program_id)`.
 
         Raises:
-            ExecutionError: it failed or was cancelled; `code` says why, `execution` is all that is known.
-            InvalidOutput: they do not fit `result_type`; each wrong field is named.
-            NoAnswer, RequestFailed, PublishError: as `execution`.
+            ExecutionError: the execution failed or was cancelled; `code` says why, `execution` is its view.
+            InvalidOutput: the outputs do not fit `result_type`; it names each wrong field.
+            NoAnswer, RequestFailed, PublishError: see `execution`.
         """
         return result_of(self.execution(timeout), result_type)
 
     def cancel(self, *, traceparent: str | None = None) -> ExecutionView:
-        """Cancel it: at once while it is pending, as soon as its adapter can stop while it runs.
+        """Cancel the execution: a pending one at once, a running one as soon as its adapter can stop.
 
         Raises:
-            RequestFailed, IllegalTransition, NotFound: it has ended, or no worker has taken it yet.
+            RequestFailed, IllegalTransition, NotFound: the execution has ended, or no worker has taken it yet.
         """
         return self._client.cancel_execution(self.execution_id, traceparent=traceparent)
 
     def add_done_callback(self, callback: Callable[[Handle], None]) -> None:
-        """Have `callback(handle)` called when it is done, or now if it is. In another thread: it must be short."""
+        """Call `callback(handle)` once the handle is done, in any thread. The callback must be short."""
         self.pending.ended.add_done_callback(lambda _: callback(self))
 
     def _view(self) -> ExecutionView:
@@ -136,7 +136,7 @@ def result_of(view: ExecutionView, result_type: None = None) -> dict[str, Any]: 
 @overload
 def result_of(view: ExecutionView, result_type: type[Model] | None) -> dict[str, Any] | Model: ...
 def result_of(view: ExecutionView, result_type: type[Model] | None = None) -> dict[str, Any] | Model:
-    """The outputs of an execution that has ended. Errors as `Handle.result`."""
+    """The outputs of an execution that has ended. Raises the errors of `Handle.result`."""
     if view.status != ExecutionStatus.COMPLETED or view.outputs is None:
         raise ExecutionError(view)
     if result_type is None:

@@ -1,4 +1,4 @@
-"""The code interface: every verb, the same in a process that has the database and over the broker.
+"""The code interface: the same verbs in a process with database access and over the broker.
 
     with RemoteClient("amqp://...", source="/orders") as dspex:        # dspex.client
     with LocalClient(application) as dspex:                             # workers.local
@@ -6,8 +6,9 @@
         dspex.initialize_program(program.program_id)
         execution = dspex.execute_program(program.program_id, {"question": "..."})
 
-The verbs are written once, here and in `dspex.executions`, on two methods: `call`, a command goes in and its answer
-comes out; and `start`, an execution goes in and what can be waited for comes out (`dspex.client.port`).
+The verbs are written once, here and in `execution_verbs` and `webhook_verbs`. They use two methods of
+`dspex.client.port`: `call` sends a command and returns its answer; `start` submits an execution and returns a `Pending`
+to wait for.
 """
 
 from __future__ import annotations
@@ -75,9 +76,9 @@ from dspex.signatures.signature import Signature
 
 @arguments_checked
 class Interface(ExecutionVerbs, WebhookVerbs):
-    """The verbs. Every one raises `RequestFailed` (or another `DspexError` in process) with the reason and its code.
+    """The verbs. Each raises `RequestFailed` (in process, another `DspexError`) with the reason and its code.
 
-    An argument that cannot be is an `InvalidValues` that names it, and nothing is sent.
+    A wrong argument raises `InvalidValues`, which names it; nothing is sent then.
     """
 
     # Signatures
@@ -95,7 +96,7 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         return self.call(CreateSignatureFromModule(module=module), SignatureList).signatures
 
     def validate_module(self, module: str) -> bool:
-        """Whether a module can be read and holds DSPy signatures."""
+        """Whether a module can be read and contains DSPy signatures."""
         return self.call(ValidateModule(module=module), Answer).value
 
     def update_signature(self, signature_id: UUID, signature: Signature | str | Mapping[str, Any]) -> SignatureView:
@@ -171,7 +172,7 @@ class Interface(ExecutionVerbs, WebhookVerbs):
     def initialize_program(
         self, program_id: UUID, *, traceparent: str | None = None, timeout: float | None = None
     ) -> ProgramView:
-        """Have the adapter build a program; the answer is `ready`, or `error` with the reason."""
+        """Have the adapter build a program. The program in the answer is `ready`, or `error` with the reason."""
         command = InitializeProgram(program_id=program_id)
         return self.call(command, ProgramView, timeout=timeout, traceparent=traceparent)
 
@@ -187,11 +188,11 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         lock_version: int | None = None,
         traceparent: str | None = None,
     ) -> ProgramView:
-        """Change what is named of a program, and nothing else. Where its configuration changes, it is built anew.
+        """Change the given parts of a program. If its configuration changes, it is built again.
 
         Args:
-            configuration: a whole one takes the place of the program's; a mapping changes what it names, as
-                `{"lm": {"model": "openai/gpt-4o-mini"}, "state": None}`: None resets.
+            configuration: a `Configuration` replaces the program's. A mapping changes only the members that it names,
+                such as `{"lm": {"model": "openai/gpt-4o-mini"}, "state": None}`; None resets a member.
         """
         command = UpdateProgram(
             program_id=program_id,
@@ -205,7 +206,7 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         return self.call(command, ProgramView, traceparent=traceparent)
 
     def archive_program(self, program_id: UUID) -> ProgramView:
-        """Take no new executions."""
+        """Archive a program: it takes no new executions."""
         return self.call(ArchiveProgram(program_id=program_id), ProgramView)
 
     def destroy_program(self, program_id: UUID) -> None:
@@ -222,13 +223,13 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         return self.call(ListPrograms(**filters), Page[ProgramView])
 
     def get_stats(self, program_id: UUID) -> ProgramStats:
-        """What a program is and has done, in short."""
+        """A program and the main figures of its executions."""
         return self.call(GetProgramStats(program_id=program_id), ProgramStats)
 
     def get_program_statistics(
         self, program_id: UUID, *, since: datetime | None = None, until: datetime | None = None
     ) -> ProgramStatistics:
-        """Figures over a program's executions: of all time, or of a window."""
+        """Statistics of a program's executions, of all time or of a window of time."""
         query = GetProgramStatistics(program_id=program_id, since=since, until=until)
         return self.call(query, ProgramStatistics)
 
@@ -245,15 +246,15 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         traceparent: str | None = None,
         timeout: float | None = None,
     ) -> dict[str, Any]:
-        """Signature and inputs in, outputs out: creates or finds what it needs on the way.
+        """Run a signature on inputs and return the outputs. Creates the signature and the program if they do not exist.
 
         Args:
-            metadata: of the execution, see `submit_program`.
+            metadata: for the execution, see `submit_program`.
             traceparent: W3C Trace Context of the caller's span.
-            timeout: seconds for all of it.
+            timeout: seconds for the whole call.
 
         Raises:
-            RequestFailed: the program cannot be built; the code says why.
+            RequestFailed: the program could not be built; the code says why.
             ExecutionError: the execution failed; the code says why.
         """
         parsed = signature if isinstance(signature, Signature) else Signature.parse(signature)
@@ -276,16 +277,17 @@ class Interface(ExecutionVerbs, WebhookVerbs):
     # Dead letters
 
     def list_dead_executions(self, /, **filters: Any) -> Page[ExecutionView]:
-        """A page of the executions that failed and were not discarded; filters as of `list_executions`."""
+        """A page of the executions that failed and were not discarded; the filters are those of `list_executions`."""
         given: dict[str, Any] = {"discarded": False} | filters
         return self.list_executions(status=ExecutionStatus.FAILED, **given)
 
     def replay_executions(
         self, /, execution_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any
     ) -> Affected:
-        """Run failed executions again: those of these ids, or all that a filter finds; without either, all.
+        """Run failed executions again: those with these ids, or all that match the filters; without either, all.
 
-        The filters are the other fields of `dspex.contract.dead_letters.ReplayExecutions`. Nothing is waited for.
+        The filters are the other fields of `dspex.contract.dead_letters.ReplayExecutions`. Does not wait for their
+        ends.
         """
         command = ReplayExecutions(execution_ids=_ids(execution_ids), **filters)
         return self.call(command, Affected, traceparent=traceparent)
@@ -293,12 +295,12 @@ class Interface(ExecutionVerbs, WebhookVerbs):
     def discard_executions(
         self, /, execution_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any
     ) -> Affected:
-        """Leave failed executions as they are, no dead letters any more; chosen as by `replay_executions`."""
+        """Mark failed executions as no longer dead letters; selected like those of `replay_executions`."""
         command = DiscardExecutions(execution_ids=_ids(execution_ids), **filters)
         return self.call(command, Affected, traceparent=traceparent)
 
     def get_rejected_message(self, rejection_id: UUID) -> RejectedMessageView:
-        """One message that was rejected, with its body."""
+        """One rejected message, with its body."""
         return self.call(GetRejectedMessage(rejection_id=rejection_id), RejectedMessageView)
 
     def list_rejected_messages(self, /, **filters: Any) -> Page[RejectedMessageView]:
@@ -312,13 +314,13 @@ class Interface(ExecutionVerbs, WebhookVerbs):
     def replay_messages(
         self, /, rejection_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any
     ) -> Affected:
-        """Send rejected messages again: those of these ids, or all that a filter finds; without either, all.
+        """Send rejected messages again: those with these ids, or all that match the filters; without either, all.
 
         The filters are the other fields of `dspex.contract.dead_letters.ReplayMessages`.
 
         Raises:
-            DspexError: one that was named cannot help: it was cut, or is no command, or none that the caller may give.
-                The others were sent; the text says how many.
+            DspexError: a message that was named cannot be sent: its body was cut, it is no command, or the caller may
+                not give that command. The others were sent; the text says how many.
         """
         command = ReplayMessages(rejection_ids=_ids(rejection_ids), **filters)
         return self.call(command, Affected, traceparent=traceparent)
@@ -326,7 +328,7 @@ class Interface(ExecutionVerbs, WebhookVerbs):
     def discard_messages(
         self, /, rejection_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any
     ) -> Affected:
-        """Leave rejected messages be, no dead letters any more; chosen as by `replay_messages`."""
+        """Mark rejected messages as no longer dead letters; selected like those of `replay_messages`."""
         command = DiscardMessages(rejection_ids=_ids(rejection_ids), **filters)
         return self.call(command, Affected, traceparent=traceparent)
 

@@ -1,4 +1,4 @@
-"""An execution that somebody waits for."""
+"""An execution to wait for."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ def _unknown() -> tuple[type[PublishError], str]:
 
 
 class Pending:
-    """An execution that was started or is attached to, and the future of how it ends.
+    """An execution that was started or attached to, and the future of its end.
 
     Attributes:
-        wanted: how it is looked up.
-        command: what started it; None where it was started elsewhere.
-        traceparent: of who started it.
-        reply_queue: where its answer goes; None where no answer will come.
-        published: done when the broker has stored the command. It fails as the publisher's futures do, and then
-            `ended` does.
-        ended: done when the execution has ended, or could not be started.
+        wanted: the query that looks it up.
+        command: the command that started it; None if it was started elsewhere.
+        traceparent: the W3C Trace Context that came with the command.
+        reply_queue: the queue for its answer; None if no answer will come.
+        published: done when the broker has stored the command. If it fails, `ended` fails, too.
+        ended: done when the execution has ended; fails if it could not be started.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class Pending:
         self.reply_queue: str | None = None
         self.published: Future[None] = Future()
         self.ended: Future[ExecutionView] = Future()
-        self.ended.set_running_or_notify_cancel()  # many may wait for it: none of them can cancel it
+        self.ended.set_running_or_notify_cancel()  # it has many waiters: none may cancel it for the others
         self._known_id: UUID | None = wanted.execution_id
         self._why_not: Trouble = _unknown
         if command is None:
@@ -52,14 +51,14 @@ class Pending:
 
     @classmethod
     def of(cls, command: ExecuteProgram, traceparent: str | None = None) -> Pending:
-        """What a command starts. The first command with its idempotency key may have had another id."""
+        """The execution that a command starts. With an idempotency key, its id may be that of an earlier command."""
         key = command.idempotency_key
         wanted = GetExecution(execution_id=None if key else command.execution_id, idempotency_key=key)
         return cls(wanted, command, traceparent)
 
     @classmethod
     def unsent(cls, execution_id: UUID, error: DspexError) -> Pending:
-        """What was not even sent."""
+        """An execution whose command could not be sent."""
         pending = cls(GetExecution(execution_id=execution_id))
         pending.published = Future()
         pending.published.set_exception(error)
@@ -68,14 +67,14 @@ class Pending:
 
     @property
     def execution_id(self) -> UUID | None:
-        """Its id. With an idempotency key it is the command's until another is known; None: only the key is known."""
+        """The id of the execution. Until it is confirmed, the id of the command; None if only the key is known."""
         return self._known_id or (self.command.execution_id if self.command else None)
 
     def sent(self, published: Future[None], why_not: Trouble = _unknown) -> None:
-        """The command is with the publisher.
+        """Note that the publisher has the command.
 
         Args:
-            why_not: says why it is not stored, while it is not: the error, and a line for people.
+            why_not: returns why the command is not stored yet: an error class, and one line for people.
         """
         self.published = published
         self._why_not = why_not
@@ -87,38 +86,38 @@ class Pending:
             self.fail(error)
 
     def take(self, reply: Reply) -> None:
-        """The answer to its command."""
+        """Take the answer to the command."""
         if reply.error is not None:
             self.fail(refused(reply))
         else:
             self.seen(ExecutionView.model_validate(reply.answer, extra="ignore"))
 
     def seen(self, view: ExecutionView) -> None:
-        """It was looked at: it may have ended. Another request's is none of ours, whoever tells of it first."""
+        """Take the current view of the execution. Fails if the execution belongs to another request."""
         if self.command is not None and _differ(self.command, view):
             taken = "execution_id" if self.command.idempotency_key is None else "idempotency_key"
             self.fail(RequestFailed(Conflict.code, f"{taken}: execution {view.execution_id} is of another request"))
             return
         self._known_id = view.execution_id
         if view.status.terminal:
-            with suppress(InvalidStateError):  # it was told twice
+            with suppress(InvalidStateError):  # the end is reported twice
                 self.ended.set_result(view)
 
     def fail(self, error: BaseException) -> None:
-        """There is no execution, or it cannot be waited for."""
+        """End the wait with an error."""
         with suppress(InvalidStateError):
             self.ended.set_exception(error)
 
     def wait(self, timeout: float | None) -> ExecutionView:
-        """How it ended.
+        """Wait for the execution to end.
 
         Args:
-            timeout: seconds to wait; None: without end.
+            timeout: seconds to wait; None: no limit.
 
         Raises:
-            NoAnswer: it has not ended in time; it goes on.
-            PublishError: it has not ended in time, and its command is not known to be stored.
-            DspexError: it could not be started; the code says why.
+            NoAnswer: the execution has not ended in time; it goes on.
+            PublishError: the execution has not ended in time, and its command is not known to be stored.
+            DspexError: the execution could not be started; the code says why.
         """
         try:
             return self.ended.result(None if timeout is None else max(0.0, timeout))
@@ -126,7 +125,7 @@ class Pending:
             raise self.late(timeout) from None
 
     def late(self, timeout: float | None) -> NoAnswer | PublishError:
-        """The error of who has waited long enough."""
+        """The error for a wait that has timed out."""
         which = self.execution_id or f"of idempotency key '{self.wanted.idempotency_key}'"
         if not self.published.done() or self.published.exception() is not None:
             error, why_not = self._why_not()
@@ -134,7 +133,7 @@ class Pending:
                 f"execution {which}: its command is not known to be stored after {timeout or 0:.3g} s: "
                 f"{why_not}; wait again, or submit it again under the same id"
             )
-        if self.command is None:  # it may not be there at all
+        if self.command is None:  # the execution may not exist
             advice = "is there one, and a worker running? It can be waited for again"
         else:
             advice = "is a worker running? It goes on, and can be waited for again"
@@ -146,7 +145,7 @@ def _differ(command: ExecuteProgram, view: ExecutionView) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values of JSON types are one; 1e23 may come back from a database as the whole number."""
+    """Whether two JSON values are equal. A database may return a float such as 1e23 as an integer."""
     match one, other:
         case dict(), dict():
             return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
@@ -159,7 +158,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def refused(reply: Reply) -> RequestFailed:
-    """The error that a request was answered with."""
+    """The error in an answer."""
     error = reply.error
     if error is None:
         raise ValueError("the reply has an answer")

@@ -1,4 +1,4 @@
-"""Looking up the executions that are waited for: when a notification says so, and otherwise from time to time."""
+"""Looks up the executions that someone waits for: when notified, and otherwise at intervals."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dspex.client.pending import Pending
 logger = logging.getLogger(__name__)
 
 BATCH = 64
-"""Executions that are looked up at a time."""
+"""How many executions are looked up at a time."""
 GROWTH = 1.5
-"""Of the pause between two looks at the same execution."""
+"""The factor by which the interval between two look-ups of an execution grows."""
 
 
 class Poller:
-    """One thread, started with the first execution. What nobody holds any more is not looked up. Thread-safe.
+    """Looks up executions in one thread, which starts with the first. Drops those without a handle. Thread-safe.
 
     Args:
-        look_up: looks at some executions and settles those that have ended; an error of it is logged.
-        longest: seconds that the pause between two looks at an execution may grow to.
+        look_up: looks up some executions and completes those that have ended. Its errors are logged.
+        longest: returns the longest interval between two look-ups of an execution, in seconds.
     """
 
     def __init__(self, look_up: Callable[[Sequence[Pending]], None], longest: Callable[[Pending], float]) -> None:
@@ -41,7 +41,7 @@ class Poller:
         self._closed = False
 
     def add(self, pending: Pending, first: float, pause: float) -> None:
-        """Look at an execution in `first` seconds, then in `pause`, and at growing intervals until it has ended."""
+        """Look an execution up after `first` seconds, then after `pause`, then at growing intervals until it ends."""
         with self._changed:
             look = _Look(pending, pause)
             self._index(look, pending.execution_id)
@@ -51,7 +51,7 @@ class Poller:
                 self._thread.start()
 
     def wake(self, execution_id: UUID, *, unless: Callable[[Pending], bool] = lambda _: False) -> None:
-        """Look at an execution now, it is said to have ended; `unless` that is told in another way."""
+        """Look an execution up now, as it is said to have ended, unless `unless` returns True."""
         with self._changed:
             for look in self._looks.get(execution_id, ()):
                 pending = look.pending()
@@ -59,7 +59,7 @@ class Poller:
                     self._schedule(look, 0.0)
 
     def wake_all(self, pause: float) -> None:
-        """Look at all of them now, and again in `pause` seconds: what would have told of them was lost."""
+        """Look all executions up now, and again after `pause` seconds: notifications were lost."""
         with self._changed:
             for looks in self._looks.values():
                 for look in looks:
@@ -67,7 +67,7 @@ class Poller:
                     self._schedule(look, 0.0)
 
     def close(self, error: Callable[[], BaseException]) -> None:
-        """Stop looking; what is waited for fails, each with an error of its own."""
+        """Stop, and fail every execution with an error of its own."""
         with self._changed:
             self._closed = True
             left = [look.pending() for looks in self._looks.values() for look in looks]
@@ -101,11 +101,11 @@ class Poller:
                 self._look_up(found)
             except Exception:
                 logger.exception("Executions cannot be looked up; it is tried again.")
-            del found  # or they would be held until the next ones are due
+            del found  # otherwise this frame would keep them alive until the next ones are due
             self._again(due)
 
     def _next(self) -> list[_Look] | None:
-        """Those that are due, as soon as there are any."""
+        """Wait for the executions that are due next. None: the poller is closed."""
         with self._changed:
             while not self._closed:
                 due = self._take()
@@ -120,7 +120,7 @@ class Poller:
         while self._queue and self._queue[0][0] <= now and len(taken) < BATCH:
             due, _, look = heapq.heappop(self._queue)
             if look.due != due:
-                continue  # it was scheduled anew
+                continue  # it was scheduled again since
             if look.over:
                 self._forget(look)
             else:
@@ -138,13 +138,13 @@ class Poller:
                 if pending.execution_id != look.key:
                     self._forget(look)
                     self._index(look, pending.execution_id)
-                if look.due == math.inf:  # else a notification came while it was looked up
+                if look.due == math.inf:  # otherwise a notification came meanwhile
                     self._schedule(look, look.pause)
                     look.pause = min(self._longest(pending), look.pause * GROWTH)
 
 
 class _Look:
-    """When an execution is looked at next: `due` in seconds of `time.monotonic`, infinite while it is looked at."""
+    """The next look-up of an execution. `due` is in seconds of `time.monotonic`, and infinite during a look-up."""
 
     def __init__(self, pending: Pending, pause: float) -> None:
         self.pending = weakref.ref(pending)
@@ -154,6 +154,6 @@ class _Look:
 
     @property
     def over(self) -> bool:
-        """Whether nobody waits, or there is nothing to wait for."""
+        """Whether nobody holds the execution any more, or it has ended."""
         pending = self.pending()
         return pending is None or pending.ended.done()

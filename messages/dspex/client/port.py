@@ -1,13 +1,13 @@
-"""What the verbs of the interface are written on, and what every implementation of it promises.
+"""The port under the verbs of the client, and the promises of every implementation.
 
-`tests/contract/test_interface.py` and `test_handles.py` check it of each:
+`tests/contract/test_interface.py` and `test_handles.py` check them for each:
 
-- **`ask`** has a command carried out and returns its answer, or raises: what is refused says why by its code.
-- **`start`** publishes an execution and waits for nothing but room to do so. `Pending.published` is done when the
-  broker has stored the command; from then on the execution ends, whatever dies.
-- **A pending execution ends once**, with its view or with an error; nothing that is lost on the way (an answer, a
-  reply queue, a notification) keeps it from that: the execution is looked up until it has ended.
-- **What nobody holds is forgotten**: a `Pending` that is dropped is not looked up any more; the execution goes on.
+- **`ask`** has a command carried out and returns its answer, or raises. The code of the error says why.
+- **`start`** publishes an execution, and waits only if the publisher has no room. `Pending.published` is done when the
+  broker has stored the command. From then on the execution ends, whatever dies.
+- **A `Pending` completes once**, with the view of the execution or with an error. It completes even if the answer, the
+  reply queue or a notification is lost, as the execution is looked up until it has ended.
+- **A `Pending` that nobody holds is forgotten**: its execution goes on, but is not looked up any more.
 - **Thread-safe.** The futures of a `Pending` complete in threads of the implementation: a callback must be short.
 """
 
@@ -27,14 +27,14 @@ from dspex.contract.queries import GetExecution
 View = TypeVar("View", bound=BaseModel)
 
 DEFAULT_TIMEOUT = 30.0
-"""Seconds to wait for an answer."""
+"""Seconds to wait for an answer by default."""
 
 
 class Port(abc.ABC):
-    """Has commands carried out. The promises are at the top of this module.
+    """Carries commands out. Its promises are at the top of this module.
 
     Attributes:
-        timeout: seconds to wait for an answer, where a call does not say.
+        timeout: seconds to wait for an answer, unless a call gives its own.
         validate: whether inputs are checked against the program's signature before they are published.
     """
 
@@ -49,15 +49,15 @@ class Port(abc.ABC):
     def start(
         self, command: ExecuteProgram, *, timeout: float | None = None, traceparent: str | None = None
     ) -> Pending:
-        """Publish an execution, and do not wait for it.
+        """Publish an execution, without waiting for it.
 
         Args:
             timeout: seconds that the broker has to store the command.
-            traceparent: W3C Trace Context of the caller's span; the events of the execution have it, too.
+            traceparent: W3C Trace Context of the caller's span; copied to the execution's events.
 
         Raises:
-            MessageTooLarge, InvalidMessage: of the command.
-            BrokerUnavailable: there was no room to publish, or no connection, until the timeout. Nothing was sent.
+            MessageTooLarge, InvalidMessage: the command is too large or invalid.
+            BrokerUnavailable: the publisher had no room or no connection until the timeout. Nothing was sent.
             Denied: the principal may not do this.
         """
 
@@ -67,7 +67,7 @@ class Port(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Free what it holds; what is waited for fails. Safe to call twice."""
+        """Release connections and threads; every wait fails. May be called again."""
 
     def call(
         self,
@@ -77,16 +77,16 @@ class Port(abc.ABC):
         timeout: float | None = None,
         traceparent: str | None = None,
     ) -> View:
-        """Have a command carried out, and return its answer; that of an execution is how it ended.
+        """Have a command carried out, and return its answer. For an execution, wait for its end and return its view.
 
         Args:
-            timeout: seconds for all of it: to publish the command, and to wait for the answer.
+            timeout: seconds in all, for publishing the command and for the answer.
             traceparent: W3C Trace Context of the caller's span.
 
         Raises:
-            NoAnswer: none came in time.
+            NoAnswer: no answer came in time.
             PublishError: the command is not known to be stored.
-            DspexError: it was refused; the code says why.
+            DspexError: the command was refused; the code says why.
         """
         timeout = left(self.timeout if timeout is None else timeout)
         if isinstance(command, ExecuteProgram):

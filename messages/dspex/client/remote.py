@@ -1,4 +1,4 @@
-"""The interface over the broker: a command goes to the exchange, its answer comes to a reply queue of this client.
+"""The client over the broker: publishes commands to the exchange, and consumes answers from its reply queue.
 
 with RemoteClient("amqp://...", source="/orders") as dspex:
     handles = [dspex.submit_program(program_id, {"question": text}) for text in questions]
@@ -44,34 +44,35 @@ __all__ = ["MAX_ANSWER_BYTES", "Handle", "RemoteClient", "as_completed"]
 View = TypeVar("View", bound=BaseModel)
 
 LOOK_SECONDS = 5.0
-"""An execution whose answer does not come is looked up after this time: the answer may have been lost."""
+"""Seconds after which an execution is looked up if its answer has not come, as it may be lost."""
 LOOK_UP_SECONDS = 5.0
-"""What a look at some executions may take."""
+"""Seconds that the look-up of some executions may take."""
 LONGEST_SECONDS = 60.0
-"""Between two looks at an execution whose answer is still expected."""
+"""The longest interval between two look-ups, in seconds, while the answer can still come."""
 LONGEST_UNTOLD_SECONDS = 10.0
-"""Between two looks at one whose answer goes nowhere: it was started elsewhere, or the reply queue has been lost."""
+"""The same if no answer can come: the execution was started elsewhere, or the reply queue was lost."""
 FIRST_UNTOLD_SECONDS = 0.25
 
 
 class RemoteClient(Interface):
-    """Thread-safe; connects at the first call, and again when the broker comes back.
+    """The client over the broker. Connects at the first call, and reconnects. Thread-safe.
 
-    A command is published with a reply queue of this client's, where its answer comes. When that is lost with the
-    connection there is a new one, and the executions that are waited for are looked up until they have ended.
+    Answers come to the client's reply queue. If the connection is lost, the client gets a new queue, and looks up its
+    executions until they have ended.
 
     Args:
         url: `amqp://user:password@host:5672/vhost`.
-        source: who asks, a URI reference such as `/orders` (CloudEvents `source`).
-        timeout: seconds to wait for an answer, where a call does not say.
-        validate: check inputs against the program's signature before they are published. Costs two requests, once for
-            each program.
-        redis_url: `redis://host:6379/0`, the workers' `DSPEX_REDIS_URL`: an execution that this client has not started
-            itself is looked up as soon as it has ended, and not only from time to time. Needs `dspex[redis]`.
+        source: the CloudEvents `source` of its commands, a URI reference such as `/orders`.
+        timeout: seconds to wait for an answer, unless a call gives its own.
+        validate: check inputs against the program's signature before they are published. Takes two queries, once per
+            program.
+        redis_url: `redis://host:6379/0`, the same as the workers' `DSPEX_REDIS_URL`. With it, the client learns at once
+            of the end of an execution that another client started; without it, only at the next look-up. Needs
+            `dspex[redis]`.
         ssl_context: for `amqps://`; by default the system's authorities are trusted.
 
     Raises:
-        SettingsError: a URL cannot be read, or redis is not installed.
+        SettingsError: a URL is invalid, or redis is not installed.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class RemoteClient(Interface):
         redis_url: str | None = None,
         ssl_context: SSLContext | None = None,
     ) -> None:
-        # pika: whoever only reads messages does not load it
+        # loads pika, which a process that only reads messages does not need
         from dspex.amqp.publisher import AmqpPublisher
         from dspex.amqp.url import amqp_parameters
 
@@ -100,7 +101,7 @@ class RemoteClient(Interface):
         renew_in_child(self)
 
     def _start_anew(self) -> None:
-        """Make the parts that have threads; these start when they are needed."""
+        """Make the parts that have threads. The threads start when they are needed."""
         from dspex.amqp.replies import Replies
 
         self._poller = Poller(self._look_up, self._longest)
@@ -108,7 +109,7 @@ class RemoteClient(Interface):
         self._wakeups = None
         if self._redis_url is not None:
             self._wakeups = Wakeups(self._redis_url, self._heard, lambda: self._poller.wake_all(LOOK_SECONDS))
-        vars(self).pop("_signatures", None)  # a thread may be asking for a signature
+        vars(self).pop("_signatures", None)  # a thread of the parent may have been fetching a signature
 
     def ask(self, command: Command, answer: type[View], *, timeout: float, traceparent: str | None = None) -> View:
         """See `Port.ask`."""
@@ -121,7 +122,7 @@ class RemoteClient(Interface):
             raise NoAnswer(f"{command.type}: no answer in {timeout:.3g} s; is a worker running?{carried_out}")
         if reply.error is not None:
             raise refused(reply)
-        return answer.model_validate(reply.answer, extra="ignore")  # what a later version added
+        return answer.model_validate(reply.answer, extra="ignore")  # ignores fields of later versions
 
     def start(
         self, command: ExecuteProgram, *, timeout: float | None = None, traceparent: str | None = None
@@ -142,7 +143,7 @@ class RemoteClient(Interface):
         return pending
 
     def close(self) -> None:
-        """Disconnect; what is waited for fails with `BrokerUnavailable`, and goes on."""
+        """Disconnect. Every wait fails with `BrokerUnavailable`; the executions themselves go on."""
         self._closed = True
         self._publisher.close()
         if self._wakeups is not None:
@@ -151,7 +152,7 @@ class RemoteClient(Interface):
         self._replies.close()
 
     def _listen(self) -> None:
-        """Hear of what ends, before the first look at it: what ends later is heard of."""
+        """Subscribe to notifications before the first look-up, so that no end between the two is missed."""
         if self._wakeups is not None:
             self._wakeups.start()
 
@@ -172,7 +173,7 @@ class RemoteClient(Interface):
         self._poller.wake(execution_id, unless=self._told)
 
     def _told(self, pending: Pending) -> bool:
-        """Whether its answer can still come."""
+        """Whether the answer can still come: its reply queue is the current one."""
         return pending.reply_queue is not None and pending.reply_queue == self._replies.queue
 
     def _longest(self, pending: Pending) -> float:
@@ -186,7 +187,7 @@ class RemoteClient(Interface):
             try:
                 self._send(pending.wanted, request, deadline)
             except PublishError:
-                break  # the broker is away: the others are due again, too
+                break  # the broker is away: the others are looked up later
             asked.append((pending, request))
         for pending, request in asked:
             reply = request.wait(deadline)
@@ -199,13 +200,13 @@ class RemoteClient(Interface):
         elif reply.error.code == Denied.code:
             pending.fail(refused(reply))
         elif reply.error.code == NotFound.code and pending.command is not None and not self._told(pending):
-            # No worker has taken it, or one has refused it and the answer was lost: to send it again is harmless.
+            # No worker has taken the command, or the answer with its refusal was lost. Sending it again is harmless.
             with suppress(PublishError):
                 self._send(pending.command, pending, deadline, pending.traceparent)
 
 
 class _Request:
-    """An answer that is waited for."""
+    """An answer to wait for."""
 
     def __init__(self) -> None:
         self._reply: Future[Reply] = Future()
@@ -219,7 +220,7 @@ class _Request:
             self._reply.set_exception(error)
 
     def wait(self, deadline: float) -> Reply | None:
-        """The answer, or None where there is none by the deadline."""
+        """The answer; None if there is none by the deadline."""
         try:
             return self._reply.result(timeout=max(0.0, deadline - time.monotonic()))
         except FutureTimeout:

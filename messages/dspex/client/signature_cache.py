@@ -1,4 +1,4 @@
-"""The signatures of programs that a client has asked for, so that inputs are checked before they are sent."""
+"""A cache of programs' signatures, by which a client checks inputs before it sends them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from dspex.lru import Lru
 from dspex.signatures.signature import Signature
 
 MAX_BYTES = 64 * 1024 * 1024
-"""What the signatures that are kept may take, estimated (`Signature.size`)."""
+"""The size of all cached signatures, in estimated bytes (`Signature.size`)."""
 
 
 class SignatureCache:
-    """Each is fetched once, also where many threads ask for it at a time. Thread-safe.
+    """Fetches each signature once, even if many threads ask for it at the same time. Thread-safe.
 
-    A program keeps its signature, whatever becomes of its configuration, and only a draft's content can change: until
-    it is active, and so before any program of it can run, it is asked for each time.
+    A program never changes its signature, and only a draft signature can change its content. So a draft is not cached.
 
     Args:
-        fetch: asks for the signature of a program.
+        fetch: sends the query for the signature of a program.
     """
 
     def __init__(self, fetch: Callable[[UUID], SignatureView]) -> None:
@@ -40,8 +39,8 @@ class SignatureCache:
         """The signature of a program.
 
         Raises:
-            NoAnswer: another thread asks for it, and has no answer within the time of this one.
-            DspexError: it cannot be fetched; the next call tries again.
+            NoAnswer: another thread is fetching it, and got no answer within this thread's timeout.
+            DspexError: it could not be fetched; the next call tries again.
         """
         while True:
             with self._lock:
@@ -61,7 +60,7 @@ class SignatureCache:
             view = self._fetch(program_id)
         except BaseException as error:
             self._end(program_id)
-            # The time of who asked was over, or it was interrupted: whoever waits with it asks for itself.
+            # After a timeout or an interrupt of this thread, the other threads fetch for themselves.
             final = isinstance(error, DspexError) and not isinstance(error, NoAnswer | PublishError)
             signature.set_exception(error if final else _GaveUp())
             raise
@@ -71,7 +70,7 @@ class SignatureCache:
 
     @staticmethod
     def _wait(program_id: UUID, signature: Future[Signature]) -> Signature | None:
-        """What another thread was answered; None where it has given up."""
+        """The signature that another thread fetches; None if that thread has given up."""
         try:
             return signature.result(None if (seconds := left(math.inf)) == math.inf else seconds)
         except FutureTimeout:
@@ -87,4 +86,4 @@ class SignatureCache:
 
 
 class _GaveUp(Exception):
-    """Who has asked has no answer, and that says nothing."""
+    """The thread that fetched has no answer, but another may get one."""

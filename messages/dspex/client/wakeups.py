@@ -1,7 +1,7 @@
-"""Hearing by Redis that executions have ended. A hint and no more: who waits reads the truth from the database.
+"""Notifications by Redis that executions have ended. They are hints: a waiter then looks the execution up.
 
-Workers publish the ids of what has ended on one channel, those that gathered in one message, with spaces between. A
-waiter subscribes before it looks, and looks again whenever it has subscribed anew: what it did not hear, it sees.
+Workers publish the ids of ended executions to one channel; a message has one or more ids, separated by spaces. A waiter
+subscribes before it looks up, and looks up again after each new subscription, so it misses nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 CHANNEL = "dspex.executions.ended"
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0
 POLL_SECONDS = 0.5
-"""How long closing may take."""
+"""Seconds to wait for a message; closing may take as long."""
 
 
 def connect(url: str) -> Redis:
-    """A client of Redis that connects at its first command, and fails rather than to wait or to try again by itself.
+    """A Redis client that connects at its first command, and fails at once instead of retrying.
 
     Raises:
         SettingsError: the URL cannot be read, or redis is not installed.
@@ -42,22 +42,22 @@ def connect(url: str) -> Redis:
         return redis.Redis.from_url(
             url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=10, retry=Retry(NoBackoff(), 0)
         )
-    except ValueError:  # the reason may quote parts of the password: it is not passed on
+    except ValueError:  # not passed on: the reason may quote parts of the password
         raise SettingsError("the URL of Redis must be like redis://user:password@host:6379/0") from None
 
 
 def message_of(ids: Iterable[UUID]) -> str:
-    """The message on the channel."""
+    """The message for the channel."""
     return " ".join(map(str, ids))
 
 
 class Wakeups:
-    """Listens in one thread; connects again, 0.5 s to 30 s apart.
+    """Listens for notifications in one thread. Reconnects with pauses of 0.5 s to 30 s.
 
     Args:
         url: `redis://user:password@host:6379/0`.
-        heard: called with the id of each execution that has ended.
-        subscribed: called when it has subscribed, and may have missed some.
+        heard: called with the id of each execution that is said to have ended.
+        subscribed: called after each subscription, as notifications before it were missed.
 
     Raises:
         SettingsError: the URL cannot be read, or redis is not installed.
@@ -72,7 +72,7 @@ class Wakeups:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Listen, if it does not yet."""
+        """Start listening, unless it has begun."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
@@ -94,7 +94,7 @@ class Wakeups:
                 with self._redis.pubsub() as channel:  # type: ignore[no-untyped-call]
                     channel.subscribe(CHANNEL)
                     while not self._closed.is_set():
-                        # With a timeout of its own: socket_timeout would end a wait of redis-py 8 otherwise.
+                        # With an explicit timeout: otherwise redis-py 8 ends the wait by socket_timeout.
                         if self._take(channel.get_message(timeout=POLL_SECONDS)):
                             backoff.succeeded()
             except (redis.RedisError, OSError) as error:
@@ -105,7 +105,7 @@ class Wakeups:
         self._redis.close()
 
     def _take(self, message: dict[str, object] | None) -> bool:
-        """Pass on what a message says; returns whether there was one."""
+        """Report the ids in a message. Returns whether there was a message."""
         if message is None:
             return False
         if message["type"] == "subscribe":

@@ -25,32 +25,32 @@ from dspex.ids import uuid7
 
 @arguments_checked
 class WebhookVerbs(Port):
-    """What may be done with endpoints and deliveries."""
+    """The part of the client for webhook endpoints and deliveries."""
 
     def register_endpoint(
         self, callback: Callback | Mapping[str, Any], *, endpoint_id: UUID | None = None
     ) -> EndpointView:
-        """Push the end of every execution of the tenant to an endpoint, from now on."""
+        """Register an endpoint: from now on it gets the end of every execution of the tenant."""
         command = RegisterEndpoint(endpoint_id=endpoint_id or uuid7(), callback=_callback(callback))
         return self.call(command, EndpointView)
 
     def update_endpoint(
         self, endpoint_id: UUID, callback: Callback | Mapping[str, Any], *, lock_version: int | None = None
     ) -> EndpointView:
-        """Replace what a registered endpoint is."""
+        """Replace the data of a registered endpoint."""
         command = UpdateEndpoint(endpoint_id=endpoint_id, callback=_callback(callback), lock_version=lock_version)
         return self.call(command, EndpointView)
 
     def enable_endpoint(self, endpoint_id: UUID) -> EndpointView:
-        """Deliver to it again."""
+        """Resume deliveries to an endpoint."""
         return self.call(EnableEndpoint(endpoint_id=endpoint_id), EndpointView)
 
     def disable_endpoint(self, endpoint_id: UUID) -> EndpointView:
-        """Deliver nothing more to it."""
+        """Stop deliveries to an endpoint."""
         return self.call(DisableEndpoint(endpoint_id=endpoint_id), EndpointView)
 
     def rotate_secret(self, endpoint_id: UUID, secret: str, *, overlap: float = 86_400.0) -> EndpointView:
-        """Sign with another secret, by its name; for `overlap` seconds with the one before as well."""
+        """Sign with another secret, given by name. For `overlap` seconds, sign with the previous one as well."""
         command = RotateSecret(endpoint_id=endpoint_id, secret=secret, overlap=float(overlap))
         return self.call(command, EndpointView)
 
@@ -78,7 +78,7 @@ class WebhookVerbs(Port):
     def replay_deliveries(
         self, /, delivery_id: UUID | None = None, *, traceparent: str | None = None, **filters: Any
     ) -> int:
-        """Deliver again: one delivery, or the failed ones that a filter finds. Returns how many.
+        """Deliver again: one delivery, or the failed ones that match the filters. Returns how many.
 
         The filters are the other fields of `dspex.contract.endpoints.ReplayDeliveries`.
         """

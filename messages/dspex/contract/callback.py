@@ -1,4 +1,4 @@
-"""Where a result is pushed to: the callback of a command or a program, and the shape of a webhook's URL."""
+"""The callback of a command or a program, which names a webhook, and the rules for a webhook's URL."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _RESERVED_HEADERS = re.compile(
 
 
 class Target(NamedTuple):
-    """A URL in its parts, read once: whoever checks it and whoever connects see the same host.
+    """The parts of a URL. It is parsed once, so that the check and the connection see the same host.
 
     Attributes:
         host: in lower case; an IPv6 address without brackets.
-        path: with the query, as it is sent.
+        path: path and query, as in the request line.
     """
 
     scheme: str
@@ -48,7 +48,7 @@ class Target(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """What the header `Host` says: without the port where it is the scheme's own."""
+        """The value of the header `Host`: without the port if it is the scheme's default."""
         default = DEFAULT_PORTS[self.scheme] == self.port
         return self.host_port.rpartition(":")[0] if default else self.host_port
 
@@ -59,10 +59,10 @@ def host_port(host: str, port: int) -> str:
 
 
 def parse_url(url: str) -> Target:
-    """Read the URL of a webhook. Stricter than a browser: nothing in it may be read in two ways.
+    """Parse the URL of a webhook. Stricter than a browser: an ambiguous URL is refused.
 
     Raises:
-        ValueError: what is wrong with it, without quoting it.
+        ValueError: the URL is refused. The text says why and does not quote it.
     """
     if len(url) > MAX_URL_LENGTH:
         raise ValueError(f"has {len(url)} characters; at most {MAX_URL_LENGTH} are allowed")
@@ -89,7 +89,7 @@ def _advice(url: str) -> str:
 
 
 def _host(host: str) -> str:
-    """A name or an address in its one usual form. 127.1 and 0x7f000001 are addresses to some, names to others."""
+    """A host name, or an address in its canonical form. Some software reads 127.1 and 0x7f000001 as addresses."""
     try:
         if host.startswith("["):
             return str(IPv6Address(host[1:-1]))
@@ -122,17 +122,17 @@ WebhookSecretName = Annotated[
     str,
     Field(pattern=r"^[A-Z][A-Z0-9_]*_WEBHOOK_(SECRET|TOKEN)$", max_length=100, examples=["ORDERS_WEBHOOK_SECRET"]),
 ]
-"""A form of its own: no webhook can name, and send away, the key of an LM or the password of a database."""
+"""Has a prefix of its own, so that no webhook can name, and so send, an LM key or a database password."""
 
 CallbackEvent = Literal["completed", "failed", "cancelled"]
 
 
 class Callback(Frozen):
-    """Where the end of an execution is pushed to, as a webhook (Standard Webhooks 1.0.0).
+    """The webhook that receives the end of an execution (Standard Webhooks 1.0.0).
 
-    Secrets are named, never given: a worker has their values. `secret` is the one that signs; `headers` are sent with
-    every delivery, each with the value of the secret that it names. With `thin`, or where the event is too large for
-    a webhook, `dspex.execution.ended.v1` is sent in its place: ids and status, no outputs.
+    Secrets are given by name; the workers have the values. `secret` signs the webhook. `headers` are sent with every
+    delivery, each with the value of the secret that it names. With `thin`, or if the event is too large for a webhook,
+    `dspex.execution.ended.v1` is sent instead: ids and status, no outputs.
     """
 
     url: WebhookURL
@@ -149,5 +149,5 @@ class Callback(Frozen):
         return self
 
     def wants(self, event: Event) -> bool:
-        """Whether the event is one of those that are pushed."""
+        """Whether the callback asks for events of this type."""
         return event.type in {f"dspex.execution.{name}.v1" for name in self.events}

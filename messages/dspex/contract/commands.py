@@ -1,7 +1,7 @@
-"""The commands: what may be asked for. Each says what its answer is.
+"""The commands, each with the type of its answer.
 
-The id of what is created or run is the caller's, so that sending twice is as good as sending once. A command that is
-sent with a reply queue is answered there (`dspex.reply.v1`); the queries, which change nothing, are in
+The caller chooses the id of the entity that a command creates or runs, so that sending it twice has no further effect.
+If the message names a reply queue, the answer goes there (`dspex.reply.v1`). The queries, which change nothing, are in
 `dspex.contract.queries`.
 """
 
@@ -33,7 +33,7 @@ IdempotencyKey = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 SUBJECTS = ("execution_id", "program_id", "signature_id", "rejection_id", "endpoint_id", "delivery_id")
-"""What a command may be about, the first one that it has."""
+"""Fields that name a command's subject; the first that it has counts."""
 
 
 class Command(Sparse):
@@ -41,8 +41,8 @@ class Command(Sparse):
 
     Attributes:
         type: the CloudEvents type, and the routing key on the exchange of commands.
-        answer: what it is answered with.
-        queue_name: the queue that takes it.
+        answer: the model of its answer.
+        queue_name: the queue that receives it.
     """
 
     answer: ClassVar[type[BaseModel]] = Nothing
@@ -62,7 +62,7 @@ class Command(Sparse):
 
 
 class CreateSignature(Command):
-    """Create a signature; `activate: false` leaves it a draft, which programs cannot be initialized with."""
+    """Create a signature. With `activate: false` it stays a draft, with which no program can be initialized."""
 
     type = "dspex.signature.create.v1"
     queue_name = PROGRAMS_QUEUE
@@ -74,7 +74,7 @@ class CreateSignature(Command):
 
 
 class CreateSignatureFromModule(Command):
-    """Create drafts of the DSPy signatures that a Python module of the worker's machine defines.
+    """Create drafts of the DSPy signatures that a Python module on the worker's machine defines.
 
     Only modules under the import prefixes that the operator allows (`DSPEX_MODULES`) are read.
     """
@@ -105,7 +105,7 @@ class ActivateSignature(Command):
 
 
 class DeprecateSignature(Command):
-    """active → deprecated: the programs that have it go on."""
+    """active → deprecated: programs that use it continue to work."""
 
     type = "dspex.signature.deprecate.v1"
     answer = SignatureView
@@ -125,9 +125,9 @@ class DestroySignature(Command):
 
 
 class CreateProgram(Command):
-    """Create a program of a signature that exists: a draft, until it is initialized.
+    """Create a program with an existing signature. It is a draft until it is initialized.
 
-    With a `callback`, the end of each of its executions is pushed there as a webhook, unless the execution has its own.
+    `callback` receives the end of each of its executions, unless the execution has a callback of its own.
     """
 
     type = "dspex.program.create.v1"
@@ -144,7 +144,7 @@ class CreateProgram(Command):
 
 
 class ModuleVersion(Frozen):
-    """A signature by its module's dotted name; without a version, the newest that is active."""
+    """A signature by the dotted name of its module; without a version, the newest active one."""
 
     module: ModuleName
     version: SemVer | None = None
@@ -167,7 +167,7 @@ class CreateProgramWithSignature(Command):
 
 
 class InitializeProgram(Command):
-    """Have the adapter build a program. `dspex.program.ready.v1` or `dspex.program.error.v1` says what came of it."""
+    """Have the adapter build a program. The event `dspex.program.ready.v1` or `dspex.program.error.v1` follows."""
 
     type = "dspex.program.initialize.v1"
     queue_name = PROGRAMS_QUEUE
@@ -177,12 +177,12 @@ class InitializeProgram(Command):
 
 
 class UpdateProgram(Command):
-    """Change what is named of a program, and nothing else: what is absent stays.
+    """Change the given parts of a program. Absent members stay as they are.
 
-    Of its `configuration`, too: what is absent there stays, and null resets it. An `lm` is changed by its members, the
-    rest is replaced as a whole. Where the program is ready, it is built anew and gets a new backend id. `policy` and
-    `callback` are of the executions that are claimed from then on; `remove_callback` takes the callback away. With
-    `lock_version`, only if nobody has changed it since it was read.
+    The same goes inside of `configuration`, where null resets a member. The members of `lm` change one by one; any
+    other member is replaced as a whole. A ready program is built again and gets a new backend id. `policy` and
+    `callback` apply to executions that are claimed from then on; `remove_callback` removes the callback. With
+    `lock_version`, the change is made only if the program still has this version.
     """
 
     type = "dspex.program.update.v1"
@@ -200,7 +200,7 @@ class UpdateProgram(Command):
     @field_validator("configuration", mode="before")
     @classmethod
     def _whole(cls, given: Any) -> Any:
-        """A whole configuration takes the place of the program's."""
+        """Turn a whole configuration into the change that replaces the program's."""
         return ConfigurationChange.to(given) if isinstance(given, Configuration) else given
 
     @model_validator(mode="after")
@@ -218,7 +218,7 @@ class UpdateProgram(Command):
 
 
 class ArchiveProgram(Command):
-    """Take no new executions; those that run end."""
+    """Archive a program: it takes no new executions, and those that run go on to their end."""
 
     type = "dspex.program.archive.v1"
     answer = ProgramView
@@ -240,10 +240,10 @@ class DestroyProgram(Command):
 class ExecuteProgram(Command):
     """Run a program that is ready. The same id with the same content runs once; with other content it is a conflict.
 
-    So it is with the same `idempotency_key` of a tenant, whatever the ids: the first execution stands for all. Its end
-    is pushed to `callback` as a webhook, and to the tenant's endpoints; without one of its own, to the program's.
-    `metadata` is kept with it and in all that is told of it. It is no part of what is asked: where the same request
-    comes with other metadata, that of the first stays.
+    An `idempotency_key` works alike within a tenant, even if the ids differ: all requests with one key are the first
+    execution. Its end is sent as a webhook to `callback`, or else to the program's callback, and to the tenant's
+    endpoints. `metadata` is stored, and copied to views, events and webhooks. It is not compared: if the same request
+    comes again with other metadata, the first one's stays.
     """
 
     type = "dspex.program.execute.v1"

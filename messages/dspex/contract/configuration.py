@@ -26,7 +26,7 @@ SecretName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=100)]
 
 
 class LMParameters(Frozen):
-    """What is passed to the LM with every call. What is not set is left to the provider."""
+    """The parameters of every LM call. For those that are not set, the provider's defaults apply."""
 
     temperature: StrictFloat | None = Field(default=None, ge=0, le=2)
     top_p: StrictFloat | None = Field(default=None, ge=0, le=1)
@@ -44,8 +44,8 @@ class LM(Frozen):
     """A language model.
 
     `model` is an alias that the operator defined (`DSPEX_LMS`), or `provider/model` of a provider that DSPex knows.
-    Keys and addresses never come in a message: `secret` is the name of a secret of that provider, its usual one
-    (`OPENAI_API_KEY` for `openai/...`) where none is given. An alias has its own, and takes no other.
+    A message never contains keys or addresses: `secret` is the name of a secret of that provider, by default its usual
+    one (`OPENAI_API_KEY` for `openai/...`). An alias has its own secret and accepts no other.
     """
 
     model: ModelName
@@ -62,14 +62,14 @@ NO_FALLBACK = frozenset(
         ErrorCode.EXPIRED,
     }
 )
-"""The codes that another LM or adapter would end with as well."""
+"""Codes of failures that no other LM or adapter can avoid."""
 
 
 class Fallback(Frozen):
-    """What to try next when a run fails with one of the codes in `on`.
+    """The LM or adapter to try next when a run fails with one of the codes in `on`.
 
-    What is given takes the place of the program's own; `lm`, `adapter_type` or both must be. `parameters` are for an
-    adapter whose modules take others.
+    The members given replace the program's own; `lm`, `adapter_type` or both must be given. `parameters` are for an
+    adapter whose modules take other ones.
     """
 
     on: tuple[ErrorCode, ...] = Field(min_length=1, max_length=32)
@@ -93,11 +93,11 @@ class Fallback(Frozen):
 
 
 class Configuration(Frozen):
-    """What a program is made of besides its signature and its adapter.
+    """The configuration of a program, besides its signature and its adapter.
 
     `module` names a DSPy module that the adapter can build from JSON (`Predict`, `ChainOfThought`, ...);
-    `parameters` are that module's own (for instance `{"M": 3}`). `state` is what an optimizer found for the program.
-    `fallbacks` are tried in their order when a run fails: after an error, the next one that lists its code.
+    `parameters` are those of the module (for instance `{"M": 3}`). `state` is the result of an optimizer. `fallbacks`
+    are tried in order: after a failed run, the next one that lists the code of the error.
     """
 
     module: ModuleClass = "Predict"
@@ -114,13 +114,13 @@ class Configuration(Frozen):
 
     @model_serializer(mode="wrap")
     def _what_is_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Without them the text is as it was before they existed: backend ids are digests of it.
+        # Left out if empty, so that the backend ids of older programs, which are digests of this text, stay the same.
         data: dict[str, Any] = handler(self)
         return {key: value for key, value in data.items() if key not in ("state", "fallbacks") or value}
 
 
 class Change(Frozen):
-    """Base of what is changed of something: what is absent stays, null is as if it had never been given."""
+    """Base of partial changes: an absent member stays as it is, null removes it."""
 
     @model_serializer(mode="wrap")
     def _what_is_named(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Change(Frozen):
 
     @property
     def named(self) -> dict[str, Any]:
-        """What is named, as it is to be."""
+        """The members that were given, with their new values."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
@@ -138,14 +138,14 @@ class LMParametersChange(Change, LMParameters):
 
 
 class LMChange(Change):
-    """What changes of an LM."""
+    """Which members of an LM change."""
 
     model: ModelName | None = None
     secret: SecretName | None = None
     parameters: LMParametersChange | None = None
 
     def of(self, before: LM | None) -> dict[str, Any]:
-        """The LM after it, to be validated."""
+        """The members of the LM after the change, not validated."""
         kept: dict[str, Any] = {} if before is None else before.model_dump()
         changed = self.named
         if self.parameters is not None:
@@ -154,7 +154,7 @@ class LMChange(Change):
 
 
 class ConfigurationChange(Change):
-    """What changes of a configuration. An LM changes by its members; all else that is named is replaced as a whole."""
+    """Which members of a configuration change. `lm` changes member by member; any other is replaced as a whole."""
 
     module: ModuleClass | None = None
     parameters: dict[str, JsonValue] | None = None
@@ -164,17 +164,17 @@ class ConfigurationChange(Change):
 
     @classmethod
     def to(cls, configuration: Configuration) -> Self:
-        """The change that makes any configuration this one."""
+        """The change that turns any configuration into this one."""
         whole = {name: getattr(configuration, name) for name in Configuration.model_fields}
         if configuration.lm is not None:
             whole["lm"] = configuration.lm.model_dump()
         return cls(**whole)
 
     def of(self, before: Configuration) -> Configuration:
-        """The configuration after it.
+        """The configuration after the change.
 
         Raises:
-            pydantic.ValidationError: there can be none such, as an LM without a model.
+            pydantic.ValidationError: the result is invalid, for example an LM without a model.
         """
         kept = {name: getattr(before, name) for name in Configuration.model_fields}
         changed = self.named

@@ -1,8 +1,8 @@
-"""What is done with dead letters: executions that failed, and messages that were rejected.
+"""The commands for dead letters: failed executions and rejected messages.
 
-Each command is for those that are named by their ids, or for all that a filter finds; without either, for all of the
-tenant. `since` and `until` are about when they came first. Asking again changes nothing: what is no dead letter any
-more is not counted.
+Each command applies to the dead letters with the given ids, or to all that match a filter; without either, to all of
+the tenant. `since` and `until` compare the time when they were first recorded. Repeating a command has no further
+effect: it skips what is no longer a dead letter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Selection(Command):
 
     @property
     def ids(self) -> tuple[UUID, ...] | None:
-        """The ids that are named, if any are."""
+        """The ids, if any are given."""
         ids: tuple[UUID, ...] | None = next(
             getattr(self, name) for name in type(self).model_fields if name.endswith("_ids")
         )
@@ -40,7 +40,7 @@ class Selection(Command):
 
     @property
     def filters(self) -> dict[str, Any]:
-        """What must hold instead, by name."""
+        """The filters, by name."""
         return {name: getattr(self, name) for name in type(self).model_fields if not name.endswith("_ids")}
 
     @model_validator(mode="after")
@@ -65,31 +65,31 @@ class MessageSelection(Selection):
 
 
 class ReplayExecutions(ExecutionSelection):
-    """failed → pending: they run again, with all their attempts, under the same ids.
+    """failed → pending: the executions run again under the same ids, with all attempts.
 
-    One that was discarded is taken where it is named by its id.
+    A discarded execution is included only if its id is given.
     """
 
     type = "dspex.execution.replay.v1"
 
 
 class DiscardExecutions(ExecutionSelection):
-    """They stay as they are, and are no dead letters any more."""
+    """The executions stay failed, and are no longer dead letters."""
 
     type = "dspex.execution.discard.v1"
 
 
 class ReplayMessages(MessageSelection):
-    """Send rejected messages again, as they came: they are replayed, or dead again where they are rejected again.
+    """Send rejected messages again, unchanged: they become replayed, or dead again if they are rejected again.
 
-    What cannot help is not sent: a body that was cut, or still is no command; or one that the principal may not give.
-    It is an error where it is named by its id, and passed over by a filter.
+    A message is not sent if its body was cut, if it still is no valid command, or if the principal may not give it. If
+    its id was given, that is an error; by a filter, it is skipped.
     """
 
     type = "dspex.message.replay.v1"
 
 
 class DiscardMessages(MessageSelection):
-    """They are kept, and are no dead letters any more."""
+    """The messages are kept, and are no longer dead letters."""
 
     type = "dspex.message.discard.v1"

@@ -1,7 +1,6 @@
-"""What is done with webhooks: endpoints of a tenant, which get the ends of all its executions, and deliveries.
+"""The commands for webhooks: a tenant's endpoints, which receive the ends of all its executions, and deliveries.
 
-The ends of single executions, or of a program's, are asked for by `callback` in their commands
-(`dspex.contract.callback`).
+For single executions or programs, give a `callback` in their commands instead (`dspex.contract.callback`).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ MAX_OVERLAP_SECONDS = 30 * 86_400.0
 
 
 class RegisterEndpoint(Command):
-    """Push the end of every execution of the tenant to an endpoint, from now on. A tenant has at most 50."""
+    """Register an endpoint: from now on it receives the end of every execution of the tenant. At most 50 per tenant."""
 
     type = "dspex.webhook.register.v1"
     answer = EndpointView
@@ -31,9 +30,9 @@ class RegisterEndpoint(Command):
 
 
 class UpdateEndpoint(Command):
-    """Replace what a registered endpoint is; what is pending for it goes to where it is now.
+    """Replace the data of a registered endpoint. Pending deliveries go to the new URL.
 
-    With `lock_version`, only if nobody has changed it since it was read.
+    With `lock_version`, the change is made only if the endpoint still has this version.
     """
 
     type = "dspex.webhook.update.v1"
@@ -45,7 +44,7 @@ class UpdateEndpoint(Command):
 
 
 class EnableEndpoint(Command):
-    """Deliver to it again. What failed while it was disabled can be replayed."""
+    """Resume deliveries to an endpoint. Those that failed while it was disabled can be replayed."""
 
     type = "dspex.webhook.enable.v1"
     answer = EndpointView
@@ -54,7 +53,7 @@ class EnableEndpoint(Command):
 
 
 class DisableEndpoint(Command):
-    """Deliver nothing more to it. What is pending, and what comes while it is disabled, is recorded as failed."""
+    """Stop deliveries to an endpoint. Pending ones, and new ones while it is disabled, are recorded as failed."""
 
     type = "dspex.webhook.disable.v1"
     answer = EndpointView
@@ -63,7 +62,7 @@ class DisableEndpoint(Command):
 
 
 class RotateSecret(Command):
-    """Sign with another secret; for `overlap` seconds with the one before as well."""
+    """Sign with another secret. For `overlap` seconds, sign with the previous one as well."""
 
     type = "dspex.webhook.rotate.v1"
     answer = EndpointView
@@ -74,7 +73,7 @@ class RotateSecret(Command):
 
 
 class DeleteEndpoint(Command):
-    """Delete an endpoint. What is pending for it fails; its deliveries stay in the log."""
+    """Delete an endpoint. Its pending deliveries fail; all its deliveries stay in the log."""
 
     type = "dspex.webhook.delete.v1"
 
@@ -84,8 +83,8 @@ class DeleteEndpoint(Command):
 class ReplayDeliveries(Command):
     """Deliver again, under the same ids: one delivery, or all of an endpoint, an execution, or a span of time.
 
-    Without `status`, those that failed; one that is named by its id whatever it came to. What is pending is left as it
-    is, and so is what goes to an endpoint that is disabled or gone.
+    Without `status`, only failed deliveries are replayed; a delivery that is named by its id may have any outcome.
+    Pending deliveries, and those to an endpoint that is disabled or deleted, are skipped.
     """
 
     type = "dspex.delivery.replay.v1"

@@ -1,6 +1,6 @@
 """The envelope: CloudEvents 1.0 in structured JSON, the form of every message that DSPex sends.
 
-What comes may be in binary mode as well, see `dspex.amqp.binary_mode`.
+Incoming messages may also be in binary mode, see `dspex.amqp.binary_mode`.
 
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
 """
@@ -29,14 +29,17 @@ from dspex.signatures.signature import unstorable
 CONTENT_TYPE = "application/cloudevents+json"
 MAX_MESSAGE_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 15 * 1024 * 1024
-"""A page of executions is larger than a message. RabbitMQ 4 closes the channel over more than 16 MiB, unless it is told
-otherwise (`max_message_size`, https://www.rabbitmq.com/docs/limits)."""
+"""The largest answer, in bytes. It is larger than other messages because of pages of executions.
+
+By default, RabbitMQ 4 closes the channel for more than 16 MiB (`max_message_size`,
+https://www.rabbitmq.com/docs/limits).
+"""
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
-"""What is read of one: workers whose cap of messages is higher, and those of the version before, send more."""
+"""The largest answer that a client reads: workers with a higher cap, or of the previous version, send more."""
 
 MAX_EXTENSIONS = 16
 MAX_EXTENSION_BYTES = 4 * 1024
-"""Of all extension attributes, as JSON."""
+"""The size of all extension attributes as JSON."""
 
 
 def _extension(value: object) -> object:
@@ -72,7 +75,7 @@ Data = TypeVar("Data", bound=Command | Event)
 
 
 class Context(NamedTuple):
-    """What a message brings that is told again with everything that is told of it: its trace, its extensions."""
+    """The trace and the extensions of a message, which are copied to all answers and events about it."""
 
     traceparent: str | None = None
     extensions: Mapping[str, str | int | bool] = MappingProxyType({})
@@ -84,18 +87,18 @@ NO_CONTEXT: Final = Context()
 class Envelope(Sparse, Generic[Data]):
     """A CloudEvent: who says what, when, about what; `data` is the command or the event.
 
-    `traceparent` and `tracestate` are those of the Distributed Tracing extension (W3C Trace Context). `tenant` of an
-    event is whose it is. Of a command it is what workers say to each other; from anybody else it may only repeat the
-    tenant of the login. Others of these names and types are extension attributes: kept, and never read. They come back
-    with what is told of a command.
+    `traceparent` and `tracestate` are those of the Distributed Tracing extension (W3C Trace Context). The `tenant` of
+    an event is its owner. In a command, only workers may set it freely; from anyone else it must be the tenant of the
+    login. All other members of valid name and type are extension attributes: DSPex stores them without reading them,
+    and copies them to answers and events about the command.
     """
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"propertyNames": {"pattern": "^[a-z0-9]{1,20}$"}})
-    # How pydantic is told of their types: https://docs.pydantic.dev/latest/concepts/models/#extra-data
+    # Gives pydantic the types of extension attributes: https://docs.pydantic.dev/latest/concepts/models/#extra-data
     __pydantic_extra__: dict[ExtensionName, Extension]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     specversion: Literal["1.0"] = "1.0"
-    id: Annotated[str, Field(min_length=1, max_length=255)]  # as the AMQP property message_id
+    id: Annotated[str, Field(min_length=1, max_length=255)]  # the limit of the AMQP property message_id
     source: Text
     type: Text
     subject: Text | None = None
@@ -115,15 +118,15 @@ class Envelope(Sparse, Generic[Data]):
 
     @property
     def context(self) -> Context:
-        """What comes back with all that is told of this message."""
+        """The part that is copied to all answers and events about this message."""
         return Context(self.traceparent, self.extensions)
 
     def encode(self, max_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
-        """The body of the message.
+        """Encode the body of the message.
 
         Raises:
-            MessageTooLarge: it would be larger than `max_bytes`.
-            InvalidMessage: it holds text that is not valid Unicode.
+            MessageTooLarge: the body would be larger than `max_bytes`.
+            InvalidMessage: a text is not valid Unicode.
         """
         try:
             body = self.model_dump_json().encode()
@@ -146,13 +149,13 @@ def wrap(
     """Put a command or an event into an envelope of its own.
 
     Args:
-        source: who sends it, a URI reference such as `/orders` (CloudEvents `source`).
+        source: CloudEvents `source`, a URI reference such as `/orders`.
         message_id: CloudEvents `id`; a new UUIDv7 by default.
-        tenant: whose event it is.
-        extensions: attributes of the sender's own, see `Envelope`.
+        tenant: the owner of an event.
+        extensions: extension attributes, see `Envelope`.
 
     Raises:
-        InvalidMessage: an argument cannot be, such as an empty `source`.
+        InvalidMessage: an argument is invalid, such as an empty `source`.
     """
     envelope = envelope_of(type(data))  # type: ignore[arg-type]  # to mypy, a class of a type variable has no hash
     try:
@@ -175,33 +178,33 @@ def wrap(
 
 
 Admit = Callable[[type[Command], str | None, str | None], None]
-"""Raises where a command of this type, for this tenant of the envelope, about this id, may not be read."""
+"""Raises if a command must not be read. Gets its type, the envelope's tenant, and the id of its subject."""
 
 
 def decode_command(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES, *, admit: Admit | None = None) -> Envelope[Command]:
     """Read a command from the body of a message.
 
     Args:
-        admit: asked before the envelope and its data are validated, which is what costs.
+        admit: called before the validation of the envelope and its data, which is the expensive part.
 
     Raises:
-        MessageTooLarge, MalformedMessage, UnknownMessageType, InvalidMessage: the message is to be rejected.
+        MessageTooLarge, MalformedMessage, UnknownMessageType, InvalidMessage: the message must be rejected.
     """
     return _decode(body, max_bytes, REQUESTS, "forbid", admit)
 
 
 def decode_event(body: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Envelope[Event]:
-    """Read an event from the body of a message. What a later version added to it is ignored.
+    """Read an event from the body of a message. Fields of later versions are ignored.
 
     Raises:
-        MessageTooLarge, MalformedMessage, UnknownMessageType, InvalidMessage: it is no event that this version knows.
+        MessageTooLarge, MalformedMessage, UnknownMessageType, InvalidMessage: this version knows no such event.
     """
     return _decode(body, max_bytes, EVENTS, "ignore")
 
 
 @cache
 def envelope_of(data: type[Command | Event]) -> type[Envelope[Any]]:
-    """The envelope of one type of command or event. It is built when it is first asked for: most see few types."""
+    """The envelope model for one type of command or event. Built at first use, as most processes use few types."""
     return Envelope[data]  # type: ignore[valid-type]
 
 
@@ -227,7 +230,7 @@ def _decode(
     if admit is not None:
         tenant = raw.get("tenant")
         admit(types[name], tenant if isinstance(tenant, str) else None, _subject(raw.get("data")))
-    # U+0000, and numbers that are read as infinity (1e999): rare enough to look at every value only then.
+    # U+0000, and numbers that are read as infinity (1e999). Both are rare, so only then is every value checked.
     suspect = b"\\u0000" in body or b"Infinity" in to_json(raw, inf_nan_mode="constants")
     if suspect and (reason := unstorable(raw)):
         raise InvalidMessage(f"data {reason}")
@@ -237,7 +240,7 @@ def _decode(
         envelope = envelope_of(types[name]).model_validate_json(body, extra="ignore")
     except pydantic.ValidationError as error:
         raise InvalidMessage(problems(error)) from None
-    # Whoever wraps has an empty one here: before pydantic 2.13 it would not be the same event without.
+    # `wrap` leaves an empty dict here. Before pydantic 2.13, the two events would not be equal without it.
     object.__setattr__(envelope, "__pydantic_extra__", {})
     if len(raw) > len(envelope.model_fields_set):
         others = {name: value for name, value in raw.items() if name not in Envelope.model_fields}
@@ -258,7 +261,7 @@ def _within_bounds(extensions: Mapping[str, Any]) -> bool:
 
 
 def context_of(raw: Mapping[str, Any]) -> Context:
-    """What comes back with all that is told of a message that cannot be read, as far as this is as it should be."""
+    """The context of a message that cannot be read: its valid traceparent, and its valid extension attributes."""
     traceparent = raw.get("traceparent")
     if not (isinstance(traceparent, str) and _fits(_TRACEPARENT, traceparent)):
         traceparent = None
@@ -275,7 +278,7 @@ _READ_NAME, _READ_VALUE, _TRACEPARENT = TypeAdapter(ExtensionName), TypeAdapter(
 
 
 def _readable(name: str, value: object) -> bool:
-    """Whether it is an extension attribute, and nothing of a later version."""
+    """Whether a member is an extension attribute, and not a member of a later version."""
     return _fits(_READ_NAME, name) and _fits(_READ_VALUE, value)
 
 
@@ -294,7 +297,7 @@ def _subject(data: object) -> str | None:
 
 
 def check_size(size: int, max_bytes: int) -> None:
-    """Refuse what is larger than it may be.
+    """Check the size of a message, in bytes.
 
     Raises:
         MessageTooLarge: `size` is more than `max_bytes`.

@@ -1,4 +1,4 @@
-"""The events: what came of a command. They go to the exchange of events, with tenant and type as routing key."""
+"""The events, which report the outcome of commands. The routing key on their exchange is tenant and type."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from dspex.model import Frozen
 _Number = TypeVar("_Number", int, float)
 
 _is_none = partial(operator.is_, None)
-"""Without Python's own code: it is asked of some ten values of each execution."""
+"""Implemented in C, as it is called for some ten values of each execution."""
 
 Tokens = Annotated[int | SkipJsonSchema[None], Field(exclude_if=_is_none)]
-"""Left out where they are not known: readers of the first version take no null. They read 0."""
+"""A number of tokens; left out if not known, as readers of the first version accept no null. They read 0."""
 
 
 def _none_or_unknown(read: dict[str, Any]) -> int | None:
-    """The tokens where none are given: without calls there are none, else they are not known."""
+    """The default for tokens: 0 if there were no calls, else not known."""
     return None if read.get("calls") else 0
 
 
 def _known(numbers: Sequence[_Number | None]) -> _Number | None:
-    """The sum, where there are any and every one is known."""
+    """The sum of the numbers; None if there are none, or one is not known."""
     total: _Number | None = None
     for number in numbers:
         if number is None:
@@ -46,11 +46,11 @@ class ProblemDetail(Frozen):
 
 
 Said = Annotated[dict[str, str], Field(exclude_if=operator.not_)]
-"""The metadata of an execution. Left out where there is none."""
+"""The metadata of an execution; left out if empty."""
 
 
 class ErrorDetail(Frozen):
-    """Why something failed: a stable code, a line for people, and each wrong field where there are any."""
+    """Why something failed: a stable code, one line for people, and the wrong fields, if any."""
 
     code: str
     message: str
@@ -58,17 +58,17 @@ class ErrorDetail(Frozen):
 
 
 MAX_DETAILS = 500
-"""Single LM calls, and tries, that a usage keeps. One that waits for a rate limit may be run for days."""
+"""How many LM calls, and how many tries, a usage keeps: an execution that waits for a rate limit may take days."""
 
 
 class LMCall(Frozen):
-    """What one LM call that was answered used: None where the provider did not say, or its price is not known.
+    """The usage of one LM call that was answered. None: the provider did not report it, or the price is not known.
 
-    Tokens are left out of the JSON then.
+    Tokens that are not known are left out of the JSON.
 
-    `cost` is in US dollars. `cached_tokens` are of the input, `reasoning_tokens` of the output, where the provider
-    tells them apart. `finish_reason` is why the answer ended: `stop`, `length` (cut off), `content_filter`, `refusal`,
-    `tool_call`, `error`, or a word of the provider's own.
+    `cost` is in US dollars. `cached_tokens` are part of the input and `reasoning_tokens` part of the output, if the
+    provider reports them. `finish_reason` is why the answer ended: `stop`, `length` (cut off), `content_filter`,
+    `refusal`, `tool_call`, `error`, or a word of the provider's own.
     """
 
     model: str
@@ -82,9 +82,9 @@ class LMCall(Frozen):
 
 
 class Try(Frozen):
-    """One try of a run that has fallbacks: on what it ran, how it ended, and what it used of the whole.
+    """One try of a run with fallbacks: its adapter and LM, its outcome, and its share of the usage.
 
-    `model` is as the program names it. `error` is a code, None for the try that gave the outputs.
+    `model` is the name in the program. `error` is a code; None for the try that produced the outputs.
     """
 
     adapter_type: str
@@ -97,12 +97,12 @@ class Try(Frozen):
 
 
 class Usage(Frozen):
-    """What the LM calls of one execution used. `cost` is in US dollars, where the provider's prices are known.
+    """The usage of all LM calls of one execution. `cost` is in US dollars.
 
-    A figure is None, and tokens are left out of the JSON, where that of any answer is not known: a part of a sum would
-    read like the whole. `calls` counts the calls that were begun; `lm_calls` has those that were answered, in the order
-    of their answers, each with what is known of it. `tries` are those of a program with fallbacks: the rest is their
-    sum. Of both, the last `MAX_DETAILS` are kept.
+    If a figure is not known for one of the answers, the sum is None, and tokens are left out of the JSON: a partial sum
+    would look like the whole. `calls` counts the calls that were begun; `lm_calls` lists those that were answered, in
+    the order of the answers. `tries` are for programs with fallbacks; the other figures are their sums. Of `lm_calls`
+    and `tries`, the last `MAX_DETAILS` are kept.
     """
 
     calls: int = 0
@@ -114,7 +114,7 @@ class Usage(Frozen):
 
     @classmethod
     def of_calls(cls, begun: int, answered: tuple[LMCall, ...]) -> Usage:
-        """The sum of the calls that were answered, of so many that were begun."""
+        """The sum of the answered calls. `begun` is how many calls were begun."""
         return cls(
             calls=begun,
             input_tokens=_known([0, *(call.input_tokens for call in answered)]),
@@ -124,7 +124,7 @@ class Usage(Frozen):
         )
 
     def __add__(self, other: Usage) -> Usage:
-        """What both used."""
+        """The sum of both."""
         if self.is_nothing and max(len(other.lm_calls), len(other.tries)) <= MAX_DETAILS:
             return other
         costs = [usage.cost for usage in (self, other) if usage.cost is not None or usage.lm_calls]
@@ -139,13 +139,13 @@ class Usage(Frozen):
 
     @property
     def is_nothing(self) -> bool:
-        """Whether nothing was called. It says of every figure that it is known."""
+        """Whether no LM was called, so that no figure is missing."""
         known = self.input_tokens == 0 and self.output_tokens == 0 and self.cost is None
         return known and not (self.calls or self.lm_calls or self.tries)
 
     @property
     def summary(self) -> Usage:
-        """Without the single calls and tries, which may be many."""
+        """The usage without its lists of calls and tries, which may be long."""
         return self.model_copy(update={"lm_calls": (), "tries": ()})
 
 
@@ -164,7 +164,7 @@ class Event(Frozen):
 
 
 class ProgramReady(Event):
-    """A program was built and can be executed."""
+    """A program was built, and can be executed."""
 
     type = "dspex.program.ready.v1"
 
@@ -212,7 +212,7 @@ class ExecutionFailed(Event):
 
 
 class ExecutionCancelled(Event):
-    """An execution was cancelled, before it ran or while it did."""
+    """An execution was cancelled, before or while it ran."""
 
     type = "dspex.execution.cancelled.v1"
 
@@ -225,9 +225,9 @@ class ExecutionCancelled(Event):
 
 
 class ExecutionEnded(Event):
-    """A reference in the place of one of the three above: that is too large for a webhook or the broker, or unwanted.
+    """Replaces one of the three events above if that is too large for a webhook or the broker, or if `thin` is set.
 
-    `error_code` is that of a failed execution. The execution itself is asked for (`dspex.execution.get.v1`).
+    `error_code` is set for a failed execution. For the rest, query the execution (`dspex.execution.get.v1`).
     """
 
     type = "dspex.execution.ended.v1"
@@ -242,7 +242,7 @@ class ExecutionEnded(Event):
 
 
 class MessageRejected(Event):
-    """A message that was not taken: it is recorded with its body, and dead-lettered."""
+    """A message was rejected: it was recorded with its body, and dead-lettered."""
 
     type = "dspex.message.rejected.v1"
 
@@ -254,10 +254,10 @@ class MessageRejected(Event):
 
 
 class WebhookDisabled(Event):
-    """An endpoint of webhooks was disabled: it answered 410, or did nothing but fail for days. For operators.
+    """A webhook endpoint was disabled, because it answered 410 or only failed for days. For operators.
 
-    `host` is `host:port` alone, for the URL may have a secret of its owner in it. While the endpoint is disabled its
-    deliveries are recorded as failed; once it is enabled again they can be replayed.
+    `host` is only `host:port`, as the URL may contain a secret. While the endpoint is disabled, its deliveries are
+    recorded as failed; once it is enabled again, they can be replayed.
     """
 
     type = "dspex.webhook.disabled.v1"
@@ -269,7 +269,7 @@ class WebhookDisabled(Event):
 
 
 class Reply(Event):
-    """The answer to a command that came with a reply queue: it goes there, with the command's correlation id."""
+    """The answer to a command. It goes to the command's reply queue, with the command's correlation id."""
 
     type = "dspex.reply.v1"
 

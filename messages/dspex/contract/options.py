@@ -13,18 +13,18 @@ Metadata = Annotated[
     dict[Annotated[StrictStr, Field(min_length=1, max_length=64)], Annotated[StrictStr, Field(max_length=256)]],
     Field(max_length=16),
 ]
-"""What a caller says of an execution: at most 16 short strings by name, kept and told with it and never read."""
+"""A caller's notes on an execution: at most 16 short strings by name. DSPex stores and returns them, and reads none."""
 
 
 class ExecutionOptions(Sparse):
     """How one execution runs, and when.
 
-    `not_before`: it waits in the database until then. `deadline`: one that has not begun an attempt by then fails with
-    `expired`; one that runs has until then. Both are judged by the database's clock.
+    Before `not_before` the execution stays pending. An execution that has not begun an attempt by its `deadline` fails
+    with `expired`; an attempt that runs is ended at the deadline. Both are compared with the database's clock.
     """
 
     seed: Annotated[StrictInt, Field(ge=0, lt=1 << 63), WHOLE] | None = None
-    """Passed to the adapter; `mock` draws other outputs from another seed."""
+    """Passed to the adapter. With another seed, `mock` draws other outputs."""
     not_before: Moment | None = None
     deadline: Moment | None = None
 

@@ -1,4 +1,4 @@
-"""The queries: what may be asked without changing anything. They are commands, answered to the reply queue."""
+"""The queries: commands that change nothing. Their answers go to the reply queue."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class GetSignature(Query):
 
 
 class GetSignatureSchema(Query):
-    """The JSON Schemas of a signature: of one by its id, or of the newest active one of a name."""
+    """The JSON Schemas of a signature, by its id, or of the newest active one with a name."""
 
     type = "dspex.signature.schema.v1"
     answer = SignatureSchema
@@ -83,7 +83,7 @@ class CompareSignatures(Query):
 
 
 class ValidateModule(Query):
-    """Whether a module can be read and holds DSPy signatures. Never imports outside the operator's allow-list."""
+    """Whether a module can be read and contains DSPy signatures. Never imports outside the operator's allow-list."""
 
     type = "dspex.signature.validate_module.v1"
     answer = Answer
@@ -114,7 +114,7 @@ class ListPrograms(Query):
 
 
 class GetProgramStats(Query):
-    """What a program is and has done, in short."""
+    """A program and the main figures of its executions."""
 
     type = "dspex.program.stats.v1"
     answer = ProgramStats
@@ -123,7 +123,7 @@ class GetProgramStats(Query):
 
 
 class GetProgramStatistics(Query):
-    """Figures over a program's executions, of all time or of a window of time."""
+    """Statistics of a program's executions, of all time or of a window of time."""
 
     type = "dspex.program.statistics.v1"
     answer = ProgramStatistics
@@ -150,7 +150,7 @@ class GetExecution(Query):
 
 
 class ListExecutions(Query):
-    """Executions, newest first. Dead letters are those that are failed, and not discarded."""
+    """Executions, newest first. Dead letters are the failed ones that were not discarded."""
 
     type = "dspex.execution.list.v1"
     answer = Page[ExecutionView]
@@ -175,7 +175,7 @@ class GetRejectedMessage(Query):
 
 
 class ListRejectedMessages(Query):
-    """Messages that were rejected, newest first. Dead letters are those that are dead."""
+    """Rejected messages, newest first. Dead letters are those with status `dead`."""
 
     type = "dspex.message.list.v1"
     answer = Page[RejectedMessageView]
@@ -199,7 +199,7 @@ class GetEndpoint(Query):
 
 
 class ListEndpoints(Query):
-    """Endpoints of webhooks, newest first; with `registered: false` those that came with callbacks."""
+    """Endpoints of webhooks, newest first; with `registered: false`, those from callbacks."""
 
     type = "dspex.webhook.list.v1"
     answer = Page[EndpointView]

@@ -1,4 +1,4 @@
-"""The queues of work. Each command names its own: nothing waits behind executions but executions."""
+"""The work queues. Each command names its queue; only executions wait behind executions."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Everything that may be asked for, by type: the commands and queries that the modules of the contract define.
+"""All commands and queries by type, collected from the modules of the contract.
 
-A class with a `type` of its own is one; there is no other list of them.
+Every class there with a `type` of its own is one; there is no other list of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dspex.contract.queries import Query
 
 
 def _defined(modules: Iterable[ModuleType]) -> Iterator[type[Command]]:
-    """The commands that are written in these modules, in that order. What has no type is a base of others."""
+    """The commands that these modules define, in their order. A class without a type is a base class."""
     for module in modules:
         for found in vars(module).values():
             written_here = isinstance(found, type) and found.__module__ == module.__name__
@@ -32,4 +32,4 @@ def _by_type(found: Iterable[type[Command]]) -> dict[str, type[Command]]:
 
 REQUESTS: dict[str, type[Command]] = _by_type(_defined((commands, dead_letters, endpoints, queries)))
 QUERIES: dict[str, type[Query]] = {type_: found for type_, found in REQUESTS.items() if issubclass(found, Query)}
-"""Those that change nothing."""
+"""The commands that change nothing."""

@@ -1,4 +1,4 @@
-"""The answers: what an entity looks like from outside, and what a command or a query gives back."""
+"""The answers to commands and queries: views of entities, and other results."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Item = TypeVar("Item")
 
 
 class Nothing(Frozen):
-    """The answer of a command that has none to give."""
+    """An empty answer."""
 
 
 class Page(Frozen, Generic[Item]):
-    """A page of a list, newest first; `next_cursor` asks for the one after, and is null on the last."""
+    """A page of a list, newest first. `next_cursor` requests the next page; it is null on the last."""
 
     items: tuple[Item, ...]
     next_cursor: str | None = None
@@ -48,7 +48,7 @@ class SignatureView(Frozen):
 
 
 class SignatureSchema(Frozen):
-    """The JSON Schemas (2020-12) of a signature: of an object of its inputs, and of one of its outputs."""
+    """The JSON Schemas (2020-12) of a signature: one for the object of inputs, one for the object of outputs."""
 
     signature_id: UUID
     name: str
@@ -86,14 +86,14 @@ class ProgramView(Frozen):
 
 
 class Created(Frozen):
-    """A program and the signature that it was given."""
+    """A program and its signature."""
 
     program: ProgramView
     signature: SignatureView
 
 
 class ProgramStats(Frozen):
-    """What a program is and has done, in short."""
+    """A program and the main figures of its executions."""
 
     program_id: UUID
     name: str
@@ -105,12 +105,12 @@ class ProgramStats(Frozen):
 
 
 class ProgramStatistics(Frozen):
-    """Figures over a program's executions: of all time, or of those that began within a window.
+    """Statistics of a program's executions: of all time, or of those that began within a window.
 
-    Durations are in milliseconds, of those that ran. Percentiles of all time are within 10 %. Tokens and the cost, in
-    US dollars, are sums over the executions that they are known of: `tokens_known` and `cost_known` of `total` (null:
-    whoever answered does not count these). `name` is null where the program was destroyed: what it did and cost can
-    still be read.
+    Durations are in milliseconds, over executions that ran. Percentiles of all time are accurate to 10 %. Tokens and
+    cost (in US dollars) are sums over the executions for which they are known: `tokens_known` and `cost_known` of
+    `total` (null: an older worker answered, which does not count these). `name` is null if the program was destroyed;
+    its statistics stay.
     """
 
     program_id: UUID
@@ -134,7 +134,7 @@ class ProgramStatistics(Frozen):
 
 
 class Transition(Frozen):
-    """A change of an execution's status, or `cancel_requested` or `discarded`: when, at which attempt, and by whom."""
+    """A change of an execution's status, or a mark (`cancel_requested`, `discarded`): when, which attempt, by whom."""
 
     status: str
     at: AwareDatetime
@@ -145,9 +145,9 @@ class Transition(Frozen):
 class ExecutionView(Frozen):
     """An execution.
 
-    While it is pending or runs again, `error` is what its last attempt failed with, and `not_before` when the next one
-    may begin. One that failed is a dead letter until it is replayed or `discarded`. `callback` is its own, or else what
-    its program had when it was claimed.
+    While it is pending or running again, `error` is the error of its last attempt, and `not_before` the earliest start
+    of the next. A failed execution is a dead letter until it is replayed or `discarded`. `callback` is its own, or else
+    the program's at the time of the claim.
     """
 
     execution_id: UUID
@@ -176,11 +176,11 @@ class ExecutionView(Frozen):
 
 
 class ExecutionError(DspexError):
-    """An execution ended without outputs; `code` is that of its failure, or `cancelled`.
+    """An execution ended without outputs. `code` is the code of its error, or `cancelled`.
 
     Attributes:
-        execution: all that is known of it.
-        problems: each wrong field, where there are any.
+        execution: its view.
+        problems: the wrong fields, if any.
     """
 
     def __init__(self, execution: ExecutionView) -> None:
@@ -193,11 +193,11 @@ class ExecutionError(DspexError):
 
 
 class RejectedMessageView(Frozen):
-    """A message that was not taken, with its reason; a dead letter while its `status` is dead.
+    """A rejected message, with the reason. It is a dead letter while its `status` is `dead`.
 
-    `body` is text where it is UTF-8 without U+0000, else base64. It was cut where `body_size`, in bytes, is more.
-    `message_id` and `message_type` are what it calls itself, where it can be read that far. `deliveries` counts how
-    often it was rejected: first at `inserted_at`, last for the reason in `error`.
+    `body` is text if it is UTF-8 without U+0000, else base64. It was cut if `body_size`, in bytes, is larger.
+    `message_id` and `message_type` are those in the message, if they can be read. `deliveries` counts the rejections;
+    the first was at `inserted_at`, and `error` is the reason for the last.
     """
 
     rejection_id: UUID
@@ -215,7 +215,7 @@ class RejectedMessageView(Frozen):
 
 
 class Affected(Frozen):
-    """How many dead letters a command changed, and how many that its filter found it could not help."""
+    """How many dead letters a command changed, and how many matched its filter but could not be replayed."""
 
     count: int
     refused: int = 0
@@ -228,11 +228,12 @@ class Answer(Frozen):
 
 
 class EndpointView(Frozen):
-    """Where webhooks go.
+    """An endpoint of webhooks.
 
-    It was `registered`, and gets every end of the tenant's executions that it wants; or it came with the callback of a
-    command or a program, and gets the ends of those. While the secret is being changed, `previous_secret` signs too,
-    until `previous_until`. `failing_since` is when it failed first after its last success.
+    A `registered` endpoint receives the ends of all executions of the tenant that match its filter. Any other came with
+    the callback of a command or a program, and receives only the ends of those. During a rotation of the secret,
+    `previous_secret` signs as well, until `previous_until`. `failing_since` is the time of the first failure after the
+    last success.
     """
 
     endpoint_id: UUID
@@ -252,8 +253,8 @@ class EndpointView(Frozen):
 class DeliveryAttempt(Frozen):
     """One attempt to deliver a webhook.
 
-    `outcome` is delivered, failed, throttled, gone, or refused (nothing was sent). `http_status` is None where there
-    was no answer; `response` is the beginning of its body.
+    `outcome` is delivered, failed, throttled, gone, or refused (nothing was sent). `http_status` is None if there was
+    no response; `response` is the beginning of its body.
     """
 
     number: int
@@ -266,11 +267,11 @@ class DeliveryAttempt(Frozen):
 
 
 class DeliveryView(Frozen):
-    """One event on its way to one endpoint.
+    """The delivery of one event to one endpoint.
 
-    `event_id` is the header `webhook-id`, and the id of the event. `reason` is what the last attempt came to, or why
-    there was none. While it is pending, `due_at` is when the next attempt may be made. `log` is in the answer for one
-    delivery alone.
+    `event_id` is the id of the event and the header `webhook-id`. `reason` is the result of the last attempt, or why
+    there was none. While the delivery is pending, `due_at` is the earliest time of the next attempt. `log` is only in
+    the answer to a query for one delivery.
     """
 
     delivery_id: UUID
@@ -290,6 +291,6 @@ class DeliveryView(Frozen):
 
 
 class Replayed(Frozen):
-    """How many deliveries are pending again."""
+    """How many deliveries became pending again."""
 
     count: int

@@ -1,11 +1,11 @@
-"""What an optimizer found for a program: better instructions, and demos. Data only, as DSPy's `dump_state` writes it.
+"""The state of an optimized program: instructions and demos. Data only, as DSPy's `dump_state` writes it.
 
     {"signature_digest": "9f86…", "module": "ChainOfThought", "predictors": {"predict": {
         "demos": [{"question": "why", "reasoning": "…", "answer": "because", "augmented": true}],
         "signature": {"instructions": "…", "fields": [{"prefix": "Question:", "description": "${question}"}, …]}}}}
 
-What `dump_state` writes besides (`lm`, `traces`, `train`) may be there empty. With content it is refused: an LM belongs
-into the program's own settings, and the rest is of no use to a program that runs.
+`dump_state` also writes `lm`, `traces` and `train`. They must be empty: the LM belongs to the program's configuration,
+and a program that runs has no use for the others.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dspex.model import Frozen
 MAX_DEMOS = 256
 
 Path = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*([.\[][A-Za-z0-9_'\]]+)*$", max_length=200)]
-"""Where in the module a predictor is, as DSPy names it: `predict`, `extract.predict`, `self`."""
+"""The path of a predictor in its module, as DSPy names it: `predict`, `extract.predict`, `self`."""
 
 _LEFT_EMPTY = ("lm", "traces", "train")
 
@@ -43,16 +43,16 @@ class FieldText(Frozen):
 
 
 class SignatureText(Frozen):
-    """How a predictor's task is put to the LM: `fields` in the order of the predictor's inputs, then its outputs."""
+    """How a predictor's task is presented to the LM. `fields` has the predictor's inputs, then its outputs."""
 
     instructions: StrictStr = Field(max_length=100_000)
     fields: tuple[FieldText, ...] = Field(max_length=512)
 
 
 class PredictorState(Frozen):
-    """What was found for one predictor of the module.
+    """The state of one predictor of the module.
 
-    A demo maps names of fields to values, and may say that an LM made it (`augmented`).
+    A demo maps names of fields to values. `augmented` in it says that an LM made it.
     """
 
     demos: tuple[dict[str, JsonValue], ...] = Field(default=(), max_length=MAX_DEMOS)
@@ -77,8 +77,8 @@ class State(Frozen):
     """The state of a program.
 
     Attributes:
-        signature_digest: `Signature.digest` of the signature it was found for; for another one it is refused.
-        module: the module that it was found for.
+        signature_digest: `Signature.digest` of the optimized signature. The state is refused for any other.
+        module: the class of the optimized module.
         predictors: by path.
     """
 
@@ -89,7 +89,7 @@ class State(Frozen):
     @field_validator("predictors", mode="before")
     @classmethod
     def _of_one_predictor(cls, value: Any) -> Any:
-        """`Predict.dump_state` writes its own state without a path, which DSPy else calls `self`."""
+        """Accept the state of a single `Predict`: `dump_state` writes no path for it; DSPy's path is `self`."""
         return {"self": value} if isinstance(value, Mapping) and {"demos", "signature"} <= value.keys() else value
 
     @classmethod

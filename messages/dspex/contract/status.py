@@ -26,10 +26,10 @@ class ProgramStatus(StrEnum):
 
 
 class ExecutionStatus(StrEnum):
-    """pending → running → completed | failed | cancelled; what is pending can be cancelled too.
+    """pending → running → completed | failed | cancelled. A pending execution can be cancelled, too.
 
-    A running execution goes back to pending when its worker gives it up, or when its attempt failed and another is
-    due. A failed one becomes pending again only where an operator replays it.
+    A running execution becomes pending again when its worker releases it or is lost, or when its attempt failed and
+    another follows. A failed one becomes pending again only if an operator replays it.
     """
 
     PENDING = "pending"
@@ -40,12 +40,12 @@ class ExecutionStatus(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing may change any more."""
+        """Whether the status is final."""
         return not EXECUTION_TRANSITIONS[self]
 
 
 class LetterStatus(StrEnum):
-    """A rejected message: dead → replayed | discarded. One that is rejected again is dead again."""
+    """Of a rejected message: dead → replayed | discarded. A message that is rejected again is dead again."""
 
     DEAD = "dead"
     REPLAYED = "replayed"
@@ -53,7 +53,7 @@ class LetterStatus(StrEnum):
 
 
 class DeliveryStatus(StrEnum):
-    """Of a webhook: pending → delivered | failed. What has ended may be replayed: pending again, under the same id."""
+    """Of a webhook: pending → delivered | failed. A replay makes it pending again, under the same id."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -92,7 +92,7 @@ EXECUTION_TRANSITIONS: Mapping[ExecutionStatus, frozenset[ExecutionStatus]] = Ma
 
 
 class ErrorCode(StrEnum):
-    """Why an execution failed, or a program could not be built: a closed set, it decides what happens next."""
+    """Why an execution failed, or a program could not be built. A closed set: the code decides what happens next."""
 
     PROGRAM_NOT_READY = "program_not_ready"
     INVALID_INPUT = "invalid_input"

@@ -1,4 +1,4 @@
-"""The relay: publishes the rows of an outbox, and deletes what the broker has confirmed."""
+"""The relay: publishes the rows of an outbox, and deletes those that the broker has confirmed."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ logger = logging.getLogger("dspex.outbox")
 
 FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0
 FIRST_RETRY, LAST_RETRY = 1.0, 300.0
-"""Seconds: pauses of a relay in an outage, and of a row that the broker refuses."""
+"""Seconds between attempts of a relay in an outage, and between attempts of a row that the broker refuses."""
 
 MAX_ERROR = 500
-"""Characters of an error in a row or in a line of the log."""
+"""The longest error in a row or a log line, in characters."""
 
 
 class OutboxRelay:
-    """Publishes what is due, in a thread of its own or by `run_once`. Any number of processes may have one.
+    """Publishes the rows that are due, in a thread of its own or by `run_once`. Any number of processes may run one.
 
-    A process that forks starts it in the children. With an `AsyncEngine` it is started in the engine's event loop, on
-    which its statements run: `async with OutboxRelay(...)`, or `start` and `aclose`.
+    A process that forks must start it in the children. With an `AsyncEngine`, start it in the engine's event loop,
+    where its statements then run: `async with OutboxRelay(...)`, or `start` and `aclose`.
 
     Args:
-        engine: of the service's database; one connection is in use at a time, and none while a message is on its way.
-        publisher: how messages get to the broker; the caller closes it, after the relay.
+        engine: of the service's database. The relay uses one connection at a time, and none while it publishes.
+        publisher: sends the messages. The caller closes it, after the relay.
         batch: how many rows are taken at a time.
-        interval: seconds between looks at the table, where no commit of this process wakes the relay.
-        timeout: seconds the messages of a batch have to be confirmed. What a crashed relay had claimed is published by
-            another after twice as long.
+        interval: seconds between reads of the table, if no commit of this process wakes the relay.
+        timeout: seconds in which the messages of a batch must be confirmed. The claims of a crashed relay expire after
+            twice this time.
     """
 
     def __init__(
@@ -76,26 +76,26 @@ class OutboxRelay:
         self._thread = threading.Thread(target=self._run, name="dspex-outbox", daemon=True)
 
     def start(self) -> None:
-        """Start the thread. It goes on whatever fails, until `close`."""
+        """Start the thread. It survives every failure, and runs until `close`."""
         self._transactions.begin_in_loop()
         self._outbox.subscribe(self.wake)
         self._thread.start()
 
     def wake(self) -> None:
-        """Have the thread look for rows now, unless it pauses after a failure."""
+        """Have the thread read the table now, unless it pauses after a failure."""
         self._woken.set()
 
     def close(self, timeout: float | None = None) -> None:
         """End the thread after the batch in hand, and wait for it, at most `timeout` seconds. May be called again.
 
-        By default for as long as the batch may take. What is left in the table is for another relay.
+        By default it waits as long as a batch may take. Rows that are left stay in the table.
         """
         self._end()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
     async def aclose(self, timeout: float | None = None) -> None:
-        """As `close`, for asyncio: the loop goes on meanwhile, and the last statements run on it."""
+        """Like `close`, for asyncio. It does not block the event loop, on which the last statements run."""
         self._end()
         await asyncio.to_thread(self.close, timeout)
 
@@ -119,15 +119,16 @@ class OutboxRelay:
         await self.aclose()
 
     def run_once(self) -> int:
-        """Publish all that is due now, batch by batch; returns how many messages the broker has confirmed.
+        """Publish all rows that are due now, in batches. Returns how many messages the broker has confirmed.
 
-        Messages that the broker refuses are no error: their rows say why, and are due again later. With an
-        `AsyncEngine` it is for a thread beside the loop that `start` was called in.
+        A message that the broker refuses raises no error: its row records the reason, and is due again later. With an
+        `AsyncEngine`, call this in a thread other than that of the event loop in which `start` was called.
 
         Raises:
-            BrokerUnavailable: the broker cannot be reached. The rows that are left are due, in their places.
-            NotDeclared, Unroutable: nothing is declared on it, as far as one can see: it takes no message. So are they.
-            SQLAlchemyError: of the database; what was confirmed in the last batch may be published again.
+            BrokerUnavailable: the broker cannot be reached. The other rows stay due, in their order.
+            NotDeclared, Unroutable: the broker took no message, so nothing seems to be declared on it. The other rows
+                stay due, in their order.
+            SQLAlchemyError: the database failed. Confirmed messages of the last batch may be published again.
         """
         confirmed = 0
         while not self._closing.is_set():
@@ -168,15 +169,15 @@ class OutboxRelay:
         return False
 
     def _publish(self, rows: Sequence[Row]) -> _Outcome:
-        """Publish in order, pipelined. What was refused before goes alone, and last.
+        """Publish in order, pipelined. Rows that were refused before go last, one at a time.
 
-        A broker may close a connection over one message, and fail all that are on their way with it.
+        One message can make the broker close the connection, which fails all others that are in flight.
         """
         deadline = time.monotonic() + self._timeout
         outcome = _Outcome()
         fresh = [row for row in rows if not row.attempts]
         errors = self._send(fresh, deadline)
-        # No row's fault: nobody has declared the exchange yet, or its queues.
+        # If it is so for all, no row is at fault: the exchange or its queues are not declared yet.
         undeclared = all(isinstance(error, NotDeclared | Unroutable) for error in errors)
         for row, error in zip(fresh, errors, strict=True):
             outcome.add(row, error, outage=undeclared)
@@ -214,7 +215,7 @@ class OutboxRelay:
 
 @dataclass
 class _Outcome:
-    """What became of a batch. `outage`: why the rows in `unsent` are not known to be stored."""
+    """The outcome of a batch. `outage`: why the rows in `unsent` are not known to be stored."""
 
     confirmed: list[UUID] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
@@ -234,7 +235,7 @@ class _Outcome:
 
 
 def _line(error: BaseException) -> str:
-    """What an error says, on one line that any database can store. Never the parameters of a statement."""
+    """The text of an error, in one line that any database can store; without the parameters of a statement."""
     said = getattr(error, "orig", None) or error
     code = error.code if isinstance(error, DspexError) else type(said).__name__
     printable = "".join(character if character.isprintable() else " " for character in f"{code}: {said}")

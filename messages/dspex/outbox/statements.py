@@ -1,7 +1,7 @@
-"""The statements of a relay on the table of an outbox. They take a connection and never commit; time is the database's.
+"""The statements of a relay on the outbox table. They take a connection and never commit; the database is the clock.
 
-A claim moves `due_at` behind the time that publishing may take: no row stays locked, and none is lost, while a relay
-talks to the broker.
+A claim sets `due_at` to a time after publishing must be over. So no row is locked while a relay talks to the broker,
+and none is lost if the relay crashes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy.types import TypeEngine
 
 
 class Row(NamedTuple):
-    """A claimed row: a message that is to be published. `attempts`: how often the broker has refused it."""
+    """A claimed row: a message to publish. `attempts`: how often the broker has refused it."""
 
     id: UUID
     type: str
@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A row that the broker refused, why, and in how many seconds it is tried again."""
+    """A row that the broker refused: the reason, and the seconds until the next attempt."""
 
     id: UUID
     error: str
@@ -36,7 +36,7 @@ class Refusal(NamedTuple):
 
 
 class database_now(FunctionElement[datetime]):  # noqa: N801
-    """When the transaction began by the database's clock, `seconds` later."""
+    """The start of the transaction by the database's clock, plus `seconds`."""
 
     type: TypeEngine[Any] = DateTime(timezone=True)
     inherit_cache = True
@@ -45,14 +45,14 @@ class database_now(FunctionElement[datetime]):  # noqa: N801
 
 @compiles(database_now, "sqlite")
 def _sqlite_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
-    # Milliseconds are what SQLite's clock has; padded to the microseconds in which SQLAlchemy reads a datetime.
+    # SQLite's clock has milliseconds; padded to microseconds, which SQLAlchemy expects in a datetime.
     offset = "".join(f", ({compiler.process(clause, **kw)}) || ' seconds'" for clause in element.clauses)
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now'{offset}) || '000')"
 
 
 @compiles(database_now, "postgresql")
 def _postgresql_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
-    # Not clock_timestamp(): an index cannot be searched for what changes from row to row.
+    # Not clock_timestamp(): its value changes from row to row, so no index can be used.
     offset = "".join(
         f" + make_interval(secs => CAST({compiler.process(clause, **kw)} AS double precision))"
         for clause in element.clauses
@@ -64,10 +64,10 @@ NOW = database_now()
 
 
 def claim(connection: Connection, table: Table, limit: int, seconds: float) -> list[Row]:
-    """Take up to `limit` rows that are due, for so long, in their order. Any number of callers may do this at once."""
+    """Claim up to `limit` due rows for so many seconds, in their order. Safe with any number of concurrent callers."""
     c = table.c
     due = select(c.id).where(c.due_at <= NOW).order_by(c.due_at, c.id).limit(limit).with_for_update(skip_locked=True)
-    # A common table expression is run once; a plain subquery may be run again for each row, each time with a new limit.
+    # A CTE is run once. A plain subquery may be run again for each row, with a new limit each time.
     claimed = connection.execute(
         update(table)
         .where(c.id.in_(select(due.cte("due").c.id)))
@@ -84,13 +84,13 @@ def forget(connection: Connection, table: Table, ids: Collection[UUID]) -> None:
 
 
 def put_back(connection: Connection, table: Table, ids: Collection[UUID], error: str) -> None:
-    """Give up the claim of rows that could not be sent: they are due, each in its old place."""
+    """Release the claim of rows that could not be sent. They are due again, in their old order."""
     c = table.c
     connection.execute(update(table).where(c.id.in_(ids)).values(due_at=c.inserted_at, last_error=error))
 
 
 def postpone(connection: Connection, table: Table, refusals: Collection[Refusal]) -> None:
-    """Have refused rows tried again later."""
+    """Schedule the next attempt of refused rows."""
     c = table.c
     connection.execute(
         update(table)

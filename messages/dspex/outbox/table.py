@@ -1,4 +1,4 @@
-"""The table of an outbox, and how a command gets into it."""
+"""The table of an outbox, and how to add commands to it."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 
 class Outbox:
-    """The outbox of a service. Make one beside the models; it connects to nothing. Thread-safe.
+    """The outbox of a service. Create it beside the models; it opens no connection. Thread-safe.
 
     Args:
-        metadata: the service's own (`Base.metadata`): its migrations make the table.
-        source: who sends, a URI reference such as `/orders` (CloudEvents `source`).
+        metadata: the service's own (`Base.metadata`), so that its migrations create the table.
+        source: the CloudEvents `source` of its commands, a URI reference such as `/orders`.
         name: of the table.
 
     Attributes:
-        table: the rows that are to be published. `id` is the id of the message, `type` its type and routing key, `body`
-            its envelope; `attempts` counts how often the broker refused it, `last_error` is why it is still here.
+        table: the rows to publish. `id` is the id of the message, `type` its type and routing key, `body` its envelope.
+            `attempts` counts how often the broker refused it; `last_error` is the last reason.
     """
 
     def __init__(self, metadata: MetaData, *, source: str, name: str = "dspex_outbox") -> None:
@@ -56,7 +56,7 @@ class Outbox:
             Column("attempts", Integer, nullable=False),
             Column("last_error", Text),
             Column("inserted_at", DateTime(timezone=True), nullable=False),
-            # When it is published; of a claimed row, when the claim runs out.
+            # When it is to be published; for a claimed row, when the claim expires.
             Column("due_at", DateTime(timezone=True), nullable=False, index=True),
         )
         self._source = source
@@ -69,15 +69,15 @@ class Outbox:
         *,
         traceparent: str | None = None,
     ) -> str:
-        """Have a command published once the caller's transaction commits; returns the id of its message.
+        """Add a command, which is published once the caller's transaction has committed. Returns the message's id.
 
-        After a commit of a `Session` the relays of this process look at once; after one of a `Connection` call `wake`.
+        The commit of a `Session` wakes the relays of this process; after the commit of a `Connection`, call `wake`.
 
         Args:
             traceparent: W3C Trace Context of the caller's span.
 
         Raises:
-            MessageTooLarge, InvalidMessage: the message is over 1 MiB, or cannot be sent; nothing was added.
+            MessageTooLarge, InvalidMessage: the message is over 1 MiB, or is invalid; nothing was added.
         """
         envelope = wrap(command, source=self._source, traceparent=traceparent, message_id=str(_increasing_id()))
         row = {"id": UUID(envelope.id), "type": envelope.type, "body": envelope.encode(), "attempts": 0}
@@ -93,23 +93,23 @@ class Outbox:
         *,
         traceparent: str | None = None,
     ) -> str:
-        """As `add`, for asyncio. After one of an `AsyncConnection` call `wake`."""
-        from sqlalchemy.ext.asyncio import async_scoped_session  # whoever is not asynchronous may not have greenlet
+        """Like `add`, for asyncio. After the commit of an `AsyncConnection`, call `wake`."""
+        from sqlalchemy.ext.asyncio import async_scoped_session  # needs greenlet, which a synchronous service may lack
 
         one = session() if isinstance(session, async_scoped_session) else session
         return await one.run_sync(self.add, command, traceparent=traceparent)
 
     def wake(self) -> None:
-        """Have the relays of this process look for rows now. A hint: without it they look at their interval."""
+        """Have the relays of this process read the table now. A hint: otherwise they read it at their interval."""
         for listener in tuple(self._listeners):
             listener()
 
     def subscribe(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called by `wake`, and after commits."""
+        """Call `listener` at each `wake`, and after commits."""
         self._listeners.add(listener)
 
     def unsubscribe(self, listener: Callable[[], None]) -> None:
-        """No longer."""
+        """Stop calling `listener`."""
         self._listeners.discard(listener)
 
     def _listen(self, session: Session) -> None:
@@ -118,7 +118,7 @@ class Outbox:
             event.listen(session, "after_commit", self._after_commit)
 
     def _after_commit(self, session: Session) -> None:
-        # It is called for savepoints, too, and then nobody else can see the rows yet.
+        # Also called for savepoints, after which nobody else can see the rows yet.
         if not session.in_nested_transaction() and session.info.pop(self, False):
             self.wake()
 

@@ -1,4 +1,4 @@
-"""A relay's transactions. The relay is a thread; the statements of an `AsyncEngine` run on its event loop."""
+"""The transactions of a relay, which is a thread. With an `AsyncEngine`, they run on its event loop."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ Result = TypeVar("Result")
 
 
 class Transactions(Protocol):
-    """Runs work in transactions, each committed when its work has ended well."""
+    """Runs work in transactions. Each commits if the work raises no error."""
 
     def begin_in_loop(self) -> None:
-        """Take note of the event loop, where one is needed.
+        """Remember the running event loop, if one is needed.
 
         Raises:
-            RuntimeError: one is needed, and none runs.
+            RuntimeError: an event loop is needed, and none is running.
         """
         ...
 
     def run(self, work: Callable[[Connection], Result]) -> Result:
-        """Run work in a transaction, and wait for it."""
+        """Run work in a transaction, and wait for its result."""
         ...
 
 
 def transactions_of(engine: Engine | AsyncEngine) -> Transactions:
-    """Those of an engine."""
+    """The transactions of an engine."""
     sync = engine if isinstance(engine, Engine) else engine.sync_engine
-    # In a stricter isolation a relay would fail where another one has just changed a row.
+    # With a stricter isolation level, a relay would fail if another has just changed a row.
     options = {"isolation_level": "READ COMMITTED"} if sync.dialect.name == "postgresql" else {}
     if isinstance(engine, Engine):
         return _Synchronous(engine.execution_options(**options))
@@ -45,7 +45,7 @@ class _Synchronous:
         self._engine = engine
 
     def begin_in_loop(self) -> None:
-        """Nothing is needed."""
+        """Does nothing: no event loop is needed."""
 
     def run(self, work: Callable[[Connection], Result]) -> Result:
         with self._engine.begin() as connection:

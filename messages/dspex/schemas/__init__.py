@@ -1,9 +1,9 @@
-"""The contract as documents: JSON Schemas of every message and answer, and AsyncAPI around them.
+"""The contract as documents: a JSON Schema of every message and answer, and an AsyncAPI document that refers to them.
 
     python -m dspex.schemas DIRECTORY      (in the repository: make contract)
 
-Both are generated from the models and the topology. What is committed is what other services have built on, so nothing
-is written that would break them: see `dspex.schemas.growth`.
+Both are generated from the models and the topology. Other services build on the committed documents, so a change that
+would break them is not written: see `dspex.schemas.growth`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from dspex.schemas.growth import Break, breaks
 from dspex.schemas.json_schema import ANSWERS, MESSAGES, answer_schema, message_schema
 
 Documents = dict[str, dict[str, Any]]
-"""Documents by their paths in the directory of the contract."""
+"""Documents, by their paths in the contract's directory."""
 
 
 def documents() -> Documents:
-    """Every document of the contract that the models have now."""
+    """Generate every document of the contract from the models."""
     found: Documents = {"asyncapi.json": asyncapi()}
     found |= {f"schemas/{type_}.json": message_schema(type_) for type_ in MESSAGES}
     found |= {f"schemas/answers/{name}.json": answer_schema(name) for name in ANSWERS}
@@ -31,12 +31,12 @@ def documents() -> Documents:
 
 
 def written(document: Mapping[str, Any]) -> str:
-    """A document as it is kept: the same text for the same document."""
+    """The text of a document in its file. Equal documents have the same text."""
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def read(directory: Path) -> Documents:
-    """The documents that a directory has; empty where there is none."""
+    """The documents in a directory; empty if there is no such directory."""
     return {
         path.relative_to(directory).as_posix(): json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(directory.rglob("*.json"))
@@ -44,7 +44,7 @@ def read(directory: Path) -> Documents:
 
 
 def broken(old: Documents, new: Documents) -> dict[str, list[Break]]:
-    """What services that were built on `old` do not survive in `new`, by document."""
+    """The changes from `old` to `new` that break services built on `old`, by document."""
     found: dict[str, list[Break]] = {}
     for path, schema in old.items():
         if not path.startswith("schemas/"):
@@ -57,7 +57,7 @@ def broken(old: Documents, new: Documents) -> dict[str, list[Break]]:
 
 
 def write(directory: Path) -> None:
-    """Write the documents, and remove those that are none any more."""
+    """Write the documents, and delete the files of those that no longer exist."""
     new = documents()
     for path in read(directory).keys() - new.keys():
         (directory / path).unlink()
@@ -67,5 +67,5 @@ def write(directory: Path) -> None:
 
 
 def _is_asked(path: str) -> bool:
-    """Whether it goes to DSPex, and does not come from it."""
+    """Whether the document describes messages to DSPex, and not from it."""
     return Path(path).stem in REQUESTS

@@ -1,4 +1,4 @@
-"""python -m dspex.schemas DIRECTORY: writes the contract, unless that would break services built on what is there."""
+"""python -m dspex.schemas DIRECTORY: writes the contract, unless that would break existing services."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dspex.schemas import broken, documents, read, write
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit code: 1 where the models break what is written there, 2 for wrong usage."""
+    """Returns the exit code: 1 if the models break the existing documents, 2 for wrong usage."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print(__doc__, file=sys.stderr)
         return 2

@@ -1,8 +1,8 @@
-"""The AsyncAPI 3.0.0 document: what the workers take and tell, on which exchange, with which routing key.
+"""The AsyncAPI 3.0.0 document: the messages that workers receive and send, with exchanges and routing keys.
 
-https://www.asyncapi.com/docs/reference/specification/v3.0.0 and, for AMQP, the bindings 0.3.0. What these have no words
-for is in extensions: the queue behind a routing key (`x-queue`), the alternate exchange (`x-alternate-exchange`), the
-codes of errors (`x-error-codes`).
+https://www.asyncapi.com/docs/reference/specification/v3.0.0 and, for AMQP, the bindings 0.3.0. Extensions hold what
+these cannot express: the queue behind a routing key (`x-queue`), the alternate exchange (`x-alternate-exchange`), and
+the error codes (`x-error-codes`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dspex.schemas.json_schema import MESSAGES, answer_name, description
 from dspex.signatures.types import DIALECT
 
 VERSION = "1.0.0"
-"""Of the messages, whose types all end in `.v1`."""
+"""The version of the messages, whose types all end in `.v1`."""
 SCHEMA_FORMAT = "application/schema+json;version=2020-12"
 
 Document = dict[str, Any]
@@ -39,7 +39,7 @@ before a producer may send it."""
 
 
 def asyncapi() -> Document:
-    """The document. Schemas are referred to as the files beside it (`schemas/`)."""
+    """Generate the document. It refers to the schemas in files beside it (`schemas/`)."""
     events = {type_: event for type_, event in EVENTS.items() if event is not Reply}
     return {
         "asyncapi": "3.0.0",
@@ -76,7 +76,7 @@ def asyncapi() -> Document:
 
 
 def _channel(type_: str, exchange: str) -> Document:
-    """Where a message of a type is published to."""
+    """The channel that messages of a type are published to."""
     kinds = {exchange.name: exchange for exchange in EXCHANGES}
     binding: Document = {
         "is": "routingKey",
@@ -170,7 +170,7 @@ def _message(name: str, text: str, schema: Document) -> Document:
 
 
 def _replies() -> dict[str, str]:
-    """The answers by the names of the replies that hold them."""
+    """The names of answers, by the names of the replies that contain them."""
     return {_reply_name(type_): answer_name(type_) for type_ in REQUESTS}
 
 
@@ -194,7 +194,7 @@ _CLIENTS = (errors.InvalidWebhook, errors.NoAnswer, errors.PublishError, errors.
 
 
 def _refusals(base: type[errors.DspexError] = errors.DspexError) -> Iterator[tuple[str, str]]:
-    """The codes that a message may be refused or answered with. Others are those of a client, or of its settings."""
+    """The codes with which a worker refuses or answers a message. The others are errors of a client or its settings."""
     for error in base.__subclasses__():
         if error.__module__ == errors.__name__ and not issubclass(error, _CLIENTS):
             if not error.__name__.startswith("_") and error.code != base.code:

@@ -1,11 +1,11 @@
-"""v1 only grows: what a message that changed would break, from its JSON Schema then and now.
+"""v1 only grows: compares the old and the new JSON Schema of a message, and finds breaking changes.
 
-What is asked of DSPex is sent by services of then and read by workers of now. What it tells is sent by workers of now
-and read by services of then. In both cases every value that may be sent has to fit the schema of the reader, and no
-field may go. So a command may gain optional fields, take more values and require less; an event may gain fields, and
-promise more. A field that is renamed is one that went.
+Old services send commands and queries, and new workers read them. New workers send events and answers, and old services
+read them. In both cases every value that may be sent must fit the reader's schema, and no field may be removed. So a
+command may gain optional fields, accept more values and require less; an event may gain fields and promise more.
+Renaming a field is the same as removing it.
 
-`dspex.signatures.compatibility` says the same of the fields of signatures, which are not this many kinds of schema.
+`dspex.signatures.compatibility` does the same for the fields of signatures, which have fewer kinds of types.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Schema = Mapping[str, Any]
 
 
 class Break(NamedTuple):
-    """What somebody built on the old schema does not survive: where (`data.options.seed`, `items[]`), and why."""
+    """A breaking change: where it is (`data.options.seed`, `items[]`), and why it breaks."""
 
     path: str
     message: str
@@ -27,17 +27,17 @@ class Break(NamedTuple):
 
 
 def breaks(old: Schema, new: Schema, *, asked: bool) -> list[Break]:
-    """What `new` breaks.
+    """The breaking changes from `old` to `new`.
 
     Args:
-        asked: whether these are messages to DSPex, and not from it.
+        asked: True for messages to DSPex, False for messages from it.
     """
     comparison = _Comparison(old, new, asked) if asked else _Comparison(new, old, asked)
     return list(comparison.of(comparison.sender, comparison.reader, ""))
 
 
 class _Comparison:
-    """Of what may be sent with what is read; each schema is looked up among the definitions of its own document."""
+    """Compares the sender's schema with the reader's. Each looks up definitions in its own document."""
 
     def __init__(self, sender: Schema, reader: Schema, asked: bool) -> None:
         self.sender = sender
@@ -58,7 +58,7 @@ class _Comparison:
             found = list(self._of_pair(sent, choice, path))
             if not found:
                 return
-            self._begun = begun  # what was held for good in a wrong choice is not
+            self._begun = begun  # drops pairs that were found compatible only within a wrong choice
             tried.append((_kind(sent) != _kind(choice), len(found), found))
         other_kind, _, found = min(tried, key=lambda entry: entry[:2])
         if other_kind and len(choices) > 1:
@@ -67,7 +67,7 @@ class _Comparison:
 
     def _of_pair(self, sent: Schema, read: Schema, path: str) -> Iterator[Break]:
         pair = (id(sent), id(read))
-        if pair in self._begun:  # a type that holds itself: the comparison that has begun says it
+        if pair in self._begun:  # a recursive type: the comparison that has begun covers it
             return
         self._begun.add(pair)
         problem = _values(sent, read) or _limits(sent, read)
@@ -109,7 +109,7 @@ class _Comparison:
                 yield Break(_joined(path, name), "must be given now" if self._asked else "may be missing now")
 
     def _others(self, sent: Schema, read: Schema, path: str) -> Iterator[Break]:
-        """Fields that one side has no name for: the values of a map."""
+        """Compare fields that one side does not name with the values of the other side's map."""
         sends, reads = sent.get("properties", {}), read.get("properties", {})
         other, taken = _other_fields(sent), _other_fields(read)
         if taken is False:
@@ -130,7 +130,7 @@ def _joined(path: str, name: str) -> str:
 
 
 def _alternatives(schema: Schema, document: Schema) -> Iterator[Schema]:
-    """The schemas of which a value has to fit one."""
+    """The schemas of which a value must fit one."""
     if "$ref" in schema:
         definition = document["$defs"][schema["$ref"].removeprefix("#/$defs/")]
         yield from _alternatives(definition, document)
@@ -150,7 +150,7 @@ def _kind(schema: Schema) -> str:
 
 
 def _constant(schema: Schema) -> str:
-    """What an object says by a constant that it is."""
+    """The constant that says which kind of object it is."""
     return str(schema.get("properties", {}).get("type", {}).get("const", ""))
 
 
@@ -173,7 +173,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 
 def _values(sent: Schema, read: Schema) -> str | None:
-    """What is wrong with the values of `sent` as such: their type, or a list of them."""
+    """What is wrong with the type or the listed values of `sent`; None if nothing."""
     listed, allowed = _listed(sent), _listed(read)
     if listed is None and sent.get("type") == "boolean":
         listed = [False, True]
@@ -206,7 +206,7 @@ _COMPARED = frozenset(
 
 
 def _limits(sent: Schema, read: Schema) -> str | None:
-    """What is wrong with the limits of `sent`. Keywords that are not numbers (`pattern`) have to be the same."""
+    """What is wrong with the limits of `sent`, or None. Keywords that are not numbers (`pattern`) must be equal."""
     if _listed(sent) is not None and "type" not in read:
         return None
     for key in _LOWER:
@@ -217,14 +217,14 @@ def _limits(sent: Schema, read: Schema) -> str | None:
             return f"{key} is {read[key]} for the reader, and {sent.get(key, 'not set')} for the sender"
     for key in read.keys() - _COMPARED - {*_LOWER, *_UPPER}:
         if key == "propertyNames" and _other_fields(sent) is False:
-            continue  # all that it has is known by name
+            continue  # the reader names all of the sender's fields
         if sent.get(key) != read[key]:
             return f"{key} is {read[key]!r} for the reader, and {sent.get(key, 'not set')!r} for the sender"
     return None
 
 
 def _other_fields(schema: Schema) -> Any:
-    """The schema of a map's values, or False where no other fields are allowed."""
+    """The schema of a map's values; False if no other fields are allowed."""
     for by_pattern in schema.get("patternProperties", {}).values():
         return by_pattern
     other = schema.get("additionalProperties", {})
@@ -232,7 +232,7 @@ def _other_fields(schema: Schema) -> Any:
 
 
 def _same_default(old: Schema, new: Schema) -> bool:
-    """Whether who leaves a field out gets what it got. Fields that came since, and null, are none in it."""
+    """Whether leaving a field out still means the same. Fields added since, and null members, are ignored."""
     if "default" not in old:
         return True
     was, now = old["default"], new.get("default")

@@ -1,10 +1,9 @@
 """JSON Schemas (2020-12) of the messages and of the answers, generated from their models.
 
-Commands and queries are closed: a worker refuses a field that it does not know, for what is misspelt must not run as
-something else. Events and answers are open: whoever reads them ignores what it does not know, so that they can grow.
-In these, error codes are an open set too (`x-extensible-enum`): take one that you do not know for `permanent`.
-
-What a schema cannot say (fields that exclude each other, dates in order) the worker says when it refuses a message.
+Commands and queries are closed: a worker refuses an unknown field, as it may be a misspelt one. Events and answers are
+open: readers ignore unknown fields, so that events and answers can grow. Their error codes are an open set, too
+(`x-extensible-enum`): treat an unknown code like `permanent`. Some rules do not fit into a schema, such as fields that
+exclude each other; a worker that refuses a message for one of them names it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from dspex.signatures.types import DIALECT
 Schema = dict[str, Any]
 
 MESSAGES: Mapping[str, type[Command | Event]] = MappingProxyType({**REQUESTS, **EVENTS})
-"""Every message: what is asked of DSPex, and what it tells."""
+"""Every message, to and from DSPex."""
 
 
 def _name(model: type[BaseModel]) -> str:
@@ -37,11 +36,11 @@ def _name(model: type[BaseModel]) -> str:
 ANSWERS: Mapping[str, type[BaseModel]] = MappingProxyType(
     {_name(asked.answer): asked.answer for asked in REQUESTS.values()}
 )
-"""What commands and queries are answered with (`answer` of `dspex.reply.v1`), by name: `PageOfProgramView`."""
+"""The answers to commands and queries (`answer` of `dspex.reply.v1`), by name: `PageOfProgramView`."""
 
 
 def answer_name(type_: str) -> str:
-    """The name of what a command or a query of this type is answered with."""
+    """The name of the answer to a command or a query of this type."""
     return _name(REQUESTS[type_].answer)
 
 
@@ -53,14 +52,14 @@ def message_schema(type_: str) -> Schema:
     """
     data = MESSAGES[type_]
     schema = _generated(envelope_of(data), "validation" if type_ in REQUESTS else "serialization")
-    # Not the name of its data: generators make one class of each title, and anonymous ones where two are the same.
+    # Not the name of its data: code generators make one class per title, and anonymous ones for equal titles.
     schema |= {"title": f"{data.__name__}Message", "description": description(data)}
     schema["properties"]["type"] = {"const": type_}
     return _in_order(schema)
 
 
 def description(model: type[BaseModel]) -> str:
-    """What a model's docstring says."""
+    """The description of a model: its docstring."""
     return inspect.cleandoc(model.__doc__ or "")
 
 
@@ -79,7 +78,7 @@ def _generated(model: type[BaseModel], mode: JsonSchemaMode) -> Schema:
 
 
 def _named(schema: Schema) -> Schema:
-    """With the forms of a definition that have titles as definitions: generators number what has no name."""
+    """Make titled alternatives of a definition definitions of their own: code generators number nameless ones."""
     definitions: Schema = schema.get("$defs", {})
     for definition in list(definitions.values()):
         for number, form in enumerate(definition.get("anyOf", ())):
@@ -90,7 +89,7 @@ def _named(schema: Schema) -> Schema:
 
 
 class _Generator(GenerateJsonSchema):
-    """Without titles of fields, which repeat their names; what a serializer leaves out is optional as it is."""
+    """Omits titles of fields, which repeat their names, and ignores serializers, which only leave members out."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
         return False
@@ -100,12 +99,12 @@ class _Generator(GenerateJsonSchema):
 
 
 def _asked(schema: Schema) -> Schema:
-    """Which model reads a value is told by its `type`, so that must be there; more than one schema may fit."""
+    """Require `type`, by which a reader chooses the model, and allow a value to fit several schemas."""
     if "oneOf" in schema:
         schema["anyOf"] = schema.pop("oneOf")
     schema.pop("discriminator", None)
     if "patternProperties" in schema:
-        schema.setdefault("additionalProperties", False)  # names of a map, which pydantic checks all
+        schema.setdefault("additionalProperties", False)  # pydantic checks every key of a map
     told = [name for name in ("specversion", "type") if "const" in schema.get("properties", {}).get(name, {})]
     if told:
         schema["required"] = list(dict.fromkeys([*told, *schema.get("required", ())]))
@@ -127,7 +126,7 @@ _SINGLE = ("items", "additionalProperties", "propertyNames")
 
 
 def _mapped(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
-    """A schema with every schema in it changed. The names of properties may be those of keywords."""
+    """A schema with `change` applied to every schema in it. A property may have the name of a keyword."""
     new = dict(schema)
     for key in _BY_NAME:
         if key in new:
@@ -145,7 +144,7 @@ _ORDER = ("$schema", "title", "description", "type", "properties", "required")
 
 
 def _in_order(schema: Schema) -> Schema:
-    """What people look for first, first."""
+    """The schema with the keywords that people look for first at the top."""
     schema = {"$schema": DIALECT} | schema
     last = [key for key in schema if key not in (*_ORDER, "$defs")]
     return {key: schema[key] for key in (*_ORDER, *last, "$defs") if key in schema}

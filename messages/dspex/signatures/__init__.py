@@ -1,1 +1,1 @@
-"""Signatures: typed inputs and outputs as data, and how they are written, read and compared."""
+"""Signatures: typed inputs and outputs as data; how to write, read and compare them."""

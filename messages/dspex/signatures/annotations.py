@@ -1,4 +1,4 @@
-"""From a field's type, which is data, to a Python annotation: what pydantic validates with, and what DSPy is shown."""
+"""Converts a field's type, which is data, into the Python annotation that pydantic and DSPy use."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from dspex.signatures.types import (
 
 
 class _First(FailFast):
-    """pydantic's, and hashable: `typing` asks for the hash of what an `Optional` is of."""
+    """pydantic's `FailFast`, made hashable: `typing` hashes the argument of `Optional`."""
 
     def __hash__(self) -> int:
         return hash(type(self))
@@ -50,10 +50,10 @@ _FIRST = _First()
 
 
 def annotation(field_type: FieldType, *, strict: bool = True, name: str = "Value") -> Any:
-    """The Python annotation of a type, its constraints with it.
+    """The Python annotation of a type, with its constraints.
 
     Args:
-        strict: refuse what would need coercion (`"3"` for an integer). Not strict is for reading what an LM wrote.
+        strict: refuse values that need coercion (`"3"` for an integer). False is for reading an LM's answer.
         name: the class name of a nested object.
     """
     bare, limits = unconstrained(field_type, strict=strict, name=name), constraints(field_type)
@@ -63,7 +63,7 @@ def annotation(field_type: FieldType, *, strict: bool = True, name: str = "Value
 
 
 def constraints(field_type: FieldType) -> dict[str, Any]:
-    """The type's constraints as keywords of `pydantic.Field` (`ge`, `max_length`, ...); those of its members not."""
+    """The type's own constraints as keywords of `pydantic.Field` (`ge`, `max_length`, ...)."""
     if isinstance(field_type, OptionalType):
         return constraints(field_type.anyOf[0])
     given = field_type.model_dump(include=set(_KEYWORDS))
@@ -87,8 +87,8 @@ def unconstrained(field_type: FieldType, *, strict: bool = True, name: str = "Va
             return StrictBool if strict else bool
         case ArrayType():
             item = annotation(field_type.items, strict=strict, name=f"{name}Item")
-            # Of a list that came in a message the first wrong item is named: each error takes a kilobyte, and a list
-            # may have half a million.
+            # For a list in a message, only the first wrong item is reported: an error takes a kilobyte, and a list may
+            # have half a million items.
             return Annotated[list[item], Strict(), _FIRST] if strict else list[item]  # type: ignore[valid-type]
         case MapType():
             value = annotation(field_type.additionalProperties, strict=strict, name=f"{name}Value")
@@ -101,7 +101,7 @@ def unconstrained(field_type: FieldType, *, strict: bool = True, name: str = "Va
 
 
 def forget_types() -> None:
-    """Have `typing` forget the last types that were made with it: it keeps 128 of each kind, however large they are."""
+    """Clear the caches of `typing`, which keep 128 types of each kind, whatever their size."""
     for forget in getattr(typing, "_cleanups", ()):
         forget()
 
@@ -119,7 +119,7 @@ def object_model(name: str, fields: Iterable[SignatureField]) -> type[pydantic.B
 
 
 def _attribute(name: str, taken: Container[str]) -> str:
-    """What the value is called in Python: any name may be one of JSON, but `copy` is a method of a pydantic model."""
+    """The attribute for a JSON name, which may be any text: `copy`, for instance, is a method of pydantic's models."""
     while hasattr(pydantic.BaseModel, name) or keyword.iskeyword(name) or name in taken:
         name += "_"
     return name
@@ -134,17 +134,17 @@ def _nested(field_type: ObjectType, *, strict: bool, name: str) -> type[pydantic
         inner = annotation(member, strict=strict, name=f"{name}{key.title()}")
         required = key in field_type.required
         if not (required or strict):
-            inner = Optional[inner]  # an LM writes null for what it leaves out  # noqa: UP045
+            inner = Optional[inner]  # an LM may write null for a member that it omits  # noqa: UP045
         default = ... if required else None
         members[_attribute(key, members)] = (inner, Field(default=default, alias=key, description=member.description))
     return pydantic.create_model(name, __config__=_CONFIG, **members)
 
 
 MAX_NAMED = 50
-"""Values of an enum that an error lists."""
+"""How many values of an enum an error lists."""
 
 MAX_SHOWN = 100
-"""Characters of each."""
+"""How many characters of each are shown."""
 
 _KEYWORDS = {
     "minimum": "ge",
@@ -160,7 +160,7 @@ _KEYWORDS = {
 
 
 def _one_of(values: tuple[Scalar, ...]) -> Callable[[object], object]:
-    """Python holds 1 and True for equal, and so do its Literals; JSON does not."""
+    """A check for one of the values. Unlike Python and its `Literal`, JSON distinguishes 1 and True."""
     allowed = {(type(value), value) for value in values}
     listed = ", ".join(map(_shown, values[:MAX_NAMED])) + (", ..." if len(values) > MAX_NAMED else "")
     text = {"text": f"input should be one of {listed}"}
@@ -172,7 +172,7 @@ def _one_of(values: tuple[Scalar, ...]) -> Callable[[object], object]:
                 return value
         except TypeError:  # not hashable: a list or an object
             pass
-        # Not a ValueError: that would be kept with its traceback, a kilobyte for each wrong value.
+        # Not a ValueError: pydantic keeps that with its traceback, a kilobyte for each wrong value.
         raise PydanticCustomError("one_of", "{text}", text)
 
     return check

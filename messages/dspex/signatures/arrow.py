@@ -1,4 +1,4 @@
-"""DSPy's arrow form, read by a parser of our own: `question: str, k: int = 3 -> answer: str, score: float`.
+"""A parser for DSPy's arrow form: `question: str, k: int = 3 -> answer: str, score: float`.
 
 The grammar (white space is free; a field without a type is text, as in DSPy):
 
@@ -10,8 +10,8 @@ The grammar (white space is free; a field without a type is text, as in DSPy):
                | "list" "[" type "]" | "dict" "[" "str" "," type "]"
                | "Optional" "[" type "]" | "Literal" "[" literal ("," literal)* "]"
 
-DSPy's own reader hands a name it does not know to `importlib.import_module` (dspy 3.4, signatures/signature.py);
-this one knows the names above, and no others.
+DSPy's own parser passes an unknown name to `importlib.import_module` (dspy 3.4, signatures/signature.py). This one
+accepts only the names above.
 """
 
 from __future__ import annotations

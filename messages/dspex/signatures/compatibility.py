@@ -1,7 +1,8 @@
-"""What a new version of a signature means for those who call the old one, field by field.
+"""Compares two versions of a signature, field by field: which changes break callers of the old version.
 
-A caller sends inputs and reads outputs. Its inputs must still be taken: every value that fits the old inputs has to fit
-the new ones. The outputs it gets must still be readable: every value of the new ones has to fit the old ones.
+A caller sends inputs and reads outputs. The new version must accept its inputs: every value that fits the old inputs
+must fit the new ones. The caller must be able to read the outputs: every value that fits the new outputs must fit the
+old ones.
 
 | the new version                                | of an input | of an output |
 |------------------------------------------------|-------------|--------------|
@@ -14,8 +15,8 @@ the new ones. The outputs it gets must still be readable: every value of the new
 | lets others fit (string → integer)             | breaking    | breaking     |
 | has another default                            | compatible  |              |
 
-The same goes for properties of nested objects, items of lists and values of maps. Outputs are read by name, so a new
-one disturbs nobody, nested or not. Whole numbers beyond the range of a double are left out of account.
+The same rules hold for properties of nested objects, items of lists and values of maps. Callers read outputs by name,
+so a new one is compatible, nested or not. Whole numbers beyond the range of a double are ignored.
 """
 
 from __future__ import annotations
@@ -55,11 +56,12 @@ class Change(Frozen):
     """One thing that a caller may notice.
 
     Attributes:
-        field: where: `k`, and inside of it `ticket.subject` (property), `tags[]` (items), `scores{}` (values of a map).
+        field: the path: `k`, or a part of a field: `ticket.subject` (property), `tags[]` (items), `scores{}` (values of
+            a map).
         direction: whether the field is one of the inputs or of the outputs.
-        kind: `required`, `optional`: it must be given now, it may be left out or null now; `widened`, `narrowed`,
+        kind: `required`, `optional`: it must be given now, it may be absent or null now; `widened`, `narrowed`,
             `changed`: more, fewer, other values fit.
-        compatible: whether callers of the old version go on as they are.
+        compatible: whether callers of the old version still work.
         message: one line for a person.
     """
 
@@ -71,13 +73,13 @@ class Change(Frozen):
 
 
 class Compatibility(Frozen):
-    """What a new version changes.
+    """The changes in a new version.
 
     Attributes:
         compatible: no change is breaking.
-        changes: all of them, inputs first, in the order of the fields.
-        notes: what the LM sees and no caller's code does: instructions, descriptions, the order of fields, and types
-            that are written differently for the same values.
+        changes: all changes, inputs first, in the order of the fields.
+        notes: changes that only the LM sees: in instructions, descriptions, the order of fields, and types that are
+            written differently for the same values.
     """
 
     compatible: bool
@@ -86,14 +88,14 @@ class Compatibility(Frozen):
 
     @property
     def breaking(self) -> tuple[Change, ...]:
-        """The changes that callers of the old version do not survive."""
+        """The changes that break callers of the old version."""
         return tuple(change for change in self.changes if not change.compatible)
 
 
 def compare(old: Signature, new: Signature) -> Compatibility:
-    """What `new` changes against `old`. It says nothing at all only where both have the same digest.
+    """The changes from `old` to `new`. The result is empty only if both have the same digest.
 
-    Name, module and version are not compared: they are not in the contract.
+    Does not compare name, module and version, as callers do not depend on them.
     """
     changes: list[Change] = []
     notes: list[str] = []
@@ -114,7 +116,7 @@ def compare(old: Signature, new: Signature) -> Compatibility:
 
 
 class _Difference(NamedTuple):
-    """A difference, and in which direction callers do not mind it."""
+    """A difference, and the directions in which it is compatible."""
 
     field: str
     kind: Kind
@@ -144,9 +146,9 @@ def _fields(
 
 
 def _presence(old: SignatureField, new: SignatureField) -> Iterator[_Difference]:
-    """Whether an input may be left out, and what stands in for it."""
+    """Differences in whether an input may be absent, and in its default."""
     was, now = isinstance(old.type, OptionalType), isinstance(new.type, OptionalType)
-    if old.required != new.required and was == now:  # else the comparison of their types has said so
+    if old.required != new.required and was == now:  # otherwise the comparison of the types reports it
         yield _required(new.name, new.required)
     if not (old.required or new.required) and canonical_json(old.default) != canonical_json(new.default):
         yield _Difference(new.name, "default", "has another default: who leaves it out gets another value", _ALWAYS)
@@ -169,7 +171,7 @@ def _required(path: str, required: bool) -> _Difference:
 
 
 def _types(old: FieldType, new: FieldType, path: str) -> Iterator[_Difference]:
-    """Every difference between two types, those of their members with it."""
+    """Every difference between two types, including those of their members."""
     (before, was_nullable), (after, nullable) = _without_null(old), _without_null(new)
     if nullable and not was_nullable:
         yield _Difference(path, "optional", "may be null now", _AS_INPUT)
@@ -224,7 +226,7 @@ def _properties(old: ObjectType, new: ObjectType, path: str) -> Iterator[_Differ
 
 
 def _moved(old: FieldType, new: FieldType, path: str, *, wider: bool, narrower: bool) -> Iterator[_Difference]:
-    """The difference between two types of which is known whether one holds the other. None where both do."""
+    """The difference between two types, given whether each includes the other. None if both do."""
     was_now = f"was {_written(old)}, is {_written(new)}"
     enums = [_members(field_type) for field_type in (old, new)]
     if enums[0] is not None and enums[1] is not None:
@@ -243,7 +245,7 @@ def _moved(old: FieldType, new: FieldType, path: str, *, wider: bool, narrower: 
 
 
 def _includes(wide: FieldType, narrow: FieldType) -> bool:
-    """Whether every value of `narrow` fits `wide`; exact for scalars, and False where one of them is none."""
+    """Whether every value of `narrow` fits `wide`. Exact for scalars; False if one of them is not a scalar."""
     values = _listed(narrow)
     if values is not None:
         validator: TypeAdapter[Any] = TypeAdapter(annotation(wide))
@@ -252,7 +254,7 @@ def _includes(wide: FieldType, narrow: FieldType) -> bool:
         case StringType(enum=None), StringType():
             return _within(_range(narrow.minLength, narrow.maxLength), _range(wide.minLength, wide.maxLength))
         case IntegerType(), IntegerType():
-            # What is left here has more than one value, so the steps have to agree.
+            # Here the range has more than one value, so the steps must agree.
             same_steps = (narrow.multipleOf or 1) % (wide.multipleOf or 1) == 0
             return same_steps and _within(_whole_numbers(narrow), _whole_numbers(wide))
         case NumberType(), IntegerType():
@@ -278,7 +280,7 @@ def _members(field_type: FieldType) -> tuple[Scalar, ...] | None:
 
 
 def _listed(field_type: FieldType) -> tuple[Scalar, ...] | None:
-    """All values of a type that has few, else None."""
+    """All values of a type with few values, else None."""
     match field_type:
         case StringType(enum=None, maxLength=0):
             return ("",)
@@ -295,7 +297,7 @@ def _listed(field_type: FieldType) -> tuple[Scalar, ...] | None:
 
 
 _Range = tuple[float, float]
-"""The lowest and the highest value, both included; whole numbers stay whole, however large."""
+"""The lowest and the highest value, both inclusive. Integers stay integers, however large."""
 
 
 def _range(low: float | None, high: float | None) -> _Range:
@@ -328,7 +330,7 @@ def _numbers(field_type: NumberType) -> _Range:
 
 
 def _double(number: float) -> float:
-    """The number as validation holds it against the bounds of a number: rounded."""
+    """The number rounded to a double, as validation compares it with bounds."""
     try:
         return float(number)
     except OverflowError:
@@ -399,7 +401,7 @@ def _descriptions(field_type: FieldType, path: str) -> Iterator[tuple[str, tuple
     while isinstance(field_type, OptionalType):
         field_type = field_type.anyOf[0]
         here.append(field_type.description)
-    # Whether null fits is no matter here: a description stays one when its type becomes optional.
+    # Ignores null: a description is the same if its type becomes optional.
     yield path, tuple(text for text in here if text is not None)
     match field_type:
         case ArrayType(items=inner):

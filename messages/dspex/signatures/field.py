@@ -28,7 +28,7 @@ _DSPY_NAMES = (
 RESERVED_NAMES = frozenset(
     _DSPY_NAMES.split(", ") + [name for name in dir(pydantic.BaseModel) if name.startswith("model_")]
 )
-"""Names that mean something to DSPy (3.4) or to pydantic, so that a field of this name would not be a field."""
+"""Names with a meaning to DSPy (3.4) or pydantic, which would not treat them as fields."""
 
 
 class SignatureField(Frozen):

@@ -1,6 +1,6 @@
 """A signature: typed inputs and outputs of an LM program, as data.
 
-It gives the JSON Schema of its inputs and outputs, and validates values of both.
+A signature generates the JSON Schemas of its inputs and outputs, and validates values of both.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ from dspex.signatures.types import (
 
 MAX_FIELDS = 64
 MAX_TYPES = 2_000
-"""What a signature may have of fields, types and their members, values of enums, and values in defaults, all counted.
+"""The size limit of a signature: fields, types with their members, values of enums, and values in defaults, in all.
 
-To compile one of an object costs 0.2 ms and 7 kB (measured): a signature at the limit costs 0.5 s and 15 MB, once.
+Measured: compiling one member of an object takes 0.2 ms and 7 kB, so a signature at the limit takes 0.5 s and 15 MB,
+once.
 """
 TYPE_BYTES = 7_000
 MODELS_BYTES = 64 * 1024 * 1024
-"""What the compiled models that are kept may take, estimated."""
+"""The size of the cached compiled models, in estimated bytes."""
 
 _ACCEPTED = object()
-"""The context of one that is read, and was accepted before."""
+"""The validation context for a signature that was accepted before."""
 
 ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$", max_length=200)]
 SemVer = Annotated[
@@ -77,7 +78,7 @@ class Signature(Sparse):
         """A signature from the arrow form or from data.
 
         Raises:
-            InvalidSignature: every wrong field is named.
+            InvalidSignature: the signature is invalid. It names every wrong field.
         """
         try:
             return cls.model_validate(value)
@@ -86,10 +87,10 @@ class Signature(Sparse):
 
     @classmethod
     def accepted(cls, value: Any, *, of_any_version: bool = False) -> Signature:
-        """A signature that was accepted before, when limits may have been others: it may be of any size.
+        """Read a signature that was accepted before. The limits may have been higher then, so none is checked.
 
         Args:
-            of_any_version: what a later version added to it is ignored.
+            of_any_version: ignore members that a later version has added.
         """
         return cls.model_validate(value, context=_ACCEPTED, extra="ignore" if of_any_version else None)
 
@@ -134,7 +135,7 @@ class Signature(Sparse):
             _ = self._defaults
         except InvalidInput as error:
             raise ValueError(f"the default of {error.problems[0]}") from None
-        # The arrow form can write by escapes what the JSON around it does not hold.
+        # Escapes in the arrow form can produce characters that the JSON text does not contain.
         reason = unstorable(self.model_dump())
         if reason is not None:
             raise ValueError(f"a text {reason}")
@@ -155,12 +156,12 @@ class Signature(Sparse):
 
     @cached
     def digest(self) -> str:
-        """SHA-256 of what the LM and the caller see: instructions, inputs, outputs. Name and version are not in it."""
+        """SHA-256 of what the LM and callers depend on: instructions, inputs and outputs, without name and version."""
         return digest(self.model_dump(mode="json", include={"instructions", "inputs", "outputs"}))
 
     @cached
     def size(self) -> int:
-        """Bytes that it takes in memory with its compiled models, estimated."""
+        """The estimated memory of the signature and its compiled models, in bytes."""
         return len(self.model_dump_json()) + TYPE_BYTES * _count(self.inputs + self.outputs)
 
     def input_schema(self) -> dict[str, Any]:
@@ -187,19 +188,19 @@ class Signature(Sparse):
         }
 
     def validate_inputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs as JSON values, defaults filled in. Nothing is coerced: `"3"` is not an integer.
+        """Validate inputs. Returns JSON values with defaults filled in. Coerces nothing: `"3"` is not an integer.
 
         Raises:
-            InvalidInput: every wrong field is named.
+            InvalidInput: the inputs do not fit. It names every wrong field.
         """
         given = _validate(self._input_model, values, InvalidInput)
         return deepcopy(self._defaults) | given if self._defaults else given
 
     def validate_outputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The outputs as JSON values. Nothing is coerced.
+        """Validate outputs, and return them as JSON values. Coerces nothing.
 
         Raises:
-            InvalidOutput: every wrong field is named.
+            InvalidOutput: the outputs do not fit. It names every wrong field.
         """
         return _validate(self.output_model, values, InvalidOutput)
 
@@ -209,7 +210,7 @@ class Signature(Sparse):
         absent = {field.name: None for field in self.inputs if not field.required}
         if not given:
             return absent
-        # Not of the models that are kept: the signature may yet be refused.
+        # Not cached: the signature may still be refused.
         model = _compiled("Defaults", given)
         return absent | _validate(model, {field.name: field.default for field in given}, InvalidInput)
 
@@ -219,9 +220,9 @@ class Signature(Sparse):
 
     @cached
     def output_model(self) -> type[pydantic.BaseModel]:
-        """A pydantic model of the outputs: each is an attribute, nested objects are models.
+        """A pydantic model of the outputs, with an attribute for each; nested objects are models, too.
 
-        An attribute that Python or pydantic need for themselves has an underscore after its name: `class_`, `copy_`.
+        An attribute gets a trailing underscore if Python or pydantic reserve its name: `class_`, `copy_`.
         """
         return _model("Outputs", self.outputs)
 
@@ -231,14 +232,14 @@ def _read(value: Any, _: ValidatorFunctionWrapHandler) -> Signature:
 
 
 StoredSignature = Annotated[Signature, WrapValidator(_read)]
-"""That of an answer: whoever reads it does not judge it."""
+"""A signature in an answer, which the reader does not validate again."""
 
 _models: Lru[tuple[str, bytes], type[pydantic.BaseModel]] = Lru(MODELS_BYTES)
-"""To compile one takes a millisecond, and many programs share a signature."""
+"""Compiled models, cached because compiling takes a millisecond and many programs share a signature."""
 
 
 def _model(name: str, fields: tuple[SignatureField, ...]) -> type[pydantic.BaseModel]:
-    key = name, _FIELDS.dump_json(fields)  # before pydantic 2.14, `to_json` builds no serializer
+    key = name, _FIELDS.dump_json(fields)  # not `to_json`: before pydantic 2.14 it builds no serializer
     model = _models.get(key)
     if model is None:
         model = _compiled(name, _FIELDS.validate_json(key[1]))
@@ -259,7 +260,7 @@ def _listed(fields: object) -> Sequence[object]:
 
 
 def _check_size(fields: Sequence[object]) -> None:
-    """Whether a signature of these fields is small enough to be read at all; they may be data as it came."""
+    """Check that a signature of these fields, which may be unvalidated data, is small enough to be read."""
     count = _count(fields)
     if count > MAX_TYPES:
         raise ValueError(
@@ -316,7 +317,7 @@ def _validate(
 
 
 def unstorable(value: object) -> str | None:
-    """Why a value of JSON types cannot be stored or sent as JSON, if it cannot."""
+    """Why a JSON value cannot be stored or sent; None if it can."""
     match value:
         case str():
             if "\x00" in value:

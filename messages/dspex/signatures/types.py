@@ -1,4 +1,4 @@
-"""The types a signature field may have: a subset of JSON Schema 2020-12, kept as data.
+"""The types of signature fields: a subset of JSON Schema 2020-12, as data.
 
 | in JSON Schema                                              | in the arrow form       |
 |-------------------------------------------------------------|-------------------------|
@@ -122,7 +122,7 @@ class EnumType(_Type):
 
 
 class ArrayType(_Type):
-    """A list whose items all have one type."""
+    """A list whose items all have the same type."""
 
     type: Literal["array"] = "array"
     items: FieldType
@@ -136,14 +136,14 @@ class ArrayType(_Type):
 
 
 class MapType(_Type):
-    """Text keys, values all of one type."""
+    """A map from text to values that all have the same type."""
 
     type: Literal["object"] = "object"
     additionalProperties: FieldType
 
 
 class ObjectType(_Type):
-    """A nested object with named properties; those not in `required` may be left out. No other key is allowed."""
+    """A nested object with named properties. Those not in `required` may be absent; no other key is allowed."""
 
     type: Literal["object"] = "object"
     properties: dict[PropertyName, FieldType] = Field(min_length=1, max_length=MAX_MEMBERS)
@@ -172,7 +172,7 @@ class OptionalType(_Type):
 
 
 def _kind(value: Any) -> str | None:
-    """Which model reads this map: the tag of the union below. Tags in <> are left out of error paths."""
+    """The tag of the model that reads this map, for the union below. Tags in <> are left out of error paths."""
     if isinstance(value, _Type):
         return f"<{type(value).__name__.removesuffix('Type').lower()}>"
     if not isinstance(value, dict):
@@ -214,7 +214,7 @@ FieldType = Annotated[
 
 
 def json_schema(field_type: FieldType) -> dict[str, Any]:
-    """The type as JSON Schema 2020-12: it already is one, less what is not set."""
+    """The type as JSON Schema 2020-12: its own members, without those that are not set."""
     return field_type.model_dump(mode="json")
 
 
@@ -230,10 +230,10 @@ def depth(field_type: FieldType) -> int:
 
 
 def count_types(field_type: object) -> int:
-    """How many types there are in a type, itself and all its members, and values of enums.
+    """How many types a type contains, including itself, its members and the values of enums.
 
     Args:
-        field_type: a type; or what is to become one, read no further than it takes to count.
+        field_type: a type, or unvalidated data for one.
     """
     count, rest = 0, [field_type]
     while rest:
@@ -248,7 +248,7 @@ def count_types(field_type: object) -> int:
 
 
 def count_values(value: object) -> int:
-    """How many values there are in a value of JSON types, itself with them."""
+    """How many values a JSON value contains, including itself."""
     count, rest = 0, [value]
     while rest:
         match rest.pop():
