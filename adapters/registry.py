@@ -54,7 +54,7 @@ class AdapterRegistry:
         adapter: Adapter = import_module(module).create_adapter(self._catalog)
         return adapter
 
-    def known(self) -> list[str]:
+    def names(self) -> list[str]:
         """The names that this process has adapters for: built in, of other distributions, made. None is imported."""
         return list(dict.fromkeys([*BUILT_IN, *plugins.registered(plugins.ADAPTERS), *self.made()]))
 
@@ -75,8 +75,8 @@ def _plugged_in(adapter_type: str, catalog: LMCatalog) -> Adapter:
     field = "adapter_type"
     point = plugins.find(plugins.ADAPTERS, adapter_type, asked_by=field)
     if point is None:
-        known = ", ".join([*BUILT_IN, *(name for name in plugins.registered(plugins.ADAPTERS) if name not in BUILT_IN)])
-        raise AdapterError(ErrorCode.PERMANENT, f"{field}: '{adapter_type}' is not one of {known}")
+        names = ", ".join([*BUILT_IN, *(name for name in plugins.registered(plugins.ADAPTERS) if name not in BUILT_IN)])
+        raise AdapterError(ErrorCode.PERMANENT, f"{field}: '{adapter_type}' is not one of {names}")
     try:
         adapter: Adapter = point.load()(catalog)
     except Exception as error:  # noqa: BLE001  whatever happens in its import, there is no adapter

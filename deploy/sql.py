@@ -29,7 +29,7 @@ from store.database.identity import Identity
 from store.event_outbox import OutboxEntry
 from store.executions import Carried, Finish, Lease, Request, Retry
 from store.webhooks import End
-from store.webhooks.owing import endpoint_id_of
+from store.webhooks.fan_out import endpoint_id_of
 
 DIALECTS: dict[str, Callable[[], Dialect]] = {"postgresql": psycopg.dialect, "sqlite": sqlite.dialect}
 WIDTH = 110
@@ -46,7 +46,7 @@ REQUEST = Request(ID.id, ID.id, {}, ExecutionOptions(), "/", idempotency_key="ke
 FINISH = Finish(ID.id, ID.id, 1, 1.0, Usage(), {})
 RETRY = Retry(ID.id, 1, 1.0, 1, SimpleNamespace(code="timeout", message="", problems=()), Usage(), Carried())  # type: ignore[arg-type]
 CALLBACK = Callback(url="https://receiver.example.com/", secret="A_WEBHOOK_SECRET")  # noqa: S106
-OWED = OutboxEntry(ID.id, 2)
+ENTRY = OutboxEntry(ID.id, 2)
 END = End(ID.id, ID.tenant, 2, "completed", CALLBACK, registered=True)
 ROW = SimpleNamespace(id=ID.id, tenant=ID.tenant)
 ENDPOINT = SimpleNamespace(
@@ -121,7 +121,7 @@ CALLS = (
         (
             Statement(
                 "finish",
-                "for each batch of ends. PostgreSQL notes in the same statement what is owed for them",
+                "for each batch of ends. PostgreSQL adds their events to the outbox in the same statement",
                 (KEY, OUTBOX, "ix_webhook_endpoints_registered"),
             ),
             Statement("committed before", "where some of a batch were not as they were claimed", (KEY,)),
@@ -155,11 +155,11 @@ CALLS = (
     ),
     Call(
         event_outbox.add,
-        ([OWED], 30.0),
-        (Statement("owe events", "where one is cancelled; on SQLite after each `count`", (OUTBOX,)),),
+        ([ENTRY], 30.0),
+        (Statement("add events", "where one is cancelled; on SQLite after each `count`", (OUTBOX,)),),
     ),
     Call(
-        webhooks.owe,
+        webhooks.fan_out,
         ([END], 0.0),
         (
             Statement(
@@ -170,7 +170,7 @@ CALLS = (
             Statement("keep endpoints", "for callbacks that come for the first time", ("pk_webhook_endpoints",)),
             Statement("find endpoints", "as above", ("pk_webhook_endpoints",), (ENDPOINT,)),
             Statement(
-                "owe webhooks",
+                "add deliveries",
                 "after that",
                 ("ix_webhook_deliveries_end", "ix_webhook_deliveries_due", "ix_webhook_deliveries_place"),
             ),
@@ -186,7 +186,7 @@ CALLS = (
     ),
     Call(
         event_outbox.sent,
-        ([OWED],),
+        ([ENTRY],),
         (Statement("events sent", "for each batch of ends that the broker has confirmed", (OUTBOX,)),),
     ),
     Call(

@@ -31,9 +31,9 @@ __all__ = [
     "downgrade",
     "head",
     "is_newest",
-    "known",
     "losses",
     "newer",
+    "revisions",
     "serves",
     "upgrade",
 ]
@@ -87,18 +87,18 @@ def serves(engine: Engine) -> bool:
     revision = current(engine)
     if revision is None:
         return False
-    if revision in known():
-        return revision in known(OLDEST)
-    return _serves_from(engine) in known()
+    if revision in revisions():
+        return revision in revisions(OLDEST)
+    return _serves_from(engine) in revisions()
 
 
 def newer(engine: Engine) -> str | None:
     """The revision that the database is at, where it is of a newer version; None: it is one that this version knows."""
     revision = current(engine)
-    return None if revision is None or revision in known() else revision
+    return None if revision is None or revision in revisions() else revision
 
 
-def known(oldest: str = "base") -> list[str]:
+def revisions(oldest: str = "base") -> list[str]:
     """The revisions that this version has, the newest first, from `oldest` on."""
     return [script.revision for script in _scripts().walk_revisions(oldest, "head")]
 
@@ -116,7 +116,7 @@ def losses(engine: Engine, revision: str) -> list[str]:
 def losses_of(connection: Connection, revision: str) -> list[str]:
     """See `losses`. Nothing is written."""
     at = _current(connection)
-    names = known()
+    names = revisions()
     if at is not None and at not in names:
         raise NotARevision(f"the database is at {at}, of a newer version: only that one can take it back")
     if revision not in (*names, "base"):

@@ -153,7 +153,7 @@ def _ask_what_may_be_lost(connection: Connection) -> None:
 
 def _absolute(connection: Connection, revision: str) -> str:
     """The revision that a relative one (`-1`) is."""
-    names = [*migrations.known(), "base"]
+    names = [*migrations.revisions(), "base"]
     at = MigrationContext.configure(connection).get_current_revision()
     if re.fullmatch(r"-[0-9]+", revision) and at in names:
         return names[min(names.index(at) + int(revision[1:]), len(names) - 1)]

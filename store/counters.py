@@ -184,13 +184,13 @@ def _numbers(counts: Counts) -> dict[str, float]:
 @lru_cache(maxsize=2)
 def _swap(dialect: str, insert: Any) -> Any:
     c, r = program_counters.c, records(dialect, _KEY | _COUNTS | {"executed": Boolean()})
-    known = program_counters.alias("known")
+    counted = program_counters.alias("counted")
     executed_at = case((r.c.executed, NOW), else_=null())
     # A subquery and no join: each is looked up by its key, however many rows there are.
-    of_shard = (known.c.program_id == r.c.program_id) & (known.c.shard == r.c.shard)
-    version = select(known.c.lock_version).where(of_shard, known.c.tenant == r.c.tenant).scalar_subquery()
+    of_shard = (counted.c.program_id == r.c.program_id) & (counted.c.shard == r.c.shard)
+    version = select(counted.c.lock_version).where(of_shard, counted.c.tenant == r.c.tenant).scalar_subquery()
     # Where the key has no tenant yet, a row that was another's counts for whoever has the program now.
-    others = select(func.max(known.c.lock_version)).where(of_shard).scalar_subquery()
+    others = select(func.max(counted.c.lock_version)).where(of_shard).scalar_subquery()
     rows = (
         select(*(r.c[name] for name in (*_KEY, *_COUNTS)), executed_at, func.coalesce(version, others, 0) + 1)
         # SQLite needs a WHERE here, to tell ON CONFLICT from a join's ON.

@@ -1,6 +1,6 @@
-"""What is still owed for executions that have ended: their events, and the answers that are waited for.
+"""The event outbox: events, and answers that are waited for, that the broker has not confirmed yet.
 
-The row is written by the transaction that ends the execution, and goes when the broker has confirmed. Whoever ended the
+A row is written by the transaction that ends the execution, and goes when the broker has confirmed. Whoever ended the
 execution sends at once; the relay sends what is still there when it is due, at growing intervals.
 """
 
@@ -30,18 +30,18 @@ from dspex.ids import DEFAULT_TENANT
 from store.column_types import database_now, statement_now
 from store.database.batch import encode, execute, of_key, records, upsert
 from store.database.identity import Identity
-from store.tables import callbacks
+from store.tables import event_outbox
 
 DUE_IN = "due_in"
 MAX_DOUBLINGS = 6
 """Of the interval between two tries."""
 
 
-_DUE = callbacks.c.due_at < statement_now()
+_DUE = event_outbox.c.due_at < statement_now()
 
 
 class OutboxEntry(NamedTuple):
-    """The end of an execution that is to be told. `lock_version`: of the row that has ended."""
+    """The end of an execution whose event is to be sent. `lock_version`: of the row that has ended."""
 
     execution_id: UUID
     lock_version: int
@@ -49,7 +49,7 @@ class OutboxEntry(NamedTuple):
 
 
 def add(connection: Connection, ends: Collection[OutboxEntry], due_in: float) -> None:
-    """Note that what these executions came to is to be told.
+    """Add the events of some ends.
 
     Args:
         due_in: seconds until the relay sends it, unless it has been sent by then.
@@ -59,35 +59,37 @@ def add(connection: Connection, ends: Collection[OutboxEntry], due_in: float) ->
 
 
 def pending(connection: Connection, ids: Collection[UUID], *, tenant: str = DEFAULT_TENANT) -> set[UUID]:
-    """Which of these executions of a tenant something is still owed for."""
-    c = callbacks.c
+    """Which of these executions of a tenant have an event here."""
+    c = event_outbox.c
     return set(connection.execute(select(c.execution_id).where(c.execution_id.in_(ids), c.tenant == tenant)).scalars())
 
 
 def sent(connection: Connection, ends: Collection[OutboxEntry]) -> None:
-    """The broker has them. One that was replayed since owes for its new end, and goes on to."""
+    """Delete what the broker has confirmed. The event of a later end of the same execution stays."""
     execute(connection, _sent(connection.dialect.name), encode(entry._asdict() for entry in ends))
 
 
 def forget(connection: Connection, ids: Collection[UUID], *, tenant: str = DEFAULT_TENANT) -> None:
-    """Nothing is owed for these of a tenant: their end is taken back."""
-    connection.execute(delete(callbacks).where(callbacks.c.execution_id.in_(ids), callbacks.c.tenant == tenant))
+    """Delete the events of executions of a tenant whose end is taken back."""
+    connection.execute(
+        delete(event_outbox).where(event_outbox.c.execution_id.in_(ids), event_outbox.c.tenant == tenant)
+    )
 
 
 def anything_due(connection: Connection) -> bool:
-    """Whether something has been owed for too long. It reads the table, which has no index for it: few rows live."""
-    return bool(connection.execute(select(exists(select(callbacks.c.execution_id).where(_DUE)))).scalar_one())
+    """Whether an event is due. It reads the table, which has no index for it: few rows live."""
+    return bool(connection.execute(select(exists(select(event_outbox.c.execution_id).where(_DUE)))).scalar_one())
 
 
 def due(connection: Connection, again_in: float, limit: int) -> list[Identity]:
     """Take what is due: it is due again in `again_in` seconds, twice as long with each try, 64 times at most."""
-    c = callbacks.c
+    c = event_outbox.c
     key = tuple_(c.execution_id, c.tenant)
     picked = select(c.execution_id, c.tenant).where(_DUE).limit(limit).with_for_update(skip_locked=True).cte("due")
     doublings = case((c.tries < MAX_DOUBLINGS, c.tries), else_=MAX_DOUBLINGS)
     pause = bindparam("again_in", again_in, Float) * bindparam("one", 1).op("<<")(doublings)
     statement = (
-        update(callbacks)
+        update(event_outbox)
         .where(key.in_(select(picked.c.execution_id, picked.c.tenant)))
         .values(due_at=database_now(pause), tries=c.tries + 1)
         .returning(c.execution_id, c.tenant)
@@ -102,14 +104,14 @@ def _add(dialect: str, insert: Any) -> Any:
 
 
 def adding(insert: Any, execution_id: Any, lock_version: Any, tenant: Any) -> Any:
-    """The statement that notes what is owed for the rows of a table: their columns. Parameter: `DUE_IN`, in seconds."""
+    """The statement that adds an event for each row of a table: its columns. Parameter: `DUE_IN`, in seconds."""
     due_at = database_now(bindparam(DUE_IN, type_=Float))
     # SQLite needs a WHERE here, to tell ON CONFLICT from a join's ON.
     rows = select(execution_id, lock_version, tenant, due_at).where(execution_id.is_not(None))
-    statement = insert(callbacks).from_select(["execution_id", "lock_version", "tenant", "due_at"], rows)
-    # One that was replayed may still owe for its first end.
+    statement = insert(event_outbox).from_select(["execution_id", "lock_version", "tenant", "due_at"], rows)
+    # The event of the end before a replay may still be here.
     new = {name: statement.excluded[name] for name in ("lock_version", "due_at")}
-    return statement.on_conflict_do_update(**of_key(callbacks, insert), set_=new | {"tries": 0})
+    return statement.on_conflict_do_update(**of_key(event_outbox, insert), set_=new | {"tries": 0})
 
 
 _ENTRY: dict[str, Any] = {"execution_id": Uuid(), "lock_version": Integer(), "tenant": String()}
@@ -117,8 +119,8 @@ _ENTRY: dict[str, Any] = {"execution_id": Uuid(), "lock_version": Integer(), "te
 
 @lru_cache(maxsize=2)
 def _sent(dialect: str) -> Any:
-    c, r = callbacks.c, records(dialect, _ENTRY)
+    c, r = event_outbox.c, records(dialect, _ENTRY)
     told = select(r.c.execution_id).where(
         r.c.execution_id == c.execution_id, r.c.tenant == c.tenant, r.c.lock_version == c.lock_version
     )
-    return delete(callbacks).where(c.execution_id.in_(select(r.c.execution_id)), told.exists())
+    return delete(event_outbox).where(c.execution_id.in_(select(r.c.execution_id)), told.exists())

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, CursorResult, select, tuple_, update
 
-from dspex.contract.status import LetterStatus
+from dspex.contract.status import DeadLetterStatus
 from dspex.errors import NotFound
 from dspex.ids import DEFAULT_TENANT
 from dspex.text import storable
@@ -66,7 +66,7 @@ class RecordedRejection:
     inserted_at: datetime
     updated_at: datetime
     tenant: str
-    status: LetterStatus
+    status: DeadLetterStatus
 
 
 _ALL = select(*(rejected_messages.c[field.name] for field in fields(RecordedRejection)))
@@ -96,7 +96,7 @@ def record(connection: Connection, rejection: Rejection) -> None:
         )
         .on_conflict_do_update(
             index_elements=[c.id],
-            set_=reason | {"deliveries": c.deliveries + 1, "status": LetterStatus.DEAD, "updated_at": NOW},
+            set_=reason | {"deliveries": c.deliveries + 1, "status": DeadLetterStatus.DEAD, "updated_at": NOW},
         )
     )
 
@@ -122,7 +122,7 @@ def find(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_T
 def page(
     connection: Connection,
     *,
-    status: LetterStatus | None = None,
+    status: DeadLetterStatus | None = None,
     error_code: str | None = None,
     queue: str | None = None,
     since: datetime | None = None,
@@ -157,7 +157,7 @@ def dead(
     """The ids of those that are dead letters. Filters are those of `page`."""
     c = rejected_messages.c
     columns = [c.id, c.inserted_at]
-    ids = select(*columns).where(*_conditions(LetterStatus.DEAD, error_code, queue, since, until, tenant))
+    ids = select(*columns).where(*_conditions(DeadLetterStatus.DEAD, error_code, queue, since, until, tenant))
     return pages.read(connection, ids, rejected_messages, attrgetter("id"), cursor=cursor, limit=limit)
 
 
@@ -173,17 +173,19 @@ def replayed(connection: Connection, sent: Sequence[RecordedRejection]) -> int:
     if not sent:
         return 0
     c = rejected_messages.c
-    as_read = tuple_(c.id, c.deliveries).in_([(letter.id, letter.deliveries) for letter in sent])
-    return _mark(connection, LetterStatus.REPLAYED, as_read)
+    as_read = tuple_(c.id, c.deliveries).in_([(message.id, message.deliveries) for message in sent])
+    return _mark(connection, DeadLetterStatus.REPLAYED, as_read)
 
 
 def discard(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> int:
     """Mark dead letters as dealt with: the rows stay. Returns how many of these were dead."""
     c = rejected_messages.c
-    return _mark(connection, LetterStatus.DISCARDED, c.id.in_(ids), c.tenant == tenant, c.status == LetterStatus.DEAD)
+    return _mark(
+        connection, DeadLetterStatus.DISCARDED, c.id.in_(ids), c.tenant == tenant, c.status == DeadLetterStatus.DEAD
+    )
 
 
-def _mark(connection: Connection, status: LetterStatus, *conditions: ColumnElement[bool]) -> int:
+def _mark(connection: Connection, status: DeadLetterStatus, *conditions: ColumnElement[bool]) -> int:
     c = rejected_messages.c
     # In one order, so that two who mark the same wait for each other and do not deadlock.
     held = select(c.id).where(*conditions).order_by(c.id).with_for_update()
@@ -192,7 +194,7 @@ def _mark(connection: Connection, status: LetterStatus, *conditions: ColumnEleme
 
 
 def _conditions(
-    status: LetterStatus | None,
+    status: DeadLetterStatus | None,
     error_code: str | None,
     queue: str | None,
     since: datetime | None,
@@ -210,7 +212,7 @@ def _conditions(
 
 
 def _row(row: Any) -> RecordedRejection:
-    return RecordedRejection(**row._asdict() | {"status": LetterStatus(row.status)})
+    return RecordedRejection(**row._asdict() | {"status": DeadLetterStatus(row.status)})
 
 
 def _cut(name: str | None) -> str | None:

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from dspex import ExecutionStatus, ProgramStatus, SignatureStatus
-from dspex.contract.status import DeliveryStatus, LetterStatus
+from dspex.contract.status import DeadLetterStatus, DeliveryStatus
 from dspex.ids import DEFAULT_TENANT
 from store.column_types import Json, UtcDateTime, database_now
 
@@ -68,10 +68,10 @@ def _tenant(*, in_key: bool = False) -> Column[str]:
     return Column("tenant", String(64), nullable=False, server_default=default, primary_key=in_key)
 
 
-def _letter() -> tuple[Column[str], CheckConstraint]:
-    listed = ", ".join(f"'{status}'" for status in LetterStatus)
+def _dead_letter_status() -> tuple[Column[str], CheckConstraint]:
+    listed = ", ".join(f"'{status}'" for status in DeadLetterStatus)
     return (
-        Column("status", String(16), nullable=False, server_default=text(f"'{LetterStatus.DEAD}'")),
+        Column("status", String(16), nullable=False, server_default=text(f"'{DeadLetterStatus.DEAD}'")),
         CheckConstraint(f"status IN ({listed})", "status"),
     )
 
@@ -236,12 +236,12 @@ program_durations = Table(
     postgresql_with={"fillfactor": "70"},
 )
 
-callbacks = Table(
+event_outbox = Table(
     "callbacks",
     metadata,
-    # What is owed to the world for an execution that has ended: its event, and the answer where one is waited for. The
-    # row comes with the end of the execution, and goes when the broker has confirmed. No index beside the key: few rows
-    # live at a time, and each lives for milliseconds.
+    # The event of an execution that has ended, and the answer where one is waited for. The row comes with the end of
+    # the execution, and goes when the broker has confirmed. No index beside the key: few rows live at a time, and each
+    # lives for milliseconds.
     Column("execution_id", Uuid, primary_key=True),
     _tenant(in_key=True),
     # Of the row that has ended: a replay makes another end of it.
@@ -351,7 +351,7 @@ rejected_messages = Table(
     Column("inserted_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     _tenant(),
-    *_letter(),
+    *_dead_letter_status(),
     Index(None, "tenant", "inserted_at"),
 )
 
@@ -367,7 +367,7 @@ PROTECTED = (
     program_counters,
     program_durations,
     rejected_messages,
-    callbacks,
+    event_outbox,
     idempotency_keys,
     webhook_endpoints,
     webhook_deliveries,

@@ -45,7 +45,7 @@ from dspex.contract.results import (
     SignatureView,
     Transition,
 )
-from dspex.contract.status import DeliveryStatus, LetterStatus
+from dspex.contract.status import DeadLetterStatus, DeliveryStatus
 from dspex.signatures.compatibility import compare
 
 ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
@@ -196,7 +196,7 @@ DELIVERY_VIEW = DeliveryView(
 )
 REJECTED_MESSAGE_VIEW = RejectedMessageView(
     rejection_id=ID,
-    status=LetterStatus.DEAD,
+    status=DeadLetterStatus.DEAD,
     queue="dspex.executions",
     error=ERROR,
     message_id="m",

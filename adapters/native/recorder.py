@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from adapters.native.answers.endings import check_ending, ending
+from adapters.native.answers.finish_reasons import check_finish_reason, finish_reason_of
 from adapters.native.wire import Call
 from adapters.port import AdapterError, RunOptions
 from adapters.runs import Run
@@ -94,7 +94,7 @@ class Recorder:
         if self._answered:
             last = self._answered[-1]
             cost = None if last.input_tokens is None else entry.get("cost")
-            told = {"cost": cost, "finish_reason": ending(self._response)}
+            told = {"cost": cost, "finish_reason": finish_reason_of(self._response)}
             self._answered[-1] = last.model_copy(update=told)
             self._tell()
 
@@ -105,7 +105,7 @@ class Recorder:
             AdapterError: `truncated`, `refused`, or what an error in the answer means.
         """
         if self._answered:
-            check_ending(self._response, self._answered[-1].finish_reason)
+            check_finish_reason(self._response, self._answered[-1].finish_reason)
 
     def _tell(self) -> None:
         if self._changed is not None:

@@ -120,7 +120,7 @@ WHERE (idempotency_keys.tenant, idempotency_keys.key) IN (...);
 
 -- finish
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
---   runs: for each batch of ends. PostgreSQL notes in the same statement what is owed for them
+--   runs: for each batch of ends. PostgreSQL adds their events to the outbox in the same statement
 --   needs: pk_executions, pk_callbacks, ix_webhook_endpoints_registered
 WITH ended AS (UPDATE executions
 SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
@@ -140,7 +140,7 @@ WHERE executions.id = records.id AND executions.lock_version = records.lock_vers
 RETURNING executions.id, executions.lock_version, executions.status, executions.tenant, executions.callback,
     executions.program_callback, executions.tenant IN (SELECT webhook_endpoints.tenant
 FROM webhook_endpoints
-WHERE webhook_endpoints.registered) AS registered), owed AS (INSERT INTO callbacks (execution_id,
+WHERE webhook_endpoints.registered) AS registered), added AS (INSERT INTO callbacks (execution_id,
     lock_version, tenant, due_at)
 SELECT ended.id AS id, ended.lock_version AS lock_version, ended.tenant AS tenant, (clock_timestamp() +
     make_interval(secs => CAST(%(due_in)s AS double precision))) AS database_now_1
@@ -191,7 +191,7 @@ RETURNING executions.id, executions.program_id, executions.inputs, executions.op
     executions.program_callback, executions.metadata, executions.extensions, executions.tenant IN (SELECT
     webhook_endpoints.tenant
 FROM webhook_endpoints
-WHERE webhook_endpoints.registered) AS registered), owed AS (INSERT INTO callbacks (execution_id,
+WHERE webhook_endpoints.registered) AS registered), added AS (INSERT INTO callbacks (execution_id,
     lock_version, tenant, due_at)
 SELECT ended.id AS id, ended.lock_version AS lock_version, ended.tenant AS tenant, (clock_timestamp() +
     make_interval(secs => CAST(%(due_in)s AS double precision))) AS database_now_1
@@ -220,12 +220,12 @@ SELECT records.program_id AS program_id, records.shard AS shard, records.tenant 
     AS completed, records.failed AS failed, records.cancelled AS cancelled, records.duration_ms AS
     duration_ms, records.input_tokens AS input_tokens, records.output_tokens AS output_tokens, records.cost AS
     cost, records.tokens_known AS tokens_known, records.cost_known AS cost_known, CASE WHEN records.executed
-    THEN (clock_timestamp()) ELSE NULL END AS anon_1, coalesce((SELECT known.lock_version
-FROM program_counters AS known
-WHERE known.program_id = records.program_id AND known.shard = records.shard AND known.tenant =
-    records.tenant), (SELECT max(known.lock_version) AS max_1
-FROM program_counters AS known
-WHERE known.program_id = records.program_id AND known.shard = records.shard), %(coalesce_1)s::INTEGER) +
+    THEN (clock_timestamp()) ELSE NULL END AS anon_1, coalesce((SELECT counted.lock_version
+FROM program_counters AS counted
+WHERE counted.program_id = records.program_id AND counted.shard = records.shard AND counted.tenant =
+    records.tenant), (SELECT max(counted.lock_version) AS max_1
+FROM program_counters AS counted
+WHERE counted.program_id = records.program_id AND counted.shard = records.shard), %(coalesce_1)s::INTEGER) +
     %(coalesce_2)s::INTEGER AS anon_2
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(program_id UUID, shard INTEGER, tenant
     VARCHAR, completed BIGINT, failed BIGINT, cancelled BIGINT, duration_ms FLOAT, input_tokens BIGINT,
@@ -253,7 +253,7 @@ ON CONFLICT ON CONSTRAINT pk_program_durations DO UPDATE SET runs = (program_dur
 SELECT swapped.program_id, swapped.tenant
 FROM swapped;
 
--- owe events
+-- add events
 --   function: store.event_outbox.add (store/event_outbox.py)
 --   runs: where one is cancelled; on SQLite after each `count`
 --   needs: pk_callbacks
@@ -267,7 +267,7 @@ ON CONFLICT ON CONSTRAINT pk_callbacks DO UPDATE SET lock_version = excluded.loc
     excluded.due_at, tries = %(param_1)s::INTEGER;
 
 -- find endpoints
---   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   function: store.webhooks.fan_out.fan_out (store/webhooks/fan_out.py)
 --   runs: after `count`, in its transaction, where an end is pushed somewhere
 --   needs: pk_webhook_endpoints, ix_webhook_endpoints_registered
 SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
@@ -284,7 +284,7 @@ WHERE webhook_endpoints.id IN (...) AND webhook_endpoints.tenant = %(tenant_1)s:
     webhook_endpoints.tenant IN (...) AND webhook_endpoints.registered;
 
 -- keep endpoints
---   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   function: store.webhooks.fan_out.fan_out (store/webhooks/fan_out.py)
 --   runs: for callbacks that come for the first time
 --   needs: pk_webhook_endpoints
 INSERT INTO webhook_endpoints (id, tenant, url, secret, events, headers, thin, registered, inserted_at,
@@ -298,7 +298,7 @@ ORDER BY records.id, records.tenant
 ON CONFLICT DO NOTHING;
 
 -- find endpoints
---   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   function: store.webhooks.fan_out.fan_out (store/webhooks/fan_out.py)
 --   runs: as above
 --   needs: pk_webhook_endpoints
 SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
@@ -313,8 +313,8 @@ SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
 FROM webhook_endpoints
 WHERE webhook_endpoints.id IN (...) AND webhook_endpoints.tenant = %(tenant_1)s::VARCHAR;
 
--- owe webhooks
---   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+-- add deliveries
+--   function: store.webhooks.fan_out.fan_out (store/webhooks/fan_out.py)
 --   runs: after that
 --   needs: ix_webhook_deliveries_end, ix_webhook_deliveries_due, ix_webhook_deliveries_place
 INSERT INTO webhook_deliveries (id, tenant, endpoint_id, execution_id, event_version, event, place, status,

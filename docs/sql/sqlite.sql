@@ -117,7 +117,7 @@ WHERE (idempotency_keys.tenant, idempotency_keys."key") IN (...);
 
 -- finish
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
---   runs: for each batch of ends. PostgreSQL notes in the same statement what is owed for them
+--   runs: for each batch of ends. PostgreSQL adds their events to the outbox in the same statement
 --   needs: pk_executions, pk_callbacks, ix_webhook_endpoints_registered
 UPDATE executions
 SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
@@ -190,12 +190,12 @@ INSERT INTO program_counters (program_id, shard, tenant, completed, failed, canc
 SELECT records.program_id, records.shard, records.tenant, records.completed, records.failed,
     records.cancelled, records.duration_ms, records.input_tokens, records.output_tokens, records.cost,
     records.tokens_known, records.cost_known, CASE WHEN records.executed THEN (strftime('%Y-%m-%d %H:%M:%f',
-    'now') || '000') ELSE NULL END AS anon_1, coalesce((SELECT known.lock_version
-FROM program_counters AS known
-WHERE known.program_id = records.program_id AND known.shard = records.shard AND known.tenant =
-    records.tenant), (SELECT max(known.lock_version) AS max_1
-FROM program_counters AS known
-WHERE known.program_id = records.program_id AND known.shard = records.shard), ?) + ? AS anon_2
+    'now') || '000') ELSE NULL END AS anon_1, coalesce((SELECT counted.lock_version
+FROM program_counters AS counted
+WHERE counted.program_id = records.program_id AND counted.shard = records.shard AND counted.tenant =
+    records.tenant), (SELECT max(counted.lock_version) AS max_1
+FROM program_counters AS counted
+WHERE counted.program_id = records.program_id AND counted.shard = records.shard), ?) + ? AS anon_2
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ? AS shard, "each".value ->> ?
     AS tenant, "each".value ->> ? AS completed, "each".value ->> ? AS failed, "each".value ->> ? AS cancelled,
     "each".value ->> ? AS duration_ms, "each".value ->> ? AS input_tokens, "each".value ->> ? AS
@@ -228,7 +228,7 @@ WHERE durations.program_id IS NOT NULL
 ORDER BY durations.program_id, durations.tenant, durations.bucket
 ON CONFLICT DO UPDATE SET runs = (program_durations.runs + excluded.runs);
 
--- owe events
+-- add events
 --   function: store.event_outbox.add (store/event_outbox.py)
 --   runs: where one is cancelled; on SQLite after each `count`
 --   needs: pk_callbacks
@@ -242,7 +242,7 @@ WHERE records.execution_id IS NOT NULL
 ON CONFLICT DO UPDATE SET lock_version = excluded.lock_version, due_at = excluded.due_at, tries = ?;
 
 -- find endpoints
---   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   function: store.webhooks.fan_out.fan_out (store/webhooks/fan_out.py)
 --   runs: after `count`, in its transaction, where an end is pushed somewhere
 --   needs: pk_webhook_endpoints, ix_webhook_endpoints_registered
 SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
@@ -258,7 +258,7 @@ WHERE webhook_endpoints.id IN (...) AND webhook_endpoints.tenant = ? OR webhook_
     webhook_endpoints.registered;
 
 -- keep endpoints
---   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   function: store.webhooks.fan_out.fan_out (store/webhooks/fan_out.py)
 --   runs: for callbacks that come for the first time
 --   needs: pk_webhook_endpoints
 INSERT INTO webhook_endpoints (id, tenant, url, secret, events, headers, thin, registered, inserted_at,
@@ -275,7 +275,7 @@ ORDER BY records.id, records.tenant
 ON CONFLICT DO NOTHING;
 
 -- find endpoints
---   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+--   function: store.webhooks.fan_out.fan_out (store/webhooks/fan_out.py)
 --   runs: as above
 --   needs: pk_webhook_endpoints
 SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
@@ -289,8 +289,8 @@ SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
 FROM webhook_endpoints
 WHERE webhook_endpoints.id IN (...) AND webhook_endpoints.tenant = ?;
 
--- owe webhooks
---   function: store.webhooks.owing.owe (store/webhooks/owing.py)
+-- add deliveries
+--   function: store.webhooks.fan_out.fan_out (store/webhooks/fan_out.py)
 --   runs: after that
 --   needs: ix_webhook_deliveries_end, ix_webhook_deliveries_due, ix_webhook_deliveries_place
 INSERT INTO webhook_deliveries (id, tenant, endpoint_id, execution_id, event_version, event, place, status,

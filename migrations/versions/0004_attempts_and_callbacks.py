@@ -1,4 +1,4 @@
-"""Attempts that wait, schedules and deadlines, policies, callbacks that are owed, idempotency keys, dead letters.
+"""Attempts that wait, schedules and deadlines, retry policies, an event outbox, idempotency keys, dead letters.
 
 Workers from before it go on while it runs, and after it: every new column may be NULL or has a default, and what they
 write without `due_at` is found by its lease. They do not know the new fields of messages, and would reject them: send
@@ -27,20 +27,20 @@ serves_from: str = "0003"
 
 LOSSES = {
     "idempotency keys: a request that comes again runs again": "idempotency_keys",
-    "events that are owed, and are told of by nobody": "callbacks",
+    "events that are not sent yet, and will not be": "callbacks",
     "executions that wait for their time, and keep it, but no longer their not_before or deadline": (
         "executions WHERE status = 'pending' AND (not_before IS NOT NULL OR deadline IS NOT NULL)"
     ),
     "dead letters that were replayed or discarded, and are listed again": "rejected_messages WHERE status <> 'dead'",
     "failed executions that were discarded, and are listed again": "executions WHERE discarded",
-    "policies of programs": "programs WHERE policy IS NOT NULL AND CAST(policy AS TEXT) <> 'null'",
+    "retry policies of programs": "programs WHERE policy IS NOT NULL AND CAST(policy AS TEXT) <> 'null'",
 }
 """What a downgrade loses, and where there is some of it: a table, with a condition."""
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
 
-LETTER = "CONSTRAINT ck_rejected_messages_status CHECK (status IN ('dead', 'replayed', 'discarded'))"
+STATUS_CHECK = "CONSTRAINT ck_rejected_messages_status CHECK (status IN ('dead', 'replayed', 'discarded'))"
 
 TABLES = ("callbacks", "idempotency_keys")
 POLICY = "tenant = current_setting('dspex.tenant', true) OR current_setting('dspex.tenant', true) = '*'"
@@ -80,7 +80,7 @@ def upgrade() -> None:
         for table, added in columns().items():
             changes = [f"ADD COLUMN IF NOT EXISTS {ddl(column)}" for column in added]
             if table == "rejected_messages":
-                changes += ["DROP CONSTRAINT IF EXISTS ck_rejected_messages_status", f"ADD {LETTER} NOT VALID"]
+                changes += ["DROP CONSTRAINT IF EXISTS ck_rejected_messages_status", f"ADD {STATUS_CHECK} NOT VALID"]
             op.execute(f"ALTER TABLE {table} {', '.join(changes)}")
         op.execute("ALTER TABLE rejected_messages VALIDATE CONSTRAINT ck_rejected_messages_status")
         _index_concurrently(NEW, OLD)
@@ -91,7 +91,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """What waits is due by its lease again; what is owed, and which keys are taken, is forgotten."""
+    """What waits is due by its lease again; the event outbox and the idempotency keys are lost."""
     waiting = "UPDATE executions SET lease_expires_at = due_at WHERE status = 'pending' AND lease_expires_at IS NULL"
     if op.get_context().dialect.name == "sqlite":
         op.execute(waiting)
@@ -167,7 +167,7 @@ def _downgrade_sqlite() -> None:
 
 
 def _check_sqlite(column: sa.Column[Any]) -> str:
-    return f" {LETTER}" if column.name == "status" else ""
+    return f" {STATUS_CHECK}" if column.name == "status" else ""
 
 
 def _exchange_sqlite(made: Indexes, dropped: Indexes) -> None:

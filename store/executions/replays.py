@@ -1,8 +1,8 @@
 """Failed executions are dead letters: an operator replays them, or discards them.
 
-A replay takes the end back: the execution is pending and due, with its id and its history, and what was counted and
-owed for that end is taken back in the same transaction. The next end counts anew. It has another lock_version, so
-whoever ran it before is fenced.
+A replay takes the end back: the execution is pending and due, with its id and its history, and what was counted for
+that end, and its event, is taken back in the same transaction. The next end counts anew. It has another lock_version,
+so whoever ran it before is fenced.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def cancel(
         counts = {Identity(row.program_id, tenant): _cancelled(row)}
         counters.increment(connection, shard, counts, executed=row.started_at is not None)
         event_outbox.add(connection, [OutboxEntry(row.id, row.lock_version, tenant)], event_in)
-        webhooks.owe(connection, [webhooks.end_of(row, registered=True)], webhook_in)
+        webhooks.fan_out(connection, [webhooks.end_of(row, registered=True)], webhook_in)
     return execution_of(row)
 
 

@@ -233,7 +233,7 @@ _USED: dict[str, Any] = {
 
 @lru_cache(maxsize=4)
 def finish(dialect: str, insert: Any, *, whole: bool = False) -> Any:
-    """Ends executions; where it `writes_in_with`, it notes as well what is owed for them.
+    """Ends executions; where it `writes_in_with`, it adds their events to the outbox as well.
 
     Parameters: `records` of ends, and then those of `event_outbox.adding`. `whole` rows have every column.
     """
@@ -241,7 +241,7 @@ def finish(dialect: str, insert: Any, *, whole: bool = False) -> Any:
     if not writes_in_with(dialect):
         return ended
     rows = ended.cte("ended")
-    return select(rows).add_cte(event_outbox.adding(insert, rows.c.id, rows.c.lock_version, rows.c.tenant).cte("owed"))
+    return select(rows).add_cte(event_outbox.adding(insert, rows.c.id, rows.c.lock_version, rows.c.tenant).cte("added"))
 
 
 def _finish(dialect: str, whole: bool) -> Any:

@@ -193,7 +193,7 @@ def finish(
     event_in: float = 30.0,
     webhook_in: float = 0.0,
 ) -> list[bool]:
-    """End executions, count them, and note what is owed for them, where they are still as they were claimed.
+    """End executions, count them, and add their events to the outbox, where they are still as they were claimed.
 
     Args:
         shard: of the counters (see `store.counters`).
@@ -254,7 +254,7 @@ def finish_and_read(
         event_outbox.add(connection, ends, event_in)
     pushed = [webhooks.end_of(row, registered=row.registered) for row in found if _is_pushed(row)]
     if pushed:
-        webhooks.owe(connection, pushed, webhook_in)
+        webhooks.fan_out(connection, pushed, webhook_in)
     ended |= _committed_before(connection, [item for key, item in asked.items() if key not in ended])
     answered = {key[0] for key, item in zip(keys, finishes, strict=True) if item.answered and key in ended}
     read: dict[Identity, Execution] = {}

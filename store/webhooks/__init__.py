@@ -19,8 +19,8 @@ from store.webhooks.endpoints import (
     rotate,
     update,
 )
+from store.webhooks.fan_out import End, end_of, fan_out
 from store.webhooks.log import LoggedAttempt, attempts, deliveries, delivery, replay, replayable, waiting
-from store.webhooks.owing import End, end_of, owe
 from store.webhooks.rows import Delivery, Endpoint
 from store.webhooks.sending import Due, Mine, Settled, anything_due, places, release, settle, take
 
@@ -46,7 +46,7 @@ __all__ = [
     "end_of",
     "endpoint",
     "endpoints",
-    "owe",
+    "fan_out",
     "places",
     "register",
     "release",

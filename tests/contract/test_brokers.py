@@ -1,4 +1,4 @@
-"""What every broker owes Dramatiq's worker, and us: one suite over the in-process broker and RabbitMQ's two queues."""
+"""What Dramatiq's worker, and ours, need of a broker: one suite over the in-process one and RabbitMQ's two queues."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from dspex.client.remote import RemoteClient
 from dspex.contract.callback import Callback
 from dspex.contract.commands import ModuleVersion
 from dspex.contract.results import RejectedMessageView
-from dspex.contract.status import LetterStatus
+from dspex.contract.status import DeadLetterStatus
 from tests.contract.interface import ARROW, SLOW, code_of, in_background, ready
 from tests.waiting import wait_until
 from workers.local import LocalClient
@@ -315,7 +315,7 @@ class TestRejectedMessages:
         wait_until(lambda: ended(dspex, command.execution_id), "it was carried out")
         assert dspex.get_execution(command.execution_id).status == ExecutionStatus.COMPLETED
         replayed = dspex.get_rejected_message(letter.rejection_id)
-        assert (replayed.status, replayed.deliveries) == (LetterStatus.REPLAYED, 2)
+        assert (replayed.status, replayed.deliveries) == (DeadLetterStatus.REPLAYED, 2)
 
     def test_one_that_is_no_command_is_refused_and_can_be_discarded(self, dspex: Interface) -> None:
         body = uuid4().bytes + b"\x00\xff"
@@ -328,7 +328,7 @@ class TestRejectedMessages:
         assert dspex.replay_messages(**mine).refused == 1
         assert dspex.discard_messages([letter.rejection_id]).count == 1
         assert dspex.discard_messages(**mine).count == 0
-        assert dspex.get_rejected_message(letter.rejection_id).status == LetterStatus.DISCARDED
+        assert dspex.get_rejected_message(letter.rejection_id).status == DeadLetterStatus.DISCARDED
         assert dspex.list_dead_messages(**mine).items == ()
         assert code_of(lambda: dspex.get_rejected_message(uuid4())) == "not_found"
 

@@ -44,7 +44,7 @@ class Remains:
         counters: by tenant, program and status.
         rejected: recorded messages, by tenant and digest: the code and the type.
         dead: the digests of what lies in dead-letter queues.
-        owed: callbacks, and deliveries that are under way.
+        unsent: events, and deliveries that are under way.
         waiting: messages in queues.
     """
 
@@ -54,7 +54,7 @@ class Remains:
     counters: Mapping[tuple[str, UUID, str], int] = field(default_factory=dict)
     rejected: Mapping[tuple[str, str], tuple[str, str | None]] = field(default_factory=dict)
     dead: Counter[str] = field(default_factory=Counter)
-    owed: int = 0
+    unsent: int = 0
     waiting: int = 0
 
 
@@ -103,7 +103,7 @@ class Inspector:
                 )
             },
             dead=self._dead,
-            owed=self._deployment.scalar(
+            unsent=self._deployment.scalar(
                 "SELECT (SELECT count(*) FROM callbacks) "
                 "+ (SELECT count(*) FROM webhook_deliveries WHERE status NOT IN ('delivered', 'failed', 'discarded'))"
             ),
@@ -143,7 +143,7 @@ def wrong(ledger: Ledger, remains: Remains) -> list[str]:
         *(line for key, row in remains.rows.items() for line in _row(key, row, ledger, remains)),
         *_counters(remains),
         *_letters(ledger, remains),
-        *([f"owed: {remains.owed} callbacks and webhooks"] if remains.owed else []),
+        *([f"unsent: {remains.unsent} events and webhooks"] if remains.unsent else []),
         *([f"waiting: {remains.waiting} messages"] if remains.waiting else []),
     ]
 
@@ -242,17 +242,17 @@ def _letters(ledger: Ledger, remains: Remains) -> Iterator[str]:
             if confirmed:
                 yield f"lost: a message of {place} is not recorded as {code}"
         elif recorded[0] != code:
-            yield f"letter: a message of {place} is recorded as {recorded[0]}, not {code}"
+            yield f"dead letter: a message of {place} is recorded as {recorded[0]}, not {code}"
     late = set[str]()
     for place, (code, type_) in remains.rejected.items():
         if type_ in LATE and code in LATE_CODES:
             late.add(place[1])
         elif place not in ledger.refused:
-            yield f"letter: a message of {place}, {type_}, is recorded as {code}"
+            yield f"dead letter: a message of {place}, {type_}, is recorded as {code}"
     known = {digest for _, digest in ledger.refused} | late
     for found, number in remains.dead.items():
         if found not in known:
-            yield f"letter: {number} of {found} in a dead-letter queue"
+            yield f"dead letter: {number} of {found} in a dead-letter queue"
 
 
 def _story(row: Row) -> str:

@@ -124,16 +124,16 @@ def test_letters() -> None:
     ledger.refused[place] = ("conflict", True)
     assert found(ledger, remains) == ["lost"]
     assert found(ledger, remains, rejected={place: ("conflict", "x")}) == []
-    assert found(ledger, remains, rejected={place: ("internal", "x")}) == ["letter"]
+    assert found(ledger, remains, rejected={place: ("internal", "x")}) == ["dead letter"]
     assert found(ledger, remains, rejected={place: ("conflict", "x"), ("acme", "other"): ("conflict", "x")}) == [
-        "letter"
+        "dead letter"
     ]
     late = {place: ("conflict", "x"), ("acme", "late"): ("illegal_transition", "dspex.execution.cancel.v1")}
     assert found(ledger, remains, rejected=late) == []
     dead = {"digest": 1, "late": 1, "good": 1}
-    assert found(ledger, remains, rejected=late, dead=dead) == ["letter"]
+    assert found(ledger, remains, rejected=late, dead=dead) == ["dead letter"]
 
 
 def test_what_is_owed_and_what_waits() -> None:
     ledger, remains = world()
-    assert found(ledger, remains, owed=1, waiting=1) == ["owed", "waiting"]
+    assert found(ledger, remains, unsent=1, waiting=1) == ["unsent", "waiting"]

@@ -26,7 +26,7 @@ def test_a_retry_while_the_broker_refuses(deployment: FaultDeployment, passed: P
             fail_while_refused(deployment, proxy)
             deployment.wait_until_ended()
             deployment.workers[-1].kill()
-    deployment.work(threads=8)  # what the killed ones still owed
+    deployment.work(threads=8)  # what the killed ones have not sent
     verdict = deployment.judge()
     assert deployment.count("attempt = 2 AND status = 'completed'", deployment.confirmed) == rounds * RETRIED
     passed(5, "the broker is refused during a retry", rounds * RETRIED, verdict)

@@ -24,7 +24,7 @@ from store.executions import Finish, Request, Retry
 from store.executions.rows import request_of
 from store.tables import executions
 from workers.brokers import subscription
-from workers.brokers.delivery import Outcome
+from workers.brokers.delivery import Disposition
 from workers.brokers.encoding import Content, Origin, read
 from workers.brokers.settlement import Settlement
 from workers.brokers.subscription import Subscription
@@ -78,10 +78,10 @@ def _stale_acks() -> None:
         begin(self, parameters, queue_name, **options)
         newest[queue_name] = self
 
-    def settle_on_newest(self: Subscription, delivery: Any, outcome: Outcome) -> None:
+    def settle_on_newest(self: Subscription, delivery: Any, disposition: Disposition) -> None:
         other = newest[self._queue_name]
         other._unsettled.setdefault(delivery.tag)  # it may not have come to that yet
-        settle(other, delivery, outcome)
+        settle(other, delivery, disposition)
 
     Subscription.__init__ = begin_and_note  # type: ignore[method-assign]
     Subscription.settle = settle_on_newest  # type: ignore[method-assign]

@@ -31,7 +31,7 @@ from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE, PROGRAMS_QUE
 from dspex.client.remote import RemoteClient
 from dspex.contract.events import Event
 from dspex.errors import NoAnswer, NotDeclared, PublishDenied
-from store.tables import callbacks, signatures
+from store.tables import event_outbox, signatures
 from tests.conftest import start
 from tests.contract.interface import working
 from tests.integration.test_tenants import add_login, as_login
@@ -112,9 +112,9 @@ def listener(server: RabbitMQServer, permit: Callable[..., None]) -> Iterator[Li
     listener.close()
 
 
-def owed(app: Application) -> int:
+def unsent(app: Application) -> int:
     with app.engine.connect() as connection:
-        return connection.execute(select(func.count()).select_from(callbacks)).scalar_one()
+        return connection.execute(select(func.count()).select_from(event_outbox)).scalar_one()
 
 
 def counted(app: Application, name: str) -> float:
@@ -161,7 +161,7 @@ def test_an_execution_whose_answer_is_denied_ends_and_is_told(
         handles = [dspex.submit_program(program.program_id, {"q": str(number)}) for number in range(20)]
         ids = {str(handle.execution_id) for handle in handles}
         wait_until(lambda: ids <= set(listener.heard()), "all are told of")
-        wait_until(lambda: owed(app) == 0, "nothing is owed for ever")
+        wait_until(lambda: unsent(app) == 0, "no event stays for ever")
         assert counted(app, "answers_lost") == 20
 
 
@@ -186,7 +186,7 @@ def test_events_that_may_not_be_published_wait_until_they_may(
         program_id = _program(producer)
         wait_until(lambda: len(tries) >= 3, "it is tried again")
         producer.send_all(_execute(program_id) for _ in range(JOBS))
-        wait_until(lambda: owed(app) == JOBS, "all have run, and are owed")
+        wait_until(lambda: unsent(app) == JOBS, "all have run, and no event is confirmed")
         assert counted(app, "events_sent") == 0
         assert listener.heard() == []
         begun = len(tries)
@@ -195,7 +195,7 @@ def test_events_that_may_not_be_published_wait_until_they_may(
         assert len(lines(caplog)) <= 12, lines(caplog)
         permit()
         wait_until(lambda: len(set(listener.heard())) == JOBS + 1, "the program's and theirs", seconds=90)
-        wait_until(lambda: owed(app) == 0, "nothing is owed any more")
+        wait_until(lambda: unsent(app) == 0, "every event is confirmed")
         assert counted(app, "events_sent") == JOBS
         assert ready(server.url, PROGRAMS_QUEUE) == 0
 
@@ -234,13 +234,13 @@ def test_an_exchange_that_is_deleted_under_load_loses_no_event(
         with pika.BlockingConnection(pika.URLParameters(server.url)) as connection:
             connection.channel().exchange_delete(EVENTS_EXCHANGE)
         producer.send_all(commands[10:])
-        wait_until(lambda: owed(app) == JOBS - 10, "all have run, and those are owed")
+        wait_until(lambda: unsent(app) == JOBS - 10, "all have run, and those events are not confirmed")
         assert counted(app, "events_sent") == 10
         with pika.BlockingConnection(pika.URLParameters(server.url)) as connection:
             connection.channel().exchange_declare(EVENTS_EXCHANGE, "topic", durable=True)
             listener.bind()
         wait_until(lambda: len(set(listener.heard())) == JOBS + 1, "all are told of", seconds=60)
-        wait_until(lambda: owed(app) == 0, "nothing is owed any more")
+        wait_until(lambda: unsent(app) == 0, "every event is confirmed")
         assert counted(app, "events_sent") == JOBS
 
 

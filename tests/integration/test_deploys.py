@@ -232,11 +232,11 @@ LOST = {
     "0004": ["1 endpoints of webhooks", "1 deliveries that are not made yet"],
     "0003": [
         "2 idempotency keys: a request that comes again runs again",
-        "2 events that are owed, and are told of by nobody",
+        "2 events that are not sent yet, and will not be",
         "1 executions that wait for their time, and keep it, but no longer their not_before or deadline",
         "1 dead letters that were replayed or discarded, and are listed again",
         "1 failed executions that were discarded, and are listed again",
-        "1 policies of programs",
+        "1 retry policies of programs",
     ],
     "0001": ["1 executions that were cancelled, which become failed ones", "4 timelines of executions"],
     "base": ["2 signatures", "2 programs", "4 executions", "1 rejected messages"],

@@ -104,7 +104,7 @@ def test_what_cannot_be_ended_is_not_run_again_and_again(
     with working(settings) as app, RemoteClient(own_amqp_url, source="/tests") as dspex:
         program = ready(dspex, "q -> a", configuration=Configuration(parameters={"latency_ms": 1}))
         first = dspex.execute_program(program.program_id, {"q": "?"})
-        wait_until(lambda: _scalar(app.engine, "SELECT count(*) FROM callbacks") == 0, "nothing is owed")
+        wait_until(lambda: _scalar(app.engine, "SELECT count(*) FROM callbacks") == 0, "every event is confirmed")
         roles.run(f"REVOKE {taken} FROM {roles.worker}")
         handles = [dspex.submit_program(program.program_id, {"q": "the first"})]
         wait_until(lambda: not app.writer.fit(), "its end cannot be written")

@@ -38,7 +38,7 @@ class WorkerBefore:
         return execution_id
 
     def finish(self, connection: Connection, program_id: UUID, execution_id: UUID, *, good: bool) -> None:
-        """End it, count it, and note what is owed, where its version does."""
+        """End it, count it, and add its event, where its version does."""
         end = {
             "id": execution_id.hex,
             "tenant": "default",
@@ -64,15 +64,15 @@ class WorkerBefore:
         assert [row.program_id for row in next(filter(None, tries))] == [program_id]
         if "durations" in self._statements:
             self._run(connection, "durations", duration)
-        if "owe" in self._statements:
-            self._run(connection, "owe", self._owed(execution_id) | {"tenant": "default"}, due_in=30.0)
+        if "add" in self._statements:
+            self._run(connection, "add", self._entry(execution_id) | {"tenant": "default"}, due_in=30.0)
 
     def tell(self, connection: Connection, execution_id: UUID) -> None:
         """The broker has confirmed its event."""
         if "sent" in self._statements:
-            self._run(connection, "sent", self._owed(execution_id))
+            self._run(connection, "sent", self._entry(execution_id))
 
-    def _owed(self, execution_id: UUID) -> dict[str, Any]:
+    def _entry(self, execution_id: UUID) -> dict[str, Any]:
         return {"execution_id": execution_id.hex, "lock_version": 2}
 
     def _run(self, connection: Connection, name: str, record: dict[str, Any], **parameters: Any) -> list[Any]:

@@ -34,7 +34,7 @@ from store import executions, programs, rejections
 from store.executions import Execution, Lease, Request
 from store.programs import Program
 from store.rejections import RecordedRejection
-from store.tables import callbacks as callbacks_table
+from store.tables import event_outbox as event_outbox_table
 from workers.application.wiring import Application, bootstrap
 from workers.brokers.memory import MemoryBroker, MemoryPublisher
 from workers.process.worker import WorkerProcess
@@ -166,10 +166,10 @@ class System:
         """Wait until a condition holds."""
         assert wait_until(lambda: bool(condition()), PATIENCE)
 
-    def owed(self) -> set[UUID]:
-        """What is still owed."""
+    def unsent(self) -> set[UUID]:
+        """The executions whose event is not confirmed yet."""
         with self.app.engine.connect() as connection:
-            return set(connection.execute(select(callbacks_table.c.execution_id)).scalars())
+            return set(connection.execute(select(event_outbox_table.c.execution_id)).scalars())
 
     def find_program(self, program_id: UUID) -> Program | None:
         with self.app.engine.connect() as connection:

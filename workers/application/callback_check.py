@@ -9,7 +9,7 @@ from workers.webhooks.addresses import Guard
 from workers.webhooks.secrets import WebhookSecrets
 
 
-class Gate:
+class CallbackCheck:
     """What a tenant may ask for. The values of secrets are not in it: whoever delivers has them."""
 
     def __init__(self, settings: Settings, episodes: Episodes | None = None) -> None:

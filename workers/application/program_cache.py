@@ -62,10 +62,10 @@ class ProgramCache:
                 raise AdapterError(error.code, f"configuration.{where}.{error.message}") from None
 
     def _check_adapter(self, field: str, name: str) -> None:
-        known = self._adapters.known()
-        if name not in known:
+        names = self._adapters.names()
+        if name not in names:
             advice = "install the distribution that offers it on the workers, or name another"
-            raise AdapterError(ErrorCode.PERMANENT, f"{field}: '{name}' is not one of {', '.join(known)}: {advice}")
+            raise AdapterError(ErrorCode.PERMANENT, f"{field}: '{name}' is not one of {', '.join(names)}: {advice}")
 
     def build(self, spec: ProgramSpec) -> LoadedProgram:
         """Have its adapter build a program, and those of its fallbacks, and keep it.

@@ -28,7 +28,7 @@ from store.counters import SHARDS
 from store.database.engine import make_engine
 from store.executions import Lease
 from store.programs import Program
-from workers.application.callback_check import Gate
+from workers.application.callback_check import CallbackCheck
 from workers.application.in_flight import InFlight, Isolation, Unwritten
 from workers.application.lm_catalog import make_catalog
 from workers.application.notifications import Notifications
@@ -69,7 +69,7 @@ class Application:
     writes: Writes
     principals: Principals
     unwritten: Unwritten
-    webhooks: Gate
+    callbacks: CallbackCheck
     own: Own | None = None
     """Its own executions, where it leaves alone what others left in the database; None: it runs whatever is there."""
     direct_replies: DirectReplies = field(default_factory=DirectReplies)
@@ -107,7 +107,7 @@ class Application:
 
     @property
     def largest_event(self) -> int:
-        """Bytes that an event may have with all details."""
+        """Bytes that an event may have with all its fields."""
         return self._within_limit(self.settings.max_message_bytes + EVENT_MARGIN_BYTES)
 
     def _within_limit(self, size: int) -> int:
@@ -179,7 +179,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         writes=writes,
         principals=principals,
         unwritten=Unwritten(2 * settings.threads),
-        webhooks=Gate(settings, episodes),
+        callbacks=CallbackCheck(settings, episodes),
         own=None if run_others else Own(worker),
         direct_replies=_direct_replies(settings),
         notifications=Notifications(settings.redis_url),
@@ -202,10 +202,10 @@ def _find_program(writer: Writer, writes: Writes, program_id: UUID, tenant: str)
 def _principals(settings: Settings) -> Principals:
     if not settings.tenancy:
         return Principals()
-    known = {
+    by_login = {
         login: Principal(login, given.tenant, frozenset(given.roles)) for login, given in settings.principals.items()
     }
-    return Principals(known, settings.broker_login or LOGIN)
+    return Principals(by_login, settings.broker_login or LOGIN)
 
 
 def _messaging(settings: Settings, name: str, principals: Principals) -> tuple[dramatiq.Broker, Publisher]:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from dramatiq import Message, MessageProxy
 
 
-class Outcome(Enum):
-    """How a message ends."""
+class Disposition(Enum):
+    """How a delivery is settled."""
 
     ACK = auto()
     REQUEUE = auto()
@@ -20,7 +20,7 @@ class Outcome(Enum):
 class Source(Protocol):
     """Where deliveries come from."""
 
-    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+    def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """Settle a delivery of this source, for any thread. Once the source is gone there is nothing to do.
 
         What was delivered by a source that is gone, and not settled, is delivered again by another.
@@ -72,10 +72,10 @@ class Delivery(MessageProxy):
         """Whether nothing is left to do."""
         return self._settled
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, disposition: Disposition) -> None:
         """Settle it; of one that is settled there is nothing left to do."""
         if not self._settled:
             self._settled = True
-            if outcome is Outcome.DEAD_LETTER and not self.can_be_dead_lettered:
-                outcome = Outcome.ACK
-            self.source.settle(self, outcome)
+            if disposition is Disposition.DEAD_LETTER and not self.can_be_dead_lettered:
+                disposition = Disposition.ACK
+            self.source.settle(self, disposition)

@@ -191,12 +191,12 @@ def _rejection(
 ) -> Message[Any]:
     message_id, message_type, tenant, context = _identify(content, max_bytes)
     named = {"message_id": message_id, "message_type": message_type, "said_tenant": tenant}
-    details = {**named, "context": context, "origin": origin}
+    fields = {**named, "context": context, "origin": origin}
     return Message(
         queue_name=consumed,
         actor_name=actor,
         args=(),
-        kwargs={"error": error, "body": content.body[:max_bytes], "body_size": content.size, **details},
+        kwargs={"error": error, "body": content.body[:max_bytes], "body_size": content.size, **fields},
         options={},
     )
 

@@ -15,7 +15,7 @@ import dramatiq
 from dspex.amqp.publication import Publication
 from dspex.amqp.topology import BINDINGS, EVENTS_EXCHANGE, EXCHANGES, Binding, Exchange
 from dspex.errors import BrokerUnavailable, NotDeclared, PublishError, Unroutable
-from workers.brokers.delivery import Delivery, Outcome
+from workers.brokers.delivery import Delivery, Disposition
 from workers.brokers.encoding import Admit, Content, Origin, read
 from workers.brokers.settlement import Settlement, SettlingConsumer
 
@@ -136,15 +136,15 @@ class MemoryConsumer(SettlingConsumer):
         message = read(Content(body), Origin(self._queue_name, LOGIN), self._max_bytes, admit=self._admit)
         return Delivery(message, self, tag)
 
-    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+    def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """Forget the body, put it back, or put it to the dead letters; once closed, it has been put back."""
         body = self._unsettled.pop(delivery.tag, None)
         if body is None:
             return
         self._free.release()
-        if outcome is Outcome.REQUEUE:
+        if disposition is Disposition.REQUEUE:
             self._queue.put_back([body])
-        elif outcome is Outcome.DEAD_LETTER:
+        elif disposition is Disposition.DEAD_LETTER:
             self._queue.bury(body)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from dramatiq import Broker, Consumer, MessageProxy, Middleware, Worker
 
-from workers.brokers.delivery import Delivery, Outcome, Source
+from workers.brokers.delivery import Delivery, Disposition, Source
 from workers.brokers.dramatiq_worker import queue_of, use_queue
 from workers.brokers.work_queue import WorkQueue
 
@@ -47,12 +47,12 @@ class SettlingConsumer(Consumer):
         if next_try is not None:
             next_try()  # from here on another thread may have it
         else:
-            message.settle(Outcome.REQUEUE if message.requeue else Outcome.ACK)
+            message.settle(Disposition.REQUEUE if message.requeue else Disposition.ACK)
 
     def nack(self, message: MessageProxy) -> None:
         """Dead-letter."""
         if isinstance(message, Delivery):
-            message.settle(Outcome.DEAD_LETTER)
+            message.settle(Disposition.DEAD_LETTER)
 
 
 _handled = threading.local()
@@ -78,7 +78,7 @@ def ack_early() -> None:
     """
     delivery = handled()
     if delivery is not None:
-        delivery.settle(Outcome.ACK)
+        delivery.settle(Disposition.ACK)
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pika
 
 from dspex.amqp.connection import connect
 from dspex.amqp.errors import CONNECTION_ERRORS, describe
-from workers.brokers.delivery import Delivery, Outcome
+from workers.brokers.delivery import Delivery, Disposition
 from workers.brokers.encoding import Admit, Origin, read, read_dead_letter, unpack
 from workers.brokers.topology import DEAD_LETTERS, QueueType, declare
 
@@ -49,7 +49,7 @@ class Subscription:
         self._max_bytes = max_bytes
         self._admit = admit
         self._queue_type: QueueType = queue_type
-        self._settlements: deque[tuple[int, Outcome]] = deque()
+        self._settlements: deque[tuple[int, Disposition]] = deque()
         self._awake = False  # a call of _flush is on its way
         self._gone = False
         self._unsettled: dict[int, None] = {}  # the tags that the broker waits for, oldest first
@@ -94,9 +94,9 @@ class Subscription:
         delivery.can_be_dead_lettered = properties.can_be_dead_lettered
         return delivery
 
-    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
+    def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """Have a delivery settled soon. Where the connection is gone, the broker delivers it again."""
-        self._settlements.append((delivery.tag, outcome))
+        self._settlements.append((delivery.tag, disposition))
         if not self._awake and not self._gone:
             self._awake = True
             try:
@@ -118,11 +118,11 @@ class Subscription:
         acked: set[int] = set()
         try:
             while self._settlements:
-                tag, outcome = self._settlements.popleft()
-                if outcome is Outcome.ACK:
+                tag, disposition = self._settlements.popleft()
+                if disposition is Disposition.ACK:
                     acked.add(tag)
                 else:
-                    self._channel.basic_nack(tag, requeue=outcome is Outcome.REQUEUE)
+                    self._channel.basic_nack(tag, requeue=disposition is Disposition.REQUEUE)
                     del self._unsettled[tag]
             self._ack(acked)
         except CONNECTION_ERRORS as error:

@@ -66,7 +66,7 @@ class WorkQueue:
         self._held: dict[int, _Lane] = {}  # what each thread handles
         self._aside: list[tuple[float, int, Item]] = []  # a heap, by when they come again
         self._numbers = itertools.count()
-        self._watched = math.inf  # until when a sleeping thread sees to what was put aside
+        self._timer = math.inf  # until when a sleeping thread sees to what was put aside
         self._asleep: list[threading.Lock] = []  # the last to fall asleep is the first to be woken
         self._waking = False
 
@@ -83,7 +83,7 @@ class WorkQueue:
         with self._lock:
             due = time.monotonic() + seconds
             heapq.heappush(self._aside, (due, next(self._numbers), item))
-            if due < self._watched:
+            if due < self._timer:
                 self._wake()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Item:
@@ -102,9 +102,9 @@ class WorkQueue:
             ready = self._ready()
             if ready is not None or not block:
                 return self._take(ready)
-            watched = self._watch()
-            if watched is not None:
-                left = max(0.0, watched - time.monotonic())
+            timer = self._set_timer()
+            if timer is not None:
+                left = max(0.0, timer - time.monotonic())
                 timeout = left if timeout is None else min(left, timeout)
             bell = threading.Lock()
             bell.acquire()
@@ -118,8 +118,8 @@ class WorkQueue:
                     self._asleep.remove(bell)
                 else:
                     self._waking = False
-                if watched is not None and watched == self._watched:
-                    self._watched = math.inf
+                if timer is not None and timer == self._timer:
+                    self._timer = math.inf
         if self._aside:
             self._bring_back()
         with self._lock:
@@ -187,16 +187,16 @@ class WorkQueue:
         self._held[threading.get_ident()] = lane
         for counted in lane.ahead:
             counted.handled += 1
-        if self._asleep and (self._ready() is not None or (self._aside and self._aside[0][0] < self._watched)):
+        if self._asleep and (self._ready() is not None or (self._aside and self._aside[0][0] < self._timer)):
             self._wake()
         return item
 
-    def _watch(self) -> float | None:
+    def _set_timer(self) -> float | None:
         """Until when this thread may sleep for what was put aside; None: nothing is, or another thread sees to it."""
-        if not self._aside or self._aside[0][0] >= self._watched:
+        if not self._aside or self._aside[0][0] >= self._timer:
             return None
-        self._watched = self._aside[0][0]
-        return self._watched
+        self._timer = self._aside[0][0]
+        return self._timer
 
     def _bring_back(self) -> None:
         """Put in again what was put aside until now."""

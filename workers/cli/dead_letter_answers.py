@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from dspex.client.interface import Interface
 from dspex.contract.results import Affected
-from dspex.contract.status import LetterStatus
+from dspex.contract.status import DeadLetterStatus
 from dspex.errors import NotFound, SettingsError
 from workers.cli.ask import MAX_IDS, asking, show, show_list, zoned
 from workers.cli.output import say, say_json
@@ -52,7 +52,7 @@ def show_dead_letters(
 
 def _list(client: Interface, kind: str, discarded: bool, given: dict[str, Any]) -> Any:
     if kind == "message":
-        status = LetterStatus.DISCARDED if discarded else LetterStatus.DEAD
+        status = DeadLetterStatus.DISCARDED if discarded else DeadLetterStatus.DEAD
         return client.list_rejected_messages(status=status, **given)
     return client.list_dead_executions(discarded=discarded, **given)
 

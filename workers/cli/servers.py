@@ -59,7 +59,7 @@ def downgrade_database(revision: str, *, agreed: Callable[[list[str]], bool]) ->
 
 def _below(revision: str | None, wanted: str) -> list[str]:
     """The revisions below one, `base` too."""
-    names = [*migrations.known(), "base"]
+    names = [*migrations.revisions(), "base"]
     if wanted not in names:
         raise migrations.NotARevision(f"there is no revision {wanted!r}; there are {', '.join(reversed(names))}")
     return [] if revision is None else names[names.index(revision) + 1 :]

@@ -1,8 +1,8 @@
 """Executions are claimed before a thread has them.
 
 A thread that claims for itself sleeps until the commit, and to wake it is much of what a short job costs. So the
-claim is handed to the writer when the message comes, and what it came to goes to a thread. There are as many places
-as threads, and a few more: what is claimed is run at once, or next. What finds no place stays unclaimed, for whatever
+claim is handed to the writer when the message comes, and what it came to goes to a thread. There are as many slots
+as threads, and a few more: what is claimed is run at once, or next. What finds no slot stays unclaimed, for whatever
 worker has time.
 """
 
@@ -22,7 +22,7 @@ from store.database.identity import Identity
 from store.executions import Claim, Request
 from workers.application.in_flight import Isolation
 from workers.application.wiring import Application
-from workers.brokers.delivery import Delivery, Outcome, Source
+from workers.brokers.delivery import Delivery, Disposition, Source
 from workers.brokers.settlement import ack_early, handled
 from workers.brokers.work_queue import Item, WorkQueue
 from workers.execution.attempt import Attempt
@@ -45,7 +45,7 @@ RESERVE = 8
 """For so many threads one execution more is claimed: whoever has ended one need not wait for the claim of the next."""
 
 
-class Place:
+class Slot:
     """What the message of an execution holds from before its claim until its actor has done with it.
 
     Attributes:
@@ -72,9 +72,9 @@ class Place:
             self._isolation.leave()
 
     def leave(self) -> None:
-        """Give the place to the next message."""
+        """Give the slot to the next message."""
         self.step_aside()
-        self._intake.give_place()
+        self._intake.free_slot()
 
 
 class Intake(WorkQueue):
@@ -90,7 +90,7 @@ class Intake(WorkQueue):
         self.threads = threads + CHANGE_THREADS + QUICK_THREADS
         self._app = app
         self._changed = threading.Condition()
-        self._places = self._free = threads + threads // RESERVE
+        self._slots = self._free = threads + threads // RESERVE
         self._unclaimed: deque[Item] = deque()
         self._closed = False
         app.isolation.when_wanted = self._hand_over
@@ -109,12 +109,12 @@ class Intake(WorkQueue):
         self._claim(item)
 
     def put_aside(self, item: Item, seconds: float) -> None:
-        """See `WorkQueue.put_aside`. The place that it had is left; it has another when it comes again."""
+        """See `WorkQueue.put_aside`. The slot that it had is left; it has another when it comes again."""
         item.message.held = None
         super().put_aside(item, seconds)
 
-    def give_place(self) -> None:
-        """A place is free: the next message has it."""
+    def free_slot(self) -> None:
+        """A slot is free: the next message has it."""
         with self._changed:
             if self._closed or not self._unclaimed:
                 self._free += 1
@@ -134,7 +134,7 @@ class Intake(WorkQueue):
         return dropped
 
     def has_unclaimed(self) -> bool:
-        """Whether executions wait here for a place: then their queue is not empty either."""
+        """Whether executions wait here for a slot: then their queue is not empty either."""
         return bool(self._unclaimed)
 
     def close(self) -> None:
@@ -146,38 +146,36 @@ class Intake(WorkQueue):
     def wait(self, seconds: float) -> bool:
         """Wait until all that was claimed has been run, or is given back. Returns whether it is so."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._free == self._places, seconds)
+            return self._changed.wait_for(lambda: self._free == self._slots, seconds)
 
     def _claim(self, item: Item) -> None:
         app, message = self._app, item.message.kwargs
-        place = item.message.held = Place(self, app.isolation)
+        slot = item.message.held = Slot(self, app.isolation)
         try:
-            received = place.received = receive(app.principals, message["envelope"], message["origin"])
+            received = slot.received = receive(app.principals, message["envelope"], message["origin"])
             request = request_of(received)
-            app.webhooks.check(request.tenant, request.callback)
+            app.callbacks.check(request.tenant, request.callback)
             # What is denied is the handler's to tell, so that the audit has one line of it.
             reply_to = message["origin"].reply_to
-            known = app.direct_replies.known(reply_to)
-            if known and allows(received.principal, ExecuteProgram) and place.join_others():
-                app.claimer.submit(app.writes.claim, request, partial(self._claimed, item, place, request))
+            checked = app.direct_replies.is_checked(reply_to)
+            if checked and allows(received.principal, ExecuteProgram) and slot.join_others():
+                app.claimer.submit(app.writes.claim, request, partial(self._claimed, item, slot, request))
                 return
         except Exception as error:  # noqa: BLE001 - the handler meets it too, and tells
             logger.debug("Message %s is left to its handler: %s", item.message.message_id, error)
-        place.step_aside()
+        slot.step_aside()
         super().put(item)
 
-    def _claimed(
-        self, item: Item, place: Place, request: Request, claim: Claim | None, error: Exception | None
-    ) -> None:
+    def _claimed(self, item: Item, slot: Slot, request: Request, claim: Claim | None, error: Exception | None) -> None:
         try:
             if claim is None:
                 logger.debug("Message %s is left to its handler: %s", item.message.message_id, error)
-                place.step_aside()
+                slot.step_aside()
                 return
-            place.taken = Taken(self._app, request, claim)
-            if place.taken.attempt is not None:
-                # The row and its lease hold what is owed from here on: a long run holds no message unacked.
-                item.message.settle(Outcome.ACK)
+            slot.taken = Taken(self._app, request, claim)
+            if slot.taken.attempt is not None:
+                # From here on the row and its lease stand for the message: a long run holds none unacked.
+                item.message.settle(Disposition.ACK)
         finally:
             super().put(item)
         if self._app.isolation.wanted:
@@ -225,10 +223,10 @@ def admitted(app: Application, received: Received[ExecuteProgram]) -> Generator[
     Raises:
         DspexError: of the callback, or of the database: it cannot be claimed.
     """
-    place = place_of(handled())
-    if place is not None and place.taken is not None:
-        yield place.taken
-        place.step_aside()
+    slot = slot_of(handled())
+    if slot is not None and slot.taken is not None:
+        yield slot.taken
+        slot.step_aside()
         return
     request = request_of(received)
     _check_callback(app, request)
@@ -242,27 +240,27 @@ def admitted(app: Application, received: Received[ExecuteProgram]) -> Generator[
 def _check_callback(app: Application, request: Request) -> None:
     """Refuse a callback that cannot be. One that was taken stays: the relay sends it again, whatever is set by now."""
     try:
-        app.webhooks.check(request.tenant, request.callback)
+        app.callbacks.check(request.tenant, request.callback)
     except DspexError:
         with app.read(request.tenant) as connection:
-            known = executions.get(connection, [request.id], tenant=request.tenant)
-        if not known or known[0].callback != request.callback:
+            found = executions.get(connection, [request.id], tenant=request.tenant)
+        if not found or found[0].callback != request.callback:
             raise
 
 
-def place_of(delivery: Delivery | None) -> Place | None:
-    """The place that a message has among the executions; others have none."""
+def slot_of(delivery: Delivery | None) -> Slot | None:
+    """The slot that a message has among the executions; others have none."""
     held = None if delivery is None else delivery.held
-    return held if isinstance(held, Place) else None
+    return held if isinstance(held, Slot) else None
 
 
 def _attempt_of(item: Item) -> Attempt | None:
     """What was claimed for an item."""
-    place = place_of(item.message)
-    return None if place is None or place.taken is None else place.taken.attempt
+    slot = slot_of(item.message)
+    return None if slot is None or slot.taken is None else slot.taken.attempt
 
 
 def _leave(item: Item) -> None:
-    place = place_of(item.message)
-    if place is not None:
-        place.leave()
+    slot = slot_of(item.message)
+    if slot is not None:
+        slot.leave()

@@ -1,7 +1,7 @@
 """Telling what an execution came to: its event, and the answer where one is waited for.
 
-What is owed stands in the database (`store.event_outbox`) since the execution ended. Here it is sent, and struck off
-when the broker has confirmed; nobody waits for that. What fails is sent by the relay.
+Both are in the event outbox (`store.event_outbox`) since the execution ended. Here they are sent, and the row is
+deleted when the broker has confirmed; nobody waits for that. What fails is sent by the relay.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def announce(app: Application, execution: Execution) -> None:
-    """Send what is owed for an execution: its event, and its answer."""
+    """Send what the event outbox has of an execution: its event, and its answer."""
     entry = OutboxEntry(execution.id, execution.lock_version, execution.tenant)
     ended = event_of(execution, execution.attempt, execution.metadata)
     event = _event(app, ended, entry, _context(execution))
@@ -36,7 +36,7 @@ def announce(app: Application, execution: Execution) -> None:
 
 
 def prepared(app: Application, ended: Finish, attempt: Attempt) -> Announcement:
-    """What will be owed for an execution: its event. The answer, where somebody waits for one, is made of the row."""
+    """The announcement of an end: its event. The answer, where somebody waits for one, is made of the row."""
     claimed = attempt.claimed
     event = event_of(ended, ended.attempt or claimed.attempt, claimed.metadata)
     entry = OutboxEntry(ended.id, ended.lock_version + 1, ended.tenant)
@@ -74,7 +74,7 @@ def _answer(execution: Execution, reply_to: str, largest: int) -> Publication:
 
 
 class Announcement:
-    """What is owed for one execution, until all of it is confirmed. Confirms come in any thread."""
+    """The messages of one end, until all are confirmed. Confirms come in any thread."""
 
     def __init__(self, app: Application, entry: OutboxEntry, messages: Sequence[Publication]) -> None:
         self._app = app
@@ -96,7 +96,7 @@ class Announcement:
             try:
                 readable = queue is not None and self._app.direct_replies.readable(queue)
             except PublishError as error:
-                self._app.episodes.tell("What is owed for executions will be sent later", error)
+                self._app.episodes.tell("Events of executions will be sent later", error)
                 return
             if queue is None or not readable:
                 self._app.episodes.tell(
@@ -129,7 +129,7 @@ class Announcement:
 
     def _settled(self, error: BaseException | None) -> None:
         if error is not None:
-            self._app.episodes.tell("What is owed for executions will be sent later", error)
+            self._app.episodes.tell("Events of executions will be sent later", error)
             self._failed = True
         with self._lock:
             self._missing -= 1

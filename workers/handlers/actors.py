@@ -35,7 +35,7 @@ from workers.brokers import amqp
 from workers.brokers.encoding import RECORD, REJECT, Origin
 from workers.brokers.settlement import DeadLetter, PutAside, Requeue, handled
 from workers.brokers.topology import DEAD_LETTERS
-from workers.execution.admission import CHANGES, place_of
+from workers.execution.admission import CHANGES, slot_of
 from workers.handlers.dispatch import dispatch
 from workers.handlers.registry import REGISTRY
 from workers.handlers.waits import wait_for_broker, wait_for_database, wait_for_dependency
@@ -57,9 +57,9 @@ def declare_actors(app: Application) -> None:
 
 
 def _declare(app: Application, name: str, queue_name: str, function: Callable[..., None], priority: int) -> None:
-    def settled(**details: Any) -> None:
+    def settled(**fields: Any) -> None:
         with _settling(app):
-            function(**details)
+            function(**fields)
 
     declare = dramatiq.actor(
         actor_name=name,
@@ -75,8 +75,8 @@ def _declare(app: Application, name: str, queue_name: str, function: Callable[..
 def _handle(app: Application, *, envelope: Envelope[Command], body: bytes, origin: Origin) -> None:
     """Carry out a command. Whatever goes wrong settles its message: put aside, given back, answered, or rejected."""
     try:
-        place = place_of(handled())
-        received = place.received if place is not None else None
+        slot = slot_of(handled())
+        received = slot.received if slot is not None else None
         if received is None:
             received = receive(app.principals, envelope, origin)
         if origin.reply_to is not None and not app.direct_replies.readable(origin.reply_to):
@@ -130,13 +130,13 @@ def _refuse(
     origin: Origin,
     message_type: str | None = None,
     context: Context = NO_CONTEXT,
-    **details: Any,
+    **fields: Any,
 ) -> None:
     """What could not be read is rejected; what was not to be read is answered, where somebody waits."""
     if isinstance(error, Denied) and _answered(app, origin, error, message_type, context):
         return
     tell = not isinstance(error, Denied)
-    _reject(app, error=error, origin=origin, message_type=message_type, context=context, tell=tell, **details)
+    _reject(app, error=error, origin=origin, message_type=message_type, context=context, tell=tell, **fields)
 
 
 def _answered(app: Application, origin: Origin, error: DspexError, message_type: str | None, context: Context) -> bool:

@@ -19,7 +19,7 @@ from dspex.contract.dead_letters import DiscardExecutions, DiscardMessages, Repl
 from dspex.contract.envelope import decode_command
 from dspex.contract.queries import GetRejectedMessage, ListRejectedMessages
 from dspex.contract.results import Affected, Page, RejectedMessageView
-from dspex.contract.status import LetterStatus
+from dspex.contract.status import DeadLetterStatus
 from dspex.errors import Denied, DspexError, InvalidMessage, InvalidValues, Problem, PublishError
 from dspex.model import MAX_PROBLEMS
 from store import executions, rejections
@@ -94,7 +94,7 @@ def replay_messages(app: Application, received: Received[ReplayMessages]) -> Aff
         sent = list[tuple[RecordedRejection, Future[None]]]()
         for rejection in found:
             try:
-                if rejection.status != LetterStatus.REPLAYED:
+                if rejection.status != DeadLetterStatus.REPLAYED:
                     sent.append((rejection, _send(app, received, rejection)))
             except PublishError:
                 _confirm(app, sent)
@@ -183,7 +183,7 @@ def _send(app: Application, received: Received[ReplayMessages], rejection: Recor
     authorize(received.principal, envelope.data)
     if isinstance(envelope.data, Selection):
         raise InvalidMessage(f"{envelope.type} is about dead letters itself: give the command anew")
-    if app.principals.known is not None:
+    if app.principals.by_login is not None:
         if envelope.tenant is None:
             body = on_behalf(body, received.tenant)
             envelope = decode_command(body, max_bytes)

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 def execute_program(app: Application, received: Received[ExecuteProgram]) -> ExecutionView | None:
     """Run a program, and leave exactly one row of it, however often the message comes.
 
-    The answer of an execution that ends here is among what is owed for it, and sent as such.
+    The answer of an execution that ends here is in the event outbox, and sent from there.
     """
     with admitted(app, received) as taken:
         if taken.attempt is not None:
@@ -54,7 +54,7 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
         case Claimed():
             run_alone(app, request)
         case Ended(execution=execution):
-            # A crash between the commit and the event: the event may still be owed.
+            # A crash between the commit and the event: the event may still be in the outbox.
             with app.read(request.tenant) as connection:
                 pending = event_outbox.pending(connection, [execution.id], tenant=request.tenant)
             if pending:

@@ -47,7 +47,7 @@ def create_program(app: Application, received: Received[CreateProgram]) -> Progr
     """Keep a program, as a draft."""
     command, tenant = received.command, received.tenant
     _check(app, received, command.adapter_type, command.configuration)
-    app.webhooks.check(tenant, command.callback)
+    app.callbacks.check(tenant, command.callback)
     row = app.write(
         lambda connection: programs.create(
             connection,
@@ -69,7 +69,7 @@ def create_with_signature(app: Application, received: Received[CreateProgramWith
     """Keep a program; its signature is found, or created, in the same transaction."""
     command, tenant = received.command, received.tenant
     _check(app, received, command.adapter_type, command.configuration)
-    app.webhooks.check(tenant, command.callback)
+    app.callbacks.check(tenant, command.callback)
 
     def create(connection: Connection) -> Created:
         signature = _signature(connection, command.signature, tenant)
@@ -163,7 +163,7 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
         InvalidValues: there can be no such configuration.
     """
     command, tenant = received.command, received.tenant
-    app.webhooks.check(tenant, command.callback)
+    app.callbacks.check(tenant, command.callback)
     with app.read(tenant) as connection:
         before = programs.get(connection, command.program_id, tenant=tenant)
     configuration = _changed(before, command.configuration)

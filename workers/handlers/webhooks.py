@@ -31,7 +31,7 @@ from workers.security.request import Received
 def register_endpoint(app: Application, received: Received[RegisterEndpoint]) -> EndpointView:
     """Keep an endpoint, if webhooks may go there."""
     command, tenant = received.command, received.tenant
-    app.webhooks.check(tenant, command.callback)
+    app.callbacks.check(tenant, command.callback)
     row = app.write(lambda c: webhooks.register(c, command.endpoint_id, command.callback, tenant=tenant))
     return endpoint_view(row)
 
@@ -40,7 +40,7 @@ def register_endpoint(app: Application, received: Received[RegisterEndpoint]) ->
 def update_endpoint(app: Application, received: Received[UpdateEndpoint]) -> EndpointView:
     """Replace what it is."""
     command, tenant = received.command, received.tenant
-    app.webhooks.check(tenant, command.callback)
+    app.callbacks.check(tenant, command.callback)
     row = app.write(
         lambda connection: webhooks.update(
             connection, command.endpoint_id, command.callback, lock_version=command.lock_version, tenant=tenant
@@ -70,7 +70,7 @@ def rotate_secret(app: Application, received: Received[RotateSecret]) -> Endpoin
     command, tenant = received.command, received.tenant
     with app.read(tenant) as connection:
         url = webhooks.endpoint(connection, command.endpoint_id, tenant=tenant).callback.url
-    app.webhooks.check_signing(tenant, command.secret, url)
+    app.callbacks.check_signing(tenant, command.secret, url)
     row = app.write(
         lambda connection: webhooks.rotate(
             connection, command.endpoint_id, command.secret, command.overlap, tenant=tenant

@@ -49,7 +49,7 @@ class Relay:
         """
         own = self._app.own
         if own is not None:
-            # What is owed for an end was told when it was written: nobody but this process can hear of it.
+            # Each end was announced when it was written: nobody but this process can hear of it.
             while (mine := own.identities) and self._is_due(executions.anything_due) and self._executions(mine):
                 pass
             return

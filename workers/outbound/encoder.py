@@ -102,7 +102,7 @@ def encode_event(
 
     Args:
         largest: bytes that the body may have.
-        whole: bytes that it may have with all details, where that is less.
+        whole: bytes that it may have with all its fields, where that is less.
         context: of what it tells of.
     """
     told: dict[str, Any] = {"tenant": tenant, "message_id": message_id, "context": context}

@@ -49,7 +49,7 @@ class Writes:
         return executions.claim(connection, self.lease, requests)
 
     def finish(self, connection: Connection, finishes: Sequence[Finish]) -> list[Written]:
-        """End executions, count them, and note what is owed for them."""
+        """End executions, count them, and add their events to the outbox."""
         done = executions.finish_and_read(
             connection, self.shard, finishes, event_in=self.lease.seconds, webhook_in=self.webhook_in
         )
@@ -60,7 +60,7 @@ class Writes:
         return [Written(done) for done in executions.retry(connection, retries)]
 
     def event_sent(self, connection: Connection, ends: Sequence[OutboxEntry]) -> list[None]:
-        """Nothing is owed any more for these."""
+        """Delete the events that are confirmed."""
         event_outbox.sent(connection, ends)
         return [None] * len(ends)
 
@@ -91,7 +91,7 @@ class Writes:
         return [executions.due(connection, self.lease.seconds, RELAY_LIMIT, only=only) for only in items]
 
     def events_due(self, connection: Connection, items: Sequence[None]) -> list[list[Execution]]:
-        """Take the executions that something has been owed for too long."""
+        """Take the executions whose event is due."""
         found = []
         for _ in items:
             due = event_outbox.due(connection, self.lease.seconds, RELAY_LIMIT)

@@ -39,8 +39,8 @@ MAKERS = EVERY_ROLE - {Role.VIEWER}
 OPERATORS = frozenset({Role.ADMIN, Role.OPERATOR})
 ADMINS = frozenset({Role.ADMIN})
 
-_POLICY: dict[type[Command], frozenset[Role]] = {}
-POLICY: Final[Mapping[type[Command], frozenset[Role]]] = MappingProxyType(_POLICY)
+_ROLES: dict[type[Command], frozenset[Role]] = {}
+ROLES: Final[Mapping[type[Command], frozenset[Role]]] = MappingProxyType(_ROLES)
 """The roles that each command needs one of, as its handler states them. One that is not here is denied.
 
 `tests/unit/workers/security/permissions.txt` has the whole table, which a test holds this to.
@@ -53,16 +53,16 @@ def permit(action: type[Command], roles: frozenset[Role]) -> None:
     Raises:
         ValueError: they are stated already, or are none that can be.
     """
-    if action in _POLICY:
+    if action in _ROLES:
         raise ValueError(f"{action.type} has its roles already")
     if Role.ADMIN not in roles or not roles <= EVERY_ROLE:
         raise ValueError(f"{action.type}: roles are admin, and of operator, producer and viewer those that may")
-    _POLICY[action] = roles
+    _ROLES[action] = roles
 
 
 def allows(principal: Principal, action: type[Command]) -> bool:
     """Whether a role of the principal allows an action. Nothing is said of it: see `authorize`."""
-    return Role.SYSTEM in principal.roles or bool(principal.roles & POLICY.get(action, frozenset()))
+    return Role.SYSTEM in principal.roles or bool(principal.roles & ROLES.get(action, frozenset()))
 
 
 def authorize(principal: Principal, command: Command) -> None:
@@ -87,6 +87,6 @@ def require_role(principal: Principal, action: type[Command], subject: str | Non
     if allows(principal, action):
         return
     roles = ", ".join(sorted(principal.roles)) or "none"
-    needed = ", ".join(sorted(POLICY.get(action, frozenset()))) or "nobody"
+    needed = ", ".join(sorted(ROLES.get(action, frozenset()))) or "nobody"
     audit.denied(Denial(action.type, principal.name, principal.tenant, f"roles: {roles}"), subject)
     raise Denied(f"{action.type}: '{principal.name}' has the roles {roles}; it needs one of {needed}")

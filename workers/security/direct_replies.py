@@ -26,11 +26,11 @@ class DirectReplies:
 
     def __init__(self, ask: Callable[[str], bool] = lambda _queue: True) -> None:
         self._ask = ask
-        self._known: Lru[str, bool] = Lru(KEPT)
+        self._readable: Lru[str, bool] = Lru(KEPT)
 
-    def known(self, queue: str | None) -> bool:
+    def is_checked(self, queue: str | None) -> bool:
         """Whether an answer may be sent there without asking first."""
-        return queue is None or not direct(queue) or self._known.get(_channel(queue)) is True
+        return queue is None or not direct(queue) or self._readable.get(_channel(queue)) is True
 
     def readable(self, queue: str) -> bool:
         """Whether an answer may be sent there.
@@ -38,12 +38,12 @@ class DirectReplies:
         Raises:
             BrokerUnavailable: it cannot be asked.
         """
-        if self.known(queue):
+        if self.is_checked(queue):
             return True
-        found = self._known.get(_channel(queue))
+        found = self._readable.get(_channel(queue))
         if found is None:
             found = self._ask(queue)
-            self._known.put(_channel(queue), found, 1)
+            self._readable.put(_channel(queue), found, 1)
         return found
 
 

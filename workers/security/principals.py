@@ -19,11 +19,11 @@ class Principals:
     """The principals of a deployment.
 
     Args:
-        known: by broker login, as the operator has set them; None: tenancy is off.
+        by_login: those of broker logins, as the operator has set them; None: tenancy is off.
         system: the workers' own login, which may act for any tenant.
     """
 
-    known: Mapping[str, Principal] | None = None
+    by_login: Mapping[str, Principal] | None = None
     system: str | None = None
 
     def of(self, user_id: str | None, tenant: str | None = None) -> Principal:
@@ -36,13 +36,13 @@ class Principals:
         Raises:
             Denied: with tenancy on, a message without `user-id`, of an unknown login, or for another's tenant.
         """
-        if self.known is None:
+        if self.by_login is None:
             return EVERYBODY
         if self.is_system(user_id):
             return Principal(user_id, tenant or DEFAULT_TENANT, frozenset({Role.SYSTEM}))
         if user_id is None:
             raise Denied("user-id: the message does not say who sent it: set the AMQP property to the broker's login")
-        principal = self.known.get(user_id)
+        principal = self.by_login.get(user_id)
         if principal is None:
             raise Denied(f"user-id: '{user_id}' is not in DSPEX_PRINCIPALS")
         if tenant not in (None, principal.tenant):
@@ -51,7 +51,7 @@ class Principals:
 
     def is_system(self, user_id: str | None) -> TypeGuard[str]:
         """Whether it is the workers' own login."""
-        return self.known is not None and user_id is not None and user_id == self.system
+        return self.by_login is not None and user_id is not None and user_id == self.system
 
     def is_its_own(self, user_id: str | None, tenant: str | None, *, event: bool) -> bool:
         """Whether what is in a message is of the tenant that it is recorded for (`tenant_of`), as far as one can know.
@@ -63,19 +63,19 @@ class Principals:
             tenant: what the envelope says.
             event: whether it is one of ours.
         """
-        if self.known is None:
+        if self.by_login is None:
             return True
         if self.is_system(user_id):
             return tenant is not None
-        principal = self.known.get(user_id or "")
+        principal = self.by_login.get(user_id or "")
         return principal is not None and (not event or tenant == principal.tenant)
 
     def tenant_of(self, user_id: str | None, tenant: str | None = None) -> str:
         """The tenant that a message is recorded for, whoever it is from; `tenant` is what the envelope says."""
         if self.is_system(user_id):
             return tenant or DEFAULT_TENANT
-        known = (self.known or {}).get(user_id or "")
-        return known.tenant if known else DEFAULT_TENANT
+        principal = (self.by_login or {}).get(user_id or "")
+        return principal.tenant if principal else DEFAULT_TENANT
 
 
 def on_behalf(body: bytes, tenant: str) -> bytes:

@@ -73,7 +73,7 @@ class Metrics:
         self._rejected.labels(_bounded(error_code, REJECTIONS)).inc()
 
     def event_sent(self, number: int = 1) -> None:
-        """An event or a reply that was owed went out, and was confirmed."""
+        """The event of an end, and its answer, went out and were confirmed."""
         self._events.inc(number)
 
     def answer_lost(self) -> None:

@@ -34,8 +34,8 @@ def frames_of(message: Publication, channel: int, user_id: str | None, most: int
         ShortStringTooLong: the exchange, the key or a property has more than 255 bytes.
     """
     mandatory = b"\x01" if message.mandatory else b"\x00"
-    method = _PUBLISH + _known(message.exchange) + _short(message.routing_key) + mandatory
-    flags, properties = _ALWAYS, _known(CONTENT_TYPE) + _PERSISTENT
+    method = _PUBLISH + _kept_short(message.exchange) + _short(message.routing_key) + mandatory
+    flags, properties = _ALWAYS, _kept_short(CONTENT_TYPE) + _PERSISTENT
     if message.correlation_id is not None:
         flags |= BasicProperties.FLAG_CORRELATION_ID
         properties += _short(message.correlation_id)
@@ -47,7 +47,7 @@ def frames_of(message: Publication, channel: int, user_id: str | None, most: int
         properties += _short(message.message_id)
     if user_id is not None:
         flags |= BasicProperties.FLAG_USER_ID
-        properties += _known(user_id)
+        properties += _kept_short(user_id)
     header = _HEADER.pack(spec.Basic.INDEX, 0, len(message.body), flags) + properties
     pieces = [message.body[start : start + most] for start in range(0, len(message.body), most)]
     return [
@@ -69,5 +69,5 @@ def _short(text: str) -> bytes:
     return bytes((len(encoded),)) + encoded
 
 
-_known = lru_cache(maxsize=16)(_short)
+_kept_short = lru_cache(maxsize=16)(_short)
 """Short strings of a few texts that come again and again."""

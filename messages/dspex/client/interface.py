@@ -67,7 +67,7 @@ from dspex.contract.results import (
     SignatureView,
 )
 from dspex.contract.retry_policy import ExecutionPolicy
-from dspex.contract.status import ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
+from dspex.contract.status import DeadLetterStatus, ExecutionStatus, ProgramStatus, SignatureStatus
 from dspex.errors import RequestFailed
 from dspex.ids import uuid7
 from dspex.signatures.compatibility import Compatibility
@@ -309,7 +309,7 @@ class Interface(ExecutionVerbs, WebhookVerbs):
 
     def list_dead_messages(self, /, **filters: Any) -> Page[RejectedMessageView]:
         """A page of the rejected messages that were neither replayed nor discarded."""
-        return self.list_rejected_messages(status=LetterStatus.DEAD, **filters)
+        return self.list_rejected_messages(status=DeadLetterStatus.DEAD, **filters)
 
     def replay_messages(
         self, /, rejection_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any

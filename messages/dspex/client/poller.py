@@ -47,7 +47,7 @@ class Poller:
             self._index(look, pending.execution_id)
             self._schedule(look, first)
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="dspex-watch", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="dspex-poller", daemon=True)
                 self._thread.start()
 
     def wake(self, execution_id: UUID, *, unless: Callable[[Pending], bool] = lambda _: False) -> None:

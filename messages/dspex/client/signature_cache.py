@@ -33,7 +33,7 @@ class SignatureCache:
         self._fetch = fetch
         self._lock = threading.Lock()
         self._asked: dict[UUID, Future[Signature]] = {}
-        self._known: Lru[UUID, Signature] = Lru(MAX_BYTES)
+        self._kept: Lru[UUID, Signature] = Lru(MAX_BYTES)
 
     def of(self, program_id: UUID) -> Signature:
         """The signature of a program.
@@ -44,9 +44,9 @@ class SignatureCache:
         """
         while True:
             with self._lock:
-                known = self._known.get(program_id)
-                if known is not None:
-                    return known
+                kept = self._kept.get(program_id)
+                if kept is not None:
+                    return kept
                 first = program_id not in self._asked
                 signature = self._asked.setdefault(program_id, Future())
             if first:
@@ -82,7 +82,7 @@ class SignatureCache:
         with self._lock:
             del self._asked[program_id]
             if view is not None and view.status != SignatureStatus.DRAFT:
-                self._known.put(program_id, view.signature, view.signature.size)
+                self._kept.put(program_id, view.signature, view.signature.size)
 
 
 class _GaveUp(Exception):

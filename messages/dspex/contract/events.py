@@ -28,7 +28,7 @@ def _none_or_unknown(read: dict[str, Any]) -> int | None:
     return None if read.get("calls") else 0
 
 
-def _known(numbers: Sequence[_Number | None]) -> _Number | None:
+def _sum(numbers: Sequence[_Number | None]) -> _Number | None:
     """The sum of the numbers; None if there are none, or one is not known."""
     total: _Number | None = None
     for number in numbers:
@@ -117,9 +117,9 @@ class Usage(Frozen):
         """The sum of the answered calls. `begun` is how many calls were begun."""
         return cls(
             calls=begun,
-            input_tokens=_known([0, *(call.input_tokens for call in answered)]),
-            output_tokens=_known([0, *(call.output_tokens for call in answered)]),
-            cost=_known([call.cost for call in answered]),
+            input_tokens=_sum([0, *(call.input_tokens for call in answered)]),
+            output_tokens=_sum([0, *(call.output_tokens for call in answered)]),
+            cost=_sum([call.cost for call in answered]),
             lm_calls=answered,
         )
 
@@ -130,9 +130,9 @@ class Usage(Frozen):
         costs = [usage.cost for usage in (self, other) if usage.cost is not None or usage.lm_calls]
         return Usage(
             calls=self.calls + other.calls,
-            input_tokens=_known([self.input_tokens, other.input_tokens]),
-            output_tokens=_known([self.output_tokens, other.output_tokens]),
-            cost=_known(costs),
+            input_tokens=_sum([self.input_tokens, other.input_tokens]),
+            output_tokens=_sum([self.output_tokens, other.output_tokens]),
+            cost=_sum(costs),
             lm_calls=(self.lm_calls + other.lm_calls)[-MAX_DETAILS:],
             tries=(self.tries + other.tries)[-MAX_DETAILS:],
         )
@@ -140,8 +140,8 @@ class Usage(Frozen):
     @property
     def is_nothing(self) -> bool:
         """Whether no LM was called, so that no figure is missing."""
-        known = self.input_tokens == 0 and self.output_tokens == 0 and self.cost is None
-        return known and not (self.calls or self.lm_calls or self.tries)
+        no_tokens = self.input_tokens == 0 and self.output_tokens == 0 and self.cost is None
+        return no_tokens and not (self.calls or self.lm_calls or self.tries)
 
     @property
     def summary(self) -> Usage:

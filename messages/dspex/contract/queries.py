@@ -22,7 +22,7 @@ from dspex.contract.results import (
     SignatureSchema,
     SignatureView,
 )
-from dspex.contract.status import DeliveryStatus, ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
+from dspex.contract.status import DeadLetterStatus, DeliveryStatus, ExecutionStatus, ProgramStatus, SignatureStatus
 from dspex.scalars import WHOLE, Moment, Until
 from dspex.signatures.compatibility import Compatibility
 
@@ -180,7 +180,7 @@ class ListRejectedMessages(Query):
     type = "dspex.message.list.v1"
     answer = Page[RejectedMessageView]
 
-    status: LetterStatus | None = None
+    status: DeadLetterStatus | None = None
     error_code: ErrorCodeName | None = None
     queue: QueueName | None = None
     since: Moment | None = None

@@ -12,7 +12,7 @@ from dspex.contract.configuration import Configuration
 from dspex.contract.events import ErrorDetail, Usage
 from dspex.contract.options import ExecutionOptions
 from dspex.contract.retry_policy import ExecutionPolicy
-from dspex.contract.status import DeliveryStatus, ExecutionStatus, LetterStatus, ProgramStatus, SignatureStatus
+from dspex.contract.status import DeadLetterStatus, DeliveryStatus, ExecutionStatus, ProgramStatus, SignatureStatus
 from dspex.errors import DspexError, Problem
 from dspex.model import Frozen
 from dspex.signatures.compatibility import Compatibility
@@ -201,7 +201,7 @@ class RejectedMessageView(Frozen):
     """
 
     rejection_id: UUID
-    status: LetterStatus
+    status: DeadLetterStatus
     queue: str
     error: ErrorDetail
     message_id: str | None

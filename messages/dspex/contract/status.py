@@ -44,7 +44,7 @@ class ExecutionStatus(StrEnum):
         return not EXECUTION_TRANSITIONS[self]
 
 
-class LetterStatus(StrEnum):
+class DeadLetterStatus(StrEnum):
     """Of a rejected message: dead → replayed | discarded. A message that is rejected again is dead again."""
 
     DEAD = "dead"

@@ -23,7 +23,7 @@ from store.counters import Counts
 from store.database.identity import Identity
 from store.event_outbox import OutboxEntry
 from store.executions import Carried, Claimed, Conflicting, Finish, Lease, NoProgram, Request, Retry, Running, Waiting
-from store.tables import callbacks as callbacks_table
+from store.tables import event_outbox as event_outbox_table
 from store.tables import webhook_attempts, webhook_deliveries, webhook_endpoints
 from store.webhooks import Settled
 from tests.contract.store.rows import ALICE, BOB, EXPIRED, SIGNATURE, expire, published
@@ -196,10 +196,10 @@ class TestEnds:
             ran = sum(counters.durations(connection, program_id, tenant=tenant).values())
             assert ran == want.completed + want.failed
             assert counters.totals(connection, program_id, tenant=B if tenant == A else A).executions == 0
-        # What is owed stands in each one's tenant, at the version of its end.
-        c = callbacks_table.c
-        owed = {(r.execution_id, r.lock_version, r.tenant) for r in connection.execute(select(callbacks_table))}
-        assert owed == {(one.id, 2, one.tenant) for one in asked[:6]}
+        # Each event is in its execution's tenant, at the version of its end.
+        c = event_outbox_table.c
+        events = {(r.execution_id, r.lock_version, r.tenant) for r in connection.execute(select(event_outbox_table))}
+        assert events == {(one.id, 2, one.tenant) for one in asked[:6]}
         assert set(event_outbox.due(connection, 60.0, 10)) == {one.identity for one in asked[:6]}
         assert {t for (t,) in connection.execute(select(c.tries))} == {1}
 
@@ -429,8 +429,8 @@ class TestReplays:
         assert executions.replay(connection, [one.id for one in asked], by="ann", tenant=A) == 2
         statuses = [get_of(connection, one).status for one in asked]
         assert statuses == ["pending", "failed", "pending", "completed", "cancelled"]
-        owed = {one.identity for one in asked if event_outbox.pending(connection, [one.id], tenant=one.tenant)}
-        assert owed == {asked[n].identity for n in (1, 3, 4)}
+        events = {one.identity for one in asked if event_outbox.pending(connection, [one.id], tenant=one.tenant)}
+        assert events == {asked[n].identity for n in (1, 3, 4)}
         totals = [counters.totals(connection, program_id, tenant=tenant) for tenant, program_id in four]
         assert [(t.completed, t.failed, t.cancelled, t.input_tokens, t.duration_ms) for t in totals] == [
             (1, 0, 0, 1000, 2000.0),

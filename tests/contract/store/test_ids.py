@@ -29,7 +29,7 @@ from store.executions import (
     idempotency,
 )
 from store.webhooks import Settled
-from store.webhooks.owing import endpoint_id_of
+from store.webhooks.fan_out import endpoint_id_of
 from tests.contract.store.rows import ALICE, BOB, ERROR, cancelled, completed, expire, failed, published, request, taken
 
 MINE, HIS = "default", "acme"
@@ -208,7 +208,7 @@ class TestExecutions:
         assert [status(connection, asked) for asked in (mine, his)] == ["running", "pending"]
         assert executions.finish(connection, 0, [completed(mine, one)]) == [True]
 
-    def test_one_is_told_and_the_other_is_owed(self, connection: Connection) -> None:
+    def test_one_is_sent_and_the_other_is_still_to_be_sent(self, connection: Connection) -> None:
         ready(connection)
         mine, his, one, other = claimed_pair(connection)
         ends = [completed(mine, one), replace(completed(his, other), tenant=HIS)]

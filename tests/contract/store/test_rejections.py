@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Engine, select
 
 from dspex import uuid7
-from dspex.contract.status import LetterStatus
+from dspex.contract.status import DeadLetterStatus
 from dspex.errors import NotFound
 from store import rejections
 from store.rejections import RecordedRejection, Rejection
@@ -99,7 +99,7 @@ def tick(connection: Connection) -> datetime:
 class TestDeadLetters:
     def test_one_is_read_by_its_id(self, connection: Connection) -> None:
         kept = keep(connection, b"a")
-        assert (kept.status, kept.deliveries) == (LetterStatus.DEAD, 1)
+        assert (kept.status, kept.deliveries) == (DeadLetterStatus.DEAD, 1)
         with pytest.raises(NotFound, match="rejection_id: there is no rejected message"):
             rejections.get(connection, uuid7())
         with pytest.raises(NotFound):
@@ -116,19 +116,19 @@ class TestDeadLetters:
         since, until = kept[8].inserted_at, kept[4].inserted_at
         filters: list[tuple[dict[str, Any], Sequence[int]]] = [
             ({}, range(12)),
-            ({"status": LetterStatus.DEAD}, range(3, 12)),
-            ({"status": LetterStatus.DISCARDED}, (0, 1)),
-            ({"status": LetterStatus.REPLAYED}, (2,)),
+            ({"status": DeadLetterStatus.DEAD}, range(3, 12)),
+            ({"status": DeadLetterStatus.DISCARDED}, (0, 1)),
+            ({"status": DeadLetterStatus.REPLAYED}, (2,)),
             ({"error_code": "auth"}, range(1, 12, 2)),
             ({"queue": "one"}, range(6, 12)),
             ({"since": since, "until": until}, range(5, 9)),
-            ({"queue": "two", "error_code": "conflict", "status": LetterStatus.DEAD}, (4,)),
+            ({"queue": "two", "error_code": "conflict", "status": DeadLetterStatus.DEAD}, (4,)),
             ({"error_code": "other"}, ()),
         ]
         for given, chosen in filters:
             expected = [kept[index].id for index in chosen]
             assert walk(connection, given) == expected, given
-            if given.get("status", LetterStatus.DEAD) == LetterStatus.DEAD:
+            if given.get("status", DeadLetterStatus.DEAD) == DeadLetterStatus.DEAD:
                 dead = [kept[index].id for index in chosen if index > 2]
                 others = {name: value for name, value in given.items() if name != "status"}
                 assert list(rejections.dead(connection, **others).items) == dead, given
@@ -143,7 +143,7 @@ class TestDeadLetters:
         assert statuses(connection) == {one.id: "replayed", two.id: "discarded", three.id: "dead"}
         assert list(rejections.dead(connection).items) == [three.id]
         read = rejections.get(connection, two.id)
-        assert read == replace(two, status=LetterStatus.DISCARDED, updated_at=read.updated_at)
+        assert read == replace(two, status=DeadLetterStatus.DISCARDED, updated_at=read.updated_at)
 
     def test_one_that_is_rejected_again_is_dead_again_for_the_newest_reason(self, connection: Connection) -> None:
         replayed, discarded = keep(connection, b"1"), keep(connection, b"2")
@@ -151,7 +151,7 @@ class TestDeadLetters:
         rejections.discard(connection, [discarded.id])
         for before in (replayed, discarded):
             again = keep(connection, before.body, error_code="conflict", error_message="taken\x00")
-            assert (again.id, again.status, again.deliveries) == (before.id, LetterStatus.DEAD, 2)
+            assert (again.id, again.status, again.deliveries) == (before.id, DeadLetterStatus.DEAD, 2)
             assert (again.error_code, again.error_message) == ("conflict", "taken\ufffd")
             assert again.inserted_at == before.inserted_at
 

@@ -141,7 +141,7 @@ class TestReplay:
         assert (all_time.p50_duration_ms, all_time.average_duration_ms) == (None, None)
         assert all_time.last_executed_at == last
 
-    def test_nothing_is_owed_for_the_end_that_is_taken_back(self, connection: Connection) -> None:
+    def test_the_event_of_the_end_that_is_taken_back_is_gone(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
         fail(connection, asked)
         assert event_outbox.pending(connection, [asked.id]) == {asked.id}

@@ -50,7 +50,7 @@ def end(connection: Connection, asked: Request) -> None:
     assert executions.finish(connection, 0, [completed(asked, take(connection, asked))]) == [True]
 
 
-def owed(connection: Connection, execution_id: UUID | None = None) -> list[Delivery]:
+def logged(connection: Connection, execution_id: UUID | None = None) -> list[Delivery]:
     return list(webhooks.deliveries(connection, execution_id=execution_id).items)
 
 
@@ -94,7 +94,7 @@ class TestOwing:
     def test_an_end_is_told_to_the_callback_of_its_command(self, connection: Connection) -> None:
         asked = replace(request(ready_program(connection)), callback=callback(events=("completed",)))
         end(connection, asked)
-        (delivery,) = owed(connection, asked.id)
+        (delivery,) = logged(connection, asked.id)
         row = get(connection, asked.id)
         assert delivery.event_id == f"{asked.id}.{row.lock_version}"
         assert (delivery.status, delivery.event, delivery.host) == ("pending", "completed", "receiver.example:443")
@@ -107,7 +107,7 @@ class TestOwing:
         for how, wanted in ((failed, ("completed", "cancelled")), (cancelled, ("failed",)), (completed, ("failed",))):
             asked = replace(request(program_id), callback=callback(events=wanted))
             executions.finish(connection, 0, [how(asked, take(connection, asked))])
-        assert owed(connection) == []
+        assert logged(connection) == []
 
     def test_a_programs_callback_is_that_of_the_claim_and_an_executions_own_goes_before_it(
         self, connection: Connection
@@ -134,15 +134,15 @@ class TestOwing:
         )
         assert changed.callback == callback("second.example")
         executions.finish(connection, 0, [completed(a, c) for a, c in zip((plain, own), claims, strict=True)])
-        assert [d.host for d in owed(connection, plain.id)] == ["first.example:443"]
-        assert [d.host for d in owed(connection, own.id)] == ["own.example:443"]
+        assert [d.host for d in logged(connection, plain.id)] == ["first.example:443"]
+        assert [d.host for d in logged(connection, own.id)] == ["own.example:443"]
         # An attempt that is claimed again has the program's of then.
         again = request(program_id)
         take(connection, again)
         executions.release(connection, ALICE)
         programs.update(connection, program_id, configuration=Configuration(), remove_callback=True, backend_id="d")
         end(connection, again)
-        assert owed(connection, again.id) == []
+        assert logged(connection, again.id) == []
         assert programs.get(connection, program_id).callback is None
 
     def test_registered_endpoints_are_told_of_every_end_of_their_tenant(self, connection: Connection) -> None:
@@ -150,7 +150,7 @@ class TestOwing:
             webhooks.register(connection, uuid7(), callback(host), tenant=tenant)
         both = replace(request(ready_program(connection)), callback=callback("own.example"))
         end(connection, both)
-        hosts = {delivery.host for delivery in owed(connection)}
+        hosts = {delivery.host for delivery in logged(connection)}
         assert hosts == {"a.example:443", "b.example:443", "own.example:443"}
         assert webhooks.deliveries(connection, tenant=OTHER).items == ()
 
@@ -163,8 +163,8 @@ class TestOwing:
         plain = request(program_id)
         executions.create(connection, plain)
         executions.cancel(connection, plain.id, by="ann")
-        assert [(d.event, d.host) for d in owed(connection, waiting.id)] == [("cancelled", "receiver.example:443")]
-        assert [(d.event, d.host) for d in owed(connection, plain.id)] == [("cancelled", "a.example:443")]
+        assert [(d.event, d.host) for d in logged(connection, waiting.id)] == [("cancelled", "receiver.example:443")]
+        assert [(d.event, d.host) for d in logged(connection, plain.id)] == [("cancelled", "a.example:443")]
 
     def test_an_end_that_is_fenced_is_not_told_and_one_that_comes_twice_is_told_once(
         self, connection: Connection
@@ -176,7 +176,7 @@ class TestOwing:
         executions.release(connection, BOB)
         assert executions.finish(connection, 0, [ended, completed(stale, zombie)]) == [True, False]
         assert executions.finish(connection, 0, [ended]) == [True]
-        assert [delivery.execution_id for delivery in owed(connection)] == [done.id]
+        assert [delivery.execution_id for delivery in logged(connection)] == [done.id]
 
     def test_the_same_callback_is_the_same_endpoint(self, connection: Connection) -> None:
         program_id = ready_program(connection)
@@ -184,14 +184,14 @@ class TestOwing:
             end(connection, replace(request(program_id), callback=asked))
         end(connection, replace(request(program_id), callback=callback()))
         assert connection.execute(select(func.count()).select_from(endpoints_table)).scalar_one() == 2
-        assert len({delivery.endpoint_id for delivery in owed(connection)}) == 2
+        assert len({delivery.endpoint_id for delivery in logged(connection)}) == 2
 
     def test_what_comes_while_an_endpoint_is_disabled_is_kept_as_failed(self, connection: Connection) -> None:
         taken = one(connection)
         webhooks.disable(connection, taken.delivery.endpoint_id, "by ann")
         asked = replace(request(ready_program(connection)), callback=callback())
         end(connection, asked)
-        (delivery,) = owed(connection, asked.id)
+        (delivery,) = logged(connection, asked.id)
         assert (delivery.status, delivery.reason, delivery.due_at) == ("failed", "the endpoint is disabled", None)
         assert delivery.finished_at is not None
 
@@ -263,7 +263,7 @@ class TestTaking:
 
     def test_so_many_of_each_place_are_taken_the_oldest_first(self, connection: Connection) -> None:
         self.keep(connection, {"a.example": 3, "b.example": 1})
-        order = [delivery.id for delivery in reversed(owed(connection))]
+        order = [delivery.id for delivery in reversed(logged(connection))]
         c = deliveries_table.c
         for seconds, id_ in enumerate(order[::-1]):
             past = datetime.now(UTC) - timedelta(seconds=seconds + 5)
@@ -350,8 +350,8 @@ class TestSettling:
         assert not webhooks.anything_to_announce(connection)
         gone = tried(taken, status=DeliveryStatus.FAILED, outcome="gone", disable="it answered 410 Gone")
         assert webhooks.settle(connection, [gone]) == [True]
-        assert {d.status for d in owed(connection)} == {DeliveryStatus.FAILED}
-        assert "the endpoint was disabled: it answered 410 Gone" in {d.reason for d in owed(connection)}
+        assert {d.status for d in logged(connection)} == {DeliveryStatus.FAILED}
+        assert "the endpoint was disabled: it answered 410 Gone" in {d.reason for d in logged(connection)}
         assert webhooks.anything_to_announce(connection)
         (told,) = webhooks.announcements(connection, EXPIRED, 10)
         assert (told.enabled, told.disabled_reason) == (False, "it answered 410 Gone")

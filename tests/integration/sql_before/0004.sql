@@ -89,7 +89,7 @@ ORDER BY records.program_id, records.bucket
 ON CONFLICT (program_id, shard, bucket)
 DO UPDATE SET runs = (program_durations.runs + excluded.runs)
 
--- owe
+-- add
 INSERT INTO callbacks (execution_id, lock_version, tenant, due_at)
 SELECT records.execution_id, records.lock_version, records.tenant, (clock_timestamp() + make_interval(secs =>
     CAST(:due_in AS double precision)))

@@ -89,7 +89,7 @@ from dspex.contract.queries import (
     ValidateModule,
 )
 from dspex.contract.requests import REQUESTS
-from dspex.contract.status import DeliveryStatus, LetterStatus
+from dspex.contract.status import DeadLetterStatus, DeliveryStatus
 from dspex.errors import InvalidMessage, MalformedMessage, MessageError, MessageTooLarge, UnknownMessageType
 
 ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
@@ -145,7 +145,7 @@ A_COMMAND_OF_EACH = [
     ReplayMessages(queue="q", until=datetime(2026, 1, 1, tzinfo=UTC)),
     DiscardMessages(rejection_ids=(ID,)),
     GetRejectedMessage(rejection_id=ID),
-    ListRejectedMessages(status=LetterStatus.DEAD, error_code="conflict", limit=3),
+    ListRejectedMessages(status=DeadLetterStatus.DEAD, error_code="conflict", limit=3),
     RegisterEndpoint(endpoint_id=ID, callback=CALLBACK),
     UpdateEndpoint(endpoint_id=ID, callback=CALLBACK, lock_version=2),
     EnableEndpoint(endpoint_id=ID),

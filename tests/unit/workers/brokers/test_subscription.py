@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from dspex.amqp.properties import Properties
 from workers.brokers import subscription as subscription_module
-from workers.brokers.delivery import Delivery, Outcome
+from workers.brokers.delivery import Delivery, Disposition
 from workers.brokers.subscription import Subscription
 
-Settled = dict[int, Outcome]
+Settled = dict[int, Disposition]
 
 
 class Channel:
@@ -32,17 +32,17 @@ class Channel:
         self.to_come: deque[bytes] = deque()
 
     def basic_ack(self, tag: int, multiple: bool = False) -> None:
-        self._settle({t for t in self.waiting if t <= tag} if multiple else {tag}, Outcome.ACK)
+        self._settle({t for t in self.waiting if t <= tag} if multiple else {tag}, Disposition.ACK)
 
     def basic_nack(self, tag: int, requeue: bool) -> None:
-        self._settle({tag}, Outcome.REQUEUE if requeue else Outcome.DEAD_LETTER)
+        self._settle({tag}, Disposition.REQUEUE if requeue else Disposition.DEAD_LETTER)
 
-    def _settle(self, tags: set[int], outcome: Outcome) -> None:
+    def _settle(self, tags: set[int], disposition: Disposition) -> None:
         assert tags
         assert tags <= self.waiting
         self.frames += 1
         self.waiting -= tags
-        self.settled |= dict.fromkeys(tags, outcome)
+        self.settled |= dict.fromkeys(tags, disposition)
 
     def consume(self, queue_name: str, inactivity_timeout: float) -> Iterator[Any]:
         while True:
@@ -99,21 +99,21 @@ def deliver(subscription: Subscription, connection: Connection, number: int) -> 
 def test_many_settlements_are_one_wake_up_and_one_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     subscription, connection = subscribe(monkeypatch)
     for delivery in reversed(deliver(subscription, connection, 50)):
-        delivery.settle(Outcome.ACK)
+        delivery.settle(Disposition.ACK)
     assert connection.run_callbacks() == 1
     assert connection.one.frames == 1
-    assert connection.one.settled == dict.fromkeys(range(1, 51), Outcome.ACK)
+    assert connection.one.settled == dict.fromkeys(range(1, 51), Disposition.ACK)
 
 
 def test_an_older_message_that_runs_is_not_acked_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     subscription, connection = subscribe(monkeypatch)
     deliveries = deliver(subscription, connection, 6)
     for number in (4, 1, 0, 5):
-        deliveries[number].settle(Outcome.ACK)
+        deliveries[number].settle(Disposition.ACK)
     connection.run_callbacks()
     assert connection.one.waiting == {3, 4}
     assert connection.one.frames == 3
-    deliveries[3].settle(Outcome.ACK)
+    deliveries[3].settle(Disposition.ACK)
     connection.run_callbacks()
     assert connection.one.waiting == {3}
 
@@ -121,32 +121,32 @@ def test_an_older_message_that_runs_is_not_acked_with_the_others(monkeypatch: py
 def test_what_waits_is_sent_when_it_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     subscription, connection = subscribe(monkeypatch)
     first, second, third = deliver(subscription, connection, 3)
-    first.settle(Outcome.ACK)
-    second.settle(Outcome.DEAD_LETTER)
+    first.settle(Disposition.ACK)
+    second.settle(Disposition.DEAD_LETTER)
     subscription.close()
-    third.settle(Outcome.ACK)
+    third.settle(Disposition.ACK)
     assert connection.closed
-    assert connection.one.settled == {1: Outcome.ACK, 2: Outcome.DEAD_LETTER}
+    assert connection.one.settled == {1: Disposition.ACK, 2: Disposition.DEAD_LETTER}
 
 
 def test_a_connection_that_is_gone_settles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     subscription, connection = subscribe(monkeypatch)
     first, second = deliver(subscription, connection, 2)
     connection.closed = True
-    first.settle(Outcome.ACK)
-    second.settle(Outcome.REQUEUE)
+    first.settle(Disposition.ACK)
+    second.settle(Disposition.REQUEUE)
     assert connection.one.settled == {}
 
 
 step = st.one_of(
     st.tuples(st.just("deliver"), st.integers(1, 8)),
-    st.tuples(st.sampled_from(Outcome), st.integers(0, 30)),
+    st.tuples(st.sampled_from(Disposition), st.integers(0, 30)),
     st.tuples(st.just("flush"), st.just(0)),
 )
 
 
 @given(st.lists(step, max_size=60))
-def test_whatever_the_order_each_ends_as_it_was_settled(steps: list[tuple[str | Outcome, int]]) -> None:
+def test_whatever_the_order_each_ends_as_it_was_settled(steps: list[tuple[str | Disposition, int]]) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         subscription, connection = subscribe(monkeypatch)
         running: list[Delivery] = []
@@ -156,10 +156,10 @@ def test_whatever_the_order_each_ends_as_it_was_settled(steps: list[tuple[str | 
                 running += deliver(subscription, connection, number)
             elif what == "flush":
                 connection.run_callbacks()
-            elif running and isinstance(what, Outcome):
+            elif running and isinstance(what, Disposition):
                 delivery = running.pop(number % len(running))
                 delivery.settle(what)
-                delivery.settle(Outcome.DEAD_LETTER)  # the second time there is nothing to settle
+                delivery.settle(Disposition.DEAD_LETTER)  # the second time there is nothing to settle
                 expected[delivery.tag] = what
         connection.run_callbacks()
         assert connection.one.settled == expected

@@ -1,4 +1,4 @@
-"""Executions are claimed before a thread has them: as many as there are places, none past what stands in its way."""
+"""Executions are claimed before a thread has them: as many as there are slots, none past what stands in its way."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from store import executions
 from store.database.identity import Identity
 from store.executions import Claimed, Ended, Running
 from tests.unit.system import PATIENCE, System
-from workers.brokers.delivery import Delivery, Outcome
+from workers.brokers.delivery import Delivery, Disposition
 from workers.brokers.encoding import Content, Origin, read
-from workers.execution.admission import Intake, Place, place_of
+from workers.execution.admission import Intake, Slot, slot_of
 from workers.persistence.group_commit import WriterClosed
 
 
@@ -28,10 +28,10 @@ from workers.persistence.group_commit import WriterClosed
 class Source:
     """Where deliveries come from, and how they were settled."""
 
-    settled: dict[int, Outcome] = field(default_factory=dict)
+    settled: dict[int, Disposition] = field(default_factory=dict)
 
-    def settle(self, delivery: Delivery, outcome: Outcome) -> None:
-        self.settled[delivery.tag] = outcome
+    def settle(self, delivery: Delivery, disposition: Disposition) -> None:
+        self.settled[delivery.tag] = disposition
 
 
 @dataclass
@@ -42,18 +42,18 @@ class Item:
     priority: int = 10
 
     @property
-    def place(self) -> Place:
-        found = place_of(self.message)
+    def slot(self) -> Slot:
+        found = slot_of(self.message)
         assert found is not None
         return found
 
     @property
     def claim(self) -> Any:
-        return self.place.taken and self.place.taken.claim
+        return self.slot.taken and self.slot.taken.claim
 
 
 class Desk:
-    """An intake of two places, and no thread that takes anything out."""
+    """An intake of two slots, and no thread that takes anything out."""
 
     def __init__(self, start: Callable[..., System]) -> None:
         first = start()
@@ -93,16 +93,16 @@ def desk(start: Callable[..., System]) -> Iterator[Desk]:
     desk.app.close()
 
 
-def test_as_many_are_claimed_as_there_are_places(desk: Desk) -> None:
+def test_as_many_are_claimed_as_there_are_slots(desk: Desk) -> None:
     items = [desk.put() for _ in range(4)]
     taken = desk.queued(2)
     assert taken == items[:2]
     assert [desk.status(item) for item in items] == [ExecutionStatus.RUNNING] * 2 + [None] * 2
     assert all(isinstance(item.claim, Claimed) for item in taken)
-    assert desk.source.settled == {1: Outcome.ACK, 2: Outcome.ACK}
+    assert desk.source.settled == {1: Disposition.ACK, 2: Disposition.ACK}
     assert desk.app.in_flight.executions == {Identity(item.claim.id) for item in taken}
 
-    taken[0].place.leave()
+    taken[0].slot.leave()
     assert desk.queued(1) == [items[2]]
     assert desk.status(items[3]) is None
 
@@ -113,15 +113,15 @@ def test_what_runs_or_has_ended_is_told_and_is_not_acked_before_its_handler_has_
     again = desk.put(claimed.claim.id)
     assert desk.queued(1) == [again]
     assert isinstance(again.claim, Running)
-    first.place.leave()
+    first.slot.leave()
     with desk.app.engine.begin() as connection:
         executions.cancel(connection, claimed.claim.id, by="tests", shard=0)
-    finish = claimed.place.taken.attempt.cancelled(claimed.claim.usage)
+    finish = claimed.slot.taken.attempt.cancelled(claimed.claim.usage)
     assert desk.app.writer.call(desk.app.writes.finish, finish).held
     ended = desk.put(claimed.claim.id)
     assert desk.queued(1) == [ended]
     assert isinstance(ended.claim, Ended)
-    assert desk.source.settled == {1: Outcome.ACK}
+    assert desk.source.settled == {1: Disposition.ACK}
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -137,7 +137,7 @@ def test_what_a_source_that_is_gone_left_unclaimed_comes_again(desk: Desk, close
     if closed:
         desk.intake.close()
     for item in claimed:
-        item.place.leave()
+        item.slot.leave()
     if closed:
         assert desk.intake.wait(0)
         assert desk.status(other) is None
@@ -146,7 +146,7 @@ def test_what_a_source_that_is_gone_left_unclaimed_comes_again(desk: Desk, close
 
 
 def test_a_place_that_was_held_by_what_is_dropped_is_free(desk: Desk) -> None:
-    """Left to their handlers, they hold places too."""
+    """Left to their handlers, they hold slots too."""
     gone = Source()
     with desk.app.isolation.alone(Identity(uuid7())):
         for _ in range(2):
@@ -155,8 +155,8 @@ def test_a_place_that_was_held_by_what_is_dropped_is_free(desk: Desk) -> None:
         assert len(desk.intake) == 2
         desk.intake.forget(gone)
         assert desk.queued(1) == [waiting]
-        assert waiting.place.taken is None
-        waiting.place.leave()
+        assert waiting.slot.taken is None
+        waiting.slot.leave()
         assert desk.intake.wait(0)
 
 
@@ -165,7 +165,7 @@ def test_while_one_runs_alone_nothing_is_claimed(desk: Desk) -> None:
         item = desk.put()
         assert desk.queued(1) == [item]
         assert item.claim is None
-    item.place.leave()
+    item.slot.leave()
     assert isinstance(_claimed(desk).claim, Claimed)
 
 
@@ -173,8 +173,8 @@ def test_one_that_is_to_run_alone_waits_for_what_is_claimed(desk: Desk) -> None:
     item = _claimed(desk)
     with desk.app.isolation._changed:
         assert desk.app.isolation._inside == 1
-    item.place.step_aside()
-    item.place.leave()
+    item.slot.step_aside()
+    item.slot.leave()
     with desk.app.isolation.alone(Identity(uuid7())) as waited:
         assert waited
 
@@ -196,7 +196,7 @@ def test_what_the_policy_denies_is_its_handlers_to_refuse(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It tells, and nothing is told here: the audit has one line."""
-    monkeypatch.setattr("workers.security.authorization.POLICY", {})
+    monkeypatch.setattr("workers.security.authorization.ROLES", {})
     item = desk.put()
     assert desk.queued(1) == [item]
     assert item.claim is None
@@ -213,7 +213,7 @@ def test_a_claim_that_fails_is_its_handlers_to_tell(desk: Desk, monkeypatch: pyt
     assert desk.queued(1) == [item]
     assert item.claim is None
     assert desk.source.settled == {}
-    item.place.leave()
+    item.slot.leave()
     assert desk.intake.wait(0)
 
 
@@ -226,11 +226,11 @@ def test_a_writer_that_is_closed(desk: Desk) -> None:
         desk.app.claimer.call(desk.app.writes.give_back, Identity(uuid7()))
 
 
-@pytest.mark.parametrize(("threads", "places"), [(1, 1), (7, 7), (8, 9), (20, 22)])
-def test_one_more_for_every_eight_threads(start: Callable[..., System], threads: int, places: int) -> None:
+@pytest.mark.parametrize(("threads", "slots"), [(1, 1), (7, 7), (8, 9), (20, 22)])
+def test_one_more_for_every_eight_threads(start: Callable[..., System], threads: int, slots: int) -> None:
     system = start(running=False, threads=threads)
     intake = Intake(system.app)
-    assert (intake._free, intake.threads) == (places, threads + 8)
+    assert (intake._free, intake.threads) == (slots, threads + 8)
     system._stopped = True  # its threads were never started
     system.app.close()
 
@@ -256,7 +256,7 @@ def test_closed_it_gives_back_what_is_claimed_and_not_begun(desk: Desk) -> None:
     assert desk.app.in_flight.executions == {Identity(begun.claim.id)}
     assert wait_until(lambda: _given_back(desk, unbegun), PATIENCE)
     assert not desk.intake.wait(0)
-    begun.place.leave()
+    begun.slot.leave()
     assert desk.intake.wait(PATIENCE)
 
 
@@ -273,7 +273,7 @@ def test_one_that_is_to_run_alone_has_given_back_what_is_not_begun(desk: Desk) -
     thread.start()
     assert wait_until(lambda: _given_back(desk, unbegun), PATIENCE)
     assert not alone.is_set()
-    begun.place.leave()
+    begun.slot.leave()
     thread.join(PATIENCE)
     assert alone.is_set()
 
@@ -312,7 +312,7 @@ def test_closed_it_claims_nothing_and_waits_for_what_is_claimed(desk: Desk) -> N
     late = desk.put()
     assert not desk.intake.wait(0.01)
     for item in taken:
-        item.place.leave()
+        item.slot.leave()
     assert desk.intake.wait(PATIENCE)
     assert len(desk.intake) == 0
     assert [desk.status(item) for item in (items[2], late)] == [None, None]

@@ -1,4 +1,4 @@
-"""What is sent and not confirmed has so many places, and each is given back once, however the sending ends."""
+"""What is sent and not confirmed has so many slots, and each is given back once, however the sending ends."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def publisher() -> Scripted:
 
 @pytest.fixture
 def app(system: System, publisher: Scripted) -> Application:
-    """Of the system, with one place and a publisher that is told what to do."""
+    """Of the system, with one slot and a publisher that is told what to do."""
     return replace(
         system.app,
         unconfirmed=threading.BoundedSemaphore(1),
@@ -70,13 +70,13 @@ def ended(system: System) -> Execution:
     """One that has ended, whose answer somebody waits for."""
     execution_id = system.execute(system.program(adapter="scripted"), question="why")
     system.event(ExecutionCompleted, execution_id)
-    system.wait(lambda: not system.owed())
+    system.wait(lambda: not system.unsent())
     return replace(system.ended(execution_id), reply_to="amq.gen-0123456789abcdef")
 
 
-def owe(system: System, ended: Execution) -> None:
-    owed = {OutboxEntry(ended.id, ended.lock_version): ended.tenant}
-    system.app.write(lambda connection: event_outbox.add(connection, owed, 60.0))
+def add_event(system: System, ended: Execution) -> None:
+    entries = {OutboxEntry(ended.id, ended.lock_version): ended.tenant}
+    system.app.write(lambda connection: event_outbox.add(connection, entries, 60.0))
 
 
 def is_owed(system: System, ended: Execution) -> bool:
@@ -84,7 +84,7 @@ def is_owed(system: System, ended: Execution) -> bool:
 
 
 def is_free(app: Application) -> bool:
-    """Whether the one place is; it is not given back twice either, which raises."""
+    """Whether the one slot is; it is not given back twice either, which raises."""
     free = app.unconfirmed.acquire(blocking=False)
     if free:
         app.unconfirmed.release()
@@ -92,7 +92,7 @@ def is_free(app: Application) -> bool:
 
 
 def told(app: Application) -> float | None:
-    """How often all of what was owed was confirmed."""
+    """How often all messages of an end were confirmed."""
     return app.metrics.registry.get_sample_value("dspex_events_sent_total")
 
 
@@ -124,7 +124,7 @@ def test_a_place_is_given_back_however_it_ends(
     failed: dict[str, PublishError],
     still_owed: bool,
 ) -> None:
-    owe(system, ended)
+    add_event(system, ended)
     publisher.refuse = refused
     announce(app, ended)
     assert is_free(app) == (not publisher.pending)
@@ -137,7 +137,7 @@ def test_a_place_is_given_back_however_it_ends(
 def test_without_a_place_nothing_is_sent_and_it_stays_owed(
     system: System, app: Application, publisher: Scripted, ended: Execution
 ) -> None:
-    owe(system, ended)
+    add_event(system, ended)
     announce(app, ended)
     assert [exchange for exchange, _ in publisher.pending] == [ANSWER, EVENT]
     announce(app, ended)
@@ -154,7 +154,7 @@ def test_without_a_place_nothing_is_sent_and_it_stays_owed(
     assert len(publisher.pending) == 2
 
 
-def test_a_process_has_2048_places(system: System) -> None:
+def test_a_process_has_2048_slots(system: System) -> None:
     taken = 0
     while system.app.unconfirmed.acquire(blocking=False):
         taken += 1

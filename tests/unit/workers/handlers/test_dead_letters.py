@@ -32,7 +32,7 @@ from dspex.contract.commands import ArchiveProgram, DestroyProgram
 from dspex.contract.dead_letters import DiscardMessages, ReplayExecutions, ReplayMessages
 from dspex.contract.queries import ListExecutions
 from dspex.contract.results import RejectedMessageView
-from dspex.contract.status import LetterStatus
+from dspex.contract.status import DeadLetterStatus
 from dspex.errors import BrokerUnavailable, DspexError, InvalidValues
 from store import counters, executions
 from store.rejections import Rejection
@@ -99,7 +99,7 @@ class TestExecutions:
         with system.app.read("default") as connection:
             totals = counters.totals(connection, row.program_id)
         assert (totals.completed, totals.failed) == (1, 0)
-        system.wait(lambda: system.owed() == set())
+        system.wait(lambda: system.unsent() == set())
 
     def test_a_filter_takes_each_once_also_where_it_fails_again(self, system: System, dspex: LocalClient) -> None:
         ids = failed(system, 5)
@@ -158,7 +158,7 @@ class TestMessages:
         answer = dspex.replay_messages(error_code="not_found", queue=EXECUTIONS_QUEUE)
         assert (answer.count, answer.refused) == (1, 0)
         system.event(ExecutionCompleted, execution_id)
-        assert dspex.get_rejected_message(letter.rejection_id).status == LetterStatus.REPLAYED
+        assert dspex.get_rejected_message(letter.rejection_id).status == DeadLetterStatus.REPLAYED
         assert dspex.replay_messages([letter.rejection_id]).count == 0
 
     def test_one_that_is_rejected_again_is_dead_again(self, system: System, dspex: LocalClient) -> None:
@@ -168,7 +168,7 @@ class TestMessages:
         assert dspex.replay_messages([before.rejection_id]).count == 1
         system.wait(lambda: dspex.get_rejected_message(before.rejection_id).deliveries == 2)
         after = dspex.get_rejected_message(before.rejection_id)
-        assert (after.status, after.body, after.message_id) == (LetterStatus.DEAD, before.body, before.message_id)
+        assert (after.status, after.body, after.message_id) == (DeadLetterStatus.DEAD, before.body, before.message_id)
         assert system.row(execution_id) is None
         assert dspex.discard_messages(queue="another").count == 0
         assert dspex.discard_messages().count == 1
@@ -197,7 +197,7 @@ class TestMessages:
             assert reason in problem.message
         with pytest.raises(InvalidValues, match="of the others, 1 were sent"):
             dspex.replay_messages([*reasons, good])
-        assert dspex.get_rejected_message(good).status == LetterStatus.REPLAYED
+        assert dspex.get_rejected_message(good).status == DeadLetterStatus.REPLAYED
         assert {item.rejection_id for item in dspex.list_dead_messages().items} == set(reasons)
         answer = dspex.replay_messages()
         assert (answer.count, answer.refused) == (0, len(reasons))
@@ -240,7 +240,7 @@ class TestMessages:
         monkeypatch.setattr(system.broker, "queues", {})
         with pytest.raises(DspexError, match="there is no queue"):
             dspex.replay_messages([rejection_id])
-        assert dspex.get_rejected_message(rejection_id).status == LetterStatus.DEAD
+        assert dspex.get_rejected_message(rejection_id).status == DeadLetterStatus.DEAD
 
     @pytest.mark.parametrize(
         ("body", "shown", "encoding"),

@@ -341,15 +341,15 @@ class TestDuplicates:
         execution_id, other = (system.execute(program_id, question="why") for _ in "ab")
         first = system.event(ExecutionCompleted, execution_id)
         system.event(ExecutionCompleted, other)
-        assert wait_until(lambda: system.owed() == set(), PATIENCE)
-        owed = OutboxEntry(execution_id, system.ended(execution_id).lock_version)
-        system.app.write(lambda connection: event_outbox.add(connection, [owed], 60))
+        assert wait_until(lambda: system.unsent() == set(), PATIENCE)
+        entry = OutboxEntry(execution_id, system.ended(execution_id).lock_version)
+        system.app.write(lambda connection: event_outbox.add(connection, [entry], 60))
         system.execute(program_id, execution_id, question="why")
         system.execute(program_id, other, question="why")
         assert wait_until(lambda: len(system.events_of(ExecutionCompleted, execution_id)) == 2, PATIENCE)
         again = system.events_of(ExecutionCompleted, execution_id)[1]
         assert (again.id, again.data) == (first.id, first.data)
-        assert wait_until(lambda: system.owed() == set(), PATIENCE)
+        assert wait_until(lambda: system.unsent() == set(), PATIENCE)
         system.stop()
         assert len(system.events_of(ExecutionCompleted, other)) == 1
         assert len(system.scripted.runs) == 2
@@ -377,7 +377,7 @@ class TestDuplicates:
         execution_id = system.execute(program_id, question="why")
         assert system.event(ExecutionCompleted, execution_id).data.attempt == 1
         assert refusals == []
-        assert wait_until(lambda: system.owed() == set(), PATIENCE)
+        assert wait_until(lambda: system.unsent() == set(), PATIENCE)
         assert len(system.scripted.runs) == 1
         assert system.rejected() == []
 

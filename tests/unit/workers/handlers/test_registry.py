@@ -12,7 +12,7 @@ from dspex.contract.commands import DestroyProgram
 from dspex.contract.requests import REQUESTS
 from workers.handlers import dispatch as dispatch  # which imports the handlers
 from workers.handlers.registry import REGISTRY, handles
-from workers.security.authorization import ADMINS, POLICY
+from workers.security.authorization import ADMINS, ROLES
 
 SLOW = {
     "dspex.signature.create.v1",
@@ -32,7 +32,7 @@ SLOW = {
 
 
 def test_every_command_has_a_handler_and_roles() -> None:
-    assert set(REGISTRY) == {action.type for action in POLICY} == set(REQUESTS)
+    assert set(REGISTRY) == {action.type for action in ROLES} == set(REQUESTS)
     assert len(REQUESTS) == 42
 
 

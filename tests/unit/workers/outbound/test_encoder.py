@@ -12,7 +12,7 @@ from dspex import ErrorDetail, ExecutionCompleted, ExecutionFailed, LMCall, Usag
 from dspex.contract.envelope import MAX_ANSWER_BYTES, Context, decode_event
 from dspex.contract.events import ExecutionEnded, MessageRejected, ProblemDetail, Reply
 from dspex.contract.results import Answer, Page, RejectedMessageView, SignatureSchema
-from dspex.contract.status import LetterStatus, SignatureStatus
+from dspex.contract.status import DeadLetterStatus, SignatureStatus
 from dspex.errors import Conflict, InvalidInput, Problem
 from store.database.pages import _decode
 from workers.outbound.encoder import Encoded, encode_answer, encode_error, encode_event
@@ -24,7 +24,7 @@ LARGEST = 20_000
 def letter(number: int, body: str) -> RejectedMessageView:
     return RejectedMessageView(
         rejection_id=UUID(int=number),
-        status=LetterStatus.DEAD,
+        status=DeadLetterStatus.DEAD,
         queue="dspex.programs",
         error=ErrorDetail(code="conflict", message="m"),
         message_id=None,

@@ -13,7 +13,7 @@ from dspex.contract.queries import GetExecution
 from dspex.contract.requests import REQUESTS
 from dspex.errors import Denied
 from workers.handlers import dispatch as dispatch  # which imports the handlers: they state the roles
-from workers.security.authorization import POLICY, Principal, Role, allows, authorize, permit
+from workers.security.authorization import ROLES, Principal, Role, allows, authorize, permit
 from workers.security.principals import EVERYBODY, Principals
 
 EXECUTE = ExecuteProgram(execution_id=uuid4(), program_id=uuid4(), inputs={})
@@ -27,7 +27,7 @@ def somebody(*roles: Role) -> Principal:
 def test_each_role_may_do_what_the_table_says() -> None:
     table = Path(__file__).with_name("permissions.txt").read_text().splitlines()
     expected = {type_: set(roles) for type_, *roles in map(str.split, table) if type_ != "#"}
-    assert {action.type: set(roles) for action, roles in POLICY.items()} == expected
+    assert {action.type: set(roles) for action, roles in ROLES.items()} == expected
     for type_, action in REQUESTS.items():
         for role in ("admin", "operator", "producer", "viewer"):
             assert allows(somebody(Role(role)), action) == (role in expected[type_]), (type_, role)
@@ -42,7 +42,7 @@ def test_what_nobody_has_stated_roles_for_is_denied_and_who_has_no_role_may_do_n
         authorize(everybody, Unregistered())
     with pytest.raises(Denied, match=r"dspex\.program\.execute\.v1: 'somebody' has the roles none"):
         authorize(somebody(), EXECUTE)
-    assert Unregistered not in POLICY
+    assert Unregistered not in ROLES
     assert Unregistered.type not in REQUESTS
 
 
@@ -53,13 +53,13 @@ def test_roles_that_cannot_be_are_refused(roles: set[Role]) -> None:
 
     with pytest.raises(ValueError, match=r"dspex\.nothing\.v1: roles are admin"):
         permit(Wrong, frozenset(roles))
-    assert Wrong not in POLICY
+    assert Wrong not in ROLES
 
 
 def test_roles_are_stated_once() -> None:
     with pytest.raises(ValueError, match="has its roles already"):
         permit(DestroyProgram, frozenset(Role) - {Role.SYSTEM})
-    assert POLICY[DestroyProgram] == {Role.ADMIN}
+    assert ROLES[DestroyProgram] == {Role.ADMIN}
 
 
 def test_a_producer_runs_and_cancels_but_does_not_destroy() -> None:

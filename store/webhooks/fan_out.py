@@ -1,4 +1,4 @@
-"""What is to be delivered: written by the transaction that ends an execution, and only where somebody asked for it."""
+"""One end, a delivery for each endpoint that wants it: written by the transaction that ends the execution."""
 
 from __future__ import annotations
 
@@ -75,19 +75,19 @@ def _own(end: End) -> Identity | None:
     return None if end.callback is None else Identity(endpoint_id_of(end.tenant, end.callback), end.tenant)
 
 
-def owe(connection: Connection, ends: Sequence[End], due_in: float) -> None:
-    """Note what is to be delivered. To an endpoint that is disabled nothing is: that is kept as failed, for a replay.
+def fan_out(connection: Connection, ends: Sequence[End], due_in: float) -> None:
+    """Add the deliveries of some ends. One to an endpoint that is disabled is added as failed: it can be replayed.
 
     Args:
-        due_in: seconds until it is.
+        due_in: seconds until they are due.
     """
     own = {endpoint: end for end in ends if (endpoint := _own(end)) is not None}
-    known = _endpoints(connection, own, ends)
-    new = {endpoint: end for endpoint, end in own.items() if endpoint not in known}
+    found = _endpoints(connection, own, ends)
+    new = {endpoint: end for endpoint, end in own.items() if endpoint not in found}
     if new:
         _keep(connection, new)
-        known |= _endpoints(connection, new, ())
-    rows = [_row(end, endpoint) for end in ends for endpoint in _wanting(end, known)]
+        found |= _endpoints(connection, new, ())
+    rows = [_row(end, endpoint) for end in ends for endpoint in _wanting(end, found)]
     if rows:
         statement = _insert(connection.dialect.name, upsert(connection))
         connection.execute(statement, encode(rows) | {"due_in": due_in})
@@ -97,8 +97,8 @@ def _endpoints(connection: Connection, own: Collection[Identity], ends: Sequence
     c = webhook_endpoints.c
     listening = {end.tenant for end in ends if end.registered}
     of_tenants = c.tenant.in_(listening) & REGISTERED if listening else false()
-    found = map(endpoint_of, connection.execute(SELECT.where(or_(is_one_of(webhook_endpoints, own), of_tenants))))
-    return {endpoint.identity: endpoint for endpoint in found}
+    rows = connection.execute(SELECT.where(or_(is_one_of(webhook_endpoints, own), of_tenants)))
+    return {endpoint.identity: endpoint for endpoint in map(endpoint_of, rows)}
 
 
 def _keep(connection: Connection, new: dict[Identity, End]) -> None:
@@ -111,12 +111,12 @@ def _keep(connection: Connection, new: dict[Identity, End]) -> None:
     connection.execute(_keep_statement(connection.dialect.name, upsert(connection)), encode(rows))
 
 
-def _wanting(end: End, known: dict[Identity, Endpoint]) -> list[Endpoint]:
+def _wanting(end: End, endpoints: dict[Identity, Endpoint]) -> list[Endpoint]:
     """The endpoints that are told of an end: once each, whoever asked for it."""
     own = _own(end)
     return [
         endpoint
-        for identity, endpoint in sorted(known.items())
+        for identity, endpoint in sorted(endpoints.items())
         if endpoint.tenant == end.tenant
         and (identity == own or (end.registered and endpoint.registered))
         and end.event in endpoint.callback.events

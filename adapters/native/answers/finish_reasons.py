@@ -13,7 +13,7 @@ from dspex import ErrorCode
 
 LENGTH, FILTER, REFUSAL, ERROR = "length", "content_filter", "refusal", "error"
 
-_ENDINGS: Final[Mapping[str, str]] = {
+_MEANINGS: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         # OpenAI, vLLM; Anthropic; Gemini, Cohere; Mistral; llama.cpp
         ("length", "max_tokens", "model_context_window_exceeded", "model_length", "limit", "max_output_tokens"),
@@ -41,7 +41,7 @@ _SAID: Final = {
 }
 
 
-def ending(response: Any) -> str | None:
+def finish_reason_of(response: Any) -> str | None:
     """Why an answer ended: `stop`, `length`, `content_filter`, `refusal`, `error`, `tool_call`, or a word of its own.
 
     Args:
@@ -51,17 +51,17 @@ def ending(response: Any) -> str | None:
     if any(getattr(part, "type", None) == "refusal" for part in getattr(message, "parts", ())):
         return REFUSAL
     choice = next(iter(getattr(response, "choices", None) or ()), response)
-    known = getattr(choice, "finish_reason", None)
+    said = getattr(choice, "finish_reason", None)
     raw = _raw_choice(raw_answer(response))
     if (told := raw.get("message")) and isinstance(told, Mapping) and told.get("refusal"):
         return REFUSAL
     # DSPy's client takes words that it does not know for `stop`.
-    words = [str(word).lower() for word in (known, raw.get("finish_reason"), raw.get("native_finish_reason")) if word]
-    found = next((_ENDINGS[word] for word in words if word in _ENDINGS), None)
+    words = [str(word).lower() for word in (said, raw.get("finish_reason"), raw.get("native_finish_reason")) if word]
+    found = next((_MEANINGS[word] for word in words if word in _MEANINGS), None)
     return found or (words[0] if words else None)
 
 
-def check_ending(response: Any, finish_reason: str | None) -> None:
+def check_finish_reason(response: Any, finish_reason: str | None) -> None:
     """Stop the run where an answer is none.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is owed for executions that have ended."""
+"""Events of executions that have ended, until they are confirmed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dspex import uuid7
 from store import event_outbox, executions
 from store.database.identity import Identity
 from store.event_outbox import OutboxEntry
-from store.tables import callbacks as callbacks_table
+from store.tables import event_outbox as event_outbox_table
 from tests.contract.store.rows import BOB, EXPIRED, completed, failed, ready_program, request, take
 
 
-def test_the_end_of_an_execution_owes_once(connection: Connection) -> None:
+def test_the_end_of_an_execution_adds_one_event(connection: Connection) -> None:
     program_id = ready_program(connection)
     done, stale = request(program_id), request(program_id)
     end = completed(done, take(connection, done))
@@ -29,7 +29,7 @@ def test_the_end_of_an_execution_owes_once(connection: Connection) -> None:
     assert event_outbox.pending(connection, [done.id]) == set()
 
 
-def test_what_is_cancelled_at_once_owes_too(connection: Connection) -> None:
+def test_what_is_cancelled_at_once_has_an_event_too(connection: Connection) -> None:
     waiting, running = (request(ready_program(connection)) for _ in "ab")
     executions.create(connection, waiting)
     take(connection, running)
@@ -44,12 +44,12 @@ def test_the_relay_waits_a_while_and_then_longer_each_time(connection: Connectio
     event_outbox.add(connection, [OutboxEntry(later, 2)], 60)
     assert event_outbox.anything_due(connection)
     assert event_outbox.due(connection, EXPIRED, 10) == [Identity(first)]
-    c = callbacks_table.c
+    c = event_outbox_table.c
     for tries in range(1, 10):
-        before = connection.execute(callbacks_table.select().where(c.execution_id == first)).one()
+        before = connection.execute(event_outbox_table.select().where(c.execution_id == first)).one()
         assert before.tries == tries
         assert event_outbox.due(connection, EXPIRED, 10) == [Identity(first)]
-        after = connection.execute(callbacks_table.select().where(c.execution_id == first)).one()
+        after = connection.execute(event_outbox_table.select().where(c.execution_id == first)).one()
         # Here the interval is negative, and grows all the same.
         assert (before.due_at > after.due_at) == (tries <= 6)
     assert event_outbox.due(connection, 60.0, 10) == [Identity(first)]
@@ -76,7 +76,7 @@ def test_two_relays_take_different_ones(engine: Engine) -> None:
     assert not one & other
 
 
-def test_owing_again_begins_anew(connection: Connection) -> None:
+def test_the_event_of_another_end_begins_anew(connection: Connection) -> None:
     id_ = uuid7()
     for version in (2, 5):
         event_outbox.add(connection, [OutboxEntry(id_, version)], EXPIRED)
