@@ -1,4 +1,4 @@
-"""Write constraints/runtime.txt, dev.txt and bench.txt from both pyproject.toml files: `make constraints`.
+"""Write constraints/runtime.txt, dev.txt, bench.txt and docs.txt from both pyproject.toml files: `make constraints`.
 
 Every third-party package is pinned to one version and to the sha256 of each of its files, so an install
 with `pip install --require-hashes -r constraints/dev.txt` gets the same bytes everywhere. The distributions
@@ -63,10 +63,12 @@ def main() -> None:
     runtime = [*server["project"]["dependencies"], *messages["project"]["dependencies"], *BUILD_REQUIREMENTS]
     dev = [*runtime, *server["dependency-groups"]["dev"]]
     bench = [*runtime, *server["dependency-groups"]["bench"]]
+    docs = [*runtime, *server["dependency-groups"]["docs"]]
     folder = ROOT / "constraints"
     compile_requirements(runtime, folder / "runtime.txt", None, upgrade)
     compile_requirements(dev, folder / "dev.txt", folder / "runtime.txt", upgrade)
     compile_requirements(bench, folder / "bench.txt", folder / "runtime.txt", upgrade)
+    compile_requirements(docs, folder / "docs.txt", folder / "dev.txt", upgrade)  # beside them in one environment
 
 
 if __name__ == "__main__":
