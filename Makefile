@@ -77,6 +77,10 @@ format: .venv/.dev ## rewrite the code in the project's format
 contract: .venv/.dev ## write the JSON Schemas and AsyncAPI again, from the models
 	@$(BIN)/python -m dspex.schemas messages/contract
 
+.PHONY: verbs
+verbs: .venv/.dev ## write the client's verbs for asyncio again, from the interface
+	@$(BIN)/python -m deploy.verbs messages/dspex/client/async_verbs.py
+
 .PHONY: sql
 sql: .venv/.dev ## write the SQL of the hot path again, from the code
 	@$(BIN)/python -m deploy.sql docs/sql

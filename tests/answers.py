@@ -25,6 +25,7 @@ from dspex import (
 )
 from dspex.contract.callback import Callback
 from dspex.contract.events import ProblemDetail
+from dspex.contract.queries import ExecutionCounts
 from dspex.contract.results import (
     Affected,
     Answer,
@@ -252,6 +253,7 @@ AN_ANSWER_OF_EACH: list[BaseModel] = [
         last_executed_at=AT,
     ),
     EXECUTION_VIEW,
+    ExecutionCounts(pending=1, failed=99_999, complete=False, oldest=AT),
     compare(Signature.parse("ticket, old -> urgency"), SIGNATURE),
     Page[SignatureView](items=(SIGNATURE_VIEW,), next_cursor="c"),
     Page[ProgramView](items=(PROGRAM_VIEW,)),

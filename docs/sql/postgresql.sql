@@ -21,43 +21,43 @@ RETURNING idempotency_keys.tenant, idempotency_keys.key, idempotency_keys.execut
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
 --   runs: for each batch of messages: the new ones
 --   needs: pk_executions, pk_programs
-INSERT INTO executions (id, program_id, inputs, options, request_digest, source, traceparent, tenant,
-    not_before, deadline, reply_to, correlation_id, callback, metadata, extensions, status, attempt,
+INSERT INTO executions (id, program_id, inputs, options, source, traceparent, tenant, reply_to,
+    correlation_id, callback, metadata, extensions, request_digest, not_before, deadline, status, attempt,
     lock_version, worker, lease_expires_at, due_at, backend_id, policy, program_callback, started_at,
     inserted_at, updated_at, timeline)
-SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.request_digest, asked.source,
-    asked.traceparent, asked.tenant, asked.not_before, asked.deadline, asked.reply_to, asked.correlation_id,
-    asked.callback, asked.metadata, asked.extensions, CASE WHEN asked.later THEN %(pending)s::VARCHAR ELSE
-    %(running)s::VARCHAR END AS anon_1, CASE WHEN asked.later THEN 0 ELSE 1 END AS anon_2, %(first)s::INTEGER
-    AS anon_3, CASE WHEN asked.later THEN NULL ELSE %(worker)s::VARCHAR END AS anon_4, CASE WHEN asked.later
-    THEN NULL ELSE (clock_timestamp() + make_interval(secs => CAST(%(lease_seconds)s AS double precision)))
-    END AS anon_5, CASE WHEN asked.later THEN asked.not_before ELSE NULL END AS anon_6, CASE WHEN
-    (programs.status = %(status_1)s::VARCHAR) THEN programs.backend_id ELSE NULL END AS anon_7,
+SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.source, asked.traceparent, asked.tenant,
+    asked.reply_to, asked.correlation_id, asked.callback, asked.metadata, asked.extensions,
+    asked.request_digest, asked.not_before, asked.deadline, CASE WHEN asked.later THEN %(pending)s::VARCHAR
+    ELSE %(running)s::VARCHAR END AS anon_1, CASE WHEN asked.later THEN 0 ELSE 1 END AS anon_2,
+    %(first)s::INTEGER AS anon_3, CASE WHEN asked.later THEN NULL ELSE %(worker)s::VARCHAR END AS anon_4, CASE
+    WHEN asked.later THEN NULL ELSE (clock_timestamp() + make_interval(secs => CAST(%(lease_seconds)s AS
+    double precision))) END AS anon_5, CASE WHEN asked.later THEN asked.not_before ELSE NULL END AS anon_6,
+    CASE WHEN (programs.status = %(status_1)s::VARCHAR) THEN programs.backend_id ELSE NULL END AS anon_7,
     programs.policy, programs.callback AS callback_1, CASE WHEN asked.later THEN NULL ELSE (clock_timestamp())
     END AS anon_8, (clock_timestamp()) AS database_now_1, (clock_timestamp()) AS database_now__1,
     jsonb_build_array(jsonb_build_object('status', CAST(CASE WHEN asked.later THEN %(pending)s::VARCHAR ELSE
     %(running)s::VARCHAR END AS text), 'at', clock_timestamp(), 'attempt', CAST(CASE WHEN asked.later THEN 0
     ELSE 1 END AS integer), 'by', CAST(%(worker)s::VARCHAR AS text))) AS begun_1
 FROM (SELECT records.id AS id, records.program_id AS program_id, records.inputs AS inputs, records.options AS
-    options, records.request_digest AS request_digest, records.source AS source, records.traceparent AS
-    traceparent, records.tenant AS tenant, records.not_before AS not_before, records.deadline AS deadline,
+    options, records.source AS source, records.traceparent AS traceparent, records.tenant AS tenant,
     records.reply_to AS reply_to, records.correlation_id AS correlation_id, records.callback AS callback,
-    records.metadata AS metadata, records.extensions AS extensions, records.not_before > (clock_timestamp())
+    records.metadata AS metadata, records.extensions AS extensions, records.request_digest AS request_digest,
+    records.not_before AS not_before, records.deadline AS deadline, records.not_before > (clock_timestamp())
     AS later
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, program_id UUID, inputs
-    JSONB, options JSONB, request_digest VARCHAR, source TEXT, traceparent VARCHAR, tenant VARCHAR, not_before
-    TIMESTAMP WITH TIME ZONE, deadline TIMESTAMP WITH TIME ZONE, reply_to TEXT, correlation_id TEXT, callback
-    JSONB, metadata JSONB, extensions JSONB)) AS asked
+    JSONB, options JSONB, source TEXT, traceparent VARCHAR(55), tenant VARCHAR(64), reply_to TEXT,
+    correlation_id TEXT, callback JSONB, metadata JSONB, extensions JSONB, request_digest VARCHAR(64),
+    not_before TIMESTAMP WITH TIME ZONE, deadline TIMESTAMP WITH TIME ZONE)) AS asked
 JOIN programs ON programs.id = asked.program_id AND programs.tenant = asked.tenant
 WHERE asked.id IS NOT NULL
 ORDER BY asked.id, asked.tenant
 ON CONFLICT DO NOTHING
-RETURNING executions.id, executions.tenant, executions.status, executions.attempt, executions.lock_version,
-    executions.backend_id, executions.cancel_requested, executions.policy, executions.usage,
-    executions.carried, executions.lost, CAST(EXTRACT(EPOCH FROM executions.deadline - clock_timestamp()) AS
-    double precision) AS seconds_left, CASE WHEN (executions.error_code = 'rate_limited') THEN
-    -CAST(EXTRACT(EPOCH FROM executions.not_before - clock_timestamp()) AS double precision) ELSE NULL END AS
-    late, executions.reply_to, executions.metadata, executions.extensions;
+RETURNING executions.tenant, executions.status, executions.reply_to, executions.id, executions.attempt,
+    executions.lock_version, executions.backend_id, executions.cancel_requested, executions.policy,
+    executions.usage, executions.carried, executions.lost, executions.metadata, executions.extensions,
+    CAST(EXTRACT(EPOCH FROM executions.deadline - clock_timestamp()) AS double precision) AS seconds_left,
+    CASE WHEN (executions.error_code = 'rate_limited') THEN -CAST(EXTRACT(EPOCH FROM executions.not_before -
+    clock_timestamp()) AS double precision) ELSE NULL END AS late;
 
 -- claim again
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
@@ -67,7 +67,7 @@ WITH free AS (SELECT executions.id AS id, executions.tenant AS tenant, CASE WHEN
     %(status_1)s::VARCHAR) THEN programs.backend_id ELSE NULL END AS backend_id, programs.policy AS policy,
     programs.callback AS callback
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, program_id UUID,
-    request_digest VARCHAR, tenant VARCHAR)
+    request_digest VARCHAR(64), tenant VARCHAR(64))
 JOIN executions ON executions.id = records.id AND executions.tenant = records.tenant
 JOIN programs ON programs.id = records.program_id AND programs.tenant = records.tenant
 WHERE CASE WHEN (executions.request_digest = records.request_digest AND (executions.status = 'pending' AND
@@ -86,12 +86,12 @@ SET backend_id=free.backend_id, attempt=(executions.attempt + %(attempt_1)s::INT
     %(param_1)s::INTEGER ELSE %(param_2)s::INTEGER END), program_callback=free.callback
 FROM free
 WHERE executions.id = free.id AND executions.tenant = free.tenant
-RETURNING executions.id, executions.tenant, executions.status, executions.attempt, executions.lock_version,
-    executions.backend_id, executions.cancel_requested, executions.policy, executions.usage,
-    executions.carried, executions.lost, CAST(EXTRACT(EPOCH FROM executions.deadline - clock_timestamp()) AS
-    double precision) AS seconds_left, CASE WHEN (executions.error_code = 'rate_limited') THEN
-    -CAST(EXTRACT(EPOCH FROM executions.not_before - clock_timestamp()) AS double precision) ELSE NULL END AS
-    late, executions.reply_to, executions.metadata, executions.extensions;
+RETURNING executions.tenant, executions.status, executions.reply_to, executions.id, executions.attempt,
+    executions.lock_version, executions.backend_id, executions.cancel_requested, executions.policy,
+    executions.usage, executions.carried, executions.lost, executions.metadata, executions.extensions,
+    CAST(EXTRACT(EPOCH FROM executions.deadline - clock_timestamp()) AS double precision) AS seconds_left,
+    CASE WHEN (executions.error_code = 'rate_limited') THEN -CAST(EXTRACT(EPOCH FROM executions.not_before -
+    clock_timestamp()) AS double precision) ELSE NULL END AS late;
 
 -- why not claimed
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
@@ -132,9 +132,9 @@ SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL
     CAST(coalesce(records.attempt, executions.attempt) AS integer), 'by', CAST(executions.worker AS text))),
     error_code=records.error_code, input_tokens=records.input_tokens, output_tokens=records.output_tokens,
     cost=records.cost
-FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR, lock_version
-    INTEGER, status VARCHAR, attempt INTEGER, outputs JSONB, error JSONB, duration_ms FLOAT, error_code
-    VARCHAR, usage JSONB, input_tokens BIGINT, output_tokens BIGINT, cost FLOAT)
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR(64),
+    lock_version INTEGER, status VARCHAR(16), attempt INTEGER, outputs JSONB, duration_ms FLOAT, error JSONB,
+    error_code VARCHAR(64), usage JSONB, input_tokens BIGINT, output_tokens BIGINT, cost FLOAT)
 WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
     records.tenant AND (executions.status || %(status_1)s::VARCHAR) = %(param_1)s::VARCHAR
 RETURNING executions.id, executions.lock_version, executions.status, executions.tenant, executions.callback,
@@ -174,9 +174,9 @@ SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL
     CAST(coalesce(records.attempt, executions.attempt) AS integer), 'by', CAST(executions.worker AS text))),
     error_code=records.error_code, input_tokens=records.input_tokens, output_tokens=records.output_tokens,
     cost=records.cost
-FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR, lock_version
-    INTEGER, status VARCHAR, attempt INTEGER, outputs JSONB, error JSONB, duration_ms FLOAT, error_code
-    VARCHAR, usage JSONB, input_tokens BIGINT, output_tokens BIGINT, cost FLOAT)
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR(64),
+    lock_version INTEGER, status VARCHAR(16), attempt INTEGER, outputs JSONB, duration_ms FLOAT, error JSONB,
+    error_code VARCHAR(64), usage JSONB, input_tokens BIGINT, output_tokens BIGINT, cost FLOAT)
 WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
     records.tenant AND (executions.status || %(status_1)s::VARCHAR) = %(param_1)s::VARCHAR
 RETURNING executions.id, executions.program_id, executions.inputs, executions.options,
@@ -344,9 +344,9 @@ SET attempt=records.attempt, lease_expires_at=NULL, error=records.error, usage=r
     output_tokens=records.output_tokens, cost=records.cost, due_at=(clock_timestamp() + make_interval(secs =>
     CAST(records.delay AS double precision))), not_before=(clock_timestamp() + make_interval(secs =>
     CAST(records.delay AS double precision))), carried=records.carried
-FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR, lock_version
-    INTEGER, delay FLOAT, attempt INTEGER, error JSONB, error_code VARCHAR, carried JSONB, usage JSONB,
-    input_tokens BIGINT, output_tokens BIGINT, cost FLOAT)
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR(64),
+    lock_version INTEGER, attempt INTEGER, carried JSONB, error JSONB, error_code VARCHAR(64), usage JSONB,
+    input_tokens BIGINT, output_tokens BIGINT, cost FLOAT, delay FLOAT)
 WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
     records.tenant AND (executions.status || %(status_1)s::VARCHAR) = %(param_1)s::VARCHAR
 RETURNING executions.id, executions.lock_version, executions.status, executions.tenant;

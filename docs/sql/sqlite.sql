@@ -21,16 +21,16 @@ RETURNING tenant, "key", execution_id, request_digest;
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
 --   runs: for each batch of messages: the new ones
 --   needs: pk_executions, pk_programs
-INSERT INTO executions (id, program_id, inputs, options, request_digest, source, traceparent, tenant,
-    not_before, deadline, reply_to, correlation_id, callback, metadata, extensions, status, attempt,
+INSERT INTO executions (id, program_id, inputs, options, source, traceparent, tenant, reply_to,
+    correlation_id, callback, metadata, extensions, request_digest, not_before, deadline, status, attempt,
     lock_version, worker, lease_expires_at, due_at, backend_id, policy, program_callback, started_at,
     inserted_at, updated_at, timeline)
-SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.request_digest, asked.source,
-    asked.traceparent, asked.tenant, asked.not_before, asked.deadline, asked.reply_to, asked.correlation_id,
-    asked.callback, asked.metadata, asked.extensions, CASE WHEN asked.later THEN ? ELSE ? END AS anon_1, CASE
-    WHEN asked.later THEN 0 ELSE 1 END AS anon_2, ? AS anon_3, CASE WHEN asked.later THEN NULL ELSE ? END AS
-    anon_4, CASE WHEN asked.later THEN NULL ELSE (strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') ||
-    '000') END AS anon_5, CASE WHEN asked.later THEN asked.not_before ELSE NULL END AS anon_6, CASE WHEN
+SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.source, asked.traceparent, asked.tenant,
+    asked.reply_to, asked.correlation_id, asked.callback, asked.metadata, asked.extensions,
+    asked.request_digest, asked.not_before, asked.deadline, CASE WHEN asked.later THEN ? ELSE ? END AS anon_1,
+    CASE WHEN asked.later THEN 0 ELSE 1 END AS anon_2, ? AS anon_3, CASE WHEN asked.later THEN NULL ELSE ? END
+    AS anon_4, CASE WHEN asked.later THEN NULL ELSE (strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds')
+    || '000') END AS anon_5, CASE WHEN asked.later THEN asked.not_before ELSE NULL END AS anon_6, CASE WHEN
     (programs.status = ?) THEN programs.backend_id ELSE NULL END AS anon_7, programs.policy, programs.callback
     AS callback_1, CASE WHEN asked.later THEN NULL ELSE (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') END AS
     anon_8, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now_1, (strftime('%Y-%m-%d %H:%M:%f',
@@ -38,26 +38,26 @@ SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.request_di
     END, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', CASE WHEN asked.later THEN 0 ELSE 1 END,
     'by', ?)) AS begun_1
 FROM (SELECT records.id AS id, records.program_id AS program_id, records.inputs AS inputs, records.options AS
-    options, records.request_digest AS request_digest, records.source AS source, records.traceparent AS
-    traceparent, records.tenant AS tenant, records.not_before AS not_before, records.deadline AS deadline,
+    options, records.source AS source, records.traceparent AS traceparent, records.tenant AS tenant,
     records.reply_to AS reply_to, records.correlation_id AS correlation_id, records.callback AS callback,
-    records.metadata AS metadata, records.extensions AS extensions, records.not_before > (strftime('%Y-%m-%d
+    records.metadata AS metadata, records.extensions AS extensions, records.request_digest AS request_digest,
+    records.not_before AS not_before, records.deadline AS deadline, records.not_before > (strftime('%Y-%m-%d
     %H:%M:%f', 'now') || '000') AS later
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, replace("each".value ->> ?, ?, ?) AS program_id,
     nullif("each".value -> ?, ?) AS inputs, nullif("each".value -> ?, ?) AS options, "each".value ->> ? AS
-    request_digest, "each".value ->> ? AS source, "each".value ->> ? AS traceparent, "each".value ->> ? AS
-    tenant, substr("each".value ->> ?, ?, ?) AS not_before, substr("each".value ->> ?, ?, ?) AS deadline,
-    "each".value ->> ? AS reply_to, "each".value ->> ? AS correlation_id, nullif("each".value -> ?, ?) AS
-    callback, nullif("each".value -> ?, ?) AS metadata, nullif("each".value -> ?, ?) AS extensions
+    source, "each".value ->> ? AS traceparent, "each".value ->> ? AS tenant, "each".value ->> ? AS reply_to,
+    "each".value ->> ? AS correlation_id, nullif("each".value -> ?, ?) AS callback, nullif("each".value -> ?,
+    ?) AS metadata, nullif("each".value -> ?, ?) AS extensions, "each".value ->> ? AS request_digest,
+    substr("each".value ->> ?, ?, ?) AS not_before, substr("each".value ->> ?, ?, ?) AS deadline
 FROM json_each(?) AS "each") AS records) AS asked
 JOIN programs ON programs.id = asked.program_id AND programs.tenant = asked.tenant
 WHERE asked.id IS NOT NULL
 ORDER BY asked.id, asked.tenant
 ON CONFLICT DO NOTHING
-RETURNING id, tenant, status, attempt, lock_version, backend_id, cancel_requested, policy, usage, carried,
-    lost, ((julianday(deadline) - julianday('now')) * 86400.0) AS seconds_left, CASE WHEN (error_code =
-    'rate_limited') THEN -((julianday(not_before) - julianday('now')) * 86400.0) ELSE NULL END AS late,
-    reply_to, metadata, extensions;
+RETURNING tenant, status, reply_to, id, attempt, lock_version, backend_id, cancel_requested, policy, usage,
+    carried, lost, metadata, extensions, ((julianday(deadline) - julianday('now')) * 86400.0) AS seconds_left,
+    CASE WHEN (error_code = 'rate_limited') THEN -((julianday(not_before) - julianday('now')) * 86400.0) ELSE
+    NULL END AS late;
 
 -- claim again
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
@@ -85,10 +85,10 @@ SET backend_id=free.backend_id, attempt=(executions.attempt + ?), worker=?,
     program_callback=free.callback
 FROM free
 WHERE executions.id = free.id AND executions.tenant = free.tenant
-RETURNING id, tenant, status, attempt, lock_version, backend_id, cancel_requested, policy, usage, carried,
-    lost, ((julianday(deadline) - julianday('now')) * 86400.0) AS seconds_left, CASE WHEN (error_code =
-    'rate_limited') THEN -((julianday(not_before) - julianday('now')) * 86400.0) ELSE NULL END AS late,
-    reply_to, metadata, extensions;
+RETURNING tenant, status, reply_to, id, attempt, lock_version, backend_id, cancel_requested, policy, usage,
+    carried, lost, metadata, extensions, ((julianday(deadline) - julianday('now')) * 86400.0) AS seconds_left,
+    CASE WHEN (error_code = 'rate_limited') THEN -((julianday(not_before) - julianday('now')) * 86400.0) ELSE
+    NULL END AS late;
 
 -- why not claimed
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
@@ -131,7 +131,7 @@ SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL
     cost=records.cost
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant, "each".value ->> ? AS
     lock_version, "each".value ->> ? AS status, "each".value ->> ? AS attempt, nullif("each".value -> ?, ?) AS
-    outputs, nullif("each".value -> ?, ?) AS error, "each".value ->> ? AS duration_ms, "each".value ->> ? AS
+    outputs, "each".value ->> ? AS duration_ms, nullif("each".value -> ?, ?) AS error, "each".value ->> ? AS
     error_code, nullif("each".value -> ?, ?) AS usage, "each".value ->> ? AS input_tokens, "each".value ->> ?
     AS output_tokens, "each".value ->> ? AS cost
 FROM json_each(?) AS "each") AS records
@@ -166,7 +166,7 @@ SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL
     cost=records.cost
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant, "each".value ->> ? AS
     lock_version, "each".value ->> ? AS status, "each".value ->> ? AS attempt, nullif("each".value -> ?, ?) AS
-    outputs, nullif("each".value -> ?, ?) AS error, "each".value ->> ? AS duration_ms, "each".value ->> ? AS
+    outputs, "each".value ->> ? AS duration_ms, nullif("each".value -> ?, ?) AS error, "each".value ->> ? AS
     error_code, nullif("each".value -> ?, ?) AS usage, "each".value ->> ? AS input_tokens, "each".value ->> ?
     AS output_tokens, "each".value ->> ? AS cost
 FROM json_each(?) AS "each") AS records
@@ -324,10 +324,10 @@ SET attempt=records.attempt, lease_expires_at=NULL, error=records.error, usage=r
     not_before=(strftime('%Y-%m-%d %H:%M:%f', 'now', (records.delay) || ' seconds') || '000'),
     carried=records.carried
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant, "each".value ->> ? AS
-    lock_version, "each".value ->> ? AS delay, "each".value ->> ? AS attempt, nullif("each".value -> ?, ?) AS
-    error, "each".value ->> ? AS error_code, nullif("each".value -> ?, ?) AS carried, nullif("each".value ->
-    ?, ?) AS usage, "each".value ->> ? AS input_tokens, "each".value ->> ? AS output_tokens, "each".value ->>
-    ? AS cost
+    lock_version, "each".value ->> ? AS attempt, nullif("each".value -> ?, ?) AS carried, nullif("each".value
+    -> ?, ?) AS error, "each".value ->> ? AS error_code, nullif("each".value -> ?, ?) AS usage, "each".value
+    ->> ? AS input_tokens, "each".value ->> ? AS output_tokens, "each".value ->> ? AS cost, "each".value ->> ?
+    AS delay
 FROM json_each(?) AS "each") AS records
 WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
     records.tenant AND (executions.status || ?) = ?

@@ -4,9 +4,9 @@
         handle = await dspex.submit_program(program_id, {"question": "..."})
         outputs = await handle.result(timeout=60)
 
-The verbs are those of the synchronous client, run in a thread pool of its own. Waiting for an execution takes no
-thread: it awaits a future. One `AsyncClient` serves a whole process. A task that is cancelled stops waiting; the
-execution goes on.
+The verbs are those of the synchronous client, run in a thread pool of its own (`dspex.client.async_verbs`). Waiting for
+an execution takes no thread: it awaits a future. One `AsyncClient` serves a whole process. A task that is cancelled
+stops waiting; the execution goes on.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import asyncio
 import functools
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 from uuid import UUID
 
 from dspex.client import completion
+from dspex.client.async_verbs import AsyncVerbs
 from dspex.client.call_threads import THREADS, CallThreads
 from dspex.client.execution_verbs import IN_FLIGHT
 from dspex.client.handles import Handle, Model, result_of
@@ -31,24 +32,10 @@ from dspex.contract.options import ExecutionOptions
 from dspex.contract.results import ExecutionView
 from dspex.contract.status import ExecutionStatus
 
-P = ParamSpec("P")
 Result = TypeVar("Result")
 
 
-def _in_thread(
-    verb: Callable[Concatenate[Interface, P], Result],
-) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, Result]]:
-    """A verb of the interface, in a thread."""
-
-    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Result:
-        timeout: Any = kwargs.get("timeout")
-        return await self._run(functools.partial(verb, self.client, *args, **kwargs), timeout)
-
-    functools.update_wrapper(method, verb)
-    return method
-
-
-class AsyncClient:
+class AsyncClient(AsyncVerbs):
     """The verbs of `dspex.client.interface.Interface`, to be awaited. For one event loop at a time.
 
     Args:
@@ -230,53 +217,6 @@ class AsyncClient:
             raise
         while window:
             yield await take()
-
-    create_signature = _in_thread(Interface.create_signature)
-    create_signature_from_module = _in_thread(Interface.create_signature_from_module)
-    validate_module = _in_thread(Interface.validate_module)
-    update_signature = _in_thread(Interface.update_signature)
-    activate_signature = _in_thread(Interface.activate_signature)
-    deprecate_signature = _in_thread(Interface.deprecate_signature)
-    destroy_signature = _in_thread(Interface.destroy_signature)
-    get_signature = _in_thread(Interface.get_signature)
-    get_signature_schema = _in_thread(Interface.get_signature_schema)
-    list_signatures = _in_thread(Interface.list_signatures)
-    compare_signatures = _in_thread(Interface.compare_signatures)
-    create_program = _in_thread(Interface.create_program)
-    initialize_program = _in_thread(Interface.initialize_program)
-    update_program = _in_thread(Interface.update_program)
-    archive_program = _in_thread(Interface.archive_program)
-    destroy_program = _in_thread(Interface.destroy_program)
-    get_program = _in_thread(Interface.get_program)
-    list_programs = _in_thread(Interface.list_programs)
-    get_stats = _in_thread(Interface.get_stats)
-    get_program_statistics = _in_thread(Interface.get_program_statistics)
-    cancel_execution = _in_thread(Interface.cancel_execution)
-    get_execution = _in_thread(Interface.get_execution)
-    list_executions = _in_thread(Interface.list_executions)
-    recent_executions = _in_thread(Interface.recent_executions)
-    signature_of = _in_thread(Interface.signature_of)
-    output_model = _in_thread(Interface.output_model)
-    list_dead_executions = _in_thread(Interface.list_dead_executions)
-    replay_executions = _in_thread(Interface.replay_executions)
-    discard_executions = _in_thread(Interface.discard_executions)
-    get_rejected_message = _in_thread(Interface.get_rejected_message)
-    list_rejected_messages = _in_thread(Interface.list_rejected_messages)
-    list_dead_messages = _in_thread(Interface.list_dead_messages)
-    replay_messages = _in_thread(Interface.replay_messages)
-    discard_messages = _in_thread(Interface.discard_messages)
-    register_endpoint = _in_thread(Interface.register_endpoint)
-    update_endpoint = _in_thread(Interface.update_endpoint)
-    enable_endpoint = _in_thread(Interface.enable_endpoint)
-    disable_endpoint = _in_thread(Interface.disable_endpoint)
-    rotate_secret = _in_thread(Interface.rotate_secret)
-    delete_endpoint = _in_thread(Interface.delete_endpoint)
-    get_endpoint = _in_thread(Interface.get_endpoint)
-    list_endpoints = _in_thread(Interface.list_endpoints)
-    get_delivery = _in_thread(Interface.get_delivery)
-    list_deliveries = _in_thread(Interface.list_deliveries)
-    replay_deliveries = _in_thread(Interface.replay_deliveries)
-    quick_execute = _in_thread(Interface.quick_execute)
 
     async def list_active_signatures(self) -> AsyncIterator[Any]:
         """See `Interface.list_active_signatures`."""

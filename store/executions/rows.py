@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -13,10 +15,12 @@ from dspex import ErrorDetail, ExecutionOptions, ExecutionStatus, Usage
 from dspex.contract.callback import Callback
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.ids import DEFAULT_TENANT, digest
+from dspex.text import storable
 from store.database.batch import moment
 from store.database.identity import Identified, Identity
 from store.executions import timeline
 from store.executions.timeline import TimelineEntry
+from store.tables import executions
 
 
 @dataclass(frozen=True)
@@ -268,83 +272,156 @@ class Lease:
     seconds: float
 
 
+KEPT = tuple(field.name for field in fields(Request) if field.name != "idempotency_key")
+"""The columns that keep a request: its fields. Its idempotency key is kept with the id that it stands for."""
+
+REQUEST_COLUMNS = (*KEPT, "request_digest", "not_before", "deadline")
+"""Those of `request_row`."""
+
+
+def request_row(request: Request) -> dict[str, Any]:
+    """A request, as the statements take it. What is rare is left out where there is none, which reads as NULL."""
+    options = request.options
+    row = vars(request) | {
+        "inputs": dict(request.inputs),
+        "options": options.model_dump(mode="json"),
+        "callback": kept_callback(request.callback),
+        "request_digest": request.digest,
+        "not_before": moment(options.not_before),
+        "deadline": moment(options.deadline),
+    }
+    for name in ("metadata", "extensions"):
+        if row[name]:
+            row[name] = dict(row[name])
+        else:
+            del row[name]
+    del row["idempotency_key"]
+    return row
+
+
+def finish_row(item: Finish) -> dict[str, Any]:
+    """An end, as the statement takes it. What does not say which row it is of is written to its column."""
+    return {
+        "id": item.id,
+        "tenant": item.tenant,
+        "lock_version": item.lock_version,
+        "status": item.status,
+        "attempt": item.attempt,
+        "outputs": None if item.outputs is None else dict(item.outputs),
+        "duration_ms": item.duration_ms,
+        **_error(item.error),
+        **_used(item.usage),
+    }
+
+
+def retry_row(item: Retry) -> dict[str, Any]:
+    """The end of an attempt after which there is another, as the statement takes it: see `finish_row`."""
+    return {
+        "id": item.id,
+        "tenant": item.tenant,
+        "lock_version": item.lock_version,
+        "attempt": item.attempt,
+        "delay": item.delay,
+        "carried": vars(item.carried),
+        **_error(item.error),
+        **_used(item.usage),
+    }
+
+
+def _used(usage: Usage) -> dict[str, Any]:
+    """What was used, with the columns that are copied from it."""
+    return {
+        "usage": usage.model_dump(mode="json"),
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cost": cost_of(usage),
+    }
+
+
+def cost_of(usage: Usage) -> float | None:
+    """What is known of it: without calls there is none."""
+    return usage.cost if usage.calls or usage.cost is not None else 0.0
+
+
+def _error(error: ErrorDetail | None) -> dict[str, Any]:
+    """An error, with the column that is copied from it."""
+    if error is None:
+        return {"error": None, "error_code": None}
+    problems = [{"field": storable(p.field), "message": storable(p.message)} for p in error.problems]
+    kept = {"code": error.code, "message": storable(error.message), "problems": problems}
+    return {"error": kept, "error_code": storable(error.code)[:64]}
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "status": ExecutionStatus,
+    "options": lambda value: ExecutionOptions(**value),
+    "error": lambda value: ErrorDetail(**value) if value else None,
+    "usage": lambda value: Usage(**(value or {})),
+    "timeline": timeline.read,
+    "callback": callback_of,
+    "program_callback": callback_of,
+    "metadata": lambda value: value or {},
+    "extensions": lambda value: value or {},
+}
+"""How a column is read, where its value is not what the database gives."""
+
+
+def _reader(names: Sequence[str]) -> Callable[[Any], dict[str, Any]]:
+    """What reads these columns of a row."""
+    columns, converted = attrgetter(*names), [(name, _READ[name]) for name in names if name in _READ]
+
+    def read(row: Any) -> dict[str, Any]:
+        values = dict(zip(names, columns(row), strict=True))
+        for name, convert in converted:
+            values[name] = convert(values[name])
+        return values
+
+    return read
+
+
+_read_execution = _reader([field.name for field in fields(Execution)])
+_read_request = _reader(KEPT)
+
+
 def execution_of(row: Any) -> Execution:
     """The execution of a row with all its columns."""
-    return Execution(
-        id=row.id,
-        program_id=row.program_id,
-        status=ExecutionStatus(row.status),
-        inputs=row.inputs,
-        options=ExecutionOptions(**row.options),
-        outputs=row.outputs,
-        error=ErrorDetail(**row.error) if row.error else None,
-        usage=Usage(**(row.usage or {})),
-        duration_ms=row.duration_ms,
-        attempt=row.attempt,
-        backend_id=row.backend_id,
-        worker=row.worker,
-        source=row.source,
-        traceparent=row.traceparent,
-        inserted_at=row.inserted_at,
-        updated_at=row.updated_at,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        lock_version=row.lock_version,
-        tenant=row.tenant,
-        cancel_requested=row.cancel_requested,
-        timeline=timeline.read(row.timeline),
-        not_before=row.not_before,
-        reply_to=row.reply_to,
-        correlation_id=row.correlation_id,
-        discarded=row.discarded,
-        callback=callback_of(row.callback),
-        program_callback=callback_of(row.program_callback),
-        metadata=row.metadata or {},
-        extensions=row.extensions or {},
-    )
-
-
-KEPT = tuple(field.name for field in fields(Request) if field.name != "idempotency_key")
-"""The columns that keep a request. Its idempotency key is kept with the id that it stands for."""
-
-
-def row_of(request: Request) -> dict[str, Any]:
-    """A request, as the statements take it. What is rare is left out where there is none, which reads as NULL."""
-    row: dict[str, Any] = {
-        "id": request.id,
-        "program_id": request.program_id,
-        "inputs": dict(request.inputs),
-        "options": request.options.model_dump(mode="json"),
-        "request_digest": request.digest,
-        "source": request.source,
-        "traceparent": request.traceparent,
-        "tenant": request.tenant,
-        "not_before": moment(request.options.not_before),
-        "deadline": moment(request.options.deadline),
-        "reply_to": request.reply_to,
-        "correlation_id": request.correlation_id,
-        "callback": kept_callback(request.callback),
-    }
-    if request.metadata:
-        row["metadata"] = dict(request.metadata)
-    if request.extensions:
-        row["extensions"] = dict(request.extensions)
-    return row
+    return Execution(**_read_execution(row))
 
 
 def request_of(row: Any) -> Request:
     """The request that a row was made of, from its columns `KEPT`."""
-    return Request(
-        id=row.id,
-        program_id=row.program_id,
-        inputs=row.inputs,
-        options=ExecutionOptions(**row.options),
-        source=row.source,
-        traceparent=row.traceparent,
-        tenant=row.tenant,
-        reply_to=row.reply_to,
-        correlation_id=row.correlation_id,
-        callback=callback_of(row.callback),
-        metadata=row.metadata or {},
-        extensions=row.extensions or {},
+    return Request(**_read_request(row))
+
+
+CLAIMED_COLUMNS = ("tenant", "status", "reply_to", *(f.name for f in fields(Claimed) if f.name in executions.c))
+"""Those of `claim_of`, which reads `seconds_left` and `late` as well."""
+
+
+def claim_of(row: Any) -> Claim:
+    """What a claim came to, where it took a row or inserted it."""
+    if row.status == ExecutionStatus.PENDING:
+        return Waiting(row.id)
+    return Claimed(
+        row.id,
+        row.attempt,
+        row.lock_version,
+        row.backend_id,
+        row.cancel_requested,
+        ExecutionPolicy(**row.policy) if row.policy else _DEFAULTS,
+        Usage(**row.usage) if row.usage else _UNUSED,
+        _carried(row) if row.carried else _FIRST,
+        row.lost,
+        row.seconds_left,
+        row.reply_to is not None,
+        row.metadata or _NONE,
+        row.extensions or _NONE,
     )
+
+
+def _carried(row: Any) -> Carried:
+    carried = Carried(**row.carried)
+    return replace(carried, waited=carried.waited + max(0.0, row.late or 0.0))
+
+
+_DEFAULTS, _UNUSED, _FIRST = ExecutionPolicy(), Usage(), Carried()
+_NONE: Mapping[str, Any] = MappingProxyType({})

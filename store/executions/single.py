@@ -28,7 +28,7 @@ from store.executions.rows import (
     Request,
     execution_of,
     request_of,
-    row_of,
+    request_row,
 )
 from store.executions.statements import OPEN, PENDING
 from store.executions.timeline import CANCEL_REQUESTED, continued
@@ -47,7 +47,7 @@ def create(connection: Connection, request: Request, *, due_in: float = 30.0) ->
         Conflict: the id belongs to another request.
     """
     statement = statements.create(connection.dialect.name, upsert(connection))
-    connection.execute(statement, encode([row_of(request)]) | {"due_in": due_in, "by": request.source})
+    connection.execute(statement, encode([request_row(request)]) | {"due_in": due_in, "by": request.source})
     c = executions.c
     row = connection.execute(select(executions).where(c.id == request.id, c.tenant == request.tenant)).one_or_none()
     if row is None and not has_program(connection, request):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Float,
     Integer,
     String,
-    Text,
-    Uuid,
     bindparam,
     case,
     false,
@@ -27,8 +25,9 @@ from sqlalchemy import (
 
 from dspex import ErrorCode, ExecutionStatus, ProgramStatus
 from store import event_outbox
-from store.column_types import Json, UtcDateTime, database_now, seconds_until
+from store.column_types import database_now, seconds_until
 from store.database.batch import records, writes_in_with
+from store.executions.rows import CLAIMED_COLUMNS, REQUEST_COLUMNS
 from store.executions.timeline import begun, continued
 from store.tables import NOW, REGISTERED, executions, programs, webhook_endpoints
 
@@ -58,23 +57,10 @@ PUSHED = (executions.c.callback, executions.c.program_callback)
 LISTENING = select(webhook_endpoints.c.tenant).where(REGISTERED)
 """The tenants with endpoints that get every end."""
 
-_REQUEST: dict[str, Any] = {
-    "id": Uuid(),
-    "program_id": Uuid(),
-    "inputs": Json,
-    "options": Json,
-    "request_digest": String(),
-    "source": Text(),
-    "traceparent": String(),
-    "tenant": String(),
-    "not_before": UtcDateTime(),
-    "deadline": UtcDateTime(),
-    "reply_to": Text(),
-    "correlation_id": Text(),
-    "callback": Json,
-    "metadata": Json,
-    "extensions": Json,
-}
+
+def _types(names: Iterable[str]) -> dict[str, Any]:
+    """The types of columns, for `records`."""
+    return {name: executions.c[name].type for name in names}
 
 
 @lru_cache(maxsize=2)
@@ -84,7 +70,7 @@ def claim(dialect: str, insert: Any) -> Any:
     `ON CONFLICT DO UPDATE` would also lock the rows that it leaves as they are, and those that are about to end are
     locked in no order: the two would deadlock.
     """
-    read = records(dialect, _REQUEST)
+    read = records(dialect, _types(REQUEST_COLUMNS))
     # In a subquery, so that one reading of the clock decides.
     r = select(*read.c, (read.c.not_before > NOW).label("later")).subquery("asked")
     worker = bindparam("worker", type_=String)
@@ -97,7 +83,7 @@ def claim(dialect: str, insert: Any) -> Any:
         return case((r.c.later, later), else_=value)
 
     first = now(literal_column("1"), literal_column("0"))
-    values = {name: r.c[name] for name in _REQUEST} | {
+    values = {name: r.c[name] for name in REQUEST_COLUMNS} | {
         "status": now(running, pending),
         "attempt": first,
         "lock_version": bindparam("first", 1, Integer),
@@ -122,7 +108,7 @@ def claim_again(dialect: str) -> Any:
 
     It waits for no row, so it cannot deadlock: whoever is changing one claims it, ends it, or has it published again.
     """
-    c, p, r = executions.c, programs.c, records(dialect, AGAIN)
+    c, p, r = executions.c, programs.c, records(dialect, _types(AGAIN))
     worker = bindparam("worker", type_=String)
     running = bindparam("running", ExecutionStatus.RUNNING, String)
     ready = case((p.status == ProgramStatus.READY, p.backend_id), else_=null())
@@ -164,38 +150,25 @@ def claim_again(dialect: str) -> Any:
 
 _RATE_LIMITED: Any = literal_column(f"'{ErrorCode.RATE_LIMITED}'")
 
-AGAIN: dict[str, Any] = {name: _REQUEST[name] for name in ("id", "program_id", "request_digest", "tenant")}
+AGAIN = ("id", "program_id", "request_digest", "tenant")
 """What `claim_again` reads of a request."""
 
 
 def _claimed() -> list[ColumnElement[Any]]:
     c = executions.c
     return [
-        c.id,
-        c.tenant,
-        c.status,
-        c.attempt,
-        c.lock_version,
-        c.backend_id,
-        c.cancel_requested,
-        c.policy,
-        c.usage,
-        c.carried,
-        c.lost,
+        *(c[name] for name in CLAIMED_COLUMNS),
         seconds_until(c.deadline).label("seconds_left"),
         # A wait that was asked for has taken longer: until a worker had time, and the message came.
         case((c.error_code == _RATE_LIMITED, -seconds_until(c.not_before)), else_=null()).label("late"),
-        c.reply_to,
-        c.metadata,
-        c.extensions,
     ]
 
 
 @lru_cache(maxsize=2)
 def create(dialect: str, insert: Any) -> Any:
     """Parameters: `records` of requests, `due_in`, `by`."""
-    r = records(dialect, _REQUEST)
-    values = {name: r.c[name] for name in _REQUEST} | {
+    r = records(dialect, _types(REQUEST_COLUMNS))
+    values = {name: r.c[name] for name in REQUEST_COLUMNS} | {
         "status": bindparam("pending", ExecutionStatus.PENDING, String),
         "attempt": bindparam("none", 0, Integer),
         "lock_version": bindparam("first", 1, Integer),
@@ -223,38 +196,26 @@ def _of_programs(r: Any, values: dict[str, Any]) -> Any:
     )
 
 
-_USED: dict[str, Any] = {
-    "usage": Json,
-    "input_tokens": BigInteger(),
-    "output_tokens": BigInteger(),
-    "cost": Float(),
-}
+_WHICH = ("id", "tenant", "lock_version")
+"""What says of which row, and of which claim, an end is."""
 
 
 @lru_cache(maxsize=4)
-def finish(dialect: str, insert: Any, *, whole: bool = False) -> Any:
+def finish(dialect: str, insert: Any, columns: tuple[str, ...], *, whole: bool = False) -> Any:
     """Ends executions; where it `writes_in_with`, it adds their events to the outbox as well.
 
-    Parameters: `records` of ends, and then those of `event_outbox.adding`. `whole` rows have every column.
+    Parameters: `records` of ends with these columns, and then those of `event_outbox.adding`. `whole` rows have every
+    column.
     """
-    ended = _finish(dialect, whole)
+    ended = _finish(dialect, columns, whole)
     if not writes_in_with(dialect):
         return ended
     rows = ended.cte("ended")
     return select(rows).add_cte(event_outbox.adding(insert, rows.c.id, rows.c.lock_version, rows.c.tenant).cte("added"))
 
 
-def _finish(dialect: str, whole: bool) -> Any:
-    c = executions.c
-    results: dict[str, Any] = {
-        "outputs": Json,
-        "error": Json,
-        "duration_ms": Float(),
-        "error_code": String(),
-        **_USED,
-    }
-    which = {"id": Uuid(), "tenant": String(), "lock_version": Integer(), "status": String(), "attempt": Integer()}
-    r = records(dialect, which | results)
+def _finish(dialect: str, columns: tuple[str, ...], whole: bool) -> Any:
+    c, r = executions.c, records(dialect, _types(columns))
     attempt = func.coalesce(r.c.attempt, c.attempt)
     return (
         update(executions)
@@ -267,9 +228,8 @@ def _finish(dialect: str, whole: bool) -> Any:
             c.status.concat("") == ExecutionStatus.RUNNING,
         )
         .values(
-            {name: r.c[name] for name in results}
+            {name: r.c[name] for name in columns if name not in _WHICH}
             | {
-                "status": r.c.status,
                 "attempt": attempt,
                 "lock_version": c.lock_version + 1,
                 "lease_expires_at": null(),
@@ -284,9 +244,10 @@ def _finish(dialect: str, whole: bool) -> Any:
 
 
 @lru_cache(maxsize=2)
-def retry(dialect: str) -> Any:
-    """Parameter: `records` of attempts after which there is another."""
-    c, r = executions.c, records(dialect, _RETRY)
+def retry(dialect: str, columns: tuple[str, ...]) -> Any:
+    """Parameter: `records` of attempts after which there is another, with these columns and their `delay`."""
+    written = [name for name in columns if name not in (*_WHICH, "delay")]
+    c, r = executions.c, records(dialect, _types([*_WHICH, *written]) | {"delay": Float()})
     due = database_now(r.c.delay)
     pending = bindparam("pending", ExecutionStatus.PENDING, String)
     return (
@@ -299,27 +260,13 @@ def retry(dialect: str) -> Any:
         )
         .values(
             status=ExecutionStatus.PENDING,
-            attempt=r.c.attempt,
             lock_version=c.lock_version + 1,
             lease_expires_at=null(),
             due_at=due,
             not_before=due,
-            **{name: r.c[name] for name in ("error", "error_code", "carried", *_USED)},
+            **{name: r.c[name] for name in written},
             updated_at=NOW,
             timeline=continued(c.timeline, pending, r.c.attempt, c.worker),
         )
         .returning(c.id, c.lock_version, c.status, c.tenant)
     )
-
-
-_RETRY: dict[str, Any] = {
-    "id": Uuid(),
-    "tenant": String(),
-    "lock_version": Integer(),
-    "delay": Float(),
-    "attempt": Integer(),
-    "error": Json,
-    "error_code": String(),
-    "carried": Json,
-    **_USED,
-}

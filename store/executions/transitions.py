@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, select
 
-from dspex import ErrorDetail, ExecutionStatus, Usage
-from dspex.contract.retry_policy import ExecutionPolicy
-from dspex.text import storable
+from dspex import ExecutionStatus
 from store import counters, event_outbox, histogram, webhooks
 from store.counters import Counts
 from store.database.batch import encode, execute, upsert, writes_in_with
@@ -21,7 +18,6 @@ from store.executions import statements
 from store.executions.idempotency import Holder, Key, give_back, take
 from store.executions.queries import of_all_tenants
 from store.executions.rows import (
-    Carried,
     Claim,
     Claimed,
     Conflicting,
@@ -35,8 +31,12 @@ from store.executions.rows import (
     Retry,
     Running,
     Waiting,
+    claim_of,
+    cost_of,
     execution_of,
-    row_of,
+    finish_row,
+    request_row,
+    retry_row,
 )
 from store.tables import executions, programs
 
@@ -104,9 +104,9 @@ def _claim_by_id(connection: Connection, lease: Lease, requests: Sequence[Reques
 
 def _claim_each(connection: Connection, lease: Lease, requests: Sequence[Request]) -> dict[Identity, Claim]:
     dialect, by = connection.dialect.name, {"worker": lease.worker, "lease_seconds": lease.seconds}
-    rows = [row_of(request) for request in requests]
+    rows = [request_row(request) for request in requests]
     found = execute(connection, statements.claim(dialect, upsert(connection)), encode(rows) | by)
-    outcome = {Identity(row.id, row.tenant): _claimed(row) for row in found}
+    outcome = {Identity(row.id, row.tenant): claim_of(row) for row in found}
     if len(outcome) < len(rows):
         there = [
             {name: row[name] for name in statements.AGAIN}
@@ -114,44 +114,11 @@ def _claim_each(connection: Connection, lease: Lease, requests: Sequence[Request
             if Identity(row["id"], row["tenant"]) not in outcome
         ]
         found = execute(connection, statements.claim_again(dialect), encode(there) | by)
-        outcome |= {Identity(row.id, row.tenant): _claimed(row) for row in found}
+        outcome |= {Identity(row.id, row.tenant): claim_of(row) for row in found}
     if len(outcome) == len(rows):
         return outcome
     refused = [request for request in requests if request.identity not in outcome]
     return outcome | (_explain(connection, refused) if refused else {})
-
-
-def _claimed(row: Any) -> Claim:
-    if row.status == ExecutionStatus.PENDING:
-        return Waiting(row.id)
-    return Claimed(
-        row.id,
-        row.attempt,
-        row.lock_version,
-        row.backend_id,
-        row.cancel_requested,
-        _policy(row.policy),
-        Usage(**row.usage) if row.usage else _UNUSED,
-        _carried(row) if row.carried else _FIRST,
-        row.lost,
-        row.seconds_left,
-        row.reply_to is not None,
-        row.metadata or _NONE,
-        row.extensions or _NONE,
-    )
-
-
-def _carried(row: Any) -> Carried:
-    carried = Carried(**row.carried)
-    return replace(carried, waited=carried.waited + max(0.0, row.late or 0.0))
-
-
-_DEFAULTS, _UNUSED, _FIRST = ExecutionPolicy(), Usage(), Carried()
-_NONE: Mapping[str, Any] = MappingProxyType({})
-
-
-def _policy(value: dict[str, Any] | None) -> ExecutionPolicy:
-    return ExecutionPolicy(**value) if value else _DEFAULTS
 
 
 def _explain(connection: Connection, requests: Sequence[Request]) -> dict[Identity, Claim]:
@@ -216,26 +183,14 @@ def finish_and_read(
     webhook_in: float = 0.0,
 ) -> list[tuple[bool, Execution | None]]:
     """As `finish`; those that somebody waits for come with what they are now, where they are ended as asked."""
+    if not finishes:
+        return []
     keys = [item.key for item in finishes]
     asked = dict(zip(reversed(keys), reversed(finishes), strict=True))
-    rows = [
-        {
-            "id": item.id,
-            "tenant": item.tenant,
-            "lock_version": item.lock_version,
-            "status": item.status,
-            "attempt": item.attempt,
-            "outputs": None if item.outputs is None else dict(item.outputs),
-            "error": item.error and _error(item.error),
-            "duration_ms": item.duration_ms,
-            "error_code": item.error and storable(item.error.code)[:64],
-            **_used(item.usage),
-        }
-        for item in sorted(asked.values(), key=lock_order)
-    ]
+    rows = [finish_row(item) for item in sorted(asked.values(), key=lock_order)]
     dialect, parameters = connection.dialect.name, dict[str, Any](encode(rows))
     whole = any(item.answered for item in finishes)
-    statement = statements.finish(dialect, upsert(connection), whole=whole)
+    statement = statements.finish(dialect, upsert(connection), tuple(rows[0]), whole=whole)
     if writes_in_with(dialect):
         parameters[event_outbox.DUE_IN] = event_in
     # As a text to the driver, the moments of a whole row would not be in UTC.
@@ -275,22 +230,12 @@ def retry(connection: Connection, retries: Sequence[Retry]) -> list[bool]:
     Returns:
         For each, in order, whether it waits now. False: fenced, another worker has it.
     """
+    if not retries:
+        return []
     asked = {item.key: item for item in reversed(retries)}
-    rows = [
-        {
-            "id": item.id,
-            "tenant": item.tenant,
-            "lock_version": item.lock_version,
-            "delay": item.delay,
-            "attempt": item.attempt,
-            "error": _error(item.error),
-            "error_code": storable(item.error.code)[:64],
-            "carried": vars(item.carried),
-            **_used(item.usage),
-        }
-        for item in sorted(asked.values(), key=lock_order)
-    ]
-    waiting = {_key(row) for row in execute(connection, statements.retry(connection.dialect.name), encode(rows))}
+    rows = [retry_row(item) for item in sorted(asked.values(), key=lock_order)]
+    statement = statements.retry(connection.dialect.name, tuple(rows[0]))
+    waiting = {_key(row) for row in execute(connection, statement, encode(rows))}
     waiting |= _committed_before(connection, [item for key, item in asked.items() if key not in waiting])
     return [item.key in waiting for item in retries]
 
@@ -309,28 +254,8 @@ def _key(row: Any) -> EndKey:
     return Identity(row.id, row.tenant), row.lock_version - 1, row.status
 
 
-def _used(usage: Usage) -> dict[str, Any]:
-    """What was used, with the columns that are copied from it."""
-    return {
-        "usage": usage.model_dump(mode="json"),
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cost": _cost(usage),
-    }
-
-
-def _cost(usage: Usage) -> float | None:
-    """What is known of it: without calls there is none."""
-    return usage.cost if usage.calls or usage.cost is not None else 0.0
-
-
-def _error(error: ErrorDetail) -> dict[str, Any]:
-    problems = [{"field": storable(p.field), "message": storable(p.message)} for p in error.problems]
-    return {"code": error.code, "message": storable(error.message), "problems": problems}
-
-
 def _count(counts: Counts, item: Finish) -> None:
-    counts.use(item.usage.input_tokens, item.usage.output_tokens, _cost(item.usage))
+    counts.use(item.usage.input_tokens, item.usage.output_tokens, cost_of(item.usage))
     counts.executed |= item.duration_ms is not None
     if item.cancelled:
         counts.cancelled += 1

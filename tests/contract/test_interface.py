@@ -433,6 +433,23 @@ class TestStatistics:
         assert (before.total, before.success_rate, before.p95_duration_ms) == (0, None, None)
         assert code_of(lambda: dspex.get_stats(uuid4())) == "not_found"
 
+    def test_executions_are_counted_by_status(self, dspex: Interface) -> None:
+        program = ready(dspex)
+        for question in ({"question": "1"}, {"question": "2"}, {}):
+            dspex.execute_program(program.program_id, question, validate=False)
+        began = dspex.get_execution(dspex.list_executions(program_id=program.program_id).items[-1].execution_id)
+        counts = dspex.count_executions(program.program_id)
+        assert (counts.completed, counts.failed, counts.cancelled) == (2, 1, 0)
+        assert (counts.pending, counts.running) == (0, 0)
+        assert (counts.complete, counts.oldest) == (True, began.inserted_at)
+        wrong = dspex.count_executions(program.program_id, error_code="invalid_input", since=began.inserted_at)
+        assert (wrong.completed, wrong.failed) == (0, 1)
+        assert dspex.count_executions(program.program_id, until=began.inserted_at).oldest is None
+        assert dspex.count_executions(since=began.inserted_at).completed >= 2
+        assert code_of(lambda: dspex.count_executions(uuid4())) == "not_found"
+        later, sooner = began.inserted_at + timedelta(hours=1), began.inserted_at
+        assert code_of(lambda: dspex.count_executions(since=later, until=sooner)) == "invalid_values"
+
     def test_quick_execute_goes_the_whole_way(self, dspex: Interface) -> None:
         outputs = dspex.quick_execute(ARROW, {"question": "why?"})
         assert outputs == dspex.quick_execute(ARROW, {"question": "why?"})

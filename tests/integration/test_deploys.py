@@ -168,7 +168,7 @@ class TestANewerVersion:
                 thread.join()
         assert failed == []
         with engine.connect() as connection:
-            assert executions.count(connection, program_id) == {"completed": len(ended)}
+            assert executions.count(connection, program_id).by_status == {"completed": len(ended)}
         engine.dispose()
 
 

@@ -420,7 +420,7 @@ def test_workers_of_the_version_before_go_on(postgres_database_url: str) -> None
     migrations.upgrade(engine)
     assert differences(engine) == []
     with engine.connect() as connection:
-        rows = executions.count(connection, program_id)
+        rows = executions.count(connection, program_id).by_status
         totals = counters.totals(connection, program_id)
         assert (totals.completed, totals.failed) == (rows[ExecutionStatus.COMPLETED], rows[ExecutionStatus.FAILED])
         assert sum(counters.durations(connection, program_id).values()) == totals.executions
@@ -471,7 +471,7 @@ def test_workers_of_the_revision_before_go_on(postgres_database_url: str, before
     migrations.upgrade(engine)
     assert differences(engine) == []
     with engine.connect() as connection:
-        rows = executions.count(connection, program_id)
+        rows = executions.count(connection, program_id).by_status
         totals = counters.totals(connection, program_id)
         assert (totals.completed, totals.failed) == (rows[ExecutionStatus.COMPLETED], rows[ExecutionStatus.FAILED])
         assert totals.executions == len(ended) + 6

@@ -191,7 +191,7 @@ class System:
         """Each has one row, completed, and the counters say the same."""
         self.wait_for(ids, len(ids), ExecutionStatus.COMPLETED)
         with self.engine.connect() as connection:
-            assert executions.count(connection, program_id) == {ExecutionStatus.COMPLETED: len(ids)}
+            assert executions.count(connection, program_id).by_status == {ExecutionStatus.COMPLETED: len(ids)}
             totals = counters.totals(connection, program_id)
         assert (totals.completed, totals.failed) == (len(ids), 0)
         return self.rows(ids)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 import click
 
-STATUS = {
-    "signature": ("draft", "active", "deprecated"),
-    "program": ("draft", "initializing", "ready", "error", "archived"),
-    "execution": ("pending", "running", "completed", "failed", "cancelled"),
-    "delivery": ("pending", "delivered", "failed"),
-}
+from dspex.contract.status import ExecutionStatus, ProgramStatus, SignatureStatus
 
 
 @click.group()
@@ -27,7 +23,7 @@ def program() -> None:
 
 @click.group()
 def execution() -> None:
-    """Executions: list, show, cancel. (`dspex run` makes them.)"""
+    """Executions: list, count, show, cancel. (`dspex run` makes them.)"""
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
@@ -55,8 +51,8 @@ def id_of(of: str) -> Callable[..., Any]:
     return click.argument(f"{of}_id", type=click.UUID, metavar="ID")
 
 
-def status_of(of: str) -> Callable[..., Any]:
-    return click.option("--status", type=click.Choice(STATUS[of]))
+def status_of(statuses: type[StrEnum]) -> Callable[..., Any]:
+    return click.option("--status", type=click.Choice([status.value for status in statuses]))
 
 
 def when(name: str) -> Callable[..., Any]:
@@ -67,11 +63,12 @@ def when(name: str) -> Callable[..., Any]:
 
 name = click.option("--name")
 of_program = click.option("--program", "program_id", type=click.UUID)
+error_code = click.option("--error-code")
 draft = click.option("--draft", is_flag=True, help="Leave it a draft.")
 
 verb(
     signature, "list", "list_signatures", "List signatures, newest first.",
-    name, status_of("signature"), click.option("--module"), limit, cursor,
+    name, status_of(SignatureStatus), click.option("--module"), limit, cursor,
 )  # fmt: skip
 verb(signature, "show", "get_signature", "Show a signature.", id_of("signature"))
 verb(
@@ -105,7 +102,7 @@ verb(
 
 verb(
     program, "list", "list_programs", "List programs, newest first.",
-    name, status_of("program"), click.option("--signature", "signature_id", type=click.UUID), limit, cursor,
+    name, status_of(ProgramStatus), click.option("--signature", "signature_id", type=click.UUID), limit, cursor,
 )  # fmt: skip
 verb(program, "show", "get_program", "Show a program.", id_of("program"))
 verb(
@@ -140,7 +137,11 @@ verb(
 
 verb(
     execution, "list", "list_executions", "List executions, newest first.",
-    of_program, status_of("execution"), click.option("--error-code"), when("since"), when("until"), limit, cursor,
+    of_program, status_of(ExecutionStatus), error_code, when("since"), when("until"), limit, cursor,
+)  # fmt: skip
+verb(
+    execution, "count", "count_executions", "Count executions by status, the newest 100,000 at most.",
+    of_program, error_code, when("since"), when("until"),
 )  # fmt: skip
 verb(execution, "show", "get_execution", "Show an execution, with its timeline.", id_of("execution"))
 verb(

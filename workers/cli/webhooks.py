@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dspex.contract.status import DeliveryStatus, ExecutionStatus
 from workers.cli.entities import cursor, id_of, limit, status_of, traceparent, verb, when
 
 
@@ -22,7 +23,7 @@ def delivery() -> None:
     """Deliveries: list, show with every attempt, replay."""
 
 
-EVENTS = ("completed", "failed", "cancelled")
+EVENTS = [status.value for status in ExecutionStatus if status.terminal]
 
 of_endpoint = click.option("--endpoint", "endpoint_id", type=click.UUID)
 of_execution = click.option("--execution", "execution_id", type=click.UUID)
@@ -57,11 +58,11 @@ verb(endpoint, "delete", "delete_endpoint", "Delete it; its deliveries stay in t
 
 verb(
     delivery, "list", "list_deliveries", "List deliveries, newest first.",
-    of_endpoint, of_execution, status_of("delivery"), when("since"), when("until"), limit, cursor,
+    of_endpoint, of_execution, status_of(DeliveryStatus), when("since"), when("until"), limit, cursor,
 )  # fmt: skip
 verb(delivery, "show", "get_delivery", "Show a delivery, with every attempt.", id_of("delivery"))
 verb(
     delivery, "replay", "replay_deliveries", "Deliver again: one by its ID, or what failed of an endpoint or a time.",
     click.argument("delivery_id", type=click.UUID, metavar="[ID]", required=False),
-    of_endpoint, of_execution, status_of("delivery"), when("since"), when("until"), traceparent,
+    of_endpoint, of_execution, status_of(DeliveryStatus), when("since"), when("until"), traceparent,
 )  # fmt: skip

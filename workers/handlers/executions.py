@@ -7,10 +7,10 @@ from uuid import UUID
 
 from dspex import ExecuteProgram, ExecutionStatus
 from dspex.contract.commands import CancelExecution
-from dspex.contract.queries import GetExecution, ListExecutions
+from dspex.contract.queries import CountExecutions, ExecutionCounts, GetExecution, ListExecutions
 from dspex.contract.results import ExecutionView, Page
 from dspex.errors import Conflict, NotFound
-from store import event_outbox, executions
+from store import event_outbox, executions, programs
 from store.database.identity import Identity
 from store.executions import (
     Claimed,
@@ -130,6 +130,24 @@ def list_executions(app: Application, received: Received[ListExecutions]) -> Pag
             tenant=received.tenant,
         )
     return page_of(page, execution_view, Page[ExecutionView])
+
+
+@handles(CountExecutions, roles=EVERY_ROLE)
+def count_executions(app: Application, received: Received[CountExecutions]) -> ExecutionCounts:
+    """Count the newest. A program that there is not is no program without executions."""
+    asked = received.command
+    with app.read(received.tenant) as connection:
+        counted = executions.count(
+            connection,
+            asked.program_id,
+            error_code=asked.error_code,
+            since=asked.since,
+            until=asked.until,
+            tenant=received.tenant,
+        )
+        if counted.oldest is None and asked.program_id is not None:
+            programs.get(connection, asked.program_id, tenant=received.tenant)
+    return ExecutionCounts.model_validate({**counted.by_status, "complete": counted.complete, "oldest": counted.oldest})
 
 
 def _read(app: Application, execution_id: UUID, tenant: str) -> Execution:

@@ -1,10 +1,14 @@
-"""From the store's rows to the views of the contract."""
+"""From the store's rows to the views of the contract: what has the same name in both is not written down here."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from functools import cache
+from operator import attrgetter
 from typing import TypeVar
+
+from pydantic import BaseModel
 
 from dspex import ErrorDetail
 from dspex.contract.results import (
@@ -26,88 +30,42 @@ from store.signatures import SignatureRow
 from store.webhooks import Delivery, Endpoint, LoggedAttempt
 
 Row = TypeVar("Row")
-View = TypeVar("View")
+View = TypeVar("View", bound=BaseModel)
 
 
 def signature_view(row: SignatureRow) -> SignatureView:
     """A signature."""
-    return SignatureView(
-        signature_id=row.id,
-        signature=row.signature,
-        status=row.status,
-        digest=row.signature.digest,
-        lock_version=row.lock_version,
-        inserted_at=row.inserted_at,
-        updated_at=row.updated_at,
-    )
+    return _view(SignatureView, row, signature_id=row.id, digest=row.signature.digest, compatibility=None)
 
 
 def program_view(row: Program) -> ProgramView:
     """A program."""
-    return ProgramView(
-        program_id=row.id,
-        name=row.name,
-        signature_id=row.signature_id,
-        adapter_type=row.adapter_type,
-        configuration=row.configuration,
-        policy=row.policy,
-        callback=row.callback,
-        status=row.status,
-        backend_id=row.backend_id,
-        error=row.error,
-        execution_count=row.execution_count,
-        last_executed_at=row.last_executed_at,
-        lock_version=row.lock_version,
-        inserted_at=row.inserted_at,
-        updated_at=row.updated_at,
-    )
+    return _view(ProgramView, row, program_id=row.id)
 
 
 def execution_view(row: Execution) -> ExecutionView:
     """An execution."""
-    return ExecutionView(
+    return _view(
+        ExecutionView,
+        row,
         execution_id=row.id,
-        program_id=row.program_id,
-        status=row.status,
-        inputs=row.inputs,
-        outputs=row.outputs,
-        error=row.error,
-        options=row.options,
-        attempt=row.attempt,
-        duration_ms=row.duration_ms,
-        usage=row.usage,
-        backend_id=row.backend_id,
-        worker=row.worker,
-        source=row.source,
-        cancel_requested=row.cancel_requested,
-        discarded=row.discarded,
-        not_before=row.not_before,
+        executed_at=row.started_at,
         callback=row.callback or row.program_callback,
         metadata=dict(row.metadata),
         timeline=tuple(Transition(status=t.status, at=t.at, attempt=t.attempt, by=t.by) for t in row.timeline),
-        inserted_at=row.inserted_at,
-        executed_at=row.started_at,
-        finished_at=row.finished_at,
-        lock_version=row.lock_version,
     )
 
 
 def rejected_message_view(row: RecordedRejection) -> RejectedMessageView:
     """A rejected message. A body that JSON cannot carry as text is written in base64."""
     text = _text(row.body)
-    return RejectedMessageView(
+    return _view(
+        RejectedMessageView,
+        row,
         rejection_id=row.id,
-        status=row.status,
-        queue=row.queue,
         error=ErrorDetail(code=row.error_code, message=row.error_message),
-        message_id=row.message_id,
-        message_type=row.message_type,
         body=base64.b64encode(row.body).decode() if text is None else text,
         body_encoding="base64" if text is None else "utf-8",
-        body_size=row.body_size,
-        deliveries=row.deliveries,
-        inserted_at=row.inserted_at,
-        updated_at=row.updated_at,
     )
 
 
@@ -120,40 +78,29 @@ def _text(body: bytes) -> str | None:
 
 def endpoint_view(row: Endpoint) -> EndpointView:
     """An endpoint."""
-    return EndpointView(
-        endpoint_id=row.id,
-        callback=row.callback,
-        registered=row.registered,
-        enabled=row.enabled,
-        disabled_reason=row.disabled_reason,
-        disabled_at=row.disabled_at,
-        failing_since=row.failing_since,
-        previous_secret=row.previous_secret,
-        previous_until=row.previous_until if row.previous_secret else None,
-        lock_version=row.lock_version,
-        inserted_at=row.inserted_at,
-        updated_at=row.updated_at,
-    )
+    until = row.previous_until if row.previous_secret else None
+    return _view(EndpointView, row, endpoint_id=row.id, previous_until=until)
 
 
 def delivery_view(row: Delivery, log: Sequence[LoggedAttempt] = ()) -> DeliveryView:
     """A delivery, with its attempts where they were read."""
-    return DeliveryView(
-        delivery_id=row.id,
-        endpoint_id=row.endpoint_id,
-        execution_id=row.execution_id,
-        event_id=row.event_id,
-        event=row.event,
-        host=row.host,
-        status=row.status,
-        attempts=row.attempts,
-        due_at=row.due_at,
-        reason=row.reason,
-        log=tuple(DeliveryAttempt.model_validate(vars(attempt)) for attempt in log),
-        lock_version=row.lock_version,
-        inserted_at=row.inserted_at,
-        finished_at=row.finished_at,
-    )
+    attempts = tuple(DeliveryAttempt.model_validate(vars(attempt)) for attempt in log)
+    return _view(DeliveryView, row, delivery_id=row.id, log=attempts)
+
+
+def _view(of: type[View], row: object, **given: object) -> View:
+    """A view whose fields are those of the row, by their names, save those that are given."""
+    names, same = _same(of, tuple(given))
+    return of(**dict(zip(names, same(row), strict=True)), **given)
+
+
+@cache
+def _same(
+    of: type[BaseModel], given: tuple[str, ...]
+) -> tuple[tuple[str, ...], Callable[[object], tuple[object, ...]]]:
+    """The other fields of a view, and what reads them of a row."""
+    names = tuple(name for name in of.model_fields if name not in given)
+    return names, attrgetter(*names)
 
 
 def page_of(page: pages.Page[Row], view: Callable[[Row], View], of: type[Page[View]]) -> Page[View]:

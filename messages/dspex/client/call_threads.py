@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from dspex.client.deadline import within
+from dspex.client.interface import Interface
 from dspex.errors import BrokerUnavailable
 from dspex.forks import renew_in_child
 
+P = ParamSpec("P")
 Result = TypeVar("Result")
 
 THREADS = 32
@@ -74,3 +78,30 @@ class CallThreads:
         return BrokerUnavailable(
             f"nothing was sent: all {self._threads} threads of this client were waiting for {timeout:g} s"
         )
+
+
+class InThreads(abc.ABC):
+    """Has verbs that run in threads.
+
+    Attributes:
+        client: what carries them out.
+    """
+
+    client: Interface
+
+    @abc.abstractmethod
+    async def _run(self, call: Callable[[], Result], timeout: float | None = None) -> Result:
+        """The result of a call, which is made in a thread. `timeout`: seconds; None: the client's."""
+
+
+def in_thread(
+    verb: Callable[Concatenate[Interface, P], Result],
+) -> Callable[Concatenate[InThreads, P], Coroutine[Any, Any, Result]]:
+    """A verb of the interface, in a thread."""
+
+    async def method(self: InThreads, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        timeout: Any = kwargs.get("timeout")
+        return await self._run(functools.partial(verb, self.client, *args, **kwargs), timeout)
+
+    functools.update_wrapper(method, verb)
+    return method

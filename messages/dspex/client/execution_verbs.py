@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,14 @@ from dspex.client.signature_cache import SignatureCache
 from dspex.contract.callback import Callback
 from dspex.contract.commands import CancelExecution, ExecuteProgram
 from dspex.contract.options import ExecutionOptions
-from dspex.contract.queries import GetExecution, GetProgram, GetSignature, ListExecutions
+from dspex.contract.queries import (
+    CountExecutions,
+    ExecutionCounts,
+    GetExecution,
+    GetProgram,
+    GetSignature,
+    ListExecutions,
+)
 from dspex.contract.results import ExecutionView, Page, ProgramView, SignatureView
 from dspex.errors import InvalidInput, MessageError, NoAnswer, Problem
 from dspex.ids import uuid7
@@ -203,6 +211,23 @@ class ExecutionVerbs(Port):
     def recent_executions(self, limit: int = 50) -> tuple[ExecutionView, ...]:
         """The newest executions."""
         return self.list_executions(limit=limit).items
+
+    def count_executions(
+        self,
+        program_id: UUID | None = None,
+        *,
+        error_code: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> ExecutionCounts:
+        """How many executions there are, by status: of a program, or of all; of the newest 100,000 at most.
+
+        Args:
+            error_code: those that failed with it, or wait for another attempt after it.
+            since, until: they were inserted at or after the one, and before the other.
+        """
+        query = CountExecutions(program_id=program_id, error_code=error_code, since=since, until=until)
+        return self.call(query, ExecutionCounts)
 
     def signature_of(self, program_id: UUID) -> Signature:
         """The signature of a program. It is cached, as it does not change once the program is ready."""

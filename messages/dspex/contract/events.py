@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -11,6 +12,7 @@ from uuid import UUID
 from pydantic import Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
+from dspex.contract.defined import by_type
 from dspex.contract.status import ExecutionStatus
 from dspex.model import Frozen
 
@@ -277,17 +279,4 @@ class Reply(Event):
     error: ErrorDetail | None = None
 
 
-EVENTS: dict[str, type[Event]] = {
-    event.type: event
-    for event in (
-        ProgramReady,
-        ProgramError,
-        ExecutionCompleted,
-        ExecutionFailed,
-        ExecutionCancelled,
-        ExecutionEnded,
-        MessageRejected,
-        WebhookDisabled,
-        Reply,
-    )
-}
+EVENTS: dict[str, type[Event]] = by_type(Event, [sys.modules[__name__]])

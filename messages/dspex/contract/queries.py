@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field, StrictBool, StrictInt, model_validator
+from pydantic import AwareDatetime, Field, StrictBool, StrictInt, model_validator
 
 from dspex.contract.commands import Command, IdempotencyKey, ModuleReference
 from dspex.contract.dead_letters import ErrorCodeName, QueueName
@@ -23,6 +23,7 @@ from dspex.contract.results import (
     SignatureView,
 )
 from dspex.contract.status import DeadLetterStatus, DeliveryStatus, ExecutionStatus, ProgramStatus, SignatureStatus
+from dspex.model import Frozen
 from dspex.scalars import WHOLE, Moment, Until
 from dspex.signatures.compatibility import Compatibility
 
@@ -163,6 +164,37 @@ class ListExecutions(Query):
     until: Until | None = None
     limit: Limit = 50
     cursor: Cursor | None = None
+
+
+class ExecutionCounts(Frozen):
+    """How many executions there are, by status: of the newest 100,000 at most.
+
+    `complete`: there were no more than that. `oldest` is when the oldest that was looked at was inserted; null: there
+    was none.
+    """
+
+    pending: int = 0
+    running: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    complete: bool
+    oldest: AwareDatetime | None
+
+
+class CountExecutions(Query):
+    """How many executions there are, by status: of a program, or of the tenant.
+
+    With `error_code`, those that failed with it, and those that wait for another attempt after it.
+    """
+
+    type = "dspex.execution.count.v1"
+    answer = ExecutionCounts
+
+    program_id: UUID | None = None
+    error_code: ErrorCodeName | None = None
+    since: Moment | None = None
+    until: Until | None = None
 
 
 class GetRejectedMessage(Query):

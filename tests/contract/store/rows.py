@@ -125,7 +125,7 @@ def counted_by_status(connection: Connection, program_id: UUID) -> dict[Executio
 
 def ended_by_status(connection: Connection, program_id: UUID) -> dict[ExecutionStatus, int]:
     """What the rows say."""
-    rows = executions.count(connection, program_id)
+    rows = executions.count(connection, program_id).by_status
     return {status: number for status, number in rows.items() if status.terminal}
 
 

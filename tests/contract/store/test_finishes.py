@@ -253,7 +253,7 @@ class TestFinish:
         ]
         assert executions.finish(connection, 1, ends) == [True] * 60
         for program_id in ids:
-            rows = executions.count(connection, program_id)
+            rows = executions.count(connection, program_id).by_status
             assert rows == {ExecutionStatus.COMPLETED: 9, ExecutionStatus.FAILED: 3}
             assert counted(connection, program_id) == (9, 3)
         ended = executions.ended(connection, [item.id for item in asked])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from dspex.errors import InvalidValues
 from store import executions, programs, signatures
 from store.database.pages import Page
 from store.executions import Execution, Request
+from store.executions.queries import MOST_COUNTED
 from store.programs import Program
 from store.signatures import SignatureRow
 from store.tables import executions as executions_table
@@ -146,6 +148,31 @@ class TestExecutions:
     def test_are_whole(self, connection: Connection) -> None:
         kept = history(connection)
         assert list(executions.page(connection).items) == kept.rows
+
+    def test_are_counted_by_status(self, connection: Connection) -> None:
+        kept = history(connection)
+        oldest = kept.rows[-1].inserted_at
+        each = {"pending": 6, "running": 6, "completed": 6, "failed": 12, "cancelled": 6}
+        assert executions.count(connection) == (each, True, oldest)
+        of_one = {"pending": 3, "running": 3, "completed": 3, "failed": 6, "cancelled": 3}
+        assert executions.count(connection, kept.program_id).by_status == of_one
+        assert executions.count(connection, since=kept.middle).by_status == of_one
+        assert executions.count(connection, until=kept.middle) == (of_one, True, oldest)
+        assert executions.count(connection, error_code="auth") == ({"failed": 6}, True, oldest)
+        later = executions.count(connection, kept.other_id, error_code="timeout", since=kept.middle)
+        assert later.by_status == {"failed": 2}
+        assert executions.count(connection, error_code="other") == ({}, True, oldest)
+        assert executions.count(connection, uuid7()) == ({}, True, None)
+
+    def test_of_too_many_the_newest_are_counted(self, connection: Connection) -> None:
+        kept = history(connection)
+        seen = kept.rows[:5]
+        counted = executions.count(connection, most=5)
+        assert counted.by_status == Counter(item.status for item in seen)
+        assert (counted.complete, counted.oldest) == (False, seen[-1].inserted_at)
+        assert executions.count(connection, most=36).complete is False  # whether there are more is not looked at
+        assert executions.count(connection, most=37).complete
+        assert MOST_COUNTED == 100_000  # as the contract says
 
     def test_of_a_program_and_of_all(self, connection: Connection) -> None:
         kept = history(connection)

@@ -116,7 +116,7 @@ class TestQueries:
             assert {item.id for item in executions.page(connection, tenant=tenant).items} == ids
             assert {item.tenant for item in executions.page(connection, tenant=tenant).items} == {tenant}
             assert {item.id for item in executions.ended(connection, list(ids), tenant=tenant)} == ended
-            assert sum(executions.count(connection, kept.program.id, tenant=tenant).values()) == 4
+            assert sum(executions.count(connection, kept.program.id, tenant=tenant).by_status.values()) == 4
             assert executions.dead(connection, tenant=tenant).items == (kept.failed.id,)
             assert statistics.all_time(connection, kept.program.id, tenant=tenant).successful == 1
             since = kept.program.inserted_at
@@ -163,7 +163,7 @@ class TestQueries:
         assert executions.dead(connection, program_id=program).items == ()
         assert executions.get(connection, ids) == []
         assert executions.ended(connection, ids) == []
-        assert executions.count(connection, program) == {}
+        assert executions.count(connection, program) == ({}, True, None)
         assert executions.page(connection, program_id=program).items == ()
         assert programs.page(connection, signature_id=signature).items == ()
         assert counters.totals(connection, program) == Counts()

@@ -11,12 +11,16 @@ import pytest
 from sqlalchemy import BigInteger, Dialect, Float, String, Uuid, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from dspex import ErrorDetail, Usage
 from store import counters
 from store.column_types import Json
 from store.database.batch import encode, records
-from store.executions import statements
+from store.executions import Carried, Finish, Retry, statements
+from store.executions.rows import finish_row, retry_row
 
 ID = UUID("0190a0e0-7c11-7000-8000-00000000000a")
+FINISH = Finish(ID, ID, 1, 1.5, Usage())
+RETRY = Retry(ID, 1, 2.5, 1, ErrorDetail(code="timeout", message="no"), Usage(), Carried())
 COLUMNS: dict[str, Any] = {"id": Uuid(), "value": Json, "name": String(), "number": BigInteger(), "cost": Float()}
 DIALECTS: dict[str, Callable[[], Dialect]] = {"postgresql": postgresql.dialect, "sqlite": sqlite.dialect}
 
@@ -29,8 +33,8 @@ STATEMENTS: dict[str, Callable[[str], Any]] = {
     "records": lambda dialect: select(records(dialect, COLUMNS)),
     "claim": lambda dialect: statements.claim(dialect, insert_of(dialect)),
     "claim_again": statements.claim_again,
-    "finish": lambda dialect: statements.finish(dialect, insert_of(dialect)),
-    "retry": statements.retry,
+    "finish": lambda dialect: statements.finish(dialect, insert_of(dialect), tuple(finish_row(FINISH))),
+    "retry": lambda dialect: statements.retry(dialect, tuple(retry_row(RETRY))),
     "count": lambda dialect: counters._swap(dialect, insert_of(dialect)),
 }
 

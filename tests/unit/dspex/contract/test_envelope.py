@@ -71,6 +71,7 @@ from dspex.contract.events import (
 )
 from dspex.contract.queries import (
     CompareSignatures,
+    CountExecutions,
     GetDelivery,
     GetEndpoint,
     GetExecution,
@@ -140,6 +141,7 @@ A_COMMAND_OF_EACH = [
     GetProgramStatistics(program_id=ID, since=datetime(2026, 1, 1, tzinfo=UTC)),
     GetExecution(execution_id=ID),
     ListExecutions(program_id=ID, status=ExecutionStatus.CANCELLED, error_code="auth", cursor="c"),
+    CountExecutions(program_id=ID, error_code="auth", since=datetime(2026, 1, 1, tzinfo=UTC)),
     ReplayExecutions(execution_ids=(ID, OTHER)),
     DiscardExecutions(program_id=ID, error_code="auth", since=datetime(2026, 1, 1, tzinfo=UTC)),
     ReplayMessages(queue="q", until=datetime(2026, 1, 1, tzinfo=UTC)),
@@ -191,6 +193,11 @@ def decode(message: Any) -> Envelope[Command]:
 def test_there_is_one_of_each() -> None:
     assert {command.type for command in A_COMMAND_OF_EACH} == set(REQUESTS)
     assert {event.type for event in AN_EVENT_OF_EACH} == set(EVENTS)
+
+
+def test_every_id_that_a_command_has_is_of_what_it_is_about() -> None:
+    found = {name for command in REQUESTS.values() for name in command.model_fields if name.endswith("_id")}
+    assert found == {*IDS, "old_id", "new_id"}  # which are compared
 
 
 @pytest.mark.parametrize("command", A_COMMAND_OF_EACH, ids=lambda command: command.type)

@@ -102,7 +102,7 @@ class TestHappyPath:
         assert sum(system.ended(execution_id).status == ExecutionStatus.FAILED for execution_id in ids) == 6
         with system.app.engine.connect() as connection:
             totals = counters.totals(connection, program_id)
-            assert executions.count(connection, program_id) == {
+            assert executions.count(connection, program_id).by_status == {
                 ExecutionStatus.COMPLETED: 294,
                 ExecutionStatus.FAILED: 6,
             }

@@ -33,7 +33,7 @@ SLOW = {
 
 def test_every_command_has_a_handler_and_roles() -> None:
     assert set(REGISTRY) == {action.type for action in ROLES} == set(REQUESTS)
-    assert len(REQUESTS) == 42
+    assert len(REQUESTS) == 43
 
 
 @pytest.mark.parametrize("type_", sorted(REQUESTS))
