@@ -1,1 +1,1 @@
-"""Adapters run programs. They know the contract (`dspex`), and nothing of queues, tables or settings."""
+"""Adapters run programs. They use the contract (`dspex`), but no queues, tables or settings."""

@@ -1,6 +1,6 @@
-"""What every adapter owes, as tests: the obligations of `adapters/port.py`, one by one.
+"""The test suite for adapters: it checks the obligations of `adapters/port.py`, one by one.
 
-The author of an adapter runs it, with pytest and jsonschema installed (`dspex-server[contract]`):
+The author of an adapter runs it with pytest and jsonschema (`dspex-server[contract]`):
 
     import pytest
     pytest.register_assert_rewrite("adapters.contract")  # before the import: failures then show values
@@ -11,7 +11,7 @@ The author of an adapter runs it, with pytest and jsonschema installed (`dspex-s
         def subject(self):
             return Subject("mine", MyAdapter, failing, codes=frozenset({ErrorCode.TRANSIENT}))
 
-`Subject` says how to make the adapter, and how to have its runs fail.
+`Subject` says how to make the adapter, and how to make its runs fail.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from dspex import LM, Configuration, ErrorCode, Signature, Usage
 OPTIONS = RunOptions("run")
 THREADS = 16
 PATIENCE = 60
-"""Seconds that a test waits for what must happen."""
+"""Seconds that a test waits for a condition."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class Subject:
     """An adapter under test.
 
     Attributes:
-        make: a new adapter that keeps up to so many programs.
-        lm: what its programs name as LM.
-        failing: while its context lasts, runs of the spec it gives fail with this code.
-        codes: those it can be made to fail with.
-        slow: while its context lasts, runs of the spec it gives do not end by themselves.
-        stops: whether such a run ends when it is cancelled; False where timeouts are advisory.
-        secret: a text that no error may hold.
-        passes_on: the environment variables that it passes on to processes of its own.
+        make: makes a new adapter; its argument is how many programs the adapter may keep.
+        lm: the LM of its programs.
+        failing: a context manager that yields a spec. Inside the context, runs of the spec fail with the given code.
+        codes: the codes that `failing` can produce.
+        slow: a context manager that yields a spec. Inside the context, runs of the spec do not end by themselves.
+        stops: whether such a run ends when it is cancelled; False if timeouts are advisory.
+        secret: a text that no error may contain.
+        passes_on: the environment variables that it passes on to its own processes.
     """
 
     adapter_type: str
@@ -84,13 +84,13 @@ class Subject:
 
 
 def run(adapter: Adapter, spec: ProgramSpec, inputs: Mapping[str, Any], options: RunOptions = OPTIONS) -> Outcome:
-    """Create the program and run it, as a worker does."""
+    """Create the program and run it, like a worker."""
     backend_id = adapter.create_program(spec)
     return adapter.execute_program(backend_id, spec.signature.validate_inputs(inputs), options)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Return when the condition holds; fail where it never does."""
+    """Wait until the condition holds; fail after `PATIENCE`."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
@@ -352,7 +352,7 @@ class AdapterContract:
         assert run(adapter, subject.spec(), {"question": "why"}).outputs["answer"]
 
     def test_a_run_ends_at_its_timeout(self, subject: Subject, adapter: Adapter) -> None:
-        timeout = 0.05 if subject.stops else 1e-9  # where it is advisory, it has passed before the first LM call
+        timeout = 0.05 if subject.stops else 1e-9  # an advisory timeout must have passed before the first LM call
         with subject.slow(subject.spec()) as spec, pytest.raises(AdapterError) as caught:
             run(adapter, spec, {"question": "why"}, RunOptions("run", timeout=timeout))
         assert caught.value.code is ErrorCode.TIMEOUT

@@ -1,4 +1,4 @@
-"""Programs with fallbacks: the tries of a run, one after the other, until one gives outputs."""
+"""Programs with fallbacks: a run tries them one after the other, until one produces outputs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from dspex import ErrorCode, Fallback, Signature, Try, Usage
 
 @dataclass(frozen=True)
 class Attempt:
-    """Where a run is tried: an adapter, and a program without fallbacks.
+    """One candidate of a run: an adapter, and a program without fallbacks.
 
     Attributes:
-        on: the codes of the try before that this one is for.
+        on: the error codes of the previous try after which this one runs.
     """
 
     spec: ProgramSpec
@@ -25,7 +25,7 @@ class Attempt:
     on: frozenset[ErrorCode] = frozenset()
 
     def run(self, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
-        """Run the program, created again where its adapter has dropped it."""
+        """Run the program. Creates it again if the adapter has dropped it."""
         try:
             return self.adapter.execute_program(self.spec.backend_id, inputs, options)
         except ProgramNotLoaded:
@@ -33,7 +33,7 @@ class Attempt:
             return self.adapter.execute_program(self.spec.backend_id, inputs, options)
 
     def told(self, usage: Usage, error: ErrorCode | None) -> Try:
-        """This try, in the usage of the run."""
+        """The entry for this try in the usage of the run."""
         lm = self.spec.configuration.lm
         return Try(
             adapter_type=self.spec.adapter_type,
@@ -47,16 +47,16 @@ class Attempt:
 
 
 class LoadedProgram:
-    """A program that can run in this process: as its adapter has it, and its fallbacks as theirs have them.
+    """A program that can run in this process, with its fallbacks; each is built by its adapter.
 
-    After an error the next fallback that lists its code is tried, with what is left of the run's timeout; what a try
-    used is billed, whatever it came to. The last error is the run's.
+    After an error, the next fallback that lists its code runs, with the rest of the run's timeout. The usage of every
+    try is billed. If none succeeds, the run fails with the last error.
 
     Args:
-        adapter: gives an adapter by its name.
+        adapter: returns an adapter by its name.
 
     Raises:
-        AdapterError: a try cannot be built; that of a fallback begins with its field.
+        AdapterError: the program or a fallback cannot be built. For a fallback, the text begins with its field.
     """
 
     def __init__(self, spec: ProgramSpec, adapter: Callable[[str], Adapter]) -> None:
@@ -76,10 +76,10 @@ class LoadedProgram:
         return self.spec.signature
 
     def execute(self, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
-        """Run it once, on inputs that its signature has validated.
+        """Run the program once, on inputs that its signature has validated.
 
         Raises:
-            AdapterError: of the last try.
+            AdapterError: the run failed; the error of the last try.
         """
         if len(self._attempts) == 1:
             return self._attempts[0].run(inputs, options)
@@ -87,7 +87,7 @@ class LoadedProgram:
             return self._in_turn(run, inputs, options)
 
     def cancel(self, run_id: str) -> bool:
-        """Cancel the runs of this id, in whatever try they are. Returns whether there is one."""
+        """Cancel the runs with this id, in any of the tries. Returns whether there was one."""
         found = [self._runs.cancel(run_id)]
         adapters = {id(attempt.adapter): attempt.adapter for attempt in self._attempts}
         found += [adapter.cancel(run_id) for adapter in adapters.values()]

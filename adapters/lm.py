@@ -1,7 +1,8 @@
-"""From the LM that a program names to the one that is called: the operator's aliases, and whose key goes where.
+"""Resolves the LM that a program names: the operator's aliases, and which key may go to which address.
 
-A message names a model and, at most, a secret. What it may reach by that is decided here, when it comes in (`check`)
-and again when the program is built (`resolve`): an address of a provider in `PROVIDERS`, or one that an operator gave.
+A message names a model and at most a secret. This module decides which addresses it can reach: those of the providers
+in `PROVIDERS`, and those that an operator has configured. The decision is made when the message arrives (`check`) and
+again when the program is built (`resolve`).
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ PROVIDERS: Final = {
     "xai": "XAI_API_KEY",
     "moonshot": "MOONSHOT_API_KEY",
 }
-"""The providers that a program may name itself, each with its secret: DSPy's own HTTP client knows their addresses, and
-calls them with a key and nothing else. Every other LM is behind an alias."""
+"""The providers that a program may name directly, each with its secret.
+
+DSPy's own HTTP client knows their addresses, and needs only a key. Any other LM needs an alias.
+"""
 
 BY_ADDRESS: Final = frozenset(PROVIDERS) | {
     "azure",
@@ -43,15 +46,18 @@ BY_ADDRESS: Final = frozenset(PROVIDERS) | {
     "sambanova",
     "together_ai",
 }
-"""The providers that an alias may have: they are called with the alias's address and key alone. LiteLLM signs in to
-others with what it finds on the machine (keys of a cloud, logins in files): to Bedrock even where it is given a key."""
+"""The providers that an alias may use: calls to them use only the alias's address and key.
+
+For other providers, LiteLLM uses credentials that it finds on the machine (cloud keys, logins in files); for Bedrock
+even if it is given a key.
+"""
 
 SECRETS_SETTING: Final = "DSPEX_LM_SECRETS"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*(/[A-Za-z0-9][A-Za-z0-9._:+-]*)*", re.ASCII)
-"""What follows the provider: names and versions parted by slashes, as in `anthropic/claude-3.5-sonnet:beta`."""
+"""The part after the provider: names and versions, separated by slashes, as in `anthropic/claude-3.5-sonnet:beta`."""
 _PATHLESS = re.compile(r"[^/:]+")
-"""For providers that have the model in the path of a URL."""
+"""For providers that put the model into the path of a URL."""
 MAX_NAME: Final = 200
 
 
@@ -61,10 +67,10 @@ class LMAlias:
 
     Attributes:
         model: `provider/model`, of a provider in `BY_ADDRESS`.
-        api_base: where it is; only the providers in `PROVIDERS` have an address without.
-        secret: the name of its key. Without one, it is called without where it has an `api_base`, else with the
-            provider's usual one.
-        tenants: who may use it, where there are tenants.
+        api_base: its address. Required unless the provider is in `PROVIDERS`.
+        secret: the name of its key. Without it, an LM with an `api_base` is called without a key, and any other with
+            the provider's usual one.
+        tenants: the tenants that may use it, in a system with tenants.
     """
 
     model: str
@@ -84,7 +90,7 @@ class LMAlias:
 
 @dataclass(frozen=True)
 class ResolvedLM:
-    """What to call. `api_key` never leaves this object for a row, a log or an error."""
+    """The LM to call. `api_key` is never copied to a row, a log or an error."""
 
     model: str
     api_base: str | None = None
@@ -93,13 +99,14 @@ class ResolvedLM:
 
 @dataclass(frozen=True)
 class LMCatalog:
-    """Resolves an `LM`.
+    """Resolves the LMs that programs name.
 
     Args:
         aliases: the operator's LMs by name.
-        secret: gives the value of a secret by its name, or None. It decides which names may be asked for.
-        granted: the names of secrets that a tenant may use; None where there are no tenants, and all may be.
-        proxy: `http://host:port`, by which all LMs are called; the environment's proxies are not looked at.
+        secret: returns the value of a secret by its name, or None. It decides which names are allowed.
+        granted: the names of the secrets that a tenant may use; None in a system without tenants, where all are
+            allowed.
+        proxy: `http://host:port`, the proxy for all LM calls. Proxies in the environment are ignored.
     """
 
     aliases: Mapping[str, LMAlias] = field(default_factory=dict)
@@ -108,19 +115,19 @@ class LMCatalog:
     proxy: str | None = field(default=None, repr=False)
 
     def check(self, lm: LM, tenant: str | None = None) -> None:
-        """Whether a program of a tenant may name this LM; its key need not be there yet.
+        """Check that a program of a tenant may use this LM. Its key may still be missing.
 
         Raises:
-            AdapterError: `permanent` for a model that is neither a granted alias nor `provider/model` of `PROVIDERS`;
-                `auth` for a secret that is not for this LM, or that the tenant was not given.
+            AdapterError: `permanent`: the model is neither an alias of the tenant nor `provider/model` of `PROVIDERS`.
+                `auth`: the secret is not for this LM, or was not granted to the tenant.
         """
         self._find(lm, tenant)
 
     def resolve(self, lm: LM, tenant: str | None = None) -> ResolvedLM:
-        """The model, the address and the key to call.
+        """The model, the address and the key for the call.
 
         Raises:
-            AdapterError: as `check`; `auth` for a key that the worker does not have.
+            AdapterError: see `check`. `auth`: the worker lacks the key.
         """
         alias = self._find(lm, tenant)
         key = None if alias.secret is None else self.secret(alias.secret)
@@ -130,7 +137,7 @@ class LMCatalog:
         return ResolvedLM(alias.model, alias.api_base, key)
 
     def _find(self, lm: LM, tenant: str | None) -> LMAlias:
-        """The LM with its address and its secret's name."""
+        """The LM with its address and the name of its secret."""
         alias = self.aliases.get(lm.model)
         if alias is None:
             return self._direct(lm, tenant)
@@ -144,7 +151,7 @@ class LMCatalog:
         return alias
 
     def _direct(self, lm: LM, tenant: str | None) -> LMAlias:
-        """A provider's own address, with a secret that is for that provider."""
+        """An LM at the provider's own address, with a secret for that provider."""
         provider, _, name = lm.model.partition("/")
         if not name:
             raise self._unknown(lm.model, tenant)
@@ -165,12 +172,12 @@ class LMCatalog:
         return LMAlias(lm.model, None, secret)
 
     def _unknown(self, model: str, tenant: str | None) -> AdapterError:
-        """For an alias that there is not, or not for this tenant: nobody learns which."""
+        """The error for an alias that does not exist or is not granted to the tenant. It does not tell which."""
         theirs = [name for name, alias in self.aliases.items() if self.granted is None or tenant in alias.tenants]
         text = f"model: '{model}' is neither 'provider/model' nor an alias of DSPEX_LMS that may be used here (known: "
         return AdapterError(ErrorCode.PERMANENT, f"{text}{', '.join(theirs) or 'none'})")
 
 
 def _is_for(secret: str, usual: str) -> bool:
-    """Whether a secret is a provider's: AZURE_OPENAI_API_KEY, which is so called by custom, is not OpenAI's."""
+    """Whether a secret belongs to a provider. AZURE_OPENAI_API_KEY, a customary name, does not belong to OpenAI."""
     return secret == usual or (secret.endswith(f"_{usual}") and not secret.startswith("AZURE_"))

@@ -1,4 +1,4 @@
-"""The names of DSPy's modules that a program may have. `adapters.native` builds them; this knows no DSPy."""
+"""The names of the DSPy modules that a program may use. `adapters.native` builds them; this file imports no DSPy."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MODULES: Final = ("Predict", "ChainOfThought", "MultiChainComparison", "BestOfN"
 
 
 def check_module(name: str) -> None:
-    """Whether there is a module of this name.
+    """Check that a module has this name.
 
     Raises:
-        AdapterError: `permanent`; there is none.
+        AdapterError: `permanent`: no module has it.
     """
     if name not in MODULES:
         raise unknown_module(name)
 
 
 def unknown_module(name: str) -> AdapterError:
-    """What is said of a module that there is not."""
+    """The error for a module that does not exist."""
     return AdapterError(ErrorCode.PERMANENT, f"module: '{name}' is not one of {', '.join(MODULES)}")

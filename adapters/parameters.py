@@ -1,4 +1,4 @@
-"""What an adapter reads from `Configuration.parameters`: a model per module, unknown keys refused by name."""
+"""Reads an adapter's parameters from `Configuration.parameters`: a model per module, unknown keys refused by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dspex.model import problems
 
 
 class Parameters(BaseModel):
-    """Base of the models: frozen, nothing coerced, no other key allowed."""
+    """Base of the models: frozen, no coercion, no other keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -23,10 +23,10 @@ Model = TypeVar("Model", bound=Parameters)
 
 
 def read_parameters(model: type[Model], parameters: Mapping[str, JsonValue]) -> Model:
-    """The parameters as the model has them.
+    """Validate parameters by their model.
 
     Raises:
-        AdapterError: `permanent`; every key that is unknown or wrong is named.
+        AdapterError: `permanent`: keys are unknown or invalid. The text names every one.
     """
     try:
         return model.model_validate(dict(parameters))

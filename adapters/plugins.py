@@ -1,4 +1,4 @@
-"""What other distributions offer by entry points: adapters, and the code that programs may name but never bring.
+"""Loads plugins from the entry points of other distributions: adapters, rewards and tools.
 
 | group            | an entry point gives                                                                           |
 |------------------|------------------------------------------------------------------------------------------------|
@@ -6,8 +6,9 @@
 | `dspex.rewards`  | a reward of `BestOfN` and `Refine`, as DSPy has them: `reward(inputs, prediction) -> float`    |
 | `dspex.tools`    | a tool of `ReAct`: a function with type hints and a docstring, or a `dspy.Tool`                |
 
-They are found by name when one is asked for, among what is installed (https://packaging.python.org/specifications/
-entry-points/); nothing else of a distribution is imported.
+Programs name rewards and tools, and never contain their code. A plugin is looked up by name when it is needed, among
+the installed distributions; nothing else of a distribution is imported. See
+https://packaging.python.org/specifications/entry-points/.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ def registered(group: str) -> list[str]:
 
 
 def load(group: str, name: str, *, asked_by: str) -> Any:
-    """The object that a name of a group stands for.
+    """Import the object that a group has under a name.
 
     Args:
-        asked_by: the field that holds the name: errors begin with it.
+        asked_by: the field that contains the name. Errors begin with it.
 
     Raises:
-        AdapterError: `permanent`; no distribution offers the name, two do, or what one offers cannot be imported.
+        AdapterError: `permanent`: no distribution offers the name, several do, or the object cannot be imported.
     """
     point = find(group, name, asked_by=asked_by)
     if point is None:
@@ -48,10 +49,10 @@ def load(group: str, name: str, *, asked_by: str) -> Any:
 
 
 def find(group: str, name: str, *, asked_by: str) -> EntryPoint | None:
-    """The entry point of this name, if there is one.
+    """The entry point with this name, or None.
 
     Raises:
-        AdapterError: `permanent`; several distributions offer it.
+        AdapterError: `permanent`: several distributions offer it.
     """
     points = list({point.value: point for point in entry_points(group=group, name=name)}.values())
     if len(points) > 1:
@@ -67,6 +68,6 @@ def owner(point: EntryPoint) -> str:
 
 
 def broken(point: EntryPoint, error: Exception) -> str:
-    """Why what an entry point names is of no use, and whose it is."""
+    """Why the object of an entry point cannot be loaded, with its distribution."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_QUOTE]
     return f"of {owner(point)} ({point.value}) cannot be loaded: {reason}"

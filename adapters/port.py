@@ -1,33 +1,33 @@
-"""The port: what an adapter is, and what it owes. One suite (`adapters/contract.py`) holds every adapter to it.
+"""The port: the interface and the obligations of an adapter. The suite `adapters/contract.py` checks them for each.
 
 An adapter
 
 building
-- builds a program from a `ProgramSpec` alone, in any process, and keeps what it built, bounded; `create_program` of
-  the same spec again is cheap and returns the same id;
-- tells of what it keeps (`list_programs`, `info`) and drops it when asked (`delete_program`): a run that is under way
-  goes on;
-- connects to nothing before it is asked to run, and lets no environment variable decide anything; what it passes on to
-  processes of its own is a list of names;
+- builds a program from a `ProgramSpec` alone, in any process, and keeps a bounded number of programs; `create_program`
+  with the same spec again is cheap and returns the same id;
+- lists the programs that it keeps (`list_programs`, `info`), and drops one on request (`delete_program`) without ending
+  its runs;
+- opens no connection before the first run, and does not depend on environment variables; it passes variables to its own
+  processes by a list of names only;
 
 running
-- is called by many threads at once, for the same program too;
-- takes inputs that fit the signature, and returns outputs that fit it: JSON values, validated, or an `AdapterError`;
-- stops a run at `RunOptions.timeout` with the code `timeout`, or says in its docstring that timeouts are advisory: then
-  it only bounds the waits of the LM calls by it;
-- takes `cancel` from any thread, at any time: a run that it can stop ends with the code `cancelled`, one that it
-  cannot stop goes on, and whoever cancelled discards its result;
-- returns a trace where `RunOptions.trace` asks for one: steps in the order they happened, at most `MAX_TRACE_STEPS`, no
-  text in them longer than `MAX_TRACE_TEXT`, no secret in any;
-- reports the usage of every LM call, also with an error, and also of a run that was stopped;
+- allows many threads at once, also for the same program;
+- takes inputs that fit the signature, and returns validated JSON values that fit it, or raises an `AdapterError`;
+- ends a run at `RunOptions.timeout` with the code `timeout`; or says in its docstring that timeouts are advisory, and
+  then only limits the waits of LM calls by it;
+- allows `cancel` from any thread, at any time: a run that it can stop ends with the code `cancelled`; a run that it
+  cannot stop goes on, and the caller discards the result;
+- returns a trace if `RunOptions.trace` is set: at most `MAX_TRACE_STEPS` steps, in the order in which they happened,
+  with no text longer than `MAX_TRACE_TEXT`, and without secrets;
+- reports the usage of every LM call, also with an error, and also for a run that was stopped;
 
 failing
-- raises `AdapterError` and nothing else for whatever goes wrong while it runs, with one of the closed set of codes;
-  its text holds no secret, and no more of the LM's raw output than `MAX_QUOTE` characters;
-- does not retry: whether and when to try again is decided above, by the code;
+- raises only `AdapterError` for everything that goes wrong during a run, with one of the closed set of codes; its text
+  contains no secret, and at most `MAX_QUOTE` characters of the LM's raw output;
+- does not retry: its caller decides by the code whether and when to retry;
 
 being watched
-- answers `health_check` and `stats` at once, from what it knows: they run no program and call no LM;
+- answers `health_check` and `stats` at once, without running a program or calling an LM;
 - ends, on `close`, every process and connection of its own.
 """
 
@@ -50,19 +50,21 @@ MAX_TRACE_STEPS = 200
 MAX_TRACE_TEXT = 10_000
 MAX_ERROR_TEXT = 4_000
 MAX_ERROR_CODE = 200
-"""Of an error's text, and of the codes and ids that a provider puts into one, in characters."""
+"""The longest text of an error, and the longest code or id of a provider in one, in characters."""
 
 
 @dataclass(frozen=True)
 class ProgramSpec:
-    """All that a program is: any worker can build it from this."""
+    """The complete specification of a program, from which any worker can build it."""
 
     adapter_type: str
     signature: Signature
     configuration: Configuration = field(default_factory=Configuration)
     tenant: str | None = field(default=None, compare=False)
-    """Whose it is: `LMCatalog.resolve` asks for it. It is not part of the id: an LM that two tenants may use is the
-    same to both, and who may not cannot build the program."""
+    """The owner, for `LMCatalog.resolve`.
+
+    It is not part of the id: tenants that may use an LM share the built program; others cannot build it.
+    """
 
     @cached_property
     def backend_id(self) -> str:
@@ -72,19 +74,19 @@ class ProgramSpec:
 
     @cached_property
     def size(self) -> int:
-        """Bytes that it takes in memory once it is built, estimated: classes are made of the signature twice."""
+        """The estimated memory of the built program, in bytes. Two sets of classes are made of the signature."""
         return 2 * self.signature.size + len(self.configuration.model_dump_json())
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How one run is made.
+    """The options of one run.
 
     Attributes:
-        run_id: names the run for `cancel`: the execution's tenant and id. Two runs of one name, of a worker that took
-            an execution twice, are both cancelled.
-        seed: for what is drawn; LMs that take one get it.
-        timeout: seconds from the call of `execute_program` on.
+        run_id: names the run for `cancel`: the execution's tenant and id. If a worker has claimed an execution twice,
+            both runs have this name, and both are cancelled.
+        seed: for random numbers; LMs that accept a seed get it.
+        timeout: seconds from the call of `execute_program`.
         trace: whether to return the steps of the run.
     """
 
@@ -95,13 +97,13 @@ class RunOptions:
 
 
 class TraceStep(Frozen):
-    """One step of a run, for people who look into it.
+    """One step of a run, for people who inspect it.
 
     Attributes:
-        kind: `predictor`, `lm_call`, `tool`, or `output` for what the program printed.
+        kind: `predictor`, `lm_call`, `tool`, or `output` for text that the program printed.
         name: of the predictor, the model, the tool, or `stdout` and `stderr`.
-        details: what went in and what came out, by name.
-        duration_ms: where it was measured.
+        details: the inputs and outputs of the step, by name.
+        duration_ms: milliseconds, if measured.
     """
 
     kind: str
@@ -112,11 +114,11 @@ class TraceStep(Frozen):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run gave: outputs that fit the signature, and what the LM calls used.
+    """The result of one run: outputs that fit the signature, and the usage of the LM calls.
 
     Attributes:
-        duration_ms: milliseconds of the run, waiting for a free place not counted.
-        trace: where it was asked for.
+        duration_ms: milliseconds of the run, without the wait for a free child process or the like.
+        trace: the steps, if `RunOptions.trace` was set.
     """
 
     outputs: Mapping[str, Any]
@@ -130,8 +132,8 @@ class ProgramInfo:
     """A program that an adapter keeps in this process.
 
     Attributes:
-        module, model: as its configuration names them.
-        runs: how often it was run here since it was built.
+        module, model: the names in its configuration.
+        runs: how often it has run in this process since it was built.
     """
 
     backend_id: str
@@ -142,7 +144,7 @@ class ProgramInfo:
 
 @dataclass(frozen=True)
 class Health:
-    """Whether an adapter can run programs; `message` says what is wrong, or what it is ready with."""
+    """Whether an adapter can run programs. `message` describes its state, or what is wrong."""
 
     ok: bool
     message: str
@@ -150,12 +152,12 @@ class Health:
 
 @dataclass(frozen=True)
 class AdapterStats:
-    """What an adapter did in this process so far.
+    """The counts of an adapter in this process.
 
     Attributes:
-        programs: kept now.
-        running: runs under way now.
-        runs: runs that ended, failed ones included.
+        programs: programs kept now.
+                running: runs in progress now.
+                runs: runs that ended, including failed ones.
         failures: runs that ended with an error, by its code.
     """
 
@@ -166,8 +168,9 @@ class AdapterStats:
 
 
 def plain(text: str, limit: int) -> str:
-    """A text of somebody else's on one line, cut: without what a terminal or a reader could take for more than text
-    (control and format characters, bidirectional marks, lone surrogates).
+    """A foreign text in one line, cut to `limit` characters and safe to show.
+
+    Replaces control and format characters, bidirectional marks and lone surrogates.
     """
     line = " ".join(text[: 4 * limit].split())[:limit]
     if line.isprintable():
@@ -179,14 +182,14 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class AdapterError(DspexError):
-    """A program that could not be built or run.
+    """A program could not be built or run.
 
     Attributes:
-        code: an `ErrorCode`: it decides what happens next.
-        retry_after: seconds that the provider asked to wait, where it did.
-        provider_code, request_id: the provider's own, where known.
-        usage: what the LM calls before the error used.
-        trace: the steps before the error, where they were asked for and are known.
+        code: an `ErrorCode`, which decides what happens next.
+        retry_after: how many seconds the provider asked to wait, if it did.
+        provider_code, request_id: the provider's own, if known.
+        usage: the usage of the LM calls before the error.
+        trace: the steps before the error, if requested and known.
     """
 
     code: ErrorCode
@@ -212,7 +215,7 @@ class AdapterError(DspexError):
 
 
 class ProgramNotLoaded(DspexError):
-    """This process has not built the program, or has dropped it from its cache: create it again, then run."""
+    """This process has not built the program, or has dropped it. Call `create_program` again, then run it."""
 
     code = "program_not_loaded"
 
@@ -224,7 +227,7 @@ class Adapter(Protocol):
         """Build a program and keep it. Returns its backend id, `spec.backend_id`.
 
         Raises:
-            AdapterError: the configuration cannot be built here (`permanent`; `auth` for a secret that is missing).
+            AdapterError: the program cannot be built here (`permanent`; `auth` for a missing secret).
         """
         ...
 
@@ -238,18 +241,18 @@ class Adapter(Protocol):
         ...
 
     def cancel(self, run_id: str) -> bool:
-        """Tell the run of this id to stop. Returns whether there is one; it does not wait for its end."""
+        """Ask the runs with this id to stop. Returns whether there was one; does not wait for its end."""
         ...
 
     def list_programs(self) -> list[ProgramInfo]:
-        """The programs that are kept."""
+        """List the programs that are kept."""
         ...
 
     def info(self, backend_id: str) -> ProgramInfo:
-        """One program that is kept.
+        """Information about a program that is kept.
 
         Raises:
-            ProgramNotLoaded: it is not.
+            ProgramNotLoaded: the program is not kept.
         """
         ...
 
@@ -262,9 +265,9 @@ class Adapter(Protocol):
         ...
 
     def stats(self) -> AdapterStats:
-        """What happened so far."""
+        """The counts so far."""
         ...
 
     def close(self) -> None:
-        """Free what it holds. Safe to call twice."""
+        """Release all processes and connections. May be called again."""
         ...

@@ -1,4 +1,4 @@
-"""The programs that an adapter has built in this process: bounded, shared by its threads."""
+"""The programs that an adapter has built in this process: bounded, and shared by its threads."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from adapters.port import ProgramInfo, ProgramNotLoaded, ProgramSpec
 Program = TypeVar("Program")
 
 MAX_BYTES = 128 * 1024 * 1024
-"""What the programs of one adapter may take, estimated (`ProgramSpec.size`)."""
+"""The size of all programs of one adapter, in estimated bytes (`ProgramSpec.size`)."""
 
 
 class Programs(Generic[Program]):
-    """Programs by backend id. Over `capacity` or `max_bytes`, the one that was used longest ago is dropped.
+    """Programs by backend id. Drops the least recently used one above `capacity` or `max_bytes`.
 
-    The one that was put last is kept, however large it is: it is about to run.
+    The newest program is always kept, whatever its size, as it is about to run.
     """
 
     def __init__(self, capacity: int, max_bytes: int = MAX_BYTES) -> None:
@@ -31,7 +31,7 @@ class Programs(Generic[Program]):
         return len(self._programs)
 
     def find(self, backend_id: str) -> Program | None:
-        """The program of this id, if it is kept."""
+        """The program with this id, or None."""
         with self._lock:
             kept = self._programs.get(backend_id)
             if kept is None:
@@ -40,10 +40,10 @@ class Programs(Generic[Program]):
             return kept.program
 
     def get(self, backend_id: str) -> Program:
-        """The program of this id, to run it once: it is counted.
+        """The program with this id, for one run, which is counted.
 
         Raises:
-            ProgramNotLoaded: it was never put here, or was dropped.
+            ProgramNotLoaded: the program was never kept, or was dropped.
         """
         with self._lock:
             kept = self._kept(backend_id)
@@ -52,10 +52,10 @@ class Programs(Generic[Program]):
             return kept.program
 
     def put(self, spec: ProgramSpec, program: Program, key: str | None = None) -> None:
-        """Keep a program, in the place of one with the same id.
+        """Keep a program. It replaces one with the same id.
 
         Args:
-            key: to find it by in the place of its backend id.
+            key: used instead of the backend id.
         """
         with self._lock:
             key = key or spec.backend_id
@@ -66,22 +66,22 @@ class Programs(Generic[Program]):
                 self._pop(next(iter(self._programs)))
 
     def drop(self, backend_id: str) -> Program | None:
-        """Keep the program of this id no longer, and return it."""
+        """Drop the program with this id, and return it."""
         with self._lock:
             kept = self._pop(backend_id)
         return None if kept is None else kept.program
 
     def info(self, backend_id: str) -> ProgramInfo:
-        """What is known of a program.
+        """Information about a program.
 
         Raises:
-            ProgramNotLoaded: it is not kept.
+            ProgramNotLoaded: the program is not kept.
         """
         with self._lock:
             return self._kept(backend_id).info
 
     def infos(self) -> list[ProgramInfo]:
-        """What is known of every program, the one that was used last at the end."""
+        """Information about every program; the most recently used one is last."""
         with self._lock:
             return [kept.info for kept in self._programs.values()]
 

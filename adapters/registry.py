@@ -1,6 +1,6 @@
-"""The adapters by name: the built-in ones, and those of other distributions (`adapters.plugins`).
+"""The adapters by name: built-in ones, and those of other distributions (`adapters.plugins`).
 
-An adapter is imported when it is first asked for: `mock` never loads DSPy.
+An adapter is imported at its first use, so `mock` never loads DSPy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _METHODS = sorted(name for name in vars(Adapter) if not name.startswith("_"))
 
 
 class AdapterRegistry:
-    """Makes each adapter once, when it is first asked for; shared by the threads of a process."""
+    """Makes each adapter once, at its first use. Thread-safe."""
 
     def __init__(self, catalog: LMCatalog | None = None) -> None:
         self._catalog = catalog or LMCatalog()
@@ -30,10 +30,10 @@ class AdapterRegistry:
         self._lock = threading.Lock()
 
     def get(self, adapter_type: str) -> Adapter:
-        """The adapter of this name. A built-in one cannot be replaced by a distribution that offers its name.
+        """The adapter with this name. No distribution can replace a built-in one.
 
         Raises:
-            AdapterError: `permanent`; there is none, or the distribution that offers it is broken.
+            AdapterError: `permanent`: there is no such adapter, or its distribution is broken.
         """
         adapter = self._adapters.get(adapter_type)
         if adapter is not None:
@@ -55,11 +55,11 @@ class AdapterRegistry:
         return adapter
 
     def names(self) -> list[str]:
-        """The names that this process has adapters for: built in, of other distributions, made. None is imported."""
+        """The names of all adapters that this process can use. Imports none of them."""
         return list(dict.fromkeys([*BUILT_IN, *plugins.registered(plugins.ADAPTERS), *self.made()]))
 
     def made(self) -> dict[str, Adapter]:
-        """The adapters that were asked for so far, by name."""
+        """The adapters made so far, by name."""
         with self._lock:
             return dict(self._adapters)
 

@@ -1,4 +1,4 @@
-"""The runs of an adapter: which are under way, which of them were cancelled, and how those before them ended."""
+"""The runs of an adapter: those in progress, which of them were cancelled, and counts of those that ended."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dspex import ErrorCode
 
 
 class Run:
-    """One run that is under way.
+    """One run in progress.
 
     Attributes:
-        cancelled: set when the run is to stop.
+        cancelled: set when the run must stop.
     """
 
     def __init__(self) -> None:
@@ -24,10 +24,10 @@ class Run:
         self._lock = threading.Lock()
 
     def when_cancelled(self, stop: Callable[[], None] | None) -> None:
-        """Have `stop` called, by the thread that cancels, when the run is cancelled; at once if it was already.
+        """Call `stop` in the cancelling thread when the run is cancelled, or at once if it is already cancelled.
 
-        It takes the place of the one before; None for nothing to stop. Once this has returned, the one before is not
-        called any more. `stop` may not wait, nor come back to this run.
+        It replaces the previous `stop`, which is not called after this method has returned; None removes it. `stop`
+        must not block, and must not call this run.
         """
         with self._lock:
             self._stop = stop
@@ -35,7 +35,7 @@ class Run:
                 stop()
 
     def cancel(self) -> None:
-        """Tell it to stop."""
+        """Cancel the run."""
         with self._lock:
             again = self.cancelled.is_set()
             self.cancelled.set()
@@ -54,7 +54,7 @@ class Runs:
 
     @contextmanager
     def begin(self, run_id: str) -> Generator[Run]:
-        """A run, for as long as the context lasts. It is counted when it ends; an `AdapterError` by its code."""
+        """A run for the time of the context. It is counted when it ends; an `AdapterError` is counted by its code."""
         run = Run()
         with self._lock:
             self._running.setdefault(run_id, set()).add(run)
@@ -76,7 +76,7 @@ class Runs:
                     self._failures[code] += 1
 
     def cancel(self, run_id: str) -> bool:
-        """Tell every run of this id to stop. Returns whether there is one."""
+        """Cancel every run with this id. Returns whether there was one."""
         with self._lock:
             found = list(self._running.get(run_id, ()))
         for run in found:
@@ -84,14 +84,14 @@ class Runs:
         return bool(found)
 
     def cancel_all(self) -> None:
-        """Tell every run to stop."""
+        """Cancel every run."""
         with self._lock:
             found = [run for same in self._running.values() for run in same]
         for run in found:
             run.cancel()
 
     def stats(self, programs: int) -> AdapterStats:
-        """The counts so far, of an adapter that keeps so many programs."""
+        """The counts so far. `programs` is how many programs the adapter keeps."""
         with self._lock:
             running = sum(map(len, self._running.values()))
             return AdapterStats(programs, running, self._ended, dict(self._failures))

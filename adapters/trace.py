@@ -1,4 +1,4 @@
-"""What may be kept of a run: JSON values within bounds, with no secret in them."""
+"""Limits the values in a trace to bounded JSON without secrets."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MAX_DEPTH: Final = 12
 
 
 def bounded(value: Any, secret: str | None = None, *, depth: int = 0) -> JsonValue:
-    """A value of any kind as a JSON value that can be stored.
+    """Convert any value into a JSON value that can be stored.
 
-    Texts have at most `MAX_TRACE_TEXT` characters, lists and maps `MAX_MEMBERS` members, and nest `MAX_DEPTH` deep.
+    Texts are cut to `MAX_TRACE_TEXT` characters, lists and maps to `MAX_MEMBERS` members and `MAX_DEPTH` levels.
 
     Args:
-        secret: a text that is replaced wherever it is.
+        secret: a text that is replaced wherever it occurs.
     """
     match value:
         case None | bool() | int():

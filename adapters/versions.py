@@ -1,7 +1,7 @@
-"""Whether what is installed is within the ranges that our distributions declare: those that `make versions` tries.
+"""Checks that installed packages are within the ranges of our distributions, which `make versions` tests.
 
-An installer keeps to them once; the next `pip install` of something else may not. Only Python's own library is used:
-what is wrong here may be any other.
+An installer respects the ranges once, but a later `pip install` of something else may not. Uses only Python's standard
+library, as any other package may be the wrong one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 DISTRIBUTIONS: Final = ("dspex-server", "dspex")
 ON_USE: Final = frozenset({"dspy", "dspy-ai"})
-"""What is looked at when an adapter is made that needs it, and not at the start."""
+"""Packages that are checked when an adapter that needs them is made, and not at the start."""
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*(?:\[[^\]]*\])?\s*\(?([<>=!~0-9a-z.*,\s]*)\)?")
 _BOUND = re.compile(r"(>=|<)\s*([0-9.]+)")
@@ -24,12 +24,12 @@ Wanted = Callable[[str], bool]
 
 
 def at_start() -> list[str]:
-    """A line for each package that is not in its range, but for what only some adapters need."""
+    """One line for each package out of its range, except for those that only some adapters need."""
     return list(_problems(lambda name: name not in ON_USE))
 
 
 def of(names: Container[str]) -> list[str]:
-    """A line for each of these packages that is missing, or not in its range."""
+    """One line for each of these packages that is missing or out of its range."""
     return list(_problems(lambda name: name in names, missing=True))
 
 
@@ -51,7 +51,7 @@ def _problems(wanted: Wanted, *, missing: bool = False) -> Iterator[str]:
 
 
 def _required(distribution: str) -> Iterator[tuple[str, str]]:
-    """What a distribution requires, and its range; nothing where it runs without being installed."""
+    """The requirements of a distribution with their ranges; empty if it is not installed."""
     try:
         lines = metadata.requires(distribution) or []
     except metadata.PackageNotFoundError:
@@ -67,10 +67,10 @@ def _required(distribution: str) -> Iterator[tuple[str, str]]:
 
 
 def within(version: str, bounds: str) -> bool:
-    """Whether a version is in a range such as `>=3.4,<3.5`. A pre-release comes before its release; `<` takes none."""
+    """Whether a version is in a range such as `>=3.4,<3.5`. `>=` and `<` exclude pre-releases of their bound."""
     release = _RELEASE.match(version)
     if release is None:
-        return True  # nobody can say
+        return True  # cannot be decided
     number = _number(release[0])
     early = _BEFORE.match(version[release.end() :]) is not None
     for sign, bound in _BOUND.findall(bounds):
@@ -83,7 +83,7 @@ def within(version: str, bounds: str) -> bool:
 
 
 def _number(release: str) -> tuple[int, ...]:
-    """Comparable: 3.4.0 is 3.4."""
+    """A form to compare: 3.4.0 equals 3.4."""
     parts = [int(part) for part in release.split(".") if part]
     while parts and parts[-1] == 0:
         parts.pop()

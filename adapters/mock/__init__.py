@@ -7,5 +7,5 @@ __all__ = ["MockAdapter", "create_adapter"]
 
 
 def create_adapter(catalog: LMCatalog) -> MockAdapter:  # noqa: ARG001  it calls no LM
-    """The adapter, as the registry asks for it."""
+    """Make the adapter, for the registry."""
     return MockAdapter()

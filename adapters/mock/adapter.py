@@ -1,4 +1,4 @@
-"""The mock adapter itself."""
+"""The mock adapter: outputs that fit the signature, the same every time, or from a script."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ from dspex.model import problems
 from dspex.signatures.annotations import object_model
 
 CAPACITY: Final = 1024
-"""Programs that are kept."""
+"""How many programs are kept."""
 
 MAX_SIZE: Final = 10_000_000
-"""Characters and members of the smallest outputs that a program may have: constraints can ask for more than fits."""
+"""The limit for the smallest outputs that fit a program's signature, in characters and members.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,8 @@ class _Program:
 class MockAdapter:
     """Makes outputs that fit the signature, from its digest, the inputs and the seed: the same in any process.
 
-    Any LM will do, and any of `adapters.modules`; `MockParameters` says what a program's parameters may be. Usage is
-    one call; by default a token for every four bytes of the inputs and of the outputs, and a cost of 0: nobody is
-    billed.
+    Accepts any LM, any module of `adapters.modules`, and the parameters of `MockParameters`. The usage of a run is one
+    call; by default it has one token for every four bytes of inputs and outputs, and a cost of 0.
     """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
@@ -92,7 +92,7 @@ class MockAdapter:
         return Outcome(outputs, _usage(program, inputs, outputs), duration_ms, trace)
 
     def cancel(self, run_id: str) -> bool:
-        """See `Adapter.cancel`. A run ends in the middle of its latency."""
+        """See `Adapter.cancel`. Interrupts the simulated latency."""
         return self._runs.cancel(run_id)
 
     def list_programs(self) -> list[ProgramInfo]:
@@ -121,7 +121,7 @@ class MockAdapter:
 
 
 def _wait(run: Run, seconds: float, timeout: float | None) -> None:
-    """Let the latency pass, but for a run that is cancelled or whose time is up."""
+    """Wait for the simulated latency. Raises if the run is cancelled or its timeout passes."""
     allowed = seconds if timeout is None else min(seconds, timeout)
     if run.cancelled.wait(allowed) if allowed > 0 else run.cancelled.is_set():
         raise AdapterError(ErrorCode.CANCELLED, "the run was cancelled", usage=Usage(calls=1))
@@ -146,7 +146,7 @@ def _build(spec: ProgramSpec) -> _Program:
 
 
 def _check(signature: Signature, parameters: MockParameters) -> None:
-    """Refuse a script that speaks of what the signature does not have."""
+    """Refuse parameters that name fields the signature does not have."""
     named = [(f"fail.{code}", name) for code, runs in parameters.fail.items() for name in _names(runs)]
     named += [(f"outputs.{number}.when", name) for number, rule in enumerate(parameters.outputs) for name in rule.when]
     inputs = {field.name for field in signature.inputs}
@@ -194,5 +194,5 @@ def _usage(program: _Program, inputs: Mapping[str, Any], outputs: Mapping[str, A
 
 
 def _tokens(values: Mapping[str, Any]) -> int:
-    """Four bytes of English to a token (https://help.openai.com/en/articles/4936856): near enough for a mock."""
+    """An estimate of four bytes per token of English (https://help.openai.com/en/articles/4936856)."""
     return -(-len(to_json(values)) // 4)

@@ -1,4 +1,4 @@
-"""Pseudo-random draws that are the same in every process, on every machine and Python version."""
+"""Pseudo-random numbers that are the same in every process, on every machine and Python version."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _MASK = (1 << 64) - 1
 
 
 class Draws:
-    """A stream of draws: SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195), seeded by SHA-256.
+    """Pseudo-random numbers: SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195), seeded by SHA-256.
 
-    The `random` module is no use here: only `random()` itself is promised to stay the same between versions.
+    The `random` module is not used: between Python versions, only its `random()` is guaranteed to stay the same.
     """
 
     def __init__(self, *key: Any) -> None:
         self._state = int.from_bytes(hashlib.sha256(canonical_json(key)).digest()[:8], "big")
 
     def bits(self) -> int:
-        """64 bits."""
+        """64 random bits."""
         self._state = (self._state + 0x9E3779B97F4A7C15) & _MASK
         mixed = self._state
         mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _MASK

@@ -1,4 +1,4 @@
-"""How long a mock run takes: a distribution, drawn from signature, inputs and seed."""
+"""The latency of a mock run: drawn from a distribution, determined by signature, inputs and seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Milliseconds = Annotated[float, Field(ge=0, le=MAX_MS)]
 
 
 class Uniform(Parameters):
-    """Anything from `low` to `high`, all as likely."""
+    """Uniformly distributed from `low` to `high`."""
 
     distribution: Literal["uniform"]
     low: Milliseconds
@@ -35,7 +35,7 @@ class Uniform(Parameters):
 
 
 class Normal(Parameters):
-    """Around `mean`; never below 0."""
+    """Normally distributed around `mean`; negative values become 0."""
 
     distribution: Literal["normal"]
     mean: Milliseconds
@@ -47,7 +47,7 @@ class Normal(Parameters):
 
 
 class Lognormal(Parameters):
-    """Half of the runs below `median`, and a long tail: how LMs behave. `sigma` is that of the logarithm."""
+    """Lognormally distributed, with a long tail, like the latency of LMs. `sigma` is that of the logarithm."""
 
     distribution: Literal["lognormal"]
     median: Milliseconds
@@ -59,7 +59,7 @@ class Lognormal(Parameters):
 
 
 def _kind(value: Any) -> str | None:
-    """The tag in the union below. Tags in <> are left out of error paths."""
+    """The tag for the union below. Tags in <> are left out of error paths."""
     if isinstance(value, Mapping):
         named = value.get("distribution")
         return f"<{named}>" if isinstance(named, str) else "<>"

@@ -1,4 +1,4 @@
-"""What the mock adapter reads from `Configuration.parameters`: `docs/testing.md` shows it in use."""
+"""The parameters of the mock adapter, from `Configuration.parameters`. `docs/testing.md` shows their use."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from adapters.parameters import Parameters
 from dspex import ErrorCode
 
 Match = dict[str, JsonValue]
-"""Inputs by name: runs whose inputs have all these values."""
+"""Values of inputs by name. It matches runs whose inputs have all these values."""
 
 
 class Rate(Parameters):
-    """A part of the runs, from 0 to 1: which ones follows from signature, inputs and seed."""
+    """A fraction of the runs, from 0 to 1. Signature, inputs and seed determine which runs."""
 
     rate: float = Field(ge=0, le=1)
 
 
 class Rule(Parameters):
-    """The outputs `then` for runs that match `when`; the outputs it does not name are made as without it."""
+    """The outputs `then` for runs that match `when`. Outputs that it does not name are generated as usual."""
 
     when: Match = Field(default_factory=dict)
     then: dict[str, JsonValue] = Field(min_length=1)
@@ -30,11 +30,11 @@ class Rule(Parameters):
 
 MOST_TOKENS = 10**12
 MOST_COST = 10**9
-"""Of a run: sums of what is more would not fit into the database."""
+"""The highest cost of a run, as larger sums would not fit into the database."""
 
 
 class MockUsage(Parameters):
-    """What every run reports; what is not given is counted from the texts, at a cost of 0."""
+    """The usage of every run. Figures that are not given are counted from the texts, with a cost of 0."""
 
     input_tokens: int | None = Field(default=None, ge=0, le=MOST_TOKENS)
     output_tokens: int | None = Field(default=None, ge=0, le=MOST_TOKENS)
@@ -45,12 +45,12 @@ class MockParameters(Parameters):
     """How a mock program behaves.
 
     Attributes:
-        latency_ms: milliseconds that a run takes, besides its own work: a number, or a distribution.
-        fail: which runs fail, by code: `{"rate_limited": [{"question": "again"}]}` those that match one of the maps,
-            `{"transient": {"rate": 0.1}}` a tenth of them, `{"timeout": "always"}` all. What names inputs comes
-            before what names a rate, and that before all.
-        outputs: what runs answer: the first rule that matches.
-        usage: tokens and cost.
+        latency_ms: the simulated latency of a run in milliseconds: a number, or a distribution.
+        fail: which runs fail, by code: `{"rate_limited": [{"question": "again"}]}`: those that match one of the maps;
+            `{"transient": {"rate": 0.1}}`: a tenth of them; `{"timeout": "always"}`: all. Maps of inputs take
+            precedence over rates, and rates over `always`.
+        outputs: rules for the outputs; the first that matches applies.
+        usage: the tokens and the cost of every run.
     """
 
     latency_ms: Latency = 0
@@ -70,7 +70,7 @@ class MockParameters(Parameters):
             listed = isinstance(runs, list) and all(isinstance(match, Mapping) for match in runs)
             if runs != "always" and not listed and not (isinstance(runs, Mapping) and set(runs) == {"rate"}):
                 raise ValueError(f'\'{key}\': give "always", {{"rate": 0.1}}, or a list of maps from input to value')
-        # In the order of ErrorCode: a map that went through a database has no order of its own.
+        # In the order of ErrorCode, as a database does not keep the order of a map.
         return {code: value[name] for name, code in codes.items() if name in value}
 
     @model_validator(mode="after")
@@ -80,7 +80,7 @@ class MockParameters(Parameters):
         return self
 
     def failure(self, inputs: Mapping[str, Any], drawn: float) -> ErrorCode | None:
-        """The code that a run fails with, if it does; `drawn` is a number from 0 up to 1."""
+        """The code with which a run fails, or None. `drawn` is a random number from 0 up to 1."""
         rated: ErrorCode | None = None
         always: ErrorCode | None = None
         for code, runs in self.fail.items():
@@ -95,5 +95,5 @@ class MockParameters(Parameters):
         return rated or always
 
     def answer(self, inputs: Mapping[str, Any]) -> Mapping[str, JsonValue]:
-        """The outputs that are laid down for these inputs."""
+        """The outputs that the rules give for these inputs."""
         return next((rule.then for rule in self.outputs if rule.when.items() <= inputs.items()), {})

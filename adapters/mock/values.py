@@ -1,6 +1,6 @@
-"""Values of a field's type: what type, enum and constraints ask for, made to be readable.
+"""Generates readable values that fit a field's type, enum and constraints.
 
-A type is turned into a function once, when the program is built; a run only calls it.
+A type is compiled to a function when the program is built; a run only calls it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KEYS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath")
 
 
 def maker(field_type: FieldType, name: str) -> Make:
-    """The function that makes values of this type; texts speak of `name`."""
+    """Compile a type to a function that makes values of it. Texts contain `name`."""
     match field_type:
         case StringType(enum=None):
             return _text(field_type, name.replace("_", " "))
@@ -55,7 +55,7 @@ def maker(field_type: FieldType, name: str) -> Make:
 
 
 def least_size(field_type: FieldType) -> int:
-    """How many characters and members the smallest value of this type has, roughly."""
+    """The approximate size of the smallest value of this type, in characters and members."""
     match field_type:
         case StringType():
             return 1 + (field_type.minLength or 0)
@@ -75,7 +75,7 @@ def _text(field_type: StringType, name: str) -> Make:
         if len(text) < least:
             text = (f"{text} " * (least // len(text) + 1))[:least]
         if most is not None and len(text) > most:
-            text = text[-most:] if most else ""  # the end is what differs
+            text = text[-most:] if most else ""  # keeps the end, in which texts differ
         return text
 
     return make

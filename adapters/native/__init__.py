@@ -7,5 +7,5 @@ __all__ = ["NativeAdapter", "create_adapter"]
 
 
 def create_adapter(catalog: LMCatalog) -> NativeAdapter:
-    """The adapter, as the registry asks for it."""
+    """Make the adapter, for the registry."""
     return NativeAdapter(catalog)

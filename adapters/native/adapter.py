@@ -1,4 +1,4 @@
-"""The native adapter itself."""
+"""The native adapter: builds DSPy modules, runs them, and reports their usage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from adapters.runs import Runs
 from dspex import ErrorCode, Signature, Usage
 
 CAPACITY: Final = 128
-"""Programs that are kept."""
+"""How many programs are kept."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class _Program:
 class NativeAdapter:
     """Runs DSPy in the calling thread.
 
-    One module serves all threads: DSPy keeps what belongs to a run in context variables. Of a module's outputs, those
-    in the signature are returned.
+    One module object serves all threads, as DSPy keeps the state of a run in context variables. A run returns those of
+    the module's outputs that are in the signature.
 
-    An answer that DSPy cannot read makes it ask once more, for JSON: a run may use two LM calls where one would do.
+    If DSPy cannot parse an answer, it asks once more, for JSON, so a run may take two LM calls instead of one.
 
-    Timeouts are advisory, for a thread cannot be stopped: no LM call begins after the timeout, and a call waits for
-    each part of its answer about as long as the run has left. `cancel` lets no further LM call begin.
+    Timeouts are advisory, as a thread cannot be stopped. No LM call begins after the timeout, and a call waits for each
+    part of its answer about as long as the run has left. After `cancel`, no LM call begins.
 
     Args:
-        on_usage: called with a run's id and its usage so far whenever an LM call begins or was answered, in the thread
-            that runs: how a process that may be killed tells what it used.
+        on_usage: called in the run's thread, with the run's id and its usage so far, when an LM call begins or is
+            answered. So the usage of a process that may be killed is known.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class NativeAdapter:
         self._wire = Wire(catalog.proxy)
 
     def create_program(self, spec: ProgramSpec) -> str:
-        """See `Adapter.create_program`. A key that has changed since takes the place of the old one."""
+        """See `Adapter.create_program`. If the key of the LM has changed, the new one replaces it."""
         lm = spec.configuration.lm
         if lm is None:
             raise AdapterError(ErrorCode.PERMANENT, "lm: native runs an LM: give its model")
@@ -88,7 +88,7 @@ class NativeAdapter:
         return spec.backend_id
 
     def execute_program(self, backend_id: str, inputs: Mapping[str, Any], options: RunOptions) -> Outcome:
-        """See `Adapter.execute_program`. LMs that take a seed get the run's, and each call after the first the next."""
+        """See `Adapter.execute_program`. Each LM call gets a seed: the first one the run's, then the next number."""
         started = time.perf_counter()
         program = self._programs.get(backend_id)
         on_usage = self._on_usage
@@ -109,7 +109,7 @@ class NativeAdapter:
         return Outcome(outputs, recorder.usage, duration_ms, tracer.steps if tracer else None)
 
     def cancel(self, run_id: str) -> bool:
-        """See `Adapter.cancel`. The LM call that a run is at goes on; the run ends before the next one."""
+        """See `Adapter.cancel`. The LM call in progress goes on; the run ends before the next one."""
         return self._runs.cancel(run_id)
 
     def list_programs(self) -> list[ProgramInfo]:
@@ -133,22 +133,22 @@ class NativeAdapter:
         return self._runs.stats(len(self._programs))
 
     def close(self) -> None:
-        """See `Adapter.close`. Runs that are under way lose their connections."""
+        """See `Adapter.close`. Runs in progress lose their connections."""
         self._programs.clear()
         wire, self._wire = self._wire, Wire(self._catalog.proxy)
         wire.close()
 
 
 def _run_context(lm: RecordingLM, recorder: Recorder, tracer: Tracer | None) -> AbstractContextManager[None]:
-    """DSPy's settings for one run; a context variable, so it is entered in the thread that runs."""
+    """DSPy's settings for one run. They are context variables, so it must be entered in the run's thread."""
     context: AbstractContextManager[None] = dspy.context(
         lm=lm,
         adapter=CHAT,
         usage_tracker=recorder,
-        trace=None,  # else every prediction is kept, up to 10,000
+        trace=None,  # otherwise DSPy keeps up to 10,000 predictions
         callbacks=[tracer] if tracer else [],
-        disable_history=False,  # RecordingLM.update_history is called in its place, with the cost
-        warn_on_type_mismatch=False,  # validated already; the warning quotes inputs
+        disable_history=False,  # needed: RecordingLM.update_history gets the cost through it
+        warn_on_type_mismatch=False,  # the inputs are validated already, and the warning would quote them
         allow_tool_async_sync_conversion=True,
     )
     return context

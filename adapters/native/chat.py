@@ -1,5 +1,6 @@
-"""How a run speaks with its LM: DSPy's two formats of a prompt, which take nothing in it as an order, and a reading of
-answers of our own, in a time that grows with their length.
+"""The formats of prompts and answers: DSPy's two, made safe against markers in inputs, with our own parser.
+
+The parser takes time linear in the length of an answer.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ from adapters.native.answers.values import containers, plain_value
 
 
 def neutral(text: str) -> str:
-    """The text without DSPy's marker of an attachment, in the place of which DSPy would read a file or an address
-    (dspy 3.4: adapters/_legacy_type_markers.py).
+    """Replace DSPy's marker of an attachment in a text. DSPy would load the file or URL in it.
 
-    What is put in its place begins and ends with what no marker has: so none can come about around it.
+    See adapters/_legacy_type_markers.py in dspy 3.4. The replacement begins and ends with characters that no marker
+    contains, so that it cannot become part of another one.
     """
     return text.replace(CUSTOM_TYPE_START_IDENTIFIER, f"({CUSTOM_TYPE_START_IDENTIFIER.strip('<>')})")
 
 
 class Chat(dspy.ChatAdapter):  # type: ignore[misc]  # DSPy has no type information
-    """`dspy.ChatAdapter`, with `Json` where it asks once more.
+    """`dspy.ChatAdapter`, with `Json` as the format for asking once more.
 
-    Where an answer has no section, a JSON object or XML elements with the outputs are taken as well.
+    An answer without sections may also be a JSON object, or XML elements, with the outputs.
     """
 
     def format_user_message_content(self, *args: Any, **kwargs: Any) -> str:
-        """See `dspy.ChatAdapter`. Inputs, demos, answers of tools and hints: all come by here, as one text."""
+        """See `dspy.ChatAdapter`. Inputs, demos, results of tools and hints all pass here, as one text."""
         return neutral(super().format_user_message_content(*args, **kwargs))
 
     def parse(self, signature: Any, completion: str) -> dict[str, Any]:
-        """The outputs in an answer.
+        """Parse the outputs in an answer.
 
         Raises:
-            AdapterParseError: they cannot be read from it, or in more than one way.
+            AdapterParseError: the answer lacks outputs, or is ambiguous.
         """
         return _outputs(self, signature, completion, (_by_sections, _by_object, _by_elements))
 
@@ -49,7 +50,7 @@ class Chat(dspy.ChatAdapter):  # type: ignore[misc]  # DSPy has no type informat
 
 
 class Json(dspy.JSONAdapter):  # type: ignore[misc]  # DSPy has no type information
-    """`dspy.JSONAdapter`: one object with the outputs, whatever is around it."""
+    """`dspy.JSONAdapter`, which accepts any text around the object with the outputs."""
 
     def format_user_message_content(self, *args: Any, **kwargs: Any) -> str:
         """See `Chat.format_user_message_content`."""
@@ -90,7 +91,7 @@ def _by_sections(signature: Any, completion: str) -> Mapping[str, Any]:
 
 
 def _by_object(signature: Any, completion: str) -> Mapping[str, Any]:
-    """The outputs in the one object of the answer that has any."""
+    """The outputs in the only object of the answer that has some."""
     text = without_drafts(completion)
     if "{" not in text:
         return {}
@@ -105,7 +106,7 @@ def _by_object(signature: Any, completion: str) -> Mapping[str, Any]:
 
 
 def _by_elements(signature: Any, completion: str) -> Mapping[str, Any]:
-    """The outputs in XML elements of their names, the last of each; no attributes, none within another."""
+    """The outputs in XML elements with their names: the last element of each; without attributes or nesting."""
     text = without_drafts(completion, signature.output_fields)
     if "</" not in text:
         return {}

@@ -1,4 +1,4 @@
-"""From the exceptions of a run to the closed set of error codes."""
+"""Maps the exceptions of a run to the closed set of error codes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ _CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
 """By class, subclasses first (dspy 3.4: clients/errors.py)."""
 
 _TIMEOUTS = frozenset({"TimeoutError", "ConnectTimeout", "ReadTimeout", "WriteTimeout", "APITimeoutError"})
-"""Of Python, of DSPy's HTTP client (_vendor/lm15/transports, a transport error to DSPy) and of LiteLLM's."""
+"""The timeouts of Python, of LiteLLM, and of DSPy's HTTP client, which DSPy reports as transport errors.
+"""
 
 _NOT_OF_PROVIDERS = (
     dspy_errors.LMNotConfiguredError,
@@ -39,11 +40,11 @@ _NOT_OF_PROVIDERS = (
     dspy_errors.LMConfigurationError,
     dspy_errors.LMLockTimeoutError,
 )
-"""Found out before anything was sent."""
+"""Errors that are raised before anything is sent."""
 
 
 def adapter_error(error: Exception, recorder: Recorder, api_key: str | None) -> AdapterError:
-    """The `AdapterError` that tells of an exception of a run: without the key, and without the prompt."""
+    """Convert an exception of a run into an `AdapterError`, without the key and the prompt."""
 
     def clean(text: str | None) -> str | None:
         return text.replace(api_key, "***") if text and api_key else text
@@ -65,12 +66,12 @@ def adapter_error(error: Exception, recorder: Recorder, api_key: str | None) -> 
     said = said_of(error, recorder.call)
     code = code_of(error, said)
     if code is ErrorCode.INTERNAL and isinstance(error, dspy_errors.LMUnexpectedError) and recorder.call.succeeded:
-        # As what is not even JSON: it is of a gateway in between, as a rule.
+        # Transient, like an answer that is not JSON: it usually comes from a gateway in between.
         begin = clean(recorder.call.body[:MAX_QUOTE].decode(errors="replace")) or ""
         text = f"the answer has not the shape of one: {begin[: MAX_QUOTE // 2]!r}"
         return AdapterError(ErrorCode.TRANSIENT, text, usage=recorder.usage)
     if code is ErrorCode.INTERNAL:
-        # What an unexpected exception says may hold anything: the prompt, for one.
+        # The text of an unexpected exception may contain anything, such as the prompt.
         return AdapterError(code, f"{type(error).__name__} in DSPy", usage=recorder.usage)
     text = str(error) if getattr(error, "message", "").strip() or not said.text else f"HTTP {said.status}: {said.text}"
     return AdapterError(
@@ -84,29 +85,29 @@ def adapter_error(error: Exception, recorder: Recorder, api_key: str | None) -> 
 
 
 def said_of(error: Exception, call: Call) -> Said:
-    """What the provider said that led to an exception of an LM call."""
+    """What the provider said, for an exception of an LM call."""
     if not isinstance(error, dspy_errors.LMError) or isinstance(error, _NOT_OF_PROVIDERS):
         return Said()
     return said_in_answer(call) or said_by_exception(error)
 
 
 def code_of(error: Exception, said: Said) -> ErrorCode:
-    """What an exception means: by what the provider said, else by its class."""
+    """The code of an exception: from what the provider said, or else from its class."""
     code = meaning(said.status, said.words, said.text)
     if code is not None:
         return code
     code = next((code for kind, code in _CODES if isinstance(error, kind)), ErrorCode.INTERNAL)
     if type(error) is dspy_errors.LMProviderError and (getattr(error, "status", None) or 200) < 400:
-        return ErrorCode.TRANSIENT  # an answer that is not JSON: of a gateway in between, as a rule
+        return ErrorCode.TRANSIENT  # an answer that is not JSON: it usually comes from a gateway in between
     if code is ErrorCode.TRANSIENT and any(type(cause).__name__ in _TIMEOUTS for cause in _causes(error)):
         return ErrorCode.TIMEOUT
     if code is ErrorCode.INTERNAL and any(isinstance(cause, RecursionError) for cause in _causes(error)):
-        return ErrorCode.PARSE_FAILURE  # nested deeper than JSON is read
+        return ErrorCode.PARSE_FAILURE  # JSON that is nested too deep for the parser
     return code
 
 
 def _line(text: str) -> str:
-    """The first paragraph: hints for a person at a keyboard follow."""
+    """The first paragraph. Those after it are hints for interactive use."""
     return " ".join(text.split("\n\n", 1)[0].split())[:MAX_QUOTE]
 
 

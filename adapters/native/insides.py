@@ -1,6 +1,6 @@
-"""What of DSPy's insides the adapter leans on, beyond its documented interface: all of it, with where it is.
+"""All use of DSPy's internals, beyond its documented interface, with the place in DSPy's source.
 
-`tests/integration/test_dspy_insides.py` has a test for each: one that fails names what a new DSPy has changed.
+`tests/integration/test_dspy_insides.py` has a test for each, which fails if a new version of DSPy changes it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dspy.lm15 import LM15Error, RouterConfig
 __all__ = ["CONNECT_SECONDS", "StdlibTransport", "calls_through", "fixed_temperature", "raw_answer"]
 
 CONNECT_SECONDS: Final = 10.0
-"""What DSPy's HTTP client waits for a connection (dspy 3.4: _vendor/lm15/transports/_limits.py)."""
+"""The connect timeout of DSPy's HTTP client (dspy 3.4: _vendor/lm15/transports/_limits.py)."""
 
 
 class _OneEngine(dict[Any, Any]):
-    """In the place of an LM's engines, which DSPy keeps by their settings (clients/execution.py: `_select_engine`)."""
+    """Replaces an LM's dict of engines, which DSPy keeps by settings (clients/execution.py: `_select_engine`)."""
 
     def __init__(self, engine: LM15Engine) -> None:
         super().__init__()
@@ -33,9 +33,9 @@ class _OneEngine(dict[Any, Any]):
 
 
 def calls_through(lm: Any, transport: Any, api_key: str, api_base: str | None) -> bool:
-    """Have an LM call by DSPy's own HTTP client, through this transport; False where that client does not serve it.
+    """Make an LM use DSPy's own HTTP client with this transport. Returns False if that client does not support the LM.
 
-    `dspy.LM` gives its engines no transport, and an engine of one's own has no prices and no capabilities.
+    `dspy.LM` cannot pass a transport to its engines, and a custom engine has no prices and no capabilities.
     """
     try:
         provider = select_backend(lm).resolution.provider
@@ -44,7 +44,7 @@ def calls_through(lm: Any, transport: Any, api_key: str, api_base: str | None) -
     lm._engine_store = _OneEngine(  # noqa: SLF001
         LM15Engine(
             RouterConfig(
-                env={},  # else addresses and regions come from the environment
+                env={},  # otherwise addresses and regions come from the environment
                 api_keys={provider: api_key},
                 base_urls=None if api_base is None else {provider: api_base},
                 transport=transport,
@@ -56,7 +56,7 @@ def calls_through(lm: Any, transport: Any, api_key: str, api_base: str | None) -
 
 
 def raw_answer(response: Any) -> Mapping[str, Any] | None:
-    """The provider's own JSON of an answer: `dspy.lm15.Response` keeps it, LiteLLM's objects can be dumped."""
+    """The provider's own JSON: `dspy.lm15.Response` keeps it, and LiteLLM's objects can be dumped to it."""
     raw = getattr(response, "provider_data", None)
     if raw is None and (dump := getattr(response, "model_dump", None)) is not None:
         raw = dump()
@@ -67,9 +67,9 @@ _FIXED_TEMPERATURE = re.compile(r"(?:.*/)?(?:o[1-9](?:-.*)?|gpt-5(?![\d])(?!.*-c
 
 
 def fixed_temperature(model: str) -> bool:
-    """Whether a model takes no temperature but its own: OpenAI's reasoning models, whoever serves them.
+    """Whether a model has a fixed temperature, like OpenAI's reasoning models, whoever serves them.
 
-    https://platform.openai.com/docs/guides/reasoning; `dspy.LM` knows them as well (clients/lm.py), and refuses one
-    that is set for the whole LM.
+    https://platform.openai.com/docs/guides/reasoning; `dspy.LM` knows them, too (clients/lm.py), and refuses to set a
+    temperature for the whole LM.
     """
     return _FIXED_TEMPERATURE.fullmatch(model) is not None

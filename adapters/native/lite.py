@@ -1,7 +1,7 @@
-"""LiteLLM made fit for a worker: it sends what it is given to the address it is given, and nothing else anywhere else.
+"""Configures LiteLLM for a worker, so that it sends only what it is given, and only to the address that it is given.
 
-By itself it follows redirects, calls by the proxies of the environment, and reads addresses, accounts and headers from
-there, and from a `.env` file of the working directory. Done once per process, when a program first needs it.
+By default it follows redirects, uses proxies, addresses, accounts and headers from the environment, and reads a `.env`
+file in the working directory. Configured once per process, when a program first needs it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ _AMBIENT: Final = frozenset(
         "SSL_CERTIFICATE",
     }
 )
-"""What the client of OpenAI, by which LiteLLM calls most providers, and LiteLLM add to every call (openai 2.54:
-_client.py). An address or a key that is given wins over the environment's; for these there is no such argument."""
+"""Variables that LiteLLM, and OpenAI's client under it, add to every call (openai 2.54: _client.py).
+
+An explicit address or key takes precedence over the environment; for these there is no such argument.
+"""
 
 _lock = threading.Lock()
 _done = False
 
 
 def prepare_litellm(proxy: str | None) -> None:
-    """Import it and take from it, for the whole process, what it does on its own accord. From any thread, any time.
+    """Import LiteLLM and turn off its defaults for the whole process. Thread-safe; may be called again.
 
     Args:
-        proxy: `http://host:port`, by which every LM is called.
+        proxy: `http://host:port`, the proxy for all LM calls.
     """
     global _done
     with _lock:
@@ -44,13 +46,14 @@ def prepare_litellm(proxy: str | None) -> None:
             return
         for name in _AMBIENT:
             os.environ.pop(name, None)
-        # Imported here: 2 s and 120 MB. DSPy has set `LITELLM_MODE`, without which it reads a .env file.
+        # Imported here because it takes 2 s and 120 MB. `prepare_dspy` has set `LITELLM_MODE`, so it reads no .env
+        # file.
         import httpx
         import litellm
         from litellm.llms.custom_httpx import http_handler
 
         class Client(httpx.Client):
-            """Follows no redirect, whoever asks for it."""
+            """Follows no redirect, even if a caller asks for it."""
 
             def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
                 """See `httpx.Client.send`."""
@@ -64,6 +67,6 @@ def prepare_litellm(proxy: str | None) -> None:
             verify = http_handler.get_ssl_configuration()
             return Client(verify=verify, trust_env=False, proxy=proxy, limits=unbounded, timeout=timeout)
 
-        litellm.client_session = create()  # of the client of OpenAI
+        litellm.client_session = create()  # used by OpenAI's client
         http_handler.HTTPHandler.create_client = create  # type: ignore[assignment, method-assign]
         _done = True

@@ -1,4 +1,4 @@
-"""The LM that a program calls."""
+"""The LMs that programs call: DSPy LMs without retries or caches."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from adapters.native.wire import Call, Wire, noted
 from dspex import ErrorCode, LMParameters
 
 NO_KEY: Final = "none"
-"""Sent where there is no key: DSPy would else take one from the environment, and send it to any address."""
+"""Sent if there is no key: otherwise DSPy takes one from the environment, and sends it to any address."""
 
 
 class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type information
-    """A `dspy.LM` that reports to the run's `Recorder`, and calls with its seed and within its time.
+    """A `dspy.LM` that reports to the run's `Recorder`, and uses its seed and its remaining time.
 
     It keeps no history, neither its own nor DSPy's global one.
     """
@@ -32,7 +32,7 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
         recorder: Recorder = dspy.settings.usage_tracker
         recorder.call_begins()
         if recorder.seed is not None and self.is_native:
-            # LiteLLM refuses a seed where the provider knows none; DSPy's own client leaves it out.
+            # LiteLLM refuses a seed that the provider does not support; DSPy's own client omits it.
             kwargs["seed"] = recorder.seed
         waits = [seconds for seconds in (recorder.seconds_left, self.kwargs.get("timeout")) if seconds is not None]
         recorder.call.seconds = min(waits, default=None)
@@ -42,14 +42,14 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
             outputs = self._call(recorder.call, *args, **kwargs)
         except LMError as error:
             if code_of(error, said_of(error, recorder.call)) is ErrorCode.CONTEXT_WINDOW:
-                # Whatever the provider calls it: `ReAct` takes this for a sign to shorten what it sends.
+                # The same for all providers: it makes `ReAct` shorten what it sends.
                 raise ContextWindowExceededError(message=getattr(error, "message", "")) from error
             raise
         recorder.check_answer()
         return outputs
 
     def _call(self, call: Call, *args: Any, **kwargs: Any) -> Any:
-        """One call. An answer of which DSPy's client cannot read a part that no answer needs is read without it."""
+        """Make one call. If DSPy's client cannot parse an optional part of the response, parse it without that part."""
         with noted(call):
             try:
                 return super().__call__(*args, **kwargs)
@@ -60,24 +60,24 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
                 return super().__call__(*args, **kwargs)
 
     def update_history(self, entry: Mapping[str, Any]) -> None:
-        """In the place of DSPy's history, which grows to 10,000 entries with their prompts."""
+        """Replaces DSPy's history, which keeps up to 10,000 entries with prompts."""
         recorder: Recorder = dspy.settings.usage_tracker
         recorder.add_entry(entry)
 
     @property
     def is_native(self) -> bool:
-        """Whether DSPy's own HTTP client calls it, not LiteLLM."""
+        """Whether DSPy's own HTTP client makes the calls, and not LiteLLM."""
         return bool(self.engine == "lm15")
 
 
 def make_lm(resolved: ResolvedLM, parameters: LMParameters, wire: Wire) -> RecordingLM:
-    """The LM of a program, which calls through `wire`. Nothing is connected to yet.
+    """Make the LM of a program, which calls through `wire`. Opens no connection.
 
-    DSPy's own HTTP client serves it where it can, so that LiteLLM (2 s, 120 MB) is not even imported.
+    Uses DSPy's own HTTP client if that supports the LM, because importing LiteLLM takes 2 s and 120 MB.
 
     Raises:
-        ValueError: it is none that DSPy knows.
-        AdapterError: `permanent`; it takes no such temperature.
+        ValueError: DSPy does not know the LM.
+        AdapterError: `permanent`: the LM does not accept this temperature.
     """
     check_temperature(parameters.temperature, resolved.model, "lm.parameters.temperature")
     api_key = resolved.api_key or NO_KEY
@@ -88,7 +88,7 @@ def make_lm(resolved: ResolvedLM, parameters: LMParameters, wire: Wire) -> Recor
     settings = {key: value for key, value in settings.items() if value is not None}
     lm = RecordingLM(resolved.model, cache=False, num_retries=0, engine="lm15", **settings)
     if not calls_through(lm, wire, api_key, resolved.api_base):
-        # Not engine="auto": it chooses at each call, and by the environment as well (OPENAI_BASE_URL).
+        # Not engine="auto", which chooses at each call, and also by the environment (OPENAI_BASE_URL).
         prepare_litellm(wire.proxy)
         lm = RecordingLM(resolved.model, cache=False, num_retries=0, engine="litellm", **settings)
     return lm

@@ -1,4 +1,4 @@
-"""The record of one run: what its LM calls used, and whether it may go on."""
+"""The record of one run: the usage of its LM calls, and whether it may continue."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from adapters.runs import Run
 from dspex import ErrorCode, LMCall, Usage
 
 LEAST_WAIT: Final = 0.001
-"""Seconds: a call that has begun in time is not refused for having none left."""
+"""The shortest timeout of a call in seconds: a call that begins in time is made, even with no time left."""
 
 MOST_TOKENS: Final = 1 << 40
-"""Of one call: no LM takes more, and sums of what is more would not fit into the database."""
+"""The most tokens of one call. No LM takes more, and larger sums would not fit into the database."""
 
 _SEEDS: Final = 1 << 63
 
 
 class Recorder:
-    """What one run used, and the stops it has to make. DSPy calls `add_usage`, as of its own usage tracker.
+    """The usage of one run, and the checks whether it must stop. DSPy calls it as its usage tracker.
 
     Args:
-        options: of the run; its time begins now.
-        run: tells whether it was cancelled.
-        changed: called with the usage so far whenever an LM call begins or was answered.
+        options: the run's options. Its timeout starts now.
+        run: knows whether the run was cancelled.
+        changed: called with the usage so far when an LM call begins or is answered.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class Recorder:
         self._begun = 0
         self._answered: list[LMCall] = []
         self.call = Call()
-        """The one that was begun last."""
+        """The LM call that was begun last."""
         self._response: Any = None
 
     def check(self) -> None:
-        """Stop here if the run is to stop.
+        """Check whether the run may continue.
 
         Raises:
             AdapterError: `cancelled` or `timeout`.
@@ -59,7 +59,7 @@ class Recorder:
             raise AdapterError(ErrorCode.TIMEOUT, f"the run took longer than {self._timeout:g} s")
 
     def call_begins(self) -> None:
-        """An LM call is about to be made, unless the run is to stop.
+        """Note that an LM call begins, unless the run must stop.
 
         Raises:
             AdapterError: `cancelled` or `timeout`.
@@ -72,24 +72,24 @@ class Recorder:
 
     @property
     def seconds_left(self) -> float | None:
-        """Of the run's time: what an LM call may wait."""
+        """The seconds that are left to the run; None without a timeout."""
         return None if self._deadline is None else max(LEAST_WAIT, self._deadline - time.monotonic())
 
     @property
     def seed(self) -> int | None:
-        """The seed of the call that has begun: the run's for the first, another for each one after.
+        """The seed of the current call: the run's for the first call, then the next number for each.
 
-        The chains of a comparison would else be alike.
+        With the same seed, the chains of a comparison would be equal.
         """
         return None if self._seed is None else (self._seed + self._begun - 1) % _SEEDS
 
     def add_usage(self, model: str, usage: Mapping[str, Any]) -> None:
-        """An LM call was answered; also called where its answer cannot be used."""
+        """Note that an LM call was answered. Also called for an answer that cannot be used."""
         self._answered.append(_answered(model, usage))
         self._tell()
 
     def add_entry(self, entry: Mapping[str, Any]) -> None:
-        """An LM call is complete: DSPy's history entry of it."""
+        """Note DSPy's history entry of a complete LM call."""
         self._response = entry.get("response")
         if self._answered:
             last = self._answered[-1]
@@ -99,10 +99,10 @@ class Recorder:
             self._tell()
 
     def check_answer(self) -> None:
-        """Stop here if the last LM call was answered with what is no answer.
+        """Check that the response to the last LM call is a complete answer.
 
         Raises:
-            AdapterError: `truncated`, `refused`, or what an error in the answer means.
+            AdapterError: `truncated`, `refused`, or the code of an error in the response.
         """
         if self._answered:
             check_finish_reason(self._response, self._answered[-1].finish_reason)
@@ -113,14 +113,14 @@ class Recorder:
 
     @property
     def usage(self) -> Usage:
-        """So far."""
+        """The usage so far."""
         return Usage.of_calls(self._begun, tuple(self._answered))
 
 
 def _answered(model: str, usage: Mapping[str, Any]) -> LMCall:
-    """What one call used; what was not said is not known.
+    """The usage of one call; None for figures that the provider did not report.
 
-    LiteLLM writes 0 for all where the provider said nothing (litellm 1.106: types/utils.py, `Usage`).
+    If the provider reported nothing, LiteLLM writes 0 for all (litellm 1.106: types/utils.py, `Usage`).
     """
     told = usage.get("prompt_tokens"), usage.get("completion_tokens")
     details = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
@@ -135,5 +135,5 @@ def _answered(model: str, usage: Mapping[str, Any]) -> LMCall:
 
 
 def _tokens(told: Any) -> int | None:
-    """What a provider says, where it can be."""
+    """A number of tokens from a provider; None if it is not plausible."""
     return told if type(told) is int and 0 <= told < MOST_TOKENS else None

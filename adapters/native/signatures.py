@@ -1,4 +1,4 @@
-"""Between our signatures and values and DSPy's."""
+"""Converts signatures and values between our form and DSPy's."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dspex.signatures.annotations import constraints, forget_types, unconstraine
 from dspex.signatures.types import ArrayType, FieldType, MapType, ObjectType, OptionalType, StringType
 
 LARGE_BYTES = 1_000_000
-"""Classes of more than that are not left to the caches of `typing`."""
+"""Above this size, the caches of `typing` are cleared of a signature's classes."""
 
 
 def dspy_signature(signature: Signature) -> Any:
-    """The signature as DSPy's class.
+    """The signature as a DSPy class.
 
-    Never by way of DSPy's text form, whose reader imports the modules that the text names.
+    Does not use DSPy's text form, because its parser imports the modules that a text names.
     """
     fields = {field.name: (_annotation(field), dspy.InputField(**_details(field))) for field in signature.inputs}
     fields |= {field.name: (_annotation(field), dspy.OutputField(**_details(field))) for field in signature.outputs}
@@ -32,12 +32,12 @@ def dspy_signature(signature: Signature) -> Any:
 
 
 def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs as keyword arguments of a DSPy module: the signature's and no others.
+    """The inputs as keyword arguments of a DSPy module: only those of the signature.
 
-    DSPy takes some keyword arguments as orders: `config={"api_base": ...}` sends the key to another address.
+    DSPy takes some keyword arguments as instructions: `config={"api_base": ...}` sends the key to another address.
 
     Raises:
-        AdapterError: `invalid_input`; `prediction` is what DSPy takes out of the inputs (predict/predict.py).
+        AdapterError: `invalid_input`: `prediction` has a form that DSPy takes as a setting (predict/predict.py).
     """
     given = inputs.get("prediction")
     if isinstance(given, Mapping) and given.get("type") == "content" and "content" in given:
@@ -47,8 +47,8 @@ def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, An
 
 
 def json_outputs(signature: Signature, prediction: Any) -> dict[str, Any]:
-    """The signature's outputs of a `dspy.Prediction`, as JSON values; not validated yet."""
-    # By item: an attribute of the same name, such as `copy`, would come first.
+    """The signature's outputs in a `dspy.Prediction`, as JSON values. They are not validated yet."""
+    # By item, as an attribute may be something else, such as the method `copy`.
     return {field.name: _plain(prediction[field.name], field.type) for field in signature.outputs}
 
 
@@ -57,7 +57,7 @@ def _annotation(field: SignatureField) -> Any:
 
 
 def _details(field: SignatureField) -> dict[str, Any]:
-    # DSPy tells the LM of constraints that are given to the field, not of those in its annotation.
+    # DSPy shows the LM the constraints of the field, but not those in its annotation.
     details = {key: value for key, value in constraints(field.type).items() if key != "allow_inf_nan"}
     description = field.description or field.type.description
     return details | ({"desc": description} if description else {})
@@ -67,7 +67,7 @@ def _plain(value: Any, field_type: FieldType) -> Any:
     if isinstance(field_type, OptionalType):
         inner = field_type.anyOf[0]
         if isinstance(inner, StringType) and value in ("None", "null"):
-            return None  # DSPy leaves what the LM wrote for "nothing" as it is
+            return None  # DSPy does not convert texts by which an LM says "nothing"
         return None if value is None else _plain(value, inner)
     return _pruned(_dumped(value), field_type)
 
@@ -85,7 +85,7 @@ def _dumped(value: Any) -> Any:
 
 
 def _pruned(value: Any, field_type: FieldType) -> Any:
-    """Without the nulls that an LM writes for properties it leaves out."""
+    """The value without the nulls that an LM writes for omitted properties."""
     match field_type, value:
         case ObjectType(properties=properties, required=required), dict():
             return {

@@ -1,7 +1,7 @@
-"""Applies an optimised state to a module: checked first, whole or not at all.
+"""Applies an optimized state to a module, after checking all of it.
 
-DSPy's own `load_state` is no use here: it sets every key that a state holds (`config` sends the key elsewhere), makes
-an LM from it, and applies the texts of the fields by position, to whatever fields there are.
+DSPy's own `load_state` is unsafe here: it sets every key in a state (`config` can send the LM key elsewhere), makes an
+LM from it, and applies the texts of fields by position, whatever the fields are.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ def apply_state(module: Any, signature: Signature, state: State) -> None:
     """Give the predictors of a module their demos and texts.
 
     Args:
-        signature: the program's.
+        signature: the program's signature.
 
-    Raises:
-        AdapterError: `permanent`; the state is for another signature, or something in it does not fit: it is named.
+            Raises:
+                AdapterError: `permanent`: the state is for another signature, or a part of it does not fit. The text
+            names it.
     """
     if state.signature_digest != signature.digest:
         text = f"was found for another signature, this one has {signature.digest}"

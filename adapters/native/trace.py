@@ -1,4 +1,4 @@
-"""The steps of one run, for people who look into it: predictors, LM calls and tools, in the order they ended."""
+"""The trace of one run, for people: predictors, LM calls and tools, in the order in which they ended."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from adapters.trace import bounded
 
 
 class Tracer(BaseCallback):  # type: ignore[misc]  # DSPy has no type information
-    """A callback of DSPy that writes down the steps of one run.
+    """A DSPy callback that records the steps of one run.
 
     Args:
-        module: the program's, for the names of its predictors.
-        secret: a text that no step may hold.
+        module: the program's module, for the names of its predictors.
+        secret: a text that no step may contain.
     """
 
     def __init__(self, module: Any, secret: str | None) -> None:
@@ -30,11 +30,11 @@ class Tracer(BaseCallback):  # type: ignore[misc]  # DSPy has no type informatio
 
     @property
     def steps(self) -> tuple[TraceStep, ...]:
-        """Those so far, the first `MAX_TRACE_STEPS`."""
+        """The steps so far; at most the first `MAX_TRACE_STEPS`."""
         return tuple(self._steps)
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """DSPy is about to run a module: only predictors are steps."""
+        """DSPy is about to run a module. Only predictors are recorded."""
         if isinstance(instance, dspy.Predict):
             given = {key: value for key, value in inputs.get("kwargs", {}).items() if key != "config"}
             name = self._names.get(id(instance)) or type(instance).__name__
@@ -69,7 +69,7 @@ class Tracer(BaseCallback):  # type: ignore[misc]  # DSPy has no type informatio
         kind, name, given, started = self._begun.pop(call_id)
         if len(self._steps) >= MAX_TRACE_STEPS:
             return
-        # Of an error only its kind: its text may quote anything, and the run's own error tells the rest.
+        # Only the type of an error: its text may quote anything, and the error of the run has the rest.
         ended = got if exception is None else {"error": type(exception).__name__}
         details = {key: bounded(value, self._secret) for key, value in {**given, **ended}.items()}
         duration_ms = (time.perf_counter() - started) * 1000

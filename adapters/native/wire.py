@@ -1,7 +1,7 @@
-"""The connections to LMs: one pool for all programs of an adapter, which notes what each call was answered with.
+"""The connections to LMs: one pool for all programs of an adapter, which records the response to each call.
 
-DSPy's own HTTP client keeps a pool for each LM and each length of its timeouts, of 100 connections at most. Here there
-is one, as large as there are threads: each has one call at a time, so none waits for another's connection.
+DSPy's own HTTP client keeps a pool of at most 100 connections for each LM and each timeout. Here one pool serves all
+threads without a limit. As a thread makes one call at a time, none waits for another's connection.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any, Final, Self
 from adapters.native.insides import CONNECT_SECONDS, StdlibTransport
 
 UNBOUNDED: Final = 1 << 20
-"""Connections at most: more than there are threads. What bounds them is that a thread makes one call at a time."""
+"""The most connections: more than there are threads. A thread makes one call at a time, which bounds them."""
 
 KEPT_OF_STREAM: Final = 256 * 1024
-"""Bytes of a streamed answer that are kept, to look for an error in."""
+"""How many bytes of a streamed response are kept, to find an error in them."""
 
 
 @dataclass
 class Call:
-    """One LM call: how long it may wait, and what it was answered with.
+    """One LM call: its timeout and its response.
 
     Attributes:
-        seconds: to wait for the connection, and for each part of the answer; None for the client's own.
-        status, headers, body: of the answer, where there was one.
-        again: the same answer with another body, to be read in place of what would be sent for.
+        seconds: the timeout for the connection, and for each part of the response; None for the client's default.
+        status, headers, body: of the response, if there was one.
+        again: another body for the same response. If set, it is parsed instead of sending the request.
     """
 
     seconds: float | None = None
@@ -40,7 +40,7 @@ class Call:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the answer said so by its status."""
+        """Whether the response has a successful status."""
         return self.status is not None and 200 <= self.status < 300
 
 
@@ -49,7 +49,7 @@ _CALL: ContextVar[Call | None] = ContextVar("lm_call", default=None)
 
 @contextmanager
 def noted(call: Call) -> Generator[None]:
-    """While this lasts, what is sent in this context is sent for this call."""
+    """Inside the block, requests sent in this context belong to this call."""
     token = _CALL.set(call)
     try:
         yield
@@ -61,16 +61,16 @@ class Wire:
     """A transport of DSPy's HTTP client (`lm15.SyncTransport`); threads share it.
 
     Args:
-        proxy: `http://host:port`, by which every LM is called.
+        proxy: `http://host:port`, the proxy for all LM calls.
     """
 
     def __init__(self, proxy: str | None = None) -> None:
         self.proxy = proxy
-        # It follows no redirect; and without trust_env no proxy of the environment decides who sees the keys.
+        # It follows no redirect. Without trust_env, no proxy of the environment sees the keys.
         self._pool = StdlibTransport(max_connections=UNBOUNDED, trust_env=False, proxy=proxy)
 
     def stream(self, request: Any) -> Any:
-        """Send a request; the answer is read from what is returned, in its context."""
+        """Send a request. Returns the response, a context manager."""
         call = _CALL.get()
         if call is None:
             return self._pool.stream(request)
@@ -82,12 +82,12 @@ class Wire:
         return _Noted(self._pool.stream(request), call)
 
     def close(self) -> None:
-        """End every connection, also those in use."""
+        """Close every connection, including those in use."""
         self._pool.close()
 
 
 class _Kept:
-    """The answer that a call has had already."""
+    """The response that a call got before, with another body."""
 
     reason, http_version = "OK", "HTTP/1.1"
 
@@ -105,11 +105,11 @@ class _Kept:
         return iter(self._body.splitlines(keepends=True))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: there is no connection."""
 
 
 class _Noted:
-    """The answer to a request, that notes for its call what is read of it."""
+    """The response to a request. Records what is read of it in its call."""
 
     def __init__(self, response: Any, call: Call) -> None:
         self._response = response

@@ -1,8 +1,7 @@
-"""The python_port adapter: DSPy in child processes, which can be stopped, and which can die alone.
+"""The python_port adapter: DSPy in child processes, which can be killed, and can crash without the worker.
 
-The side of the worker is `adapter`, `pool`, `children` and `server`: it never imports DSPy. The other side is
-`forkserver`, which has DSPy loaded and forks, and `child`, which runs programs, one at a time. Between them are the
-frames of `frames`.
+In the worker: `adapter`, `pool`, `children` and `server`, which never import DSPy. In other processes: `forkserver`,
+which has DSPy loaded and forks, and `child`, which runs programs, one at a time. They exchange the frames of `frames`.
 """
 
 from adapters.lm import LMCatalog
@@ -13,5 +12,5 @@ __all__ = ["Limits", "PythonPortAdapter", "create_adapter"]
 
 
 def create_adapter(catalog: LMCatalog) -> PythonPortAdapter:
-    """The adapter, as the registry asks for it."""
+    """Make the adapter, for the registry."""
     return PythonPortAdapter(catalog)

@@ -1,4 +1,4 @@
-"""The python_port adapter itself."""
+"""The python_port adapter: gives each run to a child process, and kills the child at the timeout or on cancel."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ from adapters.runs import Runs
 from dspex import ErrorCode
 
 CAPACITY: Final = 512
-"""Programs that are kept: here they are specs only."""
+"""How many programs are kept, here only as specs."""
 
 GRACE_SECONDS: Final = 0.5
-"""How long a child may still live that has closed its socket: it is about to end, as a rule, and tells why by that."""
+"""Seconds to wait for the end of a child that has closed its socket, as its exit status says why.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,18 @@ class _Program:
 
 
 class PythonPortAdapter:
-    """Runs DSPy in child processes, one run at a time in each, by the native adapter.
+    """Runs the native adapter in child processes, which run one program at a time.
 
-    A run that takes longer than `RunOptions.timeout`, or is cancelled, ends with its process, by SIGKILL. The time
-    that a run waits for a free child is part of its timeout, not of its duration. A child that dies, or takes too much
-    memory, fails its own run with `crashed`; the next one has another child. What a run prints is in its trace.
+    If a run exceeds `RunOptions.timeout` or is cancelled, its process is killed by SIGKILL. The wait for a free child
+    counts towards the timeout, but not towards the duration. If a child dies or takes too much memory, only its own run
+    fails, with `crashed`; the next run gets another child. Text that a run prints is in its trace.
 
-    A child gets the keys of the programs that it runs, with the frames, and an environment by allow-list. Beyond that a
-    process of its own is no sandbox: see docs/isolation.md. Needs Linux 5.4 (pidfd).
+    A child gets the keys of the programs that it runs, by frames, and an environment by allow-list. Apart from that, a
+    child process is no sandbox: see docs/isolation.md. Needs Linux 5.4 (pidfd).
 
     Args:
-        capacity: programs that are kept.
-        server: of the children, where adapters share one; by default it has its own, which is closed with it.
+        capacity: how many programs are kept.
+        server: the server of the children, if adapters share one. By default the adapter has its own, and closes it.
     """
 
     def __init__(
@@ -85,9 +86,10 @@ class PythonPortAdapter:
         self._pool = Pool(self._limits, self._server)
 
     def create_program(self, spec: ProgramSpec) -> str:
-        """See `Adapter.create_program`. A child builds it, to see whether it can be; others build it when they run it.
+        """See `Adapter.create_program`.
 
-        A key that has changed since takes the place of the old one.
+        One child builds the program at once, as a check; the others build it when they first run it. If the key of the
+        LM has changed, the new one replaces it.
         """
         lm = spec.configuration.lm
         if lm is None:
@@ -112,7 +114,7 @@ class PythonPortAdapter:
                 try:
                     return self._run(child, program, request, options, deadline, run)
                 finally:
-                    # Before the child is given back: the next run in it is not to be killed.
+                    # Before the child is returned to the pool: a cancel must not kill the next run in it.
                     run.when_cancelled(None)
 
     def cancel(self, run_id: str) -> bool:
@@ -128,11 +130,11 @@ class PythonPortAdapter:
         return self._programs.info(backend_id)
 
     def delete_program(self, backend_id: str) -> bool:
-        """See `Adapter.delete_program`. Children that have built it keep it until they have built enough others."""
+        """See `Adapter.delete_program`. Children that have built it keep it until others displace it."""
         return self._programs.drop(backend_id) is not None
 
     def health_check(self) -> Health:
-        """See `Adapter.health_check`. Not healthy once a child could not be started, until one could."""
+        """See `Adapter.health_check`. Unhealthy from a failed start of a child until the next successful one."""
         if self._pool.failure is not None:
             return Health(False, self._pool.failure)
         busy, idle, waiting = self._pool.counts()
@@ -143,7 +145,7 @@ class PythonPortAdapter:
         return self._runs.stats(len(self._programs))
 
     def close(self) -> None:
-        """See `Adapter.close`. Runs that are under way are cancelled."""
+        """See `Adapter.close`. Cancels the runs in progress."""
         self._programs.clear()
         self._runs.cancel_all()
         self._pool.close()
@@ -210,7 +212,7 @@ class PythonPortAdapter:
         timeout: float | None,
         run: OwnRun | None,
     ) -> ToAdapter:
-        """The answer of a child. Whatever else there is, ends as an error with what the run has used."""
+        """Send a request to a child and return its answer. Every error has the usage of the run."""
         try:
             answer = child.ask(request, deadline)
         except DeadlinePassed:
@@ -235,7 +237,7 @@ class PythonPortAdapter:
         return answer
 
     def _crashed(self, child: Child, program: _Program) -> AdapterError:
-        """For a child that ended by itself, or was ended by somebody."""
+        """The error for a child that exited, or was killed by someone else."""
         text = f"the child process {_ending(self._server.status(child.pid))}"
         lines = child.stderr.text(program.resolved.api_key).strip().splitlines()
         if lines:
@@ -244,7 +246,7 @@ class PythonPortAdapter:
 
 
 def _broken(child: Child, what: str) -> AdapterError:
-    """For a child that does what it may not: its program may be at it."""
+    """The error for a child that breaks the protocol, possibly under the control of its program."""
     child.kill()
     return AdapterError(ErrorCode.CRASHED, f"the child process {what}", usage=child.usage)
 
@@ -254,7 +256,7 @@ def _cancelled(child: Child) -> AdapterError:
 
 
 def _with_output(steps: tuple[TraceStep, ...] | None, child: Child, program: _Program) -> tuple[TraceStep, ...]:
-    """The steps of a run, and after them what it printed."""
+    """The steps of a run, followed by the text that it printed."""
     for stream in (child.stdout, child.stderr):
         stream.take()
     printed = [stream.step(program.resolved.api_key) for stream in (child.stdout, child.stderr)]

@@ -1,4 +1,4 @@
-"""A child: it runs programs with the native adapter, one at a time, until its socket is closed."""
+"""A child process: runs programs with the native adapter, one at a time, until its socket is closed."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from adapters.python_port.linux import resident_bytes
 from dspex import LM, ErrorCode, Usage
 
 CAPACITY: Final = 32
-"""Programs that a child keeps."""
+"""How many programs a child keeps."""
 
 
 class SentLMs(LMCatalog):
-    """Resolves to what the adapter resolved: a child has no aliases and no secrets of its own."""
+    """Returns the LM that the adapter has resolved, as a child has no aliases and no secrets."""
 
     def __init__(self, proxy: str | None) -> None:
         super().__init__(proxy=proxy)
         self.__dict__["sent"] = ResolvedLM("none/none")
 
     def put(self, resolved: ResolvedLM) -> None:
-        """The LM of the program that is about to be built."""
+        """Set the LM of the program that is built next."""
         self.__dict__["sent"] = resolved
 
     def resolve(self, lm: LM, tenant: str | None = None) -> ResolvedLM:  # noqa: ARG002
@@ -55,7 +55,7 @@ class SentLMs(LMCatalog):
 
 @dataclass(frozen=True)
 class Channel:
-    """The socket of the child. Its frames may be sent from any thread."""
+    """The socket of the child. Any thread may send frames."""
 
     connection: socket.socket
     max_bytes: int
@@ -65,14 +65,14 @@ class Channel:
         """Send a frame.
 
         Raises:
-            FrameError: it is too large.
+            FrameError: the frame is too large.
         """
         payload = encode(frame, self.max_bytes)
         with self.lock:
             self.connection.sendall(payload)
 
     def frames(self) -> Iterator[ToChild]:
-        """The frames that come, until the adapter closes the socket."""
+        """Yield frames from the adapter until it closes the socket."""
         reader = FrameReader(self.max_bytes)
         while data := self.connection.recv(1 << 18):
             reader.feed(data)
@@ -81,11 +81,11 @@ class Channel:
 
 
 class Child:
-    """Answers frames.
+    """Answers the adapter's frames.
 
     Args:
-        memory_bytes: its limit, for the text of an error.
-        lm_proxy: by which LMs are called.
+        memory_bytes: the memory limit, for the text of an error.
+        lm_proxy: the proxy for LM calls.
     """
 
     def __init__(self, channel: Channel, memory_bytes: int, lm_proxy: str | None) -> None:
@@ -146,7 +146,7 @@ class Child:
 
 
 def _lacked_memory(error: BaseException | None) -> bool:
-    """Whether memory was what an error came from: to the native adapter that is an error like any other."""
+    """Whether an error was caused by a lack of memory, which the native adapter treats like any other error."""
     while error is not None:
         if isinstance(error, MemoryError):
             return True
@@ -155,11 +155,11 @@ def _lacked_memory(error: BaseException | None) -> bool:
 
 
 def _flush() -> None:
-    """What was printed is to be in the pipes before the adapter hears that the run has ended."""
+    """Write printed text to the pipes before the adapter learns that the run has ended."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):  # a program may close them
+        except (OSError, ValueError):  # the program may have closed them
             continue
 
 

@@ -1,4 +1,4 @@
-"""A child, as the adapter has it: its socket, what it prints, and the means to kill it."""
+"""The worker's side of a child process: its socket, its output, and the means to kill it."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ from dspex import Usage
 
 CHUNK: Final = 1 << 18
 MAX_CHUNKS: Final = 1_024
-"""What the child itself left in the socket is far less: who sends more is a process that it started."""
+"""The most reads after a child has ended. More data can come only from a process that it started.
+"""
 
 END_SECONDS: Final = 0.02
-"""How long is waited for a killed child to be gone. It runs no more from the signal on; to free its memory takes the
-kernel some milliseconds, and far longer when many die at once: no run that has timed out waits for that."""
+"""Seconds to wait until a killed child is gone.
+
+It stops at the signal, but the kernel needs milliseconds to free its memory, and far longer if many die at once. A run
+that has timed out must not wait for that.
+"""
 
 
 class DeadlinePassed(Exception):
@@ -43,19 +47,19 @@ class ChildEnded(Exception):
 
 
 class Child:
-    """One child process. Used by one thread at a time, but for `kill`.
+    """One child process. Not thread-safe, except for `kill`.
 
     Args:
-        pidfd: a descriptor of the process (pidfd_open(2)): unlike the number, it never comes to mean another one.
+        pidfd: a descriptor of the process (pidfd_open(2)). Unlike a pid, it is never reused for another process.
 
     Attributes:
-        programs: what it has built, with which LM: a program whose key has changed is to be built again.
-        runs: how many it was given.
-        spare_runs: how many it may be given.
+        programs: the programs that it has built, with their LMs. If a key has changed, the program must be built again.
+        runs: how many runs it has had.
+        spare_runs: how many runs it may still have.
         grown_bytes: by how much its resident memory has grown.
-        usage: what the run has used so far.
-        broken: it is not to be used again.
-        idle_since: when it was given back, by the monotonic clock.
+        usage: the usage of the current run so far.
+        broken: True if it must not be used again.
+        idle_since: when it was returned to the pool, by the monotonic clock.
     """
 
     def __init__(
@@ -87,27 +91,27 @@ class Child:
         """Exchange the first frames.
 
         Raises:
-            DeadlinePassed, ChildEnded, FrameError: it did not start.
+            DeadlinePassed, ChildEnded, FrameError: the child did not start.
         """
         if not isinstance(self.ask(encode(Hello(), self._max_bytes), deadline), Hello):
             raise FrameError("the first is not hello")
 
     def prepare(self) -> None:
-        """Make ready for another request: forget what was printed and used before."""
+        """Prepare for another request: forget the output and the usage of the last one."""
         self.stdout.forget()
         self.stderr.forget()
         self.usage = Usage()
 
     def ask(self, request: bytes, deadline: float | None) -> ToAdapter:
-        """Send a frame and wait for its answer; `usage` frames before it are taken.
+        """Send a frame and wait for the answer. Processes `usage` frames that come before it.
 
         Args:
-            deadline: by the monotonic clock.
+            deadline: the time limit, by the monotonic clock.
 
         Raises:
             DeadlinePassed: there was no answer in time.
-            ChildEnded: there will be none.
-            FrameError: what came is no frame.
+            ChildEnded: the child has ended without an answer.
+            FrameError: the child sent an invalid frame.
         """
         self._outgoing = memoryview(request)
         self._write()
@@ -120,7 +124,7 @@ class Child:
             self._wait(deadline)
 
     def kill(self) -> None:
-        """Kill it, from any thread. It is gone some milliseconds later."""
+        """Kill the process. Thread-safe. It is gone some milliseconds later."""
         with self._lock:
             self.broken = True
             if not self._closed:
@@ -128,10 +132,10 @@ class Child:
                     signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def end(self, grace: float = 0.0) -> None:
-        """Kill it, and take what it still had to tell.
+        """Kill the process, and read what it has sent before.
 
         Args:
-            grace: seconds that it has to end by itself.
+            grace: seconds in which it may end by itself.
         """
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
@@ -139,7 +143,7 @@ class Child:
             poll.poll(grace * 1000)
         self.kill()
         poll.poll(END_SECONDS * 1000)
-        # What it sent before it died is still in the socket.
+        # Data that it sent before it died is still in the socket.
         self._outgoing = memoryview(b"")
         self._drain()
         self.stdout.take()
@@ -149,7 +153,7 @@ class Child:
                 continue
 
     def close(self) -> None:
-        """Kill it and free the descriptors."""
+        """Kill the process and close the descriptors."""
         self.kill()
         with self._lock:
             if self._closed:
@@ -161,13 +165,13 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process exists."""
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         return not poll.poll(0)
 
     def _next(self) -> ToAdapter | None:
-        """The next frame that is complete, usage taken out."""
+        """The next complete frame that is not `usage`, or None."""
         while (body := self._reader.next()) is not None:
             frame = read_to_adapter(body)
             if not isinstance(frame, UsageSoFar):
@@ -176,7 +180,7 @@ class Child:
         return None
 
     def _wait(self, deadline: float | None) -> None:
-        """Wait for anything to happen, and take it."""
+        """Wait for the next event of the socket or the pipes, and process it."""
         patience = None
         if deadline is not None:
             patience = (deadline - time.monotonic()) * 1000
@@ -203,11 +207,11 @@ class Child:
         except BlockingIOError:
             pass
         except ConnectionError:
-            self._outgoing = memoryview(b"")  # reading tells the same, once what it sent before was read
+            self._outgoing = memoryview(b"")  # `_read` will meet the same error, after the data that is left
         self._poll.modify(self._connection, select.POLLIN | (select.POLLOUT if self._outgoing else 0))
 
     def _read(self) -> bool:
-        """Take what has come. Returns whether there may be more at once."""
+        """Read what has come. Returns whether more may be available at once."""
         try:
             data = self._connection.recv(CHUNK)
         except BlockingIOError:
@@ -219,7 +223,7 @@ class Child:
         return bool(data)
 
     def _drain(self) -> None:
-        """Take all that a child sent before it ended: nothing tells of it later."""
+        """Read everything that a child sent before it ended, as no event will announce it."""
         for _ in range(MAX_CHUNKS):
             if not self._read():
                 return

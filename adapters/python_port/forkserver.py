@@ -1,15 +1,15 @@
-"""The server of the children: one process with one thread that has DSPy loaded, forks, and reaps.
+"""The fork server: a process with a single thread, which has DSPy loaded, forks children, and reaps them.
 
-A worker has many threads, and a process with threads cannot be forked safely; this one can. It speaks with the adapter
-over a socket of packets: a JSON object each, with descriptors beside it.
+A worker has many threads, so it cannot be forked safely; this process can. The protocol with the adapter is a JSON
+object per packet over a socket, with file descriptors attached.
 
 adapter → server    {"type": "fork"}, with the child's socket, stdout and stderr   {"type": "status", "pid": n}
 server → adapter    {"type": "hello", "version": n}, first
                     {"type": "forked", "pid": n}, with a pidfd                     {"type": "status", "status": n}
                     {"type": "error", "message": "..."}
 
-It ends, and every child with it, when the adapter closes the socket, also by dying. Its own death kills the children
-(PR_SET_PDEATHSIG). When a child ends, what it started in its process group is killed.
+The server and all children end when the adapter closes the socket or dies. The death of the server kills the children,
+too (PR_SET_PDEATHSIG). When a child ends, all processes in its process group are killed.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ MAX_PACKET: Final = 64 * 1024
 KEPT_STATUSES: Final = 4_096
 
 LATE_IMPORTS: Final = ("dspy.clients.execution", "dspy.clients.engines.streaming", "difflib")
-"""What DSPy would import with the first call. This and the prices are 45 ms and some MB that each child is spared."""
+"""Modules that DSPy imports at the first call. Loading them and the prices here saves each child 45 ms and some MB."""
 
 
 class ForkServer:
-    """Forks children and keeps how they ended."""
+    """Forks children and records how they ended."""
 
     def __init__(self, control: socket.socket, options: Mapping[str, Any]) -> None:
         self._control = control
@@ -52,7 +52,7 @@ class ForkServer:
         self._statuses: OrderedDict[int, int] = OrderedDict()
 
     def serve(self) -> None:
-        """Answer until the adapter is gone."""
+        """Answer packets until the adapter is gone."""
         wake, signalled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
@@ -101,7 +101,7 @@ class ForkServer:
         if pid == 0:
             self._become_child(*descriptors)
         self._alive.add(pid)
-        # Not reaped before this: the number still means this child, as the descriptor always will.
+        # The child was not reaped yet, so its pid is not reused; the descriptor never will be.
         pidfd = os.pidfd_open(pid)
         self._send({"type": "forked", "pid": pid}, pidfd)
         os.close(pidfd)
@@ -115,11 +115,12 @@ class ForkServer:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.dup2(stdout, 1)
             os.dup2(stderr, 2)
-            # All that the server has open, and what it preloaded: a program gets its three streams and its socket.
+            # Close all descriptors of the server and its preloaded modules: a child keeps its three streams and its
+            # socket.
             os.closerange(3, connection)
             os.closerange(connection + 1, os.sysconf("SC_OPEN_MAX"))
             limit_memory(self._options["memory_bytes"])
-            # Not closed here: the end of the process is to be seen before that of the connection.
+            # Not closed here, so that the adapter sees the end of the process before that of the connection.
             channel = socket.socket(fileno=connection)
             limits = (self._options[name] for name in ("memory_bytes", "max_frame_bytes", "lm_proxy"))
             code = child.main(channel, *limits)
@@ -141,7 +142,7 @@ class ForkServer:
                 return
             if ended is None:
                 return
-            # Before it is reaped, its number cannot be that of another group.
+            # Before it is reaped, as then its pid cannot be that of another group.
             _kill_group(ended.si_pid)
             _, status = os.waitpid(ended.si_pid, 0)
             self._alive.discard(ended.si_pid)
@@ -160,25 +161,25 @@ def _kill_group(pid: int) -> None:
 
 
 def main(control: int, parent: int, options: Mapping[str, Any]) -> None:
-    """Load what children need, then serve.
+    """Load the modules that children need, then serve.
 
     Args:
         control: the descriptor of the socket to the adapter.
-        parent: the process of the adapter.
+        parent: the pid of the adapter's process.
         options: `memory_bytes`, `max_frame_bytes`, `preload`, `lm_proxy`.
     """
     die_with(parent)
     os.set_inheritable(control, False)
     for sent in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # Sent to all processes of a service that is stopped: the worker then lets runs end, and they need this one.
-        # Not SIG_IGN, which programs that a child starts would inherit.
+        # All processes of a stopped service get these signals. The worker then lets runs end, which need this server.
+        # Not SIG_IGN, as programs that a child starts would inherit it.
         signal.signal(sent, lambda *_: None)
     setup.prepare_dspy()
-    model_metadata.source_info()  # reads the list of prices
+    model_metadata.source_info()  # loads the list of prices
     for module in (*LATE_IMPORTS, *options["preload"]):
         importlib.import_module(module)
     gc.collect()
-    gc.freeze()  # else the first collection in a child writes to every page that it shares
+    gc.freeze()  # otherwise the first collection in a child writes to every shared page
     with socket.socket(fileno=control) as connection:
         server = ForkServer(connection, {**options, "pid": os.getpid()})
         try:

@@ -3,9 +3,8 @@
 adapter → child    hello, create, run
 child → adapter    hello, created, usage (any number while a run goes on), and at its end outcome or error; not_loaded
 
-Each side sends `hello` first. `VERSION` changes with every change of a frame (they are all in
-tests/unit/adapters/python_port/frames.jsonl): a worker may be older than the files on its disk, from which its children
-are started.
+Each side sends `hello` first. `VERSION` changes with every change of a frame, because a worker starts its children from
+files that may be newer than itself. All frames are in tests/unit/adapters/python_port/frames.jsonl.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ LENGTH: Final = struct.Struct(">I")
 
 
 class FrameError(Exception):
-    """Bytes that are no frame, or a frame that is not expected. The text quotes nothing of it."""
+    """The bytes are not a frame, or the frame is unexpected. The text does not quote it."""
 
 
 class Hello(Frozen):
-    """The first frame of each side. Of another version only the version is read."""
+    """The first frame of each side. If the version differs, only the version is read."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -41,7 +40,7 @@ class Hello(Frozen):
 
 
 class SentLM(Frozen):
-    """The LM of a program, with its key: the only way by which a key comes into a child."""
+    """The LM of a program, with its key. A key reaches a child only in this frame."""
 
     model: str
     api_base: str | None = None
@@ -59,7 +58,7 @@ class Create(Frozen):
 
     @classmethod
     def of(cls, spec: ProgramSpec, lm: ResolvedLM) -> Create:
-        """For a program and its LM."""
+        """The frame for a program and its LM."""
         return cls(
             adapter_type=spec.adapter_type,
             signature=spec.signature,
@@ -69,17 +68,17 @@ class Create(Frozen):
 
     @property
     def spec(self) -> ProgramSpec:
-        """The program."""
+        """The specification of the program."""
         return ProgramSpec(self.adapter_type, self.signature, self.configuration)
 
     @property
     def resolved(self) -> ResolvedLM:
-        """Its LM."""
+        """The LM of the program."""
         return ResolvedLM(self.lm.model, self.lm.api_base, self.lm.api_key)
 
 
 class Run(Frozen):
-    """Run a program that was built, on inputs that fit its signature. There is no timeout in it: the adapter kills."""
+    """Run a built program on inputs that fit its signature. Has no timeout, as the adapter kills the child."""
 
     type: Literal["run"] = "run"
     backend_id: str
@@ -90,7 +89,7 @@ class Run(Frozen):
 
     @property
     def options(self) -> RunOptions:
-        """As the port has them."""
+        """The options in the port's form."""
         return RunOptions(self.run_id, seed=self.seed, trace=self.trace)
 
 
@@ -102,20 +101,20 @@ class Created(Frozen):
 
 
 class NotLoaded(Frozen):
-    """The child does not have the program, or no longer: it is to be created first."""
+    """The child does not have the program, or has dropped it. Send `create` first."""
 
     type: Literal["not_loaded"] = "not_loaded"
 
 
 class UsageSoFar(Frozen):
-    """What the LM calls of the run have used: sent when one begins and when one was answered."""
+    """The usage of the run so far. Sent when an LM call begins, and when it is answered."""
 
     type: Literal["usage"] = "usage"
     usage: Usage
 
 
 class Ended(Frozen):
-    """What the run gave. `grown_bytes` is by how much the child's resident memory has grown since it was started."""
+    """The result of a run. `grown_bytes`: by how much the child's resident memory has grown since its start."""
 
     type: Literal["outcome"] = "outcome"
     outputs: dict[str, JsonValue]
@@ -126,7 +125,7 @@ class Ended(Frozen):
 
     @classmethod
     def of(cls, outcome: Outcome, grown_bytes: int) -> Ended:
-        """For an outcome."""
+        """The frame for an outcome."""
         return cls(
             outputs=dict(outcome.outputs),
             usage=outcome.usage,
@@ -137,7 +136,7 @@ class Ended(Frozen):
 
 
 class Failed(Frozen):
-    """How the building or the run failed."""
+    """The error of a build or a run."""
 
     type: Literal["error"] = "error"
     code: ErrorCode
@@ -151,7 +150,7 @@ class Failed(Frozen):
 
     @classmethod
     def of(cls, error: AdapterError, grown_bytes: int = 0) -> Failed:
-        """For an error."""
+        """The frame for an error."""
         return cls(
             code=error.code,
             message=error.message,
@@ -165,7 +164,7 @@ class Failed(Frozen):
 
     @property
     def error(self) -> AdapterError:
-        """As the port has it."""
+        """The error in the port's form."""
         return AdapterError(
             self.code,
             self.message,
@@ -187,12 +186,12 @@ _TO_ADAPTER: Final[TypeAdapter[ToAdapter]] = TypeAdapter(Annotated[ToAdapter, Fi
 
 
 def encode(frame: ToChild | ToAdapter, max_bytes: int) -> bytes:
-    """A frame as bytes, its length before it.
+    """Encode a frame, preceded by its length.
 
     Raises:
-        FrameError: it is larger than the cap.
+        FrameError: the frame is larger than `max_bytes`.
     """
-    # Escaped, because text that came from an LM may hold half of a surrogate pair, which UTF-8 cannot.
+    # Escaped, because text from an LM may contain half of a surrogate pair, which UTF-8 cannot encode.
     data = frame.model_dump(mode="json" if isinstance(frame, Create) else "python")
     body = json.dumps(data, ensure_ascii=True, separators=(",", ":")).encode("ascii")
     if len(body) > max_bytes:
@@ -201,26 +200,26 @@ def encode(frame: ToChild | ToAdapter, max_bytes: int) -> bytes:
 
 
 def read_to_child(body: bytes) -> ToChild:
-    """What the adapter sent.
+    """Decode a frame from the adapter.
 
     Raises:
-        FrameError: nothing it may send.
+        FrameError: the bytes are not a frame of the adapter.
     """
     return _read(_TO_CHILD, body)
 
 
 def read_to_adapter(body: bytes) -> ToAdapter:
-    """What a child sent.
+    """Decode a frame from a child.
 
     Raises:
-        FrameError: nothing it may send.
+        FrameError: the bytes are not a frame of a child.
     """
     return _read(_TO_ADAPTER, body)
 
 
 def _read(models: TypeAdapter[Frame], body: bytes) -> Frame:
     try:
-        # Not pydantic's own reader of JSON, which refuses half a surrogate pair.
+        # Not pydantic's own JSON parser, which refuses half of a surrogate pair.
         frame = models.validate_python(json.loads(body))
     except pydantic.ValidationError as error:
         raise FrameError(f"{error.error_count()} of its members are wrong") from None
@@ -232,10 +231,10 @@ def _read(models: TypeAdapter[Frame], body: bytes) -> Frame:
 
 
 class FrameReader:
-    """Takes bytes as they come, and gives the bodies of the frames in them.
+    """Splits a stream of bytes into the bodies of frames.
 
     Args:
-        max_bytes: of a body.
+        max_bytes: the largest body.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -243,14 +242,14 @@ class FrameReader:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Take bytes."""
+        """Add received bytes."""
         self._buffer += data
 
     def next(self) -> bytes | None:
-        """The next body that is complete.
+        """The next complete body, or None.
 
         Raises:
-            FrameError: its length is over the cap.
+            FrameError: the body is larger than `max_bytes`.
         """
         if len(self._buffer) < LENGTH.size:
             return None

@@ -1,4 +1,4 @@
-"""What the children of the python_port adapter may have and do."""
+"""The limits of the python_port adapter's children."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ PASSED: Final = (
     "LD_LIBRARY_PATH SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE"
 )
 PROXIES: Final = "HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy"
-"""Passed only where they hold no password."""
+"""Passed only if they contain no password."""
 
 MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the children, and what is passed to them.
+    """The limits of the children, and the environment that they get.
 
     Attributes:
-        max_children: processes at most, and so runs at once; more wait their turn. A child has 20-25 MB of its own.
-        memory_bytes: what a child may allocate besides what it was started with (RLIMIT_DATA); a run that asks for more
-            ends as `crashed`.
-        recycle_runs: a child ends after about so many runs,
-        recycle_bytes: or when its resident memory has grown by so much.
-        idle_seconds: a child that had nothing to do for so long ends.
-        start_seconds: how long the server of the children may take to load DSPy, and a child to start.
+        max_children: the most processes, and so the most concurrent runs; further ones wait. A child takes 20-25 MB of
+            its own.
+        memory_bytes: how much memory a child may allocate after its start (RLIMIT_DATA). A run that needs more ends as
+            `crashed`.
+        recycle_runs: a child ends after about so many runs.
+                recycle_bytes: a child ends when its resident memory has grown by so much.
+                idle_seconds: a child ends when it has been idle for so long.
+                start_seconds: how long the server may take to load DSPy, and a child to start.
         build_seconds: how long a child may take to build a program.
-        output_bytes: what is kept of what a run prints, of stdout and of stderr each: the beginning.
-        max_frame_bytes: the size cap of a frame.
-        environment: the names of the environment variables that are passed.
-        preload: modules that are imported once, before children are forked: such as `litellm`, where programs need it,
-            which else every child imports by itself (4 s of CPU, 120 MB).
-        lm_proxy: by which LMs are called, `http://host:port`; those of the environment are for tools.
+        output_bytes: how much of a run's stdout, and of its stderr, is kept; the beginning.
+        max_frame_bytes: the largest frame.
+        environment: the names of the environment variables that are passed to children.
+        preload: modules that the server imports before it forks children. Include `litellm` if programs need it;
+            otherwise every child imports it (4 s of CPU, 120 MB).
+        lm_proxy: the proxy for LM calls, `http://host:port`. Proxies in the environment are for tools only.
     """
 
     max_children: int = 64
@@ -51,7 +52,7 @@ class Limits:
     lm_proxy: str | None = None
 
     def environment_of(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """The part of an environment that is passed to children. Only the names that are passed are asked for."""
+        """The part of an environment that is passed to children. Reads only the names that are passed."""
         proxies = PROXIES.split()
         found = {name: environment[name] for name in self.environment if name in environment}
         return {name: value for name, value in found.items() if name not in proxies or "@" not in value}

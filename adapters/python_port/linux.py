@@ -1,4 +1,4 @@
-"""What the processes ask of Linux that Python has no function for."""
+"""Linux features for which Python has no function."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def die_with(parent: int) -> None:
     Not inherited by children, and lost when the process changes its user: call it again after that.
 
     Args:
-        parent: the process that started this one; where it is gone by now, this process ends at once.
+        parent: the pid of the process that started this one. If it is gone already, this process ends at once.
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
@@ -28,9 +28,9 @@ def die_with(parent: int) -> None:
 
 
 def limit_memory(allowance: int) -> None:
-    """Let this process allocate so many bytes besides what it has (RLIMIT_DATA), and dump no core: it has keys in it.
+    """Let this process allocate at most so many more bytes (RLIMIT_DATA), and dump no core, which would contain keys.
 
-    Not RLIMIT_AS: that counts addresses too which the C library sets aside for each thread and never uses.
+    Not RLIMIT_AS, which also counts the address space that the C library reserves for each thread and never uses.
     """
     limit = _status("VmData") * 1024 + allowance
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -38,7 +38,7 @@ def limit_memory(allowance: int) -> None:
 
 
 def resident_bytes() -> int:
-    """The memory of this process that is in RAM, what it shares with others included (/proc/self/statm, proc(5))."""
+    """The resident memory of this process, including shared memory (/proc/self/statm, proc(5))."""
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * _PAGE
 
 

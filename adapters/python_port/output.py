@@ -1,4 +1,4 @@
-"""What a run prints: taken from the pipe as it comes, the beginning kept."""
+"""Captures the text that a run prints, and keeps the beginning of it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from adapters.trace import bounded
 
 
 class Captured:
-    """One stream of a child, stdout or stderr. The pipe is always emptied, so that a program that prints never waits.
+    """One stream of a child, stdout or stderr. The pipe is always emptied, so that printing never blocks.
 
     Args:
-        descriptor: the end of the pipe to read from; it does not block.
-        max_bytes: what is kept of a run.
+        descriptor: the read end of the pipe, non-blocking.
+        max_bytes: how much is kept of a run.
     """
 
     def __init__(self, name: str, descriptor: int, max_bytes: int) -> None:
@@ -24,14 +24,14 @@ class Captured:
         self._size = 0
 
     def forget(self) -> None:
-        """Begin anew: what is in the pipe by now belongs to the run before."""
+        """Start over: what is in the pipe now belongs to the previous run."""
         self.take()
         self._kept.clear()
         self._size = 0
 
     def take(self) -> bool:
-        """Read what is there. Returns whether there may be more one day."""
-        # Bounded: a child that prints faster than it is read would keep the reader here.
+        """Read what is available. Returns False at the end of the stream."""
+        # Bounded: otherwise a child that prints faster than we read would keep us here.
         for _ in range(64):
             try:
                 data = os.read(self.descriptor, 1 << 16)
@@ -44,12 +44,12 @@ class Captured:
         return True
 
     def step(self, key: str | None) -> TraceStep | None:
-        """What was printed, as a step of a trace, the key taken out of it; None for nothing."""
+        """The printed text as a step of a trace, without the key; None if nothing was printed."""
         if not self._size:
             return None
         return TraceStep(kind="output", name=self.name, details={"text": bounded(self.text(key)), "bytes": self._size})
 
     def text(self, key: str | None) -> str:
-        """What was kept, the key taken out of it."""
+        """The text that was kept, without the key."""
         text = self._kept.decode(errors="replace")
         return text.replace(key, "***") if key else text

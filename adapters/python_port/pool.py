@@ -1,4 +1,4 @@
-"""The children: as many as are needed up to a bound, given out one at a time, first come first served."""
+"""The pool of children: started on demand up to a limit, and given out in the order of the requests."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from adapters.runs import Run
 from dspex import ErrorCode
 
 STARTERS: Final = 4
-"""Threads that start children: on a busy machine most of the time is spent waiting for the new process to get a CPU."""
+"""Threads that start children. On a busy machine, they mostly wait for the new process to get a CPU."""
 
 BUILDING: Final = 2
-"""Children beside all that run, for those who build a program: they come first, and wait for no run."""
+"""Extra children for building programs. Builds have priority, and do not wait for runs."""
 
 
 class _Waiter:
-    """A thread that waits for a child. `woken` is set when it has one, or an error, or its run was cancelled."""
+    """A thread that waits for a child. `woken` is set when it gets one or an error, or when its run is cancelled."""
 
     def __init__(self, builds: bool) -> None:
         self.builds = builds
@@ -34,16 +34,16 @@ class _Waiter:
 
 
 class Pool:
-    """Gives out children, and ends those that are worn, broken or idle for long.
+    """Gives out children, and ends those that are worn out, broken, or idle for long.
 
-    Threads of its own start them, so that a run whose time is up need not wait for a child to be ready; that child
-    goes to the next one.
+    The pool's own threads start children, so that a run that times out need not wait for the start; the next run gets
+    that child.
 
     Args:
-        server: where they come from.
+        server: starts the children.
 
     Attributes:
-        failure: why the last child that was asked for could not be started; None where it could.
+        failure: why the last start of a child failed; None if it succeeded.
     """
 
     def __init__(self, limits: Limits, server: Server) -> None:
@@ -63,15 +63,15 @@ class Pool:
     def child(
         self, backend_id: str, deadline: float | None, run: Run, *, builds: bool = False
     ) -> Generator[Child, None, None]:
-        """A child to use as long as the context lasts: one that has built this program, where there is one.
+        """A child for the time of the context; one that has built this program, if there is one.
 
         Args:
-            deadline: until when to wait for one, by the monotonic clock.
-            run: ends the waiting when it is cancelled.
-            builds: it is to build a program, and not to run one.
+            deadline: how long to wait for a child, by the monotonic clock.
+            run: its cancellation ends the wait.
+            builds: True if the child is for a build, and not for a run.
 
         Raises:
-            AdapterError: `timeout` or `cancelled` while waiting; or no child could be started.
+            AdapterError: `timeout` or `cancelled` during the wait; or no child could be started.
         """
         child = self._take(backend_id) or self._wait(deadline, run, builds)
         try:
@@ -86,7 +86,7 @@ class Pool:
             return len(self._busy), len(self._idle), len(self._waiting)
 
     def close(self) -> None:
-        """End every child, for good. Safe to call twice."""
+        """End every child, and start no more. May be called again."""
         with self._changed:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -97,7 +97,7 @@ class Pool:
             self._waiting.clear()
             self._changed.notify_all()
         for child in busy:
-            child.kill()  # its thread takes notice and closes it
+            child.kill()  # its thread notices this and closes it
         for child in idle:
             child.end()
             child.close()
@@ -105,10 +105,10 @@ class Pool:
             thread.join()
 
     def _take(self, backend_id: str) -> Child | None:
-        """An idle child, if there is one."""
+        """An idle child, or None."""
         with self._changed:
             while self._idle and not self._waiting:
-                # The one used last, whose memory is warm, but for one that has built the program.
+                # Prefer one that has built the program, else the one used last, whose memory is warm.
                 index = next((i for i in reversed(range(len(self._idle))) if backend_id in self._idle[i].programs), -1)
                 child = self._idle.pop(index)
                 if child.alive:
@@ -118,7 +118,7 @@ class Pool:
             return None
 
     def _wait(self, deadline: float | None, run: Run, builds: bool) -> Child:
-        """Wait for a child that is free, or that was started."""
+        """Wait for a child that becomes free or is started."""
         waiter = _Waiter(builds)
         with self._changed:
             if self._closed:
@@ -161,7 +161,7 @@ class Pool:
             child.close()
 
     def _hand_out(self, child: Child) -> None:
-        """To who waits longest, else among the idle."""
+        """Give a child to the thread that has waited longest, or make it idle."""
         if self._waiting:
             waiter = self._waiting.popleft()
             waiter.child = child
@@ -175,7 +175,7 @@ class Pool:
         """Start children while threads wait for them, and end idle ones, until the pool is closed."""
         while not self._closed:
             with self._changed:
-                if not self._short and not self._closed:  # closed since: nobody would notify again
+                if not self._short and not self._closed:  # if it was closed meanwhile, nobody would notify again
                     self._changed.wait(self._limits.idle_seconds / 4)
                 short = self._short
                 self._starting += short
@@ -185,12 +185,12 @@ class Pool:
 
     @property
     def _next_builds(self) -> bool:
-        """Whether the first of those who wait is to build."""
+        """Whether the first thread that waits wants to build."""
         return bool(self._waiting) and self._waiting[0].builds
 
     @property
     def _short(self) -> bool:
-        """Whether a child is to be started."""
+        """Whether another child must be started."""
         there = len(self._busy) + len(self._idle) + self._starting
         if there < self._limits.max_children:
             wait = len(self._waiting)
@@ -216,9 +216,9 @@ class Pool:
             self._starting -= 1
             self.failure = None
             self._started += 1
-            # Children that were started together are not to end together.
+            # Spread the ends of children that were started together.
             child.spare_runs = self._limits.recycle_runs + self._started % (self._limits.recycle_runs // 4 + 1)
-            # Who was to build with it may have stopped waiting: for runs there may be one too many.
+            # The build that it was for may have stopped waiting, and for runs it may be one too many.
             full = len(self._busy) + len(self._idle) >= self._limits.max_children
             if not self._closed and not (full and not self._next_builds):
                 self._hand_out(child)

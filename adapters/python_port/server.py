@@ -1,4 +1,4 @@
-"""The server of the children, as the adapter has it: started when first needed, and again when it has died."""
+"""The worker's side of the fork server: started at first use, and again after it has died."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PROGRAM: Final = (
 
 
 class Server:
-    """Makes children. Shared by threads, and by adapters if need be. It is started with the first child."""
+    """Starts children. Thread-safe, and may be shared by adapters. The process starts with the first child."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -37,10 +37,10 @@ class Server:
         self._closed = False
 
     def fork(self) -> Child:
-        """A new child, ready for requests.
+        """Start a child that is ready for requests.
 
         Raises:
-            AdapterError: `transient`, the machine has no room for another process; `crashed`, it did not start.
+            AdapterError: `transient`: the machine has no resources for another process. `crashed`: it did not start.
         """
         with self._lock:
             if self._closed:
@@ -51,7 +51,7 @@ class Server:
                 self._keeper = self._start()
             try:
                 child = self._forked(self._keeper.control)
-            except (OSError, EOFError):  # it has died just now
+            except (OSError, EOFError):  # the server has just died
                 self._stop()
                 self._keeper = self._start()
                 child = self._forked(self._keeper.control)
@@ -65,7 +65,7 @@ class Server:
         return child
 
     def status(self, pid: int) -> int | None:
-        """How a child that is gone ended: its exit code, or the signal as a negative number; None if not known."""
+        """How an ended child has exited: its exit code, or the negative number of the signal; None if not known."""
         with self._lock:
             if self._keeper is None:
                 return None
@@ -79,12 +79,12 @@ class Server:
 
     @property
     def pid(self) -> int | None:
-        """The process, if it runs."""
+        """The pid of the process; None if it does not run."""
         keeper = self._keeper
         return None if keeper is None or not keeper.alive else keeper.pid
 
     def close(self) -> None:
-        """End it, and with it every child, for good."""
+        """End the server and every child, and start no more."""
         with self._lock:
             self._closed = True
             self._stop()
@@ -100,7 +100,7 @@ class Server:
             self._keeper = None
 
     def _forked(self, control: socket.socket) -> Child:
-        """Have a child forked that holds one end of a socket and of two pipes, and keep the other ends."""
+        """Fork a child that gets one end of a socket and of two pipes, and keep the other ends."""
         with ExitStack() as theirs, ExitStack() as ours:
             try:
                 connection, other = socket.socketpair()
@@ -115,7 +115,7 @@ class Server:
             if packet["type"] == "error":
                 raise _no_room(packet["message"])
             if not descriptors:
-                raise _no_room("no descriptor is left for it")  # it ends, for its socket is closed
+                raise _no_room("no descriptor is left for it")  # the child ends because its socket is closed
             ours.pop_all()
         (stdout, _), (stderr, _) = pipes
         return Child(packet["pid"], descriptors[0], connection, stdout, stderr, self._limits)
@@ -134,10 +134,10 @@ def _no_room(reason: str) -> AdapterError:
 
 
 class _Keeper:
-    """One process of the server, and the thread that started it.
+    """One server process, and the thread that started it.
 
-    The kernel kills the process when that thread ends (PR_SET_PDEATHSIG goes by the thread): so it is a thread of its
-    own, which lives as long as the process is to.
+    The kernel kills the process when that thread ends (PR_SET_PDEATHSIG refers to the thread). So it is a thread of its
+    own, which lives as long as the process.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -157,10 +157,10 @@ class _Keeper:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start it and wait until it has loaded what children need.
+        """Start the process, and wait until it has loaded its modules.
 
         Raises:
-            AdapterError: `crashed`; it did not start.
+            AdapterError: `crashed`: the process did not start.
         """
         self._thread.start()
         self._started.wait()
@@ -185,7 +185,7 @@ class _Keeper:
         self._errors.close()
 
     def _told(self) -> str:
-        """The last line of its stderr."""
+        """The last line of the process's stderr."""
         self._errors.seek(0)
         return _last_line(self._errors.read()[-MAX_QUOTE:].decode(errors="replace"))
 
@@ -205,7 +205,7 @@ class _Keeper:
                 stderr=self._errors,
                 pass_fds=[self._theirs.fileno()],
                 env=self._limits.environment_of(os.environ),
-                start_new_session=True,  # Ctrl-C at a terminal is for the worker, which lets runs end
+                start_new_session=True,  # Ctrl-C at a terminal must reach only the worker, which lets runs end
             )
         except OSError as error:
             self._failure = error

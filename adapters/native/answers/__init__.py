@@ -1,1 +1,1 @@
-"""What an LM wrote, read: sections, drafts, values, and whether it is an answer at all."""
+"""Parses the answers of LMs: sections, drafts, values, and finish reasons."""

@@ -1,4 +1,4 @@
-"""What an LM writes for itself before it answers, such as `<think>...</think>`: where it begins and ends."""
+"""Finds drafts: text that an LM writes for itself before its answer, such as `<think>...</think>`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _OPENS = re.compile(rf"(?:^|(?<=\]\])|(?<=\]\]\*\*))[ \t]*{_TAG}(?P<alone>[ \t]*
 _CLOSES = re.compile(rf"</(?P<tag>{_NAMES})\s*>|\[/(?P<square>THINK)\]|◁/(?P<kimi>think)▷", re.IGNORECASE)
 
 _ENDS_LINE = re.compile(r"[ \t\r]*+(?:\n|\Z|[*_`#> ]*+\\?[\[{<])")
-"""After the end of a draft: nothing more in its line, or the answer."""
+"""After the end tag of a draft: the end of the line, or the answer."""
 
 _FINAL = re.compile(r"<\|channel\|>final(?:[ \t][^<\n]{0,100})?<\|message\|>")
-"""Of gpt-oss's format, where a server leaves it in: what is before it is a draft."""
+"""A marker of gpt-oss's format, if the server does not remove it. The text before it is a draft."""
 
 _TOKENS = re.compile(r"(?:\s*(?:<\|[\w▁]{1,40}\|>|<\uff5c[\w▁]{1,40}\uff5c>|</s>|<end_of_turn>))++\s*\Z")
-"""What a chat template ends an answer with, where a server leaves it in."""
+"""The end tokens of chat templates, if the server does not remove them."""
 
 
 def without_template(answer: str) -> str:
-    """The answer without what the template of its chat put around it."""
+    """The answer without the tokens of its chat template."""
     final = None
     for final in _FINAL.finditer(answer):  # noqa: B007
         pass
@@ -43,12 +43,13 @@ def without_template(answer: str) -> str:
 def drafts(answer: str, answers_at: list[int], but: Collection[str] = ()) -> list[Span]:
     """The drafts of an answer, in order.
 
-    One that is not closed goes to the end, if its tag is alone in its line or what looks like an answer follows. Where
-    an end has no beginning, because the prompt ends with it, the draft is all before the last such end.
+    An unclosed draft reaches to the end of the text, if its tag is alone in its line or something like an answer
+    follows. An end tag may lack its start tag, because the prompt ends with that; then everything before the last such
+    end tag is a draft.
 
     Args:
-        answers_at: where something stands that looks like an answer, in order.
-        but: names of tags that begin none.
+        answers_at: the positions of text that looks like an answer, in order.
+        but: names of tags that do not begin a draft.
     """
     spans: list[Span] = []
     ends: dict[str, list[Span]] = defaultdict(list)
@@ -80,7 +81,7 @@ def drafts(answer: str, answers_at: list[int], but: Collection[str] = ()) -> lis
 
 
 def stray_end(value: str) -> bool:
-    """Whether a text holds the end of a draft that does not begin in it, at the end of a line or at its beginning."""
+    """Whether a text has an end tag without a start tag, at its beginning or at the end of a line."""
     for found in _CLOSES.finditer(value):
         line_ends = value[found.end() : found.end() + 1] in ("", "\n")
         if (line_ends or found.start() == 0) and f"<{_name(found)}" not in value[: found.start()].lower():

@@ -1,4 +1,4 @@
-"""Which part of an LM's answer is the value of which output: DSPy's prompt asks for sections under markers.
+"""Splits an LM's answer into the texts of its outputs. DSPy's prompt asks for sections under markers:
 
     [[ ## reasoning ## ]]
     ...
@@ -6,9 +6,9 @@
     Paris
     [[ ## completed ## ]]
 
-LMs write the markers indented, bold, in headings and code fences, at the end of a line, twice, in drafts, and in other
-orders. What they mean is the last section of each name outside a draft. Nothing of this frame becomes a value: what
-still holds a marker, or a piece of one, cannot be read. All of it takes time in proportion to the answer.
+LMs write the markers indented, bold, in headings and code fences, at the end of a line, twice, in drafts, and in
+another order. The last section of each name outside of drafts counts. No marker may become part of a value: a value
+that still contains one, or a part of one, is refused. The time is linear in the length of the answer.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Any, Final
 from adapters.native.answers.drafts import Span, drafts, stray_end, without_template
 
 END: Final = "completed"
-"""The name of the marker at the end."""
+"""The name of the last marker."""
 
 _MARKER = re.compile(
     r"\\?\[\\?\[[ \t]*#{2,3}[ \t]*[*_`]{0,3}(?P<name>\w{1,100}?)[*_`]{0,3}[ \t]*#{2,3}[ \t]*\\?\]\\?\]"
 )
 _BULLETS = re.compile(r"[ \t]*(?:[>#*+•-][ \t]*|\d{1,3}[.)][ \t]+)*+[*_`~]*+[ \t]*+")
-"""What may be before a marker that begins its line: indents, headings, quotes, lists, bold."""
+"""Allowed before a marker that begins its line: indents, headings, quotes, lists, bold."""
 
 _MARKUP = re.compile(r"[*_`~]{1,3}\Z")
 _AFTER = re.compile(r"[*_`~]{0,3}[ \t]*:?[*_`~]{0,3}(?=\s|\Z)")
@@ -38,13 +38,13 @@ _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[^\n`]*$", re.MULTILINE)
 _QUOTED = re.compile(r"^[ \t]*>[ \t]?", re.MULTILINE)
 _BEGIN, _AT_END = "[[ ## ", " ## ]]"
 _ODD = re.compile(r"[<\u25c1]|```|~~~|\[/?think\]", re.IGNORECASE)
-"""What drafts, templates and code fences begin with."""
+"""The beginnings of drafts, template tokens and code fences."""
 
 _PIECE = re.compile(r"\[\\?\[[ \t]*##|##[ \t]*\\?\]\\?\]")
 
 
 class Unclear(Exception):
-    """The answer, or a part of it, can be read in more than one way, or in none; says which."""
+    """The answer, or a part of it, is ambiguous or cannot be parsed. The text names the part."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class _Mark:
     """A marker.
 
     Attributes:
-        start, end: of the marker with what belongs to it: bullets, bold, a colon.
-        markup: bold or the like that begins before it, and does not end right after it.
-        quoted: whether it stands in a quotation (`> `), as its section does.
-        begins_line, ends_line: whether nothing is before, and after it, in its line.
+        start, end: the span of the marker with its bullets, bold and colon.
+        markup: bold or similar markup that begins before the marker, and does not end right after it.
+        quoted: whether the marker and its section are in a quotation (`> `).
+        begins_line, ends_line: whether it is the first, or the last, text in its line.
     """
 
     name: str
@@ -71,7 +71,7 @@ def sections(answer: str, outputs: Collection[str], inputs: Collection[str] = ()
     """The text of each output that has a section.
 
     Args:
-        outputs, inputs: the names that markers may have, besides `completed`.
+        outputs, inputs: the valid names of markers, besides `completed`.
     """
     plain = _plain(answer, outputs)
     if plain is not None:
@@ -86,7 +86,7 @@ def sections(answer: str, outputs: Collection[str], inputs: Collection[str] = ()
     for mark, following in zip_longest(marks, marks[1:]):
         ended = ended or mark.name == END
         if ended and mark.name in inputs and found:
-            break  # It goes on with a task of its own.
+            break  # The LM has gone on to invent another task.
         if mark.name not in outputs:
             continue
         span = _trimmed(text, mark.end, len(text) if following is None else following.start, hidden)
@@ -94,14 +94,14 @@ def sections(answer: str, outputs: Collection[str], inputs: Collection[str] = ()
             continue
         value = _unfenced(text[span[0] : span[1]].strip())
         value = _unmarked(_QUOTED.sub("", value) if mark.quoted else value, mark.markup).strip()
-        # The same marker again closes a section in some answers, and is empty then.
+        # In some answers the same marker, with no text after it, closes the section.
         if value or mark.name not in found:
             found[mark.name] = value
     return found
 
 
 def _plain(answer: str, outputs: Collection[str]) -> dict[str, str] | None:
-    """The sections of an answer that is just as the prompt asks for it, which most are; None: look more closely."""
+    """The sections of an answer that is exactly in the format of the prompt, as most are; None for any other."""
     if _ODD.search(answer):
         return None
     before, *parts = answer.split(_BEGIN)
@@ -124,7 +124,7 @@ def _plain(answer: str, outputs: Collection[str]) -> dict[str, str] | None:
 
 
 def without_drafts(answer: str, names: Collection[str] = ()) -> str:
-    """The answer without its drafts, for formats without markers; tags of these names are none of a draft's."""
+    """The answer without its drafts, for formats without markers. Tags with these names do not begin a draft."""
     text = without_template(answer)
     places = [found.start() for found in re.finditer(r"[{<](?!/)", text)]
     kept, position = [], 0
@@ -135,10 +135,10 @@ def without_drafts(answer: str, names: Collection[str] = ()) -> str:
 
 
 def check(value: Any, name: str) -> None:
-    """That a value holds nothing of the frame, in whatever text of it.
+    """Check that no text in a value contains a part of the format.
 
     Raises:
-        Unclear: it holds a marker, a piece of one, or the end of a draft that does not begin in it.
+        Unclear: it contains a marker, a part of one, or the end tag of a draft without its start.
     """
     match value:
         case str():
@@ -160,7 +160,7 @@ def check(value: Any, name: str) -> None:
 
 
 def _marks(text: str, outputs: Collection[str]) -> list[_Mark]:
-    """All markers of a text. Names are compared as they are, then in any case."""
+    """All markers of a text. Names are compared exactly first, then ignoring case."""
     folded = {name.casefold(): name for name in outputs} | {END: END}
     marks: list[_Mark] = []
     before = 0
@@ -200,10 +200,11 @@ def _outside(marks: list[_Mark], spans: list[Span]) -> list[_Mark]:
 
 
 def _structure(marks: list[_Mark], names: Collection[str]) -> list[_Mark]:
-    """The markers that begin a section; others are spoken of.
+    """The markers that begin a section; the others are only mentioned in a text.
 
-    One that begins its line does, whatever its name; so does one of an output that ends its line. One with text on
-    both sides does where its line is a row of sections, and no other section has its name.
+    A marker at the beginning of its line begins a section, whatever its name, and so does a marker of an output at the
+    end of its line. A marker with text on both sides does if its line is a row of sections, and if no other section has
+    its name.
     """
     counts = Counter(mark.name for mark in marks)
     kept: list[_Mark] = []
@@ -217,7 +218,7 @@ def _structure(marks: list[_Mark], names: Collection[str]) -> list[_Mark]:
 
 
 def _trimmed(text: str, start: int, end: int, spans: list[Span]) -> Span | None:
-    """A section without the drafts at its beginning and end; None where it is all draft."""
+    """A section without the drafts at its beginning and end; None if it is only drafts."""
     inside = [span for span in spans if start <= span[0] < end or start < span[1] <= end]
     drafted = False
     for first, last in inside:
@@ -232,7 +233,7 @@ def _trimmed(text: str, start: int, end: int, spans: list[Span]) -> Span | None:
 
 
 def _unfenced(value: str) -> str:
-    """Without the end of a code fence whose beginning was before the section."""
+    """The value without the end of a code fence that began before the section."""
     if not value.endswith(("```", "~~~")):
         return value
     fences = list(_FENCE.finditer(value))
@@ -242,7 +243,7 @@ def _unfenced(value: str) -> str:
 
 
 def _unmarked(value: str, markup: str) -> str:
-    """Without the end of bold or the like that began before the marker."""
+    """The value without the end of markup that began before the marker."""
     if markup and value.endswith(markup) and value.count(markup) % 2 == 1:
         return value[: -len(markup)].rstrip()
     return value

@@ -1,7 +1,7 @@
-"""Answers whose parts have not the shape of OpenAI's: what no answer needs is taken out of them.
+"""Removes malformed optional parts from responses that are not quite in OpenAI's format.
 
-DSPy's client raises what looks like a flaw of its own over a `usage` that is text, or `tool_calls` that are a number.
-What the LM wrote stands beside it, and has been paid for.
+DSPy's client fails with what looks like a bug of its own if `usage` is a text or `tool_calls` a number, although the
+response also contains the LM's answer, which has been paid for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _LISTS: Final = ("tool_calls", "annotations")
 
 
 def without_odd_parts(body: bytes) -> bytes | None:
-    """The answer without its usage, and without lists that are none; None: it is no answer, or has no such part."""
+    """The response without its usage and without malformed lists; None if it is no response or has no such part."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,8 +1,9 @@
-"""From what an LM wrote for an output to its value: what is clear is read, and nothing is guessed.
+"""Parses the text that an LM wrote for an output into its value. It accepts unambiguous text only, and never guesses.
 
-JSON; with trailing commas, comments and line breaks in its texts; in a code fence, with text around; and Python's
-literals, for the prompt asks for "a valid Python list[str]". DSPy takes json-repair, which also closes what was never
-finished, takes the last of two keys, and puts commas where it thinks they belong (json-repair 0.64, strict or not).
+It accepts JSON, also with trailing commas, comments and line breaks in its texts, in a code fence, or with text around
+it; and Python literals, as the prompt asks for "a valid Python list[str]". DSPy uses json-repair, which also closes
+unfinished values, takes the last of two equal keys, and inserts commas where it guesses them (json-repair 0.64, strict
+or not).
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from pydantic import TypeAdapter
 from adapters.native.answers.sections import Unclear, check
 
 MAX_DEPTH: Final = 64
-"""Brackets that may be open at once: no type of a signature is as deep, and Python's readers go down farther."""
+"""The deepest nesting of brackets. No type of a signature is as deep, and Python's parsers allow more."""
 
 MAX_LITERAL: Final = 100_000
-"""Characters of a Python literal: its reader takes some hundred bytes for each."""
+"""The longest Python literal in characters, as its parser takes about a hundred bytes for each."""
 
 _SCALARS: Final[dict[Any, TypeAdapter[Any]]] = {kind: TypeAdapter(kind) for kind in (int, float, bool)}
-"""Made once: to make one takes as long as all else that is done with a value."""
+"""Made once, as making one takes as long as everything else about a value."""
 
 _TEXT_OR_GLITCH = re.compile(r'"(?:[^"\\]|\\.)*+"|//[^\n]*|/\*(?:[^*]|\*(?!/))*+\*/|,(?=\s*[}\]])', re.DOTALL)
 _TEXT_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{}\]]', re.DOTALL)
@@ -38,11 +39,11 @@ _FENCED = re.compile(r"\A\s*(`{3,}|~{3,})[^\n`]*\n(?P<body>.*?)\n?[ \t]*\1\s*\Z"
 
 
 def value_of(text: str, annotation: Any, name: str) -> Any:
-    """The value of a type that a text gives, for the output of this name.
+    """Parse a text into a value of a type, for the output with this name.
 
     Raises:
-        ValueError: none (pydantic's errors are such).
-        Unclear: more than one, or one that holds a piece of the prompt's frame.
+        ValueError: the text gives no such value. pydantic's errors are subclasses.
+        Unclear: the text is ambiguous, or the value contains a part of the prompt's format.
     """
     check(text, name)
     if annotation is str:
@@ -67,10 +68,10 @@ def value_of(text: str, annotation: Any, name: str) -> Any:
 
 
 def plain_value(given: Any, annotation: Any, name: str) -> Any:
-    """The value of a type that a value of JSON gives, for the output of this name.
+    """Convert a JSON value into a value of a type, for the output with this name.
 
     Raises:
-        ValueError, Unclear: as `value_of`.
+        ValueError, Unclear: see `value_of`.
     """
     if isinstance(given, str):
         return value_of(given, annotation, name)
@@ -83,10 +84,10 @@ def plain_value(given: Any, annotation: Any, name: str) -> Any:
 
 
 def read(text: str) -> Any:
-    """The one value of JSON, or literal of Python, that a text is; `NOTHING` where it is none.
+    """Parse a text that is one JSON value or Python literal; `NOTHING` if it is neither.
 
     Raises:
-        Unclear: a key stands twice, or it is nested too deep.
+        Unclear: an object has a key twice, or the value is nested too deep.
     """
     stripped = text.strip()
     if not stripped:
@@ -101,10 +102,10 @@ def read(text: str) -> Any:
 
 
 def containers(text: str, brackets: str = "{[") -> Iterator[Any]:
-    """The objects and arrays of JSON in a text, from outside: those within others are not told.
+    """The outermost JSON objects and arrays in a text.
 
     Raises:
-        Unclear: as `read`.
+        Unclear: see `read`.
     """
     position = 0
     starts = re.compile(f"[{re.escape(brackets)}]")
@@ -119,16 +120,16 @@ def containers(text: str, brackets: str = "{[") -> Iterator[Any]:
 
 
 def fenced(text: str) -> str:
-    """What is in a code fence that is the whole of a text; else the text."""
+    """The content of a code fence, if the text is one code fence; else the text."""
     found = _FENCED.match(text)
     return found["body"] if found else text
 
 
 def check_depth(text: str) -> None:
-    """That a text is not nested deeper than `MAX_DEPTH`, before any reader goes down.
+    """Check, before it is parsed, that a text is not nested deeper than `MAX_DEPTH`.
 
     Raises:
-        Unclear: it is.
+        Unclear: it is nested deeper.
     """
     depth = 0
     for found in _TEXT_OR_BRACKET.finditer(text):
@@ -162,7 +163,7 @@ def _cleaned(found: re.Match[str]) -> str:
 
 
 def _within(text: str) -> Any:
-    """The one object or array that a text has words around, in a code fence or not; `NOTHING` where there is none."""
+    """The only object or array in a text, in a code fence or among other words; `NOTHING` if there is none."""
     blocks = [found["body"] for found in _BLOCK.finditer(text)]
     values = [value for block in blocks if isinstance(value := read(block), dict | list)] or list(containers(text))
     different = [value for number, value in enumerate(values) if value not in values[:number]]
@@ -204,7 +205,7 @@ def _end_of(text: str, start: int) -> int | None:
 
 
 def _one_of(text: str, allowed: Collection[Any]) -> Any:
-    """One of the values of a `Literal`, as DSPy takes them (adapters/utils.py: `parse_value`)."""
+    """One of the values of a `Literal`, by the rules of DSPy (adapters/utils.py: `parse_value`)."""
     if text in allowed:
         return text
     given = fenced(text).strip()

@@ -1,1 +1,1 @@
-"""What providers say when they fail, and what it means."""
+"""Reads and classifies the errors of LM providers."""

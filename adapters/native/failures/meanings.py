@@ -1,7 +1,8 @@
-"""What providers say when they fail, and what it means: one table, read from the top.
+"""Classifies the errors of providers by one table, read from the top.
 
-A provider says it by the HTTP status, by a code or type in the body, or only in words; gateways pass on what another
-said under a status of their own. So the first rule that fits counts, and the telling come before the vague.
+A provider reports an error by the HTTP status, by a code or type in the body, or only in a text. Gateways pass on the
+error of a provider under a status of their own. So the first rule that fits counts, and specific rules come before
+general ones.
 
 Sources, read in November 2026:
 OpenAI: https://platform.openai.com/docs/guides/error-codes
@@ -31,7 +32,7 @@ NOTHING: Final[frozenset[str]] = frozenset()
 
 @dataclass(frozen=True)
 class Rule:
-    """Fits an error with one of the statuses, one of the words (codes and types, in lower case), or the text."""
+    """Fits an error by its status, by one of its words (codes and types, in lower case), or by its text."""
 
     code: ErrorCode
     words: frozenset[str] = NOTHING
@@ -39,7 +40,7 @@ class Rule:
     text: re.Pattern[str] | None = None
 
     def fits(self, status: int | None, words: frozenset[str], text: str) -> bool:
-        """Whether this is what was said."""
+        """Whether the rule fits an error."""
         if status in self.statuses or not self.words.isdisjoint(words):
             return True
         return self.text is not None and self.text.search(text) is not None
@@ -52,7 +53,7 @@ def _rule(code: ErrorCode, words: str = "", *texts: str, statuses: tuple[int, ..
 
 RULES: Final = (
     _rule(
-        # OpenRouter's 402 that passes: a budget for what is under way, not one for money.
+        # OpenRouter's transient 402: a budget for requests in progress, not for money.
         ErrorCode.RATE_LIMITED,
         "openrouter_in_flight_budget",
     ),
@@ -88,7 +89,7 @@ RULES: Final = (
         r"input length (?:and|exceeds|\(\d+\) exceeds)",  # Anthropic, Ollama, SGLang
         r"maximum prompt length is \d+",  # xAI
         r"reduce the length of (?:the |your )?(?:messages|prompt|input)",  # OpenAI, Groq
-        r"request too large for .{0,200}limit \d+, requested \d+",  # more than a minute's limit: waiting is in vain
+        r"request too large for .{0,200}limit \d+, requested \d+",  # over a minute's limit: waiting is no help
         r"context the overflows",  # LM Studio
         r"the maximum tokens you requested exceeds",  # Bedrock
     ),
@@ -167,9 +168,9 @@ RULES: Final = (
     ),
     _rule(ErrorCode.TRANSIENT, "api_error error generation"),
 )
-"""The first that fits."""
+"""The first rule that fits counts."""
 
 
 def meaning(status: int | None, words: frozenset[str], text: str) -> ErrorCode | None:
-    """What was said; None where nothing tells."""
+    """The code of the first rule that fits; None if none does."""
     return next((rule.code for rule in RULES if rule.fits(status, words, text)), None)

@@ -1,7 +1,7 @@
-"""What a provider said when it failed: found in whatever shape, and wherever it was said.
+"""Finds the error of a provider, in any format and at any place of a response.
 
-An error may be the body of an answer with its status, stand in one that was 200, in one of its choices, or in the
-middle of a stream; gateways wrap that of another, as text even.
+An error may be the body of a response with an error status. It may also be inside a response with status 200, in one of
+its choices, or in the middle of a stream. Gateways wrap the error of a provider, sometimes as text.
 """
 
 from __future__ import annotations
@@ -17,44 +17,44 @@ from adapters.native.failures.waits import asked_in_body, asked_in_headers, aske
 from adapters.native.wire import Call
 
 MAX_TEXT: Final = 4_000
-"""Characters of a message that are looked at."""
+"""How many characters of a message are read."""
 
 _MOST: Final = 400
-"""Members of a body that are looked at."""
+"""How many members of a body are read."""
 
 _DEEPEST: Final = 8
 
 _WORDS: Final = frozenset({"code", "type", "status", "error_type", "errortype", "__type", "reason", "limit_source"})
-"""Members that name what happened: of every provider's errors."""
+"""Members with a code or type, in the errors of all providers."""
 
 _SKIPPED: Final = frozenset({"choices", "usage", "input", "loc", "param", "ctx", "messages", "prompt"})
-"""Members that quote the request, or are the answer."""
+"""Members that quote the request, or contain the answer."""
 
 _ANSWERS: Final = frozenset({"choices", "content", "output", "candidates"})
-"""Members of an answer that is one: of OpenAI, Anthropic, OpenAI's Responses, and Gemini."""
+"""Members of a successful response: of OpenAI, Anthropic, OpenAI's Responses, and Gemini."""
 
 _WAITS: Final = frozenset({"retrydelay", "retry_after"})
-"""Members that ask to wait: of Gemini's RetryInfo and of gateways."""
+"""Members with a time to wait: of Gemini's RetryInfo, and of gateways."""
 
 _TEXTS: Final = frozenset(
     {"message", "msg", "detail", "error", "error_description", "raw", "title", "errors", "reasons"}
 )
-"""Members that tell it to people."""
+"""Members with a text for people."""
 
 
 _CLASSES = re.compile(r"\blitellm\.(\w{1,60})")
-"""LiteLLM's proxy names its classes in its texts."""
+"""The class names that LiteLLM's proxy puts into its texts."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """What was said.
+    """The error of a provider.
 
     Attributes:
         words: codes and types, in lower case.
-        text: for people.
-        code: the most telling of the words, as it was written.
-        wait: seconds that the provider asked to wait.
+        text: a text for people.
+        code: the most specific of the words, in its original case.
+        wait: how many seconds the provider asks to wait.
     """
 
     status: int | None = None
@@ -65,7 +65,7 @@ class Said:
 
 
 def said_in_answer(call: Call) -> Said | None:
-    """What the answer to an LM call says of an error, where it was not one; None where it says nothing."""
+    """The error in the response to an LM call; None if it has none."""
     if call.status is None:
         return None
     found = list(_errors(call.body, refused=call.status >= 400))
@@ -76,13 +76,13 @@ def said_in_answer(call: Call) -> Said | None:
 
 
 def said_in_body(body: Mapping[str, Any]) -> Said | None:
-    """What a completion says of an error, in whatever place; None where it says nothing."""
+    """The error at any place of a completion; None if it has none."""
     found = list(_in_completion(body))
     return _said(None, found, "", ()) if found else None
 
 
 def said_by_exception(error: BaseException) -> Said:
-    """What an exception of DSPy, LiteLLM or a provider's client tells."""
+    """The error in an exception of DSPy, LiteLLM or a provider's client."""
     words: set[str] = set()
     wait: float | None = None
     status = _status(getattr(error, "status", None))
@@ -92,7 +92,7 @@ def said_by_exception(error: BaseException) -> Said:
     found: list[Any] = []
     cause: BaseException | None = error
     while cause is not None:
-        # LiteLLM's classes say more than what becomes of them; `body` and `response` are of providers' clients.
+        # LiteLLM's classes are more specific than DSPy's; `body` and `response` are attributes of providers' clients.
         words.add(type(cause).__name__.lower())
         status = status or _status(getattr(cause, "status_code", None))
         if isinstance(body := getattr(cause, "body", None), Mapping):
@@ -107,16 +107,16 @@ def said_by_exception(error: BaseException) -> Said:
         cause = _origin(cause)
     text = str(error).split("\n\n", 1)[0][:MAX_TEXT]
     if (body := _read(text[text.find("{") : text.rfind("}") + 1])) is not None:
-        found.append(body)  # LiteLLM quotes it: "litellm.RateLimitError: OpenAIException - {...}"
+        found.append(body)  # LiteLLM quotes it in its text: "litellm.RateLimitError: OpenAIException - {...}"
     said = _said(status, found, "", ())
     wait = _longest(wait, asked_in_text(text))
     return Said(said.status, said.words | words, f"{text} {said.text}", code or said.code, _longest(wait, said.wait))
 
 
 def _origin(error: BaseException) -> BaseException | None:
-    """What it was made of. LiteLLM raises what it makes of an error while it handles that, and not `from` it.
+    """The exception that another was made from. LiteLLM raises its own without `from` while it handles the original.
 
-    With litellm 1.95 the error that a `RateLimitError` was made of is all that has what the provider answered.
+    With litellm 1.95, only the original of a `RateLimitError` has the provider's response.
     """
     if error.__cause__ is None and not error.__suppress_context__ and type(error).__module__.startswith("litellm."):
         return error.__context__
@@ -140,7 +140,7 @@ def _said(status: int | None, found: list[Any], text: str, headers: Iterable[tup
 
 
 def _errors(body: bytes, *, refused: bool) -> Iterator[Any]:
-    """The parts of an answer's body that are an error."""
+    """The parts of a response's body that are errors."""
     for document in _documents(body):
         if refused:
             yield document
@@ -168,7 +168,7 @@ def _in_completion(body: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _documents(body: bytes) -> Iterator[Any]:
-    """The JSON in a body: the whole, or line by line (events of a stream, JSON lines)."""
+    """The JSON documents in a body: one, or one per line (events of a stream, JSON lines)."""
     try:
         yield json.loads(body)
         return
@@ -184,7 +184,7 @@ def _documents(body: bytes) -> Iterator[Any]:
 
 
 def _collect(error: Any, words: list[tuple[str, str]], texts: list[str], waits: list[float]) -> None:
-    """The words and texts of an error, those outside first; bounded, whatever it holds."""
+    """Collect the words and texts of an error, the outermost first. Bounded, whatever it contains."""
     waiting: deque[tuple[Any, int]] = deque([(error, 0)])
     for _ in range(_MOST):
         if not waiting:
@@ -192,7 +192,7 @@ def _collect(error: Any, words: list[tuple[str, str]], texts: list[str], waits: 
         value, depth = waiting.popleft()
         if isinstance(value, str):
             texts.append(value[:MAX_TEXT])
-            # What a gateway passes on may be JSON again.
+            # A gateway may pass on JSON as a text.
             inner = _read(value) if value.startswith("{") and len(value) < 10 * MAX_TEXT else None
             below: list[Any] = [inner] if inner else []
         elif isinstance(value, list):
@@ -204,7 +204,7 @@ def _collect(error: Any, words: list[tuple[str, str]], texts: list[str], waits: 
 
 
 def _members(error: Mapping[str, Any], words: list[tuple[str, str]], waits: list[float]) -> list[Any]:
-    """Takes the words and waits of an object; returns what else is to be looked at."""
+    """Collect the words and waits of an object. Returns the members to read next."""
     below = []
     for name, item in list(error.items())[:_MOST]:
         key = str(name).lower()

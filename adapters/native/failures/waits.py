@@ -1,4 +1,4 @@
-"""How long a provider asks to wait: in headers, in the body, and in words."""
+"""Reads how long a provider asks to wait: from headers, from the body, and from texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 LONGEST: Final = 30 * 24 * 3600.0
-"""Seconds: what asks for more is no wait. The policy's `max_wait` decides what is waited for."""
+"""Seconds; a longer wait is ignored. Whether a wait is too long is decided by the retry policy's `max_wait`."""
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNIT = r"(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|d|days?)"
@@ -26,7 +26,7 @@ _RESETS: Final = re.compile(r"(?:x-)?ratelimit-reset(?:-.+)?|anthropic-ratelimit
 
 
 def asked_in_headers(headers: Sequence[tuple[str, str]], status: int | None) -> float | None:
-    """Seconds to wait by the headers of an answer: `Retry-After` and its like, else when a limit that is spent resets.
+    """Seconds to wait by a response's headers: `Retry-After` and similar, else the reset of an exhausted limit.
 
     https://www.rfc-editor.org/rfc/rfc9110#field.retry-after, https://platform.openai.com/docs/guides/rate-limits,
     https://docs.anthropic.com/en/api/rate-limits, https://openrouter.ai/docs/api/reference/limits
@@ -41,7 +41,7 @@ def asked_in_headers(headers: Sequence[tuple[str, str]], status: int | None) -> 
     for name, value in given.items():
         if _RESETS.fullmatch(name):
             left = given.get(name.replace("reset", "remaining"))
-            # Every answer has these: they ask for a wait where nothing is left, or where nothing else says why.
+            # Every response has these headers. They count only if nothing is left, or if a 429 gives no other reason.
             if (left is not None and left.strip() == "0") or (left is None and status == 429):
                 resets.append(seconds(value))
     return max((wait for wait in resets if wait is not None), default=None)
@@ -56,7 +56,7 @@ def asked_in_body(value: Any) -> float | None:
 
 
 def asked_in_text(text: str) -> float | None:
-    """Seconds to wait by a message: "Please try again in 1m2.5s."."""
+    """Seconds to wait by a text, such as "Please try again in 1m2.5s."."""
     found = [_duration(match[1]) for match in _IN_TEXT.finditer(text)]
     return max((wait for wait in found if wait is not None), default=None)
 
@@ -65,7 +65,7 @@ def seconds(value: str, unit: float = 1.0) -> float | None:
     """A time as seconds from now: a number, a duration (`6m0s`), a time since 1970, a date of HTTP or ISO 8601.
 
     Args:
-        unit: of a plain number, in seconds. Large ones are a time since 1970, in seconds or milliseconds.
+        unit: the unit of a plain number, in seconds. A large number is a time since 1970, in seconds or milliseconds.
     """
     text = value.strip()[:100]
     try:

@@ -1,4 +1,4 @@
-"""`ReAct`: an LM that calls registered tools, one after the other, before it answers."""
+"""`ReAct`: the LM calls registered tools, one at a time, before it answers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dspex import ErrorCode, Signature
 
 
 class AgentParameters(Parameters):
-    """Of `ReAct`, by DSPy's names.
+    """The parameters of `ReAct`, with DSPy's names.
 
     Attributes:
         tools: names of tools (`dspex.tools`); the LM sees them by these names.
-        max_iters: calls of tools at most; a run makes one LM call for each, and one for the answer.
+        max_iters: the most tool calls. A run makes one LM call for each, and one for the answer.
     """
 
     tools: list[str] = Field(min_length=1, max_length=64)
@@ -27,14 +27,14 @@ class AgentParameters(Parameters):
 
 
 class Agent(dspy.ReAct):  # type: ignore[misc]  # DSPy has no type information
-    """`dspy.ReAct` with tools by their names."""
+    """`dspy.ReAct`, with tools given by name."""
 
     def __init__(self, signature: Signature, parameters: AgentParameters) -> None:
         super().__init__(dspy_signature(signature), _tools(parameters.tools), parameters.max_iters)
 
 
 class RegisteredTool(dspy.Tool):  # type: ignore[misc]  # DSPy has no type information
-    """A tool whose failures are told to the LM in one line: DSPy adds a traceback with the tool's source."""
+    """A tool that reports a failure to the LM in one line. DSPy would add a traceback with the tool's source."""
 
     def __call__(self, **arguments: Any) -> Any:
         try:

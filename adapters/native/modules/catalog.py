@@ -1,4 +1,4 @@
-"""The DSPy modules that can be built from JSON: what each takes as parameters, and which names are its own."""
+"""The DSPy modules that can be built from JSON, with their parameters and reserved field names."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ _KINDS = {
     "ReAct": _Kind(
         AgentParameters,
         lambda signature, parameters, _: Agent(signature, parameters),
-        # `max_iters` DSPy takes out of the inputs, as an order.
+        # DSPy takes an input named `max_iters` as an instruction.
         _REASONING | {"trajectory", "next_thought", "next_tool_name", "next_tool_args", "max_iters"},
     ),
 }
 
 
 def build_module(signature: Signature, configuration: Configuration, model: str) -> Any:
-    """The DSPy module of a program, with its state, for an LM.
+    """Build the DSPy module of a program for an LM, with its state.
 
     Raises:
-        AdapterError: `permanent`; an unknown module, a wrong parameter or state, a reward or tool that is not
-            registered, or a field whose name the module needs.
+        AdapterError: `permanent`: an unknown module, an invalid parameter or state, a reward or tool that is not
+            registered, or a field with a name that the module reserves.
     """
     kind = _KINDS.get(configuration.module)
     if kind is None:

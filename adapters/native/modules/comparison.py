@@ -16,12 +16,12 @@ TEMPERATURE: Final = 0.7
 
 
 class ComparisonParameters(Parameters):
-    """Of `MultiChainComparison`, by DSPy's names.
+    """The parameters of `MultiChainComparison`, with DSPy's names.
 
     Attributes:
-        M: how many chains of thought are made and compared: a run makes M + 1 LM calls.
-        temperature: of all of them, over the LM's own: at 0 the chains would be alike. By default 0.7, as DSPy has it;
-            none for a model that takes none but its own.
+        M: how many chains of thought are compared. A run makes M + 1 LM calls.
+        temperature: for all calls; it overrides the LM's, as at 0 the chains would be equal. By default 0.7, DSPy's
+            default; not sent to a model with a fixed temperature.
     """
 
     M: int = Field(default=3, ge=1, le=16)
@@ -29,7 +29,7 @@ class ComparisonParameters(Parameters):
 
 
 class ChainsCompared(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
-    """`dspy.MultiChainComparison` only compares: this makes the chains of thought as well."""
+    """Makes the chains of thought, which `dspy.MultiChainComparison` only compares."""
 
     def __init__(self, signature: Signature, parameters: ComparisonParameters, model: str) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class ChainsCompared(dspy.Module):  # type: ignore[misc]  # DSPy has no type inf
         config: dict[str, Any] = temperature_of(parameters.temperature, TEMPERATURE, model)
         task = dspy_signature(signature)
         self.chain = dspy.ChainOfThought(task, **config)
-        # Given as None where there is none: DSPy's own default would be sent.
+        # Explicitly None if there is none: otherwise DSPy sends its own default.
         given: dict[str, Any] = {"temperature": None} | config
         self.compare = dspy.MultiChainComparison(task, M=parameters.M, **given)
 

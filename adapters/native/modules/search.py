@@ -1,8 +1,8 @@
 """`BestOfN` and `Refine`: several attempts at one task, scored by a registered reward; the best one is the answer.
 
-They do what `dspy.BestOfN` and `dspy.Refine` do (dspy 3.4, predict/best_of_n.py and refine.py), by the same names, and
-not by those classes: they print what an LM wrote to standard output, count failures in the module that all threads
-share, go on after errors that the next attempt will meet too, and need DSPy's trace.
+They have the names and the behaviour of `dspy.BestOfN` and `dspy.Refine` (dspy 3.4, predict/best_of_n.py and
+refine.py), but do not use those classes. DSPy's print LM answers to standard output, count failures in the module that
+all threads share, continue after errors that every attempt will meet, and need DSPy's trace.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ TEMPERATURE = 1.0
 
 
 class SearchParameters(Parameters):
-    """Of `BestOfN` and `Refine`, by DSPy's names.
+    """The parameters of `BestOfN` and `Refine`, with DSPy's names.
 
     Attributes:
-        N: attempts at most.
-        reward: the name of a reward (`dspex.rewards`): from inputs and prediction to a number, the more the better.
-        threshold: a reward that is enough: no further attempt is made.
-        module: what makes an attempt.
-        temperature: of the attempts, over the LM's own: at 0 they would be alike. By default 1; none for a model that
-            takes none but its own.
+        N: the most attempts.
+        reward: the name of a reward (`dspex.rewards`), a function from inputs and prediction to a number; higher is
+            better.
+        threshold: with this reward or a higher one, no further attempt is made.
+        module: the module that makes an attempt.
+        temperature: for the attempts; it overrides the LM's, as at 0 they would be equal. By default 1; not sent to a
+            model with a fixed temperature.
     """
 
     N: int = Field(default=3, ge=1, le=32)
@@ -53,9 +54,10 @@ class SearchParameters(Parameters):
 
 
 class BestOfN(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
-    """Attempts until one is good enough.
+    """Makes attempts until one is good enough.
 
-    An attempt whose answer cannot be read, or does not fit the signature, counts as one; any other error ends the run.
+    An attempt with an answer that cannot be parsed, or does not fit the signature, counts. Any other error ends the
+    run.
     """
 
     def __init__(self, signature: Signature, parameters: SearchParameters, model: str) -> None:
@@ -67,7 +69,7 @@ class BestOfN(dspy.Module):  # type: ignore[misc]  # DSPy has no type informatio
         self.module = getattr(dspy, parameters.module)(dspy_signature(signature))
 
     def forward(self, **inputs: Any) -> Any:
-        """The prediction with the highest reward, the first one of those."""
+        """The first prediction with the highest reward."""
         best, most, failure = None, -math.inf, None
         for number in range(self.search.N):
             try:
@@ -88,7 +90,7 @@ class BestOfN(dspy.Module):  # type: ignore[misc]  # DSPy has no type informatio
         return best
 
     def attempt(self, inputs: Mapping[str, Any]) -> Any:
-        """One prediction."""
+        """Make one prediction."""
         return self.module(**inputs, config=dict(self.config))
 
     def learn(self, inputs: dict[str, Any], prediction: Any, score: float) -> dict[str, Any]:  # noqa: ARG002
@@ -103,7 +105,7 @@ class BestOfN(dspy.Module):  # type: ignore[misc]  # DSPy has no type informatio
         except AdapterError:
             raise
         except Exception as error:
-            # It is the operator's code: its text may quote the answer.
+            # Without its text: the operator's code may quote the answer in it.
             text = f"parameters.reward: '{name}' failed with {type(error).__name__}"
             raise AdapterError(ErrorCode.PERMANENT, text) from error
         if math.isnan(score):
@@ -112,9 +114,9 @@ class BestOfN(dspy.Module):  # type: ignore[misc]  # DSPy has no type informatio
 
 
 class Refine(BestOfN):
-    """Attempts, each after the first with a hint that the LM gives for it: a run makes up to 2N - 1 LM calls.
+    """Makes attempts; each after the first gets a hint from the LM. A run makes up to 2N - 1 LM calls.
 
-    The LM sees the source of the reward, as with `dspy.Refine`: it says what is wanted.
+    As with `dspy.Refine`, the LM sees the source of the reward, which tells what is wanted.
     """
 
     def __init__(self, signature: Signature, parameters: SearchParameters, model: str) -> None:
@@ -124,7 +126,7 @@ class Refine(BestOfN):
         self.hinted: Any = None
 
     def prepare(self) -> None:
-        """Make the module of the hinted attempts: called when the state has been applied to the plain one."""
+        """Make the module for attempts with a hint. Called after the state was applied to the plain one."""
         self.hinted = self.module.deepcopy()
         for predictor in self.hinted.predictors():
             field = dspy.InputField(desc="A hint to the module from an earlier run")
@@ -136,7 +138,7 @@ class Refine(BestOfN):
         return module(**inputs, config=dict(self.config))
 
     def learn(self, inputs: dict[str, Any], prediction: Any, score: float) -> dict[str, Any]:
-        """See `BestOfN.learn`. Without a hint where the advice cannot be read."""
+        """See `BestOfN.learn`. There is no hint if the advice cannot be parsed."""
         given = {key: value for key, value in inputs.items() if key != HINT}
         task = self.module.predictors()[0].signature
         try:
@@ -163,7 +165,7 @@ def _reward(name: str) -> Reward:
 def _source(reward: Reward) -> str:
     try:
         return inspect.getsource(reward)
-    except (OSError, TypeError):  # made at run time, or written in C
+    except (OSError, TypeError):  # a reward made at run time, or written in C
         return inspect.getdoc(reward) or "not known"
 
 

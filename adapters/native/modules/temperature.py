@@ -1,4 +1,4 @@
-"""The temperature that a module calls with: its own default is not sent where the model would refuse it."""
+"""The temperature of a module's calls. A module's default is not sent to a model that would refuse it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from adapters.port import AdapterError
 from dspex import ErrorCode
 
 ITS_OWN = 1.0
-"""What the models take that take one value."""
+"""The only value that models with a fixed temperature accept."""
 
 
 def temperature_of(given: float | None, default: float, model: str) -> dict[str, float]:
-    """The setting of a call: what was given, else the module's default, or none.
+    """The temperature setting of a call: the given one, else the module's default, or none for a fixed temperature.
 
     Raises:
-        AdapterError: `permanent`; one was given that the model does not take.
+        AdapterError: `permanent`: the model does not accept the given temperature.
     """
     if not fixed_temperature(model):
         return {"temperature": default if given is None else given}
@@ -23,10 +23,10 @@ def temperature_of(given: float | None, default: float, model: str) -> dict[str,
 
 
 def check_temperature(given: float | None, model: str, field: str) -> None:
-    """That a model takes a temperature.
+    """Check that a model accepts a temperature.
 
     Raises:
-        AdapterError: `permanent`; it does not.
+        AdapterError: `permanent`: it does not.
     """
     if given not in (None, ITS_OWN) and fixed_temperature(model):
         text = f"{field}: '{model}' takes no temperature but its own: remove {given:g}"
