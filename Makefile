@@ -82,7 +82,7 @@ verbs: .venv/.dev ## write the client's verbs for asyncio again, from the interf
 	@$(BIN)/python -m deploy.verbs messages/dspex/client/async_verbs.py
 
 .PHONY: sql
-sql: .venv/.dev ## write the SQL of the hot path again, from the code
+sql: .venv/.dev ## write docs/sql again, the SQL that workers send, from the code
 	@$(BIN)/python -m deploy.sql docs/sql
 
 .PHONY: servers

@@ -1,4 +1,4 @@
-"""The SQL of the hot path and of what looks after it, as text: `python -m deploy.sql docs/sql`.
+"""The SQL of the hot path, of what looks after it, of the deliverer and of operators: `python -m deploy.sql docs/sql`.
 
 Each function of the store is called with a connection that has no database: it notes what it is given, and answers what
 is said here. So the text is what a worker sends, save that PostgreSQL's driver numbers the parameters, and that a list
@@ -11,88 +11,30 @@ import argparse
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
-from uuid import UUID
 
 from sqlalchemy import Connection, Dialect
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import psycopg
 
-from dspex import ExecutionOptions, Usage
-from dspex.contract.callback import Callback
+from deploy.sql_calls import END, ENDPOINT, ENTRY, FINISH, ID, LEASE, REQUEST, RETRY, ROW, Call, Statement
+from deploy.sql_deliverer import DELIVERER
+from deploy.sql_operators import OPERATORS
+from dspex import Usage
 from store import counters, event_outbox, executions, webhooks
 from store.counters import Counts
-from store.database.identity import Identity
-from store.event_outbox import OutboxEntry
-from store.executions import Carried, Finish, Lease, Request, Retry
-from store.webhooks import End
-from store.webhooks.fan_out import endpoint_id_of
+from store.executions import Finish
 
 DIALECTS: dict[str, Callable[[], Dialect]] = {"postgresql": psycopg.dialect, "sqlite": sqlite.dialect}
 WIDTH = 110
 
 HEAD = """\
--- The statements of the hot path on {database}, and of what looks after it.
+-- The statements of the hot path on {database}, of what looks after it, of the deliverer, and of operators.
 -- Written by `make sql`, out of the code: a test holds it to that.
 -- A parameter `records` is a JSON array, with an object for each row of the batch.
 """
-
-ID = Identity(UUID(int=1), "default")
-LEASE = Lease("worker", 30.0)
-REQUEST = Request(ID.id, ID.id, {}, ExecutionOptions(), "/", idempotency_key="key")
-FINISH = Finish(ID.id, ID.id, 1, 1.0, Usage(), {})
-RETRY = Retry(ID.id, 1, 1.0, 1, SimpleNamespace(code="timeout", message="", problems=()), Usage(), Carried())  # type: ignore[arg-type]
-CALLBACK = Callback(url="https://receiver.example.com/", secret="A_WEBHOOK_SECRET")  # noqa: S106
-ENTRY = OutboxEntry(ID.id, 2)
-END = End(ID.id, ID.tenant, 2, "completed", CALLBACK, registered=True)
-ROW = SimpleNamespace(id=ID.id, tenant=ID.tenant)
-ENDPOINT = SimpleNamespace(
-    id=endpoint_id_of(ID.tenant, CALLBACK),
-    tenant=ID.tenant,
-    **CALLBACK.model_dump(),
-    registered=True,
-    enabled=True,
-    disabled_reason=None,
-    disabled_at=None,
-    failing_since=None,
-    failing_left=None,
-    previous_secret=None,
-    previous_left=None,
-    previous_until=None,
-    lock_version=1,
-    inserted_at=None,
-    updated_at=None,
-)
-
-
-class Statement(NamedTuple):
-    """What is told of a statement.
-
-    Attributes:
-        runs: when.
-        needs: the indexes that it is quick by.
-        answer: the rows that it comes to here, so that what follows it is seen.
-        only: the database that needs a statement for it.
-    """
-
-    name: str
-    runs: str
-    needs: tuple[str, ...]
-    answer: tuple[Any, ...] = ()
-    only: str | None = None
-
-
-@dataclass(frozen=True)
-class Call:
-    """A function of the store, and the statements that it comes to, in their order."""
-
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    statements: tuple[Statement, ...]
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 KEY, PROGRAM = "pk_executions", "pk_programs"
@@ -244,6 +186,8 @@ CALLS = (
     ),
 )
 
+ALL_CALLS = (*CALLS, *DELIVERER, *OPERATORS)
+
 
 class _Answer:
     """What a statement comes to here."""
@@ -257,6 +201,9 @@ class _Answer:
 
     def all(self) -> list[Any]:
         return list(self._rows)
+
+    def scalars(self) -> list[Any]:
+        return [row[0] if isinstance(row, tuple) else row.id for row in self._rows]
 
     def one_or_none(self) -> Any:
         return next(iter(self._rows), None)
@@ -292,7 +239,7 @@ class Seen(NamedTuple):
 def statements(database: str) -> list[Seen]:
     """Every statement, each text once. `database`: one of `DIALECTS`."""
     seen: dict[str, Seen] = {}
-    for call in CALLS:
+    for call in ALL_CALLS:
         told = [one for one in call.statements if one.only in (None, database)]
         connection = _Noting(DIALECTS[database](), (one.answer for one in told))
         call.function(cast("Connection", connection), *call.arguments, **call.options)
@@ -336,7 +283,7 @@ def wrapped(text: str) -> str:
 
 def main() -> None:
     """Write both files."""
-    parser = argparse.ArgumentParser(description="Write the SQL of the hot path, as text.")
+    parser = argparse.ArgumentParser(description="Write the SQL as text.")
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)

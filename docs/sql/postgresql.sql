@@ -1,4 +1,4 @@
--- The statements of the hot path on postgresql, and of what looks after it.
+-- The statements of the hot path on postgresql, of what looks after it, of the deliverer, and of operators.
 -- Written by `make sql`, out of the code: a test holds it to that.
 -- A parameter `records` is a JSON array, with an object for each row of the batch.
 
@@ -521,3 +521,424 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
     executions.extensions
 FROM executions
 WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR;
+
+-- anything to deliver
+--   function: store.webhooks.sending.anything_due (store/webhooks/sending.py)
+--   runs: by the deliverer, all the time: it locks nothing
+--   needs: ix_webhook_deliveries_due
+SELECT EXISTS (SELECT webhook_deliveries.id
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.due_at <= (SELECT (clock_timestamp()) AS
+    database_now_1)) AS anon_1;
+
+-- anything of its own to deliver
+--   function: store.webhooks.sending.anything_due (store/webhooks/sending.py)
+--   runs: instead, by a process that runs no work but its own, such as `dspex run`
+--   needs: ix_webhook_deliveries_due, pk_executions
+SELECT EXISTS (SELECT webhook_deliveries.id
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.due_at <= (SELECT (clock_timestamp()) AS
+    database_now_1) AND webhook_deliveries.due_at >= %(since)s::TIMESTAMP WITH TIME ZONE AND (false OR (EXISTS
+    (SELECT executions.id
+FROM executions
+WHERE executions.id = webhook_deliveries.execution_id AND executions.tenant = webhook_deliveries.tenant AND
+    (executions.worker = %(worker)s::VARCHAR OR false))))) AS anon_1;
+
+-- find places
+--   function: store.webhooks.sending.places (store/webhooks/sending.py)
+--   runs: where something is due: whom it is for, a step each
+--   needs: ix_webhook_deliveries_place
+WITH RECURSIVE walk(place) AS (SELECT (SELECT min(webhook_deliveries.place) AS min_1
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.place > %(after)s::VARCHAR) AS place UNION
+    ALL
+SELECT (SELECT min(webhook_deliveries.place) AS min_2
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.place > walk.place) AS anon_1
+FROM walk
+WHERE walk.place IS NOT NULL)
+SELECT walk.place
+FROM walk
+WHERE walk.place IS NOT NULL AND (SELECT min(webhook_deliveries.due_at) AS min_3
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.place = walk.place) <= (SELECT
+    (clock_timestamp()) AS database_now_1)
+LIMIT %(number)s::INTEGER;
+
+-- take deliveries
+--   function: store.webhooks.sending.take (store/webhooks/sending.py)
+--   runs: for each place that has a thread free
+--   needs: ix_webhook_deliveries_place, pk_webhook_deliveries
+WITH due AS (SELECT webhook_deliveries.id AS id
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.place = %(at)s::VARCHAR AND
+    webhook_deliveries.due_at <= (SELECT (clock_timestamp()) AS database_now_1)
+ORDER BY webhook_deliveries.due_at
+LIMIT %(number)s::INTEGER
+FOR UPDATE SKIP LOCKED) UPDATE webhook_deliveries
+SET due_at=(clock_timestamp() + make_interval(secs => CAST(%(lease_seconds)s AS double precision))),
+    lock_version=(webhook_deliveries.lock_version + %(lock_version_1)s::INTEGER),
+    updated_at=(clock_timestamp())
+WHERE webhook_deliveries.id IN (SELECT due.id
+FROM due)
+RETURNING webhook_deliveries.id, webhook_deliveries.endpoint_id, webhook_deliveries.execution_id,
+    webhook_deliveries.event_version, webhook_deliveries.event, webhook_deliveries.place,
+    webhook_deliveries.due_at, webhook_deliveries.attempts, webhook_deliveries.tries,
+    webhook_deliveries.reason, webhook_deliveries.finished_at, webhook_deliveries.status,
+    webhook_deliveries.lock_version, webhook_deliveries.inserted_at, webhook_deliveries.updated_at,
+    webhook_deliveries.tenant;
+
+-- take own deliveries
+--   function: store.webhooks.sending.take (store/webhooks/sending.py)
+--   runs: instead, as above
+--   needs: ix_webhook_deliveries_place, pk_webhook_deliveries, pk_executions
+WITH due AS (SELECT webhook_deliveries.id AS id
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.place = %(at)s::VARCHAR AND
+    webhook_deliveries.due_at <= (SELECT (clock_timestamp()) AS database_now_1) AND webhook_deliveries.due_at
+    >= %(since)s::TIMESTAMP WITH TIME ZONE AND (false OR (EXISTS (SELECT executions.id
+FROM executions
+WHERE executions.id = webhook_deliveries.execution_id AND executions.tenant = webhook_deliveries.tenant AND
+    (executions.worker = %(worker)s::VARCHAR OR false))))
+ORDER BY webhook_deliveries.due_at
+LIMIT %(number)s::INTEGER
+FOR UPDATE SKIP LOCKED) UPDATE webhook_deliveries
+SET due_at=(clock_timestamp() + make_interval(secs => CAST(%(lease_seconds)s AS double precision))),
+    lock_version=(webhook_deliveries.lock_version + %(lock_version_1)s::INTEGER),
+    updated_at=(clock_timestamp())
+WHERE webhook_deliveries.id IN (SELECT due.id
+FROM due)
+RETURNING webhook_deliveries.id, webhook_deliveries.endpoint_id, webhook_deliveries.execution_id,
+    webhook_deliveries.event_version, webhook_deliveries.event, webhook_deliveries.place,
+    webhook_deliveries.due_at, webhook_deliveries.attempts, webhook_deliveries.tries,
+    webhook_deliveries.reason, webhook_deliveries.finished_at, webhook_deliveries.status,
+    webhook_deliveries.lock_version, webhook_deliveries.inserted_at, webhook_deliveries.updated_at,
+    webhook_deliveries.tenant;
+
+-- settle deliveries
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: for each batch of attempts that have ended
+--   needs: pk_webhook_deliveries
+UPDATE webhook_deliveries
+SET due_at=CASE WHEN (records.status = %(status_1)s::VARCHAR) THEN (clock_timestamp() + make_interval(secs =>
+    CAST(coalesce(records.retry_in, %(coalesce_1)s) AS double precision))) ELSE NULL END,
+    attempts=(webhook_deliveries.attempts + records.attempted), tries=(webhook_deliveries.tries +
+    records.attempted), reason=records.reason, finished_at=CASE WHEN (records.status = %(status_1)s::VARCHAR)
+    THEN NULL ELSE (clock_timestamp()) END, status=records.status,
+    lock_version=(webhook_deliveries.lock_version + %(lock_version_1)s::INTEGER),
+    updated_at=(clock_timestamp())
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, lock_version INTEGER, status
+    VARCHAR, retry_in FLOAT, reason TEXT, attempted INTEGER)
+WHERE webhook_deliveries.id = records.id AND webhook_deliveries.lock_version = records.lock_version AND
+    webhook_deliveries.status = 'pending'
+RETURNING webhook_deliveries.id;
+
+-- log attempts
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: after that
+--   needs: pk_webhook_attempts
+INSERT INTO webhook_attempts (delivery_id, number, tenant, outcome, http_status, reason, duration_ms,
+    response, at)
+SELECT records.delivery_id, records.number, records.tenant, records.outcome, records.http_status,
+    records.reason, records.duration_ms, records.response, (clock_timestamp()) AS database_now_1
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(delivery_id UUID, number INTEGER,
+    tenant VARCHAR, outcome VARCHAR, http_status INTEGER, reason TEXT, duration_ms FLOAT, response TEXT);
+
+-- endpoints fail
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: for those that failed first after a success
+--   needs: pk_webhook_endpoints
+UPDATE webhook_endpoints
+SET failing_since=(clock_timestamp())
+WHERE webhook_endpoints.id IN (...) AND webhook_endpoints.tenant = %(tenant_1)s::VARCHAR AND
+    webhook_endpoints.failing_since IS NULL;
+
+-- read endpoint
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: before one is disabled
+--   needs: pk_webhook_endpoints
+SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
+    webhook_endpoints.previous_secret, webhook_endpoints.previous_until, webhook_endpoints.events,
+    webhook_endpoints.headers, webhook_endpoints.thin, webhook_endpoints.registered,
+    webhook_endpoints.enabled, webhook_endpoints.disabled_reason, webhook_endpoints.disabled_at,
+    webhook_endpoints.failing_since, webhook_endpoints.announce_at, webhook_endpoints.lock_version,
+    webhook_endpoints.inserted_at, webhook_endpoints.updated_at, webhook_endpoints.tenant, CAST(EXTRACT(EPOCH
+    FROM webhook_endpoints.failing_since - clock_timestamp()) AS double precision) AS failing_left,
+    CAST(EXTRACT(EPOCH FROM webhook_endpoints.previous_until - clock_timestamp()) AS double precision) AS
+    previous_left
+FROM webhook_endpoints
+WHERE webhook_endpoints.id = %(id_1)s::UUID AND webhook_endpoints.tenant = %(tenant_1)s::VARCHAR;
+
+-- disable endpoint
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: where it is gone, or fails for too long
+--   needs: pk_webhook_endpoints
+UPDATE webhook_endpoints
+SET enabled=false, disabled_reason=%(disabled_reason)s::VARCHAR, disabled_at=(clock_timestamp()),
+    announce_at=(clock_timestamp()), lock_version=(webhook_endpoints.lock_version +
+    %(lock_version_1)s::INTEGER), updated_at=(clock_timestamp())
+WHERE webhook_endpoints.id = %(id_1)s::UUID AND webhook_endpoints.tenant = %(tenant_1)s::VARCHAR AND
+    webhook_endpoints.lock_version = %(lock_version_2)s::INTEGER
+RETURNING webhook_endpoints.id;
+
+-- fail pending
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: what waits for it
+--   needs: ix_webhook_deliveries_tenant_endpoint_id_inserted_at
+UPDATE webhook_deliveries
+SET due_at=NULL, reason=%(reason)s::VARCHAR, finished_at=(clock_timestamp()), status=%(status)s::VARCHAR,
+    lock_version=(webhook_deliveries.lock_version + %(lock_version_1)s::INTEGER),
+    updated_at=(clock_timestamp())
+WHERE webhook_deliveries.tenant = %(tenant_1)s::VARCHAR AND webhook_deliveries.endpoint_id =
+    %(endpoint_id_1)s::UUID AND webhook_deliveries.status = %(status_1)s::VARCHAR;
+
+-- endpoints are well
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: for those that succeed after a failure
+--   needs: pk_webhook_endpoints
+UPDATE webhook_endpoints
+SET failing_since=NULL
+WHERE webhook_endpoints.id IN (...) AND webhook_endpoints.tenant = %(tenant_1)s::VARCHAR AND
+    webhook_endpoints.failing_since IS NOT NULL;
+
+-- release deliveries
+--   function: store.webhooks.sending.release (store/webhooks/sending.py)
+--   runs: when a deliverer drains
+--   needs: pk_webhook_deliveries
+UPDATE webhook_deliveries
+SET due_at=(clock_timestamp()), lock_version=(webhook_deliveries.lock_version + %(lock_version_1)s::INTEGER),
+    updated_at=(clock_timestamp())
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, lock_version INTEGER)
+WHERE webhook_deliveries.id = records.id AND webhook_deliveries.lock_version = records.lock_version AND
+    webhook_deliveries.status = 'pending'
+RETURNING webhook_deliveries.id;
+
+-- anything to announce
+--   function: store.webhooks.endpoints.anything_to_announce (store/webhooks/endpoints.py)
+--   runs: now and then: it locks nothing
+--   needs: ix_webhook_endpoints_announce
+SELECT EXISTS (SELECT webhook_endpoints.id
+FROM webhook_endpoints
+WHERE webhook_endpoints.announce_at <= (clock_timestamp())) AS anon_1;
+
+-- take announcements
+--   function: store.webhooks.endpoints.announcements (store/webhooks/endpoints.py)
+--   runs: where there is any
+--   needs: ix_webhook_endpoints_announce
+WITH due AS (SELECT webhook_endpoints.id AS id, webhook_endpoints.tenant AS tenant
+FROM webhook_endpoints
+WHERE webhook_endpoints.announce_at <= (clock_timestamp())
+LIMIT %(param_1)s::INTEGER
+FOR UPDATE SKIP LOCKED) UPDATE webhook_endpoints
+SET announce_at=(clock_timestamp() + make_interval(secs => CAST(%(again_in)s AS double precision)))
+WHERE (webhook_endpoints.id, webhook_endpoints.tenant) IN (SELECT due.id, due.tenant
+FROM due)
+RETURNING webhook_endpoints.id, webhook_endpoints.tenant;
+
+-- announced
+--   function: store.webhooks.endpoints.announced (store/webhooks/endpoints.py)
+--   runs: for each that the broker has confirmed
+--   needs: pk_webhook_endpoints
+UPDATE webhook_endpoints
+SET announce_at=NULL
+WHERE webhook_endpoints.id = %(id_1)s::UUID AND webhook_endpoints.tenant = %(tenant_1)s::VARCHAR AND
+    webhook_endpoints.lock_version = %(lock_version_1)s::INTEGER;
+
+-- cancel
+--   function: store.executions.single.cancel (store/executions/single.py)
+--   runs: for one that has not ended
+--   needs: pk_executions
+UPDATE executions
+SET lease_expires_at=CASE WHEN (executions.status = 'pending') THEN NULL ELSE executions.lease_expires_at END,
+    finished_at=CASE WHEN (executions.status = 'pending') THEN (clock_timestamp()) ELSE NULL END, status=CASE
+    WHEN (executions.status = 'pending') THEN %(param_1)s ELSE executions.status END, lock_version=CASE WHEN
+    (executions.status = 'pending') THEN executions.lock_version + %(lock_version_1)s::INTEGER ELSE
+    executions.lock_version END, updated_at=(clock_timestamp()), cancel_requested=%(cancel_requested)s,
+    timeline=CASE WHEN (executions.status = 'pending' OR NOT executions.cancel_requested) THEN ((CASE WHEN
+    jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE executions.timeline - 0 END) ||
+    jsonb_build_object('status', CAST(CASE WHEN (executions.status = 'pending') THEN %(param_2)s ELSE
+    %(param_3)s::VARCHAR END AS text), 'at', clock_timestamp(), 'attempt', CAST(executions.attempt AS
+    integer), 'by', CAST(%(continued_1)s::VARCHAR AS text))) ELSE executions.timeline END, input_tokens=CASE
+    WHEN (executions.status = 'pending' AND executions.started_at IS NULL) THEN %(param_4)s::INTEGER ELSE
+    executions.input_tokens END, output_tokens=CASE WHEN (executions.status = 'pending' AND
+    executions.started_at IS NULL) THEN %(param_5)s::INTEGER ELSE executions.output_tokens END, cost=CASE WHEN
+    (executions.status = 'pending' AND executions.started_at IS NULL) THEN %(param_6)s::INTEGER ELSE
+    executions.cost END, due_at=NULL
+WHERE executions.id = %(id_1)s::UUID AND executions.tenant = %(tenant_1)s::VARCHAR AND executions.status IN
+    ('pending', 'running')
+RETURNING executions.id, executions.program_id, executions.inputs, executions.options,
+    executions.request_digest, executions.source, executions.traceparent, executions.backend_id,
+    executions.attempt, executions.worker, executions.lease_expires_at, executions.outputs, executions.error,
+    executions.usage, executions.duration_ms, executions.started_at, executions.finished_at,
+    executions.status, executions.lock_version, executions.inserted_at, executions.updated_at,
+    executions.tenant, executions.cancel_requested, executions.timeline, executions.error_code,
+    executions.input_tokens, executions.output_tokens, executions.cost, executions.due_at,
+    executions.not_before, executions.deadline, executions.policy, executions.reply_to,
+    executions.correlation_id, executions.carried, executions.lost, executions.discarded, executions.callback,
+    executions.program_callback, executions.metadata, executions.extensions;
+
+-- find endpoints of a tenant
+--   function: store.executions.single.cancel (store/executions/single.py)
+--   runs: after that
+--   needs: ix_webhook_endpoints_registered
+SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
+    webhook_endpoints.previous_secret, webhook_endpoints.previous_until, webhook_endpoints.events,
+    webhook_endpoints.headers, webhook_endpoints.thin, webhook_endpoints.registered,
+    webhook_endpoints.enabled, webhook_endpoints.disabled_reason, webhook_endpoints.disabled_at,
+    webhook_endpoints.failing_since, webhook_endpoints.announce_at, webhook_endpoints.lock_version,
+    webhook_endpoints.inserted_at, webhook_endpoints.updated_at, webhook_endpoints.tenant, CAST(EXTRACT(EPOCH
+    FROM webhook_endpoints.failing_since - clock_timestamp()) AS double precision) AS failing_left,
+    CAST(EXTRACT(EPOCH FROM webhook_endpoints.previous_until - clock_timestamp()) AS double precision) AS
+    previous_left
+FROM webhook_endpoints
+WHERE false OR webhook_endpoints.tenant IN (...) AND webhook_endpoints.registered;
+
+-- find dead executions
+--   function: store.executions.queries.dead (store/executions/queries.py)
+--   runs: to replay or discard all that a filter finds: 500 at a time
+--   needs: ix_executions_unsuccessful
+SELECT executions.id, executions.inserted_at
+FROM executions
+WHERE executions.tenant = %(tenant_1)s::VARCHAR AND executions.status = %(status_1)s::VARCHAR AND
+    executions.error_code = %(error_code_1)s::VARCHAR AND executions.discarded = false AND executions.status
+    IN ('failed', 'cancelled')
+ORDER BY executions.inserted_at DESC, executions.id DESC
+LIMIT %(param_1)s::INTEGER;
+
+-- lock failed
+--   function: store.executions.replays.replay (store/executions/replays.py)
+--   runs: before a replay: 500 at a time
+--   needs: pk_executions
+SELECT executions.id, executions.program_id, executions.duration_ms, executions.input_tokens,
+    executions.output_tokens, executions.cost
+FROM executions
+WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR AND executions.status = 'failed'
+ORDER BY executions.id FOR UPDATE;
+
+-- lock programs
+--   function: store.executions.replays.replay (store/executions/replays.py)
+--   runs: after that: what has none any more is left
+--   needs: pk_programs
+SELECT programs.id
+FROM programs
+WHERE programs.id IN (...) AND programs.tenant = %(tenant_1)s::VARCHAR
+ORDER BY programs.id FOR KEY SHARE;
+
+-- replay
+--   function: store.executions.replays.replay (store/executions/replays.py)
+--   runs: for those that are there
+--   needs: pk_executions
+UPDATE executions
+SET attempt=%(attempt)s::INTEGER, outputs=NULL, duration_ms=NULL, finished_at=NULL,
+    status=%(status)s::VARCHAR, lock_version=(executions.lock_version + %(lock_version_1)s::INTEGER),
+    updated_at=(clock_timestamp()), cancel_requested=false, timeline=((CASE WHEN
+    jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE executions.timeline - 0 END) ||
+    jsonb_build_object('status', CAST(%(continued_1)s AS text), 'at', clock_timestamp(), 'attempt',
+    CAST(%(continued_2)s::INTEGER AS integer), 'by', CAST(%(continued_3)s::VARCHAR AS text))),
+    due_at=(clock_timestamp()), not_before=NULL, deadline=NULL, carried=NULL, lost=%(lost)s::SMALLINT,
+    discarded=false
+WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR;
+
+-- forget events
+--   function: store.executions.replays.replay (store/executions/replays.py)
+--   runs: after that: their end is taken back; the table is small
+--   needs: none
+DELETE
+FROM callbacks
+WHERE callbacks.execution_id IN (...) AND callbacks.tenant = %(tenant_1)s::VARCHAR;
+
+-- discard
+--   function: store.executions.replays.discard (store/executions/replays.py)
+--   runs: 500 at a time
+--   needs: pk_executions
+UPDATE executions
+SET updated_at=(clock_timestamp()), timeline=((CASE WHEN jsonb_array_length(executions.timeline) < 50 THEN
+    executions.timeline ELSE executions.timeline - 0 END) || jsonb_build_object('status',
+    CAST(%(continued_1)s::VARCHAR AS text), 'at', clock_timestamp(), 'attempt', CAST(executions.attempt AS
+    integer), 'by', CAST(%(continued_2)s::VARCHAR AS text))), discarded=true
+WHERE executions.id IN (SELECT executions.id
+FROM executions
+WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR AND executions.status = 'failed'
+    AND NOT executions.discarded
+ORDER BY executions.id FOR UPDATE) AND executions.tenant = %(tenant_2)s::VARCHAR;
+
+-- count executions
+--   function: store.executions.queries.count (store/executions/queries.py)
+--   runs: when asked: it reads 100,000 rows of the index at most
+--   needs: ix_executions_tenant_inserted_at
+SELECT newest.status, count(*) AS seen, count(CASE WHEN true THEN %(param_1)s::INTEGER END) AS counted,
+    min(newest.inserted_at) AS oldest
+FROM (SELECT executions.status AS status, executions.inserted_at AS inserted_at
+FROM executions
+WHERE executions.tenant = %(tenant_1)s::VARCHAR
+ORDER BY executions.inserted_at DESC
+LIMIT 100000) AS newest GROUP BY newest.status;
+
+-- count executions of a program
+--   function: store.executions.queries.count (store/executions/queries.py)
+--   runs: the same: the index has the status, so no row is read
+--   needs: ix_executions_program
+SELECT newest.status, count(*) AS seen, count(CASE WHEN true THEN %(param_1)s::INTEGER END) AS counted,
+    min(newest.inserted_at) AS oldest
+FROM (SELECT executions.status AS status, executions.inserted_at AS inserted_at
+FROM executions
+WHERE executions.tenant = %(tenant_1)s::VARCHAR AND executions.program_id = %(program_id_1)s::UUID
+ORDER BY executions.inserted_at DESC
+LIMIT 100000) AS newest GROUP BY newest.status;
+
+-- find dead messages
+--   function: store.rejections.dead (store/rejections.py)
+--   runs: as for dead executions
+--   needs: ix_rejected_messages_tenant_inserted_at
+SELECT rejected_messages.id, rejected_messages.inserted_at
+FROM rejected_messages
+WHERE rejected_messages.tenant = %(tenant_1)s::VARCHAR AND rejected_messages.status = %(status_1)s::VARCHAR
+ORDER BY rejected_messages.inserted_at DESC, rejected_messages.id DESC
+LIMIT %(param_1)s::INTEGER;
+
+-- messages replayed
+--   function: store.rejections.replayed (store/rejections.py)
+--   runs: when the broker has confirmed them
+--   needs: pk_rejected_messages
+UPDATE rejected_messages
+SET updated_at=(clock_timestamp()), status=%(status)s::VARCHAR
+WHERE rejected_messages.id IN (SELECT rejected_messages.id
+FROM rejected_messages
+WHERE (rejected_messages.id, rejected_messages.deliveries) IN (...)
+ORDER BY rejected_messages.id FOR UPDATE);
+
+-- discard messages
+--   function: store.rejections.discard (store/rejections.py)
+--   runs: 500 at a time
+--   needs: pk_rejected_messages
+UPDATE rejected_messages
+SET updated_at=(clock_timestamp()), status=%(status)s::VARCHAR
+WHERE rejected_messages.id IN (SELECT rejected_messages.id
+FROM rejected_messages
+WHERE rejected_messages.id IN (...) AND rejected_messages.tenant = %(tenant_1)s::VARCHAR AND
+    rejected_messages.status = %(status_1)s::VARCHAR
+ORDER BY rejected_messages.id FOR UPDATE);
+
+-- find failed deliveries
+--   function: store.webhooks.log.replayable (store/webhooks/log.py)
+--   runs: to replay all that a filter finds: 500 at a time
+--   needs: ix_webhook_deliveries_failed
+SELECT webhook_deliveries.id
+FROM webhook_deliveries
+WHERE webhook_deliveries.tenant = %(tenant_1)s::VARCHAR AND webhook_deliveries.status = 'failed'
+ORDER BY webhook_deliveries.id
+LIMIT %(param_1)s::INTEGER;
+
+-- replay deliveries
+--   function: store.webhooks.log.replay (store/webhooks/log.py)
+--   runs: 500 at a time
+--   needs: pk_webhook_deliveries, pk_webhook_endpoints
+UPDATE webhook_deliveries
+SET due_at=(clock_timestamp()), tries=%(tries)s::INTEGER, finished_at=NULL, status=%(status)s::VARCHAR,
+    lock_version=(webhook_deliveries.lock_version + %(lock_version_1)s::INTEGER),
+    updated_at=(clock_timestamp())
+WHERE webhook_deliveries.id IN (...) AND webhook_deliveries.tenant = %(tenant_1)s::VARCHAR AND
+    webhook_deliveries.status != %(status_1)s::VARCHAR AND webhook_deliveries.endpoint_id IN (SELECT
+    webhook_endpoints.id
+FROM webhook_endpoints
+WHERE webhook_endpoints.tenant = %(tenant_2)s::VARCHAR AND webhook_endpoints.enabled);

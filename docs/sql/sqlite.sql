@@ -1,4 +1,4 @@
--- The statements of the hot path on sqlite, and of what looks after it.
+-- The statements of the hot path on sqlite, of what looks after it, of the deliverer, and of operators.
 -- Written by `make sql`, out of the code: a test holds it to that.
 -- A parameter `records` is a JSON array, with an object for each row of the batch.
 
@@ -493,3 +493,400 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
     executions.extensions
 FROM executions
 WHERE executions.id IN (...) AND executions.tenant = ?;
+
+-- anything to deliver
+--   function: store.webhooks.sending.anything_due (store/webhooks/sending.py)
+--   runs: by the deliverer, all the time: it locks nothing
+--   needs: ix_webhook_deliveries_due
+SELECT EXISTS (SELECT webhook_deliveries.id
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.due_at <= (SELECT (strftime('%Y-%m-%d
+    %H:%M:%f', 'now') || '000') AS database_now_1)) AS anon_1;
+
+-- anything of its own to deliver
+--   function: store.webhooks.sending.anything_due (store/webhooks/sending.py)
+--   runs: instead, by a process that runs no work but its own, such as `dspex run`
+--   needs: ix_webhook_deliveries_due, pk_executions
+SELECT EXISTS (SELECT webhook_deliveries.id
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.due_at <= (SELECT (strftime('%Y-%m-%d
+    %H:%M:%f', 'now') || '000') AS database_now_1) AND webhook_deliveries.due_at >= ? AND (0 = 1 OR (EXISTS
+    (SELECT executions.id
+FROM executions
+WHERE executions.id = webhook_deliveries.execution_id AND executions.tenant = webhook_deliveries.tenant AND
+    (executions.worker = ? OR 0 = 1))))) AS anon_1;
+
+-- find places
+--   function: store.webhooks.sending.places (store/webhooks/sending.py)
+--   runs: where something is due: whom it is for, a step each
+--   needs: ix_webhook_deliveries_place
+WITH RECURSIVE walk(place) AS (SELECT (SELECT min(webhook_deliveries.place) AS min_1
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.place > ?) AS place UNION ALL
+SELECT (SELECT min(webhook_deliveries.place) AS min_2
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.place > walk.place) AS anon_1
+FROM walk
+WHERE walk.place IS NOT NULL)
+SELECT walk.place
+FROM walk
+WHERE walk.place IS NOT NULL AND (SELECT min(webhook_deliveries.due_at) AS min_3
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.place = walk.place) <= (SELECT
+    (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now_1)
+LIMIT ? OFFSET ?;
+
+-- take deliveries
+--   function: store.webhooks.sending.take (store/webhooks/sending.py)
+--   runs: for each place that has a thread free
+--   needs: ix_webhook_deliveries_place, pk_webhook_deliveries
+WITH due AS (SELECT webhook_deliveries.id AS id
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.place = ? AND webhook_deliveries.due_at <=
+    (SELECT (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now_1)
+ORDER BY webhook_deliveries.due_at
+LIMIT ? OFFSET ?) UPDATE webhook_deliveries
+SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000'),
+    lock_version=(webhook_deliveries.lock_version + ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') ||
+    '000')
+WHERE webhook_deliveries.id IN (SELECT due.id
+FROM due)
+RETURNING id, endpoint_id, execution_id, event_version, event, place, due_at, attempts, tries, reason,
+    finished_at, status, lock_version, inserted_at, updated_at, tenant;
+
+-- take own deliveries
+--   function: store.webhooks.sending.take (store/webhooks/sending.py)
+--   runs: instead, as above
+--   needs: ix_webhook_deliveries_place, pk_webhook_deliveries, pk_executions
+WITH due AS (SELECT webhook_deliveries.id AS id
+FROM webhook_deliveries
+WHERE webhook_deliveries.status = 'pending' AND webhook_deliveries.place = ? AND webhook_deliveries.due_at <=
+    (SELECT (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now_1) AND webhook_deliveries.due_at
+    >= ? AND (0 = 1 OR (EXISTS (SELECT executions.id
+FROM executions
+WHERE executions.id = webhook_deliveries.execution_id AND executions.tenant = webhook_deliveries.tenant AND
+    (executions.worker = ? OR 0 = 1))))
+ORDER BY webhook_deliveries.due_at
+LIMIT ? OFFSET ?) UPDATE webhook_deliveries
+SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000'),
+    lock_version=(webhook_deliveries.lock_version + ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') ||
+    '000')
+WHERE webhook_deliveries.id IN (SELECT due.id
+FROM due)
+RETURNING id, endpoint_id, execution_id, event_version, event, place, due_at, attempts, tries, reason,
+    finished_at, status, lock_version, inserted_at, updated_at, tenant;
+
+-- settle deliveries
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: for each batch of attempts that have ended
+--   needs: pk_webhook_deliveries
+UPDATE webhook_deliveries
+SET due_at=CASE WHEN (records.status = ?) THEN (strftime('%Y-%m-%d %H:%M:%f', 'now',
+    (coalesce(records.retry_in, ?)) || ' seconds') || '000') ELSE NULL END,
+    attempts=(webhook_deliveries.attempts + records.attempted), tries=(webhook_deliveries.tries +
+    records.attempted), reason=records.reason, finished_at=CASE WHEN (records.status = ?) THEN NULL ELSE
+    (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') END, status=records.status,
+    lock_version=(webhook_deliveries.lock_version + ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') ||
+    '000')
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS lock_version, "each".value ->> ?
+    AS status, "each".value ->> ? AS retry_in, "each".value ->> ? AS reason, "each".value ->> ? AS attempted
+FROM json_each(?) AS "each") AS records
+WHERE webhook_deliveries.id = records.id AND webhook_deliveries.lock_version = records.lock_version AND
+    webhook_deliveries.status = 'pending'
+RETURNING id;
+
+-- log attempts
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: after that
+--   needs: pk_webhook_attempts
+INSERT INTO webhook_attempts (delivery_id, number, tenant, outcome, http_status, reason, duration_ms,
+    response, at)
+SELECT records.delivery_id, records.number, records.tenant, records.outcome, records.http_status,
+    records.reason, records.duration_ms, records.response, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS
+    database_now_1
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS delivery_id, "each".value ->> ? AS number, "each".value ->>
+    ? AS tenant, "each".value ->> ? AS outcome, "each".value ->> ? AS http_status, "each".value ->> ? AS
+    reason, "each".value ->> ? AS duration_ms, "each".value ->> ? AS response
+FROM json_each(?) AS "each") AS records;
+
+-- endpoints fail
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: for those that failed first after a success
+--   needs: pk_webhook_endpoints
+UPDATE webhook_endpoints
+SET failing_since=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+WHERE webhook_endpoints.id IN (...) AND webhook_endpoints.tenant = ? AND webhook_endpoints.failing_since IS
+    NULL;
+
+-- read endpoint
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: before one is disabled
+--   needs: pk_webhook_endpoints
+SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
+    webhook_endpoints.previous_secret, webhook_endpoints.previous_until, webhook_endpoints.events,
+    webhook_endpoints.headers, webhook_endpoints.thin, webhook_endpoints.registered,
+    webhook_endpoints.enabled, webhook_endpoints.disabled_reason, webhook_endpoints.disabled_at,
+    webhook_endpoints.failing_since, webhook_endpoints.announce_at, webhook_endpoints.lock_version,
+    webhook_endpoints.inserted_at, webhook_endpoints.updated_at, webhook_endpoints.tenant,
+    ((julianday(webhook_endpoints.failing_since) - julianday('now')) * 86400.0) AS failing_left,
+    ((julianday(webhook_endpoints.previous_until) - julianday('now')) * 86400.0) AS previous_left
+FROM webhook_endpoints
+WHERE webhook_endpoints.id = ? AND webhook_endpoints.tenant = ?;
+
+-- disable endpoint
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: where it is gone, or fails for too long
+--   needs: pk_webhook_endpoints
+UPDATE webhook_endpoints
+SET enabled=0, disabled_reason=?, disabled_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'),
+    announce_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), lock_version=(webhook_endpoints.lock_version
+    + ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+WHERE webhook_endpoints.id = ? AND webhook_endpoints.tenant = ? AND webhook_endpoints.lock_version = ?
+RETURNING id;
+
+-- fail pending
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: what waits for it
+--   needs: ix_webhook_deliveries_tenant_endpoint_id_inserted_at
+UPDATE webhook_deliveries
+SET due_at=NULL, reason=?, finished_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), status=?,
+    lock_version=(webhook_deliveries.lock_version + ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') ||
+    '000')
+WHERE webhook_deliveries.tenant = ? AND webhook_deliveries.endpoint_id = ? AND webhook_deliveries.status = ?;
+
+-- endpoints are well
+--   function: store.webhooks.sending.settle (store/webhooks/sending.py)
+--   runs: for those that succeed after a failure
+--   needs: pk_webhook_endpoints
+UPDATE webhook_endpoints
+SET failing_since=NULL
+WHERE webhook_endpoints.id IN (...) AND webhook_endpoints.tenant = ? AND webhook_endpoints.failing_since IS
+    NOT NULL;
+
+-- release deliveries
+--   function: store.webhooks.sending.release (store/webhooks/sending.py)
+--   runs: when a deliverer drains
+--   needs: pk_webhook_deliveries
+UPDATE webhook_deliveries
+SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), lock_version=(webhook_deliveries.lock_version +
+    ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS lock_version
+FROM json_each(?) AS "each") AS records
+WHERE webhook_deliveries.id = records.id AND webhook_deliveries.lock_version = records.lock_version AND
+    webhook_deliveries.status = 'pending'
+RETURNING id;
+
+-- anything to announce
+--   function: store.webhooks.endpoints.anything_to_announce (store/webhooks/endpoints.py)
+--   runs: now and then: it locks nothing
+--   needs: ix_webhook_endpoints_announce
+SELECT EXISTS (SELECT webhook_endpoints.id
+FROM webhook_endpoints
+WHERE webhook_endpoints.announce_at <= (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')) AS anon_1;
+
+-- take announcements
+--   function: store.webhooks.endpoints.announcements (store/webhooks/endpoints.py)
+--   runs: where there is any
+--   needs: ix_webhook_endpoints_announce
+WITH due AS (SELECT webhook_endpoints.id AS id, webhook_endpoints.tenant AS tenant
+FROM webhook_endpoints
+WHERE webhook_endpoints.announce_at <= (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+LIMIT ? OFFSET ?) UPDATE webhook_endpoints
+SET announce_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000')
+WHERE (webhook_endpoints.id, webhook_endpoints.tenant) IN (SELECT due.id, due.tenant
+FROM due)
+RETURNING id, tenant;
+
+-- announced
+--   function: store.webhooks.endpoints.announced (store/webhooks/endpoints.py)
+--   runs: for each that the broker has confirmed
+--   needs: pk_webhook_endpoints
+UPDATE webhook_endpoints
+SET announce_at=NULL
+WHERE webhook_endpoints.id = ? AND webhook_endpoints.tenant = ? AND webhook_endpoints.lock_version = ?;
+
+-- cancel
+--   function: store.executions.single.cancel (store/executions/single.py)
+--   runs: for one that has not ended
+--   needs: pk_executions
+UPDATE executions
+SET lease_expires_at=CASE WHEN (executions.status = 'pending') THEN NULL ELSE executions.lease_expires_at END,
+    finished_at=CASE WHEN (executions.status = 'pending') THEN (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+    ELSE NULL END, status=CASE WHEN (executions.status = 'pending') THEN ? ELSE executions.status END,
+    lock_version=CASE WHEN (executions.status = 'pending') THEN executions.lock_version + ? ELSE
+    executions.lock_version END, updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'),
+    cancel_requested=?, timeline=CASE WHEN (executions.status = 'pending' OR executions.cancel_requested = 0)
+    THEN json_insert(CASE WHEN json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE
+    json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status', CASE WHEN (executions.status =
+    'pending') THEN ? ELSE ? END, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', executions.attempt,
+    'by', ?)) ELSE executions.timeline END, input_tokens=CASE WHEN (executions.status = 'pending' AND
+    executions.started_at IS NULL) THEN ? ELSE executions.input_tokens END, output_tokens=CASE WHEN
+    (executions.status = 'pending' AND executions.started_at IS NULL) THEN ? ELSE executions.output_tokens
+    END, cost=CASE WHEN (executions.status = 'pending' AND executions.started_at IS NULL) THEN ? ELSE
+    executions.cost END, due_at=NULL
+WHERE executions.id = ? AND executions.tenant = ? AND executions.status IN ('pending', 'running')
+RETURNING id, program_id, inputs, options, request_digest, source, traceparent, backend_id, attempt, worker,
+    lease_expires_at, outputs, error, usage, duration_ms, started_at, finished_at, status, lock_version,
+    inserted_at, updated_at, tenant, cancel_requested, timeline, error_code, input_tokens, output_tokens,
+    cost, due_at, not_before, deadline, policy, reply_to, correlation_id, carried, lost, discarded, callback,
+    program_callback, metadata, extensions;
+
+-- find endpoints of a tenant
+--   function: store.executions.single.cancel (store/executions/single.py)
+--   runs: after that
+--   needs: ix_webhook_endpoints_registered
+SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
+    webhook_endpoints.previous_secret, webhook_endpoints.previous_until, webhook_endpoints.events,
+    webhook_endpoints.headers, webhook_endpoints.thin, webhook_endpoints.registered,
+    webhook_endpoints.enabled, webhook_endpoints.disabled_reason, webhook_endpoints.disabled_at,
+    webhook_endpoints.failing_since, webhook_endpoints.announce_at, webhook_endpoints.lock_version,
+    webhook_endpoints.inserted_at, webhook_endpoints.updated_at, webhook_endpoints.tenant,
+    ((julianday(webhook_endpoints.failing_since) - julianday('now')) * 86400.0) AS failing_left,
+    ((julianday(webhook_endpoints.previous_until) - julianday('now')) * 86400.0) AS previous_left
+FROM webhook_endpoints
+WHERE 0 = 1 OR webhook_endpoints.tenant IN (...) AND webhook_endpoints.registered;
+
+-- find dead executions
+--   function: store.executions.queries.dead (store/executions/queries.py)
+--   runs: to replay or discard all that a filter finds: 500 at a time
+--   needs: ix_executions_unsuccessful
+SELECT executions.id, executions.inserted_at
+FROM executions
+WHERE executions.tenant = ? AND executions.status = ? AND executions.error_code = ? AND executions.discarded =
+    0 AND executions.status IN ('failed', 'cancelled')
+ORDER BY executions.inserted_at DESC, executions.id DESC
+LIMIT ? OFFSET ?;
+
+-- lock failed
+--   function: store.executions.replays.replay (store/executions/replays.py)
+--   runs: before a replay: 500 at a time
+--   needs: pk_executions
+SELECT executions.id, executions.program_id, executions.duration_ms, executions.input_tokens,
+    executions.output_tokens, executions.cost
+FROM executions
+WHERE executions.id IN (...) AND executions.tenant = ? AND executions.status = 'failed'
+ORDER BY executions.id;
+
+-- lock programs
+--   function: store.executions.replays.replay (store/executions/replays.py)
+--   runs: after that: what has none any more is left
+--   needs: pk_programs
+SELECT programs.id
+FROM programs
+WHERE programs.id IN (...) AND programs.tenant = ?
+ORDER BY programs.id;
+
+-- replay
+--   function: store.executions.replays.replay (store/executions/replays.py)
+--   runs: for those that are there
+--   needs: pk_executions
+UPDATE executions
+SET attempt=?, outputs=NULL, duration_ms=NULL, finished_at=NULL, status=?,
+    lock_version=(executions.lock_version + ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'),
+    cancel_requested=0, timeline=json_insert(CASE WHEN json_array_length(executions.timeline) < 50 THEN
+    executions.timeline ELSE json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status', ?,
+    'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', ?, 'by', ?)), due_at=(strftime('%Y-%m-%d
+    %H:%M:%f', 'now') || '000'), not_before=NULL, deadline=NULL, carried=NULL, lost=?, discarded=0
+WHERE executions.id IN (...) AND executions.tenant = ?;
+
+-- forget events
+--   function: store.executions.replays.replay (store/executions/replays.py)
+--   runs: after that: their end is taken back; the table is small
+--   needs: none
+DELETE
+FROM callbacks
+WHERE callbacks.execution_id IN (...) AND callbacks.tenant = ?;
+
+-- discard
+--   function: store.executions.replays.discard (store/executions/replays.py)
+--   runs: 500 at a time
+--   needs: pk_executions
+UPDATE executions
+SET updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), timeline=json_insert(CASE WHEN
+    json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE json_remove(executions.timeline,
+    '$[0]') END, '$[#]', json_object('status', ?, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt',
+    executions.attempt, 'by', ?)), discarded=1
+WHERE executions.id IN (SELECT executions.id
+FROM executions
+WHERE executions.id IN (...) AND executions.tenant = ? AND executions.status = 'failed' AND
+    executions.discarded = 0
+ORDER BY executions.id) AND executions.tenant = ?;
+
+-- count executions
+--   function: store.executions.queries.count (store/executions/queries.py)
+--   runs: when asked: it reads 100,000 rows of the index at most
+--   needs: ix_executions_tenant_inserted_at
+SELECT newest.status, count(*) AS seen, count(CASE WHEN 1 THEN ? END) AS counted, min(newest.inserted_at) AS
+    oldest
+FROM (SELECT executions.status AS status, executions.inserted_at AS inserted_at
+FROM executions
+WHERE executions.tenant = ?
+ORDER BY executions.inserted_at DESC
+LIMIT 100000 OFFSET ?) AS newest GROUP BY newest.status;
+
+-- count executions of a program
+--   function: store.executions.queries.count (store/executions/queries.py)
+--   runs: the same: the index has the status, so no row is read
+--   needs: ix_executions_program
+SELECT newest.status, count(*) AS seen, count(CASE WHEN 1 THEN ? END) AS counted, min(newest.inserted_at) AS
+    oldest
+FROM (SELECT executions.status AS status, executions.inserted_at AS inserted_at
+FROM executions
+WHERE executions.tenant = ? AND executions.program_id = ?
+ORDER BY executions.inserted_at DESC
+LIMIT 100000 OFFSET ?) AS newest GROUP BY newest.status;
+
+-- find dead messages
+--   function: store.rejections.dead (store/rejections.py)
+--   runs: as for dead executions
+--   needs: ix_rejected_messages_tenant_inserted_at
+SELECT rejected_messages.id, rejected_messages.inserted_at
+FROM rejected_messages
+WHERE rejected_messages.tenant = ? AND rejected_messages.status = ?
+ORDER BY rejected_messages.inserted_at DESC, rejected_messages.id DESC
+LIMIT ? OFFSET ?;
+
+-- messages replayed
+--   function: store.rejections.replayed (store/rejections.py)
+--   runs: when the broker has confirmed them
+--   needs: pk_rejected_messages
+UPDATE rejected_messages
+SET updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), status=?
+WHERE rejected_messages.id IN (SELECT rejected_messages.id
+FROM rejected_messages
+WHERE (rejected_messages.id, rejected_messages.deliveries) IN (...)
+ORDER BY rejected_messages.id);
+
+-- discard messages
+--   function: store.rejections.discard (store/rejections.py)
+--   runs: 500 at a time
+--   needs: pk_rejected_messages
+UPDATE rejected_messages
+SET updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), status=?
+WHERE rejected_messages.id IN (SELECT rejected_messages.id
+FROM rejected_messages
+WHERE rejected_messages.id IN (...) AND rejected_messages.tenant = ? AND rejected_messages.status = ?
+ORDER BY rejected_messages.id);
+
+-- find failed deliveries
+--   function: store.webhooks.log.replayable (store/webhooks/log.py)
+--   runs: to replay all that a filter finds: 500 at a time
+--   needs: ix_webhook_deliveries_failed
+SELECT webhook_deliveries.id
+FROM webhook_deliveries
+WHERE webhook_deliveries.tenant = ? AND webhook_deliveries.status = 'failed'
+ORDER BY webhook_deliveries.id
+LIMIT ? OFFSET ?;
+
+-- replay deliveries
+--   function: store.webhooks.log.replay (store/webhooks/log.py)
+--   runs: 500 at a time
+--   needs: pk_webhook_deliveries, pk_webhook_endpoints
+UPDATE webhook_deliveries
+SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), tries=?, finished_at=NULL, status=?,
+    lock_version=(webhook_deliveries.lock_version + ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') ||
+    '000')
+WHERE webhook_deliveries.id IN (...) AND webhook_deliveries.tenant = ? AND webhook_deliveries.status != ? AND
+    webhook_deliveries.endpoint_id IN (SELECT webhook_endpoints.id
+FROM webhook_endpoints
+WHERE webhook_endpoints.tenant = ? AND webhook_endpoints.enabled = 1);
