@@ -120,6 +120,9 @@ _ENTRY: dict[str, Any] = {"execution_id": Uuid(), "lock_version": Integer(), "te
 @lru_cache(maxsize=2)
 def _sent(dialect: str) -> Any:
     c, r = event_outbox.c, records(dialect, _ENTRY)
+    if dialect == "sqlite":  # it would read the batch again for each row of an EXISTS
+        entry = tuple_(c.execution_id, c.tenant, c.lock_version)
+        return delete(event_outbox).where(entry.in_(select(r.c.execution_id, r.c.tenant, r.c.lock_version)))
     told = select(r.c.execution_id).where(
         r.c.execution_id == c.execution_id, r.c.tenant == c.tenant, r.c.lock_version == c.lock_version
     )

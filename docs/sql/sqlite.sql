@@ -339,15 +339,11 @@ RETURNING id, lock_version, status, tenant;
 --   needs: pk_callbacks
 DELETE
 FROM callbacks
-WHERE callbacks.execution_id IN (SELECT records.execution_id
+WHERE (callbacks.execution_id, callbacks.tenant, callbacks.lock_version) IN (SELECT records.execution_id,
+    records.tenant, records.lock_version
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS execution_id, "each".value ->> ? AS lock_version,
     "each".value ->> ? AS tenant
-FROM json_each(?) AS "each") AS records) AND (EXISTS (SELECT records.execution_id
-FROM (SELECT replace("each".value ->> ?, ?, ?) AS execution_id, "each".value ->> ? AS lock_version,
-    "each".value ->> ? AS tenant
-FROM json_each(?) AS "each") AS records
-WHERE callbacks.execution_id = records.execution_id AND callbacks.tenant = records.tenant AND
-    callbacks.lock_version = records.lock_version));
+FROM json_each(?) AS "each") AS records);
 
 -- heartbeat
 --   function: store.executions.leases.heartbeat (store/executions/leases.py)
