@@ -1,1 +1,1 @@
-"""What the project needs around it: local servers for development and tests, system packages, containers."""
+"""Infrastructure of the project: local servers for development and tests, system packages, containers."""

@@ -1,7 +1,7 @@
 """Private PostgreSQL, RabbitMQ and Redis servers from the machine's own programs, for tests and development.
 
-Each listens on loopback only, on ports of its own, with its data in a directory of its own, so any number
-run side by side and none meets a server the machine already runs. From the root of the repository:
+Each listens on loopback only, on its own ports, with its data in its own directory. So any number can run at the same
+time, beside servers that the machine already runs. From the root of the repository:
 
     python -m deploy.local_servers up        start all three in the background and print their settings
     python -m deploy.local_servers status
@@ -25,7 +25,7 @@ __all__ = ["LocalServer", "PostgresServer", "RabbitMQServer", "RedisServer", "Se
 
 
 MAX_MESSAGE_SIZE = 65 * 1024 * 1024
-"""Bytes of a message that RabbitMQ takes, as in deploy/rabbitmq.conf: an answer may have 64 MiB."""
+"""The largest message that RabbitMQ takes, in bytes, as in deploy/rabbitmq.conf: an answer may have 64 MiB."""
 
 
 def find_program(name: str, package: str, *folders: Path) -> Path:
@@ -61,7 +61,7 @@ class PostgresServer(LocalServer):
 
     @property
     def user(self) -> str | None:
-        """Whom the server runs as; None: as ourselves."""
+        """The user that the server runs as; None: the current user."""
         return "postgres" if os.geteuid() == 0 else None
 
     def program(self, name: str) -> Path:
@@ -123,7 +123,7 @@ class PostgresServer(LocalServer):
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         command: list[str | Path] = [self.program("postgres"), "-D", self.data, *options]
-        self.spawn(command, stop_signal=signal.SIGINT, user=self.user)  # SIGINT: end now, in good order
+        self.spawn(command, stop_signal=signal.SIGINT, user=self.user)  # SIGINT: a fast, orderly shutdown
 
     def ready(self) -> bool:
         """Whether it takes connections."""
@@ -132,7 +132,7 @@ class PostgresServer(LocalServer):
         return subprocess.run(asking, env=self.environment(), check=False).returncode == 0
 
     def start(self) -> None:
-        """Start, wait until it answers, and make sure that the database is there."""
+        """Start it, wait until it answers, and create the database if it is missing."""
         super().start()
         created = self.directory / "database-created"
         if not created.exists():
@@ -195,13 +195,13 @@ class RabbitMQServer(LocalServer):
         (self.directory / name).write_text(text, encoding="utf-8")
 
     def environment(self) -> dict[str, str]:
-        """Every path in our directory and every port on loopback: the machine's server is never met."""
+        """All paths are in our directory, and all ports on loopback, apart from the machine's own server."""
         here = str(self.directory)
         return super().environment() | {
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(self.ports["mapper"]),
             "RABBITMQ_ADVANCED_CONFIG_FILE": f"{here}/advanced.config",
-            "RABBITMQ_ALLOW_INPUT": "true",  # the launcher becomes the server, it does not stay as its parent
+            "RABBITMQ_ALLOW_INPUT": "true",  # makes the launcher replace itself by the server
             "RABBITMQ_CONFIG_FILE": f"{here}/rabbitmq.conf",
             "RABBITMQ_CONF_ENV_FILE": f"{here}/rabbitmq-env.conf",
             "RABBITMQ_DIST_PORT": str(self.ports["distribution"]),
@@ -214,7 +214,7 @@ class RabbitMQServer(LocalServer):
         }
 
     def launch(self) -> None:
-        """Start the port mapper, then the server, which would else start a mapper that nobody ends."""
+        """Start the port mapper, then the server, which would otherwise start a mapper that nobody ends."""
         server = self._server_program()
         mapper = find_program("epmd", self.package)
         self.spawn([mapper, "-port", str(self.ports["mapper"]), "-address", "127.0.0.1"])
@@ -225,7 +225,7 @@ class RabbitMQServer(LocalServer):
         self.spawn([server, "-noinput"])
 
     def _server_program(self) -> Path:
-        # Debian's command on PATH changes to the user rabbitmq and its folders; the one below does not.
+        # Debian's command on PATH switches to the user rabbitmq and its folders; this one does not.
         return find_program("rabbitmq-server", self.package, Path("/usr/lib/rabbitmq/bin"))
 
     def ready(self) -> bool:
@@ -234,7 +234,7 @@ class RabbitMQServer(LocalServer):
 
 
 def servers_in(directory: Path) -> dict[str, LocalServer]:
-    """The three servers of a directory, by the setting that holds their URL, not started."""
+    """The three servers of a directory, not started, by the setting for their URL."""
     kinds: dict[str, type[LocalServer]] = {
         "DSPEX_DATABASE_URL": PostgresServer,
         "DSPEX_BROKER_URL": RabbitMQServer,
@@ -246,7 +246,7 @@ def servers_in(directory: Path) -> dict[str, LocalServer]:
 
 
 def up(servers: dict[str, LocalServer]) -> None:
-    """Start those that do not run, then print the settings as lines for a shell."""
+    """Start the servers that do not run, then print the settings as shell lines."""
     for server in servers.values():
         server.start()
     for setting, server in servers.items():
@@ -254,20 +254,20 @@ def up(servers: dict[str, LocalServer]) -> None:
 
 
 def down(servers: dict[str, LocalServer]) -> None:
-    """Stop what `up` started; the data stays."""
+    """Stop the servers that `up` has started. Their data stays."""
     for server in servers.values():
         print(f"{server.name}: {'stopped' if server.running else 'was not running'}")
         server.stop()
 
 
 def status(servers: dict[str, LocalServer]) -> None:
-    """Print which of them run, and where."""
+    """Print which servers run, and where."""
     for server in servers.values():
         print(f"{server.name}: {server.url if server.running and server.ready() else 'not running'}")
 
 
 def main() -> None:
-    """Read the command line; exits 1 with one message where a server cannot start."""
+    """Read the command line. Exits with 1 and one message if a server cannot start."""
     commands = {"up": up, "down": down, "status": status}
     parser = argparse.ArgumentParser(prog="deploy.local_servers", description="Servers for development.")
     parser.add_argument("command", choices=commands)

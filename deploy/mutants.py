@@ -1,11 +1,11 @@
-"""Change the code in one place, run the tests about it, and tell which changes no test has seen: `make mutants`.
+"""Mutation testing: changes the code in one place, runs its tests, and lists undetected changes: `make mutants`.
 
-The places are a sample by chance, the same ones for the same seed; every module of `store`, `workers` and
-`messages/dspex` has the same chance for each of its places. All of it happens in a copy of the tree.
+The places are a random sample, determined by the seed, of all modules of `store`, `workers` and `messages/dspex`. It
+works in a copy of the tree.
 
     python -m deploy.mutants [--count 50] [--seed 1] [--only store/executions]... [--list]
 
-It exits with 0, whatever survives: some changes change nothing, and a person must look.
+It exits with 0 whatever survives: some changes have no effect, so a person must review them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from typing import Final, NamedTuple
 ROOT: Final = Path(__file__).resolve().parent.parent
 MUTATED: Final = ("store", "workers", "messages/dspex")
 LEFT_ALONE: Final = ("workers/cli/*", "messages/dspex/contract/*", "*/__main__.py")
-"""What people see, and what writes files that are committed: other tests than the quick ones are about it."""
+"""Output for people, and generators of committed files: their tests are not among the quick ones."""
 TESTS: Final = ("tests/unit", "tests/contract")
 NO_SERVER: Final = "not integration and not acceptance"
 SECONDS: Final = 240
-"""For the tests of one change."""
+"""The time limit for the tests of one change."""
 ALWAYS: Final = {
     "store": ("tests/contract/store/test_*.py",),
     "workers": (
@@ -46,7 +46,7 @@ ALWAYS: Final = {
         "tests/contract/test_interface.py",
     ),
 }
-"""Run last, whatever was imported: they use all of a package."""
+"""Always run last, as they use all of a package."""
 
 COMPARED: Final[dict[type[ast.cmpop], str]] = {
     ast.Lt: "<=",
@@ -64,7 +64,7 @@ CALCULATED: Final[dict[type[ast.operator], str]] = {ast.Add: "-", ast.Sub: "+", 
 
 
 class Mutant(NamedTuple):
-    """A change: what stands between two offsets of a file, in bytes, and what takes its place."""
+    """A change: the replacement for the bytes between two offsets of a file."""
 
     path: str
     line: int
@@ -135,7 +135,7 @@ class _Places(ast.NodeVisitor):
 
     def visit_Expr(self, node: ast.Expr) -> None:
         if isinstance(node.value, ast.Constant) or (called := ast.unparse(node.value)).startswith("logger."):
-            return  # a docstring, or a line of the log
+            return  # a docstring, or a log line
         if isinstance(node.value, ast.Call) and not called.startswith("super("):
             self._add(node, "pass", "call dropped")
         self.generic_visit(node)
@@ -156,7 +156,7 @@ class _Places(ast.NodeVisitor):
     def visit_Module(self, node: ast.Module) -> None:
         for statement in node.body:
             value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) else None
-            if not isinstance(value, ast.Constant):  # a limit has no right value; that it holds is for tests to show
+            if not isinstance(value, ast.Constant):  # no right value for a limit: tests show that it holds
                 self.visit(statement)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
@@ -169,14 +169,14 @@ class _Places(ast.NodeVisitor):
 
 
 def mutants_of(path: str, source: bytes) -> list[Mutant]:
-    """Every change that there is for a file."""
+    """All possible changes of a file."""
     places = _Places(path, source)
     places.visit(ast.parse(source))
     return places.found
 
 
 def modules() -> Iterator[str]:
-    """The files that are changed, relative to the root."""
+    """The files to change, relative to the root."""
     for folder in MUTATED:
         for file in sorted((ROOT / folder).rglob("*.py")):
             path = str(file.relative_to(ROOT))
@@ -185,7 +185,7 @@ def modules() -> Iterator[str]:
 
 
 def sample(paths: Iterable[str], count: int, seed: int) -> list[Mutant]:
-    """So many changes by chance."""
+    """A random sample of changes."""
     found = [mutant for path in paths for mutant in mutants_of(path, (ROOT / path).read_bytes())]
     return random.Random(seed).sample(found, min(count, len(found)))  # noqa: S311 (not a secret)
 
@@ -196,7 +196,7 @@ def name_of(path: str) -> str:
 
 
 def imported(source: str) -> set[str]:
-    """The modules, and what may be modules, that a file imports."""
+    """The names that a file imports, which may be modules."""
     found = set[str]()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -208,12 +208,12 @@ def imported(source: str) -> set[str]:
 
 
 def test_files() -> list[Path]:
-    """The files of quick tests, in whatever room they are."""
+    """The files of quick tests, in any folder."""
     return sorted(file for folder in TESTS for file in (ROOT / folder).rglob("test_*.py"))
 
 
 def tests_of(path: str, imports: dict[str, set[str]]) -> list[str]:
-    """The files of tests for a module: those of its name, of what imports it, of what imports that, of its package."""
+    """The test files for a module: by its name, by its direct and indirect importers, and by its package."""
     name = name_of(path)
     package, _, last = name.rpartition(".")
     near = {name} if package in ("store", "workers", "workers.handlers", "dspex", "") else {name, package}
@@ -227,7 +227,7 @@ def tests_of(path: str, imports: dict[str, set[str]]) -> list[str]:
 
 
 def copy_tree(target: Path) -> None:
-    """What git knows, as it is now."""
+    """Copy the files that git tracks, in their current state."""
     known = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
     for name in filter(None, known.decode().split("\0")):
         if (ROOT / name).is_file():
@@ -236,7 +236,7 @@ def copy_tree(target: Path) -> None:
 
 
 def survives(mutant: Mutant, tree: Path, tests: Sequence[str]) -> str:
-    """`killed`, `survived`, or `timeout`: which counts as killed."""
+    """Run the tests on a change: `killed`, `survived`, or `timeout`, which counts as killed."""
     file = tree / mutant.path
     source, times = file.read_bytes(), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
     file.write_bytes(mutant.applied(source))
@@ -249,7 +249,7 @@ def survives(mutant: Mutant, tree: Path, tests: Sequence[str]) -> str:
         return "timeout"
     finally:
         file.write_bytes(source)
-        os.utime(file, ns=times)  # by which Python knows what it has compiled
+        os.utime(file, ns=times)  # restores the time by which Python validates compiled files
     return "survived" if done.returncode == 0 else "killed"
 
 
@@ -262,7 +262,7 @@ def shown(mutant: Mutant, tree: Path) -> str:
 
 
 def main() -> None:
-    """Read the command line, and try each of the sample."""
+    """Read the command line, and try each change of the sample."""
     parser = argparse.ArgumentParser(prog="deploy.mutants", description="Which changes does no test see?")
     parser.add_argument("--count", type=int, default=50, help="how many changes are tried")
     parser.add_argument("--seed", type=int, default=1, help="of the sample")

@@ -1,4 +1,4 @@
-"""A private PgBouncer, in transaction mode, before a database of a PostgreSQL server: for tests."""
+"""A private PgBouncer in transaction mode, in front of a PostgreSQL database, for tests."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from deploy.processes import LocalServer
 
 
 class PgBouncer(LocalServer):
-    """As Debian configures it beside `pool_mode = transaction`: no startup parameter is ignored, and nothing prepared.
+    """Debian's configuration, with `pool_mode = transaction`; no ignored startup parameters or prepared statements.
 
     Args:
-        database_url: of what is behind it, without a password.
+        database_url: of the database behind it, without a password.
     """
 
     name = "PgBouncer"
@@ -30,13 +30,13 @@ class PgBouncer(LocalServer):
 
     @property
     def url(self) -> str:
-        """SQLAlchemy's URL of the database, by way of it."""
+        """SQLAlchemy's URL of the database through PgBouncer."""
         here = self._behind.set(host="127.0.0.1", port=self.port)
         return here.render_as_string(hide_password=False)
 
     @property
     def user(self) -> str | None:
-        """Whom it runs as: it refuses to be root."""
+        """The user that it runs as, because it refuses to run as root."""
         return "postgres" if os.geteuid() == 0 else None
 
     def prepare(self) -> None:
@@ -65,5 +65,5 @@ class PgBouncer(LocalServer):
         self.spawn([find_program("pgbouncer", self.package, Path("/usr/sbin")), "pgbouncer.ini"], user=self.user)
 
     def ready(self) -> bool:
-        """Whether it takes connections: it answers no to a request for TLS."""
+        """Whether it accepts connections: it refuses a request for TLS."""
         return self.answer(b"\x00\x00\x00\x08\x04\xd2\x16\x2f") == b"N"

@@ -1,5 +1,5 @@
--- The roles of docs/security.md, as the image of PostgreSQL makes them in an empty volume. It runs this with psql, as the
--- superuser; the passwords come from its environment.
+-- Creates the roles of docs/security.md. The PostgreSQL image runs this in an empty volume with psql, as the superuser;
+-- the passwords come from the environment.
 \set owner_password `echo "$OWNER_PASSWORD"`
 \set worker_password `echo "$WORKER_PASSWORD"`
 CREATE ROLE dspex_owner LOGIN PASSWORD :'owner_password' NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE;

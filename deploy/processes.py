@@ -1,7 +1,7 @@
-"""Servers run as child processes: started, waited for, stopped, killed and found again by process id.
+"""Runs servers as child processes: starts, stops and kills them, and finds them again by process id.
 
-Linux only: a process is identified by its id together with its start time, read from /proc, so a recorded
-id that the kernel has since given to somebody else is never signalled.
+Linux only. A process is identified by its id and its start time from /proc, so that a recorded id that the kernel has
+reused is never signalled.
 """
 
 import atexit
@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 PORTS = range(20_000, 30_000)
-"""Below the ports the kernel lends to outgoing connections, so the port of a killed server stays free."""
+"""Below the kernel's ports for outgoing connections, so that the port of a killed server stays free."""
 
-# A parent-death signal comes when the *thread* that started the child ends, so one thread starts them all.
+# The parent-death signal is sent when the *thread* that started the child ends, so one thread starts all.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="local-servers")
 
 
@@ -50,7 +50,7 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Ask `condition` every 20 ms until it holds; False when it still does not after `seconds`."""
+    """Check `condition` every 20 ms until it holds. Returns False if it does not hold within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -62,7 +62,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 def start_time(pid: int) -> int | None:
     """When the process started, in clock ticks since boot; None when it has ended (a zombie has ended)."""
     try:
-        # The name, in parentheses, may hold anything; the fields after it are plain.
+        # The name, in parentheses, may contain anything; the fields after it are plain.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
@@ -79,7 +79,7 @@ class Process:
     child: "subprocess.Popen[bytes] | None" = None
 
     def alive(self) -> bool:
-        """Whether it still runs; reaps it when it is our child and has ended."""
+        """Whether it runs. Reaps it if it is our child and has ended."""
         if self.child is not None:
             return self.child.poll() is None
         return start_time(self.pid) == self.started
@@ -91,7 +91,7 @@ class Process:
                 os.kill(self.pid, number)
 
     def family(self) -> "list[Process]":
-        """It and every living descendant, with their start times, parents first."""
+        """The process and all living descendants, with their start times, parents first."""
         parents: dict[int, list[int]] = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -115,11 +115,11 @@ class Process:
 
 
 class LocalServer(ABC):
-    """One server with a directory of its own. Subclasses know how to prepare, launch and ask it.
+    """One server with its own directory. Subclasses know how to prepare, launch and probe it.
 
-    The directory keeps the data, the log, the ports (a server found again listens where it did before) and
-    the ids of the running processes. With `outlive_parent` the server stays when this process ends, else it
-    dies with it. Use as a context manager, or call `start` and `stop`; any method may be called again.
+    The directory contains the data, the log, the ports (which a server keeps) and the ids of running processes. With
+    `outlive_parent` the server survives this process; otherwise it dies with it. Use it as a context manager, or call
+    `start` and `stop`; any method may be called again.
     """
 
     name: ClassVar[str]
@@ -137,11 +137,11 @@ class LocalServer(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients connect."""
+        """The URL for clients."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make the data directory and configuration where they are not there yet."""
+        """Create the data directory and the configuration if they are missing."""
 
     @abstractmethod
     def launch(self) -> None:
@@ -149,11 +149,11 @@ class LocalServer(ABC):
 
     @abstractmethod
     def ready(self) -> bool:
-        """Whether the server answers clients; asked until it does, must not block for more than a second."""
+        """Whether the server answers clients. Polled at the start; must not block for more than a second."""
 
     @cached_property
     def ports(self) -> dict[str, int]:
-        """The port of each name in `port_names`, chosen at first use and remembered in the directory."""
+        """The port for each name in `port_names`; chosen at first use and stored in the directory."""
         record = self.directory / "ports.json"
         ports: dict[str, int] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
         if self._wanted_port is not None:
@@ -166,12 +166,12 @@ class LocalServer(ABC):
 
     @property
     def port(self) -> int:
-        """The port clients connect to, on 127.0.0.1."""
+        """The port for clients, on 127.0.0.1."""
         return self.ports["server"]
 
     @property
     def log(self) -> Path:
-        """The file with everything the server has said."""
+        """The log file of the server."""
         return self.directory / "server.log"
 
     @property
@@ -180,7 +180,7 @@ class LocalServer(ABC):
         return bool(self.processes) and all(process.alive() for process in self.processes)
 
     def start(self) -> None:
-        """Start and wait until it answers. Raises ServerMissing or ServerError."""
+        """Start the server, and wait until it answers. Raises ServerMissing or ServerError."""
         if self.running:
             return
         self.kill()
@@ -198,7 +198,7 @@ class LocalServer(ABC):
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ask it to end in good order and wait; what has not ended after `stop_seconds` is killed."""
+        """Ask the server to shut down, and wait. Processes that have not ended after `stop_seconds` are killed."""
         for process in reversed(self.processes):
             family = process.family()
             process.send(process.stop_signal)
@@ -207,7 +207,7 @@ class LocalServer(ABC):
         self._forget()
 
     def kill(self) -> None:
-        """SIGKILL every process at once, as a crash would; the data stays. Returns when all have ended."""
+        """SIGKILL all processes, like a crash. Returns when all have ended; the data stays."""
         self._kill_all([member for process in self.processes for member in process.family()])
         self._forget()
 
@@ -217,7 +217,7 @@ class LocalServer(ABC):
         self.start()
 
     def adopt(self) -> Self:
-        """Find the processes an earlier run of this program left behind in the directory."""
+        """Find the processes that an earlier run of this program has recorded in the directory."""
         record = self.directory / "processes.json"
         if record.exists():
             found = [Process(**fields) for fields in json.loads(record.read_text(encoding="utf-8"))]
@@ -232,7 +232,7 @@ class LocalServer(ABC):
         environment: Mapping[str, str] | None = None,
         user: str | None = None,
     ) -> None:
-        """Start one process of the server, its output going to the log; `stop_signal` asks it to end."""
+        """Start one process of the server, with its output in the log. `stop_signal` asks it to end."""
         words = [str(word) for word in command]
         setpriv = shutil.which("setpriv")
         if setpriv and not self.outlive_parent:
@@ -257,11 +257,11 @@ class LocalServer(ABC):
         (self.directory / "processes.json").write_text(json.dumps(records), encoding="utf-8")
 
     def environment(self) -> dict[str, str]:
-        """What every process of the server gets: nothing of the caller's settings but the search path."""
+        """The environment of every process of the server: of the caller's, only the search path."""
         return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8", "HOME": str(self.directory)}
 
     def answer(self, question: bytes, port: int | None = None) -> bytes:
-        """The first bytes the server sends after `question`; empty when it does not answer in a second."""
+        """The first bytes that the server sends after `question`; empty if it does not answer within a second."""
         try:
             with socket.create_connection(("127.0.0.1", port or self.port), timeout=1) as connection:
                 connection.sendall(question)

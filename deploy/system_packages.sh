@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Have the programs of PostgreSQL, RabbitMQ and Redis on this machine: as root they are installed where missing,
-# without starting any service; others are told what to install. A server whose URL the environment gives is not needed.
-# With the argument "tests" also Node, for the producer that the tests run in it, and PgBouncer.
+# Make sure that PostgreSQL, RabbitMQ and Redis are on this machine: root installs those that are missing, without
+# starting a service; other users are told what to install. A server is not needed if the environment gives its URL.
+# With the argument "tests", also Node, in which the tests run a producer, and PgBouncer.
 set -euo pipefail
 
 missing=()
@@ -32,7 +32,7 @@ fi
 echo "Installing ${missing[*]}"
 policy=/usr/sbin/policy-rc.d
 if ! [ -e "$policy" ]; then
-    # Asked by every package that wants to start its service: 101 means no.
+    # Packages run this before they start their service; 101 means no.
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod +x "$policy"
     trap 'rm -f "$policy"' EXIT

@@ -1,7 +1,8 @@
-"""Try the lowest and the newest versions that both pyproject.toml files allow: `make versions`.
+"""Tests the lowest and the newest versions that both pyproject.toml files allow: `make versions`.
 
-For each Python that is there an environment is made with the lowest, and one with the newest, under `.venv/versions`,
-and a part of the tests is run in it, the main job on real servers among them. One after the other; each has a bound.
+For each installed Python it creates an environment with the lowest versions, and one with the newest, under
+`.venv/versions`. In each it runs a part of the tests, including the main job on real servers, one environment after the
+other and with a time limit.
 
     python -m deploy.versions [--python 3.11]... [--end lowest|newest]... [-- PYTEST_ARGUMENT...]
 """
@@ -34,7 +35,7 @@ TOOLS: Final = (
     "pyyaml",
     "uvicorn",
 )
-"""What the tests need beside what is tried: the newest."""
+"""Other packages for the tests, in their newest versions."""
 TESTS: Final = (
     "tests/unit",
     "tests/contract/test_adapters.py",
@@ -52,7 +53,7 @@ _LOWER = re.compile(r"^\s*([A-Za-z0-9._-]+)(?:\[[^\]]*\])?>=([0-9.]+)")
 
 
 def requirements() -> list[str]:
-    """What both distributions require, optional parts included; save what authors of adapters test with."""
+    """The requirements of both distributions, with all extras except the one for authors of adapters."""
     found = set[str]()
     for pyproject in (ROOT / "pyproject.toml", ROOT / "messages" / "pyproject.toml"):
         project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
@@ -63,7 +64,7 @@ def requirements() -> list[str]:
 
 
 def lowest(wanted: Iterable[str]) -> list[str]:
-    """The lower ends, as constraints; the higher where our two differ. Each is a version that was released."""
+    """The lower bounds as constraints; the higher one if our two differ. Each is a released version."""
     found = dict[str, str]()
     for match in filter(None, map(_LOWER.match, wanted)):
         found[match[1]] = max(found.get(match[1], "0"), match[2], key=_number)
@@ -75,7 +76,7 @@ def _number(version: str) -> list[int]:
 
 
 def find(version: str) -> str | None:
-    """The interpreter of a version: on PATH, or among pyenv's."""
+    """The interpreter of a Python version, on PATH or of pyenv."""
     homes = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3"), reverse=True)
     candidates = [found for found in (shutil.which(f"python{version}"), *map(str, homes)) if found]
     for candidate in candidates:
@@ -86,7 +87,7 @@ def find(version: str) -> str | None:
 
 
 def uv() -> Path:
-    """The installer, in an environment of its own: pip takes half an hour to find out what goes with the lowest."""
+    """The installer uv, in its own environment. pip needs half an hour to resolve the lowest versions."""
     home = ROOT / ".venv" / "versions" / "uv"
     if not (home / "bin" / "uv").exists():
         _run([ROOT / "deploy" / "virtual_environment.sh", sys.executable, home])
@@ -99,10 +100,10 @@ def _run(command: list[str | Path]) -> None:
 
 
 def install(interpreter: str, home: Path, end: str) -> Path:
-    """An environment with this end of every range; returns its Python.
+    """Create an environment with this end of every range. Returns its interpreter.
 
     Raises:
-        subprocess.CalledProcessError, subprocess.TimeoutExpired: it cannot be made.
+        subprocess.CalledProcessError, subprocess.TimeoutExpired: the environment cannot be created.
     """
     _run([ROOT / "deploy" / "virtual_environment.sh", interpreter, home])
     wanted = requirements()
@@ -117,7 +118,7 @@ def install(interpreter: str, home: Path, end: str) -> Path:
 
 
 def attempt(version: str, end: str, arguments: list[str]) -> str:
-    """Install and test one; returns what came of it."""
+    """Install and test one environment. Returns the outcome as text."""
     interpreter = find(version)
     if interpreter is None:
         return "NOT TRIED: there is no such interpreter on this machine"
@@ -131,7 +132,7 @@ def attempt(version: str, end: str, arguments: list[str]) -> str:
 
 
 def main() -> None:
-    """Try all that is asked for, and say what came of each."""
+    """Test the requested versions, and print the outcome of each."""
     parser = argparse.ArgumentParser(description="Try both ends of every range of versions.")
     parser.add_argument("--python", action="append", choices=PYTHONS)
     parser.add_argument("--end", action="append", choices=ENDS)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make an empty virtual environment: virtual_environment.sh PYTHON DIRECTORY
-# Debian's python3 comes without ensurepip; root gets its package installed, others are told which.
+# Debian's python3 lacks ensurepip: root installs the package for it, other users are told its name.
 set -euo pipefail
 python=$1 directory=$2
 

@@ -1,12 +1,12 @@
-"""The schema's migrations: bring a database to a revision.
+"""Schema migrations: bring a database to a revision.
 
-Alembic finds the revisions by the path of this package: installed or in a checkout, whatever the working directory.
+Alembic finds the revisions by the path of this package, whether it is installed or in a checkout.
 
-A worker may be older than the database: while a deploy goes through a fleet, and after a release was taken back. So
-each revision says what the oldest code is that still runs on it (`serves_from` in its file, by the newest revision of
-that code), `env.py` writes that beside the revision, and older code looks there.
+A worker may be older than the database, during a rolling deploy and after a rollback of a release. So each revision
+names the oldest code that runs on it: `serves_from` in its file is the newest revision of that code. `env.py` writes it
+to the database beside the revision, where older code reads it.
 
-Alembic takes a third of a second to load, so it is where there is something to do, or to find out.
+Alembic takes a third of a second to load, so it is only loaded when it is needed.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ __all__ = [
 ]
 
 OLDEST = "0006"
-"""The oldest revision that this version runs on: newer ones may have to wait until older workers are gone."""
+"""The oldest revision on which this version runs. Newer ones may have to wait until older workers are gone."""
 
 _one_at_a_time = threading.Lock()
-"""What Alembic is doing is in globals of its own; processes are kept apart by the database, see `env.py`."""
+"""Alembic keeps its state in globals. A lock of the database excludes other processes, see `env.py`."""
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Bring the database up to a revision. Any number of processes may do this at once."""
+    """Upgrade the database to a revision. Any number of processes may do this at the same time."""
     from alembic import command
 
     with _config_of(engine) as config:
@@ -54,7 +54,7 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
 
 
 def downgrade(engine: Engine, revision: str) -> None:
-    """Bring the database down to a revision; `base` removes every table, with its data."""
+    """Downgrade the database to a revision. `base` drops every table, with its data."""
     from alembic import command
 
     with _config_of(engine) as config:
@@ -62,7 +62,7 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 
 def current(engine: Engine) -> str | None:
-    """The revision that the database is at; None: nothing has been migrated."""
+    """The revision of the database; None if it was never migrated."""
     with engine.connect() as connection:
         return _current(connection)
 
@@ -74,7 +74,7 @@ def _current(connection: Connection) -> str | None:
 
 
 def is_newest(engine: Engine) -> bool:
-    """Whether the database is at the newest revision that this version has: most are, most of the time."""
+    """Whether the database is at the newest revision that this version has. Cheap, as Alembic is not loaded."""
     with engine.connect() as connection:
         if not inspect(connection).has_table("alembic_version"):
             return False
@@ -83,7 +83,7 @@ def is_newest(engine: Engine) -> bool:
 
 
 def serves(engine: Engine) -> bool:
-    """Whether this version can run on the database as it is: as it knows it, or as a newer version made it for both."""
+    """Whether this version can run on the database, because it knows the revision or the revision serves it."""
     revision = current(engine)
     if revision is None:
         return False
@@ -93,28 +93,28 @@ def serves(engine: Engine) -> bool:
 
 
 def newer(engine: Engine) -> str | None:
-    """The revision that the database is at, where it is of a newer version; None: it is one that this version knows."""
+    """The revision of the database, if it is from a newer version; None if this version knows it."""
     revision = current(engine)
     return None if revision is None or revision in revisions() else revision
 
 
 def revisions(oldest: str = "base") -> list[str]:
-    """The revisions that this version has, the newest first, from `oldest` on."""
+    """The revisions that this version has, from `oldest` on, the newest first."""
     return [script.revision for script in _scripts().walk_revisions(oldest, "head")]
 
 
 def losses(engine: Engine, revision: str) -> list[str]:
-    """What a downgrade to a revision would lose of what the database holds, a line for each kind.
+    """The data that a downgrade to a revision would lose, one line for each kind.
 
     Raises:
-        NotARevision: the database is at one that this version does not know, or this one is none.
+        NotARevision: this version does not know the revision of the database, or the requested one.
     """
     with engine.connect() as connection:
         return losses_of(connection, revision)
 
 
 def losses_of(connection: Connection, revision: str) -> list[str]:
-    """See `losses`. Nothing is written."""
+    """See `losses`. Writes nothing."""
     at = _current(connection)
     names = revisions()
     if at is not None and at not in names:
@@ -136,11 +136,11 @@ def losses_of(connection: Connection, revision: str) -> list[str]:
 
 
 class NotARevision(ValueError):
-    """A name that is no revision of this version; the text says which there are."""
+    """The name is not a revision of this version. The text lists those that are."""
 
 
 def _serves_from(engine: Engine) -> str | None:
-    """The oldest code that the database's revision was made to serve, by the revision that was that code's newest."""
+    """The newest revision of the oldest code that can run on the database, as its current revision says."""
     columns = {column["name"] for column in inspect(engine).get_columns("alembic_version")}
     if "serves_from" not in columns:
         return None
@@ -150,7 +150,7 @@ def _serves_from(engine: Engine) -> str | None:
 
 
 def head() -> str:
-    """The newest revision that this code knows: their files are named in their order."""
+    """The newest revision that this code knows. The names of the files are in order."""
     names = [path.name for path in (Path(__file__).parent / "versions").glob("[0-9]*_*.py")]
     if not names:
         raise RuntimeError("no migrations are here: the installation is broken")

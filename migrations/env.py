@@ -1,14 +1,14 @@
-"""Run by Alembic for every command: finds the database, locks it, runs the migrations.
+"""Alembic runs this for every command: finds the database, locks it, and runs the migrations.
 
-Code gives a connection (`config.attributes["connection"]`, see `migrations.upgrade`) or a URL (`["url"]`). Only when it
-is run by the `alembic` command line, the database is `-x url=...`, else the environment variable DSPEX_DATABASE_URL.
+Callers pass a connection (`config.attributes["connection"]`, see `migrations.upgrade`) or a URL (`["url"]`). The
+`alembic` command line takes the database from `-x url=...`, or else from the environment variable DSPEX_DATABASE_URL.
 
-One upgrade runs at a time; whoever comes second waits, then finds nothing left to do:
+One upgrade runs at a time; a second one waits, then finds nothing left to do:
 
-- PostgreSQL: an advisory lock, and a transaction for each migration. The lock is held by a transaction on a connection
-  beside, so that a pooler in between does no harm. A migration that would wait longer than `LOCK_TIMEOUT` for a table
-  fails, and the workers that queue behind it go on; run it again.
-- SQLite: everything in one transaction, which has the write lock from its beginning.
+- PostgreSQL: an advisory lock, and a transaction for each migration. A transaction on a second connection holds the
+  lock, which also works behind a pooler. A migration that waits longer than `LOCK_TIMEOUT` for a table fails, so that
+  workers that queue behind it go on; run it again.
+- SQLite: everything in one transaction, which takes the write lock at its beginning.
 """
 
 from __future__ import annotations
@@ -58,21 +58,21 @@ def migrate(connection: Connection) -> None:
                 _set(connection)
                 _run(connection)
         finally:
-            connection.invalidate()  # close it, with its settings: it is nothing for a pool
+            connection.invalidate()  # close it: with these settings it must not return to a pool
     else:
         _migrate_sqlite(connection)
 
 
 def _migrate_sqlite(connection: Connection) -> None:
-    # A table is changed by making it anew, and dropping the old one would delete the rows that refer to it. This
-    # setting can only be changed outside of a transaction, so not through the connection, which would begin one.
+    # To change a table, it is created again, and dropping the old one would delete the rows that refer to it. This
+    # setting can only be changed outside of a transaction, and the SQLAlchemy connection would begin one.
     driver: Any = connection.connection.driver_connection
     isolation_level, driver.isolation_level = driver.isolation_level, None
     [foreign_keys] = driver.execute("PRAGMA foreign_keys").fetchone()
     driver.execute("PRAGMA foreign_keys = OFF")
     try:
         with connection.begin():
-            if not driver.in_transaction:  # the engine of the workers has begun one already
+            if not driver.in_transaction:  # the workers' engine has already begun one
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             _run(connection)
             broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
@@ -85,13 +85,13 @@ def _migrate_sqlite(connection: Connection) -> None:
 
 @contextmanager
 def _lock(engine: Engine) -> Generator[None]:
-    """Have the lock. Its transaction has no snapshot, for which CREATE INDEX CONCURRENTLY would wait."""
+    """Hold the lock. Its transaction has no snapshot; CREATE INDEX CONCURRENTLY would wait for one."""
     beside = create_engine(
         engine.url, poolclass=NullPool, hide_parameters=True, connect_args={"prepare_threshold": None}
     )
     deadline = time.monotonic() + WAIT_SECONDS
     with beside.connect() as connection:
-        # It asks again and again, and does not wait in the database: that would hold a snapshot.
+        # Polls, because waiting in the database would hold a snapshot.
         while not connection.exec_driver_sql(f"SELECT pg_try_advisory_xact_lock({LOCK})").scalar_one():
             connection.rollback()
             if time.monotonic() > deadline:
@@ -102,7 +102,7 @@ def _lock(engine: Engine) -> Generator[None]:
 
 
 def _set(connection: Connection) -> None:
-    """The settings of the migrations' session; where a pooler is in between, of their transactions."""
+    """Apply the settings to the session, or, behind a pooler, to each transaction."""
     every_tenant = {"dspex.tenant": "*"}  # row-level security
     adopt(connection, {"lock_timeout": LOCK_TIMEOUT, "idle_in_transaction_session_timeout": "0"} | every_tenant)
 
@@ -123,7 +123,7 @@ def _run(connection: Connection) -> None:
 
 
 def _write_what_it_serves(ctx: MigrationContext, step: Any, heads: Collection[Any], run_args: Any) -> None:  # noqa: ARG001
-    """Beside the revision, in its transaction: see `migrations`."""
+    """Write `serves_from` beside the revision, in its transaction; see `migrations`."""
     connection, scripts = ctx.connection, context.script
     if connection is None or ctx.as_sql or not heads:
         return
@@ -136,10 +136,10 @@ def _write_what_it_serves(ctx: MigrationContext, step: Any, heads: Collection[An
 
 
 def _ask_what_may_be_lost(connection: Connection) -> None:
-    """The `alembic` command line asks before a downgrade that loses something: `-x lose=yes` is the answer.
+    """Refuse a downgrade by the `alembic` command line that loses data, unless `-x lose=yes` is given.
 
     Raises:
-        CommandError: what would be lost.
+        CommandError: data would be lost. The text says which.
     """
     given = context.config.cmd_opts
     if given is None or given.cmd[0] is not command.downgrade or "lose" in context.get_x_argument(as_dictionary=True):
@@ -152,7 +152,7 @@ def _ask_what_may_be_lost(connection: Connection) -> None:
 
 
 def _absolute(connection: Connection, revision: str) -> str:
-    """The revision that a relative one (`-1`) is."""
+    """The absolute revision for a relative one (`-1`)."""
     names = [*migrations.revisions(), "base"]
     at = MigrationContext.configure(connection).get_current_revision()
     if re.fullmatch(r"-[0-9]+", revision) and at in names:

@@ -11,7 +11,7 @@ revision: str = ${repr(up_revision)}
 down_revision: str | None = ${repr(down_revision)}
 branch_labels: str | Sequence[str] | None = ${repr(branch_labels)}
 depends_on: str | Sequence[str] | None = ${repr(depends_on)}
-serves_from: str = ${repr(down_revision)}  # the newest revision of the oldest code that still runs on this
+serves_from: str = ${repr(down_revision)}  # the newest revision of the oldest code that runs on this one
 
 
 def upgrade() -> None:

@@ -1,4 +1,4 @@
-"""What several migrations do."""
+"""Steps that several migrations share."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from alembic import context, op
 from alembic.util import CommandError
 
 LOCK_TIMEOUT = "SET lock_timeout = '2s'"
-"""A change of a table waits so long for those who use it, and all who come later wait for the change."""
+"""How long a change of a table waits for its lock. Meanwhile, everybody who wants the table waits behind it."""
 NO_LOCK_TIMEOUT = "SET lock_timeout = 0"
-"""For an index that is built concurrently: it waits for every transaction that is older, and nobody waits for it."""
+"""For concurrent index builds, which wait for every older transaction, while nobody waits for them."""
 
 
 def ddl(column: sa.Column[Any]) -> str:
-    """A column, as a statement of this database defines it."""
+    """The definition of a column in the SQL of this database."""
     return str(sa.schema.CreateColumn(column).compile(dialect=op.get_context().dialect))
 
 
 def drop_if_broken(index: str, table: str) -> None:
-    """Drop an index whose building was broken off, so that it is built anew. PostgreSQL, each by itself."""
+    """Drop an index that a failed build has left, so that it can be built again. PostgreSQL only."""
     if context.is_offline_mode():
         return
     broken = sa.text("SELECT 1 FROM pg_index WHERE indexrelid = to_regclass(:name) AND NOT indisvalid")
@@ -30,13 +30,13 @@ def drop_if_broken(index: str, table: str) -> None:
 
 
 def refuse_beside(names: Collection[str], what_they_could_not: str) -> None:
-    """Refuse to go on while sessions of older workers are connected. PostgreSQL.
+    """Refuse to migrate while older workers are connected. PostgreSQL only.
 
     Args:
-        names: of their sessions, see `store.database.engine.APPLICATION_NAME`.
+        names: the application names of their sessions, see `store.database.engine.APPLICATION_NAME`.
 
     Raises:
-        CommandError: there are some.
+        CommandError: older workers are connected.
     """
     found = op.get_bind().execute(
         sa.text(

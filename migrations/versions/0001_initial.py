@@ -20,7 +20,7 @@ LOSSES = {
     "executions": "executions",
     "rejected messages": "rejected_messages",
 }
-"""What a downgrade loses, and where there is some of it: a table, with a condition."""
+"""The data that a downgrade loses, by the table, and condition, that selects it."""
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)

@@ -1,13 +1,12 @@
-"""Tenants, cancelled executions, timelines, and what lists and statistics need.
+"""Tenants, cancelled executions, timelines, and columns for lists and statistics.
 
-Workers from before it go on while it runs, and after it. They do not know tenants, so every new column that must have a
-value has a default; an execution that is cancelled while they live is one that they cannot answer for when its message
-comes again, so cancel nothing until they are gone. What they write lacks a timeline, an error code and tokens:
-migration 0003 fills these in.
+Workers of the previous version keep working during and after it. They do not know tenants, so every new column that
+must have a value has a default. They cannot answer a repeated message for a cancelled execution, so cancel nothing
+until they are gone. The rows that they write lack a timeline, an error code and tokens; migration 0003 fills these in.
 
-On PostgreSQL nothing holds a table for longer than it takes to change the catalogue: each statement is committed by
-itself, indexes are built concurrently, the constraint is validated apart. Where one fails, run the migration again:
-what has been done is passed over.
+On PostgreSQL, no table is locked for longer than a change of the catalogue takes: each statement commits by itself,
+indexes are built concurrently, and the constraint is validated separately. If a statement fails, run the migration
+again; it skips what is already done.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ LOSSES = {
     "executions that were cancelled, which become failed ones": "executions WHERE status = 'cancelled'",
     "timelines of executions": "executions WHERE CAST(timeline AS TEXT) <> '[]'",
 }
-"""What a downgrade loses, and where there is some of it: a table, with a condition."""
+"""The data that a downgrade loses, by the table, and condition, that selects it."""
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
@@ -86,7 +85,7 @@ KEPT = [
 
 
 def columns() -> dict[str, list[sa.Column[Any]]]:
-    """What each table gets, in the order in which it gets it."""
+    """The new columns of each table, in the order in which the tables are changed."""
     added: dict[str, list[sa.Column[Any]]] = {
         table: [sa.Column("tenant", sa.String(64), server_default="default", nullable=False)] for table in TABLES
     }
@@ -120,7 +119,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Executions that were cancelled become failed ones, with an error that says so."""
+    """Cancelled executions become failed ones, with an error that says so."""
     online = not context.is_offline_mode()
     for table in TABLES if online else ():
         others = op.get_bind().execute(sa.text(f"SELECT 1 FROM {table} WHERE tenant <> 'default' LIMIT 1"))  # noqa: S608

@@ -1,11 +1,11 @@
-"""Row-level security on PostgreSQL, and what executions from before 0002 lack.
+"""Row-level security on PostgreSQL, and values for columns of 0002 in older executions.
 
-Run it when no worker from before 0002 is left. Such a worker does not say for which tenant it works, and so would find
-no rows: where sessions of such workers are connected, this migration refuses. Workers of this version run on 0002 as
-well, so: migrate to 0002, replace the workers, migrate to 0003.
+Run it when no worker from before 0002 is left. Such a worker does not set its tenant, and so would find no rows; this
+migration refuses to run while such workers are connected. Workers of this version also run on 0002, so: migrate to
+0002, replace the workers, migrate to 0003.
 
-Rows are filled in by batches, each committed by itself: error codes, tokens and cost from their JSON, and the histogram
-of the programs' durations. An upgrade that was broken off goes on where it was.
+It fills in error codes, tokens and cost from their JSON, and the histogram of the programs' durations, in batches that
+commit one by one. An interrupted upgrade continues where it was.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ depends_on: str | Sequence[str] | None = None
 serves_from: str = "0002"
 
 TABLES = ("executions", "program_counters", "program_durations", "programs", "signatures", "rejected_messages")
-"""The one that is used most comes first: it is waited for while no other is held."""
+"""The busiest table is first, so that no other is locked while its lock is waited for."""
 
 POLICY = "tenant = current_setting('dspex.tenant', true) OR current_setting('dspex.tenant', true) = '*'"
 
 SHARD = 64
-"""A shard of the histogram that no worker uses: they have those below."""
+"""A shard of the histogram that no worker uses, as theirs are lower."""
 
 FIRST, LAST, PER_DOUBLING = -40, 160, 4
 
@@ -84,14 +84,14 @@ def upgrade() -> None:
         op.execute(LOCK_TIMEOUT)
         op.execute(FILL)
         op.execute("ANALYZE executions")
-    # In one transaction: no table is without while others have it.
+    # In one transaction, so that all tables get it at the same moment.
     for table in TABLES:
         op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
         op.execute(f"CREATE POLICY tenant ON {table} USING ({POLICY})")
 
 
 def downgrade() -> None:
-    """What was filled in stays."""
+    """The values that were filled in stay."""
     if op.get_context().dialect.name == "sqlite":
         return
     for table in TABLES:

@@ -1,11 +1,11 @@
 """Attempts that wait, schedules and deadlines, retry policies, an event outbox, idempotency keys, dead letters.
 
-Workers from before it go on while it runs, and after it: every new column may be NULL or has a default, and what they
-write without `due_at` is found by its lease. They do not know the new fields of messages, and would reject them: send
-these when the old workers are gone.
+Workers of the previous version keep working during and after it: every new column may be NULL or has a default, and
+rows that they write without `due_at` are found by their lease. They reject messages with fields that they do not know,
+so send the new fields when these workers are gone.
 
-On PostgreSQL nothing holds a table for longer than it takes to change the catalogue: each statement is committed by
-itself, and indexes are built concurrently. Where one fails, run the migration again: what has been done is passed over.
+On PostgreSQL, no table is locked for longer than a change of the catalogue takes: each statement commits by itself, and
+indexes are built concurrently. If a statement fails, run the migration again; it skips what is already done.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOSSES = {
     "failed executions that were discarded, and are listed again": "executions WHERE discarded",
     "retry policies of programs": "programs WHERE policy IS NOT NULL AND CAST(policy AS TEXT) <> 'null'",
 }
-"""What a downgrade loses, and where there is some of it: a table, with a condition."""
+"""The data that a downgrade loses, by the table, and condition, that selects it."""
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
@@ -53,7 +53,7 @@ OLD = (("ix_executions_open", ["worker"], "status IN ('pending', 'running')"),)
 
 
 def columns() -> dict[str, list[sa.Column[Any]]]:
-    """What each table gets. The one that is used most comes first: where it is held, nothing has been done yet."""
+    """The new columns of each table. The busiest table is first, so that nothing is done yet if it is locked."""
     return {
         "executions": [
             sa.Column("due_at", MOMENT),
@@ -100,7 +100,7 @@ def downgrade() -> None:
     with op.get_context().autocommit_block():
         op.execute(LOCK_TIMEOUT)
         op.execute(waiting)
-        # First what waits for a table, and fails where it is held; the index of a column goes with it.
+        # Begins with the statement that may fail for a lock. The index of a column is dropped with the column.
         for table, added in columns().items():
             op.execute(f"ALTER TABLE {table} {', '.join(f'DROP COLUMN IF EXISTS {column.name}' for column in added)}")
         for table in TABLES:

@@ -1,10 +1,10 @@
 """Webhooks: endpoints, deliveries and their attempts; callbacks of executions and programs.
 
-Workers from before it go on while it runs, and after it: the new columns may be NULL, the new tables are not theirs.
-They do not know the new fields of messages, and would reject them: send these when the old workers are gone.
+Workers of the previous version keep working during and after it: the new columns may be NULL, and they do not use the
+new tables. They reject messages with fields that they do not know, so send the new fields when these workers are gone.
 
-On PostgreSQL nothing holds a table for longer than it takes to change the catalogue: each statement on a table that is
-in use is committed by itself. Where one fails, run the migration again: what has been done is passed over.
+On PostgreSQL, no table is locked for longer than a change of the catalogue takes: each statement on a table in use
+commits by itself. If a statement fails, run the migration again; it skips what is already done.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ LOSSES = {
     "deliveries in the log": "webhook_deliveries WHERE status <> 'pending'",
     "callbacks of programs": "programs WHERE callback IS NOT NULL AND CAST(callback AS TEXT) <> 'null'",
 }
-"""What a downgrade loses, and where there is some of it: a table, with a condition."""
+"""The data that a downgrade loses, by the table, and condition, that selects it."""
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 MOMENT = sa.DateTime(timezone=True)
 
 COLUMNS = {"executions": ("callback", "program_callback"), "programs": ("callback",)}
-"""What each table gets. The one that is used most comes first: where it is held, nothing has been done yet."""
+"""The new columns of each table. The busiest table is first, so that nothing is done yet if it is locked."""
 
 TABLES = ("webhook_endpoints", "webhook_deliveries", "webhook_attempts")
 POLICY = "tenant = current_setting('dspex.tenant', true) OR current_setting('dspex.tenant', true) = '*'"
@@ -61,7 +61,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """What is to be delivered, and what was, is forgotten."""
+    """Endpoints, pending deliveries and the log of deliveries are lost."""
     if op.get_context().dialect.name == "sqlite":
         for table in reversed(TABLES):
             op.drop_table(table)

@@ -1,12 +1,12 @@
-"""Metadata of executions, and the extension attributes of the envelopes that asked for them; of how many executions the
-counters' tokens and cost are known.
+"""Metadata and extension attributes of executions; the number of executions with known tokens and cost.
 
-Workers from before it go on while it runs, and after it: the new columns may be NULL, or have a default. They do not
-know the new fields of messages, and would reject them: send these when the old workers are gone. What they count, 0009
-looks up in the rows.
+The extension attributes are those of the envelope that requested the execution. Workers of the previous version keep
+working during and after it: the new columns may be NULL, or have a default. They reject messages with fields that they
+do not know, so send the new fields when these workers are gone. Migration 0009 adds to the counters what these workers
+did not count.
 
-On PostgreSQL the columns are added without a rewrite, by a statement for each table that waits 2 s for it at most.
-Where one fails, run the migration again.
+On PostgreSQL, one statement for each table adds the columns, without a rewrite; it waits at most 2 s for the table. If
+a statement fails, run the migration again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LOSSES = {
         "executions WHERE extensions IS NOT NULL AND CAST(extensions AS TEXT) <> 'null'"
     ),
 }
-"""What a downgrade loses, and where there is some of it: a table, with a condition."""
+"""The data that a downgrade loses, by the table, and condition, that selects it."""
 
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
@@ -61,7 +61,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Executions lose their metadata, and their events the extension attributes of what asked for them."""
+    """Executions lose their metadata, and events that are not sent yet lose their extension attributes."""
     if op.get_context().dialect.name == "sqlite":
         for table, columns in _columns().items():
             for column in columns:

@@ -1,10 +1,10 @@
-"""Ids are unique within their tenant: the indexes that the keys become.
+"""Unique indexes on tenant and id, which 0008 makes the primary keys.
 
-Workers from before it go on while it runs, and after it: the keys by the id alone stay, and the next migration takes
-them away, when these workers are gone. Until then an id that another tenant has cannot be had.
+Workers of the previous version keep working during and after it: the primary keys on the id alone stay until the next
+migration, which is for when these workers are gone. Until then, no two tenants can use the same id.
 
-On PostgreSQL the indexes are built concurrently, each committed by itself: run the migration again where one fails.
-SQLite needs none: the next migration makes its tables anew.
+On PostgreSQL, the indexes are built concurrently, and each commits by itself. If one fails, run the migration again.
+SQLite needs none, as the next migration creates its tables again.
 """
 
 from __future__ import annotations

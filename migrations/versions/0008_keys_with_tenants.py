@@ -1,12 +1,12 @@
-"""Keys with tenants: two tenants may have the same id, and neither learns of the other.
+"""Primary keys with tenants: two tenants may use the same id, and neither learns of the other.
 
-Run it when no worker from before 0007 is left: they name the keys by the id alone when they write, and could not any
-more. Where sessions of such workers are connected, this migration refuses. Workers of this version run on 0006 as well,
-so: migrate to 0007, replace the workers, migrate to 0008.
+Run it when no worker from before 0007 is left. Their statements name the primary keys on the id alone, and would fail;
+this migration refuses to run while such workers are connected. Workers of this version also run on 0006, so: migrate to
+0007, replace the workers, migrate to 0008.
 
-On PostgreSQL the indexes that 0007 has built become the keys, which changes the catalogue and reads no row; each table
-is committed by itself. Where one fails, run the migration again: what has been done is passed over. On SQLite the
-tables are made anew.
+On PostgreSQL, the indexes of 0007 become the primary keys, which changes the catalogue and reads no row; each table
+commits by itself. If a statement fails, run the migration again; it skips what is already done. On SQLite, the tables
+are created again.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ depends_on: str | Sequence[str] | None = None
 serves_from: str = "0007"
 
 BEFORE = ("dspex", "dspex/2")
-"""What the sessions of workers from before 0007 are called."""
+"""The application names of workers from before 0007."""
 
 
 class Key(NamedTuple):
-    """The key of a table: before this, and with the tenant after it."""
+    """The primary key of a table, before and after this migration."""
 
     table: str
     columns: tuple[str, ...]
@@ -50,7 +50,7 @@ KEYS = [
     Key("signatures", ("id",)),
     Key("webhook_endpoints", ("id",)),
 ]
-"""The table that is used most comes first: where it is held, nothing has been done yet."""
+"""The busiest table is first, so that nothing is done yet if it is locked."""
 
 DELIVERIES = "ix_webhook_deliveries_execution_id_event_version_endpoint_id"
 OF_A_DELIVERY = ["execution_id", "event_version", "endpoint_id"]
@@ -73,7 +73,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Only where no two tenants have the same id."""
+    """Possible only if no two tenants have the same id."""
     if not context.is_offline_mode():
         for key in KEYS:
             _refuse_where_tenants_share(key.table, key.columns)
@@ -83,7 +83,7 @@ def downgrade() -> None:
         return
     with op.get_context().autocommit_block():
         op.execute(LOCK_TIMEOUT)
-        op.execute("DO $$ BEGIN LOCK TABLE executions; END $$")  # where it is held, nothing has been done yet
+        op.execute("DO $$ BEGIN LOCK TABLE executions; END $$")  # fails if it is locked, before anything is done
         for key in KEYS:
             _index(f"uq_{key.table}_id", key.table, list(key.columns))
             _index(f"uq_{key.table}_key", key.table, [*key.columns, "tenant"])
@@ -103,7 +103,7 @@ def _refuse_where_tenants_share(table: str, columns: tuple[str, ...]) -> None:
 
 
 def _has_tenant(key: Key) -> bool:
-    """Whether the key is as this migration makes it."""
+    """Whether the primary key already includes the tenant."""
     if context.is_offline_mode():
         return False
     found = sa.inspect(op.get_bind()).get_pk_constraint(key.table)["constrained_columns"]
@@ -111,14 +111,14 @@ def _has_tenant(key: Key) -> bool:
 
 
 def _swap(key: Key, index: str) -> None:
-    """Make an index the key of its table. It gets the name of the key."""
+    """Make an index the primary key of its table. It gets the name of the key."""
     name = f"pk_{key.table}"
     made = f"ADD CONSTRAINT {name} PRIMARY KEY USING INDEX {index}"
     op.execute(f"ALTER TABLE {key.table} DROP CONSTRAINT IF EXISTS {name}, {made}")
 
 
 def _refer(*, tenant: bool) -> None:
-    """Have programs refer to the signature's key to be, so that nothing depends on the one that goes."""
+    """Make programs refer to the new key of signatures, so that nothing depends on the old one."""
     more, name = ", tenant" if tenant else "", "fk_programs_signature_id"
     op.execute(
         f"ALTER TABLE programs DROP CONSTRAINT IF EXISTS {name}, ADD CONSTRAINT {name} "
@@ -129,14 +129,14 @@ def _refer(*, tenant: bool) -> None:
 
 def _index(name: str, table: str, columns: list[str]) -> None:
     if not context.is_offline_mode():
-        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")  # what an attempt before has left
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")  # an earlier attempt may have left it
     op.execute(NO_LOCK_TIMEOUT)
     op.create_index(op.f(name), table, columns, unique=True, postgresql_concurrently=True)
     op.execute(LOCK_TIMEOUT)
 
 
 def _make_anew(*, tenant: bool) -> None:
-    """As https://www.sqlite.org/lang_altertable.html#otheralter says; `env.py` does the rest of it."""
+    """Create the tables again, by https://www.sqlite.org/lang_altertable.html#otheralter; `env.py` does the rest."""
     for key in KEYS:
         table = key.table
         indexes = _sql("SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = :table AND sql > ''", table)

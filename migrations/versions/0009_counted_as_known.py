@@ -1,10 +1,10 @@
-"""Of how many executions the counters' tokens and cost are known, for what workers from before 0006 have counted.
+"""Completes the number of executions with known tokens and cost, which workers from before 0006 did not count.
 
-Workers go on while it runs. What is missing is added: the ends that are in the rows, less those that are in the
-counters, which commit together, so one snapshot has both. None is written twice, also where it is run again.
+Workers keep working while it runs. It adds the difference between the ends in the executions and those in the counters.
+Both commit together, so one snapshot shows both, and running it again adds nothing twice.
 
-On PostgreSQL it reads an index of the executions once, and waits 2 s for the counters at most. Where it fails, run the
-migration again.
+On PostgreSQL, it reads an index of the executions once, and waits at most 2 s for the counters. If it fails, run it
+again.
 """
 
 from __future__ import annotations
