@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +17,8 @@ from sqlalchemy.orm import Session
 
 from dspex import decode_command, uuid7
 from tests.integration.test_outbox import bound
+from tests.pages import blocks
 from tests.waiting import wait_until
-
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "outbox.md"
 
 Load = Callable[[str], ModuleType]
 
@@ -28,10 +26,10 @@ Load = Callable[[str], ModuleType]
 @pytest.fixture
 def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     """Imports a module of the service whose code is the page's."""
-    page = PAGE.read_text(encoding="utf-8")
-    for name, code in re.findall(r"```python\n# (orders/\w+\.py)\n(.*?)```", page, re.DOTALL):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(code, encoding="utf-8")
+    for found in blocks("python", of="docs/outbox.md"):
+        file = tmp_path / found.text.splitlines()[0].removeprefix("# ")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(found.text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield lambda name: importlib.import_module(f"orders.{name}")
     for name in [name for name in sys.modules if name.partition(".")[0] == "orders"]:

@@ -13,7 +13,24 @@ from adapters.plugins import REWARDS, TOOLS, registered
 from adapters.port import ProgramSpec, RunOptions
 from adapters.registry import AdapterRegistry
 from dspex import Signature
+from tests.pages import block
 from tests.plugin import SOURCE
+
+MY_PACKAGE = """
+from adapters.registry import AdapterRegistry
+from test_echo import told_to
+
+MyAdapter = type(AdapterRegistry().get("echo"))
+
+
+def failing(spec, code):
+    return told_to(spec, fail=code.value)
+
+
+def slow(spec):
+    return told_to(spec, hang=True)
+"""
+"""What the page has its reader write: here it is the example's."""
 
 
 @pytest.mark.usefixtures("example_plugin")
@@ -29,9 +46,11 @@ def test_an_installed_plugin_runs_programs() -> None:
 
 def test_its_author_runs_the_contract_where_only_the_distributions_are(plugin_path: Path, tmp_path: Path) -> None:
     """Nothing of this repository is on the path but what is installed."""
-    test = tmp_path / "test_echo.py"
-    test.write_text((SOURCE / "test_echo.py").read_text())
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)]
+    tests = [tmp_path / "test_echo.py", tmp_path / "test_mine.py"]
+    tests[0].write_text((SOURCE / "test_echo.py").read_text())
+    tests[1].write_text(block("docs/plugins.md", "python").replace('"mine"', '"echo"'))
+    (tmp_path / "my_package.py").write_text(MY_PACKAGE)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, tests)]
     environment = {"PYTHONPATH": str(plugin_path), "PATH": os.environ["PATH"]}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,19 +10,20 @@ import pytest
 from dspex import ExecutionCompleted, uuid7, wrap
 from dspex.errors import SettingsError
 from dspex.webhooks import new_secret
+from tests.pages import ROOT, block
 from tests.webhook_receiver import WebhookReceiver
 from workers.settings import Settings
 from workers.webhooks.addresses import Guard
 from workers.webhooks.bodies import encode
 from workers.webhooks.sender import Delivery, Sender
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "webhooks.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
 
 
 def test_the_receiver(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = new_secret(), new_secret()
     monkeypatch.setenv("ORDERS_WEBHOOK_SECRET", f"{new} {old}")
-    (code,) = re.findall(r"```python\n(import os.*?)```", PAGE, re.DOTALL)
+    code = block("docs/webhooks.md", "python", "import os")
     module: dict[str, Any] = {}
     exec(compile(code, "docs/webhooks.md", "exec"), module)
     event = ExecutionCompleted(execution_id=uuid7(), program_id=uuid7(), outputs={"a": 1}, attempt=1, duration_ms=1)

@@ -43,7 +43,7 @@ _ROLES: dict[type[Command], frozenset[Role]] = {}
 ROLES: Final[Mapping[type[Command], frozenset[Role]]] = MappingProxyType(_ROLES)
 """The roles that each command needs one of, as its handler states them. One that is not here is denied.
 
-`tests/unit/workers/security/permissions.txt` has the whole table, which a test holds this to.
+`docs/permissions.md` has the whole table, which a test holds this to.
 """
 
 

@@ -6,13 +6,14 @@ Each name is imported at its first use, so a client in the process of the worker
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dspex.client.completion import as_completed
     from dspex.client.handles import Handle
     from dspex.client.interface import Interface
     from dspex.client.remote import RemoteClient
 else:
     from importlib import import_module
 
-    _MODULES = {"Handle": "handles", "Interface": "interface", "RemoteClient": "remote"}
+    _MODULES = {"Handle": "handles", "Interface": "interface", "RemoteClient": "remote", "as_completed": "completion"}
 
     def __getattr__(name: str) -> object:
         """PEP 562: a name of `__all__`, from its module. The value is kept, so this happens once per name."""
@@ -22,4 +23,4 @@ else:
         return value
 
 
-__all__ = ["Handle", "Interface", "RemoteClient"]
+__all__ = ["Handle", "Interface", "RemoteClient", "as_completed"]

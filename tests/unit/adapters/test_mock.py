@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 import subprocess
 import sys
 import textwrap
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +21,7 @@ from adapters.mock import MockAdapter
 from adapters.mock.draws import Draws
 from adapters.port import AdapterError, Outcome, ProgramSpec, RunOptions
 from dspex import LM, Configuration, ErrorCode, Signature
+from tests.pages import block
 from tests.sizes import sized
 from tests.strategies import signatures, values
 
@@ -295,15 +294,9 @@ def test_outputs_too_large_to_make_are_refused() -> None:
         run(signature, {"q": "x"})
 
 
-def blocks(language: str) -> list[str]:
-    """The examples of the documentation."""
-    text = (Path(__file__).parents[3] / "docs" / "testing.md").read_text("utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
-
-
 def test_the_documented_script_is_one() -> None:
     signature = "ticket -> urgency: Literal['low', 'high'], confidence: float"
-    (script,) = map(json.loads, blocks("json"))
+    script = json.loads(block("docs/testing.md", "json"))
     quick = script | {"latency_ms": 0, "fail": {}}
     run(signature, {"ticket": "x"}, seed=1, parameters=quick)
     outcome = run(signature, {"ticket": "It is on fire."}, parameters=quick)
@@ -315,7 +308,7 @@ def test_the_documented_script_is_one() -> None:
 
 
 def test_the_documented_program_runs() -> None:
-    (program,) = blocks("python")
+    program = block("docs/testing.md", "python")
     *lines, last = program.strip().splitlines()
     names: dict[str, Any] = {}
     exec("\n".join(lines), names)

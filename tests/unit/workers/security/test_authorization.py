@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,10 +11,12 @@ from dspex.contract.commands import CancelExecution, Command, DestroyProgram, Ex
 from dspex.contract.queries import GetExecution
 from dspex.contract.requests import REQUESTS
 from dspex.errors import Denied
+from tests.pages import ROOT
 from workers.handlers import dispatch as dispatch  # which imports the handlers: they state the roles
 from workers.security.authorization import ROLES, Principal, Role, allows, authorize, permit
 from workers.security.principals import EVERYBODY, Principals
 
+COLUMNS = ("viewer", "producer", "operator", "admin")
 EXECUTE = ExecuteProgram(execution_id=uuid4(), program_id=uuid4(), inputs={})
 
 
@@ -25,11 +26,13 @@ def somebody(*roles: Role) -> Principal:
 
 
 def test_each_role_may_do_what_the_table_says() -> None:
-    table = Path(__file__).with_name("permissions.txt").read_text().splitlines()
-    expected = {type_: set(roles) for type_, *roles in map(str.split, table) if type_ != "#"}
+    table = (ROOT / "docs" / "permissions.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in table if line.startswith("| `dspex.")]
+    expected = {type_: {role for role, mark in zip(COLUMNS, marks, strict=True) if mark} for type_, _, *marks in rows}
+    assert len(expected) == len(rows)
     assert {action.type: set(roles) for action, roles in ROLES.items()} == expected
     for type_, action in REQUESTS.items():
-        for role in ("admin", "operator", "producer", "viewer"):
+        for role in COLUMNS:
             assert allows(somebody(Role(role)), action) == (role in expected[type_]), (type_, role)
 
 
