@@ -21,6 +21,7 @@ import pytest
 from dspex import ErrorDetail, ExecutionCompleted, ExecutionFailed, uuid7, wrap
 from dspex.contract.events import Event
 from tests.acceptance.node import installed
+from tests.pages import block
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
@@ -45,7 +46,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def running(program: Path) -> Generator[Receiver]:
-    environment = os.environ | {"WEBHOOK_SECRET": f"whsec_{base64.b64encode(KEY).decode()}"}
+    secret = f"whsec_{base64.b64encode(KEY).decode()}"
+    environment = os.environ | {"WEBHOOK_SECRET": secret, "ORDERS_WEBHOOK_SECRET": secret}
     with subprocess.Popen(["node", str(program), "0"], env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -122,3 +124,17 @@ def test_it_refuses_the_rest(program: Path) -> None:
         assert post(receiver, b"no JSON", signed(b"no JSON", message_id)) == 400
         assert post(receiver, body, good) == 204
         assert receiver.line()["type"] == "dspex.execution.completed.v1"
+
+
+def test_that_of_the_page_takes_what_is_signed(program: Path) -> None:
+    code = block("docs/webhooks.md", "js")
+    assert code.count(".listen(8080)") == 1
+    page = program.with_name("page.mjs")
+    ours = ".listen(0, function () { console.log(this.address().port); })"
+    page.write_text(code.replace(".listen(8080)", ours), encoding="utf-8")
+    event = ExecutionCompleted(execution_id=uuid7(), program_id=uuid7(), outputs={}, attempt=1, duration_ms=1)
+    message_id, body = ended(event)
+    with running(page) as receiver:
+        assert post(receiver, body, signed(body, message_id)) == 204
+        assert post(receiver, body, signed(body, "another")) == 204
+        assert post(receiver, body, signed(body, message_id) | {"webhook-id": "changed"}) == 401

@@ -46,7 +46,7 @@ def run(code: str, names: dict[str, Any]) -> dict[str, Any]:
 
 
 def put(code: str, old: str, new: str) -> str:
-    """A block with the server of this test, or with what a reader does by hand, in it."""
+    """The block with the server of this test, or with what a reader does by hand, in it."""
     assert code.count(old) == 1, old
     return code.replace(old, new)
 
@@ -120,4 +120,4 @@ def test_three_ways_to_a_webhook(client: RemoteClient, broker_url: str) -> None:
     names: dict[str, Any] = {"dspex": client, "program_id": ready(client, SIGNATURE).program_id}
     with Producer.connect(broker_url, source="/orders") as names["producer"]:
         run(block("docs/webhooks.md", "python", "from dspex import Callback"), names)
-    assert [endpoint.url for endpoint in client.list_endpoints().items] == [names["callback"].url]
+    assert [endpoint.callback for endpoint in client.list_endpoints().items] == [names["callback"]]

@@ -58,7 +58,7 @@ def main() -> None:
     """Run DSPy signatures and programs as jobs.
 
     Settings come from the environment: DSPEX_DATABASE_URL (sqlite:///dspex.db by default) and DSPEX_BROKER_URL
-    (memory:// by default, amqp://… for RabbitMQ). The README lists the others.
+    (memory:// by default, amqp://… for RabbitMQ). docs/settings.md lists the others.
     """
 
 
