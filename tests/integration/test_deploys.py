@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,7 +24,7 @@ from store import executions, programs, signatures
 from store.database.engine import make_engine
 from store.executions import Claimed, Finish, Lease, Request
 from tests import click_runner
-from tests.integration.test_migrations import fill
+from tests.integration.schema import fill
 from tests.waiting import wait_until
 from workers.cli.main import main
 from workers.persistence.schema import require_schema
@@ -46,13 +46,6 @@ def downgrade():
     op.execute("ALTER TABLE executions DROP COLUMN lane")
 """
 """A release that is to come."""
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = make_engine(database_url, pool_size=10)
-    yield engine
-    engine.dispose()
 
 
 NewerRelease = Callable[[str], "Release"]
