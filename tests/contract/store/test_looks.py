@@ -78,17 +78,19 @@ def plans(connection: Connection, act: Any) -> str:
     return "\n".join(str(row[-1]) for row in lines)
 
 
-@pytest.mark.parametrize("look", ["anything_due", "due", "rescue"])
-def test_no_look_reads_the_table(full: Connection, look: str) -> None:
-    acts = {
+def test_no_look_reads_the_table(full: Connection) -> None:
+    looks: dict[str, Any] = {
         "anything_due": executions.anything_due,
         "due": lambda connection: executions.due(connection, 30.0, 100),
         "rescue": lambda connection: executions.rescue(connection, 0.0, 100),
     }
-    found = plans(full, acts[look])
-    assert "ix_executions_" in found
-    assert "Seq Scan on executions" not in found
-    assert "SCAN executions\n" not in f"{found}\n"  # SQLite, without an index
+    for look, act in looks.items():
+        with full.begin_nested() as looking:
+            found = plans(full, act)
+            looking.rollback()
+        assert "ix_executions_" in found, look
+        assert "Seq Scan on executions" not in found, look
+        assert "SCAN executions\n" not in f"{found}\n", look  # SQLite, without an index
 
 
 def test_what_nobody_takes_waits_twice_as_long_each_time(connection: Connection) -> None:
