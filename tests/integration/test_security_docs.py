@@ -17,7 +17,7 @@ import pika.exceptions
 import psycopg
 import pytest
 
-from deploy.local_servers import PostgresServer, RabbitMQServer, find_program
+from deploy.local_servers import PostgresServer, RabbitMQServer
 from dspex import CreateProgram, CreateSignature, ExecuteProgram, InitializeProgram, Producer, Signature, uuid7
 from dspex.client.remote import RemoteClient
 from dspex.contract.callback import Callback
@@ -28,6 +28,7 @@ from store.database.engine import make_engine
 from tests.acceptance.deployment import DSPEX, deployed
 from tests.conftest import start
 from tests.deployment import Deployment
+from tests.rabbitmqctl import rabbitmqctl
 from tests.waiting import wait_until
 from tests.webhook_receiver import WebhookReceiver
 from workers.brokers import amqp
@@ -68,16 +69,13 @@ def make_roles(server: PostgresServer) -> None:
 
 def make_logins(server: RabbitMQServer) -> dict[str, str]:
     """What an administrator types into a shell. Returns the URLs by login."""
-    program = find_program("rabbitmqctl", "rabbitmq-server", Path("/usr/lib/rabbitmq/bin"))
-    environment = server.environment() | {"PATH": os.environ.get("PATH", "")}
     urls = {}
     for line in block("sh", "rabbitmqctl add_vhost").splitlines():
         if not line:
             continue
         name, *arguments = shlex.split(line)
         assert name == "rabbitmqctl"
-        command = [str(program), "--node", environment["RABBITMQ_NODENAME"], *arguments]
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+        rabbitmqctl(server, *arguments)
         if arguments[0] == "add_user":
             urls[arguments[1]] = f"amqp://{arguments[1]}:{arguments[2]}@127.0.0.1:{server.port}/dspex"
     return urls

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pika
 import pika.exceptions
 import pytest
 
-from deploy.local_servers import RabbitMQServer, find_program
+from deploy.local_servers import RabbitMQServer
 from dspex import (
     LM,
     Configuration,
@@ -37,6 +35,7 @@ from dspex.contract.results import ExecutionView, RejectedMessageView
 from dspex.contract.status import ProgramStatus
 from tests.conftest import new_database, start
 from tests.contract.interface import code_of, working
+from tests.rabbitmqctl import rabbitmqctl
 from tests.waiting import wait_until
 from workers.brokers import amqp
 from workers.settings import PrincipalSetting, Settings
@@ -49,18 +48,10 @@ ROLES = {
 }
 
 
-def control(server: RabbitMQServer, *arguments: str) -> None:
-    """Run rabbitmqctl."""
-    program = find_program("rabbitmqctl", "rabbitmq-server", Path("/usr/lib/rabbitmq/bin"))
-    environment = server.environment() | {"PATH": os.environ.get("PATH", "")}
-    command = [str(program), "--node", environment["RABBITMQ_NODENAME"], *arguments]
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
-
-
 def add_login(server: RabbitMQServer, login: str) -> None:
     """A broker login whose password is its name."""
-    control(server, "add_user", login, login)
-    control(server, "set_permissions", login, ".*", ".*", ".*")
+    rabbitmqctl(server, "add_user", login, login)
+    rabbitmqctl(server, "set_permissions", login, ".*", ".*", ".*")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +63,7 @@ def url(servers_directory: Path, postgres_url: str) -> Iterator[str]:
         for login in (*ROLES, "stranger"):
             add_login(server, login)
         for login, (tenant, _) in ROLES.items():
-            control(server, "set_topic_permissions", login, EVENTS_EXCHANGE, "^$", rf"^{tenant}\.")
+            rabbitmqctl(server, "set_topic_permissions", login, EVENTS_EXCHANGE, "^$", rf"^{tenant}\.")
         amqp.check(server.url)
         principals = {
             login: PrincipalSetting.model_validate({"tenant": tenant, "roles": [role]})
