@@ -16,8 +16,9 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from deploy.processes import LocalServer, ServerError, ServerMissing, wait_until
 
@@ -48,6 +49,8 @@ class PostgresServer(LocalServer):
 
     name = "PostgreSQL"
     package = "postgresql"
+    more_settings: ClassVar[Mapping[str, str]] = {}
+    """What a subclass sets beside."""
 
     @property
     def url(self) -> str:
@@ -120,6 +123,7 @@ class PostgresServer(LocalServer):
             "max_connections": 200,
             "shared_buffers": "256MB",
             "fsync": "on",
+            **self.more_settings,
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         command: list[str | Path] = [self.program("postgres"), "-D", self.data, *options]

@@ -9,10 +9,10 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import psycopg
 import pytest
@@ -89,10 +89,16 @@ def shared(setting: str, kind: type[LocalServer], directory: Path) -> Iterator[s
     server.stop()
 
 
+class UnkilledPostgres(PostgresServer):
+    """One that nobody kills: it need not wait for the disk."""
+
+    more_settings: ClassVar[Mapping[str, str]] = {"fsync": "off", "full_page_writes": "off"}
+
+
 @pytest.fixture(scope="session")
 def postgres_url(servers_directory: Path) -> Iterator[str]:
     """A PostgreSQL, as an SQLAlchemy URL whose user may create databases. Tests want `database_url`."""
-    yield from shared("DSPEX_TEST_DATABASE_URL", PostgresServer, servers_directory)
+    yield from shared("DSPEX_TEST_DATABASE_URL", UnkilledPostgres, servers_directory)
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from store.database.engine import make_engine
+from tests import preloaded
 from tests.canary import CANARY
 from tests.deployment import Deployment, environment_of
 
@@ -23,11 +23,9 @@ def deployed(
     """Start one, with these settings too (`DSPEX_...`), and drain it at the end."""
     environment = environment_of(broker_url, database_url) | settings
     for command in ("migrate", "declare"):
-        subprocess.run([*DSPEX, command], env=environment, check=True, stdout=subprocess.DEVNULL, timeout=60)
-    with (directory / "worker.log").open("wb") as output:
-        worker = subprocess.Popen(
-            [*DSPEX, "worker", "--processes", str(processes), "--threads", "16"], env=environment, stderr=output
-        )
+        preloaded.run([command], Path.cwd(), environment, "", 60).check_returncode()
+    arguments = ["worker", "--processes", str(processes), "--threads", "16"]
+    worker = preloaded.start(arguments, environment, directory / "worker.log")
     engine = make_engine(database_url)
     running = Deployment(broker_url, environment, engine, directory)
     try:
@@ -36,7 +34,7 @@ def deployed(
         engine.dispose()
         worker.send_signal(signal.SIGTERM)
         try:
-            code = worker.wait(timeout=60)
+            code = worker.wait(60)
         finally:
             worker.kill()
     assert code == 0, running.log

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -29,12 +27,12 @@ from dspex.contract.status import DeliveryStatus
 from dspex.producer import Producer
 from dspex.webhooks import new_secret, verify
 from store.database.engine import make_engine
+from tests import preloaded
 from tests.waiting import wait_until
 from tests.webhook_receiver import Answer, Request, WebhookReceiver
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
-DSPEX = (sys.executable, "-m", "workers.cli")
 PATIENCE = 90.0
 SECRET = new_secret()
 
@@ -45,11 +43,8 @@ class Fleet:
     def __init__(self, environment: dict[str, str], log: Path, *arguments: str) -> None:
         self.environment = environment
         self.log = log
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [*DSPEX, "worker", "--threads", "8", *arguments], env=environment, stderr=output
-            )
-        self._root = Process(self.process.pid, start_time(self.process.pid) or 0, signal.SIGTERM, self.process)
+        self.process = preloaded.start(["worker", "--threads", "8", *arguments], environment, log)
+        self._root = Process(self.process.pid, start_time(self.process.pid) or 0, signal.SIGTERM)
         self.known: dict[int, Process] = {}
         self.wait_until_said("takes jobs")
         self.wait_until_said("sends webhooks")
@@ -160,14 +155,8 @@ class TestProcesses:
             assert fleet.deliverers == []
         finally:
             fleet.kill()
-        done = subprocess.run(
-            [*DSPEX, "deliverer"],
-            env=environment | {"DSPEX_WEBHOOK_THREADS": "0"},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        none = environment | {"DSPEX_WEBHOOK_THREADS": "0"}
+        done = preloaded.run(["deliverer"], tmp_path, none, "", PATIENCE)
         assert done.returncode == 2
         assert "DSPEX_WEBHOOK_THREADS" in done.stderr
 

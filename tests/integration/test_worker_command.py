@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
@@ -36,6 +36,7 @@ from dspex.producer import Producer
 from store import counters, executions, programs
 from store.database.engine import make_engine
 from store.executions import Execution
+from tests import preloaded
 from tests.conftest import new_database
 from tests.tcp_proxy import TcpProxy
 from workers.brokers import amqp
@@ -67,7 +68,7 @@ def doom(*_):
 
 signal.signal(signal.SIGUSR1, doom)
 """
-"""Python runs it in every process at its start; at a signal, one thread ends as if a bug had ended it."""
+"""Run at the start of a process; at a signal, one thread ends as if a bug had ended it."""
 
 DSPEX = (sys.executable, "-m", "workers.cli")
 PATIENCE = 60.0
@@ -76,13 +77,10 @@ PATIENCE = 60.0
 class Workers:
     """A `dspex worker`, and the processes that it has started."""
 
-    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], log: Path) -> None:
+    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], log: Path, before: str) -> None:
         self.log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [*DSPEX, "worker", *arguments], env=environment, stderr=output, start_new_session=True
-            )
-        self._supervisor = Process(self.process.pid, start_time(self.process.pid) or 0, signal.SIGTERM, self.process)
+        self.process = preloaded.start(["worker", *arguments], environment, log, session=True, before=before)
+        self._supervisor = Process(self.process.pid, start_time(self.process.pid) or 0, signal.SIGTERM)
         self.known: dict[int, Process] = {}
 
     @property
@@ -134,11 +132,11 @@ class System:
             "DSPEX_WEBHOOK_THREADS": "0",  # `test_webhooks.py` is about the process that delivers them
         }
 
-    def work(self, *arguments: str, wait: int = 1, **settings: object) -> Workers:
-        """Start `dspex worker`, and wait until `wait` processes take jobs."""
+    def work(self, *arguments: str, wait: int = 1, before: str = "", **settings: object) -> Workers:
+        """Start `dspex worker`, and wait until `wait` processes take jobs. `before`: see `preloaded.start`."""
         environment = {f"DSPEX_{name.upper()}": str(value) for name, value in settings.items()}
         log = self._folder / f"worker-{len(self._workers)}.log"
-        workers = Workers(arguments, self.environment | environment, log)
+        workers = Workers(arguments, self.environment | environment, log, before)
         self._workers.append(workers)
         workers.wait_until_said("takes jobs", wait)
         return workers
@@ -227,9 +225,7 @@ def system(own_amqp_url: str, postgres_database_url: str, tmp_path: Path) -> Ite
 
 def refused(*said: str, **environment: str) -> None:
     bare = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
-    done = subprocess.run(
-        [*DSPEX, "worker"], env=bare | environment, capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
+    done = preloaded.run(["worker"], Path.cwd(), bare | environment, "", PATIENCE)
     assert done.returncode == 2, done
     (line,) = done.stderr.splitlines()
     assert line.startswith("dspex: ")
@@ -409,36 +405,27 @@ class TestDeath:
 
 
 class TestALostThread:
-    @pytest.fixture
-    def doomed(self, tmp_path: Path, system: System) -> Callable[[str], None]:
-        """Processes whose thread of this name dies at SIGUSR1."""
-
-        def doomed(name: str) -> None:
-            (tmp_path / "sitecustomize.py").write_text(DOOM, encoding="utf-8")
-            system.environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
-            system.environment["DOOMED_THREAD"] = name
-
-        return doomed
-
     @pytest.mark.parametrize(
         "name", ["worker-1", f"consumer-{EXECUTIONS_QUEUE}", "claimer", "writer", "heartbeat", "relay"]
     )
-    def test_the_process_says_so_and_ends(self, system: System, doomed: Callable[[str], None], name: str) -> None:
-        doomed(name)
-        workers = system.work("--threads", "4", lease_seconds=1)
+    def test_the_process_says_so_and_ends(self, system: System, name: str) -> None:
+        system.environment["DOOMED_THREAD"] = name
+        workers = system.work("--threads", "4", lease_seconds=1, before=DOOM)
         program_id = system.program(latency_ms=500)
         ids = system.execute(program_id, 8)
         system.wait_for(ids, 4, ExecutionStatus.RUNNING)
         workers.process.send_signal(signal.SIGUSR1)
         assert workers.process.wait(PATIENCE) == EXIT_CODE
         assert workers.said("has died") == workers.said(f"Thread {name} has died: this process ends.") == 1
-        del system.environment["PYTHONPATH"]
         system.work("--threads", "8", lease_seconds=1)
         rows = system.check(program_id, ids)
         assert max(row.attempt for row in rows) == (2 if name == "writer" else 1)
 
-    def test_the_supervisor_replaces_it(self, system: System, doomed: Callable[[str], None]) -> None:
-        doomed("worker-0")
+    def test_the_supervisor_replaces_it(self, system: System, tmp_path: Path) -> None:
+        # The supervisor starts interpreters, each of which runs this.
+        (tmp_path / "sitecustomize.py").write_text(DOOM, encoding="utf-8")
+        system.environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+        system.environment["DOOMED_THREAD"] = "worker-0"
         workers = system.work("--processes", "2", "--threads", "2", wait=2)
         program_id = system.program(latency_ms=20)
         workers.children[0].send(signal.SIGUSR1)
