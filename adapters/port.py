@@ -156,8 +156,8 @@ class AdapterStats:
 
     Attributes:
         programs: programs kept now.
-                running: runs in progress now.
-                runs: runs that ended, including failed ones.
+        running: runs in progress now.
+        runs: runs that ended, including failed ones.
         failures: runs that ended with an error, by its code.
     """
 

@@ -17,7 +17,7 @@ Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresq
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC, to the microsecond: `timestamptz` on PostgreSQL, ISO text on SQLite. Always aware in Python."""
+    """A time in UTC, to the microsecond: `timestamptz` on PostgreSQL, ISO text on SQLite. In Python, always aware."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -34,7 +34,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class database_now(FunctionElement[datetime]):  # noqa: N801
-    """The database's clock, `seconds` from now. Leases are set and judged by this clock alone."""
+    """The time of the database's clock plus `seconds`. All leases use this clock."""
 
     type: TypeEngine[Any] = UtcDateTime()
     inherit_cache = True
@@ -43,14 +43,14 @@ class database_now(FunctionElement[datetime]):  # noqa: N801
 
 @compiles(database_now)
 def _sqlite_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
-    # Milliseconds are what SQLite's clock has; padded to the microseconds in which SQLAlchemy writes a datetime.
+    # SQLite's clock has milliseconds; padded to microseconds, which SQLAlchemy writes.
     offset = "".join(f", ({compiler.process(clause, **kw)}) || ' seconds'" for clause in element.clauses)
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now'{offset}) || '000')"
 
 
 @compiles(database_now, "postgresql")
 def _postgresql_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> str:
-    # Not now(): that is when the transaction began, and it may have waited for a lock since.
+    # Not now(), which is the start of the transaction: it may have waited for a lock since.
     offset = "".join(
         f" + make_interval(secs => CAST({compiler.process(clause, **kw)} AS double precision))"
         for clause in element.clauses
@@ -59,7 +59,7 @@ def _postgresql_now(element: database_now, compiler: SQLCompiler, **kw: Any) -> 
 
 
 class statement_now(database_now):  # noqa: N801
-    """The database's clock when the statement came: the same for every row, so that an index on a time is used."""
+    """The time at which the statement began: the same for every row, so that an index on a time can be used."""
 
     inherit_cache = True
 
@@ -70,7 +70,7 @@ def _postgresql_statement(element: statement_now, compiler: SQLCompiler, **kw: A
 
 
 class seconds_until(FunctionElement[float]):  # noqa: N801
-    """Seconds from the database's clock to a moment: `seconds_until(column)`; NULL where that is NULL."""
+    """Seconds from the time of the database's clock to another: `seconds_until(column)`; NULL for NULL."""
 
     type: TypeEngine[Any] = Float()
     inherit_cache = True

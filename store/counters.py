@@ -1,11 +1,11 @@
-"""What each program has run, counted in rows sharded by worker: no two processes wait for one hot row.
+"""Counters of each program's executions, in rows sharded by worker, so that processes do not wait for one hot row.
 
-A shard's row is changed by compare-and-swap on its `lock_version`, once a batch, in the transaction that finishes
-the executions: the sum over the shards equals the count of terminal executions, always. One statement reads the
-versions and swaps; rows are taken in the order of their ids, so that two batches on one shard cannot deadlock.
+Once per batch, the transaction that ends executions changes the row of a shard, by compare-and-swap on its
+`lock_version`. So the sum over the shards always equals the number of ended executions. One statement reads the
+versions and swaps. It processes rows in the order of their ids, so that two batches on one shard cannot deadlock.
 
-The durations of the batch are added to a histogram (`store.histogram`), in rows that only whoever holds the program's
-row of that shard can change: on PostgreSQL by the same statement.
+The durations of the batch are added to a histogram (`store.histogram`), on PostgreSQL by the same statement. The lock
+on the program's counter row of that shard also protects its histogram rows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from store.tables import NOW, program_counters, program_durations
 SHARDS = 64
 MAX_TRIES = 5
 DURATIONS = "durations"
-"""The parameter beside `records`: counts by bucket."""
+"""The name of a second parameter, beside `records`: counts by bucket."""
 
 _KEY: dict[str, Any] = {"program_id": Uuid(), "shard": Integer(), "tenant": String()}
 _COUNTS: dict[str, Any] = {
@@ -78,10 +78,11 @@ _TOTAL_DURATIONS = (
 
 @dataclass
 class Counts:
-    """Sums over the executions of a program: `duration_ms` of those that ran and did not end as cancelled.
+    """Sums over the executions of a program.
 
-    Tokens and `cost`, in US dollars, are of those that they are known of: `tokens_known` and `cost_known` many.
-    `durations` are these durations too, as counts by bucket. `executed`: whether any of them ran.
+    `duration_ms` is the sum for those that ran and were not cancelled; `durations` are counts of the same by bucket.
+    Tokens and `cost` (in US dollars) are sums over the executions for which they are known: `tokens_known` and
+    `cost_known` are their numbers. `executed`: whether any of them ran.
     """
 
     completed: int = 0
@@ -98,7 +99,7 @@ class Counts:
     executed: bool = field(default=True, compare=False)
 
     def use(self, input_tokens: int | None, output_tokens: int | None, cost: float | None, *, times: int = 1) -> None:
-        """Add what an execution used, as often; None: not known."""
+        """Add the usage of an execution, `times` times. None: not known."""
         self.input_tokens += times * (input_tokens or 0)
         self.output_tokens += times * (output_tokens or 0)
         self.cost += times * (cost or 0.0)
@@ -107,22 +108,22 @@ class Counts:
 
     @property
     def executions(self) -> int:
-        """How many ended."""
+        """How many executions ended."""
         return self.completed + self.failed + self.cancelled
 
 
 def increment(connection: Connection, shard: int, counts: Mapping[Identity, Counts], *, executed: bool = True) -> None:
-    """Add to the counters of each program, on one shard (0 to `SHARDS` - 1). What is below zero is taken back.
+    """Add to the counters of each program, on one shard (0 to `SHARDS` - 1). Negative numbers subtract.
 
     Args:
-        executed: whether a worker ran those whose counts say so; else `last_executed_at` stays.
+        executed: whether to update `last_executed_at` of programs whose counts have `executed` set.
 
     Raises:
-        Conflict: a shard's row kept changing under `MAX_TRIES` tries.
+        Conflict: another transaction changed the row before each of `MAX_TRIES` tries.
     """
     waiting = dict(counts)
     dialect, insert = connection.dialect.name, upsert(connection)
-    # A row whose version had moved on was not changed, but is locked by us from then on: the second try has it.
+    # A row with a newer version was not changed, but we have locked it since, so the second try succeeds.
     for _ in range(MAX_TRIES):
         if not waiting:
             break
@@ -136,7 +137,7 @@ def increment(connection: Connection, shard: int, counts: Mapping[Identity, Coun
         if writes_in_with(dialect):
             parameters |= encode(_durations(shard, waiting), DURATIONS)
         for row in execute(connection, _swap(dialect, insert), parameters):
-            # Where its key has no tenant yet, the row may be another's.
+            # Before migration 0008, the key has no tenant, so the row may be another tenant's.
             own = Identity(row.program_id, row.tenant)
             for program in [own] if own in waiting else [other for other in waiting if other.id == own.id]:
                 del waiting[program]
@@ -186,10 +187,10 @@ def _swap(dialect: str, insert: Any) -> Any:
     c, r = program_counters.c, records(dialect, _KEY | _COUNTS | {"executed": Boolean()})
     counted = program_counters.alias("counted")
     executed_at = case((r.c.executed, NOW), else_=null())
-    # A subquery and no join: each is looked up by its key, however many rows there are.
+    # A subquery and not a join, so that each row is looked up by its key, whatever the size of the table.
     of_shard = (counted.c.program_id == r.c.program_id) & (counted.c.shard == r.c.shard)
     version = select(counted.c.lock_version).where(of_shard, counted.c.tenant == r.c.tenant).scalar_subquery()
-    # Where the key has no tenant yet, a row that was another's counts for whoever has the program now.
+    # Before migration 0008, the key has no tenant: a row of an earlier owner counts for the current one.
     others = select(func.max(counted.c.lock_version)).where(of_shard).scalar_subquery()
     rows = (
         select(*(r.c[name] for name in (*_KEY, *_COUNTS)), executed_at, func.coalesce(version, others, 0) + 1)
@@ -216,7 +217,7 @@ def _swap(dialect: str, insert: Any) -> Any:
 
 @lru_cache(maxsize=2)
 def _add_durations(dialect: str, insert: Any, swapped: Any = None) -> Any:
-    """Parameter: `DURATIONS`. Where `swapped` are given, of these programs alone."""
+    """Parameter: `DURATIONS`. If `swapped` is given, only for these programs."""
     c, columns = program_durations.c, _KEY | {"bucket": Integer(), "runs": BigInteger()}
     r = records(dialect, columns, DURATIONS)
     rows = select(*(r.c[name] for name in columns)).order_by(r.c.program_id, r.c.tenant, r.c.bucket)

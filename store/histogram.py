@@ -1,6 +1,8 @@
-"""Durations as counts in logarithmic buckets: four for each doubling, so that a quantile is right to 9 %.
+"""Durations as counts in logarithmic buckets: four for each doubling, so that quantiles are accurate to 9 %.
 
-Bucket b holds what is above 2^((b-1)/4) and up to 2^(b/4) milliseconds. The first and the last one hold the rest.
+
+Bucket b counts durations above 2^((b-1)/4) and up to 2^(b/4) milliseconds. The first and the last bucket count the
+rest.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ FIRST, LAST = -40, 160
 
 _RATIO = math.exp2(1 / PER_DOUBLING)
 RELATIVE_ERROR = (_RATIO - 1) / (_RATIO + 1)
-"""Of a quantile, at most: 0.087."""
+"""The largest relative error of a quantile: 0.087."""
 
 
 def bucket(milliseconds: float) -> int:
@@ -27,12 +29,12 @@ def bucket(milliseconds: float) -> int:
 
 
 def quantile(histogram: Mapping[int, int], q: float) -> float | None:
-    """The duration in milliseconds below which a share `q` of the runs stay; None where there are none."""
+    """The duration in milliseconds below which a share `q` of the runs is; None if there are no runs."""
     rank = q * (sum(histogram.values()) - 1)
     passed = 0
     for number in sorted(histogram):
         passed += histogram[number]
         if passed > rank:
-            # In the middle of the bucket, as far from its ends in relation.
+            # The middle of the bucket, with the same relative distance to both ends.
             return (1 - RELATIVE_ERROR) * math.exp2(number / PER_DOUBLING)
     return None

@@ -27,7 +27,7 @@ from store.tables import NOW, executions, program_counters, programs, signatures
 
 @dataclass(frozen=True)
 class Program:
-    """A program as it is kept, with its signature, and what its counters say."""
+    """A stored program, with its signature and its counters."""
 
     id: UUID
     name: str
@@ -61,14 +61,14 @@ def create(
     callback: Callback | None = None,
     tenant: str = DEFAULT_TENANT,
 ) -> Program:
-    """Keep a program, as a draft. The same id with the same content again changes nothing.
+    """Insert a program as a draft. The same id with the same content again changes nothing.
 
     Raises:
         NotFound: there is no such signature.
         Conflict: the id belongs to another program.
     """
     c = signatures.c
-    # Locked as the foreign key does it, so that the signature is not destroyed before this is committed.
+    # The same lock as the foreign key's, so that the signature is not destroyed before this commits.
     kept = select(c.id).where(c.id == signature_id, c.tenant == tenant).with_for_update(read=True, key_share=True)
     if connection.execute(kept).one_or_none() is None:
         raise NotFound(f"signature_id: there is no signature {signature_id}")
@@ -102,15 +102,15 @@ def _content(program: Program) -> tuple[object, ...]:
 
 
 def _kept(policy: ExecutionPolicy | None) -> dict[str, Any] | None:
-    """What is not the default, so that a default which changes does so for all."""
+    """The members that differ from the defaults, so that a changed default applies to old programs, too."""
     return policy.model_dump(mode="json", exclude_defaults=True) or None if policy else None
 
 
 def get(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Program:
-    """The program of this id.
+    """The program with this id.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such program.
     """
     program = _find(connection, program_id, tenant)
     if program is None:
@@ -128,7 +128,7 @@ def page(
     limit: int = DEFAULT_LIMIT,
     tenant: str = DEFAULT_TENANT,
 ) -> Page[Program]:
-    """Programs, the newest first: those for which all that is given holds.
+    """Programs that match all given conditions, newest first.
 
     Raises:
         InvalidValues: the cursor or the limit is wrong.
@@ -141,10 +141,10 @@ def page(
 
 
 def begin_initialize(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Program:
-    """The first step: initializing. Taken over where another worker is at it: that one's second step is fenced.
+    """The first step: mark the program as initializing. If another worker does it, take over and fence its second step.
 
     Returns:
-        The program; if it is `ready` already, there is nothing to do.
+        The program. If it is already `ready`, there is nothing to do.
 
     Raises:
         NotFound: there is no such program.
@@ -177,13 +177,13 @@ def begin_initialize(connection: Connection, program_id: UUID, *, tenant: str = 
 
 
 def end_initialize(connection: Connection, begun: Program, result: str | ErrorDetail) -> Program | None:
-    """The second step: ready with its backend id, or error with the reason.
+    """The second step: mark the program as ready with its backend id, or as error with the reason.
 
     Args:
-        begun: the program as the first step returned it.
+        begun: the program that the first step returned.
 
     Returns:
-        The program, or None where another worker has taken over.
+        The program, or None if another worker has taken over.
     """
     c = programs.c
     failed = result if isinstance(result, ErrorDetail) else None
@@ -221,19 +221,19 @@ def update(
     lock_version: int | None = None,
     tenant: str = DEFAULT_TENANT,
 ) -> Program:
-    """Give a program another configuration. What runs goes on with the one it was claimed with.
+    """Change a program. Running executions keep the configuration with which they were claimed.
 
     Args:
-        name: another name; None: it stays.
-        policy: another policy, for what is claimed from now on; None: it stays.
-        callback: another callback, likewise.
-        backend_id: of the new configuration; it must be given for a program that is ready, and is kept for that alone.
-        lock_version: of the program that the change was made for; None: whatever it is now.
+        name: the new name; None: no change.
+        policy: the new retry policy, for executions claimed from now on; None: no change.
+        callback: the new callback, for executions claimed from now on; None: no change.
+        backend_id: the backend id of the new configuration. Required for a ready program, ignored for any other.
+        lock_version: the version on which the change is based; None: the current one.
 
     Raises:
         NotFound: there is no such program.
-        Conflict: it has been changed meanwhile.
-        IllegalTransition: it is initializing or archived; or it is ready, and there is no backend id.
+        Conflict: the program was changed meanwhile.
+        IllegalTransition: the program is initializing or archived, or it is ready and `backend_id` is missing.
     """
     c = programs.c
     allowed = [ProgramStatus.DRAFT, ProgramStatus.ERROR] + ([ProgramStatus.READY] if backend_id else [])
@@ -266,11 +266,11 @@ def update(
 
 
 def archive(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Program:
-    """Archive a program: it takes no new executions, and what runs may end.
+    """Archive a program: it takes no new executions, and running ones go on to their end.
 
     Raises:
         NotFound: there is no such program.
-        IllegalTransition: it is initializing, or archived already.
+        IllegalTransition: the program is initializing or already archived.
     """
     c = programs.c
     allowed = (ProgramStatus.DRAFT, ProgramStatus.READY, ProgramStatus.ERROR)
@@ -287,14 +287,15 @@ def archive(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_T
 
 
 def destroy(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> None:
-    """Delete a program. Its executions are the record of what was done and paid for: they are kept, and its counters.
+    """Delete a program. Its executions and counters stay, as the record of work and cost.
 
-    It must be archived, so that no worker takes an execution of it at this very moment; one that was never ready and
-    never executed (draft or error) may go as it is. An execution that is claimed all the same fails, and is kept too.
+    It must be archived, so that no worker claims an execution of it at the same moment. A program that was never ready
+    and never executed (draft or error) may be deleted directly. If an execution is claimed nevertheless, it fails, and
+    its row stays.
 
     Raises:
         NotFound: there is no such program.
-        IllegalTransition: it is not archived, or some of its executions have not ended.
+        IllegalTransition: the program is not archived, or some of its executions have not ended.
     """
     c, e = programs.c, executions.c
     locked = select(c.status).where(c.id == program_id, c.tenant == tenant).with_for_update()
@@ -329,7 +330,7 @@ def _select() -> Select[Any]:
 
 
 def _with_counts(found: Select[Any]) -> Select[Any]:
-    """The programs that a statement finds, with what their counters say: in one statement, however many they are."""
+    """Add the counters to a statement that finds programs, in one statement for any number of them."""
     k, program = program_counters.c, found.cte("program")
     counts = (
         select(

@@ -1,4 +1,4 @@
-"""Rejected messages: what could not be taken, with its reason and its body; a dead letter until somebody acts."""
+"""Rejected messages, with the reason and the body. Each is a dead letter until an operator replays or discards it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _NAMESPACE = UUID("5ad5f4e0-1c5c-5c0e-9e55-5b7b4f0b1a53")
 
 @dataclass(frozen=True)
 class Rejection:
-    """A message that was rejected. `body` is cut at the cap, `body_size` is the whole size in bytes.
+    """A rejected message. `body` is cut to a limit; `body_size` is its full size in bytes.
 
     Attributes:
-        keep: whether its body is kept: who sees the tenant's dead letters reads it there.
+        keep: whether to store the body, which everybody who may see the tenant's dead letters can read.
     """
 
     queue: str
@@ -44,7 +44,7 @@ class Rejection:
 
     @property
     def id(self) -> UUID:
-        """The same for the same body on the same queue: a message that is delivered twice is rejected once."""
+        """The same for the same body on the same queue, so that a message that is delivered twice is recorded once."""
         queue = uuid.uuid5(_NAMESPACE, self.queue)
         space = queue if self.tenant == DEFAULT_TENANT else uuid.uuid5(queue, self.tenant)
         return uuid.uuid5(space, f"{self.body_size} {self.body.hex()}")
@@ -52,7 +52,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class RecordedRejection:
-    """A rejection as it is kept; `deliveries` counts how often the same body came."""
+    """A stored rejection. `deliveries` counts how often the same body came."""
 
     id: UUID
     queue: str
@@ -73,9 +73,9 @@ _ALL = select(*(rejected_messages.c[field.name] for field in fields(RecordedReje
 
 
 def record(connection: Connection, rejection: Rejection) -> None:
-    """Keep a rejected message. It came from anywhere: texts are cut to size, and what cannot be stored is replaced.
+    """Record a rejected message. Its texts may be anything, so they are cut, and unstorable characters are replaced.
 
-    One that is rejected again is dead again, for the newest reason.
+    A message that is rejected again becomes dead again, with the newest reason.
     """
     c = rejected_messages.c
     reason = {"error_code": rejection.error_code, "error_message": storable(rejection.error_message)}
@@ -102,10 +102,10 @@ def record(connection: Connection, rejection: Rejection) -> None:
 
 
 def get(connection: Connection, rejection_id: UUID, *, tenant: str = DEFAULT_TENANT) -> RecordedRejection:
-    """The rejected message of this id.
+    """The rejected message with this id.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such message.
     """
     found = find(connection, [rejection_id], tenant=tenant)
     if not found:
@@ -114,7 +114,7 @@ def get(connection: Connection, rejection_id: UUID, *, tenant: str = DEFAULT_TEN
 
 
 def find(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> list[RecordedRejection]:
-    """The rejected messages of these ids that exist, in no order."""
+    """The rejected messages with these ids, as far as they exist, in no order."""
     c = rejected_messages.c
     return [_row(row) for row in connection.execute(_ALL.where(c.id.in_(ids), c.tenant == tenant))]
 
@@ -131,10 +131,10 @@ def page(
     limit: int = DEFAULT_LIMIT,
     tenant: str = DEFAULT_TENANT,
 ) -> Page[RecordedRejection]:
-    """Rejected messages, the newest first: those for which all that is given holds.
+    """Rejected messages that match all given conditions, newest first.
 
     Args:
-        since, until: they first came at or after the one, and before the other.
+        since, until: the message first came at or after `since`, and before `until`.
 
     Raises:
         InvalidValues: the cursor or the limit is wrong.
@@ -154,7 +154,7 @@ def dead(
     limit: int = DEFAULT_LIMIT,
     tenant: str = DEFAULT_TENANT,
 ) -> Page[UUID]:
-    """The ids of those that are dead letters. Filters are those of `page`."""
+    """The ids of rejected messages that are dead letters. The filters are those of `page`."""
     c = rejected_messages.c
     columns = [c.id, c.inserted_at]
     ids = select(*columns).where(*_conditions(DeadLetterStatus.DEAD, error_code, queue, since, until, tenant))
@@ -162,13 +162,13 @@ def dead(
 
 
 def replayed(connection: Connection, sent: Sequence[RecordedRejection]) -> int:
-    """The broker has these again. One that has been rejected once more meanwhile is dead, and stays so.
+    """Mark messages as replayed, after they were sent. One that was rejected again meanwhile stays dead.
 
     Args:
-        sent: as they were read before they were sent.
+        sent: the messages as they were read before sending.
 
     Returns:
-        How many are marked.
+        How many were marked.
     """
     if not sent:
         return 0
@@ -178,7 +178,7 @@ def replayed(connection: Connection, sent: Sequence[RecordedRejection]) -> int:
 
 
 def discard(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> int:
-    """Mark dead letters as dealt with: the rows stay. Returns how many of these were dead."""
+    """Mark dead letters as discarded; the rows stay. Returns how many of them were dead."""
     c = rejected_messages.c
     return _mark(
         connection, DeadLetterStatus.DISCARDED, c.id.in_(ids), c.tenant == tenant, c.status == DeadLetterStatus.DEAD
@@ -187,7 +187,7 @@ def discard(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAUL
 
 def _mark(connection: Connection, status: DeadLetterStatus, *conditions: ColumnElement[bool]) -> int:
     c = rejected_messages.c
-    # In one order, so that two who mark the same wait for each other and do not deadlock.
+    # In a fixed order, so that two concurrent calls for the same rows do not deadlock.
     held = select(c.id).where(*conditions).order_by(c.id).with_for_update()
     statement = update(rejected_messages).where(c.id.in_(held)).values(status=status, updated_at=NOW)
     return cast("CursorResult[Any]", connection.execute(statement)).rowcount

@@ -1,4 +1,4 @@
-"""Signatures: create, find, change while they are drafts, activate, deprecate, destroy."""
+"""Signatures: create, find, update drafts, activate, deprecate, destroy."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from store.database.pages import DEFAULT_LIMIT, Page
 from store.tables import NOW, programs, signatures
 
 CONTENT = ("name", "module", "version", "instructions", "inputs", "outputs")
-"""The columns that a `Signature` is read from."""
+"""The columns with the content of a `Signature`."""
 
 _NAMESPACE = UUID("7a2f0c1e-5d0b-5c9a-8f3e-2b6d4e9a1c75")
 
 
 @dataclass(frozen=True)
 class SignatureRow:
-    """A signature as it is kept."""
+    """A stored signature."""
 
     id: UUID
     signature: Signature
@@ -44,7 +44,7 @@ class SignatureRow:
 def create(
     connection: Connection, signature_id: UUID, signature: Signature, *, activate: bool, tenant: str = DEFAULT_TENANT
 ) -> SignatureRow:
-    """Keep a signature, active or as a draft. The same id with the same content again changes nothing.
+    """Insert a signature, active or as a draft. The same id with the same content again changes nothing.
 
     Raises:
         Conflict: the id, or the module and version, belong to another signature.
@@ -62,18 +62,18 @@ def create(
 def find_or_create(
     connection: Connection, signature: Signature, *, activate: bool = True, tenant: str = DEFAULT_TENANT
 ) -> SignatureRow:
-    """The signature of this name, module, version and content: found, whatever its status, or else created.
+    """Find the signature with this name, module, version and content, in any status, or create it.
 
-    Any number of callers at once get the same one.
+    Concurrent callers get the same one.
 
     Raises:
-        Conflict: the module has this version with other content or another name.
+        Conflict: the module has this version with another content or name.
     """
     found = _of_content(connection, signature, tenant)
     if found is not None:
         return found
     content = [tenant, signature.name, signature.module, signature.version, signature.digest]
-    # An id derived from the content is what makes it one row. It may be taken: a draft can be changed later.
+    # An id derived from the content makes sure that there is one row. It may be taken, by a draft that was changed.
     signature_id = uuid.uuid5(_NAMESPACE, canonical_json(content).decode())
     while not _insert(connection, signature_id, signature, activate, tenant):
         found = _of_content(connection, signature, tenant)
@@ -86,10 +86,10 @@ def find_or_create(
 
 
 def get(connection: Connection, signature_id: UUID, *, tenant: str = DEFAULT_TENANT) -> SignatureRow:
-    """The signature of this id.
+    """The signature with this id.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such signature.
     """
     found = _find(connection, signature_id, tenant)
     if found is None:
@@ -98,10 +98,10 @@ def get(connection: Connection, signature_id: UUID, *, tenant: str = DEFAULT_TEN
 
 
 def find(connection: Connection, module: str, version: str, *, tenant: str = DEFAULT_TENANT) -> SignatureRow:
-    """The signature of a module and version.
+    """The signature with this module and version.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such signature.
     """
     c = signatures.c
     found = _one(connection, c.tenant == tenant, c.module == module, c.version == version)
@@ -111,7 +111,7 @@ def find(connection: Connection, module: str, version: str, *, tenant: str = DEF
 
 
 def versions(connection: Connection, module: str, *, tenant: str = DEFAULT_TENANT) -> list[SignatureRow]:
-    """The signatures of a module, the highest version first (as Semantic Versioning orders them)."""
+    """The signatures of a module, highest version first, by the rules of Semantic Versioning."""
     c = signatures.c
     found = connection.execute(select(signatures).where(c.tenant == tenant, c.module == module))
     return sorted(map(row_of, found), key=lambda row: _precedence(row.signature.version), reverse=True)
@@ -127,7 +127,7 @@ def page(
     limit: int = DEFAULT_LIMIT,
     tenant: str = DEFAULT_TENANT,
 ) -> Page[SignatureRow]:
-    """Signatures, the newest first: those for which all that is given holds.
+    """Signatures that match all given conditions, newest first.
 
     Raises:
         InvalidValues: the cursor or the limit is wrong.
@@ -147,19 +147,19 @@ def update(
     lock_version: int | None = None,
     tenant: str = DEFAULT_TENANT,
 ) -> SignatureRow:
-    """Give a draft another content.
+    """Replace the content of a draft.
 
     Args:
-        lock_version: of the row that the change was made for; None: whatever it is now.
+        lock_version: the version on which the change is based; None: the current one.
 
     Raises:
         NotFound: there is no such signature.
         IllegalTransition: it is not a draft.
-        Conflict: it has been changed meanwhile, or the module and version belong to another signature.
+        Conflict: the signature was changed meanwhile, or the module and version belong to another one.
     """
     c = signatures.c
     try:
-        with connection.begin_nested():  # on PostgreSQL, an error would else end the transaction
+        with connection.begin_nested():  # otherwise an error would abort the transaction on PostgreSQL
             changed = connection.execute(
                 update_rows(signatures)
                 .where(c.id == signature_id, c.tenant == tenant, c.status == SignatureStatus.DRAFT, _at(lock_version))
@@ -177,7 +177,7 @@ def update(
 
 
 def activate(connection: Connection, signature_id: UUID, *, tenant: str = DEFAULT_TENANT) -> SignatureRow:
-    """Make a draft active: programs can be initialized with it, and it does not change any more.
+    """Activate a draft: programs can be initialized with it, and it can no longer be changed.
 
     Raises:
         NotFound: there is no such signature.
@@ -206,7 +206,7 @@ def destroy(connection: Connection, signature_id: UUID, *, tenant: str = DEFAULT
         IllegalTransition: programs use it.
     """
     c = signatures.c
-    # A program that is being created has a key-share lock on the row: it is waited for, and then counted.
+    # The creation of a program holds a key-share lock on the row, so this waits for it, and then counts the program.
     locked = select(c.id).where(c.id == signature_id, c.tenant == tenant).with_for_update()
     if connection.execute(locked).one_or_none() is None:
         raise NotFound(f"signature_id: there is no signature {signature_id}")
@@ -219,7 +219,7 @@ def destroy(connection: Connection, signature_id: UUID, *, tenant: str = DEFAULT
 
 
 def row_of(row: Any) -> SignatureRow:
-    """The signature of a row with all its columns."""
+    """Read a signature from a row with all columns."""
     return SignatureRow(
         row.id,
         signature_of(row),
@@ -232,9 +232,9 @@ def row_of(row: Any) -> SignatureRow:
 
 
 def signature_of(row: Any, prefix: str = "") -> Signature:
-    """The content of a row, from columns that are called as in the table, after a prefix.
+    """Read the content of a signature from a row whose columns have the table's names, after a prefix.
 
-    Validated once: what has the same digest is the same object, with the validators that it keeps.
+    Cached: equal content gives the same object, with its compiled validators.
     """
     content = {name: getattr(row, prefix + name) for name in CONTENT}
     key = (getattr(row, f"{prefix}digest"), content["name"], content["module"], content["version"])
@@ -248,7 +248,7 @@ def signature_of(row: Any, prefix: str = "") -> Signature:
 READ_BYTES = 64 * 1024 * 1024
 
 _read: Lru[tuple[str, str, str | None, str], Signature] = Lru(READ_BYTES)
-"""By the digest, and what it is not of."""
+"""The cache of `signature_of`, by the digest and the members that the digest does not include."""
 
 
 def _transition(
@@ -306,14 +306,14 @@ def _find(connection: Connection, signature_id: UUID, tenant: str) -> SignatureR
 
 
 def _of_version(connection: Connection, signature: Signature, tenant: str) -> SignatureRow | None:
-    if signature.module is None:  # of these, there are as many as you like
+    if signature.module is None:  # any number of signatures may have no module
         return None
     c = signatures.c
     return _one(connection, c.tenant == tenant, c.module == signature.module, c.version == signature.version)
 
 
 def _of_content(connection: Connection, signature: Signature, tenant: str) -> SignatureRow | None:
-    """An active one before a draft, a draft before a deprecated one; of these the oldest."""
+    """The oldest signature with this content; active ones before drafts, drafts before deprecated ones."""
     c = signatures.c
     order = case((c.status == SignatureStatus.ACTIVE, 0), (c.status == SignatureStatus.DRAFT, 1), else_=2)
     row: Row[Any] | None = connection.execute(
@@ -337,7 +337,7 @@ def _one(connection: Connection, *conditions: Any) -> SignatureRow | None:
 
 
 def _precedence(version: str) -> tuple[Any, ...]:
-    """What to sort versions by: SemVer 2.0.0, section 11; build metadata last, so that the order is total."""
+    """The sort key of a version: SemVer 2.0.0, section 11, then the build metadata, so that the order is total."""
     release, _, build = version.partition("+")
     numbers, _, pre = release.partition("-")
     identifiers = [(0, int(part), "") if re.fullmatch(r"\d+", part) else (1, 0, part) for part in pre.split(".")]

@@ -1,4 +1,4 @@
-"""What the executions of a program came to: over all time from the counters, over a window of time from the rows."""
+"""Statistics of a program's executions: of all time from the counters, of a window of time from the rows."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _RAN = status_in(ExecutionStatus.COMPLETED, ExecutionStatus.FAILED)
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of the executions of a program that have ended.
+    """Statistics of the ended executions of a program.
 
-    The success rate (0 to 1) is of those that completed or failed; so are the durations, in milliseconds, of those that
-    ran. None: there were none. Tokens and cost (US dollars) are of all that they are known of: `tokens_known` and
-    `cost_known` of `total`.
+    The success rate (0 to 1) and the durations (in milliseconds, of those that ran) include only completed and failed
+    executions; None if there were none. Tokens and cost (US dollars) are sums over the executions for which they are
+    known: `tokens_known` and `cost_known` of `total`.
     """
 
     program_id: UUID
@@ -45,20 +45,20 @@ class Statistics:
     output_tokens: int
     cost: float
     last_executed_at: datetime | None
-    """Over all time only: when a worker last ended one."""
+    """When a worker last ended an execution; only in statistics of all time."""
     since: datetime | None = None
     until: datetime | None = None
     tokens_known: int = 0
     cost_known: int = 0
     name: str | None = field(default=None, compare=False)
-    """Of the program. None: it was destroyed; its counters stay, and its executions."""
+    """The name of the program. None if it was destroyed; its counters and executions stay."""
 
 
 def all_time(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Statistics:
-    """Over all time, from the counters: no row is counted. Percentiles are right to `histogram.RELATIVE_ERROR`.
+    """Statistics of all time, from the counters. Percentiles are accurate to `histogram.RELATIVE_ERROR`.
 
     Raises:
-        NotFound: there is no such program, and there was none that ended an execution.
+        NotFound: there is no such program, and no execution of one that was destroyed.
     """
     name = _name(connection, program_id, tenant)
     totals = counters.totals(connection, program_id, tenant=tenant)
@@ -88,10 +88,10 @@ def all_time(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_
 def window(
     connection: Connection, program_id: UUID, since: datetime, until: datetime, *, tenant: str = DEFAULT_TENANT
 ) -> Statistics:
-    """Of the executions inserted at or after `since` and before `until`, from their rows. Percentiles are exact.
+    """Statistics of executions inserted at or after `since` and before `until`, from their rows. Percentiles are exact.
 
     Raises:
-        NotFound: there is no such program, and there was none that ended an execution.
+        NotFound: there is no such program, and no execution of one that was destroyed.
     """
     name = _name(connection, program_id, tenant)
     c = executions.c
@@ -141,7 +141,7 @@ def window(
 
 
 def _interpolated(ordered: Sequence[float], q: float) -> float | None:
-    """As `percentile_cont` of PostgreSQL does it."""
+    """A quantile by the rule of PostgreSQL's `percentile_cont`."""
     if not ordered:
         return None
     rank = q * (len(ordered) - 1)

@@ -26,9 +26,9 @@ class Limits:
         memory_bytes: how much memory a child may allocate after its start (RLIMIT_DATA). A run that needs more ends as
             `crashed`.
         recycle_runs: a child ends after about so many runs.
-                recycle_bytes: a child ends when its resident memory has grown by so much.
-                idle_seconds: a child ends when it has been idle for so long.
-                start_seconds: how long the server may take to load DSPy, and a child to start.
+        recycle_bytes: a child ends when its resident memory has grown by so much.
+        idle_seconds: a child ends when it has been idle for so long.
+        start_seconds: how long the server may take to load DSPy, and a child to start.
         build_seconds: how long a child may take to build a program.
         output_bytes: how much of a run's stdout, and of its stderr, is kept; the beginning.
         max_frame_bytes: the largest frame.

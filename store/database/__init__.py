@@ -1,1 +1,1 @@
-"""What every table shares: engine, sessions, rights, batches, pages, tenants."""
+"""The infrastructure of all tables: engine, sessions, rights, batches, pages, tenants."""

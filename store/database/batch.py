@@ -1,6 +1,6 @@
-"""A batch as one parameter: a JSON array that the statement reads as a table. One statement, whatever the size.
+"""A batch as one parameter: a JSON array that a statement reads as a table. So its text does not depend on the size.
 
-PostgreSQL reads it by `jsonb_to_recordset`, SQLite by `json_each`; what uses the table is written once.
+PostgreSQL reads it by `jsonb_to_recordset`, SQLite by `json_each`; the rest of a statement is written once for both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PARAMETER = "records"
 def records(
     dialect: str, columns: Mapping[str, TypeEngine[Any] | type[TypeEngine[Any]]], name: str = PARAMETER
 ) -> FromClause:
-    """A table with these columns, read from the parameter of its name (see `encode`)."""
+    """A table with these columns, read from the parameter with this name (see `encode`)."""
     typed = [column(name, type_) for name, type_ in columns.items()]
     if dialect == "postgresql":
         source = func.jsonb_to_recordset(cast(bindparam(name, type_=Text), JSONB))
@@ -51,7 +51,7 @@ def records(
 
 
 def _member(value: ColumnElement[Any], c: ColumnClause[Any]) -> ColumnElement[Any]:
-    """A member of SQLite's JSON, as the column keeps it."""
+    """A member of SQLite's JSON, in the form in which the column stores it."""
     if isinstance(c.type, JSON):
         return func.nullif(value.op("->")(f"$.{c.name}"), "null")
     text = value.op("->>")(f"$.{c.name}")
@@ -63,15 +63,15 @@ def _member(value: ColumnElement[Any], c: ColumnClause[Any]) -> ColumnElement[An
 
 
 def encode(rows: Iterable[Mapping[str, Any]], name: str = PARAMETER) -> dict[str, str]:
-    """The parameter that `records` reads. Moments come as `moment` writes them."""
+    """Encode the parameter that `records` reads. Times must be encoded by `moment`."""
     return {name: to_json(list(rows)).decode()}
 
 
 def execute(connection: Connection, statement: Any, parameters: dict[str, Any]) -> CursorResult[Any]:
-    """Run a statement of the hot path: one that is built once, and kept.
+    """Run a statement of the hot path, which is built once and cached.
 
-    On PostgreSQL it goes to the driver as text: SQLAlchemy would find its text anew each time, among all it has
-    compiled, and psycopg itself reads the types that such a statement returns.
+    On PostgreSQL its text goes straight to the driver: SQLAlchemy would look up the compiled text each time, and
+    psycopg itself converts the types that such a statement returns.
     """
     if connection.dialect.name != "postgresql":
         return connection.execute(statement, parameters)
@@ -81,18 +81,18 @@ def execute(connection: Connection, statement: Any, parameters: dict[str, Any]) 
 
 @lru_cache(maxsize=64)
 def _text(statement: Any, dialect: Dialect) -> tuple[str, dict[str, Any]]:
-    """The SQL text of a statement for psycopg, and the values of those parameters that have one."""
+    """The SQL text of a statement for psycopg, and the values of the parameters that are fixed in it."""
     compiled = statement.compile(dialect=dialect)
     return str(compiled), {name: value for name, value in compiled.params.items() if value is not None}
 
 
 def moment(value: datetime | None) -> str | None:
-    """A moment in a batch: as PostgreSQL reads it, and with SQLite's text at its beginning."""
+    """Encode a time for a batch: PostgreSQL reads the whole text, SQLite the beginning."""
     return None if value is None else value.astimezone(UTC).isoformat(" ", "microseconds")
 
 
 def writes_in_with(dialect: str) -> bool:
-    """Whether a statement may write to several tables, by `WITH`. SQLite's may not: it takes one for each."""
+    """Whether one statement can write to several tables, by `WITH`. SQLite needs a statement for each."""
     return dialect == "postgresql"
 
 
@@ -102,8 +102,9 @@ def upsert(connection: Connection) -> Any:
 
 
 def of_key(table: Table, insert: Any) -> dict[str, Any]:
-    """What `on_conflict_do_update` takes for the table's key, with the tenant or, before that was migrated, without it.
+    """The arguments of `on_conflict_do_update` for the table's primary key, with or (before 0008) without the tenant.
 
-    PostgreSQL needs the name of its key, which stays. SQLite needs nothing, for a table without other unique indexes.
+    PostgreSQL needs the name of the key, which is the same for both. SQLite needs nothing, if the table has no other
+    unique index.
     """
     return {"constraint": table.primary_key} if insert is postgresql.insert else {}

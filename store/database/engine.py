@@ -1,4 +1,4 @@
-"""The engine: how this process talks to its database."""
+"""Makes the SQLAlchemy engine of a process."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from store.database.failures import without_values
 BUSY_TIMEOUT_MS = 30_000
 
 APPLICATION_NAME = "dspex/3"
-"""The name of our sessions in PostgreSQL. Workers from before migration 0002 called theirs `dspex`, from before 0007
-`dspex/2`."""
+"""The application name of our PostgreSQL sessions. It was `dspex` before migration 0002, and `dspex/2` before 0007.
+"""
 
 _NOTICED: Final = {
     "connect_timeout": 10,
@@ -30,28 +30,30 @@ _NOTICED: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
-"""How soon a server that has gone silent is noticed: libpq's parameters, seconds and (the last) milliseconds.
+"""How soon a silent server is noticed: libpq's parameters, in seconds and (the last) in milliseconds.
+
 
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 """
 
 READ_ONLY: Final = {"read_only": True}
-"""Execution options of a connection that only reads: on SQLite it does not wait for the one that writes."""
+"""Execution options of a connection that only reads: on SQLite it does not wait for the writer."""
 
 
 def make_engine(
     url: str | URL, *, pool_size: int = 5, tenant: str = tenancy.ALL, lease_seconds: float = 30.0
 ) -> Engine:
-    """An engine for `postgresql+psycopg://…` or `sqlite:///file`. It connects when it is first used.
+    """Make an engine for `postgresql+psycopg://…` or `sqlite:///file`. It connects at its first use.
 
-    On PostgreSQL, its sessions see the rows of `tenant` alone: workers, which serve every tenant, see all. A
-    transaction can be narrowed to one by `tenancy.scope`.
+    On PostgreSQL, its sessions see only the rows of `tenant`. Workers serve every tenant, and so see all;
+    `tenancy.scope` limits a transaction to one.
 
     Args:
-        lease_seconds: within which nothing that a session waits for or holds may last, see `store.database.sessions`.
+        lease_seconds: the lease, within which every wait and every lock of a session must end; see
+            `store.database.sessions`.
 
-    SQLite is put into write-ahead logging, synchronous FULL: a commit survives a power cut, readers never wait. A new
-    file is made for its owner alone.
+    SQLite uses write-ahead logging and synchronous FULL: a commit survives a power cut, and readers never wait. Only
+    the owner may access a new file.
     """
     url = make_url(url)
     if url.get_backend_name() == "sqlite":
@@ -75,7 +77,7 @@ def make_engine(
         pool_pre_ping=True,
         json_deserializer=from_json,
         hide_parameters=True,
-        # Nothing is prepared until it is known that the session is ours.
+        # No statements are prepared until it is known that no pooler shares the session.
         connect_args={"application_name": APPLICATION_NAME, "prepare_threshold": None} | _NOTICED,
     )
     sessions.keep(engine, sessions.settings(tenancy.SETTING, tenancy.checked(tenant), lease_seconds), options)
@@ -87,21 +89,21 @@ PLAN_SECONDS: Final = 1.0
 
 
 class Plans:
-    """Has PostgreSQL keep its plans on one connection, for a second: a table does not grow beyond a plan in that time.
+    """Makes PostgreSQL cache its plans on one connection for a second, in which no table outgrows them.
 
-    To plan a statement for one row takes as long as to run it.
+    Planning a statement for one row takes as long as running it.
     """
 
     def __init__(self) -> None:
         self._until: float | None = None
 
     def renew(self, connection: Connection) -> None:
-        """Called in each transaction, before its statements."""
+        """Call this in each transaction, before its statements."""
         now = time.monotonic()
         if self._until is not None and now < self._until:
             return
         if connection.dialect.name != "postgresql" or sessions.shares_session(connection):
-            self._until = math.inf  # no plans are kept
+            self._until = math.inf  # never: no plans are cached
             return
         first = self._until is None
         connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan" if first else "DISCARD PLANS")
@@ -109,16 +111,16 @@ class Plans:
 
 
 def _create_private(_dialect: Any, _record: Any, arguments: Sequence[Any], _named: Any) -> None:
-    # What is asked and answered is in it: a new file is for its owner alone. SQLite gives what it makes beside the file
-    # (-wal, -shm, -journal) the same permissions: https://www.sqlite.org/tempfiles.html
-    with suppress(FileExistsError, FileNotFoundError):  # of a missing folder SQLite says more
+    # It contains inputs and outputs, so only the owner may access a new file. SQLite gives the files beside it (-wal,
+    # -shm, -journal) the same permissions: https://www.sqlite.org/tempfiles.html
+    with suppress(FileExistsError, FileNotFoundError):  # SQLite reports a missing folder better
         made = os.open(arguments[0], os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         os.fchmod(made, 0o600)
         os.close(made)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # The driver would begin transactions late, and in the wrong mode: SQLAlchemy's begin event does it.
+    # SQLAlchemy's begin event begins transactions: the driver would do it too late, and in the wrong mode.
     connection.isolation_level = None
     cursor = connection.cursor()
     _write_ahead(cursor)
@@ -128,7 +130,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _write_ahead(cursor: sqlite3.Cursor) -> None:
-    # Of several connections that change a new file at once, SQLite refuses some and lets none wait.
+    # If several connections set up a new file at the same time, SQLite refuses some instead of waiting.
     deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
         try:
@@ -141,6 +143,6 @@ def _write_ahead(cursor: sqlite3.Cursor) -> None:
 
 
 def _begin_immediate(connection: Any) -> None:
-    # A transaction that reads first and writes later could not wait its turn: SQLite would refuse it at once.
+    # A transaction that reads before it writes cannot wait for the write lock: SQLite refuses it at once.
     read_only = connection.get_execution_options().get("read_only", False)  # see READ_ONLY
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,7 +1,7 @@
-"""What a database error means: of the data, which somebody is told of, or of the database, which is waited for.
+"""Classifies database errors: errors of the data are reported to the caller, errors of the database are retried.
 
-An error that is the database's, or ours, is no verdict on what was asked: no message is rejected and no execution fails
-by it. SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html, https://www.sqlite.org/rescode.html
+An error of the database, or of our own, says nothing about the request: it rejects no message and fails no execution.
+SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html, https://www.sqlite.org/rescode.html
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 
 class Cause(Enum):
-    """Why the database did not do what was asked."""
+    """Why a database operation failed."""
 
     AWAY = auto()
-    """It cannot be reached, is read-only, full or being stopped; or what ran side by side got in each other's way."""
+    """The database is unreachable, read-only, full or shutting down; or concurrent transactions conflicted."""
     BLOCKED = auto()
-    """This statement did not get through, others may: another session's lock, a time limit."""
+    """This statement failed for another session's lock or a time limit. Others may succeed."""
     UNFIT = auto()
-    """A table, a column or a right is missing: a migration half-way, a grant forgotten."""
+    """A table, a column or a privilege is missing: an unfinished migration, a forgotten grant."""
     DATA = auto()
-    """It is about what was to be written: that comes to the same each time."""
+    """The data is at fault. A retry would fail again."""
 
 
 _STATES: Final[tuple[tuple[str, Cause], ...]] = (
     ("55P03", Cause.BLOCKED),  # lock_timeout
-    ("42P05", Cause.AWAY),  # prepared statements and plans of another session, or from before a migration
+    ("42P05", Cause.AWAY),  # prepared statements or plans of another session, or from before a migration
     ("26", Cause.AWAY),
     ("0A000", Cause.AWAY),
     ("57014", Cause.BLOCKED),  # statement_timeout, or cancelled by hand
@@ -43,22 +43,22 @@ _STATES: Final[tuple[tuple[str, Cause], ...]] = (
     ("57", Cause.AWAY),  # shut down, starting up
     ("58", Cause.AWAY),  # input and output
     ("F0", Cause.AWAY),  # configuration
-    ("XX", Cause.BLOCKED),  # internal: an index that is broken
+    ("XX", Cause.BLOCKED),  # internal error, such as a broken index
     ("3F", Cause.UNFIT),  # no such schema
-    ("42", Cause.UNFIT),  # no such table, column, function; no right; it does not fit them
+    ("42", Cause.UNFIT),  # no such table, column, function; no privilege; wrong types
 )
-"""The first that a SQLSTATE begins with. Others are about the data: 21, 22, 23, 44, 54."""
+"""The first prefix that a SQLSTATE has counts. All others are errors of the data: 21, 22, 23, 44, 54."""
 
 # PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, SCHEMA, AUTH, NOTADB
 _SQLITE_AWAY: Final = frozenset({3, 5, 6, 7, 8, 10, 11, 13, 14, 15, 17, 23, 26})
 _SQLITE_UNFIT: Final = ("no such table", "no such column", "no such function", "has no column named", "has no column")
 
 _VALUES: Final = ("21", "22", "23", "44", "54", "P0")
-"""Of these even the first line may quote a value."""
+"""Classes of errors whose first line may already quote a value."""
 
 
 def cause_of(error: BaseException) -> Cause | None:
-    """What a database error means; None: it is none."""
+    """The cause of a database error; None for any other error."""
     if isinstance(error, PoolTimeout):
         return Cause.AWAY
     if not isinstance(error, DBAPIError):
@@ -77,12 +77,12 @@ def cause_of(error: BaseException) -> Cause | None:
 
 
 def passing(error: BaseException) -> bool:
-    """Whether it is a database error that is waited for: nothing is wrong with what was asked."""
+    """Whether it is a database error to retry, because the request is not at fault."""
     return cause_of(error) not in (None, Cause.DATA)
 
 
 def describe(error: BaseException) -> str:
-    """One line of a database error: without the statement, its parameters, or values that PostgreSQL quotes."""
+    """A database error in one line, without the statement, its parameters, or values that PostgreSQL quotes."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return _text(cause)
 
@@ -106,9 +106,9 @@ def _of(error: Any) -> str:
 
 
 def without_values(context: ExceptionContext) -> None:
-    """For an engine's `handle_error`: takes the values that PostgreSQL quotes out of its errors, before anybody logs.
+    """For an engine's `handle_error`: removes the values that PostgreSQL quotes in errors, before they are logged.
 
-    DETAIL shows whole rows ("Failing row contains …"), CONTEXT the beginning of a parameter.
+    DETAIL quotes whole rows ("Failing row contains …"), CONTEXT the beginning of a parameter.
     """
     original, wrapped = context.original_exception, context.sqlalchemy_exception
     if getattr(original, "sqlstate", None) is None:

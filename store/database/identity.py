@@ -1,4 +1,4 @@
-"""What a row is found by: the id that its producer gave it, and the tenant. One id of two tenants is two things."""
+"""The identity of a row: the id that its producer chose, and the tenant. Two tenants may use the same id."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from dspex.ids import DEFAULT_TENANT
 
 
 class Identity(NamedTuple):
-    """The id of a thing, and whose it is."""
+    """The id of an entity, and its tenant."""
 
     id: UUID
     tenant: str = DEFAULT_TENANT
 
 
 class Identified:
-    """Something with an id and a tenant."""
+    """An entity with an id and a tenant."""
 
     id: UUID
     tenant: str
 
     @property
     def identity(self) -> Identity:
-        """What its row is found by."""
+        """The identity of its row."""
         return Identity(self.id, self.tenant)
 
 
@@ -36,7 +36,7 @@ def lock_order(one: Identified) -> tuple[int, str]:
 
 
 def is_one_of(table: Table, identities: Collection[Identity]) -> ColumnElement[bool]:
-    """A row of the table is one of these. By tenant: they are few, and then it is one look into the index."""
+    """The condition that a row is one of these. Grouped by tenant, so that each group is one index look-up."""
     ids: dict[str, list[UUID]] = {}
     for identity in identities:
         ids.setdefault(identity.tenant, []).append(identity.id)
@@ -45,5 +45,5 @@ def is_one_of(table: Table, identities: Collection[Identity]) -> ColumnElement[b
 
 
 def is_found(table: Table, found: Any) -> ColumnElement[bool]:
-    """A row of the table is one that a query finds: of its `id` and `tenant`."""
+    """The condition that a row is one that a query finds, by its `id` and `tenant`."""
     return tuple_(table.c.id, table.c.tenant).in_(found)

@@ -1,7 +1,7 @@
-"""Lists in pages, newest first. A page ends with a cursor, which says where the next begins.
+"""Lists in pages, newest first. A page ends with a cursor, the start of the next page.
 
-The cursor is a position and no number of rows: what is inserted or deleted meanwhile moves nothing, and the hundredth
-page costs what the first does.
+A cursor is a position and not a number of rows. So rows that are inserted or deleted meanwhile do not shift the pages,
+and the hundredth page costs as much as the first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """Some of a list. `next_cursor` gives the page after it; None: this is the last one."""
+    """A page of a list. `next_cursor` requests the next page; None on the last one."""
 
     items: tuple[T, ...]
     next_cursor: str | None
@@ -44,15 +44,15 @@ def read(
     limit: int,
     complete: Callable[[Select[Any]], Select[Any]] = lambda page: page,
 ) -> Page[T]:
-    """Run a statement that selects from `table`, for the page that begins at the cursor.
+    """Run a statement that selects from `table`, for the page that starts at the cursor.
 
-    Its rows have `id` and `inserted_at` of the table under these names.
+    Its rows must contain the table's `id` and `inserted_at` under these names.
 
     Args:
-        complete: makes of the statement, once it finds no more than the page, one that finds more about each row.
+        complete: gets the statement, limited to the page, and returns one that selects more about each row.
 
     Raises:
-        InvalidValues: the cursor is none, or the limit is not between 1 and `MAX_LIMIT`.
+        InvalidValues: the cursor is invalid, or the limit is not between 1 and `MAX_LIMIT`.
     """
     if not 1 <= limit <= MAX_LIMIT:
         raise InvalidValues([Problem("limit", f"must be between 1 and {MAX_LIMIT}")])
@@ -68,7 +68,7 @@ def read(
 
 
 def cursor_after(inserted_at: datetime, id_: UUID) -> str:
-    """The cursor for what follows this row of a list."""
+    """The cursor for the rows after this one."""
     return base64.urlsafe_b64encode(f"{inserted_at.isoformat()} {id_.hex}".encode()).decode().rstrip("=")
 
 

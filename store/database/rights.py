@@ -1,4 +1,4 @@
-"""What the role of a session may do on PostgreSQL: asked once, when a worker starts."""
+"""The privileges of our role on PostgreSQL, checked once when a worker starts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sqlalchemy import Connection, text
 from store.tables import metadata
 
 NEEDED: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
-"""On every table; of the revision that Alembic keeps, `SELECT` alone."""
+"""Needed on every table; on Alembic's table of the revision, only `SELECT`."""
 VERSION: Final = "alembic_version"
 
 
 @dataclass(frozen=True)
 class TableRights:
-    """What a role lacks on a table, and whether row-level security holds it there.
+    """The missing privileges of a role on a table, and whether row-level security applies to it.
 
     Attributes:
-        missing: privileges.
-        held: whether the table's policies apply to the role; an owner is held only where they are forced.
+        missing: privileges that the role lacks.
+        held: whether the table's policies apply to the role. To an owner they apply only if they are forced.
     """
 
     table: str
@@ -31,12 +31,12 @@ class TableRights:
 
 @dataclass(frozen=True)
 class Rights:
-    """What a role may do.
+    """The privileges of a role.
 
     Attributes:
-        schema: where its tables are; None: it may use none on its search path.
-        bypasses: whether it is a superuser or has BYPASSRLS, which no policy holds.
-        tables: those that are there.
+        schema: the schema of its tables; None if it may use none on its search path.
+        bypasses: whether it is a superuser or has BYPASSRLS, to which no policy applies.
+        tables: the tables that exist.
     """
 
     role: str
@@ -46,7 +46,7 @@ class Rights:
 
     @property
     def grants(self) -> list[str]:
-        """The statements that give what is missing."""
+        """The statements that grant the missing privileges."""
         missing = [
             f"GRANT {', '.join(table.missing)} ON {table.table} TO {self.role};"
             for table in self.tables
@@ -56,7 +56,7 @@ class Rights:
 
     @property
     def unheld(self) -> list[str]:
-        """The tables with tenants whose policies do not hold the role."""
+        """The tables with tenants whose policies do not apply to the role."""
         tenants = {name for name, table in metadata.tables.items() if "tenant" in table.columns}
         return [table.table for table in self.tables if table.table in tenants and not table.held]
 
@@ -75,7 +75,7 @@ _ASK: Final = text("""
 
 
 def rights(connection: Connection) -> Rights:
-    """What this session's role may do."""
+    """Read the privileges of this session's role."""
     asked = {"version": VERSION, "needed": list(NEEDED), "tables": [VERSION, *metadata.tables]}
     rows = connection.execute(_ASK, asked).all()
     tables = [TableRights(row.name, tuple(row.missing), row.held) for row in rows if row.name is not None]

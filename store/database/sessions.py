@@ -1,8 +1,8 @@
-"""Our sessions on PostgreSQL: their settings, and how long each waits.
+"""The settings and time limits of our PostgreSQL sessions.
 
-A session that is the server's own has them from its beginning. Behind a pooler a session is anybody's between two
-transactions: there each transaction sets them for itself, with its BEGIN, at no round trip more, and nothing is
-prepared. Which of the two it is, is seen by the process that serves: a pooler names another one than the server does.
+A direct connection gets the settings once, when it opens. A pooler gives the session to others between two
+transactions; then each transaction sets them with its BEGIN, without another round trip, and no statements are
+prepared. A pooler is detected by the backend's process id: it reports another one than the server.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, event
 
 PREPARE_AFTER: Final = 5
-"""psycopg prepares what was run so often."""
+"""psycopg prepares a statement after it was run so often."""
 
 CAREFUL_LOCK_MS: Final = 50
-"""What waits for a lock after its batch has."""
+"""How long an item waits for a lock, in milliseconds, after its batch has waited for one."""
 
 _POOLED: Final = "dspex_begin"
-"""In what is known of a connection: how a transaction begins behind a pooler."""
+"""The key, in a connection's info, of the statements that begin a transaction behind a pooler."""
 
 _OPTION: Final = re.compile(r"(?:-c\s*|--)([\w.]+)\s*=")
 
 
 def settings(tenant_setting: str, tenant: str, lease_seconds: float) -> dict[str, str]:
-    """The settings of a session. What it may wait for, or hold, ends well within a lease.
+    """The settings of a session. Its waits and locks end well within a lease.
 
-    A worker that is frozen in a transaction holds locks; its session is ended after a third of a lease, and those that
-    wait for it go on. https://www.postgresql.org/docs/current/runtime-config-client.html
+    A worker that freezes in a transaction holds locks. The server ends its session after a third of a lease, so that
+    others can continue. https://www.postgresql.org/docs/current/runtime-config-client.html
     """
     return {
-        # psycopg prepares what is run often, and PostgreSQL then keeps one plan. One that was made when the tables were
-        # small scans the whole table, until the server next analyzes it: finishing a batch took five times as long.
-        # See also `store.database.engine.Plans`.
+        # psycopg prepares statements that run often, and PostgreSQL then caches a generic plan. A plan from when the
+        # tables were small scans the whole table until the server next analyzes it; ending a batch then took five times
+        # as long. See also `store.database.engine.Plans`.
         "plan_cache_mode": "force_custom_plan",
         "jit": "off",
-        "TimeZone": "UTC",  # in which psycopg reads times: in another, the first or the last is none of Python's
+        "TimeZone": "UTC",  # psycopg reads times in it; in others, the first or last are out of range
         tenant_setting: tenant,
         "idle_in_transaction_session_timeout": f"{max(100, round(lease_seconds * 1000 / 3))}ms",
         "lock_timeout": f"{max(CAREFUL_LOCK_MS, round(lease_seconds * 1000 / 30))}ms",
-        # Where the host of a client is gone: the server's side of `store.database.engine.NOTICED`.
+        # For a client whose host is gone: the server's counterpart of `store.database.engine._NOTICED`.
         "tcp_keepalives_idle": "10",
         "tcp_keepalives_interval": "5",
         "tcp_keepalives_count": "3",
@@ -50,10 +50,10 @@ def settings(tenant_setting: str, tenant: str, lease_seconds: float) -> dict[str
 
 
 def keep(engine: Engine, wanted: Mapping[str, str], options: str) -> None:
-    """Have the sessions of an engine keep these settings.
+    """Give all sessions of an engine these settings.
 
     Args:
-        options: of the URL, which stand above them.
+        options: the options in the URL, which take precedence.
     """
     given = {name.lower() for name in _OPTION.findall(options)}
     ours = {name: value for name, value in wanted.items() if name.lower() not in given}
@@ -72,7 +72,7 @@ def keep(engine: Engine, wanted: Mapping[str, str], options: str) -> None:
 
 
 def adopt(connection: Connection, wanted: Mapping[str, str]) -> None:
-    """Have a connection, of any engine, keep these settings until it is closed. It is in no transaction."""
+    """Give a connection these settings until it is closed. It must not be in a transaction."""
     driver: Any = connection.connection.dbapi_connection
     driver.autocommit = True
     if not is_pooled(driver):
@@ -92,7 +92,7 @@ def is_pooled(connection: Any) -> bool:
 
 
 def shares_session(connection: Connection) -> bool:
-    """Whether a session is ours for one transaction only."""
+    """Whether the session is shared with others between transactions, by a pooler."""
     return _POOLED in connection.info
 
 
@@ -100,16 +100,16 @@ def _begin(connection: Connection) -> None:
     begin = connection.info.get(_POOLED)
     if begin is not None and connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         driver: Any = connection.connection.dbapi_connection
-        driver.autocommit = True  # psycopg would send a BEGIN before ours; Alembic turns it off
+        driver.autocommit = True  # otherwise psycopg sends another BEGIN; set again here because Alembic resets it
         connection.exec_driver_sql(begin)
 
 
 def wait_for_no_lock(connection: Connection) -> None:
-    """Until the transaction ends, give up at once where a lock is held. Nothing on SQLite."""
+    """Until the transaction ends, hardly wait for locks (`CAREFUL_LOCK_MS`). Does nothing on SQLite."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {CAREFUL_LOCK_MS}")
 
 
 def statements(how: str, wanted: Mapping[str, str]) -> str:
-    """The statements that set these: `SET` for a session, `SET LOCAL` for a transaction."""
+    """The statements for these settings: `SET` for a session, `SET LOCAL` for a transaction."""
     return "; ".join(f"{how} {name} = '{value}'" for name, value in wanted.items())

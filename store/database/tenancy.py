@@ -1,8 +1,8 @@
-"""Tenants: every row belongs to one, and every query names the one it is for.
+"""Tenants: every row belongs to one, and every query names its tenant.
 
-On PostgreSQL row-level security backs this up: a query that forgets to name its tenant sees the rows of the
-session's tenant alone, and none where the session has none. Superusers, and roles with BYPASSRLS, are not held by it:
-let services connect as a role that is neither. On SQLite there are only the queries.
+On PostgreSQL, row-level security is a second barrier: a query that does not name its tenant sees only rows of the
+session's tenant, or none if the session has no tenant. It does not apply to superusers and roles with BYPASSRLS, so
+services should connect as another role. SQLite has no such barrier.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from store.tables import (
 __all__ = ["ALL", "SETTING", "checked", "owners", "scope"]
 
 ALL = "*"
-"""Instead of a tenant: the rows of all. For workers, which run what every tenant has asked for."""
+"""Stands for all tenants. For workers, which serve every tenant."""
 
 SETTING = "dspex.tenant"
 """The setting of a PostgreSQL session that the policies compare with."""
@@ -36,10 +36,10 @@ _SCOPE = select(func.set_config(SETTING, bindparam("tenant"), bindparam("local",
 
 
 def checked(tenant: str) -> str:
-    """The name, if it can be a tenant's: letters, digits, `.`, `_` and `-`, at most 64. `ALL` passes too.
+    """Check and return a tenant's name: at most 64 letters, digits, `.`, `_` and `-`. Accepts `ALL`, too.
 
     Raises:
-        InvalidValues: it cannot.
+        InvalidValues: the name is invalid.
     """
     if tenant == ALL or _NAME.fullmatch(tenant):
         return tenant
@@ -47,7 +47,7 @@ def checked(tenant: str) -> str:
 
 
 def owners(connection: Connection, ids: Collection[UUID], besides: str) -> dict[UUID, str]:
-    """A tenant for each of these ids that is another's, and not one's own; for a connection in the scope of `ALL`."""
+    """For each id that only other tenants use: one of them. The connection must see all tenants."""
     others, own = dict[UUID, str](), set[UUID]()
     for table in (signatures, programs, executions, rejected_messages, webhook_endpoints, webhook_deliveries):
         for id_, tenant in connection.execute(select(table.c.id, table.c.tenant).where(table.c.id.in_(ids))):
@@ -59,6 +59,6 @@ def owners(connection: Connection, ids: Collection[UUID], besides: str) -> dict[
 
 
 def scope(connection: Connection, tenant: str) -> None:
-    """Until the transaction ends, let it see and write the rows of one tenant alone. Nothing on SQLite."""
+    """Until the transaction ends, limit it to the rows of one tenant. Does nothing on SQLite."""
     if connection.dialect.name == "postgresql":
         connection.execute(_SCOPE, {"tenant": checked(tenant)})

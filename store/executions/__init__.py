@@ -1,7 +1,7 @@
-"""Executions: create, claim, finish, cancel, replay, what keeps a claim alive, and lists. The hot path takes batches.
+"""Executions: create, claim, finish, cancel, replay, leases, and lists. The hot path works on batches.
 
-A claim takes the row for one worker: status running, attempt + 1, lock_version + 1, a lease in the database's time.
-Every later write carries the lock_version that was claimed; where the row has moved on, it changes nothing.
+A claim takes the row for one worker: status running, attempt + 1, lock_version + 1, and a lease by the database's
+clock. Every later write contains the claimed lock_version; if the row has another, the write changes nothing.
 """
 
 from store.executions.leases import Due, Heartbeat, anything_due, due, heartbeat, left, release, rescue

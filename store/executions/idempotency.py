@@ -1,4 +1,4 @@
-"""Idempotency keys: which execution a key of a tenant stands for. The first request that brings a key takes it."""
+"""Idempotency keys: a tenant's key stands for one execution. The first request with a key takes it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from store.tables import NOW, idempotency_keys
 
 
 class Key(NamedTuple):
-    """A key, which is its tenant's own."""
+    """A tenant's idempotency key."""
 
     tenant: str
     key: str
 
 
 class Holder(NamedTuple):
-    """The execution that has a key, and the digest of what it was asked with."""
+    """The execution that has a key, and the digest of its request."""
 
     execution_id: UUID
     request_digest: str
@@ -32,10 +32,10 @@ _KEY: dict[str, Any] = {"tenant": String(), "key": String(), "execution_id": Uui
 
 
 def take(connection: Connection, wanted: Sequence[tuple[Key, Holder]]) -> dict[Key, Holder]:
-    """Take each key that is free, and say who has it. Whoever is taking the same one at this moment is waited for.
+    """Take each free key, and return the holders. Waits for transactions that are taking the same keys.
 
     Args:
-        wanted: each key once.
+        wanted: the keys, without duplicates.
     """
     statement = _take(connection.dialect.name, upsert(connection))
     rows = [key._asdict() | holder._asdict() for key, holder in wanted]
@@ -44,14 +44,14 @@ def take(connection: Connection, wanted: Sequence[tuple[Key, Holder]]) -> dict[K
 
 
 def find(connection: Connection, key: str, *, tenant: str = DEFAULT_TENANT) -> UUID | None:
-    """The execution that a key stands for."""
+    """The execution that has a key, or None."""
     c = idempotency_keys.c
     found = select(c.execution_id).where(c.tenant == tenant, c.key == key)
     return connection.execute(found).scalar_one_or_none()
 
 
 def give_back(connection: Connection, keys: Collection[Key]) -> None:
-    """Free keys that no execution came of."""
+    """Free keys for which no execution was created."""
     c = idempotency_keys.c
     connection.execute(delete(idempotency_keys).where(tuple_(c.tenant, c.key).in_(keys)))
 
@@ -59,10 +59,10 @@ def give_back(connection: Connection, keys: Collection[Key]) -> None:
 @lru_cache(maxsize=2)
 def _take(dialect: str, insert: Any) -> Any:
     c, r = idempotency_keys.c, records(dialect, _KEY)
-    # In one order, so that two workers with the same keys wait for each other and do not deadlock.
+    # In a fixed order, so that two workers with the same keys do not deadlock.
     rows = select(*(r.c[name] for name in _KEY), NOW).where(r.c.key.is_not(None)).order_by(r.c.tenant, r.c.key)
     statement = insert(idempotency_keys).from_select([*_KEY, "inserted_at"], rows)
-    # It changes nothing: a row that is there is returned only where it is updated.
+    # The update changes nothing, but only updated rows are returned.
     return statement.on_conflict_do_update(index_elements=[c.tenant, c.key], set_={"key": c.key}).returning(
         c.tenant, c.key, c.execution_id, c.request_digest
     )

@@ -1,4 +1,4 @@
-"""What keeps a claim alive, and what becomes of those that nobody keeps. By worker, for every tenant at once."""
+"""Leases of claims: heartbeat, release, rescue and publishing what is due. Per worker, for all tenants."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ from store.tables import NOW, executions
 
 
 class Heartbeat(NamedTuple):
-    """How many leases were extended, and which of these executions were asked to stop."""
+    """How many leases were extended, and which of the executions have a cancel request."""
 
     extended: int
     cancel_requested: frozenset[Identity]
 
 
 def heartbeat(connection: Connection, lease: Lease, which: Collection[Identity] | None = None) -> Heartbeat:
-    """Extend the lease of what the worker runs, save what is being changed right now.
+    """Extend the leases of the worker's executions, except rows that are locked at the moment.
 
     Args:
-        which: what it really runs. Without it, all that is claimed in its name: a claim whose answer was lost with
-            the connection would be kept from being rescued.
+        which: the executions that it really runs. None: all that are claimed in its name, which includes a claim whose
+            answer was lost with the connection, and so would never be rescued.
     """
     c = executions.c
     really = true() if which is None else is_one_of(executions, which)
-    # It waits for no row: one that is locked is about to end, and waiting could deadlock with the batch that ends it.
+    # Waits for no row: a locked one is about to end, and waiting could deadlock with the batch that ends it.
     held = select(c.id, c.tenant).where(c.worker == lease.worker, RUNNING, really).with_for_update(skip_locked=True)
     found = connection.execute(
         update(executions)
@@ -64,10 +64,10 @@ def heartbeat(connection: Connection, lease: Lease, which: Collection[Identity] 
 def release(
     connection: Connection, lease: Lease, which: Collection[Identity] | None = None, *, due_in: float = 0.0
 ) -> int:
-    """Give up what the worker has claimed: that spends no attempt. Returns how many there were.
+    """Give the worker's claims back, which spends no attempt. Returns how many.
 
     Args:
-        which: these alone, instead of everything.
+        which: only these executions; None: all claims of the worker.
         due_in: seconds until the relay publishes them.
     """
     c = executions.c
@@ -91,38 +91,40 @@ def release(
 
 
 _NOW = statement_now()
-# Looks begin with the columns of partial indexes, and never ask two things at once: else they would read the table.
+# Each condition begins with the columns of a partial index, and they are never combined: else PostgreSQL reads the
+# table.
 _OVERDUE = PENDING & (executions.c.due_at < _NOW)
-# Workers from before migration 0004 know no `due_at`: what they leave pending is due by its lease.
+# Workers from before migration 0004 do not set `due_at`: their pending rows are due by the lease.
 _LEFT = PENDING & executions.c.due_at.is_(None) & (executions.c.lease_expires_at < _NOW)
 _LOST = RUNNING & (executions.c.lease_expires_at < _NOW)
 
 MOST_WAITS = 8
-"""How many times longer than at first what nobody takes waits at last, until it is due again."""
+"""The longest pause between publishing an execution again, as a multiple of the first pause."""
 
 
 class Due(NamedTuple):
-    """What is to be published. `again`: it has been before, and nobody has taken it."""
+    """An execution to publish. `again`: it was published before, and no worker has taken it."""
 
     request: Request
     again: bool
 
 
 def due(connection: Connection, again_in: float, limit: int, *, only: Collection[Identity] | None = None) -> list[Due]:
-    """Take what is pending and due, for the caller to publish after the commit: what has waited longest comes first.
+    """Take pending executions that are due, oldest first, for the caller to publish after the commit.
 
-    It is due again in `again_in` seconds, twice as long each time, `MOST_WAITS` times at most, unless it is taken. Any
-    number of callers may do this at once. Each takes up to `limit`, and as many of what older workers have left.
+    Unless a worker takes it, an execution is due again after `again_in` seconds, which doubles each time up to
+    `MOST_WAITS` times as long. Any number of callers may do this concurrently. A call takes up to `limit` executions,
+    and as many that older workers have left.
 
     Args:
-        only: of these executions alone.
+        only: take only these executions.
     """
     c = executions.c
     since = case((c.not_before > c.updated_at, c.not_before), else_=c.updated_at)
     waited = -seconds_until(since)
     first = bindparam("again_in", again_in, Float)
     pause = case((waited < 0, first), (waited < first * (MOST_WAITS - 1), first + waited), else_=first * MOST_WAITS)
-    # Whoever publishes it moves it by `again_in` at least.
+    # Publishing moves `due_at` by at least `again_in`.
     moved = seconds_until(c.due_at) - seconds_until(since) > first / 2
     picked = [
         *_pick(connection, _OVERDUE, limit, moved.label("again"), only=only),
@@ -138,9 +140,10 @@ def due(connection: Connection, again_in: float, limit: int, *, only: Collection
 def rescue(
     connection: Connection, again_in: float, limit: int, *, by: str = "relay", only: Collection[Identity] | None = None
 ) -> list[Request]:
-    """Take executions from workers that have not been heard of for a lease, for the caller to publish.
+    """Take executions whose lease has run out from their workers, for the caller to publish.
 
-    They become pending, so a worker that is alive after all is fenced. They are due in `again_in` seconds.
+    They become pending with a new lock_version, which fences a worker that is still alive. They are due in `again_in`
+    seconds.
     """
     c = executions.c
     return _take(
@@ -157,13 +160,13 @@ def rescue(
 
 
 def anything_due(connection: Connection) -> bool:
-    """Whether a relay has something to publish: a look that locks nothing."""
+    """Whether a relay has something to publish. Locks nothing."""
     looks = [exists(select(executions.c.id).where(look)) for look in (_OVERDUE, _LEFT, _LOST)]
     return bool(connection.execute(select(or_(*looks))).scalar_one())
 
 
 def left(connection: Connection, most: int) -> list[Identity]:
-    """Executions that are pending, or whose worker has not been heard of for a lease: as many as are asked for."""
+    """Up to `most` executions that are pending, or whose lease has run out."""
     c = executions.c
     found = [select(c.id, c.tenant).where(look).limit(most) for look in (PENDING, _LOST)]
     return [Identity(row.id, row.tenant) for look in found for row in connection.execute(look)][:most]
@@ -176,7 +179,7 @@ def _pick(
     *told: ColumnElement[Any],
     only: Collection[Identity] | None = None,
 ) -> list[Row[Any]]:
-    """Lock some, in the order in which they are due, without waiting for any."""
+    """Lock rows in the order in which they are due, skipping locked ones."""
     c = executions.c
     found = select(c.id, c.tenant, *told).where(condition).with_for_update(skip_locked=True)
     parameters: dict[str, str] = {}
@@ -186,7 +189,7 @@ def _pick(
         parameters = encode(identity._asdict() for identity in only)
     if condition is _OVERDUE:
         found = found.order_by(c.due_at)
-    # Part of the text: by a parameter, PostgreSQL would think of a tenth of what is due, and read the table.
+    # Part of the text: for a parameter, PostgreSQL estimates a tenth of the rows that are due, and reads the table.
     most: ColumnElement[int] = literal_column(str(int(limit)))
     return list(connection.execute(found.limit(most), parameters))
 

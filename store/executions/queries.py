@@ -1,4 +1,4 @@
-"""Finding executions."""
+"""Queries for executions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ALL = select(executions)
 
 
 class Result(NamedTuple):
-    """What became of an execution that has ended: `error` and `usage` as they are kept."""
+    """The result of an execution that has ended, with `error` and `usage` in their stored form."""
 
     id: UUID
     status: str
@@ -39,27 +39,27 @@ _OPEN = {ExecutionStatus.PENDING: PENDING, ExecutionStatus.RUNNING: RUNNING}
 
 
 def get(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> list[Execution]:
-    """The executions of these ids that exist, in no order."""
+    """The executions with these ids, as far as they exist, in no order."""
     c = executions.c
     return [execution_of(row) for row in connection.execute(_ALL.where(c.id.in_(ids), c.tenant == tenant))]
 
 
 def of_all_tenants(connection: Connection, which: Collection[Identity]) -> list[Execution]:
-    """Those of these executions that exist, in no order: for workers, which serve every tenant."""
+    """These executions, as far as they exist, in no order. For workers, which serve every tenant."""
     if not which:
         return []
     return [execution_of(row) for row in connection.execute(_ALL.where(is_one_of(executions, which)))]
 
 
 def ended(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> list[Execution]:
-    """The executions of these ids that have ended, in no order."""
+    """The executions with these ids that have ended, in no order."""
     c = executions.c
     found = connection.execute(_ALL.where(c.id.in_(ids), c.tenant == tenant, ~OPEN))
     return [execution_of(row) for row in found]
 
 
 def results(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> list[Result]:
-    """What became of the executions of these ids that have ended, in no order: many at once, and no more than that."""
+    """The results of the executions with these ids that have ended, in no order. Reads many cheaply."""
     if not ids:
         return []
     statement = _results(connection.dialect.name)
@@ -73,7 +73,7 @@ def _results(dialect: str) -> Any:
     ended = c.status.in_([ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED])
     return (
         select(c.id, c.status, c.outputs, c.error, c.usage, c.duration_ms)
-        # As expressions, which no index fits: each row is found by its id.
+        # Expressions that fit no index, so that each row is found by its id.
         .where(
             c.id.in_(select(r.c.id)), c.tenant.concat("") == bindparam("tenant"), case((ended, true()), else_=false())
         )
@@ -81,15 +81,15 @@ def _results(dialect: str) -> Any:
 
 
 MOST_COUNTED = 100_000
-"""Rows that `count` looks at, so that its cost is bounded however many there are."""
+"""How many rows `count` reads at most, which bounds its cost."""
 
 
 class Counted(NamedTuple):
-    """How many executions there are by status, where there are any.
+    """The number of executions by status, without zeros.
 
     Attributes:
-        complete: whether there were no more than were looked at.
-        oldest: when the oldest of those was inserted.
+        complete: whether all rows were read.
+        oldest: when the oldest row that was read was inserted.
     """
 
     by_status: dict[ExecutionStatus, int]
@@ -107,16 +107,16 @@ def count(
     tenant: str = DEFAULT_TENANT,
     most: int = MOST_COUNTED,
 ) -> Counted:
-    """How many of the newest executions there are, by status: those for which all that is given holds.
+    """Count the newest executions by status that match all given conditions.
 
     Args:
         since, until: they were inserted at or after the one, and before the other.
-        most: rows to look at. They are found in the order of an index; that of a program has the status, too. The error
-            code is asked of these alone: what is rare is not looked for in all the others.
+        most: how many rows to read, in the order of an index. Only these are compared with the error code, so a rare
+            code is not searched in all rows.
     """
     c = executions.c
     conditions = _conditions(program_id, None, since, until, None, None, tenant)
-    # Part of the text: by a parameter, PostgreSQL would think of a tenth of what there is.
+    # Part of the text: for a parameter, PostgreSQL estimates a tenth of the table.
     limit: ColumnElement[int] = literal_column(str(int(most)))
     columns = [c.status, c.inserted_at] if error_code is None else [c.status, c.inserted_at, c.error_code]
     newest = select(*columns).where(*conditions).order_by(c.inserted_at.desc()).limit(limit).subquery("newest").c
@@ -149,7 +149,7 @@ def page(
     limit: int = DEFAULT_LIMIT,
     tenant: str = DEFAULT_TENANT,
 ) -> Page[Execution]:
-    """Executions, the newest first: those for which all that is given holds.
+    """Executions that match all given conditions, newest first.
 
     Args:
         since, until: they were inserted at or after the one, and before the other.
@@ -172,7 +172,7 @@ def dead(
     limit: int = DEFAULT_LIMIT,
     tenant: str = DEFAULT_TENANT,
 ) -> Page[UUID]:
-    """The ids of dead letters: of the executions that failed and were not discarded. Filters are those of `page`."""
+    """The ids of dead letters: executions that failed and were not discarded. The filters are those of `page`."""
     c, failed = executions.c, ExecutionStatus.FAILED
     conditions = _conditions(program_id, failed, since, until, error_code, False, tenant)
     columns = [c.id, c.inserted_at]
@@ -197,7 +197,7 @@ def _conditions(
         conditions.append(c.inserted_at >= since)
     if until is not None:
         conditions.append(c.inserted_at < until)
-    # What follows from the rest, written as the predicates of the partial indexes are.
+    # Redundant, but written like the predicates of the partial indexes, so that these are used.
     if status is not None and status in _OPEN:
         conditions.append(_OPEN[status])
     elif error_code is not None or status in (ExecutionStatus.FAILED, ExecutionStatus.CANCELLED):

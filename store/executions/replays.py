@@ -1,8 +1,7 @@
-"""Failed executions are dead letters: an operator replays them, or discards them.
+"""Replays and discards failed executions, which are dead letters.
 
-A replay takes the end back: the execution is pending and due, with its id and its history, and what was counted for
-that end, and its event, is taken back in the same transaction. The next end counts anew. It has another lock_version,
-so whoever ran it before is fenced.
+A replay undoes the end: the execution becomes pending and due, with its id and its history. The same transaction
+subtracts it from the counters and deletes its unsent event. The new lock_version fences the worker that ran it before.
 """
 
 from __future__ import annotations
@@ -23,24 +22,24 @@ from store.executions.timeline import DISCARDED, continued
 from store.tables import NOW, executions, programs
 
 MAX_REPLAYS = 500
-"""How many one transaction should replay, or discard: it holds their rows, and the counters of their programs."""
+"""The most executions to replay or discard in one transaction, which locks their rows and their programs' counters."""
 
 
 def replay(
     connection: Connection, ids: Sequence[UUID], *, by: str, shard: int = 0, tenant: str = DEFAULT_TENANT
 ) -> int:
-    """failed → pending, due at once, with all its attempts: also those that were discarded.
+    """failed → pending, due at once, with all attempts; also for discarded executions.
 
-    What has not failed, or not any more, is left as it is: asking twice is as good as asking once. So is what has no
-    program any more. What the attempts before used stays in the row, and the next ones add to it; the error stays to
-    be seen until the next end. A schedule or a deadline that it had is over.
+    Skips executions that are not failed, so repeating it has no effect, and those whose program was destroyed. The
+    usage of earlier attempts stays, and the next ones add to it. The error stays visible until the next end. The
+    schedule and the deadline are removed.
 
     Args:
-        by: who asks, for the timeline.
-        shard: of the counters.
+        by: who replays, for the timeline.
+        shard: the shard of the counters.
 
     Returns:
-        How many are pending now.
+        How many became pending.
     """
     failed = _with_program(connection, connection.execute(_lock(ids, tenant)).all(), tenant)
     if not failed:
@@ -68,10 +67,10 @@ def replay(
 
 
 def discard(connection: Connection, ids: Sequence[UUID], *, by: str, tenant: str = DEFAULT_TENANT) -> int:
-    """Mark failed executions as dealt with: the rows stay, and are no dead letters any more.
+    """Mark failed executions as discarded: the rows stay, and are no longer dead letters.
 
     Args:
-        by: who asks, for the timeline.
+        by: who discards, for the timeline.
 
     Returns:
         How many of them were dead letters.
@@ -92,14 +91,14 @@ def _lock(ids: Sequence[UUID], tenant: str) -> Select[Any]:
     return (
         select(*columns)
         .where(c.id.in_(ids), c.tenant == tenant, FAILED)
-        # In one order, so that two who ask for the same wait for each other and do not deadlock.
+        # In a fixed order, so that two concurrent requests for the same do not deadlock.
         .order_by(c.id)
         .with_for_update()
     )
 
 
 def _with_program(connection: Connection, rows: Sequence[Row[Any]], tenant: str) -> list[Row[Any]]:
-    """Those whose program is there, and stays until the transaction ends: others could never run."""
+    """The rows whose program exists, which is locked until the transaction ends. The others could never run."""
     p = programs.c
     there = select(p.id).where(p.id.in_({row.program_id for row in rows}), p.tenant == tenant)
     held = there.order_by(p.id).with_for_update(read=True, key_share=True)
@@ -108,7 +107,7 @@ def _with_program(connection: Connection, rows: Sequence[Row[Any]], tenant: str)
 
 
 def _taken_back(rows: Sequence[Row[Any]], tenant: str) -> dict[Identity, Counts]:
-    """What `finish` has counted for these, below zero."""
+    """The negative of what `finish` has counted for these."""
     counts: dict[Identity, Counts] = {}
     for row in rows:
         count = counts.setdefault(Identity(row.program_id, tenant), Counts())

@@ -1,4 +1,4 @@
-"""What goes into an execution's row, what comes out of it, and what a claim may come to."""
+"""Conversions to and from an execution's row, and the possible results of a claim."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from store.tables import executions
 
 @dataclass(frozen=True)
 class Request(Identified):
-    """What is asked for: the body of an execute command, with where it came from."""
+    """A request to execute: the data of the command, and where it came from."""
 
     id: UUID
     program_id: UUID
@@ -43,10 +43,11 @@ class Request(Identified):
 
     @property
     def digest(self) -> str:
-        """The same for the same request, also as it is read from the database. Another one is a conflict.
+        """The same for equal requests, also when read from the database. With another digest, the same id is a
+        conflict.
 
-        What is not set does not change it, so that what is added later does not either. Metadata and extension
-        attributes are no part of what is asked: the first request's are kept.
+        Members that are not set do not affect it, so that later versions can add members. Metadata and extension
+        attributes are not part of it; those of the first request are kept.
         """
         asked = {
             "program": self.program_id.hex,
@@ -57,19 +58,19 @@ class Request(Identified):
 
 
 def kept_callback(callback: Callback | None) -> dict[str, Any] | None:
-    """A callback as it is kept: what is not the default."""
+    """The stored form of a callback: the members that differ from the defaults."""
     return None if callback is None else callback.model_dump(mode="json", exclude_defaults=True)
 
 
 def callback_of(value: dict[str, Any] | None) -> Callback | None:
-    """A callback that was kept."""
+    """Read a stored callback."""
     return None if value is None else Callback(**value)
 
 
 def _exact(value: Any) -> Any:
-    """JSON values with whole numbers as integers: PostgreSQL keeps 1e16 as 10000000000000000, and -0.0 as 0.0."""
+    """Convert whole floats in JSON values to integers: PostgreSQL stores 1e16 as 10000000000000000, and -0.0 as 0.0."""
     kind = type(value)
-    if kind is str or kind is int:  # most are: the other questions cost more
+    if kind is str or kind is int:  # most values are, and the other checks cost more
         return value
     if kind is list or kind is tuple:
         return [_exact(item) for item in value]
@@ -82,12 +83,12 @@ def _exact(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Carried:
-    """What the attempts of an execution leave to the next one.
+    """State that the attempts of an execution pass on to the next one.
 
     Attributes:
-        waits, waited: how often, and for how many seconds in all, it waited for a rate limit. What was asked for when
-            it is written, what has elapsed on the database's clock when it is claimed.
-        repaired: whether it was run again for an answer that could not be used.
+        waits, waited: how often, and for how many seconds in all, it waited for a rate limit: when written, the
+            requested time; when claimed, the elapsed time by the database's clock.
+        repaired: whether it was already run again after an unusable answer.
     """
 
     waits: int = 0
@@ -97,18 +98,18 @@ class Carried:
 
 @dataclass(frozen=True)
 class Claimed:
-    """The execution is this worker's to run.
+    """The worker has claimed the execution and may run it.
 
     Attributes:
-        id: the request's, or that of the first request with its idempotency key.
-        backend_id: None where the program is not ready.
-        cancel_requested: it was asked to stop while an earlier worker ran it; end it as cancelled.
-        policy: the program's.
-        usage: what the attempts before used.
+        id: the id of the request, or of the first request with its idempotency key.
+        backend_id: None if the program is not ready.
+        cancel_requested: a cancel was requested while an earlier worker ran it; end it as cancelled.
+        policy: the retry policy of the program.
+        usage: the usage of earlier attempts.
         lost: how many attempts ended with their worker.
-        seconds_left: until its deadline, where it has one; not above zero: do not run it.
-        answered: whether somebody waits for an answer.
-        metadata, extensions: as the row has them, of the first request with this id.
+        seconds_left: seconds until its deadline, or None. If not above zero, do not run it.
+        answered: whether a sender waits for an answer.
+        metadata, extensions: those of the first request with this id, from the row.
     """
 
     id: UUID
@@ -128,9 +129,9 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Waiting:
-    """It is pending, and not due yet: scheduled, between two attempts, or just being taken by somebody else.
+    """The execution is pending and not due: scheduled, between two attempts, or just being taken by another worker.
 
-    The relay publishes it when it is.
+    The relay publishes it when it is due.
     """
 
     id: UUID
@@ -138,14 +139,14 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Running:
-    """Another worker has it, and its lease has not run out."""
+    """Another worker has claimed it, and its lease has not run out."""
 
     id: UUID
 
 
 @dataclass(frozen=True)
 class Ended:
-    """It has run already, or was cancelled."""
+    """The execution has already ended."""
 
     execution: Execution
 
@@ -160,7 +161,7 @@ class Conflicting:
 
 @dataclass(frozen=True)
 class NoProgram:
-    """There is no such program, or not any more."""
+    """The program does not exist, or no longer exists."""
 
     id: UUID
 
@@ -172,7 +173,7 @@ Claim = Claimed | Waiting | Running | Ended | Conflicting | NoProgram
 
 @dataclass(frozen=True)
 class Execution(Identified):
-    """A row, as it is read."""
+    """An execution as read from its row."""
 
     id: UUID
     program_id: UUID
@@ -208,12 +209,12 @@ class Execution(Identified):
 
 @dataclass(frozen=True)
 class Finish(Identified):
-    """The end of an execution that was claimed: outputs, or an error, or cancelled (then an error may say why).
+    """The end of a claimed execution: outputs, or an error, or cancelled (an error may then say why).
 
     Attributes:
-        duration_ms: of its last attempt; None: that never ran, and is in no duration.
-        answered: whether somebody waits for an answer.
-        attempt: how many attempts were started; None: the claim's too.
+        duration_ms: of the last attempt; None if that never ran, so that no statistics include it.
+        answered: whether a sender waits for an answer.
+        attempt: how many attempts were started; None: as in the row, including this claim.
     """
 
     id: UUID
@@ -236,17 +237,17 @@ class Finish(Identified):
 
     @property
     def key(self) -> EndKey:
-        """What there is once: one claim ends in one way."""
+        """The identity of this write: a claim ends exactly once."""
         return self.identity, self.lock_version, self.status
 
 
 @dataclass(frozen=True)
 class Retry(Identified):
-    """The end of an attempt after which there is another: pending, and due in `delay` seconds.
+    """The end of an attempt that another follows: the execution becomes pending, and is due in `delay` seconds.
 
     Attributes:
         attempt: how many attempts are spent.
-        usage: of all attempts so far.
+        usage: the usage of all attempts so far.
     """
 
     id: UUID
@@ -260,27 +261,27 @@ class Retry(Identified):
 
     @property
     def key(self) -> EndKey:
-        """What there is once, as `Finish.key`."""
+        """The identity of this write; see `Finish.key`."""
         return self.identity, self.lock_version, ExecutionStatus.PENDING
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Who claims, and for how many seconds a claim holds without a heartbeat."""
+    """The claiming worker, and for how many seconds a claim holds without a heartbeat."""
 
     worker: str
     seconds: float
 
 
 KEPT = tuple(field.name for field in fields(Request) if field.name != "idempotency_key")
-"""The columns that keep a request: its fields. Its idempotency key is kept with the id that it stands for."""
+"""The columns for the fields of a request. Its idempotency key is stored in another table."""
 
 REQUEST_COLUMNS = (*KEPT, "request_digest", "not_before", "deadline")
-"""Those of `request_row`."""
+"""The columns of `request_row`."""
 
 
 def request_row(request: Request) -> dict[str, Any]:
-    """A request, as the statements take it. What is rare is left out where there is none, which reads as NULL."""
+    """A request as a record for the statements. Rare members are left out if empty, which reads as NULL."""
     options = request.options
     row = vars(request) | {
         "inputs": dict(request.inputs),
@@ -300,7 +301,7 @@ def request_row(request: Request) -> dict[str, Any]:
 
 
 def finish_row(item: Finish) -> dict[str, Any]:
-    """An end, as the statement takes it. What does not say which row it is of is written to its column."""
+    """An end as a record for the statement. Members outside of its key are written to the columns of their names."""
     return {
         "id": item.id,
         "tenant": item.tenant,
@@ -315,7 +316,7 @@ def finish_row(item: Finish) -> dict[str, Any]:
 
 
 def retry_row(item: Retry) -> dict[str, Any]:
-    """The end of an attempt after which there is another, as the statement takes it: see `finish_row`."""
+    """A `Retry` as a record for the statement; see `finish_row`."""
     return {
         "id": item.id,
         "tenant": item.tenant,
@@ -329,7 +330,7 @@ def retry_row(item: Retry) -> dict[str, Any]:
 
 
 def _used(usage: Usage) -> dict[str, Any]:
-    """What was used, with the columns that are copied from it."""
+    """The usage, and the columns that are copied from it."""
     return {
         "usage": usage.model_dump(mode="json"),
         "input_tokens": usage.input_tokens,
@@ -339,12 +340,12 @@ def _used(usage: Usage) -> dict[str, Any]:
 
 
 def cost_of(usage: Usage) -> float | None:
-    """What is known of it: without calls there is none."""
+    """The cost for the column; None if not known, 0 if there were no calls."""
     return usage.cost if usage.calls or usage.cost is not None else 0.0
 
 
 def _error(error: ErrorDetail | None) -> dict[str, Any]:
-    """An error, with the column that is copied from it."""
+    """The error, and the column that is copied from it."""
     if error is None:
         return {"error": None, "error_code": None}
     problems = [{"field": storable(p.field), "message": storable(p.message)} for p in error.problems]
@@ -363,11 +364,11 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "metadata": lambda value: value or {},
     "extensions": lambda value: value or {},
 }
-"""How a column is read, where its value is not what the database gives."""
+"""Converters for columns whose value needs one."""
 
 
 def _reader(names: Sequence[str]) -> Callable[[Any], dict[str, Any]]:
-    """What reads these columns of a row."""
+    """Make a function that reads these columns of a row."""
     columns, converted = attrgetter(*names), [(name, _READ[name]) for name in names if name in _READ]
 
     def read(row: Any) -> dict[str, Any]:
@@ -384,21 +385,21 @@ _read_request = _reader(KEPT)
 
 
 def execution_of(row: Any) -> Execution:
-    """The execution of a row with all its columns."""
+    """Read an execution from a row with all columns."""
     return Execution(**_read_execution(row))
 
 
 def request_of(row: Any) -> Request:
-    """The request that a row was made of, from its columns `KEPT`."""
+    """Read the request of an execution from a row with the columns `KEPT`."""
     return Request(**_read_request(row))
 
 
 CLAIMED_COLUMNS = ("tenant", "status", "reply_to", *(f.name for f in fields(Claimed) if f.name in executions.c))
-"""Those of `claim_of`, which reads `seconds_left` and `late` as well."""
+"""The columns for `claim_of`, which also reads `seconds_left` and `late`."""
 
 
 def claim_of(row: Any) -> Claim:
-    """What a claim came to, where it took a row or inserted it."""
+    """The result of a claim that took or inserted a row."""
     if row.status == ExecutionStatus.PENDING:
         return Waiting(row.id)
     return Claimed(

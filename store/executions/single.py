@@ -1,4 +1,4 @@
-"""One execution at a time, by its id: create, cancel, and the transitions of a caller that runs it on its own."""
+"""Operations on one execution by its id: create, cancel, and the transitions of a caller that runs it itself."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from store.tables import NOW, executions
 
 
 def create(connection: Connection, request: Request, *, due_in: float = 30.0) -> Execution:
-    """Keep an execution, pending. The same request again changes nothing, whatever has become of it.
+    """Insert a pending execution. The same request again changes nothing, even if the execution has ended.
 
     Args:
-        due_in: seconds until the relay publishes it, unless a worker has claimed it by then.
+        due_in: seconds until the relay publishes it, if no worker has claimed it by then.
 
     Raises:
         NotFound: there is no such program.
@@ -52,7 +52,7 @@ def create(connection: Connection, request: Request, *, due_in: float = 30.0) ->
     row = connection.execute(select(executions).where(c.id == request.id, c.tenant == request.tenant)).one_or_none()
     if row is None and not has_program(connection, request):
         raise NotFound(f"program_id: there is no program {request.program_id}")
-    # Where the key is the id alone yet, there is no row if another tenant has the id.
+    # Before migration 0008, the key has no tenant: there is no row if another tenant uses the id.
     if row is None or row.request_digest != request.digest:
         raise Conflict(f"execution_id: {request.id} belongs to another request")
     return execution_of(row)
@@ -68,16 +68,17 @@ def cancel(
     event_in: float = 30.0,
     webhook_in: float = 0.0,
 ) -> Execution:
-    """Cancel an execution: at once when it is pending; a running one is marked, and its worker told by the heartbeat.
+    """Cancel an execution: a pending one at once. A running one is marked, and its worker learns of it by the
+    heartbeat.
 
-    Once is enough: asking again while it runs changes nothing. Where its worker dies, whoever claims it next is told.
-    One in a transaction: cancelling several could deadlock with a batch that ends others of the same program.
+    Repeating it changes nothing. If the worker dies, the next one to claim the execution sees the mark. Cancel only one
+    execution in a transaction: several could deadlock with a batch that ends others of the same program.
 
     Args:
-        by: who asks, for the timeline.
-        shard: of the counters.
-        event_in: seconds until the relay tells of it, where it was cancelled at once.
-        webhook_in: seconds until webhooks tell of it, where they are asked for.
+        by: who cancels, for the timeline.
+        shard: the shard of the counters.
+        event_in: seconds until the relay sends the event, if it was cancelled at once.
+        webhook_in: seconds until its deliveries are due, if there are any.
 
     Returns:
         The execution: cancelled, or running with `cancel_requested`.
@@ -93,7 +94,7 @@ def cancel(
             status = ExecutionStatus(_row(connection, execution_id, tenant).status)
             if status.terminal:
                 raise IllegalTransition(f"execution {execution_id} cannot be cancelled: it is {status}")
-            # It was created in this very moment.
+            # It was created at the same moment.
     if row.status == ExecutionStatus.CANCELLED:
         counts = {Identity(row.program_id, tenant): _cancelled(row)}
         counters.increment(connection, shard, counts, executed=row.started_at is not None)
@@ -103,7 +104,7 @@ def cancel(
 
 
 def _cancelled(row: Row[Any]) -> Counts:
-    """What is counted: attempts before it was cancelled may have used something."""
+    """The counts of a cancelled execution, which may have usage from earlier attempts."""
     counts = Counts(cancelled=1)
     counts.use(row.input_tokens, row.output_tokens, row.cost)
     return counts
@@ -121,7 +122,7 @@ def _cancel(execution_id: UUID, tenant: str, by: str) -> ReturningUpdate[Any]:
         .values(
             status=case((PENDING, ExecutionStatus.CANCELLED), else_=c.status),
             cancel_requested=True,
-            # It used nothing where it never ran.
+            # The usage is 0 if it never ran.
             **{name: case((_NEVER_RAN, 0), else_=c[name]) for name in ("input_tokens", "output_tokens", "cost")},
             lock_version=case((PENDING, c.lock_version + 1), else_=c.lock_version),
             lease_expires_at=case((PENDING, null()), else_=c.lease_expires_at),
@@ -137,7 +138,7 @@ def _cancel(execution_id: UUID, tenant: str, by: str) -> ReturningUpdate[Any]:
 
 
 def mark_running(connection: Connection, execution_id: UUID, lease: Lease, *, tenant: str = DEFAULT_TENANT) -> Claimed:
-    """Claim an execution that exists.
+    """Claim an existing execution.
 
     Raises:
         NotFound: there is no such execution, or its program is gone.
@@ -170,7 +171,8 @@ def mark_completed(
     """End a running execution with outputs, and count it.
 
     Args:
-        lock_version: as it was claimed, so that it fails when another worker has it by now. None: as it is.
+        lock_version: the claimed one, so that the call fails if another worker has claimed it since. None: the current
+            one.
 
     Raises:
         NotFound: there is no such execution.
@@ -193,7 +195,7 @@ def mark_failed(
     shard: int = 0,
     tenant: str = DEFAULT_TENANT,
 ) -> Execution:
-    """End a running execution with an error, and count it. Arguments and errors are those of `mark_completed`."""
+    """End a running execution with an error, and count it. Arguments and exceptions are those of `mark_completed`."""
     row = _held(connection, execution_id, tenant, lock_version, ExecutionStatus.FAILED)
     end = Finish(row.id, row.program_id, row.lock_version, duration_ms, usage or Usage(), error=error, tenant=tenant)
     finish(connection, shard, [end])
@@ -203,7 +205,7 @@ def mark_failed(
 def _held(
     connection: Connection, execution_id: UUID, tenant: str, lock_version: int | None, to: ExecutionStatus
 ) -> Row[Any]:
-    """The row, locked, if it may end."""
+    """Lock and return the row, if the execution may end."""
     row = _row(connection, execution_id, tenant, lock=True)
     if row.status == ExecutionStatus.RUNNING and lock_version in (None, row.lock_version):
         return row

@@ -1,4 +1,4 @@
-"""The statements of the hot path: built once for each database, the same text whatever the size of the batch."""
+"""The statements of the hot path: built once for each database; the text does not depend on the batch's size."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from store.tables import NOW, REGISTERED, executions, programs, webhook_endpoint
 
 
 def status_in(*statuses: ExecutionStatus) -> ColumnElement[bool]:
-    """The status is one of these, as the partial indexes write it.
+    """The condition that the status is one of these, written like the predicates of the partial indexes.
 
-    Part of the SQL text: by parameters, PostgreSQL could not tell that a partial index is enough. SQLite cannot tell it
-    of an IN with one member.
+    The values are part of the text, because PostgreSQL cannot match parameters with a partial index. SQLite cannot
+    match an IN with one member.
     """
     listed: list[ColumnElement[str]] = [literal_column(f"'{status}'") for status in statuses]
     return executions.c.status == listed[0] if len(listed) == 1 else executions.c.status.in_(listed)
@@ -49,13 +49,13 @@ FAILED = status_in(ExecutionStatus.FAILED)
 UNSUCCESSFUL = status_in(ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
 
 DUE = PENDING & or_(executions.c.not_before.is_(None), executions.c.not_before <= NOW)
-"""It may be claimed."""
+"""The condition that a pending execution may be claimed."""
 ABANDONED = RUNNING & (executions.c.lease_expires_at < NOW)
-"""Its worker has not been heard of for a lease."""
+"""The condition that the lease has run out."""
 
 PUSHED = (executions.c.callback, executions.c.program_callback)
 LISTENING = select(webhook_endpoints.c.tenant).where(REGISTERED)
-"""The tenants with endpoints that get every end."""
+"""The tenants with registered endpoints, which get every end."""
 
 
 def _types(names: Iterable[str]) -> dict[str, Any]:
@@ -65,13 +65,13 @@ def _types(names: Iterable[str]) -> dict[str, Any]:
 
 @lru_cache(maxsize=2)
 def claim(dialect: str, insert: Any) -> Any:
-    """The new ones. Parameters: `records` of requests, `worker`, `lease_seconds`.
+    """Inserts the new executions as claimed. Parameters: `records` of requests, `worker`, `lease_seconds`.
 
-    `ON CONFLICT DO UPDATE` would also lock the rows that it leaves as they are, and those that are about to end are
-    locked in no order: the two would deadlock.
+    `ON CONFLICT DO UPDATE` would lock existing rows, too. It could deadlock with a batch of ends, which locks its rows
+    in another order.
     """
     read = records(dialect, _types(REQUEST_COLUMNS))
-    # In a subquery, so that one reading of the clock decides.
+    # In a subquery, so that the clock is read once.
     r = select(*read.c, (read.c.not_before > NOW).label("later")).subquery("asked")
     worker = bindparam("worker", type_=String)
     lease = database_now(bindparam("lease_seconds", type_=Float))
@@ -104,9 +104,11 @@ def claim(dialect: str, insert: Any) -> Any:
 
 @lru_cache(maxsize=2)
 def claim_again(dialect: str) -> Any:
-    """Those that are there, and due or abandoned. Parameters: `records` of `AGAIN`, `worker`, `lease_seconds`.
+    """Claims existing executions that are due or abandoned. Parameters: `records` of `AGAIN`, `worker`,
+    `lease_seconds`.
 
-    It waits for no row, so it cannot deadlock: whoever is changing one claims it, ends it, or has it published again.
+    Skips locked rows, so it cannot deadlock. The transaction that has locked a row claims it, ends it, or gets it
+    published again.
     """
     c, p, r = executions.c, programs.c, records(dialect, _types(AGAIN))
     worker = bindparam("worker", type_=String)
@@ -116,7 +118,7 @@ def claim_again(dialect: str) -> Any:
         select(c.id, c.tenant, ready.label("backend_id"), p.policy, p.callback)
         .join_from(r, executions, (c.id == r.c.id) & (c.tenant == r.c.tenant))
         .join(programs, (p.id == r.c.program_id) & (p.tenant == r.c.tenant))
-        # As an expression, so that each row is found by its id: as in `finish`.
+        # An expression, so that each row is found by its id, as in `finish`.
         .where(
             case(
                 ((c.request_digest == r.c.request_digest) & or_(DUE, ABANDONED), true()),
@@ -151,7 +153,7 @@ def claim_again(dialect: str) -> Any:
 _RATE_LIMITED: Any = literal_column(f"'{ErrorCode.RATE_LIMITED}'")
 
 AGAIN = ("id", "program_id", "request_digest", "tenant")
-"""What `claim_again` reads of a request."""
+"""The columns of a request that `claim_again` needs."""
 
 
 def _claimed() -> list[ColumnElement[Any]]:
@@ -159,7 +161,7 @@ def _claimed() -> list[ColumnElement[Any]]:
     return [
         *(c[name] for name in CLAIMED_COLUMNS),
         seconds_until(c.deadline).label("seconds_left"),
-        # A wait that was asked for has taken longer: until a worker had time, and the message came.
+        # How much longer than requested a wait took, until a worker had time and the message came.
         case((c.error_code == _RATE_LIMITED, -seconds_until(c.not_before)), else_=null()).label("late"),
     ]
 
@@ -191,21 +193,21 @@ def _of_programs(r: Any, values: dict[str, Any]) -> Any:
         select(*values.values())
         .join_from(r, programs, (programs.c.id == r.c.program_id) & (programs.c.tenant == r.c.tenant))
         .where(r.c.id.is_not(None))
-        # In one order, so that two workers with the same requests wait for each other and do not deadlock.
+        # In a fixed order, so that two workers with the same requests do not deadlock.
         .order_by(r.c.id, r.c.tenant)
     )
 
 
 _WHICH = ("id", "tenant", "lock_version")
-"""What says of which row, and of which claim, an end is."""
+"""The columns that identify the row and the claim of an end."""
 
 
 @lru_cache(maxsize=4)
 def finish(dialect: str, insert: Any, columns: tuple[str, ...], *, whole: bool = False) -> Any:
-    """Ends executions; where it `writes_in_with`, it adds their events to the outbox as well.
+    """Ends executions. If the database `writes_in_with`, also adds their events to the outbox.
 
-    Parameters: `records` of ends with these columns, and then those of `event_outbox.adding`. `whole` rows have every
-    column.
+    Parameters: `records` of ends with these columns, and in the second case those of `event_outbox.adding`. With
+    `whole`, it returns every column of the rows.
     """
     ended = _finish(dialect, columns, whole)
     if not writes_in_with(dialect):
@@ -223,8 +225,8 @@ def _finish(dialect: str, columns: tuple[str, ...], whole: bool) -> Any:
             c.id == r.c.id,
             c.lock_version == r.c.lock_version,
             c.tenant == r.c.tenant,
-            # As an expression, which no index fits: each row is to be found by its id. By the index of the open rows,
-            # PostgreSQL would go through all of them, and through all that ended since the last vacuum.
+            # An expression that fits no index, so that each row is found by its id. With the index of open rows,
+            # PostgreSQL would read all of them, and all that ended since the last vacuum.
             c.status.concat("") == ExecutionStatus.RUNNING,
         )
         .values(
@@ -238,14 +240,14 @@ def _finish(dialect: str, columns: tuple[str, ...], whole: bool) -> Any:
                 "timeline": continued(c.timeline, r.c.status, attempt, c.worker),
             }
         )
-        # Whether the end is pushed somewhere, in the same breath: the few tenants with endpoints are hashed once.
+        # Also returns whether the end has webhooks: the few tenants with endpoints are hashed once.
         .returning(*(c if whole else (c.id, c.lock_version, c.status, c.tenant, *PUSHED)), _REGISTERED)
     )
 
 
 @lru_cache(maxsize=2)
 def retry(dialect: str, columns: tuple[str, ...]) -> Any:
-    """Parameter: `records` of attempts after which there is another, with these columns and their `delay`."""
+    """Makes executions pending for another attempt. Parameter: `records` of `Retry`, with these columns and `delay`."""
     written = [name for name in columns if name not in (*_WHICH, "delay")]
     c, r = executions.c, records(dialect, _types([*_WHICH, *written]) | {"delay": Float()})
     due = database_now(r.c.delay)

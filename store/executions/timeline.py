@@ -1,8 +1,8 @@
-"""The timeline of an execution: what became of it, when, in which attempt, and by whom; the last `MAX_ENTRIES` kept.
+"""The timeline of an execution: its changes, with time, attempt and author. Keeps the last `MAX_ENTRIES`.
 
-An array of `{"status", "at", "attempt", "by"}` in the row itself, written by the statement that makes the change.
-`status` is the new one, or `cancel_requested` where a running execution was asked to stop, or `discarded` where one
-that failed was dealt with.
+
+An array of `{"status", "at", "attempt", "by"}` in the row, written by the statement that makes the change. `status` is
+the new status, or `cancel_requested` for a cancel of a running execution, or `discarded` for a failed one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TimelineEntry(NamedTuple):
 
 
 def read(entries: Iterable[Mapping[str, Any]]) -> tuple[TimelineEntry, ...]:
-    """The entries of a column."""
+    """Read the entries in a column."""
     return tuple(
         TimelineEntry(e["status"], datetime.fromisoformat(e["at"]).astimezone(UTC), e["attempt"], e["by"])
         for e in entries
@@ -49,7 +49,7 @@ class begun(FunctionElement[Any]):  # noqa: N801
 
 
 class continued(FunctionElement[Any]):  # noqa: N801
-    """A timeline with one entry more: `continued(column, status, attempt, by)`."""
+    """A timeline with one more entry: `continued(column, status, attempt, by)`."""
 
     type: TypeEngine[Any] = Json
     inherit_cache = True

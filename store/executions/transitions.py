@@ -1,4 +1,4 @@
-"""Claim and finish: the hot path, a statement for each batch."""
+"""Claim, finish and retry: the hot path, with one statement for each batch."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from store.tables import executions, programs
 
 
 def claim(connection: Connection, lease: Lease, requests: Sequence[Request]) -> list[Claim]:
-    """Claim each execution for a worker: insert it, or take it again when it is due or its lease ran out.
+    """Claim executions for a worker: insert new ones, and take existing ones that are due or whose lease has run out.
 
-    One that is not to begin before some moment is inserted as pending. A request whose idempotency key is another's
-    stands for that one: what is claimed has its id.
+    A new execution with a `not_before` in the future is inserted as pending. If a request's idempotency key belongs to
+    an earlier execution, that one is claimed, under its id.
 
     Returns:
-        For each request, in order, what it is now. Only `Claimed` may be run.
+        The result for each request, in order. Only a `Claimed` may be run.
     """
     if not any(request.idempotency_key for request in requests):
         return _claim_by_id(connection, lease, requests)
@@ -86,7 +86,7 @@ def _claim_by_id(connection: Connection, lease: Lease, requests: Sequence[Reques
     identities = [request.identity for request in requests]
     first = {identity: index for index, identity in reversed(list(enumerate(identities)))}
     outcome = _claim_each(connection, lease, [requests[index] for index in first.values()])
-    # An id that is there twice: the first request has been taken, and the others are told so.
+    # If an id comes twice, the first request is claimed, and the others see that it is running.
     different = [
         index
         for index, request in enumerate(requests)
@@ -122,7 +122,7 @@ def _claim_each(connection: Connection, lease: Lease, requests: Sequence[Request
 
 
 def _explain(connection: Connection, requests: Sequence[Request]) -> dict[Identity, Claim]:
-    """Why the claim did not take them."""
+    """Find out why the claim did not take these."""
     found = connection.execute(select(executions).where(executions.c.id.in_([r.id for r in requests])))
     rows = {Identity(row.id, row.tenant): row for row in found}
     others = {identity.id for identity in rows}
@@ -134,7 +134,7 @@ def _explain(connection: Connection, requests: Sequence[Request]) -> dict[Identi
 
 def _reason(connection: Connection, request: Request, row: Any, *, taken: bool) -> Claim:
     if row is None:
-        # Where the key is the id alone yet, one that another tenant has cannot be had.
+        # Before migration 0008, the key has no tenant: an id of another tenant cannot be used.
         return Conflicting(request.id) if taken and has_program(connection, request) else NoProgram(request.id)
     if row.request_digest != request.digest:
         return Conflicting(request.id)
@@ -146,7 +146,7 @@ def _reason(connection: Connection, request: Request, row: Any, *, taken: bool) 
 
 
 def has_program(connection: Connection, request: Request) -> bool:
-    """Whether there is the program that a request is for."""
+    """Whether the program of a request exists."""
     c = programs.c
     found = select(c.id).where(c.id == request.program_id, c.tenant == request.tenant)
     return connection.execute(found).one_or_none() is not None
@@ -160,15 +160,15 @@ def finish(
     event_in: float = 30.0,
     webhook_in: float = 0.0,
 ) -> list[bool]:
-    """End executions, count them, and add their events to the outbox, where they are still as they were claimed.
+    """End executions that still have the claimed lock_version, count them, and add their events to the outbox.
 
     Args:
-        shard: of the counters (see `store.counters`).
-        event_in: seconds until the relay tells of them (see `store.event_outbox`).
-        webhook_in: seconds until webhooks tell of them, where they are asked for (see `store.webhooks`).
+        shard: the shard of the counters (see `store.counters`).
+        event_in: seconds until the relay sends the events (see `store.event_outbox`).
+        webhook_in: seconds until the deliveries are due, if there are any (see `store.webhooks`).
 
     Returns:
-        For each, in order, whether it is ended as asked. False: fenced, another worker has it; discard the result.
+        For each, in order, whether it was ended. False: another worker has claimed it since; discard the result.
     """
     done = finish_and_read(connection, shard, finishes, event_in=event_in, webhook_in=webhook_in)
     return [held for held, _ in done]
@@ -182,7 +182,7 @@ def finish_and_read(
     event_in: float = 30.0,
     webhook_in: float = 0.0,
 ) -> list[tuple[bool, Execution | None]]:
-    """As `finish`; those that somebody waits for come with what they are now, where they are ended as asked."""
+    """Like `finish`, and also returns the ended execution for those that a sender waits for."""
     if not finishes:
         return []
     keys = [item.key for item in finishes]
@@ -193,7 +193,7 @@ def finish_and_read(
     statement = statements.finish(dialect, upsert(connection), tuple(rows[0]), whole=whole)
     if writes_in_with(dialect):
         parameters[event_outbox.DUE_IN] = event_in
-    # As a text to the driver, the moments of a whole row would not be in UTC.
+    # Whole rows do not go to the driver as text, as their times would not be in UTC.
     found = (connection.execute(statement, parameters) if whole else execute(connection, statement, parameters)).all()
     ended = {_key(row) for row in found}
     counts: dict[Identity, Counts] = {}
@@ -215,7 +215,7 @@ def finish_and_read(
     read: dict[Identity, Execution] = {}
     if answered:
         read = {identity: execution_of(row) for row in found if (identity := Identity(row.id, row.tenant)) in answered}
-        # What a transaction before this one has ended, see `_committed_before`.
+        # Those that an earlier transaction has ended, see `_committed_before`.
         read |= {row.identity: row for row in of_all_tenants(connection, answered - read.keys())}
     return [(key in ended, read.get(key[0])) for key in keys]
 
@@ -225,10 +225,10 @@ def _is_pushed(row: Any) -> bool:
 
 
 def retry(connection: Connection, retries: Sequence[Retry]) -> list[bool]:
-    """Make executions whose attempt failed wait for the next one, where they are still as they were claimed.
+    """Make executions pending for their next attempt, if they still have the claimed lock_version.
 
     Returns:
-        For each, in order, whether it waits now. False: fenced, another worker has it.
+        For each, in order, whether it is pending now. False: another worker has claimed it since.
     """
     if not retries:
         return []
@@ -241,7 +241,7 @@ def retry(connection: Connection, retries: Sequence[Retry]) -> list[bool]:
 
 
 def _committed_before(connection: Connection, missed: Sequence[Finish | Retry]) -> set[EndKey]:
-    """Where the commit of this very write arrived, and the connection broke before the answer, it has been made."""
+    """Find writes that were committed before: the commit arrived, but the connection broke before its answer."""
     if not missed:
         return set()
     c = executions.c
@@ -250,7 +250,7 @@ def _committed_before(connection: Connection, missed: Sequence[Finish | Retry]) 
 
 
 def _key(row: Any) -> EndKey:
-    """The `key` of the write that made the row what it is."""
+    """The `key` of the last write to the row."""
     return Identity(row.id, row.tenant), row.lock_version - 1, row.status
 
 

@@ -1,8 +1,8 @@
-"""Webhooks: endpoints, what is to be delivered to them, and what came of it.
+"""Webhooks: endpoints, deliveries, and the log of their attempts.
 
-A delivery is written by the transaction that ends an execution, one for each endpoint that wants it. Whoever delivers
-takes what is due for a while (`due_at` moves), sends it, and settles it; where that comes to nothing it is due again.
-Every later write carries the lock_version with which it was taken.
+The transaction that ends an execution inserts a delivery for each endpoint that wants it. A deliverer takes due
+deliveries for a while (by moving `due_at`), sends them, and settles them. If it dies, they become due again. Every
+later write contains the lock_version with which the delivery was taken.
 """
 
 from store.webhooks.endpoints import (

@@ -1,4 +1,4 @@
-"""Endpoints: those that a tenant has registered, and those that came with callbacks."""
+"""Endpoints: those registered by a tenant, and those from callbacks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from store.tables import NOW, REGISTERED, webhook_deliveries, webhook_endpoints
 from store.webhooks.rows import Endpoint, endpoint_of
 
 MAX_REGISTERED = 50
-"""Endpoints that a tenant may register: the end of each of its executions is a row for each of them."""
+"""How many endpoints a tenant may register, as each end of an execution adds a row for each of them."""
 
 _C = webhook_endpoints.c
 SELECT = select(
@@ -35,18 +35,18 @@ SELECT = select(
 
 
 def columns_of(callback: Callback) -> dict[str, Any]:
-    """What an endpoint is."""
+    """The columns of an endpoint that a callback sets."""
     return callback.model_dump(mode="json")
 
 
 def register(
     connection: Connection, endpoint_id: UUID, callback: Callback, *, tenant: str = DEFAULT_TENANT
 ) -> Endpoint:
-    """Keep an endpoint. The same id with the same content again changes nothing.
+    """Insert an endpoint. The same id with the same content again changes nothing.
 
     Raises:
         Conflict: the id belongs to another endpoint.
-        InvalidValues: the tenant has as many as it may have.
+        InvalidValues: the tenant has the most endpoints that it may have.
     """
     found = _find(connection, endpoint_id, tenant)
     if found is None:
@@ -80,15 +80,15 @@ def update(
     lock_version: int | None = None,
     tenant: str = DEFAULT_TENANT,
 ) -> Endpoint:
-    """Replace what a registered endpoint is. A rotation of its secret is over.
+    """Replace the data of a registered endpoint. Ends a rotation of its secret.
 
     Args:
-        lock_version: as it was read; None: whatever it is now.
+        lock_version: the version on which the change is based; None: the current one.
 
     Raises:
         NotFound: there is no such endpoint.
-        Conflict: it has been changed meanwhile.
-        IllegalTransition: it came with a callback, and is what that says.
+        Conflict: the endpoint was changed meanwhile.
+        IllegalTransition: the endpoint is from a callback, which defines it.
     """
     before = _registered(connection, endpoint_id, tenant, "updated")
     if lock_version not in (None, before.lock_version):
@@ -100,11 +100,11 @@ def update(
 def rotate(
     connection: Connection, endpoint_id: UUID, secret: str, overlap: float, *, tenant: str = DEFAULT_TENANT
 ) -> Endpoint:
-    """Sign with another secret; for `overlap` seconds with the one before as well. The same secret changes nothing.
+    """Sign with another secret, and for `overlap` seconds also with the previous one. The same one changes nothing.
 
     Raises:
         NotFound: there is no such endpoint.
-        IllegalTransition: it came with a callback, and is what that says.
+        IllegalTransition: the endpoint is from a callback, which defines it.
     """
     before = _registered(connection, endpoint_id, tenant, "rotated")
     if before.callback.secret == secret:
@@ -114,7 +114,7 @@ def rotate(
 
 
 def enable(connection: Connection, endpoint_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Endpoint:
-    """Deliver to it again, with nothing held against it.
+    """Resume deliveries to an endpoint. Earlier failures no longer count.
 
     Raises:
         NotFound: there is no such endpoint.
@@ -127,10 +127,10 @@ def enable(connection: Connection, endpoint_id: UUID, *, tenant: str = DEFAULT_T
 def disable(
     connection: Connection, endpoint_id: UUID, reason: str, *, announce: bool = False, tenant: str = DEFAULT_TENANT
 ) -> Endpoint:
-    """Deliver nothing more to it; what is pending for it has failed.
+    """Stop deliveries to an endpoint. Its pending deliveries become failed.
 
     Args:
-        announce: whether operators are to be told.
+        announce: whether to notify operators.
 
     Raises:
         NotFound: there is no such endpoint.
@@ -148,7 +148,7 @@ def disable(
 
 
 def delete(connection: Connection, endpoint_id: UUID, *, tenant: str = DEFAULT_TENANT) -> None:
-    """Delete an endpoint. What is pending for it has failed; its deliveries stay.
+    """Delete an endpoint. Its pending deliveries become failed; all its deliveries stay in the log.
 
     Raises:
         NotFound: there is no such endpoint.
@@ -159,10 +159,10 @@ def delete(connection: Connection, endpoint_id: UUID, *, tenant: str = DEFAULT_T
 
 
 def endpoint(connection: Connection, endpoint_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Endpoint:
-    """The endpoint of this id.
+    """The endpoint with this id.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such endpoint.
     """
     found = _find(connection, endpoint_id, tenant)
     if found is None:
@@ -179,7 +179,7 @@ def endpoints(
     limit: int = DEFAULT_LIMIT,
     tenant: str = DEFAULT_TENANT,
 ) -> Page[Endpoint]:
-    """Endpoints, the newest first: those that were registered, or those that came with callbacks.
+    """Endpoints, newest first: either registered ones, or those from callbacks.
 
     Raises:
         InvalidValues: the cursor or the limit is wrong.
@@ -192,15 +192,15 @@ def endpoints(
 
 
 def anything_to_announce(connection: Connection) -> bool:
-    """Whether operators are to be told of something: a look that locks nothing."""
+    """Whether operators must be notified of an endpoint. Locks nothing."""
     return bool(connection.execute(select(exists(select(_C.id).where(_C.announce_at <= NOW)))).scalar_one())
 
 
 def announcements(connection: Connection, again_in: float, limit: int) -> list[Endpoint]:
-    """Take the endpoints of which operators are to be told that they were disabled, whosever they are.
+    """Take disabled endpoints of which operators must be notified, of all tenants.
 
     Args:
-        again_in: seconds until they are to be told again, unless `announced` by then.
+        again_in: seconds until the next notification, if `announced` was not called by then.
     """
     due: ColumnElement[bool] = _C.announce_at <= NOW
     picked = select(_C.id, _C.tenant).where(due).limit(limit).with_for_update(skip_locked=True).cte("due")
@@ -211,7 +211,7 @@ def announcements(connection: Connection, again_in: float, limit: int) -> list[E
 
 
 def announced(connection: Connection, told: Endpoint) -> None:
-    """Operators have been told."""
+    """Note that operators were notified."""
     connection.execute(
         update_rows(webhook_endpoints)
         .where(_C.id == told.id, _C.tenant == told.tenant, _C.lock_version == told.lock_version)
@@ -220,7 +220,7 @@ def announced(connection: Connection, told: Endpoint) -> None:
 
 
 def of_all_tenants(connection: Connection, which: Collection[Identity]) -> list[Endpoint]:
-    """Those of these endpoints that exist: for those who deliver, which is for every tenant."""
+    """These endpoints, as far as they exist. For deliverers, which serve every tenant."""
     if not which:
         return []
     return [endpoint_of(row) for row in connection.execute(SELECT.where(is_one_of(webhook_endpoints, which)))]
@@ -239,7 +239,7 @@ def _registered(connection: Connection, endpoint_id: UUID, tenant: str, verb: st
 
 
 def _change(connection: Connection, before: Endpoint, **changes: Any) -> Endpoint:
-    """Change it as it was read: whoever changed it in between is waited for, and then this is a conflict."""
+    """Change an endpoint in the version that was read. Waits for a concurrent change, which then is a conflict."""
     changed = connection.execute(
         update_rows(webhook_endpoints)
         .where(_C.id == before.id, _C.tenant == before.tenant, _C.lock_version == before.lock_version)

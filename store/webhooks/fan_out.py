@@ -1,4 +1,4 @@
-"""One end, a delivery for each endpoint that wants it: written by the transaction that ends the execution."""
+"""Inserts a delivery for each endpoint that wants the end of an execution, in the transaction that ends it."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class End:
     """An execution that has just ended.
 
     Attributes:
-        version: the lock_version that it ended with.
-        callback: where it alone is pushed to.
-        registered: whether its tenant has endpoints that get every end, or may have.
+        version: the lock_version with which it ended.
+        callback: the callback of the execution or its program.
+        registered: whether its tenant has, or may have, registered endpoints.
     """
 
     execution_id: UUID
@@ -59,27 +59,27 @@ class End:
 
 
 def end_of(row: Any, *, registered: bool) -> End:
-    """The end of an execution, from the row that it is now. Its own callback goes before its program's."""
+    """Read the end of an execution from its row. Its own callback takes precedence over its program's."""
     kept = row.callback or row.program_callback
     callback = Callback(**kept) if kept else None
     return End(row.id, row.tenant, row.lock_version, cast("CallbackEvent", str(row.status)), callback, registered)
 
 
 def endpoint_id_of(tenant: str, callback: Callback) -> UUID:
-    """The endpoint that a callback stands for."""
+    """The id of the endpoint for a callback."""
     return uuid.uuid5(uuid.uuid5(_NAMESPACE, tenant), canonical_json(columns_of(callback)).decode())
 
 
 def _own(end: End) -> Identity | None:
-    """The endpoint that an end's own callback stands for."""
+    """The endpoint for the callback of an end, or None."""
     return None if end.callback is None else Identity(endpoint_id_of(end.tenant, end.callback), end.tenant)
 
 
 def fan_out(connection: Connection, ends: Sequence[End], due_in: float) -> None:
-    """Add the deliveries of some ends. One to an endpoint that is disabled is added as failed: it can be replayed.
+    """Insert the deliveries of ends. For a disabled endpoint, a delivery is inserted as failed, and can be replayed.
 
     Args:
-        due_in: seconds until they are due.
+        due_in: seconds until the deliveries are due.
     """
     own = {endpoint: end for end in ends if (endpoint := _own(end)) is not None}
     found = _endpoints(connection, own, ends)
@@ -102,7 +102,7 @@ def _endpoints(connection: Connection, own: Collection[Identity], ends: Sequence
 
 
 def _keep(connection: Connection, new: dict[Identity, End]) -> None:
-    """Keep the endpoints that came with callbacks, in one order, so that two who have the same ones do not deadlock."""
+    """Insert the endpoints from callbacks, in a fixed order, so that concurrent transactions do not deadlock."""
     rows = [
         endpoint._asdict() | columns_of(callback)
         for endpoint in sorted(new)
@@ -112,7 +112,7 @@ def _keep(connection: Connection, new: dict[Identity, End]) -> None:
 
 
 def _wanting(end: End, endpoints: dict[Identity, Endpoint]) -> list[Endpoint]:
-    """The endpoints that are told of an end: once each, whoever asked for it."""
+    """The endpoints that want an end, without duplicates."""
     own = _own(end)
     return [
         endpoint

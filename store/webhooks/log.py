@@ -1,4 +1,4 @@
-"""The log of deliveries: find them, read their attempts, and have them delivered again."""
+"""The log of deliveries: find deliveries, read their attempts, and replay them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from store.tables import NOW, webhook_attempts, webhook_deliveries, webhook_endp
 from store.webhooks.rows import Delivery, delivery_of
 
 MAX_REPLAYS = 500
-"""How many one transaction should replay."""
+"""The most deliveries to replay in one transaction."""
 
 _D = webhook_deliveries.c
 
 
 @dataclass(frozen=True)
 class LoggedAttempt:
-    """One attempt, as it is kept."""
+    """A stored attempt."""
 
     number: int
     at: datetime
@@ -38,10 +38,10 @@ class LoggedAttempt:
 
 
 def delivery(connection: Connection, delivery_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Delivery:
-    """The delivery of this id.
+    """The delivery with this id.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such delivery.
     """
     found = select(webhook_deliveries).where(_D.id == delivery_id, _D.tenant == tenant)
     row = connection.execute(found).one_or_none()
@@ -51,7 +51,7 @@ def delivery(connection: Connection, delivery_id: UUID, *, tenant: str = DEFAULT
 
 
 def attempts(connection: Connection, delivery_id: UUID, *, tenant: str = DEFAULT_TENANT) -> list[LoggedAttempt]:
-    """The attempts of a delivery, in their order."""
+    """The attempts of a delivery, in order."""
     a = webhook_attempts.c
     columns = (a.number, a.at, a.outcome, a.http_status, a.reason, a.duration_ms, a.response)
     found = select(*columns).where(a.delivery_id == delivery_id, a.tenant == tenant).order_by(a.number)
@@ -70,10 +70,10 @@ def deliveries(
     limit: int = DEFAULT_LIMIT,
     tenant: str = DEFAULT_TENANT,
 ) -> Page[Delivery]:
-    """Deliveries, the newest first: those for which all that is given holds.
+    """Deliveries that match all given conditions, newest first.
 
     Args:
-        since, until: they were inserted at or after the one, and before the other.
+        since, until: the delivery was inserted at or after `since`, and before `until`.
 
     Raises:
         InvalidValues: the cursor or the limit is wrong.
@@ -95,7 +95,7 @@ def replayable(
     limit: int = MAX_REPLAYS,
     tenant: str = DEFAULT_TENANT,
 ) -> list[UUID]:
-    """The ids of deliveries that a filter finds, in their order, from the one after `after`."""
+    """The ids of deliveries that match the filters, in order, beginning after `after`."""
     conditions = _conditions(tenant, endpoint_id, execution_id, status, since, until)
     if after is not None:
         conditions.append(_D.id > after)
@@ -103,9 +103,9 @@ def replayable(
 
 
 def replay(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT_TENANT) -> int:
-    """delivered | failed → pending, due at once, with all their tries, under the same ids. Returns how many.
+    """delivered | failed → pending, due at once, with all tries, under the same ids. Returns how many.
 
-    What is pending is left as it is; so is what goes to an endpoint that is disabled or deleted.
+    Skips pending deliveries, and those to an endpoint that is disabled or deleted.
     """
     e = webhook_endpoints.c
     open_ = select(e.id).where(e.tenant == tenant, e.enabled)
@@ -125,7 +125,7 @@ def replay(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAULT
 
 
 def waiting(connection: Connection, most: int, *, tenant: str = DEFAULT_TENANT) -> int:
-    """How many wait to be delivered, now or later: so many at most are counted."""
+    """How many deliveries are pending; counts up to `most`."""
     pending = _D.status == literal_column(f"'{DeliveryStatus.PENDING}'")
     some = select(_D.id).where(pending, _D.tenant == tenant).limit(most).subquery()
     number: int = connection.execute(select(func.count()).select_from(some)).scalar_one()
@@ -146,7 +146,7 @@ def _conditions(
     if execution_id is not None:
         conditions.append(_D.execution_id == execution_id)
     if status is not None:
-        # Part of the text, as the partial indexes write it.
+        # Part of the text, written like the predicates of the partial indexes.
         conditions.append(_D.status == literal_column(f"'{status}'"))
     if since is not None:
         conditions.append(_D.inserted_at >= since)

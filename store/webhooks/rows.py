@@ -1,4 +1,4 @@
-"""An endpoint and a delivery, as they are read."""
+"""Endpoints and deliveries as read from their rows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from store.database.identity import Identified, Identity
 
 @dataclass(frozen=True)
 class Endpoint(Identified):
-    """Where webhooks go.
+    """An endpoint of webhooks.
 
     Attributes:
-        failing_for: seconds since it failed first after its last success; 0 where it did not.
-        previous_secret: signs too, where it is not None.
+        failing_for: seconds since the first failure after the last success; 0 if there was none.
+        previous_secret: also signs, if not None.
     """
 
     id: UUID
@@ -39,11 +39,11 @@ class Endpoint(Identified):
 
 @dataclass(frozen=True)
 class Delivery:
-    """One event on its way to one endpoint.
+    """The delivery of one event to one endpoint.
 
     Attributes:
-        event_version: the lock_version that the execution ended with.
-        tries: attempts since it was replayed.
+        event_version: the lock_version with which the execution ended.
+        tries: attempts since the last replay.
     """
 
     id: UUID
@@ -64,27 +64,27 @@ class Delivery:
 
     @property
     def endpoint(self) -> Identity:
-        """Where it goes."""
+        """The endpoint that it goes to."""
         return Identity(self.endpoint_id, self.tenant)
 
     @property
     def execution(self) -> Identity:
-        """What it tells of."""
+        """The execution whose end it reports."""
         return Identity(self.execution_id, self.tenant)
 
     @property
     def event_id(self) -> str:
-        """The id of the event, the same on every try and in every copy."""
+        """The id of the event, the same in every attempt and for every endpoint."""
         return f"{self.execution_id}.{self.event_version}"
 
     @property
     def host(self) -> str:
-        """Where it goes: `host:port`."""
+        """The `host:port` that it goes to."""
         return self.place.removeprefix(f"{self.tenant} ")
 
 
 def delivery_of(row: Any) -> Delivery:
-    """The delivery of a row with all its columns."""
+    """Read a delivery from a row with all columns."""
     return Delivery(
         id=row.id,
         tenant=row.tenant,
@@ -105,7 +105,7 @@ def delivery_of(row: Any) -> Delivery:
 
 
 def endpoint_of(row: Any) -> Endpoint:
-    """The endpoint of a row of `store.webhooks.endpoints.SELECT`."""
+    """Read an endpoint from a row of `store.webhooks.endpoints.SELECT`."""
     return Endpoint(
         id=row.id,
         tenant=row.tenant,
@@ -125,5 +125,5 @@ def endpoint_of(row: Any) -> Endpoint:
 
 
 def place_of(tenant: str, host_port: str) -> str:
-    """What fails together, and is tried together: nobody's failures are another tenant's."""
+    """The place of an endpoint: deliveries with the same tenant and `host:port` fail, and take turns, together."""
     return f"{tenant} {host_port}"

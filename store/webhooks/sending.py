@@ -1,4 +1,4 @@
-"""What those who deliver do: find what is due, take it, settle it. For every tenant at once."""
+"""The operations of deliverers: find, take and settle due deliveries. For all tenants."""
 
 from __future__ import annotations
 
@@ -39,15 +39,16 @@ from store.webhooks.rows import Delivery, Endpoint, delivery_of
 _D = webhook_deliveries.c
 
 PENDING = _D.status == literal_column(f"'{DeliveryStatus.PENDING}'")
-"""As the partial indexes write it."""
+"""Written like the predicates of the partial indexes."""
 
 BY_NOW = _D.due_at <= select(NOW).scalar_subquery()
-"""It is due. The clock is asked once, in a query of its own: PostgreSQL uses no index for a volatile function."""
+"""The condition that a delivery is due. PostgreSQL uses no index with a volatile function, but one with a subquery.
+"""
 
 
 @dataclass(frozen=True)
 class Due:
-    """A delivery that was taken, and its endpoint; None: that is gone."""
+    """A delivery that was taken, and its endpoint; None if that was deleted."""
 
     delivery: Delivery
     endpoint: Endpoint | None
@@ -55,15 +56,15 @@ class Due:
 
 @dataclass(frozen=True)
 class Settled:
-    """What came of a delivery that was taken.
+    """The result of a delivery that was taken.
 
     Attributes:
-        due: as it was taken.
-        status: what the delivery is now; pending: it is tried again in `retry_in` seconds.
-        reason: a line for people, where it was not delivered.
-        outcome: of the attempt; None where there was none.
-        failed: whether it is held against the endpoint.
-        disable: why the endpoint is disabled, where it is.
+        due: the delivery as it was taken.
+        status: the new status; pending: it is tried again in `retry_in` seconds.
+        reason: one line for people, if it was not delivered.
+        outcome: the outcome of the attempt; None if there was none.
+        failed: whether it counts as a failure of the endpoint.
+        disable: why the endpoint must be disabled, if it must.
     """
 
     due: Due
@@ -80,12 +81,12 @@ class Settled:
 
 @dataclass(frozen=True)
 class Mine:
-    """The deliveries of a process that leaves alone those of others: of what it ended, and what it was told.
+    """Selects the deliveries of one process, which leaves all others alone.
 
     Attributes:
-        worker: its name, which stands in the executions that it ran.
-        since: none of them was due before: what waits for others is not looked through.
-        told: executions, and deliveries, that are its own though it did not run them.
+        worker: the name of the process, which the executions that it ran contain.
+        since: none of its deliveries was due before this time, so that older ones need not be read.
+        told: executions and deliveries that belong to it although it did not run them.
     """
 
     worker: str
@@ -94,7 +95,7 @@ class Mine:
 
 
 def anything_due(connection: Connection, mine: Mine | None = None) -> bool:
-    """Whether something is due, of one process's own where that is given: a look that locks nothing."""
+    """Whether a delivery is due, of all or of one process. Locks nothing."""
     statement = select(exists(select(_D.id).where(PENDING, BY_NOW, *_of(mine))))
     return bool(connection.execute(statement, _given(mine)).scalar_one())
 
@@ -115,9 +116,9 @@ def _given(mine: Mine | None) -> dict[str, Any]:
 
 
 def places(connection: Connection, after: str, limit: int) -> list[str]:
-    """The places for which something is due, in their order, from the one after `after`.
+    """The places with due deliveries, in order, beginning after `after`.
 
-    It steps from place to place in the index: how much waits for one of them makes no difference.
+    It steps from place to place in the index, so the number of deliveries for one place does not matter.
     """
     return list(connection.execute(_places(), {"after": after, "number": limit}).scalars())
 
@@ -125,10 +126,10 @@ def places(connection: Connection, after: str, limit: int) -> list[str]:
 def take(
     connection: Connection, wanted: Mapping[str, int], lease_seconds: float, mine: Mine | None = None
 ) -> list[Due]:
-    """Take what is due, the oldest first: so many for each place, for so long. Others take others.
+    """Take due deliveries, oldest first: up to the wanted number for each place. Concurrent callers take others.
 
     Args:
-        mine: of one process's own.
+        mine: take only those of one process.
     """
     statement = _take() if mine is None else _take_of(_of(mine))
     taken = [
@@ -143,16 +144,17 @@ def take(
 
 
 def release(connection: Connection, taken: Sequence[Delivery]) -> int:
-    """Give back what was taken and is not settled: it is due at once. Returns how many."""
+    """Give deliveries back that were taken and not settled; they are due at once. Returns how many."""
     statement = _release(connection.dialect.name)
     return len(connection.execute(statement, encode(_held(delivery) for delivery in taken)).all())
 
 
 def settle(connection: Connection, settled: Sequence[Settled]) -> list[bool]:
-    """Write down what came of deliveries, where they are still as they were taken.
+    """Record the results of deliveries that still have the lock_version with which they were taken.
 
     Returns:
-        For each, in order, whether it was. False: somebody else has it, or it was replayed, or its endpoint disabled.
+        For each, in order, whether it was recorded. False: another deliverer has taken it, it was replayed, or its
+    endpoint was disabled.
     """
     dialect = connection.dialect.name
     rows = [_settled_row(item) for item in sorted(settled, key=lambda item: item.due.delivery.id)]
@@ -166,7 +168,7 @@ def settle(connection: Connection, settled: Sequence[Settled]) -> list[bool]:
 
 
 def _judge(connection: Connection, settled: Sequence[Settled]) -> None:
-    """What attempts say of their endpoints: written where it changes something."""
+    """Update the endpoints by the results of their attempts, where something changes."""
     c = webhook_endpoints.c
     judged = [(item.due.endpoint, item) for item in settled if item.due.endpoint is not None and item.outcome]
     mended = {e.identity for e, item in judged if not item.failed and e.failing_since is not None}
@@ -217,7 +219,7 @@ def _places() -> Any:
 
     walk = select(next_after(bindparam("after", type_=String)).label("place")).cte("walk", recursive=True)
     walk = walk.union_all(select(next_after(walk.c.place)).where(walk.c.place.is_not(None)))
-    # No EXISTS: PostgreSQL would make a join of it, and read all that waits.
+    # Not EXISTS: PostgreSQL would turn it into a join, and read all pending deliveries.
     first = select(func.min(_D.due_at)).where(PENDING, _D.place == walk.c.place).scalar_subquery()
     return (
         select(walk.c.place)
