@@ -30,6 +30,7 @@ TOOLS: Final = (
     "greenlet",
     "hypothesis",
     "jsonschema",
+    "markdown-it-py",
     "pytest",
     "pytest-timeout",
     "pyyaml",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 TORTURE = bool(os.environ.get("DSPEX_TEST_TORTURE"))
 
@@ -15,6 +15,11 @@ def sized(usual: int, torture: int) -> int:
 
 
 def set_examples() -> None:
-    """How many examples a property is tried on that says nothing else: 40, and under torture Hypothesis's own 100."""
-    settings.register_profile("dspex", max_examples=sized(40, 100))
+    """How many examples a property is tried on that says nothing else: 40, and under torture Hypothesis's own 100.
+
+    How long the machine took to make the examples is no matter of the property: a busy one is slow.
+    """
+    settings.register_profile(
+        "dspex", max_examples=sized(40, 100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     settings.load_profile("dspex")
