@@ -367,14 +367,14 @@ _READ: dict[str, Callable[[Any], Any]] = {
 """Converters for columns whose value needs one."""
 
 
-def _reader(names: Sequence[str]) -> Callable[[Any], dict[str, Any]]:
-    """Make a function that reads these columns of a row."""
-    columns, converted = attrgetter(*names), [(name, _READ[name]) for name in names if name in _READ]
+def _reader(names: Sequence[str]) -> Callable[[Any], list[Any]]:
+    """Make a function that reads these columns of a row, in their order."""
+    columns, converted = attrgetter(*names), [(names.index(name), _READ[name]) for name in names if name in _READ]
 
-    def read(row: Any) -> dict[str, Any]:
-        values = dict(zip(names, columns(row), strict=True))
-        for name, convert in converted:
-            values[name] = convert(values[name])
+    def read(row: Any) -> list[Any]:
+        values = list(columns(row))
+        for index, convert in converted:
+            values[index] = convert(values[index])
         return values
 
     return read
@@ -386,12 +386,12 @@ _read_request = _reader(KEPT)
 
 def execution_of(row: Any) -> Execution:
     """Read an execution from a row with all columns."""
-    return Execution(**_read_execution(row))
+    return Execution(*_read_execution(row))
 
 
 def request_of(row: Any) -> Request:
     """Read the request of an execution from a row with the columns `KEPT`."""
-    return Request(**_read_request(row))
+    return Request(**dict(zip(KEPT, _read_request(row), strict=True)))
 
 
 CLAIMED_COLUMNS = ("tenant", "status", "reply_to", *(f.name for f in fields(Claimed) if f.name in executions.c))

@@ -20,7 +20,6 @@ from dspex.contract.results import (
     ProgramView,
     RejectedMessageView,
     SignatureView,
-    Transition,
 )
 from store.database import pages
 from store.executions import Execution
@@ -52,7 +51,7 @@ def execution_view(row: Execution) -> ExecutionView:
         executed_at=row.started_at,
         callback=row.callback or row.program_callback,
         metadata=dict(row.metadata),
-        timeline=tuple(Transition(status=t.status, at=t.at, attempt=t.attempt, by=t.by) for t in row.timeline),
+        timeline=[{"status": t.status, "at": t.at, "attempt": t.attempt, "by": t.by} for t in row.timeline],
     )
 
 
@@ -91,7 +90,7 @@ def delivery_view(row: Delivery, log: Sequence[LoggedAttempt] = ()) -> DeliveryV
 def _view(of: type[View], row: object, **given: object) -> View:
     """A view whose fields are those of the row, by their names, save those that are given."""
     names, same = _same(of, tuple(given))
-    return of(**dict(zip(names, same(row), strict=True)), **given)
+    return of.model_validate(dict(zip(names, same(row), strict=True)) | given)
 
 
 @cache
