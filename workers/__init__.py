@@ -1,1 +1,1 @@
-"""Workers: settings, wiring, actors, relay and the command line. The only folder that knows all the others."""
+"""Workers: settings, wiring, actors, relay and the command line. The only package that imports all the others."""

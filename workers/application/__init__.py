@@ -1,1 +1,1 @@
-"""The wiring of a process, and what its threads share."""
+"""The wiring of a process, and the objects that its threads share."""

@@ -1,4 +1,4 @@
-"""Looks at a callback when it comes in, so that whoever sent it is told at once where it cannot be."""
+"""Checks a callback when it arrives, so that its sender learns of an error at once."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from workers.webhooks.secrets import WebhookSecrets
 
 
 class CallbackCheck:
-    """What a tenant may ask for. The values of secrets are not in it: whoever delivers has them."""
+    """Checks the callbacks of tenants. It has no values of secrets; only the deliverer has them."""
 
     def __init__(self, settings: Settings, episodes: Episodes | None = None) -> None:
         self._guard = Guard(settings.webhook_ports, settings.webhook_hosts, episodes=episodes)
         self._secrets = WebhookSecrets({}, granted(settings), settings.webhook_secret_hosts)
 
     def check(self, tenant: str, callback: Callback | None) -> None:
-        """Whether webhooks may go there, with these secrets.
+        """Check that webhooks may go to the callback's URL with its secrets.
 
         Raises:
-            ForbiddenAddress: not there.
-            Denied: the tenant was not given a secret, or it is not for this use.
+            ForbiddenAddress: webhooks may not go to the URL.
+            Denied: a secret is not granted to the tenant, or not for this use.
         """
         if callback is not None:
             self._guard.check(callback.url)
@@ -30,10 +30,10 @@ class CallbackCheck:
                 self._secrets.check_sent(tenant, name, callback.url)
 
     def check_signing(self, tenant: str, name: str, url: str) -> None:
-        """Whether the tenant's webhooks to a URL may be signed with this secret; raises as `check` does."""
+        """Check that the tenant's webhooks to a URL may be signed with this secret. Raises the errors of `check`."""
         self._secrets.check_signing(tenant, name, url)
 
 
 def granted(settings: Settings) -> dict[str, tuple[str, ...]] | None:
-    """The names that each tenant may use; None where there is one tenant, which may use all."""
+    """The names of secrets that each tenant may use; None in a system without tenants, where all are allowed."""
     return settings.webhook_secrets if settings.tenancy else None

@@ -1,4 +1,4 @@
-"""What the threads of this process are running now: whose leases it renews, and what it can be asked to stop."""
+"""The executions that this process runs: it renews their leases, and can cancel them."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ PATIENCE_SECONDS = 30.0
 
 
 class Run(Protocol):
-    """What is known here of an attempt."""
+    """The part of an attempt that is needed here."""
 
     @property
     def execution(self) -> Identity:
-        """The execution that it is one of."""
+        """The execution of the attempt."""
         ...
 
     @property
     def run_id(self) -> str:
-        """What its adapter knows it by."""
+        """The id of the run for its adapter."""
         ...
 
     @property
     def overdue(self) -> bool:
-        """Whether it runs on beyond its time."""
+        """Whether it runs although its time is over."""
         ...
 
 
@@ -36,42 +36,42 @@ R = TypeVar("R", bound=Run)
 
 
 class InFlight(Generic[R]):
-    """By attempt: the same execution may be here twice, where it was rescued from one thread and claimed by another."""
+    """The attempts in flight. An execution may have two, if it was rescued from one thread and claimed by another."""
 
     def __init__(self) -> None:
         self._programs: dict[R, LoadedProgram | None] = {}
         self._cancelled: set[R] = set()
         self.when_cancelled: Callable[[], None] = lambda: None
-        """Called when some were asked to stop: those that no thread has begun yet may be ended."""
+        """Called when executions were cancelled, so that those that no thread has begun can be ended."""
 
     def __bool__(self) -> bool:
         return bool(self._programs)
 
     @property
     def executions(self) -> set[Identity]:
-        """The executions."""
+        """The executions in flight."""
         return {attempt.execution for attempt in list(self._programs)}
 
     @property
     def overdue(self) -> list[R]:
-        """Those that run on beyond their time."""
+        """The attempts that run although their time is over."""
         return [attempt for attempt in list(self._programs) if attempt.overdue]
 
     def begin(self, attempt: R) -> None:
-        """An execution was claimed."""
+        """Note that an execution was claimed."""
         self._programs[attempt] = None
 
     def hand_over(self, attempt: R, program: LoadedProgram) -> None:
-        """It is handed to its adapter."""
+        """Note that the attempt is passed to its adapter."""
         self._programs[attempt] = program
 
     def end(self, attempt: R) -> None:
-        """It has ended."""
+        """Note that the attempt has ended."""
         self._programs.pop(attempt, None)
         self._cancelled.discard(attempt)
 
     def cancel(self, which: Collection[Identity]) -> None:
-        """Tell the adapters to stop these. Of what they cannot stop, the result is discarded when it comes."""
+        """Ask the adapters to stop these executions. If one cannot be stopped, its result will be discarded."""
         for attempt, program in list(self._programs.items()):
             if attempt.execution in which and attempt not in self._cancelled:
                 self._cancelled.add(attempt)
@@ -81,16 +81,16 @@ class InFlight(Generic[R]):
             self.when_cancelled()
 
     def is_cancelled(self, attempt: R) -> bool:
-        """Whether it was asked to stop."""
+        """Whether the attempt was cancelled."""
         return attempt in self._cancelled
 
 
 class Isolation:
-    """Lets executions run together, and one alone: the one that may take its process with it.
+    """Lets executions run together, but one that may crash its process alone.
 
-    Without it, one that ends its process would each time spend an attempt of every other that runs there. Whoever waits
-    holds no claim, and so has no attempt to lose. What waits too long runs anyway: a long one that is under way must
-    not stop a process.
+    Otherwise an execution that crashes its process would also spend an attempt of every other one in it. An execution
+    that waits here has no claim, and so no attempt to lose. After a limit it runs anyway, so that a long execution
+    cannot block a process.
     """
 
     def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
@@ -100,11 +100,11 @@ class Isolation:
         self._alone = 0
         self._waiting: set[Identity] = set()
         self.when_wanted: Callable[[], None] = lambda: None
-        """Called when one is to run alone: what has been claimed for later may be given back."""
+        """Called when an execution must run alone, so that claims that are not begun can be given back."""
 
     @property
     def wanted(self) -> bool:
-        """Whether one runs alone, or waits for it."""
+        """Whether an execution runs alone, or waits to."""
         return bool(self._alone or self._waiting)
 
     @contextmanager
@@ -120,7 +120,7 @@ class Isolation:
             self.leave()
 
     def enter(self) -> bool:
-        """Be beside others until `leave`, if that needs no waiting. Returns whether it is so."""
+        """Join the executions that run together, until `leave`. Returns False if that would have to wait."""
         with self._changed:
             if self.wanted:
                 return False
@@ -128,14 +128,14 @@ class Isolation:
             return True
 
     def leave(self) -> None:
-        """One that was beside others has ended."""
+        """Note that one of the executions that run together has ended."""
         with self._changed:
             self._inside -= 1
             self._changed.notify_all()
 
     @contextmanager
     def alone(self, execution: Identity) -> Generator[bool]:
-        """Claim and run when all others have ended, and keep new ones waiting; False: it waits here already."""
+        """Claim and run after all others have ended, while new ones wait. Yields False if it already waits here."""
         if not self._enter_alone(execution):
             yield False
             return
@@ -161,7 +161,7 @@ class Isolation:
 
 
 class Unwritten:
-    """Counts the ends that are on their way into the database, and holds up those that are too many."""
+    """Counts the ends that are not written yet, and blocks while there are too many."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -169,19 +169,19 @@ class Unwritten:
         self._changed = threading.Condition()
 
     def enter(self) -> None:
-        """Count one more, once there is room."""
+        """Count one more; wait while the limit is reached."""
         with self._changed:
             if self._count >= self._limit:
                 self._changed.wait_for(lambda: self._count < self._limit)
             self._count += 1
 
     def leave(self) -> None:
-        """It is written, or will not be."""
+        """Count one less: it is written, or will never be."""
         with self._changed:
             self._count -= 1
             self._changed.notify_all()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all are written. Returns whether they are."""
+        """Wait until all are written. Returns False after the timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._count, seconds)

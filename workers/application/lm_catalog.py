@@ -1,4 +1,4 @@
-"""The LMs that programs may call: by the settings' aliases, and the secrets of the environment."""
+"""Makes the catalog of LMs from the aliases in the settings and the secrets in the environment."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from workers.settings import Settings, load_secrets
 
 
 def make_catalog(settings: Settings) -> LMCatalog:
-    """The catalog of a process. The values of secrets are read now."""
+    """Make the catalog of a process. Reads the values of secrets now."""
     granted = settings.lm_secrets if settings.tenancy else None
     return LMCatalog(settings.lms, load_secrets().get, granted, settings.lm_proxy)

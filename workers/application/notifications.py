@@ -1,6 +1,7 @@
-"""Telling whoever waits that an execution has ended: in this process at once, and by Redis where it is set.
+"""Notifies waiters that an execution has ended: in this process directly, and others by Redis, if it is set.
 
-A hint and no more: nothing waits for it, and what is lost with Redis is found by looking (`dspex.client.wakeups`).
+Notifications are hints: nothing depends on them, and a waiter that misses one looks the execution up
+(`dspex.client.wakeups`).
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from dspex.client.wakeups import CHANNEL, FIRST_RETRY, LAST_RETRY, connect, mess
 logger = logging.getLogger(__name__)
 
 MAX_GATHERED = 10_000
-"""Ids that wait for Redis; older ones are dropped."""
+"""How many ids may wait for Redis; older ones are dropped."""
 MAX_IDS = 1_000
-"""In one message."""
+"""The most ids in one message."""
 
 Listener = Callable[[UUID], None]
 
 
 class Notifications:
-    """Thread-safe. The thread that publishes starts with the first execution that ends.
+    """Sends notifications. Its publishing thread starts with the first ended execution. Thread-safe.
 
     Args:
-        redis_url: None: only in this process.
+        redis_url: None: notify only in this process.
 
     Raises:
-        SettingsError: the URL cannot be read.
+        SettingsError: the URL is invalid.
     """
 
     def __init__(self, redis_url: str | None = None) -> None:
@@ -45,17 +46,17 @@ class Notifications:
         self._thread: threading.Thread | None = None
 
     def listen(self, listener: Listener) -> None:
-        """Have `listener` called with the id of each execution that ends in this process. It must be short."""
+        """Call `listener` with the id of each execution that ends in this process. It must be short."""
         with self._lock:
             self._listeners = (*self._listeners, listener)
 
     def unlisten(self, listener: Listener) -> None:
-        """Do not call it any more."""
+        """Stop calling `listener`."""
         with self._lock:
             self._listeners = tuple(other for other in self._listeners if other != listener)
 
     def ended(self, execution_id: UUID) -> None:
-        """An execution has ended, and that is committed. Never blocks, never fails."""
+        """Notify that the end of an execution was committed. Never blocks and never fails."""
         for listener in self._listeners:
             listener(execution_id)
         if self._redis is not None:
@@ -65,7 +66,7 @@ class Notifications:
                 self._start()
 
     def close(self) -> None:
-        """Publish what is gathered, and end the thread."""
+        """Publish the remaining ids, and end the thread."""
         self._closed.set()
         self._filled.set()
         if self._thread is not None:
@@ -80,7 +81,7 @@ class Notifications:
                 self._thread.start()
 
     def _run(self) -> None:
-        from redis import RedisError  # it takes a tenth of a second to load, and most have none
+        from redis import RedisError  # imported here, as it takes a tenth of a second, and most processes use no Redis
 
         backoff = Backoff(FIRST_RETRY, LAST_RETRY)
         while not self._closed.is_set():
@@ -93,7 +94,7 @@ class Notifications:
                 pause = backoff.failed()
                 level = logging.WARNING if backoff.failures == 1 else logging.DEBUG
                 logger.log(level, "Redis cannot be reached, whoever waits looks from time to time: %s", error)
-                self._gathered.clear()  # who subscribes when it is back looks by itself
+                self._gathered.clear()  # waiters look up by themselves when they subscribe again
                 self._closed.wait(pause)
 
     def _publish(self) -> None:

@@ -1,4 +1,4 @@
-"""What is this process's own, where it leaves others alone: executions it was asked for, and webhooks of their ends."""
+"""The executions and webhooks of a process that leaves those of other processes alone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from workers.persistence.reading import read
 
 MOST_COUNTED = 1000
 MOST_TOLD = 10_000
-"""Cancelled executions, and deliveries that are replayed, that are remembered."""
+"""How many cancelled executions, and replayed deliveries, are remembered."""
 CLOCKS_DIFFER = timedelta(hours=1)
-"""That of the database from ours, at most."""
+"""The largest difference assumed between our clock and the database's."""
 
 
 class Own:
-    """The executions that it was asked for, and has not ended yet. Shared by the threads of a process.
+    """The executions that were submitted to this process and have not ended. Thread-safe.
 
     Args:
         worker: the process's name.
@@ -36,35 +36,35 @@ class Own:
         self._lock = threading.Lock()
 
     def add(self, identities: Iterable[Identity]) -> None:
-        """These were asked for here."""
+        """Note that these executions were submitted here."""
         with self._lock:
             self._identities.update(identities)
 
     def discard(self, identity: Identity) -> None:
-        """This one has ended."""
+        """Note that this execution has ended."""
         with self._lock:
             self._identities.discard(identity)
 
     def deliver(self, identities: Iterable[Identity]) -> None:
-        """The webhooks of these executions, or these deliveries, are to be sent here, though they did not run here."""
+        """Send the webhooks of these executions, or these deliveries, from here, although they did not run here."""
         with self._lock:
             self._told.extend(identities)
 
     @property
     def webhooks(self) -> Mine:
-        """The deliveries that are its own."""
+        """The selection of this process's deliveries."""
         with self._lock:
             return Mine(self._worker, self._since, tuple(self._told))
 
     @property
     def identities(self) -> list[Identity]:
-        """All of them."""
+        """All executions that have not ended."""
         with self._lock:
             return list(self._identities)
 
 
 def left_by_others(engine: Engine, tenant: str, *, own: Iterable[Identity]) -> str | None:
-    """What waits in the database and is none of this process's own, in words; None: nothing."""
+    """Describes how many executions of other processes wait in the database; None if there are none."""
     mine = set(own)
     with read(engine, tenant) as connection:
         found = [one for one in executions.left(connection, MOST_COUNTED + len(mine)) if one not in mine]
@@ -75,7 +75,7 @@ def left_by_others(engine: Engine, tenant: str, *, own: Iterable[Identity]) -> s
 
 
 def webhooks_that_wait(engine: Engine, tenant: str) -> str | None:
-    """How many deliveries wait in the database, in words; None: none."""
+    """Describes how many deliveries wait in the database; None if there are none."""
     with read(engine, tenant) as connection:
         found = webhooks.waiting(connection, MOST_COUNTED, tenant=tenant)
     if not found:

@@ -1,4 +1,4 @@
-"""Programs as this process has them: read once, built by their adapter, kept by backend id."""
+"""The programs in this process: read once, built by their adapters, and cached by backend id."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from store.programs import Program
 MAX_PROGRAMS = 512
 
 WITHOUT_LM = "mock"
-"""The adapter that calls no LM, whatever its programs name."""
+"""The adapter that calls no LM."""
 
 
 def spec_of(program: Program) -> ProgramSpec:
-    """What an adapter builds a program from."""
+    """The specification from which an adapter builds a program."""
     return ProgramSpec(program.adapter_type, program.signature, program.configuration, program.tenant)
 
 
 class ProgramCache:
-    """Reads a program once, when it is first run here. A backend id is a digest: what it names never changes.
+    """Reads a program once, when it first runs here. A backend id is a digest, so its program never changes.
 
     Args:
-        find: reads a program; it waits while the database cannot be reached.
-        catalog: says which LMs a tenant's programs may name. A tenant never gets what was built for another: the same
-            program may be one that it must not build.
+        find: reads a program; waits while the database is unreachable.
+        catalog: decides which LMs a tenant's programs may use. Built programs are not shared between tenants, as one
+            may not be allowed to build the other's.
     """
 
     def __init__(self, find: Callable[[UUID, str], Program], adapters: AdapterRegistry, catalog: LMCatalog) -> None:
@@ -40,12 +40,13 @@ class ProgramCache:
         self._loaded: Programs[LoadedProgram] = Programs(MAX_PROGRAMS)
 
     def check(self, tenant: str, adapter_type: str, configuration: Configuration) -> None:
-        """Whether a tenant's program may name its adapters and its LMs, those of its fallbacks too, when it comes in.
+        """Check that a tenant's program may use its adapters and LMs, including those of its fallbacks.
 
-        The adapters are those of this process: where a fleet's workers differ, the one that is asked decides.
+        It checks the adapters of this process. If the workers of a fleet differ, the worker that gets the command
+        decides.
 
         Raises:
-            AdapterError: there is no such adapter here, or it may not name the LM; the text begins with the field.
+            AdapterError: there is no such adapter here, or the LM is not allowed. The text begins with the field.
         """
         self._check_adapter("adapter_type", adapter_type)
         tries = [("lm", adapter_type, configuration.lm)]
@@ -68,10 +69,10 @@ class ProgramCache:
             raise AdapterError(ErrorCode.PERMANENT, f"{field}: '{name}' is not one of {', '.join(names)}: {advice}")
 
     def build(self, spec: ProgramSpec) -> LoadedProgram:
-        """Have its adapter build a program, and those of its fallbacks, and keep it.
+        """Build a program and its fallbacks by their adapters, and cache it.
 
         Raises:
-            AdapterError: it cannot be built.
+            AdapterError: the program cannot be built.
         """
         loaded = LoadedProgram(spec, self._adapters.get)
         self._loaded.put(spec, loaded, _key(spec.tenant, spec.backend_id))
@@ -81,12 +82,12 @@ class ProgramCache:
         """The program that an execution was claimed for.
 
         Args:
-            begin: called when the program has been read, before it is built.
+            begin: called after the program was read, before it is built.
 
-        Raises:
-            AdapterError: it cannot be built here.
-            ChangedProgram: it is another by now.
-            UnknownHere: it was built by others, and cannot be here.
+            Raises:
+            AdapterError: the program cannot be built here.
+            ChangedProgram: the program was changed meanwhile.
+            UnknownHere: other workers have built the program, but this one cannot.
         """
         loaded = self._loaded.find(_key(tenant, backend_id))
         if loaded is not None:
@@ -99,7 +100,7 @@ class ProgramCache:
             try:
                 return self.build(spec)
             except AdapterError as error:
-                # It was built once, or it would not be ready: what is missing is missing here.
+                # The program is ready, so another worker has built it: something is missing here.
                 if error.code in (ErrorCode.PERMANENT, ErrorCode.AUTH):
                     raise UnknownHere(error.code, f"{error.message}; the execution is given back") from None
                 raise
@@ -116,8 +117,8 @@ def _key(tenant: str | None, backend_id: str) -> str:
 
 
 class UnknownHere(AdapterError):
-    """A program that others have built, and this process cannot: it lacks an alias, a secret, a module, an adapter."""
+    """Other workers have built the program, but this process lacks an alias, a secret, a module or an adapter."""
 
 
 class ChangedProgram(AdapterError):
-    """A program was changed between the claim of an execution and its start: the next claim has it as it is."""
+    """The program was changed between the claim of an execution and its start. The next claim gets the new one."""

@@ -1,4 +1,4 @@
-"""Makes a deliverer from the settings: for a process of its own, or for the one of an embedded application."""
+"""Makes a deliverer from the settings, for its own process or for an embedded application."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def make_deliverer(
     publisher: Publisher,
     mine: Callable[[], Mine] | None = None,
 ) -> Deliverer:
-    """A deliverer on the parts of a process. The values of secrets are read now.
+    """Make a deliverer that uses the parts of a process. Reads the values of secrets now.
 
     Args:
-        mine: what it delivers, where it leaves alone what is others'.
+        mine: returns the selection of its deliveries; None: it delivers all.
     """
     secrets = WebhookSecrets(load_webhook_secrets(), granted(settings), settings.webhook_secret_hosts)
     schedule, episodes = Schedule(settings.webhook_retries), Episodes()
 
     def runner() -> DeliveryRunner:
-        # Imported with the first delivery: the HTTP client is not loaded where no webhook is ever sent.
+        # Imported at the first delivery, so that a process that sends no webhooks loads no HTTP client.
         from workers.webhooks.delivery import DeliveryRunner
         from workers.webhooks.sender import Sender
 
@@ -64,7 +64,7 @@ def make_deliverer(
 
 
 class DelivererProcess:
-    """A process that delivers and does nothing else: it has no adapters, and takes no messages."""
+    """A process that only delivers webhooks: it has no adapters and consumes no messages."""
 
     def __init__(self, settings: Settings) -> None:
         self._engine = make_engine(settings.database_url, lease_seconds=settings.lease_seconds)
@@ -75,16 +75,16 @@ class DelivererProcess:
 
     @property
     def threads(self) -> list[threading.Thread]:
-        """All that live from `start` to `stop`."""
+        """All threads that live from `start` to `stop`."""
         return [*self._deliverer.threads, *self._writer.threads]
 
     def start(self) -> None:
-        """Deliver."""
+        """Start to deliver."""
         self._writer.start()
         self._deliverer.start()
 
     def stop(self, seconds: float) -> None:
-        """Let what is being sent end for at most `seconds`; the rest is due again."""
+        """Wait up to `seconds` for deliveries in progress. The others become due again."""
         self._deliverer.stop(seconds)
         self._publisher.close(timeout=5)
         self._writer.close()

@@ -1,4 +1,4 @@
-"""The wiring: one function makes a process's parts from its settings, and tests call it with their own."""
+"""The wiring: one function makes the parts of a process from its settings. Tests pass their own settings."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Application:
-    """The parts of one process. Nothing is connected until it is used."""
+    """The parts of one process. None connects before it is used."""
 
     settings: Settings
     engine: Engine
@@ -71,7 +71,7 @@ class Application:
     unwritten: Unwritten
     callbacks: CallbackCheck
     own: Own | None = None
-    """Its own executions, where it leaves alone what others left in the database; None: it runs whatever is there."""
+    """The executions of this process, if it leaves those of others alone; None: it runs all."""
     direct_replies: DirectReplies = field(default_factory=DirectReplies)
     notifications: Notifications = field(default_factory=Notifications)
     in_flight: InFlight[Any] = field(default_factory=InFlight)
@@ -81,13 +81,13 @@ class Application:
     episodes: Episodes = field(default_factory=Episodes)
 
     def write(self, action: Callable[[Connection], Result]) -> Result:
-        """Write something, and wait until it is committed. Where the database is away, it waits for it.
+        """Run a write, and wait until it is committed. Waits while the database is unreachable.
 
         Args:
-            action: it may be run more than once, each time in a new transaction.
+            action: the write. It may run more than once, each time in a new transaction.
 
         Raises:
-            DatabaseUnavailable: a table or a right is missing, or somebody else's lock was held for too long.
+            DatabaseUnavailable: a table or a privilege is missing, or another session held a lock for too long.
         """
         result: Result = self.writer.call(self.writes.each, action, patience=PATIENCE_SECONDS)
         return result
@@ -96,18 +96,18 @@ class Application:
         """A connection that only reads, and sees one tenant.
 
         Raises:
-            DatabaseUnavailable: the database cannot be read now, here or in what is done with the connection.
+            DatabaseUnavailable: the database cannot be read now. Raised here, or by use of the connection.
         """
         return read(self.engine, tenant)
 
     @property
     def largest_answer(self) -> int:
-        """Bytes that an answer may have; an operator who lets in larger messages has told the broker so."""
+        """The largest answer in bytes. An operator who allows larger messages has configured the broker for them."""
         return self._within_limit(max(MAX_ANSWER_BYTES, self.settings.max_message_bytes))
 
     @property
     def largest_event(self) -> int:
-        """Bytes that an event may have with all its fields."""
+        """The largest event with all its fields, in bytes."""
         return self._within_limit(self.settings.max_message_bytes + EVENT_MARGIN_BYTES)
 
     def _within_limit(self, size: int) -> int:
@@ -115,16 +115,16 @@ class Application:
         return size if limit is None else min(size, limit)
 
     def emit(self, event: Event, tenant: str, context: Context = NO_CONTEXT) -> None:
-        """Publish an event of a tenant; returns when the broker has it.
+        """Publish an event of a tenant. Returns when the broker has stored it.
 
         Raises:
-            PublishError: it does not.
+            PublishError: the event is not known to be stored.
         """
         message_id, body, _ = encode_event(event, tenant, self.largest_event, context=context)
         self.publisher.publish(event_publication(body, tenant, event.type, message_id))
 
     def close(self) -> None:
-        """Close every part. The publisher comes first: what it confirms is still written down."""
+        """Close every part. The publisher is first, so that its last confirms are still written."""
         self.publisher.close(timeout=5)
         self.claimer.close()
         self.writer.close()
@@ -136,20 +136,20 @@ class Application:
 
 
 PATIENCE_SECONDS = 1.0
-"""How long a message waits with its thread for a write that the database refuses us, before it waits without one."""
+"""Seconds that a message keeps its thread while the database refuses a write; then it is put aside."""
 
 UNCONFIRMED = 2048
-"""How many executions may have events that are sent and not confirmed. The publisher's window has room for more."""
+"""How many executions may have unconfirmed events. The window of the publisher is larger."""
 
 EVENT_MARGIN_BYTES = 64 * 1024
-"""What an event may have besides the outputs, which are within the cap of a message."""
+"""The largest part of an event besides the outputs, which are limited to the size of a message."""
 
 
 def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_others: bool = True) -> Application:
     """Make the parts of a process.
 
     Args:
-        run_others: whether it runs what is due in the database, whoever asked for it; else what it is asked for itself.
+        run_others: whether it runs all executions that are due in the database, or only those submitted to it.
         catalog: resolves LMs; by default from the settings' aliases and the environment's secrets.
     """
     worker = f"{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
@@ -157,7 +157,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
     catalog = catalog or make_catalog(settings)
     adapters = AdapterRegistry(catalog)
     writer = Writer(engine)
-    # SQLite has one writer anyway; elsewhere claims do not wait for the commits of ends.
+    # SQLite allows one writer only. On PostgreSQL, claims do not wait for the commits of ends.
     claimer = writer if settings.database_url.startswith("sqlite") else Writer(engine, "claimer", after=writer)
     writes = Writes(
         lease=Lease(worker, settings.lease_seconds),

@@ -1,1 +1,1 @@
-"""The brokers: RabbitMQ, and the one that lives in this process. Both are Dramatiq brokers."""
+"""The brokers: RabbitMQ and the in-process broker. Both are Dramatiq brokers."""

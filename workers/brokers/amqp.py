@@ -1,7 +1,7 @@
-"""RabbitMQ, as a Dramatiq broker: consumes with its own topology, and cannot lose a message by a stale ack.
+"""RabbitMQ as a Dramatiq broker, with its own topology. It cannot lose a message by a stale ack.
 
-What differs from Dramatiq's own RabbitMQ broker: no delay queues (a delay there is held unacked in a worker's
-memory), one connection for each queue that is consumed and none for each thread, and publishing by `AmqpPublisher`,
+Differences to Dramatiq's own RabbitMQ broker: it has no delay queues (which keep delayed messages unacked in a worker's
+memory), it uses one connection for each consumed queue and none for each thread, and it publishes by `AmqpPublisher`,
 always with confirms.
 """
 
@@ -36,11 +36,11 @@ from workers.brokers.topology import QueueType, declare
 CONNECT_TIMEOUT_SECONDS = 10.0
 DECLARE_SECONDS = 30.0
 SOON_SECONDS = 1.0
-"""How often a consumer declares everything again; and how soon at the earliest, where something was found missing."""
+"""How often a consumer declares the topology again, and how soon at the earliest after something was missing."""
 
 
 class AmqpBroker(dramatiq.Broker):
-    """Consumes the queues of `dspex.amqp.topology`. Nothing connects before the first consumer does."""
+    """Consumes the queues of `dspex.amqp.topology`. Connects with the first consumer."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class AmqpBroker(dramatiq.Broker):
         undeclared: threading.Event | None = None,
     ) -> None:
         self.undeclared = undeclared or threading.Event()
-        """Set where something was not there: whoever consumes declares it again."""
+        """Set when an exchange or a queue was missing; a consumer then declares the topology again."""
         self.settlement = Settlement()
         super().__init__(middleware=[self.settlement])
         self.queues: set[str] = set()
@@ -65,7 +65,7 @@ class AmqpBroker(dramatiq.Broker):
         self._publisher = publisher
 
     def declare_queue(self, queue_name: str) -> None:
-        """Take note of a queue: it is declared on the server by whoever consumes it."""
+        """Register a queue. Its consumer declares it on the server."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues.add(queue_name)
@@ -76,14 +76,14 @@ class AmqpBroker(dramatiq.Broker):
         return set(self.queues)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> dramatiq.Consumer:
-        """Consume a queue, once the broker is there; `timeout` is in milliseconds."""
+        """Consume a queue as soon as the broker is reachable. `timeout` is in milliseconds."""
         return AmqpConsumer(self, queue_name, prefetch, timeout / 1000)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Publish a command, and wait for the confirm.
 
         Raises:
-            PublishError: it was not confirmed.
+            PublishError: the command was not confirmed.
         """
         if delay is not None:
             raise ValueError("delay: a message cannot wait in the broker")
@@ -99,9 +99,9 @@ class AmqpBroker(dramatiq.Broker):
 
 
 class AmqpConsumer(SettlingConsumer):
-    """Consumes one queue, over one connection after the other: while the broker is away it tries again by itself.
+    """Consumes one queue, and reconnects by itself.
 
-    Dramatiq would do that too, but with a fixed pause of 3 seconds, and a critical line in the log for each try.
+    Dramatiq would reconnect, too, but with a fixed pause of 3 seconds and a critical log line for each try.
     """
 
     def __init__(self, broker: AmqpBroker, queue_name: str, prefetch: int, timeout: float) -> None:
@@ -120,7 +120,7 @@ class AmqpConsumer(SettlingConsumer):
         self._subscription: Subscription | None = None
         self._outage = Outage(f"Queue {queue_name}")
         self._topology = Outage("What exchanges and queues there should be")
-        self._declared = 0.0  # when it was looked at last
+        self._declared = 0.0  # time of the last declaration
         self._next_try = time.monotonic()
         self._closed = threading.Event()
 
@@ -144,7 +144,7 @@ class AmqpConsumer(SettlingConsumer):
         return None
 
     def _declare(self, subscription: Subscription, now: float) -> None:
-        """Declare everything again: what was deleted while it runs is there again, and nothing else changes."""
+        """Declare the topology again, which restores only what was deleted meanwhile."""
         self._declared = now
         self._broker.undeclared.clear()
         try:
@@ -163,20 +163,20 @@ class AmqpConsumer(SettlingConsumer):
             self._broker.settlement.forget(lost)
 
     def requeue(self, messages: Iterable[dramatiq.MessageProxy]) -> None:
-        """Nothing to do: the broker takes back what is not acked when the connection ends."""
+        """Does nothing: RabbitMQ requeues unacked messages when the connection ends."""
 
     def close(self) -> None:
-        """Send the settlements that are waiting, and disconnect."""
+        """Send pending settlements, and disconnect."""
         self._closed.set()
         if self._subscription is not None:
             self._subscription.close()
 
 
 def connection_parameters(url: str, name: str = "dspex") -> pika.URLParameters:
-    """pika's parameters for a URL: silence is noticed within two heartbeats, and connecting has a bound.
+    """pika's parameters for a URL, with limits for noticing silence (two heartbeats) and for connecting.
 
     Args:
-        name: of the connection, in RabbitMQ's lists.
+        name: of the connection, as RabbitMQ lists it.
     """
     parameters = amqp_parameters(url, name)
     parameters.socket_timeout = CONNECT_TIMEOUT_SECONDS
@@ -189,10 +189,10 @@ def check(url: str, queue_type: QueueType = "classic") -> str | None:
     """Connect once, and declare the topology.
 
     Returns:
-        What an operator should know of this broker, if anything: a line.
+        A warning about this broker for operators, in one line, or None.
 
-    Raises:
-        BrokerUnavailable: says what to do; the URL's password is not in it.
+        Raises:
+        BrokerUnavailable: the broker cannot be used. The text says what to do, without the URL's password.
     """
     with _connection(url, queue_type) as connection:
         declare(connection, queue_type)
@@ -203,7 +203,7 @@ def consumers(url: str, queue_name: str) -> int:
     """How many consumers a queue has.
 
     Raises:
-        BrokerUnavailable: it cannot be asked.
+        BrokerUnavailable: the broker cannot be reached.
     """
     with _connection(url) as connection:
         count: int = connection.channel().queue_declare(queue_name, passive=True).method.consumer_count
@@ -211,7 +211,7 @@ def consumers(url: str, queue_name: str) -> int:
 
 
 def is_there(url: str, queue_name: str) -> bool:
-    """Whether there is a queue, or who waits for answers by direct reply-to; False where it cannot be asked."""
+    """Whether a queue, or a consumer of direct reply-to, exists; False if the broker cannot be reached."""
     try:
         consumers(url, queue_name)
     except BrokerUnavailable:
@@ -220,10 +220,10 @@ def is_there(url: str, queue_name: str) -> bool:
 
 
 def can_read(url: str, queue_name: str) -> bool:
-    """Whether the broker can read the name of who waits for answers by direct reply-to, whether somebody does or not.
+    """Whether the broker can parse a name of direct reply-to, even if nobody waits there.
 
     Raises:
-        BrokerUnavailable: it cannot be asked.
+        BrokerUnavailable: the broker cannot be reached.
     """
     parameters = connection_parameters(url)
     try:

@@ -1,4 +1,4 @@
-"""A message that was delivered to this process, and where it came from."""
+"""A message that was delivered to this process, and its source."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ class Disposition(Enum):
 
 
 class Source(Protocol):
-    """Where deliveries come from."""
+    """The source of deliveries, such as a subscription."""
 
     def settle(self, delivery: Delivery, disposition: Disposition) -> None:
-        """Settle a delivery of this source, for any thread. Once the source is gone there is nothing to do.
+        """Settle a delivery of this source. Thread-safe; does nothing if the source is closed.
 
-        What was delivered by a source that is gone, and not settled, is delivered again by another.
+        The broker delivers the unsettled messages of a closed source again, by another source.
         """
 
 
 class Held(Protocol):
-    """What a message holds until its actor has done with it."""
+    """A resource that a message holds until its actor is done."""
 
     def leave(self) -> None:
-        """Let go of it."""
+        """Release it."""
 
 
 class Delivery(MessageProxy):
     """A message that was delivered to this process, until it is settled.
 
     Attributes:
-        tries: how often an actor has had it.
-        first_tried: when, by the monotonic clock.
-        next_try: puts it aside; None: it is to be settled.
-        recorded: whether it is among the rejected messages.
-        can_be_dead_lettered: whether the broker can; else it is acked, for the rejected messages have it.
-        tenant: whose it is, where it waits for another command.
-        held: what it holds until its actor has done with it.
+        tries: how often an actor has handled it.
+        first_tried: the time of the first, by the monotonic clock.
+        next_try: puts the message aside; None: it must be settled.
+        recorded: whether it was recorded as a rejected message.
+        can_be_dead_lettered: whether the broker can dead-letter it. If not, it is acked, as it is recorded.
+        tenant: its tenant, while it waits for another command.
+        held: a resource that it holds until its actor is done.
     """
 
     def __init__(self, message: Message[Any], source: Source, tag: int) -> None:
@@ -62,18 +62,18 @@ class Delivery(MessageProxy):
         self._settled = False
 
     def __str__(self) -> str:
-        # Dramatiq logs what fails, and its own text has everything that is in it.
+        # Dramatiq logs failed messages, and its own text would show the whole content.
         return f"{self.message_id} ({self.actor_name})"
 
     __repr__ = __str__
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the delivery is settled."""
         return self._settled
 
     def settle(self, disposition: Disposition) -> None:
-        """Settle it; of one that is settled there is nothing left to do."""
+        """Settle the delivery, unless it is settled already."""
         if not self._settled:
             self._settled = True
             if disposition is Disposition.DEAD_LETTER and not self.can_be_dead_lettered:

@@ -1,6 +1,6 @@
-"""What of Dramatiq's worker we lean on, beyond its documented interface: all of it is here (dramatiq 2.2, `worker.py`).
+"""All use of internals of Dramatiq's worker, beyond its documented interface (dramatiq 2.2, `worker.py`).
 
-`tests/unit/workers/brokers/test_dramatiq_worker.py` fails where an upgrade changes it.
+`tests/unit/workers/brokers/test_dramatiq_worker.py` fails if an upgrade changes them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from workers.brokers.work_queue import WorkQueue
 def make_worker(
     broker: dramatiq.Broker, queue: WorkQueue, *, threads: int, timeout_ms: int, prefetch: int
 ) -> dramatiq.Worker:
-    """A worker that takes its messages from a queue of ours, which is made before its consumers are.
+    """Make a worker that takes its messages from our queue, which exists before its consumers.
 
     Args:
-        threads: that run actors.
-        timeout_ms: how long idle threads sleep, and so how long a stop may take.
-        prefetch: how many messages the broker sends ahead, for each queue.
+        threads: how many threads run actors.
+        timeout_ms: milliseconds that idle threads sleep, and so that a stop may take.
+        prefetch: how many unacked messages the broker sends, for each queue.
     """
     worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=timeout_ms)
     use_queue(worker, queue)
@@ -32,23 +32,23 @@ def make_worker(
 
 
 def queue_of(worker: dramatiq.Worker) -> WorkQueue | None:
-    """Its queue of work, where that is one of ours."""
+    """The worker's queue, if it is one of ours."""
     queue: Any = worker.work_queue
     return queue if isinstance(queue, WorkQueue) else None
 
 
 def use_queue(worker: dramatiq.Worker, queue: WorkQueue) -> None:
-    """Have a worker that has not started take its messages from this queue, which has all that it calls."""
+    """Make a worker that has not started take its messages from this queue, which has the methods that it calls."""
     worker.work_queue = queue  # type: ignore[assignment]
 
 
 def threads_of(worker: dramatiq.Worker) -> list[threading.Thread]:
-    """The threads of a worker that has started: those that run actors, and those that consume."""
+    """The threads of a started worker: those that run actors, and consumers."""
     return [*worker.workers, *worker.consumers.values()]
 
 
 def name_threads(worker: dramatiq.Worker) -> None:
-    """Give the threads of a worker names for people."""
+    """Give the threads of a worker readable names."""
     for number, thread in enumerate(worker.workers):
         thread.name = f"worker-{number}"
     for queue_name, consumer in worker.consumers.items():
@@ -56,10 +56,10 @@ def name_threads(worker: dramatiq.Worker) -> None:
 
 
 def end_actors(worker: dramatiq.Worker, deadline: float) -> Sequence[threading.Thread]:
-    """Have its threads take no more messages, and wait for what they handle; returns those that have not ended.
+    """Stop the threads that run actors after their current message. Returns those that have not ended.
 
     Args:
-        deadline: by the monotonic clock.
+        deadline: how long to wait, by the monotonic clock.
     """
     for thread in worker.workers:
         thread.stop()
@@ -69,5 +69,5 @@ def end_actors(worker: dramatiq.Worker, deadline: float) -> Sequence[threading.T
 
 
 def abandon_actors(worker: dramatiq.Worker) -> None:
-    """Do not wait for the threads that run actors when the worker is stopped."""
+    """Make the worker's stop not wait for the threads that run actors."""
     worker.workers.clear()

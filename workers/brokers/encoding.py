@@ -1,7 +1,7 @@
-"""Between the wire and Dramatiq: a CloudEvents command is a message for the actor named by its type.
+"""Converts a CloudEvents command to a Dramatiq message for the actor named by its type, and back.
 
-Dramatiq's own envelope is never read, so no publisher can name an actor or set an option. What cannot be decoded is
-no error here: it becomes a message for the actor `REJECT`, which records it and dead-letters it.
+Dramatiq's own envelope is never read, so no publisher can name an actor or set an option. A message that cannot be
+decoded raises no error: it becomes a message for the actor `REJECT`, which records and dead-letters it.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ _TENANT = re.compile(TENANT_PATTERN)
 
 REJECT = "reject"
 RECORD = "record"
-"""The actors of what is no command, and of what expired or was dropped before a worker had it."""
+"""The actors for invalid messages, and for messages that expired or were dropped before a worker got them."""
 
 
 class CloudEventEncoder(Encoder):
-    """The strict encoder: known commands with a valid body, and nothing else."""
+    """A strict encoder: it accepts only known commands with a valid body."""
 
     def __init__(self, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._max_bytes = max_bytes
 
     def encode(self, data: MessageData) -> bytes:
-        """The body of a message for an actor: the envelope that it is called with."""
+        """The body of a message for an actor: the envelope in its arguments."""
         envelope: Envelope[Command] = data["kwargs"]["envelope"]
         return envelope.encode(self._max_bytes)
 
@@ -62,7 +62,7 @@ class CloudEventEncoder(Encoder):
         """The fields of a Dramatiq message.
 
         Raises:
-            MessageError: the message is to be rejected.
+            MessageError: the message must be rejected.
         """
         envelope = decode_command(data, self._max_bytes)
         return {
@@ -77,12 +77,12 @@ class CloudEventEncoder(Encoder):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a message came from, beside its body.
+    """The origin of a message.
 
     Attributes:
-        queue: the queue it was taken from; Dramatiq acks by this name, whatever the body says.
+        queue: the queue that it was consumed from. Dramatiq acks by this name, whatever the body says.
         user_id: the AMQP property, which RabbitMQ has checked against the publisher's login.
-        reply_to, correlation_id: where the answer goes, and what it is matched by.
+        reply_to, correlation_id: the queue for the answer, and the id that matches it.
     """
 
     queue: str
@@ -92,12 +92,12 @@ class Origin:
 
 
 class Content(NamedTuple):
-    """What a message says: the body of an envelope in structured JSON, or what came instead.
+    """The content of a message: the body in structured JSON, or the raw body.
 
     Attributes:
-        whole_size: the size of the whole body, where only its begin was kept.
-        flaw: why it is refused before its body is looked at.
-        identity: the `id` and `type` that it gives itself, where the body does not say them.
+        whole_size: the size of the whole body in bytes, if only its beginning was kept.
+        flaw: why it is refused without reading its body.
+        identity: its `id` and `type`, if they are not in the body.
     """
 
     body: bytes
@@ -107,12 +107,12 @@ class Content(NamedTuple):
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
         return len(self.body) if self.whole_size is None else self.whole_size
 
 
 def unpack(properties: Properties, body: bytes) -> Content:
-    """What a message with these properties says, in whichever mode of CloudEvents it came. Never raises."""
+    """Read the content of a message in either mode of CloudEvents. Never raises."""
     if properties.flaw is not None:
         return Content(body, properties.body_size, InvalidMessage(properties.flaw))
     if not is_binary(properties):
@@ -126,16 +126,16 @@ def unpack(properties: Properties, body: bytes) -> Content:
 
 
 Admit = Callable[[Origin, type[Command], str | None, str | None], None]
-"""Raises `Denied` where a message of this origin may not be of this type, for this tenant, about this id."""
+"""Raises `Denied` if a message must not be read. Gets its origin, type, envelope's tenant, and subject's id."""
 
 
 def read(
     content: Content, origin: Origin, max_bytes: int = MAX_MESSAGE_BYTES, *, admit: Admit | None = None
 ) -> Message[Any]:
-    """The message that a content is; where it cannot be decoded, one for the actor that rejects it. Never raises.
+    """Decode a content; if that fails, make a message for the actor that rejects it. Never raises.
 
     Args:
-        admit: whether its login may send it at all.
+        admit: checks that the login may send such a message.
     """
     try:
         check_size(content.size, max_bytes)
@@ -158,14 +158,14 @@ def read(
 
 
 def read_dead_letter(content: Content, origin: Origin, death: Death | None, max_bytes: int) -> Message[Any] | None:
-    """What there is to do about a dead letter: a message for the actor that records it, None where it is recorded.
+    """Make a message for the actor that records a dead letter; None if it was recorded before.
 
     Args:
-        origin: where it was found: the queue of dead letters.
-        death: what RabbitMQ says of it.
+        origin: where it was consumed: the queue of dead letters.
+        death: how RabbitMQ says that it was dead-lettered.
     """
     if death is not None and death.reason == "rejected":
-        return None  # by a worker, which has recorded it before
+        return None  # a worker has dead-lettered it, and has recorded it before
     error: MessageError
     if death is None:
         error = MessageUndelivered(f"it was sent to {origin.queue}, where no command belongs")
@@ -178,9 +178,9 @@ def read_dead_letter(content: Content, origin: Origin, death: Death | None, max_
 
 
 def _alone(error: DspexError) -> DspexError:
-    """Without where it was raised: all that was read of the message, ten times its size, would be kept with it.
+    """Remove the traceback, which would keep everything that was read of the message, ten times its size, alive.
 
-    And not only for as long as the message waits: what was raised here is in a cycle with where it was.
+    Even after the message is settled, as the error and its frame refer to each other.
     """
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
@@ -202,7 +202,7 @@ def _rejection(
 
 
 def _identify(content: Content, max_bytes: int) -> tuple[str | None, str | None, str | None, Context]:
-    """The `id`, `type` and `tenant` that a message gives itself, if it can be read so far; and what is told with it."""
+    """The `id`, `type` and `tenant` of an invalid message, as far as they can be read, and its context."""
     if content.identity is not None:
         return _name(content.identity[0]), _name(content.identity[1]), None, NO_CONTEXT
     try:
@@ -217,5 +217,5 @@ def _identify(content: Content, max_bytes: int) -> tuple[str | None, str | None,
 
 
 def _name(value: object) -> str | None:
-    """As it is kept; an empty one is none."""
+    """The stored form of a name; None for an empty one."""
     return value.replace("\x00", "�")[:512] if isinstance(value, str) and value else None

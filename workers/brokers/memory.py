@@ -1,4 +1,4 @@
-"""The in-process broker: the same messages through the same encoder and actors, without a server. Nothing persists."""
+"""The in-process broker: the same messages, encoder and actors, without a server. It stores nothing durably."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from workers.brokers.encoding import Admit, Content, Origin, read
 from workers.brokers.settlement import Settlement, SettlingConsumer
 
 LOGIN = "memory"
-"""As whom messages of this broker come: all are this process's own."""
+"""The login of all messages of this broker, as they come from this process."""
 
 MAX_DEAD_LETTERS = 1_000
 MAX_DEAD_BYTES = 32 * 1024 * 1024
-"""Of the bodies of a queue's dead letters: the rejected messages themselves are in the database."""
+"""How many bytes of dead-lettered bodies are kept for each queue; the database has recorded the messages."""
 
 Listener = Callable[[str, bytes], None]
 
 
 class MemoryBroker(dramatiq.Broker):
-    """Queues of bodies in this process. A publish waits while its queue is full."""
+    """Queues of message bodies in this process. Publishing blocks while the queue is full."""
 
     def __init__(self, *, max_bytes: int, max_length: int = 10_000, admit: Admit | None = None) -> None:
         super().__init__(middleware=[Settlement()])
@@ -40,7 +40,7 @@ class MemoryBroker(dramatiq.Broker):
         self.admit = admit
 
     def declare_queue(self, queue_name: str) -> None:
-        """Make a queue, unless it is there."""
+        """Make a queue, unless it exists."""
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues[queue_name] = _Queue(self.max_length)
@@ -61,8 +61,8 @@ class MemoryBroker(dramatiq.Broker):
         """Put a body into a queue.
 
         Raises:
-            Unroutable: there is no such queue.
-            BrokerUnavailable: it was full for `timeout` seconds.
+            Unroutable: the queue does not exist.
+            BrokerUnavailable: the queue was full for `timeout` seconds.
         """
         queue = self.queues.get(queue_name)
         if queue is None:
@@ -71,7 +71,7 @@ class MemoryBroker(dramatiq.Broker):
             raise BrokerUnavailable(f"queue '{queue_name}' is full: {self.max_length} messages wait")
 
     def dead_letters(self, queue_name: str) -> list[bytes]:
-        """The bodies that were dead-lettered from a queue, the newest last; as many as may be kept."""
+        """The kept bodies that were dead-lettered from a queue, newest last."""
         return list(self.queues[queue_name].dead_letters)
 
 
@@ -112,7 +112,7 @@ class _Queue:
 
 
 class MemoryConsumer(SettlingConsumer):
-    """Takes bodies from one queue; those that are not settled when it closes go back."""
+    """Consumes one queue. Unsettled bodies return to it when the consumer closes."""
 
     def __init__(self, broker: MemoryBroker, queue_name: str, prefetch: int, timeout: float) -> None:
         self._queue = broker.queues[queue_name]
@@ -137,7 +137,7 @@ class MemoryConsumer(SettlingConsumer):
         return Delivery(message, self, tag)
 
     def settle(self, delivery: Delivery, disposition: Disposition) -> None:
-        """Forget the body, put it back, or put it to the dead letters; once closed, it has been put back."""
+        """Drop the body, put it back, or dead-letter it. After `close` it is already back."""
         body = self._unsettled.pop(delivery.tag, None)
         if body is None:
             return
@@ -148,15 +148,15 @@ class MemoryConsumer(SettlingConsumer):
             self._queue.bury(body)
 
     def close(self) -> None:
-        """Put back what is not settled, in its order."""
+        """Put unsettled bodies back, in their order."""
         taken = [self._unsettled.pop(tag, None) for tag in sorted(self._unsettled, reverse=True)]
         self._queue.put_back(body for body in taken if body is not None)
 
 
 class MemoryPublisher:
-    """A `dspex.amqp.publisher.Publisher` into a `MemoryBroker`; events go to listeners in this process.
+    """A `dspex.amqp.publisher.Publisher` for a `MemoryBroker`. Events go to listeners in this process.
 
-    Only the body of a message is kept: what the properties say is in the envelope, too.
+    Keeps only the body of a message, as the envelope repeats the properties.
     """
 
     def __init__(
@@ -177,15 +177,15 @@ class MemoryPublisher:
 
     @property
     def limit(self) -> int | None:
-        """See `Publisher.limit`: none."""
+        """See `Publisher.limit`. There is none."""
         return None
 
     def listen(self, listener: Listener) -> None:
-        """Have `listener(routing_key, body)` called for each event, by the thread that publishes it."""
+        """Call `listener(routing_key, body)` for each event, in the publishing thread."""
         self._listeners.append(listener)
 
     def submit(self, publication: Publication, *, timeout: float | None = None) -> Future[None]:
-        """Route a message as RabbitMQ would, by `dspex.amqp.topology`."""
+        """Route a message like RabbitMQ, by `dspex.amqp.topology`."""
         if self._closed:
             raise BrokerUnavailable("the publisher is closed: make a new one")
         future: Future[None] = Future()
@@ -198,11 +198,11 @@ class MemoryPublisher:
         return future
 
     def publish(self, publication: Publication, *, timeout: float | None = None) -> None:
-        """`submit`, and wait."""
+        """See `Publisher.publish`."""
         self.submit(publication, timeout=timeout).result()
 
     def close(self, timeout: float | None = None) -> None:  # noqa: ARG002
-        """Refuse what comes later; nothing is on its way."""
+        """Refuse further messages. None is unconfirmed."""
         self._closed = True
 
     def _route(self, publication: Publication, timeout: float) -> None:
@@ -233,7 +233,7 @@ class MemoryPublisher:
 
 
 def _matches(pattern: Sequence[str], key: Sequence[str]) -> bool:
-    """Whether a topic exchange takes the key: `*` stands for one word, `#` for any number."""
+    """Whether a key matches the pattern of a topic exchange: `*` stands for one word, `#` for any number."""
     if not pattern:
         return not key
     if pattern[0] == "#":

@@ -1,4 +1,4 @@
-"""While a server is away: when to try again, and what is worth a line in the log."""
+"""Outages of a server: when to reconnect, and which events to log."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.1
 LAST_PAUSE = 10.0
-"""Seconds between tries (`Backoff`)."""
+"""The longest pause between attempts, in seconds (`Backoff`)."""
 
 
 class Outage:
-    """Of one thing that is connected to, or is not. For one thread.
+    """The outages of one connection. Not thread-safe.
 
-    Each reason is told once in an outage, and its end: a broker that is down for a night leaves two lines.
+    Logs each reason once per outage, and the end: a broker that is down for a night leaves two lines.
 
     Args:
-        what: what is to be had: `Queue dspex.programs`.
+        what: the name in the log: `Queue dspex.programs`.
     """
 
     def __init__(self, what: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +32,7 @@ class Outage:
         self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE, clock=clock)
 
     def begin(self, reason: str) -> float:
-        """It was lost, or could not be had again. Returns how many seconds to wait before the next try."""
+        """Note a failure. Returns how many seconds to wait before the next attempt."""
         if not self._told:
             self._since = self._clock()
         if reason not in self._told:
@@ -41,7 +41,7 @@ class Outage:
         return self._backoff.failed()
 
     def end(self) -> None:
-        """It is there."""
+        """Note that the connection is there."""
         self._backoff.succeeded()
         if self._told:
             logger.info("%s is back after %.1f s.", self._what, self._clock() - self._since)

@@ -1,4 +1,4 @@
-"""Why RabbitMQ cannot be used, or not safely, in one line for people. The URL's password is not in it."""
+"""Explains in one line why RabbitMQ cannot be used, or not safely. No text contains the URL's password."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dspex.amqp.errors import Permissions, address, cause, permission, refusal
 from workers.brokers.topology import QueueType
 
 WORKER_PERMISSIONS = Permissions(r"^dspex\.", r"^(dspex\.|amq\.default$)", r"^dspex\.")
-"""Workers declare what they consume, and answer by the default exchange."""
+"""For workers, which declare the topology, and answer through the default exchange."""
 
 SAFE_MAJOR = 4
-"""From this version of RabbitMQ on, a queue does not believe the headers x-death that others wrote."""
+"""From this version on, RabbitMQ does not trust x-death headers that clients set."""
 
 PRECONDITION_FAILED = 406
 _INEQUIVALENT = re.compile(r"inequivalent arg '(?P<argument>[^']+)' for (?P<kind>\w+) '(?P<name>[^']+)'")
@@ -23,7 +23,7 @@ _CURRENT_TYPE = re.compile(r"current is (?:the value )?'(\w+)'")
 
 
 def explain(error: BaseException, parameters: URLParameters, queue_type: QueueType) -> str:
-    """The line for an error of pika."""
+    """Explain an error of pika."""
     said = _precondition(error)
     if "delivery acknowledgement" in said:
         return (
@@ -46,10 +46,10 @@ def explain(error: BaseException, parameters: URLParameters, queue_type: QueueTy
 
 
 def weakness(server: Mapping[str, Any]) -> str | None:
-    """What a producer can do to a broker of this version, whatever workers do; None: nothing that is known.
+    """A known weakness of this version of the broker that producers can exploit; None if there is none.
 
     Args:
-        server: the properties that the server gave at the connection's start.
+        server: the server properties that the broker sent when connecting.
     """
     product, version = (_text(server.get(name)) for name in ("product", "version"))
     major = re.match(r"(\d{1,4})\.", version)

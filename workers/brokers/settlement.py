@@ -1,7 +1,7 @@
-"""How a message ends: acked, dead-lettered, given back to its queue; or it waits. Decided here, for both brokers.
+"""Decides for both brokers how a message is settled: acked, dead-lettered or requeued; or whether it waits.
 
-A delivery is settled once, with where it came from and nowhere else. So a job that outlives its connection settles
-nothing: the tags of an old channel are numbers of other messages on a new one.
+A delivery is settled once, and only on the connection that it came by. So a job that outlives its connection settles
+nothing; on a new channel, its tag would belong to another message.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class DeadLetter(Exception):
 
 
 class Requeue(Exception):
-    """Raised by an actor: the message goes back to its queue, for another worker or a better time."""
+    """Raised by an actor: the message goes back to its queue, for another worker or a later attempt."""
 
 
 class PutAside(Exception):
-    """Raised by an actor: its message waits in this process, unsettled and without a thread, and is handled again."""
+    """Raised by an actor: the message waits in this process, unsettled and without a thread, and is handled again."""
 
     def __init__(self, seconds: float, reason: str = "") -> None:
         super().__init__(reason)
@@ -37,44 +37,44 @@ class PutAside(Exception):
 
 
 class SettlingConsumer(Consumer):
-    """What Dramatiq's worker calls when an actor has returned or raised."""
+    """A consumer that settles messages when an actor has returned or raised."""
 
     def ack(self, message: MessageProxy) -> None:
-        """Ack; or give back, or put aside, if the actor asked for it."""
+        """Ack the message, or requeue it or put it aside, as the actor has asked."""
         if not isinstance(message, Delivery):
             return
         next_try, message.next_try = message.next_try, None
         if next_try is not None:
-            next_try()  # from here on another thread may have it
+            next_try()  # from here on, another thread may handle it
         else:
             message.settle(Disposition.REQUEUE if message.requeue else Disposition.ACK)
 
     def nack(self, message: MessageProxy) -> None:
-        """Dead-letter."""
+        """Dead-letter the message."""
         if isinstance(message, Delivery):
             message.settle(Disposition.DEAD_LETTER)
 
 
 _handled = threading.local()
-"""`delivery`: what this thread handles now."""
+"""`delivery`: the delivery that this thread handles."""
 
 
 def handled() -> Delivery | None:
-    """What this thread handles now; None outside of an actor."""
+    """The delivery that this thread handles; None outside of an actor."""
     delivery: Delivery | None = getattr(_handled, "delivery", None)
     return delivery
 
 
 def aside() -> list[Delivery]:
-    """What the worker of this thread has put aside."""
+    """The deliveries that this thread's worker has put aside."""
     work: WorkQueue | None = getattr(_handled, "work", None)
     return [] if work is None else [item.message for item in work.aside]
 
 
 def ack_early() -> None:
-    """Ack the message that this thread handles, before its actor returns: the database has what it asked for.
+    """Ack the message that this thread handles before its actor returns, as the database has stored its request.
 
-    What the actor raises later settles nothing. Outside of an actor there is no message, and nothing happens.
+    A later error of the actor does not change that. Does nothing outside of an actor.
     """
     delivery = handled()
     if delivery is not None:
@@ -83,17 +83,17 @@ def ack_early() -> None:
 
 @dataclass
 class _Again:
-    """A message that was put aside, as the queue of work has it."""
+    """A message that was put aside, as an item of the work queue."""
 
     priority: int
     message: Delivery
 
 
 class Settlement(Middleware):
-    """Turns what an actor raised into how its message ends. It is the only middleware.
+    """Translates the exception of an actor into the settlement of its message. It is the only middleware.
 
-    Dramatiq's own retries, results and callbacks live in middleware whose failures it swallows: a retry that cannot
-    be enqueued is acked and gone. Here these belong to the database.
+    Dramatiq's own retries, results and callbacks are middleware, whose failures it swallows: a retry that cannot be
+    enqueued is acked and lost. Here the database does these jobs.
     """
 
     def __init__(self) -> None:
@@ -106,14 +106,14 @@ class Settlement(Middleware):
         return {"throws"}
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:  # noqa: ARG002
-        """Called when a worker starts, before its threads: gives it a queue of ours, unless it has one."""
+        """Give a worker our queue before its threads start, unless it has one."""
         queue = queue_of(worker)
         if queue is not None:
             self._work = queue
         use_queue(worker, self._work)
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:  # noqa: ARG002
-        """Called by the worker thread, before the actor."""
+        """Called in the worker thread, before the actor."""
         if not isinstance(message, Delivery):
             _handled.delivery = None
             return
@@ -130,7 +130,7 @@ class Settlement(Middleware):
         result: Any = None,  # noqa: ARG002
         exception: BaseException | None = None,
     ) -> None:
-        """Called by the worker thread, before it acks or nacks."""
+        """Called in the worker thread, before it acks or nacks."""
         _handled.delivery = None
         if isinstance(message, Delivery) and message.held is not None:
             held, message.held = message.held, None
@@ -138,7 +138,7 @@ class Settlement(Middleware):
         if isinstance(exception, Requeue) and isinstance(message, Delivery):
             message.requeue = True
         elif isinstance(exception, PutAside) and isinstance(message, Delivery):
-            # What was acked is done with, and what came from a source that is gone comes again.
+            # An acked message is done, and a message of a closed source will come again.
             if not message.settled and message.source not in self._gone:
                 item = _Again(broker.get_actor(message.actor_name).priority, message)
                 message.next_try = partial(self._work.put_aside, item, exception.seconds)
@@ -146,6 +146,6 @@ class Settlement(Middleware):
             message.fail()
 
     def forget(self, source: Source) -> None:
-        """Take what came from a source that is gone, and was not started, out of the worker's queue."""
+        """Remove messages of a closed source that were not started from the worker's queue."""
         self._gone.add(source)
         self._work.forget(source)

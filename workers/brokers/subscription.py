@@ -1,4 +1,4 @@
-"""A queue consumed over one connection, until that is lost: deliveries come in, settlements go out in groups."""
+"""Consumes a queue over one connection, until that is lost. Settlements are sent in groups."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from workers.brokers.topology import DEAD_LETTERS, QueueType, declare
 logger = logging.getLogger(__name__)
 
 DEAD_LETTERS_AHEAD = 4
-"""Dead letters that one process records at once: where a million expire, its other threads do what they are for."""
+"""How many dead letters a process prefetches, so that recording a million of them leaves threads for other work."""
 
 
 class Subscription:
-    """Belongs to one thread, pika's; only `settle` is for any.
+    """A subscription to a queue. It belongs to pika's thread; only `settle` is thread-safe.
 
-    Settlements gather while that thread is busy or asleep, and one call of it sends them all: waking it for each was a
-    quarter of a worker's CPU. Of acks, those that leave no older message unsettled go out as one.
+    Settlements gather while that thread is busy or asleep, and one call then sends them all; waking it for each took a
+    quarter of a worker's CPU. Acks without an older unsettled message are sent as one (`multiple`).
 
     Args:
         timeout: seconds that `get` waits.
 
     Raises:
-        CONNECTION_ERRORS: the broker cannot be reached, or refuses.
+        CONNECTION_ERRORS: the broker cannot be reached, or refuses the connection.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Subscription:
         self._admit = admit
         self._queue_type: QueueType = queue_type
         self._settlements: deque[tuple[int, Disposition]] = deque()
-        self._awake = False  # a call of _flush is on its way
+        self._awake = False  # a call of _flush is scheduled
         self._gone = False
-        self._unsettled: dict[int, None] = {}  # the tags that the broker waits for, oldest first
+        self._unsettled: dict[int, None] = {}  # the tags that are not settled, oldest first
         self._connection = connect(parameters, max_bytes)
         try:
             self._channel = declare(self._connection, queue_type)
@@ -64,18 +64,19 @@ class Subscription:
             raise
 
     def declare(self) -> None:
-        """Declare everything again, what was deleted too: on a channel of its own, which may be closed over it.
+        """Declare the topology again. Uses its own channel, which the broker may close because of it.
 
         Raises:
-            CONNECTION_ERRORS: what is there is another, or may not be declared; or the connection is gone.
+            CONNECTION_ERRORS: a queue or an exchange exists with other properties, or may not be declared; or the
+        connection is lost.
         """
         declare(self._connection, self._queue_type).close()
 
     def get(self) -> Delivery | None:
-        """The next message, if one comes in time.
+        """The next message, or None after the timeout.
 
         Raises:
-            CONNECTION_ERRORS, StopIteration: the connection, the channel, or the queue is gone.
+            CONNECTION_ERRORS, StopIteration: the connection, the channel, or the queue is lost.
         """
         method, properties, body = next(self._deliveries)
         if method is None:
@@ -95,7 +96,7 @@ class Subscription:
         return delivery
 
     def settle(self, delivery: Delivery, disposition: Disposition) -> None:
-        """Have a delivery settled soon. Where the connection is gone, the broker delivers it again."""
+        """Settle a delivery soon. If the connection is lost, the broker delivers it again."""
         self._settlements.append((delivery.tag, disposition))
         if not self._awake and not self._gone:
             self._awake = True
@@ -105,7 +106,7 @@ class Subscription:
                 logger.debug("Message %s could not be settled: %s", delivery.message_id, describe(error))
 
     def close(self) -> None:
-        """Send the settlements that are waiting, and disconnect."""
+        """Send pending settlements, and disconnect."""
         self._gone = True
         self._flush()
         try:
@@ -114,7 +115,7 @@ class Subscription:
             logger.debug("Closing a connection that is gone: %s", describe(error))
 
     def _flush(self) -> None:
-        self._awake = False  # before the first look at what waits: what comes later wakes again
+        self._awake = False  # before the queue is read: a settlement that comes later schedules another call
         acked: set[int] = set()
         try:
             while self._settlements:

@@ -19,32 +19,32 @@ logger = logging.getLogger(__name__)
 QueueType = Literal["classic", "quorum"]
 
 DEAD_LETTERS = "dspex.dead-letters"
-"""The exchange that each queue dead-letters to, and the queue where workers see what comes."""
+"""The dead-letter exchange of every queue, and a queue bound to it that workers consume."""
 
 DEAD_LETTER_BYTES = 1024**3
-"""Dead letters are kept up to this size for each queue, the oldest go first: the database has recorded them."""
+"""The size limit of each dead-letter queue. The oldest messages are dropped first; the database has recorded them."""
 
 DELIVERY_LIMIT = 2**31 - 1
-"""How often a quorum queue delivers a message: always again.
+"""The delivery limit of a quorum queue: practically none.
 
-Each connection that is lost counts as a delivery of every message it had prefetched, so RabbitMQ 4's default of 20
-would dead-letter what never started. -1 is no limit there, and 0 on RabbitMQ 3, where each message would be
-dead-lettered at its first return (tried on 3.10.8); a large number is the same on both.
+Each lost connection counts as a delivery of every message that it had prefetched. So RabbitMQ 4's default of 20 would
+dead-letter messages that never started. On RabbitMQ 4, -1 means no limit; on RabbitMQ 3 it means 0, which dead-letters
+a message at its first return (tried on 3.10.8). A large number works on both.
 """
 
 
 def dead_letter_queue(queue_name: str) -> str:
-    """The queue of the dead letters of a queue, named as Dramatiq names it: `dspex.programs.XQ`."""
+    """The dead-letter queue of a queue, named like Dramatiq's: `dspex.programs.XQ`."""
     return f"{queue_name}.XQ"
 
 
 def declare(connection: Any, queue_type: QueueType) -> Any:
-    """Declare everything over one of pika's blocking connections, durable. Safe to repeat. Returns a channel of it.
+    """Declare the durable topology over a blocking connection of pika. May be repeated. Returns an open channel.
 
     Raises:
-        pika.exceptions.ChannelClosedByBroker: something of the same name exists with other properties.
+        pika.exceptions.ChannelClosedByBroker: an exchange or a queue exists with other properties.
     """
-    # Classic is named too: without a type, a virtual host may have a default of its own.
+    # Set for classic, too: a virtual host may have another default type.
     kind: dict[str, Any] = {"x-queue-type": queue_type}
     if queue_type == "quorum":
         kind["x-delivery-limit"] = DELIVERY_LIMIT
@@ -79,7 +79,7 @@ def declare(connection: Any, queue_type: QueueType) -> Any:
 
 @cache
 def _warn(queues: str) -> None:
-    """Once in a process, although each of its connections declares everything."""
+    """Log a warning once per process, although each of its connections declares the topology."""
     logger.warning(
         "The queues %s were declared by an earlier version: they are used as they are, but a message that expires "
         "there is dead-lettered without a record. To replace them: let workers empty them, stop workers and producers, "

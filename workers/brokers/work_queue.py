@@ -1,12 +1,11 @@
-"""The queue between the consumers' threads and those that run actors, in place of Dramatiq's own.
+"""The queue between the consumers and the threads that run actors. It replaces Dramatiq's own.
 
-One sleeping thread is woken at a time; when it takes its item it wakes the next, if there is more to do. So jobs that
-wait for something are taken by as many threads as there are, and short ones by the few that are awake already: to
-wake one for each was much of what a short job cost. Go's scheduler wakes its threads in this way (runtime/proc.go,
-"Worker thread parking/unparking").
+One sleeping thread is woken at a time. When it takes its item, it wakes the next one, if there is more to do. So jobs
+that block spread over all threads, while short jobs are handled by the few that are awake; waking a thread for each
+short job was a large part of its cost. Go's scheduler works alike (runtime/proc.go, "Worker thread parking/unparking").
 
-What is slow leaves threads to what is quick: of a priority, and of those behind it, so many items are handled at a time
-and no more. And what has to wait for something is put aside, without a thread.
+Slow work leaves threads for quick work: there is a limit to how many items of a priority, and of lower ones, are
+handled at a time. An item that must wait is put aside, without a thread.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from workers.brokers.delivery import Delivery, Source
 
 
 class Item(Protocol):
-    """What Dramatiq's consumers put in: a message, with its actor's priority."""
+    """An item from Dramatiq's consumers: a message, with its actor's priority."""
 
     priority: int
     message: Delivery
@@ -35,8 +34,8 @@ class _Lane:
     """The items of one priority.
 
     Attributes:
-        handled: by threads right now, of this priority and of those behind it.
-        ahead: this one and those ahead of it, where an item of this one counts.
+        handled: how many items of this priority and lower ones threads handle now.
+        ahead: this lane and those of higher priority, in whose `handled` its items count.
     """
 
     __slots__ = ("ahead", "handled", "items", "limit", "priority")
@@ -50,12 +49,12 @@ class _Lane:
 
 
 class WorkQueue:
-    """First in, first out; those of a lower priority's number before all others. For any thread.
+    """First in, first out, by priority; lower numbers come first. Thread-safe.
 
-    Whoever takes an item out has done with the one that it took before.
+    A thread that takes an item has finished the one that it took before.
 
     Args:
-        limits: by priority, how many items of it and of those behind it may be handled at once.
+        limits: by priority, how many items of it and of lower priorities may be handled at a time.
     """
 
     def __init__(self, limits: Mapping[int, int] | None = None) -> None:
@@ -63,15 +62,15 @@ class WorkQueue:
         self._lock = threading.Lock()
         self._lanes: tuple[_Lane, ...] = ()  # by priority
         self._lane_of: dict[int, _Lane] = {}
-        self._held: dict[int, _Lane] = {}  # what each thread handles
-        self._aside: list[tuple[float, int, Item]] = []  # a heap, by when they come again
+        self._held: dict[int, _Lane] = {}  # the lane of each thread's item
+        self._aside: list[tuple[float, int, Item]] = []  # a heap, by the time when they return
         self._numbers = itertools.count()
-        self._timer = math.inf  # until when a sleeping thread sees to what was put aside
-        self._asleep: list[threading.Lock] = []  # the last to fall asleep is the first to be woken
+        self._timer = math.inf  # when a sleeping thread will wake for the heap
+        self._asleep: list[threading.Lock] = []  # a stack: the last to fall asleep is woken first
         self._waking = False
 
     def put(self, item: Item) -> None:
-        """Put an item in."""
+        """Add an item."""
         with self._lock:
             lane = self._lane_of.get(item.priority) or self._make_lane(item.priority)
             lane.items.append(item)
@@ -79,7 +78,7 @@ class WorkQueue:
                 self._wake()
 
     def put_aside(self, item: Item, seconds: float) -> None:
-        """Put an item in after so many seconds."""
+        """Add an item after so many seconds."""
         with self._lock:
             due = time.monotonic() + seconds
             heapq.heappush(self._aside, (due, next(self._numbers), item))
@@ -87,10 +86,10 @@ class WorkQueue:
                 self._wake()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Item:
-        """Take an item out, waiting for one for at most `timeout` seconds; None: for ever.
+        """Take an item. Waits up to `timeout` seconds for one; None: no limit.
 
         Raises:
-            Empty: there was none.
+            Empty: there was no item in time.
         """
         if self._aside:
             self._bring_back()
@@ -112,7 +111,7 @@ class WorkQueue:
         try:
             bell.acquire(timeout=-1 if timeout is None else timeout)
         finally:
-            # Also where the thread ends here: nobody else would be woken.
+            # Also if an exception ends the thread here: otherwise no other would be woken.
             with self._lock:
                 if bell in self._asleep:
                     self._asleep.remove(bell)
@@ -126,21 +125,21 @@ class WorkQueue:
             return self._take(self._ready())
 
     def get_nowait(self) -> Item:
-        """Take an item out. Raises `Empty` where there is none."""
+        """Take an item. Raises `Empty` if there is none."""
         return self.get(block=False)
 
     def task_done(self) -> None:
-        """Nobody waits until all is done."""
+        """Does nothing, as nobody waits for all items to be done."""
 
     def forget(self, source: Source) -> list[Item]:
-        """Drop what came from a source that is gone: it comes again. Returns what was dropped.
+        """Drop the items of a closed source, which the broker delivers again. Returns them.
 
-        Else it would run now and once more, and a queue whose threads are busy would grow with each reconnection.
+        Otherwise they would be handled twice, and the queue of a busy process would grow with each reconnection.
         """
         return self.take_out(lambda item: item.message.source is source)
 
     def take_out(self, condition: Callable[[Item], bool]) -> list[Item]:
-        """Take out all items that are so."""
+        """Take all items that meet the condition."""
         found: list[Item] = []
         with self._lock:
             for lane in self._lanes:
@@ -152,7 +151,7 @@ class WorkQueue:
         return found
 
     def qsize(self) -> int:
-        """How many items are in it, without those that were put aside."""
+        """How many items wait, without those that were put aside."""
         return len(self)
 
     @property
@@ -173,14 +172,14 @@ class WorkQueue:
         return made
 
     def _ready(self) -> _Lane | None:
-        """Where the next item is that a thread may have."""
+        """The lane of the next item that a thread may take."""
         for lane in self._lanes:
             if lane.items and lane.handled < lane.limit:
                 return lane
         return None
 
     def _take(self, lane: _Lane | None) -> Item:
-        """Its next item; whoever sleeps is woken for those behind it."""
+        """Take a lane's next item, and wake a thread if there are more."""
         if lane is None:
             raise Empty
         item = lane.items.popleft()
@@ -192,14 +191,14 @@ class WorkQueue:
         return item
 
     def _set_timer(self) -> float | None:
-        """Until when this thread may sleep for what was put aside; None: nothing is, or another thread sees to it."""
+        """When this thread must wake for items put aside; None if there are none, or another thread will."""
         if not self._aside or self._aside[0][0] >= self._timer:
             return None
         self._timer = self._aside[0][0]
         return self._timer
 
     def _bring_back(self) -> None:
-        """Put in again what was put aside until now."""
+        """Add the items whose time aside is over."""
         for item in self._due():
             self.put(item)
 

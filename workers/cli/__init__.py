@@ -1,1 +1,1 @@
-"""The command line, `dspex`. What a command needs is imported when it runs: `dspex --help` stays quick."""
+"""The command line, `dspex`. A command imports its modules when it runs, so that `dspex --help` is quick."""

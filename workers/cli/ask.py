@@ -1,4 +1,4 @@
-"""What the entity commands do: ask the interface in this process, in the operator's name, and print the answer."""
+"""The entity commands: call a verb of the interface in this process as the operator, and print the answer."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ from workers.settings import Settings, load_settings
 
 EXECUTE_SECONDS = 3600.0
 MAX_IDS = 1000
-"""Of a command, or of a statement."""
+"""The most ids in a command or a statement."""
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class OperatorClient(LocalClient):
-    """Asks in the name of who has the database, and so may know what a tenant may not: whose an id is."""
+    """The client of an operator. As it has the database, it may tell which tenant owns an id."""
 
     def refuse_others(self, ids: Iterable[UUID]) -> None:
-        """Say of which tenant an id is, where it is another's.
+        """Check that no id belongs to another tenant.
 
         Raises:
-            NotFound: one is.
+            NotFound: an id belongs to another tenant. The text names the tenant.
         """
         asked = list(dict.fromkeys(ids))
         with self._app.read(ALL) as connection:
@@ -68,13 +68,13 @@ class OperatorClient(LocalClient):
 
 
 def ask(verb: str, *, tenant: str | None = None, **arguments: Any) -> Any:
-    """Ask one verb of the interface, for a tenant.
+    """Call one verb of the interface, for a tenant.
 
     Raises:
-        DspexError: it was refused, or a server does not answer.
+        DspexError: the request was refused, or a server does not answer.
     """
     settings = load_settings()
-    # Without a server, what this command asks to run, it runs itself.
+    # Without a server, this process must run the execution itself.
     with asking(settings, tenant, work=settings.embedded and verb == "execute_program") as client:
         prepare = _SPECIAL.get(verb)
         found = prepare(client, **arguments) if prepare else getattr(client, verb)(**zoned(arguments))
@@ -85,15 +85,15 @@ def ask(verb: str, *, tenant: str | None = None, **arguments: Any) -> Any:
 
 @contextmanager
 def asking(settings: Settings, tenant: str | None = None, *, work: bool = False) -> Generator[OperatorClient]:
-    """The interface in this process.
+    """Open the interface in this process.
 
     Args:
-        tenant: whose entities are asked for; None: the default one's.
-        work: whether this process also runs what is asked for.
+        tenant: the tenant of the entities; None: the default tenant.
+        work: whether this process also runs the executions that it submits.
 
     Raises:
-        SettingsError, BrokerUnavailable: a server does not answer, or there is one tenant and another is named.
-        InvalidValues: what is asked for is no command.
+        SettingsError, BrokerUnavailable: a server does not answer, or a tenant is named although tenancy is off.
+        InvalidValues: an argument is invalid.
     """
     principal = operator_of(settings, tenant)
     configure_logging(settings)
@@ -118,7 +118,7 @@ def asking(settings: Settings, tenant: str | None = None, *, work: bool = False)
 
 
 def zoned(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Moments without a zone are in UTC."""
+    """Set the zone of times without one to UTC."""
     return {
         key: value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
         for key, value in arguments.items()
@@ -130,7 +130,7 @@ def _create_signature(client: Interface, signature: str, draft: bool) -> Any:
 
 
 def _from_module(client: Interface, module: str) -> Any:
-    # An operator's command: what this machine can import, it may.
+    # An operator's command may import any module on this machine.
     found = read_signatures(module, allowed_prefixes=None)
     return tuple(client.create_signature(signature, activate=False) for signature in found)
 
@@ -190,7 +190,7 @@ def _execute_program(
 
 
 def _named(option: str, pairs: tuple[str, ...]) -> dict[str, str]:
-    """What options of the form NAME=VALUE say."""
+    """Parse options of the form NAME=VALUE."""
     named: dict[str, str] = {}
     for pair in pairs:
         name, given, value = pair.partition("=")
@@ -230,7 +230,7 @@ _SPECIAL: dict[str, Any] = {
 
 
 def show(answer: Any, *, as_json: bool) -> None:
-    """Print an answer. A validation that says no ends with exit code 1."""
+    """Print an answer. A negative validation exits with code 1."""
     match answer:
         case bool():
             say("true" if answer else "false")
@@ -329,7 +329,7 @@ def show_list(items: tuple[BaseModel, ...]) -> None:
         table.add_column(name, no_wrap=True)
     for item in items:
         table.add_row(*(cell(_text(read(item))) for read in columns.values()))
-    # Ids are there to be copied: a line may be wider than the terminal.
+    # Lines may be wider than the terminal, so that ids can be copied.
     Console(width=max(Console().width, 160), soft_wrap=True).print(table)
 
 

@@ -1,4 +1,4 @@
-"""What commands begin with: the log, the servers that have to be there, and how often Python looks for cycles."""
+"""Set-up that commands share: logging, checks of the servers, and Python's garbage collection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workers.settings import Settings
 from workers.telemetry import logs
 
 GC_THRESHOLD = 10_000
-"""Containers that are made, and not gone, before Python looks for cycles among the youngest (its default is 700)."""
+"""How many new containers there are before Python collects its youngest generation (default: 700)."""
 
 
 def configure_logging(settings: Settings) -> None:
@@ -19,13 +19,13 @@ def configure_logging(settings: Settings) -> None:
 
 
 def check_servers(settings: Settings) -> str | None:
-    """Whether the database and the broker are there: later, a worker waits for them; at the start, it says so.
+    """Check that the database and the broker answer. Only the start fails without them; a running worker waits.
 
     Returns:
-        What an operator should know of the broker, if anything.
+        A warning about the broker for operators, or None.
 
     Raises:
-        SettingsError, BrokerUnavailable: one is not.
+        SettingsError, BrokerUnavailable: one does not answer.
     """
     engine = make_engine(settings.database_url)
     require_rights(engine, tenancy=settings.tenancy)
@@ -39,10 +39,10 @@ def check_servers(settings: Settings) -> str | None:
 
 
 def collect_seldom(*, after_a_look: bool = True) -> None:
-    """Have Python look for cycles less often, and never among what was loaded so far: that was an eighth of the CPU.
+    """Make Python collect garbage less often, and never among the objects loaded so far. It took an eighth of the CPU.
 
     Args:
-        after_a_look: look for some once more before.
+        after_a_look: collect once before.
     """
     if after_a_look:
         gc.collect()

@@ -1,4 +1,4 @@
-"""What `dspex dead-letter` does: asks for each kind, and prints the answers together."""
+"""The work of `dspex dead-letter`: sends a request for each kind, and prints the answers together."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def show_dead_letters(
     cursor: str | None,
     as_json: bool,
 ) -> None:
-    """List them: a table for each kind, or a page for each kind in one JSON object."""
+    """List dead letters: a table for each kind, or one JSON object with a page for each kind."""
     given: dict[str, Any] = zoned(filters) | {"limit": limit, "cursor": cursor}
     with asking(load_settings(), tenant) as client:
         pages = {kind: _list(client, kind, discarded, given) for kind in kinds}
@@ -58,7 +58,7 @@ def _list(client: Interface, kind: str, discarded: bool, given: dict[str, Any]) 
 
 
 def show_dead_letter(dead_letter_id: UUID, tenant: str | None, *, as_json: bool) -> None:
-    """Show the one of this id, whichever kind it is."""
+    """Show the dead letter with this id, of either kind."""
     with asking(load_settings(), tenant) as client:
         found: BaseModel
         try:
@@ -81,16 +81,16 @@ def change_dead_letters(
     *,
     as_json: bool,
 ) -> None:
-    """Replay or discard them; an id is looked for in each kind.
+    """Replay or discard dead letters. An id is looked up in both kinds.
 
     Raises:
-        SettingsError: messages are to be replayed, and there is no broker.
-        NotFound: an id is another tenant's. Nothing is changed then.
+        SettingsError: messages cannot be replayed without a broker.
+        NotFound: an id belongs to another tenant. Nothing was changed.
     """
     settings = load_settings()
     alone = settings.embedded and verb == "replay"
     if alone:
-        # A message of this process's own broker would end with the process.
+        # A message in the in-process broker would be lost with the process.
         kinds = [kind for kind in kinds if kind != "message"]
         if not kinds:
             raise SettingsError(NO_BROKER)

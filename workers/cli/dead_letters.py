@@ -12,7 +12,7 @@ from workers.cli.entities import as_json, cursor, limit, of_program, tenant, tra
 
 KINDS = ("message", "execution")
 ONLY_OF = {"program_id": "execution", "queue": "message"}
-"""Filters that only one kind has."""
+"""Filters that apply to one kind only."""
 
 
 @click.group("dead-letter")
@@ -73,7 +73,7 @@ def show(dead_letter_id: UUID, tenant: str | None, as_json: bool) -> None:
 
 
 def _change(verb: str, told: str) -> None:
-    """Make a command that does something with those that are named, or found."""
+    """Make a command that changes dead letters, given by id or filter."""
 
     @dead_letter.command(verb, help=told)
     @_with(_ids, _all, _kind, _filters, tenant, traceparent, as_json)
@@ -116,7 +116,7 @@ def _chosen(ids: tuple[UUID, ...], everything: bool, filters: dict[str, Any]) ->
 
 
 def _kinds(kind: str | None, filters: dict[str, Any]) -> tuple[str, ...]:
-    """The kinds that are asked for."""
+    """The kinds that the options select."""
     kinds: tuple[str, ...] = KINDS if kind is None else (kind,)
     for name in _given(filters):
         kinds = tuple(k for k in kinds if k == ONLY_OF.get(name, k))

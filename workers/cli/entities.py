@@ -27,14 +27,14 @@ def execution() -> None:
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
-tenant = click.option("--tenant", help="Whose entities: with DSPEX_TENANCY, of a tenant; those of 'default' otherwise.")
-traceparent = click.option("--traceparent", help="W3C Trace Context of what asks.")
+tenant = click.option("--tenant", help="The tenant, with DSPEX_TENANCY; 'default' otherwise.")
+traceparent = click.option("--traceparent", help="W3C Trace Context of the caller.")
 limit = click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
-cursor = click.option("--cursor", help="Where the page before ended.")
+cursor = click.option("--cursor", help="The cursor that the previous page gave.")
 
 
 def verb(group: click.Group, name: str, asked: str, help_text: str, *parameters: Callable[..., Any]) -> None:
-    """A command that asks one verb of the interface and prints the answer."""
+    """Add a command that calls one verb of the interface and prints the answer."""
 
     def command(as_json: bool, **arguments: Any) -> None:
         from workers.cli.ask import ask, show
@@ -56,9 +56,9 @@ def status_of(statuses: type[StrEnum]) -> Callable[..., Any]:
 
 
 def when(name: str) -> Callable[..., Any]:
-    """An option for a moment."""
+    """An option for a time."""
     formats = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"]
-    return click.option(f"--{name}", type=click.DateTime(formats), help="A moment; UTC where it names no zone.")
+    return click.option(f"--{name}", type=click.DateTime(formats), help="A time; UTC if it has no zone.")
 
 
 name = click.option("--name")
@@ -114,7 +114,7 @@ verb(
 )  # fmt: skip
 verb(program, "initialize", "initialize_program", "Have the adapter build a program.", id_of("program"), traceparent)
 verb(
-    program, "update", "update_program", "Change what is named, and nothing else; a ready program is built anew.",
+    program, "update", "update_program", "Change the given parts of a program; a ready one is built again.",
     id_of("program"), name,
     click.option("--module", help="The DSPy module."),
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS. Its parameters stay."),
@@ -127,11 +127,11 @@ verb(
     click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="Kept with the execution; repeat it."),
     traceparent,
 )  # fmt: skip
-verb(program, "archive", "archive_program", "Take no new executions.", id_of("program"))
+verb(program, "archive", "archive_program", "Archive a program: it takes no new executions.", id_of("program"))
 verb(program, "destroy", "destroy_program", "Delete an archived program.", id_of("program"))
-verb(program, "stats", "get_stats", "What a program is and has done, in short.", id_of("program"))
+verb(program, "stats", "get_stats", "Show a program and the main figures of its executions.", id_of("program"))
 verb(
-    program, "statistics", "get_program_statistics", "Figures of all time, or of a window of time.",
+    program, "statistics", "get_program_statistics", "Show statistics of all time, or of a window of time.",
     id_of("program"), when("since"), when("until"),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""`dspex`: the commands and their options. Each is a thin face over a module that is imported when it runs."""
+"""`dspex`: the commands and their options. Each imports the module with its work when it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 
 class _Commands(click.Group):
-    """Shows our errors as lines, never as a traceback."""
+    """Prints our errors as lines, never as a traceback."""
 
     def make_context(self, *args: Any, **options: Any) -> click.Context:
         with _quoting_visibly():
@@ -42,7 +42,7 @@ class _Commands(click.Group):
 
 @contextmanager
 def _quoting_visibly() -> Generator[None]:
-    """click's errors quote what was typed."""
+    """Make click's errors safe to print, as they quote what the user typed."""
     try:
         yield
     except click.ClickException as error:
@@ -87,23 +87,23 @@ def main() -> None:
     show_default=True,
     help="How results are written.",
 )
-@click.option("--unordered", is_flag=True, help="Write results as they come, not in the order of the rows.")
+@click.option("--unordered", is_flag=True, help="Write results as they come, instead of in the order of the rows.")
 @click.option("--expect", metavar="COLUMN", help="Compare the output of this name with this column of the rows.")
 @click.option(
     "--column",
     "columns",
     multiple=True,
     metavar="INPUT=HEADER",
-    help="The column of an input that is called otherwise.",
+    help="The column of an input, if its name differs.",
 )
 @click.option(
     "--inputs-format",
     type=click.Choice(["jsonl", "json", "csv", "tsv", "parquet", "excel"]),
-    help="What --inputs is, where its name does not say so.",
+    help="The format of --inputs, if its name does not tell.",
 )
-@click.option("--encoding", help="Of --inputs: by default what its byte order mark says, else utf-8.")
-@click.option("--delimiter", help="Of CSV: by default what parts its first line.")
-@click.option("--sheet", help="Of Excel: by default the first one.")
+@click.option("--encoding", help="The encoding of --inputs: by default its byte order mark's, else utf-8.")
+@click.option("--delimiter", help="The delimiter of CSV: by default the one in its first line.")
+@click.option("--sheet", help="The sheet of Excel: by default the first one.")
 @click.option("--retry-failed", is_flag=True, help="Run again the lines that failed in an earlier run.")
 @click.option("--run-others", is_flag=True, help="Without RabbitMQ: also run what other runs left in the database.")
 @tenant
@@ -127,7 +127,7 @@ def run(**options: Any) -> None:
 @click.option("--threads", type=click.IntRange(1, 1024), help="Executions at once in each (DSPEX_THREADS, 64).")
 @click.option("--parent", type=int, hidden=True)
 def worker(processes: int | None, threads: int | None, parent: int | None) -> None:
-    """Run jobs from RabbitMQ until SIGTERM or Ctrl-C; then let what runs end, and exit."""
+    """Run jobs from RabbitMQ until SIGTERM or Ctrl-C; then let running jobs end, and exit."""
     from workers.cli.worker import run_worker
 
     sys.exit(run_worker(processes, threads, parent))
@@ -145,7 +145,7 @@ def deliverer(parent: int | None) -> None:
 @main.command()
 @click.option("--to", "revision", metavar="REVISION", help="A migration before the newest, such as 0004.")
 def migrate(revision: str | None) -> None:
-    """Bring the database's tables up to date. Safe while workers run, those of the version before too."""
+    """Bring the database's tables up to date. Safe while workers run, also those of the previous version."""
     from workers.cli.output import say
     from workers.cli.servers import migrate_database
 

@@ -1,4 +1,4 @@
-"""In whose name the command line asks."""
+"""The principal of the command line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from workers.settings import Settings
 
 
 def operator_of(settings: Settings, tenant: str | None) -> Principal:
-    """In whose name a command asks: an admin of the tenant.
+    """The principal of a command: an admin of the tenant.
 
     Raises:
-        SettingsError: there is one tenant, and another is named.
-        InvalidValues: it cannot be the name of a tenant.
+        SettingsError: a tenant is named although tenancy is off.
+        InvalidValues: the name of the tenant is invalid.
     """
     if tenant is None or checked(tenant) == EVERYBODY.tenant:
         return EVERYBODY

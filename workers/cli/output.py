@@ -1,4 +1,4 @@
-"""How the command line prints: text from outside is text, in tables, JSON and lines alike."""
+"""Prints for the command line. Text from outside is shown safely, in tables, JSON and lines."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def say_json(text: str) -> None:
 
 
 def is_unicode(stream: TextIO) -> bool:
-    """Whether a stream takes every character."""
+    """Whether a stream can encode every character."""
     return codecs.lookup(stream.encoding or "utf-8").name.startswith("utf")
 
 
@@ -37,12 +37,12 @@ def json_line(value: Any) -> str:
 
 
 def of_known(total: str, number: int, counted: int) -> str:
-    """What is said of a total over so many of the executions that were counted: those that it is known of."""
+    """Describe a total, and for how many of the counted executions it is known."""
     if number == counted:
         return total
     return f"{total} ({number} of {counted} known)" if number else "not known"
 
 
 def cell(text: object) -> Text:
-    """What a cell of a table, or its title, says: no markup, one line."""
+    """The text of a table's cell or title: one line, without markup."""
     return Text(visible(str(text)))

@@ -1,4 +1,4 @@
-"""`dspex migrate`, `dspex downgrade`, `dspex declare`: what an operator does with the servers."""
+"""`dspex migrate`, `dspex downgrade`, `dspex declare`: an operator's commands for the servers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from workers.settings import load_settings
 
 
 def migrate_database(revision: str | None = None) -> str:
-    """Upgrade the database; returns a line that says so.
+    """Upgrade the database. Returns a line with the result.
 
     Args:
-        revision: to which migration; None: to the newest.
+        revision: the migration to upgrade to; None: the newest.
 
     Raises:
-        SettingsError: it cannot be reached, or it is not below this revision.
+        SettingsError: the database cannot be reached, or is above this revision.
     """
     with _migrating() as engine:
         before = migrations.current(engine)
@@ -38,13 +38,14 @@ def migrate_database(revision: str | None = None) -> str:
 
 
 def downgrade_database(revision: str, *, agreed: Callable[[list[str]], bool]) -> str:
-    """Take the database back to a migration; returns a line that says so.
+    """Downgrade the database to a migration. Returns a line with the result.
 
     Args:
-        agreed: asked with what would be lost, a line for each kind, where there is any.
+        agreed: called with the data that would be lost, one line for each kind, if there is any. Returns whether to go
+    on.
 
     Raises:
-        SettingsError: it cannot be reached, or it is not above this revision; or what would be lost may not be.
+        SettingsError: the database cannot be reached, or is below this revision, or `agreed` returned False.
     """
     with _migrating() as engine:
         before = migrations.current(engine)
@@ -58,7 +59,7 @@ def downgrade_database(revision: str, *, agreed: Callable[[list[str]], bool]) ->
 
 
 def _below(revision: str | None, wanted: str) -> list[str]:
-    """The revisions below one, `base` too."""
+    """The revisions below one, including `base`."""
     names = [*migrations.revisions(), "base"]
     if wanted not in names:
         raise migrations.NotARevision(f"there is no revision {wanted!r}; there are {', '.join(reversed(names))}")
@@ -72,7 +73,7 @@ def _told(engine: Engine, before: str | None) -> str:
 
 @contextmanager
 def _migrating() -> Generator[Engine]:
-    """The database of the settings."""
+    """Connect to the database of the settings for a migration."""
     engine = make_engine(load_settings().database_url)
     try:
         yield engine
@@ -87,11 +88,11 @@ def _migrating() -> Generator[Engine]:
 
 
 def declare_topology() -> str:
-    """Declare the topology on RabbitMQ; returns a line that says so, and one of what should be known of the broker.
+    """Declare the topology on RabbitMQ. Returns a line with the result, and a warning about the broker, if any.
 
     Raises:
         SettingsError: no RabbitMQ is set.
-        BrokerUnavailable: it cannot be reached.
+        BrokerUnavailable: the broker cannot be reached.
     """
     settings = load_settings()
     if settings.embedded:

@@ -1,4 +1,4 @@
-"""Where `dspex` begins: it listens to signals before anything is imported that takes time."""
+"""The entry point of `dspex`: handles signals before slow imports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main() -> None:
     """Run `dspex`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may have few characters
+            stream.reconfigure(errors="backslashreplace")  # a terminal may not support every character
     if sys.argv[1:2] and sys.argv[1] in LONG_RUNNING:
         _end_early()
     log_uncaught()
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def _require_versions() -> None:
-    """End where a package is out of its range: nobody has tried it, and it may fail in the middle of a job."""
+    """Exit if a package is out of its tested range, as it might fail in the middle of a job."""
     from adapters.versions import at_start
 
     wrong = at_start()
@@ -37,9 +37,9 @@ def _require_versions() -> None:
 
 
 def _end_early() -> None:
-    """Have SIGTERM and SIGHUP end the process until it has begun, and drains instead (`worker.stop_on_signals`).
+    """Make SIGTERM and SIGHUP end the process until its start is over; then it drains (`worker.stop_on_signals`).
 
-    The first process of a container has no default for signals: until it handles one, that is lost
+    The first process of a container has no default actions: a signal without a handler is lost
     (https://man7.org/linux/man-pages/man7/pid_namespaces.7.html).
     """
     for number in (signal.SIGTERM, signal.SIGHUP):

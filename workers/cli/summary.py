@@ -1,4 +1,4 @@
-"""What a run comes to: counted as results arrive, shown as a table at the end."""
+"""The summary of a run: counted as results arrive, shown as a table at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN_PROBLEMS = 20
 
 
 class Program(NamedTuple):
-    """What ran."""
+    """The program that ran."""
 
     id: str
     adapter: str
@@ -49,16 +49,16 @@ class Summary:
 
     @property
     def ran(self) -> int:
-        """How many were run by this run."""
+        """How many executions this run has run."""
         return self.completed + self.failed.total() - self.earlier
 
     @property
     def any(self) -> bool:
-        """Whether anything has come of it."""
+        """Whether there is any result."""
         return bool(self.completed or self.failed or self.invalid)
 
     def add(self, result: Result) -> None:
-        """Count an execution that has ended."""
+        """Count an ended execution."""
         if result.status == ExecutionStatus.COMPLETED:
             self.completed += 1
         else:
@@ -79,7 +79,7 @@ class Summary:
             self.cost += cost
 
     def compare(self, expected: Any, actual: Any) -> None:
-        """Count an output against the answer that is known to be right."""
+        """Compare an output with the expected one, and count it."""
         self.compared += 1
         self.equal += expected == actual
 

@@ -1,4 +1,4 @@
-"""`dspex worker` and `dspex deliverer`: one process works itself, more are supervised."""
+"""`dspex worker` and `dspex deliverer`: a single process works itself; several are supervised."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from workers.telemetry.metrics import require_free
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 5.0
-"""How long what runs may take to end in a process that has lost a thread."""
+"""Seconds for running executions to end in a process that has lost a thread."""
 DRAIN_MARGIN_SECONDS = 10.0
-"""For giving back what did not end, and for closing connections."""
+"""Seconds for giving claims back and for closing connections."""
 
 
 def run_worker(processes: int | None, threads: int | None, parent: int | None) -> int:
-    """Run until a signal, then drain. Returns the exit code. A process that loses a thread ends by itself.
+    """Run until a signal, then drain. Returns the exit code. A process that loses a thread exits.
 
     Args:
-        parent: the supervisor's process id; without it this process drains as well.
+        parent: the process id of the supervisor. The process drains, too, when the supervisor is gone.
 
     Raises:
         SettingsError, BrokerUnavailable: a setting is wrong or a server does not answer, at the start.
@@ -52,7 +52,7 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
     for address in settings.metrics_addresses:
         app.metrics.serve(address)
     process = WorkerProcess(app)
-    # Alone, it is its own supervisor of the process that delivers webhooks.
+    # A single process also supervises the deliverer.
     children = Children(deliverer(settings) if parent is None else [])
     collect_seldom()
     process.start()
@@ -72,10 +72,10 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
 
 
 def run_deliverer(parent: int | None) -> int:
-    """Deliver webhooks until a signal; then let what is being sent end. Returns the exit code.
+    """Deliver webhooks until a signal, then wait for those in progress. Returns the exit code.
 
     Args:
-        parent: the supervisor's process id; without it this process drains as well.
+        parent: the process id of the supervisor. The process drains, too, when the supervisor is gone.
 
     Raises:
         SettingsError, BrokerUnavailable: a setting is wrong or a server does not answer, at the start.
@@ -110,21 +110,21 @@ def _is_orphan(parent: int | None) -> bool:
 
 
 def _drain(app: Application, process: WorkerProcess) -> None:
-    """Let what runs end, for a short time; without a writer nothing can."""
+    """Wait a short time for running executions, unless the writer is gone."""
     if not watchdog.dead(app.writer.threads):
         process.stop(min(DRAIN_SECONDS, app.settings.shutdown_seconds))
         app.close()
 
 
 def _start(settings: Settings, parent: int | None) -> None:
-    """See `check_servers`; what should be known of the broker is told once, by the first process of a machine."""
+    """See `check_servers`. Only the first process of a machine logs a warning about the broker."""
     weakness = check_servers(settings)
     if weakness and parent is None:
         logger.warning("%s", weakness)
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM, SIGHUP and Ctrl-C set. The second Ctrl-C is not waited for."""
+    """An event that SIGTERM, SIGHUP and Ctrl-C set. A second Ctrl-C ends the process at once."""
     stop = threading.Event()
 
     def handle(number: int, _frame: object) -> None:

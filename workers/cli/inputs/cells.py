@@ -1,4 +1,5 @@
-"""What a cell of text means (CSV, `--input NAME=VALUE`, a cell of Excel): one rule for each type.
+"""Reads a cell of text (CSV, `--input NAME=VALUE`, Excel) as a value, by one rule for each type.
+
 
 | type | a cell is |
 |---|---|
@@ -9,9 +10,9 @@
 | list, map, object, `Any` | JSON |
 | optional | empty and `null` are null; else as its type |
 
-Empty is no value: the default, or what is missing; for text it is the empty text. Around all but text, spaces do not
-count. What could mean two things (`1_000`, `1,234`, `1e3` for a whole number, digits of other scripts, NaN, a key that
-comes twice) is left as text, for validation to name.
+An empty cell is no value, so the default applies, or the value is missing; for text it is the empty text. Spaces around
+a value are ignored, except for text. An ambiguous cell (`1_000`, `1,234`, `1e3` for a whole number, digits of other
+scripts, NaN, a key that comes twice) stays text, which validation then reports.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from typing import Any, Final
 from dspex.signatures.types import BooleanType, EnumType, FieldType, IntegerType, NumberType, OptionalType, StringType
 
 NO_VALUE: Final = object()
-"""What an empty cell is, where it is not empty text."""
+"""The value of an empty cell of a type other than text."""
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)(\.0*)?")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class NotJson(ValueError):
-    """What is not JSON, or could be read in two ways."""
+    """The text is not JSON, or is ambiguous."""
 
 
 def read_json(text: str) -> Any:
-    """A JSON text. NaN, Infinity and a key that comes twice are refused.
+    """Parse a JSON text. Refuses NaN, Infinity and a key that comes twice.
 
     Raises:
-        NotJson: with the reason.
+        NotJson: the text is refused. It says why.
     """
     try:
         return _DECODER.decode(text)
@@ -48,7 +49,7 @@ def read_json(text: str) -> Any:
 
 
 def read_cell(field_type: FieldType, text: str) -> Any:
-    """Text as a value of a type, or `NO_VALUE`; text that is none is left as it is, for validation to name."""
+    """Convert text to a value of a type, or to `NO_VALUE`. Returns invalid text unchanged, for validation to report."""
     if isinstance(field_type, StringType):
         return _member(field_type.enum, text) if field_type.enum else text
     stripped = text.strip()
@@ -75,7 +76,7 @@ def read_cell(field_type: FieldType, text: str) -> Any:
 
 
 def whole(field_type: FieldType, value: Any) -> Any:
-    """A value of JSON, in which 3.0 is a whole number like 3 (https://json-schema.org/draft/2020-12, 6.1.1)."""
+    """Convert 3.0 to 3 for a whole number, like JSON Schema (https://json-schema.org/draft/2020-12, 6.1.1)."""
     if not isinstance(value, float) or not value.is_integer():
         return value
     inner = field_type.anyOf[0] if isinstance(field_type, OptionalType) else field_type
@@ -86,12 +87,12 @@ def _whole_number(stripped: str, text: str) -> Any:
     found = _WHOLE.fullmatch(stripped)
     try:
         return int(found[1]) if found else text
-    except ValueError:  # more digits than Python reads
+    except ValueError:  # more digits than Python parses
         return text
 
 
 def _scalar(members: tuple[Any, ...], stripped: str, text: str) -> Any:
-    """One of a list that may have text, whole numbers, true and false: text comes first."""
+    """One of the values of an enum of texts, whole numbers, true and false; texts take precedence."""
     if stripped in members:
         return stripped
     for field_type in (IntegerType(), BooleanType()):

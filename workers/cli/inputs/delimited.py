@@ -1,4 +1,4 @@
-"""CSV and its like, by RFC 4180: records that may go over lines. One that cannot be read costs itself alone."""
+"""Parses CSV and similar formats by RFC 4180. A record may span lines; one that is malformed affects no other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SEPARATOR_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 
 @dataclass
 class Record:
-    """The cells of one record, and the lines that it is on; or what is wrong with it."""
+    """The cells and the lines of one record, or what is wrong with it."""
 
     lines: list[Line]
     cells: list[str] = field(default_factory=list)
@@ -32,8 +32,8 @@ class Record:
 class Records:
     """The records of a text.
 
-    After one that cannot be read the next begins on the line after its first: a quote that opens by mistake would
-    otherwise take with it all that follows.
+    After a malformed record, the next one begins on the line after its first. Otherwise a stray quote would swallow
+    everything after it.
     """
 
     def __init__(self, lines: Lines, delimiter: str, encoding: str) -> None:
@@ -57,7 +57,7 @@ class Records:
         return record
 
     def _quoted(self, first: Line) -> Record:
-        """A record with quotes: field by field, over as many lines as its quotes are open."""
+        """Parse a record with quotes, which may span lines, field by field."""
         taken, cells = [first], list[str]()
         text, size, position = first.text, len(first.text), 0
         while True:
@@ -108,21 +108,21 @@ class Records:
 
 @dataclass(frozen=True)
 class Header:
-    """The columns of a table; None for one that has no name, and is left out."""
+    """The columns of a table. A column without a name is None and is ignored."""
 
     names: list[str | None]
 
     @property
     def known(self) -> list[str]:
-        """The columns that have names."""
+        """The columns with names."""
         return [name for name in self.names if name is not None]
 
 
 def header_of(cells: list[str], fitting: Fitting, name: str) -> Header:
-    """The header that the first cells are; spaces around names do not count.
+    """Read the header from the first record. Ignores spaces around names.
 
     Raises:
-        UnreadableInputs: a column comes twice, or one is missing.
+        UnreadableInputs: a column is there twice, or is missing.
     """
     names = [cell.strip() or None for cell in cells]
     header = Header(names)
@@ -134,10 +134,10 @@ def header_of(cells: list[str], fitting: Fitting, name: str) -> Header:
 
 
 def check_columns(known: list[str], fitting: Fitting, name: str) -> None:
-    """Whether the columns have what the signature needs.
+    """Check that all inputs that the signature requires have a column.
 
     Raises:
-        UnreadableInputs: one is missing.
+        UnreadableInputs: a column is missing.
     """
     for wanted, column in fitting.columns.items():
         if column not in known:
@@ -159,7 +159,7 @@ def check_columns(known: list[str], fitting: Fitting, name: str) -> None:
 
 
 def cells_of(header: Header, cells: list[str], line: int) -> dict[str, str] | Row:
-    """The cells by the columns' names. Cells that are missing at the end are left out."""
+    """The cells by the names of their columns. Missing cells at the end are left out."""
     if len(cells) > len(header.names) and any(cells[len(header.names) :]):
         return refused(line, "has more cells than the first line has columns")
     return {name: cell for name, cell in zip(header.names, cells, strict=False) if name is not None}
@@ -169,13 +169,13 @@ class Table:
     """Rows of CSV.
 
     Args:
-        delimiter: as the user says it, or as the file's name does; else it is found by the first line.
+        delimiter: from the user or the file's name; otherwise it is detected in the first line.
 
-    Raises:
-        UnreadableInputs: there is no header, or it does not fit.
+        Raises:
+        UnreadableInputs: there is no header, or it does not fit the signature.
 
-    Attributes:
-        said: what was found out, and the user may want to know.
+        Attributes:
+        said: messages for the user about what was detected.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class Table:
         marked = _SEPARATOR_LINE.fullmatch(first.text)
         if marked is None:
             lines.put_back([first])
-        else:  # Excel's own way to say it
+        else:  # Excel's line with the delimiter
             usual = marked[1]
         delimiter = given or (usual if marked else _sniffed(lines, fitting, usual, encoding))
         if given is None and delimiter != usual:
@@ -213,7 +213,7 @@ class Table:
 
 
 def _sniffed(lines: Lines, fitting: Fitting, usual: str, encoding: str) -> str:
-    """The delimiter by which the first line names most inputs, and among those has most columns."""
+    """The delimiter with which the first line names the most inputs, and then has the most columns."""
     found: dict[str, tuple[int, int, bool]] = {}
     for delimiter in DELIMITERS:
         record = next(Records(lines, delimiter, encoding))

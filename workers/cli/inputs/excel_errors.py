@@ -15,13 +15,13 @@ _CELL = re.compile(rb'<(?:\w+:)?c\s(?=[^>]*\bt="e")[^>]*\br="([A-Z]{1,3})([0-9]{
 
 
 class ExcelError(str):
-    """What a cell shows in place of a value."""
+    """The error that a cell shows instead of a value."""
 
     __slots__ = ()
 
 
 def excel_errors(path: Path, sheet: str) -> Iterator[tuple[int, int, ExcelError]]:
-    """Row and column of each, from 0. Nothing where the file is not of this kind."""
+    """Yield row and column (from 0) and the error of each such cell. Empty for other kinds of files."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as book:
@@ -35,7 +35,7 @@ def excel_errors(path: Path, sheet: str) -> Iterator[tuple[int, int, ExcelError]
 
 
 def _part_of(book: zipfile.ZipFile, sheet: str) -> str | None:
-    """The part of a workbook that a sheet is."""
+    """The path of a sheet inside of a workbook."""
     try:
         listed = ElementTree.fromstring(book.read("xl/workbook.xml"))  # noqa: S314  its size is bounded, see `tables`
         related = ElementTree.fromstring(book.read("xl/_rels/workbook.xml.rels"))  # noqa: S314

@@ -1,4 +1,4 @@
-"""JSON lines, and JSON arrays of which one element at a time is read."""
+"""Reads JSON lines, and JSON arrays one element at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INSIDE = re.compile(r'["\\\n]')
 
 
 def line_rows(lines: Lines, fitting: Fitting, encoding: str) -> Iterator[Row]:
-    """A row for each line that is not blank."""
+    """Yield a row for each line that is not blank."""
     for line in lines:
         if line.text.strip():
             flaw = line.flaw(encoding)
@@ -24,17 +24,17 @@ def line_rows(lines: Lines, fitting: Fitting, encoding: str) -> Iterator[Row]:
 
 
 def array_rows(stream: TextIO, fitting: Fitting, encoding: str) -> Iterator[Row]:
-    """A row for each element of an array."""
+    """Yield a row for each element of an array."""
     for element in elements(stream):
         flaw = element.flaw or flaw_of(element.text, encoding)
         yield refused(element.line, flaw) if flaw else _row(element.line, element.text, fitting)
 
 
 def object_rows(stream: TextIO, fitting: Fitting, encoding: str, name: str) -> Iterator[Row]:
-    """The row of a file that has one object over several lines; or JSON lines, if its first line is whole.
+    """Yield the row of a file with one object over several lines, or the rows of JSON lines.
 
     Raises:
-        UnreadableInputs: it is neither.
+        UnreadableInputs: the file is neither.
     """
     lines = Lines(stream)
     first = next((line for line in lines if line.text.strip()), None)
@@ -63,7 +63,7 @@ def _row(line: int, text: str, fitting: Fitting) -> Row:
 
 
 class Element(NamedTuple):
-    """The text of an element, and the line that it begins on; or what is wrong with it."""
+    """The text of an element and the line where it begins, or what is wrong with it."""
 
     line: int
     text: str
@@ -71,9 +71,9 @@ class Element(NamedTuple):
 
 
 def elements(stream: TextIO) -> Iterator[Element]:
-    """The elements of the array that a text is: by brackets, commas and quotes alone, so a broken one costs itself.
+    """Split an array into its elements by brackets, commas and quotes only, so that a malformed one affects no other.
 
-    No more than one of them is kept, and of that no more than a row may have.
+    Keeps only one element at a time, up to the limit of a row.
     """
     return _Scanner(stream).elements()
 

@@ -1,4 +1,4 @@
-"""A file of inputs, read by what it is: `.jsonl`, `.json`, `.csv`, `.tsv`, Parquet, Excel, packed or not."""
+"""Reads a file of inputs by its format: `.jsonl`, `.json`, `.csv`, `.tsv`, Parquet, Excel; also compressed."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _SUFFIXES: Final = {
 
 @dataclass(frozen=True)
 class Reading:
-    """How a file is read, where it does not say so itself.
+    """How to read a file, where it is not to be detected.
 
     Attributes:
         format: one of `FORMATS`.
-        columns: the columns of inputs that are called otherwise.
+        columns: the columns of inputs, where their names differ.
     """
 
     format: str | None = None
@@ -52,10 +52,10 @@ class Reading:
 
 
 class Inputs:
-    """The rows of a file, once, one at a time.
+    """The rows of a file. They can be iterated once.
 
     Attributes:
-        said: what was found out about the file, and the user may want to know.
+        said: messages for the user about what was detected.
     """
 
     def __init__(self, rows: Iterable[Row], source: Source | None = None, said: Sequence[str] = ()) -> None:
@@ -85,7 +85,7 @@ class Inputs:
 
     @property
     def total(self) -> tuple[int | None, bool]:
-        """How many rows there are, where that is known, and whether it is estimated."""
+        """The number of rows, or None if it is not known; and whether it is an estimate."""
         return (None if self._total is None else max(self._total, self._read)), self._estimated
 
 
@@ -93,10 +93,10 @@ class Inputs:
 def open_inputs(
     signature: Signature, inputs_file: str | None, pairs: Sequence[str], reading: Reading | None = None
 ) -> Generator[Inputs]:
-    """The rows of a file (`-` is standard input), or the one row that `NAME=VALUE` pairs make.
+    """Open the rows of a file (`-` is standard input), or the single row of `NAME=VALUE` pairs.
 
     Raises:
-        UnreadableInputs: the file is missing, or nothing that can be read; or the pairs are not pairs.
+        UnreadableInputs: the file is missing or cannot be read, or a pair is malformed.
     """
     how = reading or Reading()
     fitting = Fitting(signature, how.columns)
@@ -115,7 +115,7 @@ def open_inputs(
 def read_rows(
     signature: Signature, inputs_file: str | None, pairs: Sequence[str], reading: Reading | None = None
 ) -> Iterator[Row]:
-    """The rows that `open_inputs` opens."""
+    """Yield the rows of `open_inputs`."""
     with open_inputs(signature, inputs_file, pairs, reading) as inputs:
         yield from inputs
 
@@ -149,7 +149,7 @@ def _rows(source: Source, fitting: Fitting, how: Reading, said: list[str]) -> It
 
 
 def _begin(source: Source) -> str:
-    """The first text of a source, as far as it can be seen without reading it."""
+    """The beginning of a source's text, without consuming it."""
     return source.head().decode(source.encoding, "replace").lstrip("\ufeff \t\r\n")
 
 
@@ -158,7 +158,7 @@ def _magic(head: bytes) -> str | None:
 
 
 def _is_array(begin: str, *, whole: bool) -> bool:
-    """Whether a text is one array. A line of JSON lines may be `[]`, which is no row."""
+    """Whether a text is one array. In JSON lines, a line `[]` is an invalid row."""
     return begin.startswith("[") and (whole or begin[1:].lstrip().startswith("{"))
 
 

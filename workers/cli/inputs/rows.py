@@ -1,4 +1,4 @@
-"""A row: values made to fit a signature, or what is wrong with them."""
+"""Rows: values converted to fit a signature, or what is wrong with them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from workers.cli.inputs.cells import NO_VALUE, read_cell, whole
 
 
 class UnreadableInputs(DspexError):
-    """The file of inputs cannot be read, or not to its end."""
+    """The file of inputs cannot be read, or not completely."""
 
     code = "unreadable_inputs"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: the line that it begins on, its inputs where they fit the signature, else what is wrong with them.
+    """One row: its line, and its inputs or what is wrong with them.
 
     Attributes:
-        line: from 1. In Excel the row of the sheet, in Parquet the number of the row.
-        other: the columns that are no inputs, to compare with; those named like an output have the output's type.
-        columns: the same, as they were.
+        line: the line where it begins, from 1; for Excel and Parquet, the number of the row.
+        other: the columns that are not inputs, for comparisons. Those named like an output are converted to its type.
+        columns: the same columns, not converted.
     """
 
     line: int
@@ -35,15 +35,15 @@ class Row:
 
 
 def refused(line: int, message: str, name: str = "") -> Row:
-    """A row that cannot be read."""
+    """A row with a problem."""
     return Row(line, problems=(Problem(name, message),))
 
 
 class Fitting:
-    """Makes rows of a signature.
+    """Makes rows that fit a signature.
 
     Args:
-        columns: the columns of inputs, where those have other names.
+        columns: the columns of inputs, where their names differ.
     """
 
     def __init__(self, signature: Signature, columns: Mapping[str, str] | None = None) -> None:
@@ -54,21 +54,21 @@ class Fitting:
         self._input_of = {column: name for name, column in self.columns.items()}
 
     def input_of(self, column: str) -> str | None:
-        """The input that a column has, if it has one."""
+        """The input that a column contains, or None."""
         if column in self._input_of:
             return self._input_of[column]
         return column if column in self._inputs and column not in self.columns else None
 
     @property
     def required(self) -> Sequence[str]:
-        """The inputs that every row must have."""
+        """The inputs that every row must contain."""
         return [f.name for f in self.signature.inputs if f.required]
 
     def of_values(self, line: int, values: Any, *, null_is_none: bool = False) -> Row:
-        """A row of JSON's values.
+        """Make a row of JSON values.
 
         Args:
-            null_is_none: null is no value, as an empty cell is: in tables that have one for all that is not there.
+            null_is_none: treat null as no value, like an empty cell. For tables, where null stands for a missing value.
         """
         if not isinstance(values, Mapping):
             return refused(line, "is not a JSON object")
@@ -79,7 +79,7 @@ class Fitting:
         return self._checked(line, read, other, other)
 
     def of_text(self, line: int, values: Mapping[str, str]) -> Row:
-        """A row of cells, which are read as the types of the signature (see `workers.cli.inputs.cells`)."""
+        """Make a row of cells, which are converted to the types of the signature (see `workers.cli.inputs.cells`)."""
         inputs, columns = self._parted(values)
         read = {name: read_cell(self._inputs[name], text) for name, text in inputs.items()}
         other = {name: self._expected(name, text) for name, text in columns.items()}

@@ -1,4 +1,4 @@
-"""Where rows come from: the bytes of a file or of standard input, unpacked, and the text that they are."""
+"""The source of rows: the decompressed bytes of a file or of standard input, and their text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import IO, Any, BinaryIO, NamedTuple, TextIO, cast
 from workers.cli.inputs.rows import UnreadableInputs
 
 MAX_CHARACTERS = 8 * 1024 * 1024
-"""Of one row. What a message takes is far less; what is longer is named, and passed over."""
+"""The longest row. A message holds far less; a longer row is reported and skipped."""
 HEAD_BYTES = 64 * 1024
 SAMPLE_BYTES = 1024 * 1024
 
@@ -42,14 +42,14 @@ _MARKED = re.compile("[\udc00-\udcff]")
 
 @dataclass
 class Source:
-    """A file of inputs, open.
+    """An open file of inputs.
 
     Attributes:
-        name: as the command names it.
-        suffix: of what is in it, in lower case and without that of the packing: `.csv` of `A.CSV.gz`.
-        path: where it is a file.
-        stream: its bytes, unpacked.
-        size: bytes of the file, where it is one that is not packed.
+        name: the name given to the command.
+        suffix: the suffix of its content, in lower case: `.csv` for `A.CSV.gz`.
+        path: the path, if it is a file.
+        stream: its decompressed bytes.
+        size: the size of the file in bytes, if it is not compressed.
     """
 
     name: str
@@ -59,24 +59,24 @@ class Source:
     size: int | None
 
     def text(self, encoding: str | None) -> TextIO:
-        """Its text. A byte that is none in its encoding becomes a mark, which `Line.flaw` finds.
+        """The text of the file. A byte that is invalid in the encoding becomes a mark, which `Line.flaw` finds.
 
         Args:
-            encoding: as the user says it; else by its byte order mark, or UTF-8.
+            encoding: the user's choice; by default that of the byte order mark, or UTF-8.
 
         Raises:
-            UnreadableInputs: it is in another encoding.
+            UnreadableInputs: the file has another encoding.
         """
         chosen = self._encoding(encoding)
         self.encoding = chosen
         return io.TextIOWrapper(self.stream, encoding=chosen, errors=_MARK, newline="")
 
     def head(self) -> bytes:
-        """Its first bytes, which are still to be read."""
+        """The first bytes, without consuming them."""
         return self.stream.peek(HEAD_BYTES)[:HEAD_BYTES]
 
     def lines(self) -> int | None:
-        """How many lines it has: counted where it is small, else by its first part; None: unknown."""
+        """The number of lines: counted for a small file, estimated for a large one; None if not known."""
         if self.path is None or not self.size:
             return None
         with self.path.open("rb") as file:
@@ -102,10 +102,10 @@ class Source:
 
 
 def text_encoding(name: str) -> str:
-    """An encoding of text by any of its names.
+    """The name of a text encoding, from any of its names.
 
     Raises:
-        UnreadableInputs: there is none of this name.
+        UnreadableInputs: there is no such encoding.
     """
     try:
         found = codecs.lookup(name)
@@ -118,10 +118,10 @@ def text_encoding(name: str) -> str:
 
 @contextmanager
 def opened(name: str) -> Generator[Source]:
-    """A file by its path; `-` is standard input.
+    """Open a file by its path; `-` is standard input.
 
     Raises:
-        UnreadableInputs: it cannot be opened.
+        UnreadableInputs: the file cannot be opened.
     """
     with ExitStack() as stack:
         path = None if name == "-" else Path(name)
@@ -153,21 +153,21 @@ def _zstandard(stream: BinaryIO) -> IO[bytes]:
 
 
 class Line(NamedTuple):
-    """A line of text with its end, and its number from 1; `over`: it is too long, and its text is not whole."""
+    """A line of text with its line end, and its number from 1. `over`: it is too long, and its text is cut."""
 
     number: int
     text: str
     over: bool = False
 
     def flaw(self, encoding: str) -> str | None:
-        """What is wrong with it as text."""
+        """What is wrong with the text, or None."""
         if self.over:
             return f"is longer than {MAX_CHARACTERS:,} characters"
         return flaw_of(self.text, encoding)
 
 
 def flaw_of(text: str, encoding: str) -> str | None:
-    """What is wrong with a text: a byte that its encoding does not have."""
+    """What is wrong with a text: a byte that is invalid in the encoding; None if nothing."""
     if text.isascii():
         return None
     found = _MARKED.search(text)
@@ -181,7 +181,7 @@ def flaw_of(text: str, encoding: str) -> str | None:
 
 
 class Lines:
-    """The lines of a text, each of a bounded length; some may be put back."""
+    """The lines of a text, of bounded length. Lines may be put back."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -205,7 +205,7 @@ class Lines:
         return Line(self._number, text.removeprefix("\ufeff") if self._number == 1 else text, over)
 
     def put_back(self, lines: list[Line]) -> None:
-        """Have these come next."""
+        """Return these lines next."""
         self._back.extendleft(reversed(lines))
 
 

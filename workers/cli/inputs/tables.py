@@ -1,4 +1,4 @@
-"""Tables with types: Parquet, batch by batch, and the sheets of Excel. Both by an extra, `dspex-server[files]`."""
+"""Reads typed tables: Parquet in batches, and sheets of Excel. Both need the extra `dspex-server[files]`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from workers.cli.inputs.rows import Fitting, Row, UnreadableInputs, refused
 
 BATCH = 512
 MAX_SHEET_BYTES = 512 * 1024 * 1024
-"""A sheet is read as a whole: so much may a workbook have, unpacked."""
+"""The largest decompressed workbook in bytes, as a whole sheet is read into memory."""
 
 
 class ParquetTable:
-    """Rows of a Parquet file; null is no value.
+    """The rows of a Parquet file. Null is no value.
 
     Raises:
-        UnreadableInputs: it is none, or its columns do not fit.
+        UnreadableInputs: the file is not Parquet, or its columns do not fit.
     """
 
     def __init__(self, path: Path, fitting: Fitting, *, name: str) -> None:
@@ -61,10 +61,10 @@ class ParquetTable:
 
 
 class Sheet:
-    """Rows of a sheet of Excel (or ODS): each cell means what its text would mean in CSV.
+    """The rows of a sheet of Excel (or ODS). A cell is read like its text in CSV.
 
     Raises:
-        UnreadableInputs: it is no workbook, or a too large one, or its columns do not fit.
+        UnreadableInputs: the file is not a workbook, is too large, or its columns do not fit.
     """
 
     def __init__(self, path: Path, fitting: Fitting, *, name: str, sheet: str | None) -> None:
@@ -102,7 +102,7 @@ class Sheet:
                 yield values if isinstance(values, Row) else self._fitting.of_text(number, values)
 
     def _error_of(self, number: int, row: list[Any]) -> Row | None:
-        """The row, refused for an input that is an error of Excel."""
+        """The refused row, if an input is an error of Excel."""
         for column, cell in zip(self._header.names, row, strict=False):
             name = None if column is None else self._fitting.input_of(column)
             if isinstance(cell, ExcelError) and name is not None:
@@ -130,12 +130,12 @@ def _check_size(path: Path, name: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A value of Parquet as one of JSON."""
+    """Convert a value of Parquet to JSON."""
     match value:
         case None | str() | bool() | int():
             return value
         case float():
-            return None if math.isnan(value) else value  # how pandas writes what is not there
+            return None if math.isnan(value) else value  # pandas writes missing values as NaN
         case Decimal():
             return int(value) if value == value.to_integral_value() else float(value)
         case datetime() | date() | time():
@@ -152,7 +152,7 @@ def _plain(value: Any) -> Any:
 
 
 def _text(cell: Any) -> str:
-    """A cell of Excel as it would stand in CSV."""
+    """The text that a cell of Excel would have in CSV."""
     match cell:
         case bool():
             return str(cell).lower()

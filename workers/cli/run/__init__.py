@@ -1,7 +1,7 @@
-"""`dspex run`: a signature over rows of input, the whole way: create, initialize, execute, by messages and actors.
+"""`dspex run`: runs a signature over rows of input, with the same messages and actors as any other client.
 
-Every id is derived from content, so the same command run again asks for the same executions: those that have ended
-are read, not run.
+Every id is derived from content, so the same command again refers to the same executions. Those that have ended are
+read, and not run again.
 """
 
 from workers.cli.run.command import run

@@ -1,4 +1,4 @@
-"""The command: everything that can be wrong is looked at before anything is changed."""
+"""The command `dspex run`. Checks everything before it changes anything."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUIET_SECONDS = 2.5
 
 
 def run(options: RunOptions) -> int:
-    """Run the command; returns its exit code.
+    """Run the command. Returns its exit code.
 
     Raises:
         DspexError: wrong usage, a wrong setting, or a server that does not answer.
@@ -87,7 +87,7 @@ def run(options: RunOptions) -> int:
 
 
 def _finish_others(engine: Engine, crew: Crew, stop: Stop) -> None:
-    """Wait until nothing that is due is left, and nothing runs: the relay has looked twice by then."""
+    """Wait until no execution is due or runs, after the relay has looked twice."""
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < QUIET_SECONDS:
         stop.check()
@@ -114,7 +114,7 @@ def _same(one: Path, other: Path) -> bool:
 
 @contextmanager
 def _ending(session: Session, results: Results) -> Generator[None]:
-    """Whatever ends the run, what ran is among the results."""
+    """Collect the results of ended executions, however the run ends."""
     whole = False
     try:
         yield

@@ -1,4 +1,4 @@
-"""Who runs the executions of a run: there once there is one to run. What has all run before needs nobody."""
+"""Makes sure that workers run the executions of a run; started only if there is something to run."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 
 class Crew:
-    """The parts of this process that send, and, without RabbitMQ or when asked, those that run what was sent.
+    """The parts of this process that send executions and, without RabbitMQ or on request, run them.
 
-    To load and to start them takes as long as to look at thousands of rows that have run.
+    Loading and starting them takes as long as reading thousands of ended executions.
     """
 
     def __init__(self, settings: Settings, options: RunOptions) -> None:
         self.settings = settings
         self.runs_here = settings.embedded or options.with_worker
-        """Whether this process runs what is sent."""
+        """Whether this process runs the executions."""
         self._run_others = options.run_others or not settings.embedded
         self._app: Application | None = None
         self._worker: WorkerProcess | None = None
 
     def begin(self) -> Application:
-        """Have somebody take the jobs; the first time it is called, they begin.
+        """Make sure that a worker takes the jobs. The first call starts the parts.
 
         Raises:
-            RunFailed: nobody does.
+            RunFailed: no worker takes jobs.
         """
         if self._app is None:
             from workers.application.wiring import bootstrap
@@ -53,7 +53,7 @@ class Crew:
         return self._app
 
     def somebody_works(self) -> bool:
-        """Whether anybody takes jobs, as far as this process can tell."""
+        """Whether a worker takes jobs, as far as this process can tell."""
         if self.settings.embedded:
             return True
         from workers.brokers import amqp
@@ -67,7 +67,7 @@ class Crew:
 
     @property
     def own(self) -> list[Identity]:
-        """What this process was asked to run, where it leaves alone what others left, and has not ended yet."""
+        """The executions of this process that have not ended, if it leaves those of others alone."""
         return self._app.own.identities if self._app is not None and self._app.own is not None else []
 
     def __enter__(self) -> Self:
@@ -76,7 +76,7 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let what runs end."""
+        """Wait for running executions."""
         if self._worker is not None:
             worker, self._worker = self._worker, None
             worker.stop(self.settings.shutdown_seconds)

@@ -1,4 +1,7 @@
-"""The ids of a run: of program, inputs, and how often these inputs came before. Lines may be added anywhere."""
+"""The ids of a run's executions, derived from the program, the inputs, and the number of equal inputs before.
+
+So lines may be added anywhere in the file.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,24 @@ from dspex.ids import digest
 from store.executions import Result
 
 Look = Callable[[Sequence[UUID]], Sequence[Result]]
-"""Finds which of these executions have ended."""
+"""Finds the executions of these that have ended."""
 
 
 MAX_IN_MEMORY = 100_000
 
 
 class Occurrences:
-    """Counts how often each content came: the first `MAX_IN_MEMORY` contents in memory, the others on the disk."""
+    """Counts how often each content came. The first `MAX_IN_MEMORY` contents are in memory, the others on disk."""
 
     def __init__(self) -> None:
         self._first: dict[bytes, int] = {}
-        self._database = sqlite3.connect("", isolation_level=None)  # a file of its own, without a name
+        self._database = sqlite3.connect("", isolation_level=None)  # a temporary file without a name
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("CREATE TABLE seen (content BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID")
         self._database.execute("BEGIN")
 
     def count(self, content: str) -> int:
-        """Count one more; returns how often it has come, this time too."""
+        """Count one more. Returns how often the content has come, including this time."""
         key = bytes.fromhex(content)
         if key in self._first or len(self._first) < MAX_IN_MEMORY:
             self._first[key] = self._first.get(key, 0) + 1
@@ -46,10 +49,10 @@ class Occurrences:
 
 
 class Ids:
-    """Gives rows the ids of their executions.
+    """Derives the ids of rows' executions.
 
     Args:
-        retry_failed: what has failed gets a new id, which follows from its own.
+        retry_failed: give failed executions a new id, derived from the old one.
     """
 
     def __init__(self, program_id: UUID, look: Look, *, retry_failed: bool) -> None:
@@ -59,7 +62,7 @@ class Ids:
         self._occurrences = Occurrences()
 
     def of(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[UUID], dict[UUID, Result]]:
-        """The ids of rows by their inputs, in order, and which of them have ended already: found in bulk."""
+        """The ids for rows of inputs, in order, and the results of those that have ended."""
         ids = [self._first(inputs) for inputs in rows]
         found = {result.id: result for result in self._look(ids)}
         if not self._retry_failed:
@@ -73,7 +76,7 @@ class Ids:
         return ids, found
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Release its resources."""
         self._occurrences.close()
 
     def _first(self, inputs: Mapping[str, Any]) -> UUID:

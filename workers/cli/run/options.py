@@ -1,4 +1,4 @@
-"""What the command is given."""
+"""The options of `dspex run`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RunOptions:
 
     @property
     def adapter(self) -> str:
-        """The adapter: who names a model wants it called."""
+        """The adapter: by default `native` if a model is named, else `mock`."""
         return self.adapter_type or ("native" if self.model else "mock")
 
     @property
@@ -53,10 +53,10 @@ class RunOptions:
 
     @property
     def reading(self) -> Reading:
-        """How the file of inputs is read.
+        """How to read the file of inputs.
 
         Raises:
-            SettingsError: an option is wrong.
+            SettingsError: an option is invalid.
         """
         columns: dict[str, str] = {}
         for pair in self.columns:
@@ -73,14 +73,14 @@ class RunOptions:
 
 
 class RunFailed(DspexError):
-    """The program could not be made, nobody runs it, or its results cannot be written."""
+    """The program could not be created, no worker runs it, or its results cannot be written."""
 
     code = "run_failed"
 
 
 @contextmanager
 def options_checked() -> Generator[None]:
-    """What a model of the contract refuses here came from an option of the same name."""
+    """Report errors of the contract's models as errors of the options with the same names."""
     try:
         yield
     except pydantic.ValidationError as error:
@@ -89,10 +89,10 @@ def options_checked() -> Generator[None]:
 
 
 def load_signature(text: str) -> Signature:
-    """A signature from the arrow form, or from a JSON file.
+    """Read a signature from the arrow form or a JSON file.
 
     Raises:
-        InvalidSignature: it is not one.
+        InvalidSignature: the signature is invalid.
         SettingsError: there is no such file.
     """
     if "->" in text:

@@ -1,4 +1,4 @@
-"""Results in the order of the rows, though they come in any."""
+"""Writes results in the order of the rows, although they come in any order."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ MAX_HELD_BYTES = 64 * 1024 * 1024
 
 
 class InOrder:
-    """Writes texts by their places, 0 first. What comes early is held, within bounds that whoever sends looks at.
+    """Writes texts in the order of their places, beginning with 0. Holds those that come early, up to a limit.
 
     Args:
-        write: takes a text.
-        ordered: False: each is written when it comes.
+        write: writes a text.
+        ordered: False: write each text when it comes.
     """
 
     def __init__(self, write: Callable[[str], None], *, ordered: bool) -> None:
@@ -25,11 +25,11 @@ class InOrder:
 
     @property
     def full(self) -> bool:
-        """Whether so much is held that nothing new should be sent, until what it waits for has come."""
+        """Whether it holds so much that the sender should wait for the missing ones."""
         return len(self._held) >= MAX_HELD or self._bytes >= MAX_HELD_BYTES
 
     def put(self, place: int, text: str) -> None:
-        """Take the text of a place."""
+        """Add the text of a place."""
         if not self._ordered:
             self._write(text)
             return
@@ -45,7 +45,7 @@ class InOrder:
             self._next += 1
 
     def flush(self) -> None:
-        """Write what is held, in order: what it waits for does not come."""
+        """Write everything that is held, in order, as the missing ones will not come."""
         for place in sorted(self._held):
             self._write(self._held.pop(place))
         self._bytes = 0

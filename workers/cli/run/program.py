@@ -1,4 +1,4 @@
-"""The program of a run: created and initialized by messages, unless an earlier run has."""
+"""The program of a run: created and initialized by messages, unless an earlier run did."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ CALL_LMS = frozenset({"native", "python_port"})
 
 
 class RunProgram:
-    """The program of a run. Its id follows from what it is.
+    """The program of a run. Its id is derived from its content.
 
     Raises:
-        SettingsError: an option cannot be.
+        SettingsError: an option is invalid.
     """
 
     def __init__(self, spec: ProgramSpec, tenant: str) -> None:
         signature = spec.signature.model_copy(update={"module": None})
-        # An id is one tenant's, whoever else has the same signature.
+        # Each tenant has its own id, even for the same signature.
         namespace = NAMESPACE if tenant == DEFAULT_TENANT else uuid.uuid5(NAMESPACE, tenant)
         signature_id = uuid.uuid5(namespace, digest(signature.model_dump(mode="json")))
         self.id = uuid.uuid5(signature_id, spec.backend_id)
@@ -67,15 +67,15 @@ class RunProgram:
             )
 
     def was_ready(self, engine: Engine) -> bool:
-        """Whether an earlier run has left it ready."""
+        """Whether the program is ready from an earlier run."""
         before = self._before(engine)
         return before is not None and before.status == ProgramStatus.READY
 
     def check_lm(self, settings: Settings) -> None:
-        """Whether its LM can be called here: an alias or a key that is missing is told before anything is looked at.
+        """Check that its LM can be called here, before anything else: an alias or a key may be missing.
 
         Raises:
-            RunFailed: it cannot.
+            RunFailed: the LM cannot be called.
         """
         lm = self._spec.configuration.lm
         if lm is not None and self._spec.adapter_type in CALL_LMS:
@@ -85,17 +85,17 @@ class RunProgram:
                 raise RunFailed(f"the program cannot be built: {error.message}") from None
 
     def prepare(self, app: Application, *, runs_here: bool) -> None:
-        """Have it there and ready.
+        """Make sure that the program exists and is ready.
 
         Args:
-            runs_here: this process runs it, and has to be able to.
+            runs_here: whether this process runs it, and so must be able to build it.
 
         Raises:
             RunFailed: the adapter cannot build it, or no worker answers.
         """
         before = self._before(app.engine)
         if runs_here:
-            # First: it may be ready since somebody built it who knew more, an alias or a key.
+            # First, as it may be ready only because another process had the alias or the key.
             try:
                 app.programs.build(replace(self._spec, tenant=self._tenant))
             except AdapterError as error:
@@ -109,7 +109,7 @@ class RunProgram:
 
 
 def _send(app: Application, command: Command, tenant: str) -> tuple[UUID, UUID]:
-    """Send a command; returns the ids that its rejection may have: as it came, or without its tenant."""
+    """Send a command. Returns the ids that its rejection would have, with and without its tenant."""
     envelope = wrap(command, source=SOURCE, tenant=tenant)
     body = envelope.encode()
     app.publisher.publish(command_publication(envelope, body))

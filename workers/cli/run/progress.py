@@ -1,4 +1,4 @@
-"""How far a run is: on a terminal all the time, elsewhere a line now and then."""
+"""Shows the progress of a run: continuously on a terminal, elsewhere by a line from time to time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from workers.cli.summary import Summary
 
 LINE_SECONDS = 30.0
 RATE_SECONDS = 30.0
-"""Over which the rate is measured."""
+"""The window for the measured rate."""
 
 
 class Shown:
-    """Shows what a summary has so far."""
+    """Shows the progress in a summary."""
 
     def __init__(self, console: Console, summary: Summary, inputs: Inputs) -> None:
         self._console = console
@@ -41,7 +41,7 @@ class Shown:
             yield
 
     def update(self) -> None:
-        """Something has come, or time has passed."""
+        """Show the current progress."""
         now = time.monotonic()
         if now - self._samples[-1][0] >= 1.0:
             self._samples.append((now, self._summary.ran))
@@ -54,7 +54,7 @@ class Shown:
             self._console.print(cell(self.text()), highlight=False, soft_wrap=True)
 
     def text(self) -> str:
-        """One line: how many of how many, how fast, how long yet, and what they came to."""
+        """One line: how many of how many, the rate, the remaining time, and the outcomes."""
         summary = self._summary
         done = summary.completed + summary.failed.total() + summary.invalid
         total, estimated = self._inputs.total

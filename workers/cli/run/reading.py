@@ -1,4 +1,4 @@
-"""Reading the database of a run."""
+"""Reads the database for a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workers.persistence.schema import unreachable
 
 @contextmanager
 def reading(engine: Engine, tenant: str) -> Generator[Connection]:
-    """A connection that only reads, and sees one tenant.
+    """Open a connection that only reads, and sees one tenant.
 
     Raises:
         SettingsError: the database does not answer.

@@ -1,4 +1,4 @@
-"""Where results go: standard output, or a file that is written beside `--output` and put in its place."""
+"""Writes results to standard output, or to a file beside `--output` that then replaces it."""
 
 from __future__ import annotations
 
@@ -27,45 +27,45 @@ FORMATS = ("jsonl", "csv")
 
 
 class OutputGone(RunFailed):
-    """Nobody reads standard output any more, or there is no room for results."""
+    """Standard output was closed, or there is no space for results."""
 
     code = "output_gone"
 
 
 class Results(Protocol):
-    """Takes results, each a line of JSON."""
+    """Writes results, each as a line of JSON."""
 
     def line(self, result: dict[str, Any]) -> str:
-        """A result as text."""
+        """The text of a result."""
         ...
 
     def write(self, text: str) -> None:
-        """Take the text of a result.
+        """Write the text of a result.
 
         Raises:
-            OutputGone: it cannot be written.
+            OutputGone: the text cannot be written.
         """
         ...
 
     def flush(self) -> None:
-        """Have what was written where others see it.
+        """Flush everything that was written.
 
         Raises:
-            OutputGone: it cannot be written.
+            OutputGone: the output cannot be written.
         """
         ...
 
     def keep(self, *, whole: bool) -> None:
-        """All have come, or (not `whole`) no more will: have them where they belong."""
+        """Put the results into their final place. `whole`: all results have come."""
         ...
 
 
 @contextmanager
 def open_results(path: Path | None, output_format: str, signature: Signature) -> Generator[Results]:
-    """Where results go. What was at the path stays there until `keep`.
+    """Open the output. A file at the path stays until `keep`.
 
     Raises:
-        SettingsError: it cannot be written.
+        SettingsError: the output cannot be written.
     """
     with _Stream.of(path) as stream:
         if output_format == "csv":
@@ -76,7 +76,7 @@ def open_results(path: Path | None, output_format: str, signature: Signature) ->
 
 
 class _Stream:
-    """A text stream, with what is to be done at its end."""
+    """A text stream, and what to do at its end."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -90,7 +90,7 @@ class _Stream:
             return
         target = Path(os.path.realpath(path))
         try:
-            if target.exists() and not target.is_file():  # a device or a pipe has no place beside it
+            if target.exists() and not target.is_file():  # a device or a pipe cannot be replaced
                 with target.open("w", encoding="utf-8", newline="") as stream:
                     yield cls(stream)
                 return
@@ -104,12 +104,12 @@ class _Stream:
 
     @property
     def terminal(self) -> bool:
-        """Whether people read it, and not programs."""
+        """Whether the output is a terminal."""
         return self.stream.isatty()
 
     @property
     def unicode(self) -> bool:
-        """Whether it takes every character."""
+        """Whether it can encode every character."""
         return is_unicode(self.stream)
 
     def write(self, text: str) -> None:
@@ -128,17 +128,17 @@ class _Stream:
     def _gone(self, error: OSError) -> OutputGone:
         if not isinstance(error, BrokenPipeError):
             return OutputGone(f"results cannot be written: {error.strerror}")
-        # Python would write the rest at exit, and complain again.
+        # Otherwise Python writes the rest at exit, and fails again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
         return OutputGone("nobody reads standard output any more")
 
     def keep(self, *, whole: bool) -> None:  # noqa: ARG002
-        """It is where it belongs."""
+        """Does nothing: the output is in its place."""
         self.flush()
 
 
 class _Beside(_Stream):
-    """`FILE.part`, which takes the place of `FILE`."""
+    """`FILE.part`, which replaces `FILE` at the end."""
 
     def __init__(self, path: Path, target: Path) -> None:
         if target.exists() and not os.access(target, os.W_OK):
@@ -151,12 +151,12 @@ class _Beside(_Stream):
         except BlockingIOError:
             stream.close()
             raise SettingsError(f"--output: another run writes {path}: wait for it, or choose another file") from None
-        stream.truncate(0)  # left by a run that was killed
+        stream.truncate(0)  # content from a run that was killed
         super().__init__(stream)
         self._kept = False
 
     def keep(self, *, whole: bool) -> None:
-        """Put it in place. Where it is not whole and less than what is there, that is kept as `FILE.before`."""
+        """Replace the file. If the new one is incomplete and shorter, keep the old one as `FILE.before`."""
         if not (self.written or whole):
             return
         try:
@@ -192,13 +192,13 @@ class _Lines:
 
     def __init__(self, stream: _Stream) -> None:
         self._stream = stream
-        self._ascii = not stream.unicode  # escapes of JSON's, which every terminal can show
+        self._ascii = not stream.unicode  # JSON escapes, which every terminal can show
 
     def line(self, result: dict[str, Any]) -> str:
         """See `Results`."""
         try:
             text = visible_json(to_json(result).decode())
-        except ValueError:  # half of a character
+        except ValueError:  # half of a surrogate pair
             text = json_line(result)
         return ascii_json(text) if self._ascii else text
 
@@ -233,7 +233,7 @@ _LAST = (
 
 
 class _Csv:
-    """CSV, whose columns are known when all results are: until then they are lines of JSON in a file without a name."""
+    """CSV. Its columns are known after the last result; until then, results are JSON lines in a temporary file."""
 
     def __init__(self, stream: _Stream, spool: TextIO, signature: Signature) -> None:
         if not stream.unicode:
@@ -275,7 +275,7 @@ class _Csv:
             self._spool.seek(0)
             lines = (self._cells(json.loads(line)) for line in self._spool)
             for cells in chain([[*header, *(own[name] for name in _LAST)]], lines):
-                # CSV has no escapes: what an LM wrote is in a file as it came, and moves nobody's cursor.
+                # CSV has no escapes: an LM's text is unchanged in a file, but made safe for a terminal.
                 rows.writerow(map(visible, cells) if self._stream.terminal else cells)
         except ValueError as error:
             raise OutputGone(f"results cannot be written as CSV: {error}") from None
@@ -299,7 +299,7 @@ class _Csv:
 
 
 def _cell(value: Any) -> str:
-    """A value as `workers.cli.inputs.cells` reads it."""
+    """The text of a value that `workers.cli.inputs.cells` reads back."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

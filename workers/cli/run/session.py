@@ -1,4 +1,4 @@
-"""One run: sends what has not run, and collects the executions as they end."""
+"""One run: sends the executions that have not run, and collects them as they end."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ logger = logging.getLogger(__name__)
 
 IN_FLIGHT = 256
 CHUNK = 512
-"""Rows that are read, and looked up, at a time."""
+"""How many rows are read and looked up at a time."""
 SILENCE_SECONDS = 15.0
 ENVELOPE_BYTES = 512
-"""More than a message has besides the inputs."""
+"""An upper limit for the size of a message without its inputs."""
 
 
 class Session:
-    """The rows of one run, on their way.
+    """The rows of one run.
 
     Attributes:
-        summary: what they came to so far.
+        summary: the outcomes so far.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class Session:
         self._ids: Ids | None = None
 
     def prepare(self, spec: ProgramSpec) -> None:
-        """Have the program ready; where it was left so, only once there is something to run.
+        """Make the program ready. If it is ready from an earlier run, this is deferred until there is something to run.
 
         Raises:
-            SettingsError: an option cannot be.
+            SettingsError: an option is invalid.
             RunFailed: the adapter cannot build it, or no worker answers.
         """
         self._program = RunProgram(spec, self._tenant)
@@ -107,7 +107,7 @@ class Session:
         self._ids = Ids(program_id, self._ended, retry_failed=self.options.retry_failed)
 
     def _begin(self) -> Producer:
-        """Have somebody who runs what is sent."""
+        """Make sure that a worker runs the executions."""
         if self._producer is None:
             app = self._crew.begin()
             with self._stop.anywhere():
@@ -116,7 +116,7 @@ class Session:
         return self._producer
 
     def run(self, inputs: Inputs) -> None:
-        """Run the rows; those that do not fit the signature are shown, the others run."""
+        """Run the rows. Those that do not fit the signature are shown; the others run."""
         self._shown = Shown(self._console, self.summary, inputs)
         self._news = time.monotonic()
         with self._shown.shown():
@@ -129,7 +129,7 @@ class Session:
                 self._collect()
 
     def settle(self) -> None:
-        """Take what has ended meanwhile, and write what is held: no more will come."""
+        """Collect the executions that have ended meanwhile, and write all held results."""
         if self._ids is not None:
             self._ids.close()
         try:
@@ -147,7 +147,7 @@ class Session:
                 with self._stop.anywhere():
                     chunk.extend(itertools.islice(iterator, CHUNK))
             except DspexError as error:
-                failed = error  # what was read before it runs
+                failed = error  # the rows before it still run
             if chunk:
                 yield chunk
             elif failed is None:
@@ -172,13 +172,13 @@ class Session:
         return True
 
     def _too_large(self, row: Row) -> tuple[Problem, ...]:
-        """A row that does not fit into a message: workers would reject it, and nobody would hear of it again."""
+        """Check that a row fits into a message: workers would reject it, and the run would wait for ever."""
         allowed = min(self._crew.settings.max_message_bytes, MAX_MESSAGE_BYTES) - ENVELOPE_BYTES
         size = len(to_json(row.inputs))
         return (Problem("", f"has {size} bytes; at most {allowed} fit into a message"),) if size > allowed else ()
 
     def _send(self, rows: Sequence[tuple[int, Row]]) -> None:
-        """Send those that have not run; of the others the results are taken."""
+        """Send the rows that have not run, and take the results of the others."""
         if self._ids is None or not rows:
             return
         ids, ended = self._ids.of([row.inputs or {} for _, row in rows])
@@ -221,7 +221,7 @@ class Session:
         return len(ended)
 
     def _look_why(self) -> None:
-        """Nothing has ended for a while: that is fine as long as somebody is at it. What waits says for what."""
+        """Nothing has ended for a while: check that a worker still takes jobs, and show why executions wait."""
         if not self._crew.somebody_works():
             raise RunFailed("no worker takes jobs any more: start one, and run the same command again to go on")
         some = list(itertools.islice(self._waiting, 100))

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: a run ends between two steps, and what ran is kept."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run between two steps, so that results are kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the run to stop."""
+    """A signal has stopped the run."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stop:
-    """Remembers the first signal. Signals that were ignored when the process began, as by nohup, stay so."""
+    """Remembers the first signal. Signals that are ignored from the start, such as by nohup, stay ignored."""
 
     def __init__(self) -> None:
         self._number: int | None = None
@@ -26,7 +26,7 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """Handle signals until the end of the block. Only the main thread can."""
+        """Handle signals until the end of the block. Only for the main thread."""
         before = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -40,7 +40,7 @@ class Stop:
 
     @contextmanager
     def anywhere(self) -> Generator[None]:
-        """A block that a signal may break off: one that waits for others."""
+        """A block that a signal may interrupt, as it waits for others."""
         self._anywhere = True
         try:
             self.check()
@@ -49,7 +49,7 @@ class Stop:
             self._anywhere = False
 
     def check(self) -> None:
-        """A place where the run may end.
+        """End the run here if a signal has come.
 
         Raises:
             Stopped: a signal has come.
