@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
+unexport PYTHONDONTWRITEBYTECODE  # each process of the tests would compile all that it loads
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3

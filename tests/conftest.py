@@ -21,7 +21,7 @@ from sqlalchemy import make_url
 
 from adapters.python_port import Limits
 from adapters.python_port.server import Server as ServerOfChildren
-from deploy.local_servers import LocalServer, PostgresServer, RabbitMQServer, RedisServer, ServerError
+from deploy.local_servers import LocalServer, PostgresServer, RedisServer, ServerError
 from deploy.pgbouncer import PgBouncer
 from tests import canary, plugin, sizes
 from tests.virtual_hosts import RabbitMQWithHosts
@@ -32,7 +32,7 @@ sizes.set_examples()
 collect_ignore_glob = ["plugins/*"]  # of a plug-in's author: `test_plugin.py` runs them as he does
 
 SERVER_FIXTURES = frozenset(
-    {"postgres_url", "amqp_url", "own_amqp_url", "redis_url", "postgres_server", "rabbitmq_server", "redis_server"}
+    {"postgres_url", "amqp_url", "shared_rabbitmq", "redis_url", "postgres_server", "redis_server"}
 )
 """A test that asks for one of these needs a real server, and is marked `integration`."""
 
@@ -102,11 +102,11 @@ def postgres_url(servers_directory: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def virtual_hosts(servers_directory: Path) -> Iterator[Iterator[str]]:
-    """A RabbitMQ of the session, as the URLs of virtual hosts that nobody has used."""
+def shared_rabbitmq(servers_directory: Path) -> Iterator[RabbitMQWithHosts]:
+    """A RabbitMQ of the session: to start one takes three seconds of CPU."""
     server = RabbitMQWithHosts(servers_directory / "shared-rabbitmq")
     start(server)
-    yield server.urls()
+    yield server
     server.stop()
 
 
@@ -114,13 +114,20 @@ def virtual_hosts(servers_directory: Path) -> Iterator[Iterator[str]]:
 def amqp_url(request: pytest.FixtureRequest) -> str:
     """A RabbitMQ. The session shares it: tests use queues with names of their own."""
     url = os.environ.get("DSPEX_TEST_BROKER_URL")
-    return url or next(request.getfixturevalue("virtual_hosts"))
+    return url or request.getfixturevalue("shared_rabbitmq").at_another_host().url
 
 
 @pytest.fixture(scope="module")
-def own_amqp_url(virtual_hosts: Iterator[str]) -> str:
+def own_rabbitmq(shared_rabbitmq: RabbitMQWithHosts) -> Iterator[RabbitMQWithHosts]:
+    """The session's RabbitMQ at a virtual host of the module's own. A test may kill it, and starts it again."""
+    yield shared_rabbitmq.at_another_host()
+    start(shared_rabbitmq)
+
+
+@pytest.fixture(scope="module")
+def own_amqp_url(shared_rabbitmq: RabbitMQWithHosts) -> str:
     """A virtual host of the module's own: it declares and uses the queues of a deployment, whose names are fixed."""
-    return next(virtual_hosts)
+    return shared_rabbitmq.at_another_host().url
 
 
 @pytest.fixture(scope="session")
@@ -151,9 +158,10 @@ def postgres_server(servers_directory: Path) -> Iterator[Callable[[], PostgresSe
 
 
 @pytest.fixture
-def rabbitmq_server(servers_directory: Path) -> Iterator[Callable[[], RabbitMQServer]]:
-    """Makes private RabbitMQ servers a test may kill and restart."""
-    yield from private(RabbitMQServer, servers_directory)
+def rabbitmq_server(shared_rabbitmq: RabbitMQWithHosts) -> Iterator[Callable[[], RabbitMQWithHosts]]:
+    """The session's RabbitMQ at virtual hosts that nobody has used, which a test may kill and restart."""
+    yield shared_rabbitmq.at_another_host
+    start(shared_rabbitmq)
 
 
 @pytest.fixture

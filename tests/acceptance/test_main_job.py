@@ -20,6 +20,7 @@ from tests.acceptance.node import installed
 from tests.conftest import new_database, pooled
 from tests.deployment import Deployment
 from tests.poison import bad_messages, envelope
+from tests.virtual_hosts import RabbitMQWithHosts
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
@@ -30,7 +31,7 @@ EXAMPLES = HERE.parent.parent / "examples" / "bare_producers"
 @pytest.fixture(scope="module", params=["direct", "pooled"])
 def deployment(
     request: pytest.FixtureRequest,
-    virtual_hosts: Iterator[str],
+    shared_rabbitmq: RabbitMQWithHosts,
     postgres_url: str,
     servers_directory: Path,
     tmp_path_factory: Any,
@@ -41,7 +42,7 @@ def deployment(
         if request.param == "pooled":
             database_url = ending.enter_context(pooled(database_url, servers_directory))
         logs = tmp_path_factory.mktemp("workers")
-        yield ending.enter_context(deployed(next(virtual_hosts), database_url, logs))
+        yield ending.enter_context(deployed(shared_rabbitmq.at_another_host().url, database_url, logs))
 
 
 @pytest.fixture(scope="module")

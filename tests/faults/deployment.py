@@ -26,6 +26,7 @@ from dspex.amqp.topology import EVENTS_EXCHANGE, QUEUES, event_key
 from dspex.contract.retry_policy import ExecutionPolicy
 from store import counters, executions, programs, signatures
 from store.database.engine import make_engine
+from tests import preloaded
 from tests.deployment import Deployment, environment_of
 from tests.faults import worker
 from tests.faults.adapter import HISTORY, NAME, SIGNATURE
@@ -44,7 +45,7 @@ NO_MORE: Final[Mapping[str, str]] = {}
 
 # Forked from a process that has loaded the worker's code, a worker starts in a fiftieth of a second.
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload([worker.__name__, "pytest"])
+_processes.set_forkserver_preload([*preloaded.PRELOADED, worker.__name__, "pytest"])
 
 
 class Worker:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import abc
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Generator
@@ -16,6 +14,7 @@ from typing import Final, Self
 
 from sqlalchemy.exc import OperationalError
 
+from tests import preloaded
 from tests.faults.deployment import FaultDeployment, Worker
 from tests.waiting import wait_until
 
@@ -173,23 +172,21 @@ class Deliverer(_Tended):
     def __init__(self, deployment: FaultDeployment) -> None:
         super().__init__()
         self._deployment = deployment
-        self._log = (deployment.directory / "deliverer.log").open("ab")
+        self._log = deployment.directory / "deliverer.log"
         self._process = self._start()
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
         self._process.kill()
         self._process.wait()
-        self._log.close()
 
     def kill(self) -> None:
         """SIGKILL it."""
         self._process.kill()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> preloaded.Running:
         environment = {**self._deployment.environment, "DSPEX_WEBHOOK_THREADS": "4"}
-        command = [sys.executable, "-m", "workers.cli", "deliverer"]
-        return subprocess.Popen(command, env=environment, stderr=self._log)
+        return preloaded.start(["deliverer"], environment, self._log)
 
     def _tend(self) -> None:
         while not self._stop.wait(PAUSE_SECONDS):

@@ -29,6 +29,7 @@ from tests import queues
 from tests.conftest import private
 from tests.queues import QUEUE_TYPES, declare_empty
 from tests.tcp_proxy import TcpProxy
+from tests.virtual_hosts import RabbitMQWithHosts
 from workers.brokers import amqp
 from workers.brokers.amqp import AmqpBroker
 from workers.brokers.encoding import CloudEventEncoder, Origin
@@ -38,13 +39,6 @@ from workers.brokers.topology import QueueType, _warn, dead_letter_queue
 pytestmark = pytest.mark.integration
 
 PATIENCE = 60.0
-
-
-@pytest.fixture(scope="module")
-def rabbitmq(servers_directory: Path) -> Iterator[RabbitMQServer]:
-    """A RabbitMQ of this module's own: the names of the queues are fixed."""
-    for make in private(RabbitMQServer, servers_directory):
-        yield make()
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +61,10 @@ def queue_type(request: pytest.FixtureRequest) -> QueueType:
 
 
 @pytest.fixture
-def url(rabbitmq: RabbitMQServer, queue_type: QueueType) -> str:
+def url(own_rabbitmq: RabbitMQWithHosts, queue_type: QueueType) -> str:
     """The URL of the broker, with the topology declared and nothing in it."""
-    declare_empty(rabbitmq.url, queue_type)
-    return rabbitmq.url
+    declare_empty(own_rabbitmq.url, queue_type)
+    return own_rabbitmq.url
 
 
 @pytest.fixture(autouse=True)
@@ -240,8 +234,8 @@ class TestAConnectionIsCut:
             assert wait_until(lambda: ready(url) == 5, PATIENCE)
 
 
-def test_a_loss_that_an_ack_has_met_is_a_loss_to_whoever_waits(rabbitmq: RabbitMQServer) -> None:
-    with TcpProxy(rabbitmq.url) as proxy:
+def test_a_loss_that_an_ack_has_met_is_a_loss_to_whoever_waits(own_rabbitmq: RabbitMQWithHosts) -> None:
+    with TcpProxy(own_rabbitmq.url) as proxy:
         connection = connect(amqp.connection_parameters(proxy.url), MAX_MESSAGE_BYTES)
         channel = connection.channel()
         deliveries = channel.consume(channel.queue_declare("", exclusive=True).method.queue, inactivity_timeout=0.05)
@@ -271,14 +265,14 @@ def test_a_job_that_is_longer_than_the_heartbeat_keeps_its_connection(url: str, 
 
 
 def test_a_broker_that_is_killed_and_comes_back(
-    rabbitmq: RabbitMQServer, url: str, run: Callable[..., Jobs], caplog: pytest.LogCaptureFixture
+    own_rabbitmq: RabbitMQWithHosts, url: str, run: Callable[..., Jobs], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "workers")
     jobs = run(url, threads=8)
     ids = send(url, 4)
     jobs.wait_for(entered=4)
-    rabbitmq.kill()
-    rabbitmq.start()
+    own_rabbitmq.kill()
+    own_rabbitmq.start()
     jobs.wait_for(entered=5)
     assert told(caplog, "is back after")
     away = told(caplog, "is away")

@@ -14,7 +14,6 @@ import pika.exceptions
 import pytest
 from sqlalchemy import func, select
 
-from deploy.local_servers import RabbitMQServer
 from dspex import (
     Configuration,
     CreateProgram,
@@ -32,11 +31,11 @@ from dspex.client.remote import RemoteClient
 from dspex.contract.events import Event
 from dspex.errors import NoAnswer, NotDeclared, PublishDenied
 from store.tables import event_outbox, signatures
-from tests.conftest import start
 from tests.contract.interface import working
 from tests.integration.test_tenants import add_login, as_login
 from tests.queues import declare_empty, ready
 from tests.rabbitmqctl import rabbitmqctl
+from tests.virtual_hosts import RabbitMQWithHosts
 from tests.waiting import wait_until
 from workers.application.wiring import Application
 from workers.brokers import amqp
@@ -70,22 +69,17 @@ class Listener:
 
 
 @pytest.fixture(scope="module")
-def server(servers_directory: Path) -> Iterator[RabbitMQServer]:
-    server = RabbitMQServer(servers_directory / "refusing-rabbitmq")
-    start(server)
-    add_login(server, LOGIN)
-    try:
-        yield server
-    finally:
-        server.stop()
+def server(own_rabbitmq: RabbitMQWithHosts) -> RabbitMQWithHosts:
+    add_login(own_rabbitmq, LOGIN)
+    return own_rabbitmq
 
 
 @pytest.fixture
-def permit(server: RabbitMQServer) -> Iterator[Callable[..., None]]:
+def permit(server: RabbitMQWithHosts) -> Iterator[Callable[..., None]]:
     """Gives the workers' login these permissions, and all when the test has ended."""
 
     def permit(configure: str = ".*", write: str = ".*", read: str = ".*") -> None:
-        rabbitmqctl(server, "set_permissions", LOGIN, configure, write, read)
+        rabbitmqctl(server, "set_permissions", "-p", server.host, LOGIN, configure, write, read)
 
     declare_empty(server.url)
     permit()
@@ -94,7 +88,7 @@ def permit(server: RabbitMQServer) -> Iterator[Callable[..., None]]:
 
 
 @pytest.fixture
-def settings(server: RabbitMQServer, tmp_path: Path) -> Settings:
+def settings(server: RabbitMQWithHosts, tmp_path: Path) -> Settings:
     return Settings(
         database_url=f"sqlite:///{tmp_path / 'dspex.db'}",
         broker_url=as_login(server.url, LOGIN),
@@ -105,7 +99,7 @@ def settings(server: RabbitMQServer, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def listener(server: RabbitMQServer, permit: Callable[..., None]) -> Iterator[Listener]:
+def listener(server: RabbitMQWithHosts, permit: Callable[..., None]) -> Iterator[Listener]:
     listener = Listener(server.url)
     listener.bind()
     yield listener
@@ -126,7 +120,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_a_worker_that_may_not_answer_does_what_is_asked_and_says_so_once(
-    server: RabbitMQServer, permit: Callable[..., None], settings: Settings, caplog: pytest.LogCaptureFixture
+    server: RabbitMQWithHosts, permit: Callable[..., None], settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     permit(write="^dspex\\..*")
     with working(settings) as app, RemoteClient(server.url, source="/tests", timeout=3, validate=False) as dspex:
@@ -151,7 +145,7 @@ def _signatures(connection: Any) -> list[Any]:
 
 
 def test_an_execution_whose_answer_is_denied_ends_and_is_told(
-    server: RabbitMQServer, permit: Callable[..., None], settings: Settings, listener: Listener
+    server: RabbitMQWithHosts, permit: Callable[..., None], settings: Settings, listener: Listener
 ) -> None:
     with working(settings), RemoteClient(server.url, source="/tests") as dspex:
         program = dspex.create_program("p", "q -> a", adapter_type="mock")
@@ -166,7 +160,7 @@ def test_an_execution_whose_answer_is_denied_ends_and_is_told(
 
 
 def test_events_that_may_not_be_published_wait_until_they_may(
-    server: RabbitMQServer,
+    server: RabbitMQWithHosts,
     permit: Callable[..., None],
     settings: Settings,
     listener: Listener,
@@ -221,7 +215,7 @@ def _execute(program_id: Any) -> Any:
 
 
 def test_an_exchange_that_is_deleted_under_load_loses_no_event(
-    server: RabbitMQServer, permit: Callable[..., None], settings: Settings, listener: Listener
+    server: RabbitMQWithHosts, permit: Callable[..., None], settings: Settings, listener: Listener
 ) -> None:
     """Where the workers may not declare it again, all waits for whoever does."""
     with working(settings) as app, Producer.connect(server.url, source="/tests") as producer:
@@ -246,7 +240,7 @@ def test_an_exchange_that_is_deleted_under_load_loses_no_event(
 
 @pytest.mark.parametrize("exchange", [EVENTS_EXCHANGE, COMMANDS_EXCHANGE])
 def test_what_is_deleted_is_declared_again(
-    server: RabbitMQServer,
+    server: RabbitMQWithHosts,
     permit: Callable[..., None],
     settings: Settings,
     exchange: str,
@@ -274,7 +268,7 @@ def _is_there(url: str, exchange: str) -> bool:
     return True
 
 
-def test_nobody_listens_is_not_that_it_is_not_there(server: RabbitMQServer, permit: Callable[..., None]) -> None:
+def test_nobody_listens_is_not_that_it_is_not_there(server: RabbitMQWithHosts, permit: Callable[..., None]) -> None:
     publisher = AmqpPublisher(as_login(server.url, LOGIN))
     publisher.publish(Publication(b"{}", exchange=EVENTS_EXCHANGE, routing_key="nobody.listens", mandatory=False))
     for mandatory in (True, False):
@@ -287,7 +281,7 @@ def test_nobody_listens_is_not_that_it_is_not_there(server: RabbitMQServer, perm
 
 
 def test_a_message_that_is_denied_over_and_over_does_not_hold_up_others(
-    server: RabbitMQServer, permit: Callable[..., None], caplog: pytest.LogCaptureFixture
+    server: RabbitMQWithHosts, permit: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each closes the channel, and all that are on their way are sent again: so they are sent no more for a while."""
     caplog.set_level(logging.INFO, "dspex.amqp.link")

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pika
 import pytest
 
-from deploy.local_servers import RabbitMQServer
 from dspex import Configuration, ExecutionStatus, decode_event, uuid7
 from dspex.aio import AsyncClient
 from dspex.amqp.topology import EVENTS_EXCHANGE
 from dspex.client.remote import RemoteClient, as_completed
 from dspex.errors import BrokerUnavailable, NoAnswer, RequestFailed
-from tests.conftest import start
 from tests.contract.interface import ready, working
 from tests.contract.test_handles import run
 from tests.tcp_proxy import TcpProxy
+from tests.virtual_hosts import RabbitMQWithHosts
 from tests.waiting import wait_until
 from workers.brokers import amqp
 from workers.settings import Settings
@@ -34,17 +31,14 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def broker(servers_directory: Path) -> Iterator[RabbitMQServer]:
-    """A RabbitMQ of this module's own, which a test may kill: the names of the queues are fixed."""
-    server = RabbitMQServer(servers_directory / "client-rabbitmq")
-    start(server)
-    amqp.check(server.url)
-    yield server
-    server.stop()
+def broker(own_rabbitmq: RabbitMQWithHosts) -> RabbitMQWithHosts:
+    """A test may kill it."""
+    amqp.check(own_rabbitmq.url)
+    return own_rabbitmq
 
 
 @pytest.fixture
-def settings(broker: RabbitMQServer, postgres_database_url: str) -> Settings:
+def settings(broker: RabbitMQWithHosts, postgres_database_url: str) -> Settings:
     return Settings(
         database_url=postgres_database_url, broker_url=broker.url, threads=64, lease_seconds=5, log_level="WARNING"
     )
@@ -55,7 +49,7 @@ def questions(count: int) -> list[dict[str, Any]]:
 
 
 def test_every_result_comes_where_the_broker_is_killed_and_comes_back(
-    broker: RabbitMQServer, settings: Settings
+    broker: RabbitMQWithHosts, settings: Settings
 ) -> None:
     with working(settings), RemoteClient(broker.url, source="/tests", timeout=PATIENCE) as client:
         program_id = ready(client, configuration=LATENCY).program_id
@@ -69,7 +63,9 @@ def test_every_result_comes_where_the_broker_is_killed_and_comes_back(
         assert client.get_stats(program_id).execution_count == 120
 
 
-def test_what_was_asked_over_a_connection_that_broke_is_looked_up(broker: RabbitMQServer, settings: Settings) -> None:
+def test_what_was_asked_over_a_connection_that_broke_is_looked_up(
+    broker: RabbitMQWithHosts, settings: Settings
+) -> None:
     with (
         TcpProxy(broker.url) as proxy,
         working(settings),
@@ -84,7 +80,7 @@ def test_what_was_asked_over_a_connection_that_broke_is_looked_up(broker: Rabbit
         assert all(handle.result() for handle in done)
 
 
-def test_a_refusal_that_went_to_a_lost_queue_is_asked_for_again(broker: RabbitMQServer, settings: Settings) -> None:
+def test_a_refusal_that_went_to_a_lost_queue_is_asked_for_again(broker: RabbitMQWithHosts, settings: Settings) -> None:
     with TcpProxy(broker.url) as proxy, RemoteClient(proxy.url, source="/tests", timeout=PATIENCE) as client:
         handle = client.submit_program(uuid4(), {"question": "?"}, validate=False)  # no worker takes it yet
         proxy.cut()
@@ -96,7 +92,7 @@ def test_a_refusal_that_went_to_a_lost_queue_is_asked_for_again(broker: RabbitMQ
 
 
 def test_where_no_worker_runs_inputs_cannot_be_checked_and_can_be_sent(
-    broker: RabbitMQServer, settings: Settings
+    broker: RabbitMQWithHosts, settings: Settings
 ) -> None:
     with RemoteClient(broker.url, source="/tests", timeout=PATIENCE) as client:
         with working(settings):
@@ -112,7 +108,7 @@ def test_where_no_worker_runs_inputs_cannot_be_checked_and_can_be_sent(
             assert len(client.list_executions(program_id=program_id).items) == 1
 
 
-def test_a_client_that_comes_back_finds_its_results(broker: RabbitMQServer, settings: Settings) -> None:
+def test_a_client_that_comes_back_finds_its_results(broker: RabbitMQWithHosts, settings: Settings) -> None:
     with ExitStack() as stack:
         stack.enter_context(working(settings))
         first = stack.enter_context(RemoteClient(broker.url, source="/tests"))
@@ -134,7 +130,7 @@ def test_a_client_that_comes_back_finds_its_results(broker: RabbitMQServer, sett
         assert run(main()) == [results[execution_id] for execution_id in ids]
 
 
-def test_a_dropped_handle_leaves_the_execution(broker: RabbitMQServer, settings: Settings) -> None:
+def test_a_dropped_handle_leaves_the_execution(broker: RabbitMQWithHosts, settings: Settings) -> None:
     with working(settings), RemoteClient(broker.url, source="/tests") as client:
         program_id = ready(client).program_id
         execution_id = uuid7()
@@ -143,7 +139,7 @@ def test_a_dropped_handle_leaves_the_execution(broker: RabbitMQServer, settings:
         assert client.handle(execution_id).execution(timeout=PATIENCE).status == ExecutionStatus.COMPLETED
 
 
-def test_the_events_of_an_execution_have_the_trace_of_who_asked(broker: RabbitMQServer, settings: Settings) -> None:
+def test_the_events_of_an_execution_have_the_trace_of_who_asked(broker: RabbitMQWithHosts, settings: Settings) -> None:
     trace = f"00-{'a' * 32}-{'b' * 16}-01"
     events: list[str | None] = []
     with (

@@ -13,11 +13,11 @@ from uuid import uuid4
 
 import pytest
 
-from deploy.local_servers import RabbitMQServer
 from dspex.aio import AsyncClient
 from dspex.client.remote import RemoteClient, as_completed
 from dspex.errors import BrokerUnavailable, NoAnswer
 from tests.rabbitmqctl import rabbitmqctl
+from tests.virtual_hosts import RabbitMQWithHosts
 from tests.waiting import wait_until
 from workers.brokers import amqp
 
@@ -111,7 +111,7 @@ def test_a_child_that_is_forked_while_its_parent_asks_for_a_signature(client_of:
 
 
 def test_of_what_was_never_stored_it_is_not_said_that_it_goes_on(
-    rabbitmq_server: Callable[[], RabbitMQServer],
+    rabbitmq_server: Callable[[], RabbitMQWithHosts],
 ) -> None:
     server = rabbitmq_server()
     amqp.check(server.url)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from statistics import quantiles
 
 import pytest
 
-from deploy.local_servers import RabbitMQServer
 from dspex import Configuration, DspexError, ExecutionStatus, InitializeProgram, Producer, uuid7
 from dspex.client.remote import RemoteClient
-from tests.conftest import new_database, start
+from tests.conftest import new_database
 from tests.contract.interface import working
 from tests.integration.test_tenants import add_login, as_login, client
+from tests.virtual_hosts import RabbitMQWithHosts
 from tests.waiting import wait_until
 from workers.brokers import amqp
 from workers.settings import PrincipalSetting, Settings
@@ -28,31 +27,26 @@ ASKED = 100
 
 
 @pytest.fixture(scope="module")
-def url(servers_directory: Path, postgres_url: str) -> Iterator[str]:
-    server = RabbitMQServer(servers_directory / "full-rabbitmq")
-    start(server)
-    try:
-        for login in ("acme-app", "other-app"):
-            add_login(server, login)
-        amqp.check(server.url)
-        principals = {
-            f"{tenant}-app": PrincipalSetting.model_validate({"tenant": tenant, "roles": ["admin"]})
-            for tenant in ("acme", "other")
-        }
-        with new_database(postgres_url) as database_url:
-            settings = Settings(
-                database_url=database_url,
-                broker_url=server.url,
-                threads=THREADS,
-                prefetch=64,
-                tenancy=True,
-                principals=principals,
-                log_level="WARNING",
-            )
-            with working(settings):
-                yield server.url
-    finally:
-        server.stop()
+def url(own_rabbitmq: RabbitMQWithHosts, postgres_url: str) -> Iterator[str]:
+    for login in ("acme-app", "other-app"):
+        add_login(own_rabbitmq, login)
+    amqp.check(own_rabbitmq.url)
+    principals = {
+        f"{tenant}-app": PrincipalSetting.model_validate({"tenant": tenant, "roles": ["admin"]})
+        for tenant in ("acme", "other")
+    }
+    with new_database(postgres_url) as database_url:
+        settings = Settings(
+            database_url=database_url,
+            broker_url=own_rabbitmq.url,
+            threads=THREADS,
+            prefetch=64,
+            tenancy=True,
+            principals=principals,
+            log_level="WARNING",
+        )
+        with working(settings):
+            yield own_rabbitmq.url
 
 
 def p95(dspex: RemoteClient) -> float:

@@ -1,6 +1,6 @@
 """The local servers keep their promises: they answer, keep data over a crash, and leave nothing behind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pika
@@ -22,6 +22,7 @@ from deploy.local_servers import (
 from deploy.processes import Process
 from dspex.contract.envelope import MAX_ANSWER_BYTES
 from tests import amqp_wire
+from tests.conftest import private
 from tests.rabbitmqctl import rabbitmqctl
 from tests.waiting import wait_until
 
@@ -57,10 +58,15 @@ def test_postgres_keeps_committed_rows_over_a_crash(postgres_server: Callable[[]
     assert gone(stopped)
 
 
-def test_rabbitmq_keeps_confirmed_messages_over_a_crash(
-    rabbitmq_server: Callable[[], RabbitMQServer],
-) -> None:
-    server = rabbitmq_server()
+@pytest.fixture
+def rabbitmq(servers_directory: Path) -> Iterator[RabbitMQServer]:
+    for make in private(RabbitMQServer, servers_directory):
+        yield make()
+
+
+@pytest.mark.integration
+def test_rabbitmq_keeps_confirmed_messages_over_a_crash(rabbitmq: RabbitMQServer) -> None:
+    server = rabbitmq
     with pika.BlockingConnection(pika.URLParameters(server.url)) as connection:
         channel = connection.channel()
         channel.queue_declare("kept", durable=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from deploy.local_servers import PostgresServer, RabbitMQServer
+from deploy.local_servers import PostgresServer
 from dspex import ExecuteProgram, InitializeProgram, decode_command, uuid7
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE
@@ -23,6 +23,7 @@ from dspex.errors import BrokerUnavailable, NotDeclared
 from dspex.outbox import OutboxRelay
 from tests.contract.outbox_service import KeepingPublisher, Service, service
 from tests.integration.test_publisher import RabbitMQ
+from tests.virtual_hosts import RabbitMQWithHosts
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,7 +122,7 @@ def test_killed_between_confirm_and_delete(shop: Service, database_url: str, que
     assert shop.left() == 0
 
 
-def test_the_broker_is_killed_and_comes_back(shop: Service, rabbitmq_server: Callable[[], RabbitMQServer]) -> None:
+def test_the_broker_is_killed_and_comes_back(shop: Service, rabbitmq_server: Callable[[], RabbitMQWithHosts]) -> None:
     server = rabbitmq_server()
     with bound(server.url) as (broker, name), ExitStack() as stack:
         for _ in range(2):
@@ -143,7 +144,7 @@ def test_the_broker_is_killed_and_comes_back(shop: Service, rabbitmq_server: Cal
     assert set(arrived) == set(ids)
 
 
-def test_a_server_that_is_down_from_the_start(rabbitmq_server: Callable[[], RabbitMQServer], tmp_path: Path) -> None:
+def test_a_server_that_is_down_from_the_start(rabbitmq_server: Callable[[], RabbitMQWithHosts], tmp_path: Path) -> None:
     server = rabbitmq_server()
     server.kill()
     with service(f"sqlite:///{tmp_path / 'orders.db'}") as shop, ExitStack() as stack:

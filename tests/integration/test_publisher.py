@@ -13,7 +13,6 @@ import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
-from deploy.local_servers import RabbitMQServer
 from deploy.processes import free_port, wait_until
 from dspex import ExecuteProgram, decode_command, uuid7
 from dspex.amqp.publication import Publication
@@ -24,6 +23,7 @@ from dspex.producer import Producer
 from tests.contract.publisher_contract import Arrived, PublisherContract
 from tests.rabbitmqctl import rabbitmqctl
 from tests.tcp_proxy import TcpProxy
+from tests.virtual_hosts import RabbitMQWithHosts
 
 
 class RabbitMQ:
@@ -173,12 +173,12 @@ def test_connections_that_end_as_soon_as_they_are_there_are_made_ever_more_seldo
         publisher.close(timeout=1)
 
 
-def test_a_virtual_host_that_is_deleted_under_a_publisher(rabbitmq_server: Callable[[], RabbitMQServer]) -> None:
+def test_a_virtual_host_that_is_deleted_under_a_publisher(rabbitmq_server: Callable[[], RabbitMQWithHosts]) -> None:
     """What is published fails at once, and the broker is asked ever more seldom; once it is there, it is found."""
     server = rabbitmq_server()
     rabbitmqctl(server, "add_vhost", "gone")
     rabbitmqctl(server, "set_permissions", "-p", "gone", "guest", ".*", ".*", ".*")
-    url = server.url.replace("%2F", "gone")
+    url = server.url.replace(server.host, "gone")
     with TcpProxy(url) as proxy:
         publisher = AmqpPublisher(proxy.url, timeout=20)
         publisher.publish(Publication(b"", exchange="amq.topic", routing_key="k", mandatory=False))
@@ -231,7 +231,7 @@ def test_a_silent_connection_is_noticed_by_its_heartbeat(broker: RabbitMQ, name:
         publisher.close()
 
 
-def test_killed_while_publishing(rabbitmq_server: Callable[[], RabbitMQServer], name: str) -> None:
+def test_killed_while_publishing(rabbitmq_server: Callable[[], RabbitMQWithHosts], name: str) -> None:
     server = rabbitmq_server()
     broker = RabbitMQ(server.url)
     broker.declare(name, name)
@@ -260,7 +260,7 @@ def test_killed_while_publishing(rabbitmq_server: Callable[[], RabbitMQServer], 
     broker.close()
 
 
-def test_killed_and_gone(rabbitmq_server: Callable[[], RabbitMQServer], name: str) -> None:
+def test_killed_and_gone(rabbitmq_server: Callable[[], RabbitMQWithHosts], name: str) -> None:
     server = rabbitmq_server()
     broker = RabbitMQ(server.url)
     broker.declare(name, name)
@@ -272,7 +272,7 @@ def test_killed_and_gone(rabbitmq_server: Callable[[], RabbitMQServer], name: st
     broker.close()
 
 
-def test_stopped_and_started_again(rabbitmq_server: Callable[[], RabbitMQServer], name: str) -> None:
+def test_stopped_and_started_again(rabbitmq_server: Callable[[], RabbitMQWithHosts], name: str) -> None:
     server = rabbitmq_server()
     broker = RabbitMQ(server.url)
     broker.declare(name, name)
@@ -284,7 +284,7 @@ def test_stopped_and_started_again(rabbitmq_server: Callable[[], RabbitMQServer]
     broker.close()
 
 
-def test_a_memory_alarm_holds_messages_up(rabbitmq_server: Callable[[], RabbitMQServer], name: str) -> None:
+def test_a_memory_alarm_holds_messages_up(rabbitmq_server: Callable[[], RabbitMQWithHosts], name: str) -> None:
     server = rabbitmq_server()
     broker = RabbitMQ(server.url)
     broker.declare(name, name)
@@ -404,7 +404,7 @@ class TestProducer:
                 producer.send(self.command())
         assert len(broker.take(queue)) == 2
 
-    def test_nothing_is_declared(self, rabbitmq_server: Callable[[], RabbitMQServer]) -> None:
+    def test_nothing_is_declared(self, rabbitmq_server: Callable[[], RabbitMQWithHosts]) -> None:
         with Producer.connect(rabbitmq_server().url, "/orders", timeout=1) as producer:
             with pytest.raises(NotDeclared, match="dspex declare"):
                 producer.send(self.command())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +11,6 @@ import pika
 import pika.exceptions
 import pytest
 
-from deploy.local_servers import RabbitMQServer
 from dspex import (
     LM,
     Configuration,
@@ -33,9 +31,10 @@ from dspex.contract.envelope import MAX_MESSAGE_BYTES
 from dspex.contract.queries import ListPrograms
 from dspex.contract.results import ExecutionView, RejectedMessageView
 from dspex.contract.status import ProgramStatus
-from tests.conftest import new_database, start
+from tests.conftest import new_database
 from tests.contract.interface import code_of, working
 from tests.rabbitmqctl import rabbitmqctl
+from tests.virtual_hosts import RabbitMQWithHosts
 from tests.waiting import wait_until
 from workers.brokers import amqp
 from workers.settings import PrincipalSetting, Settings
@@ -48,40 +47,37 @@ ROLES = {
 }
 
 
-def add_login(server: RabbitMQServer, login: str) -> None:
+def add_login(server: RabbitMQWithHosts, login: str) -> None:
     """A broker login whose password is its name."""
-    rabbitmqctl(server, "add_user", login, login)
-    rabbitmqctl(server, "set_permissions", login, ".*", ".*", ".*")
+    if login not in rabbitmqctl(server, "list_users", "--quiet"):
+        rabbitmqctl(server, "add_user", login, login)
+    rabbitmqctl(server, "set_permissions", "-p", server.host, login, ".*", ".*", ".*")
 
 
 @pytest.fixture(scope="module")
-def url(servers_directory: Path, postgres_url: str) -> Iterator[str]:
-    """A broker with three logins, and a worker that knows them."""
-    server = RabbitMQServer(servers_directory / "tenants-rabbitmq")
-    start(server)
-    try:
-        for login in (*ROLES, "stranger"):
-            add_login(server, login)
-        for login, (tenant, _) in ROLES.items():
-            rabbitmqctl(server, "set_topic_permissions", login, EVENTS_EXCHANGE, "^$", rf"^{tenant}\.")
-        amqp.check(server.url)
-        principals = {
-            login: PrincipalSetting.model_validate({"tenant": tenant, "roles": [role]})
-            for login, (tenant, role) in ROLES.items()
-        }
-        with new_database(postgres_url) as database_url:
-            settings = Settings(
-                database_url=database_url,
-                broker_url=server.url,
-                threads=4,
-                tenancy=True,
-                principals=principals,
-                log_level="WARNING",
-            )
-            with working(settings):
-                yield server.url
-    finally:
-        server.stop()
+def url(own_rabbitmq: RabbitMQWithHosts, postgres_url: str) -> Iterator[str]:
+    """A broker with logins, and a worker that knows all but one."""
+    for login in (*ROLES, "stranger"):
+        add_login(own_rabbitmq, login)
+    for login, (tenant, _) in ROLES.items():
+        topics = (login, EVENTS_EXCHANGE, "^$", rf"^{tenant}\.")
+        rabbitmqctl(own_rabbitmq, "set_topic_permissions", "-p", own_rabbitmq.host, *topics)
+    amqp.check(own_rabbitmq.url)
+    principals = {
+        login: PrincipalSetting.model_validate({"tenant": tenant, "roles": [role]})
+        for login, (tenant, role) in ROLES.items()
+    }
+    with new_database(postgres_url) as database_url:
+        settings = Settings(
+            database_url=database_url,
+            broker_url=own_rabbitmq.url,
+            threads=4,
+            tenancy=True,
+            principals=principals,
+            log_level="WARNING",
+        )
+        with working(settings):
+            yield own_rabbitmq.url
 
 
 def as_login(url: str, login: str) -> str:
