@@ -38,7 +38,7 @@ HEAD = """\
 
 
 KEY, PROGRAM = "pk_executions", "pk_programs"
-OUTBOX = "pk_callbacks"
+OUTBOX = "pk_event_outbox"
 
 CALLS = (
     Call(

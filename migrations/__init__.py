@@ -3,8 +3,8 @@
 Alembic finds the revisions by the path of this package, whether it is installed or in a checkout.
 
 A worker may be older than the database, during a rolling deploy and after a rollback of a release. So each revision
-names the oldest code that runs on it: `serves_from` in its file is the newest revision of that code. `env.py` writes it
-to the database beside the revision, where older code reads it.
+names the oldest code that runs on it: `serves_from` in its file is the newest revision of that code, for each database
+if these differ. `env.py` writes it to the database beside the revision, where older code reads it.
 
 Alembic takes a third of a second to load, so it is only loaded when it is needed.
 """
@@ -38,7 +38,7 @@ __all__ = [
     "upgrade",
 ]
 
-OLDEST = "0006"
+OLDEST = "0010"
 """The oldest revision on which this version runs. Newer ones may have to wait until older workers are gone."""
 
 _one_at_a_time = threading.Lock()
@@ -127,12 +127,16 @@ def losses_of(connection: Connection, revision: str) -> list[str]:
         connection.exec_driver_sql("SELECT set_config('dspex.tenant', '*', true)")  # the rows of every tenant
     scripts = _scripts()
     undone = names[names.index(at) : names.index(revision) if revision in names else None]
-    counted = [
-        (connection.exec_driver_sql(f"SELECT count(*) FROM {rows}").scalar_one(), what)  # noqa: S608
-        for name in undone
-        for what, rows in getattr(scripts.get_revision(name).module, "LOSSES", {}).items()
-    ]
-    return [f"{number} {what}" for number, what in counted if number]
+    lost, renamed = list[str](), dict[str, str]()
+    for name in undone:
+        module = scripts.get_revision(name).module
+        for what, rows in getattr(module, "LOSSES", {}).items():
+            table, _, condition = rows.partition(" ")
+            counted = f"SELECT count(*) FROM {renamed.get(table, table)} {condition}"  # noqa: S608
+            if number := connection.exec_driver_sql(counted).scalar_one():
+                lost.append(f"{number} {what}")
+        renamed |= getattr(module, "RENAMED", {})
+    return lost
 
 
 class NotARevision(ValueError):

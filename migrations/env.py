@@ -132,6 +132,8 @@ def _write_what_it_serves(ctx: MigrationContext, step: Any, heads: Collection[An
         connection.exec_driver_sql("ALTER TABLE alembic_version ADD COLUMN serves_from VARCHAR(32)")
     (revision,) = heads
     served = getattr(scripts.get_revision(revision).module, "serves_from", revision)
+    if isinstance(served, dict):
+        served = served[connection.dialect.name]
     connection.execute(text("UPDATE alembic_version SET serves_from = :served"), {"served": served})
 
 

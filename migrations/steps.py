@@ -14,6 +14,45 @@ LOCK_TIMEOUT = "SET lock_timeout = '2s'"
 NO_LOCK_TIMEOUT = "SET lock_timeout = 0"
 """For concurrent index builds, which wait for every older transaction, while nobody waits for them."""
 
+POLICY = "tenant = current_setting('dspex.tenant', true) OR current_setting('dspex.tenant', true) = '*'"
+
+CALLBACKS_MADE = (
+    """
+    CREATE TABLE callbacks (
+        execution_id UUID NOT NULL,
+        tenant VARCHAR(64) DEFAULT 'default' NOT NULL,
+        lock_version INTEGER NOT NULL,
+        due_at TIMESTAMP WITH TIME ZONE NOT NULL,
+        tries INTEGER DEFAULT 0 NOT NULL,
+        CONSTRAINT pk_callbacks PRIMARY KEY (execution_id, tenant)
+    ) PARTITION BY LIST (tenant)
+    """,
+    "ALTER TABLE callbacks ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    f"CREATE POLICY tenant ON callbacks USING ({POLICY})",
+    # The only partition, and the default one: it takes every row, and has nothing to be checked.
+    "ALTER TABLE callbacks ATTACH PARTITION event_outbox DEFAULT",
+    # Rights and policies are looked at where a table is named: whoever may use it may use it by either name.
+    """
+    DO $$
+    DECLARE
+        held RECORD;
+    BEGIN
+        FOR held IN
+            SELECT a.privilege_type, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(r.rolname) END AS grantee
+            FROM pg_class c CROSS JOIN aclexplode(c.relacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+            WHERE c.oid = 'event_outbox'::regclass AND a.grantee <> c.relowner
+        LOOP
+            EXECUTE 'GRANT ' || held.privilege_type || ' ON callbacks TO ' || held.grantee;
+        END LOOP;
+    END $$
+    """,
+)
+"""`callbacks`, as workers from before 0010 call `event_outbox`: a partitioned table that has it as its only partition.
+
+They read, lock and write its rows by that name, and meet a conflict by the key `pk_callbacks`, which no view has.
+"""
+CALLBACKS_DROPPED = ("ALTER TABLE callbacks DETACH PARTITION event_outbox", "DROP TABLE callbacks")
+
 
 def ddl(column: sa.Column[Any]) -> str:
     """The definition of a column in the SQL of this database."""
@@ -29,11 +68,16 @@ def drop_if_broken(index: str, table: str) -> None:
         op.drop_index(op.f(index), table, postgresql_concurrently=True, if_exists=True)
 
 
-def refuse_beside(names: Collection[str], what_they_could_not: str) -> None:
+STOP = "stop them, then migrate again"
+REPLACE = "replace them, then migrate again; workers of this version run on what there is"
+
+
+def refuse_beside(names: Collection[str], what_they_could_not: str, advice: str = STOP) -> None:
     """Refuse to migrate while older workers are connected. PostgreSQL only.
 
     Args:
         names: the application names of their sessions, see `store.database.engine.APPLICATION_NAME`.
+        advice: `REPLACE` if this version also runs on the revision before.
 
     Raises:
         CommandError: older workers are connected.
@@ -49,5 +93,5 @@ def refuse_beside(names: Collection[str], what_they_could_not: str) -> None:
     if sessions:
         raise CommandError(
             f"workers of an earlier version are connected ({sessions} sessions), and {what_they_could_not} after this: "
-            "replace them, then migrate again; workers of this version run on what there is"
+            f"{advice}"
         )

@@ -36,7 +36,7 @@ from sqlalchemy import (
 
 from dspex.errors import Conflict
 from dspex.ids import DEFAULT_TENANT
-from store.database.batch import encode, execute, of_key, records, upsert, writes_in_with
+from store.database.batch import encode, execute, records, upsert, writes_in_with
 from store.database.identity import Identity
 from store.tables import NOW, program_counters, program_durations
 
@@ -137,10 +137,7 @@ def increment(connection: Connection, shard: int, counts: Mapping[Identity, Coun
         if writes_in_with(dialect):
             parameters |= encode(_durations(shard, waiting), DURATIONS)
         for row in execute(connection, _swap(dialect, insert), parameters):
-            # Before migration 0008, the key has no tenant, so the row may be another tenant's.
-            own = Identity(row.program_id, row.tenant)
-            for program in [own] if own in waiting else [other for other in waiting if other.id == own.id]:
-                del waiting[program]
+            del waiting[Identity(row.program_id, row.tenant)]
     if waiting:
         raise Conflict(f"the counters of {len(waiting)} programs changed under {MAX_TRIES} tries: try again")
     if not writes_in_with(dialect) and (durations := _durations(shard, counts)):
@@ -187,13 +184,11 @@ def _swap(dialect: str, insert: Any) -> Any:
     c, r = program_counters.c, records(dialect, _KEY | _COUNTS | {"executed": Boolean()})
     counted = program_counters.alias("counted")
     executed_at = case((r.c.executed, NOW), else_=null())
-    # A subquery and not a join, so that each row is looked up by its key, whatever the size of the table.
-    of_shard = (counted.c.program_id == r.c.program_id) & (counted.c.shard == r.c.shard)
-    version = select(counted.c.lock_version).where(of_shard, counted.c.tenant == r.c.tenant).scalar_subquery()
-    # Before migration 0008, the key has no tenant: a row of an earlier owner counts for the current one.
-    others = select(func.max(counted.c.lock_version)).where(of_shard).scalar_subquery()
+    # A subquery and no join: each is looked up by its key, however many rows there are.
+    same = [counted.c[name] == r.c[name] for name in _KEY]
+    version = select(counted.c.lock_version).where(*same).scalar_subquery()
     rows = (
-        select(*(r.c[name] for name in (*_KEY, *_COUNTS)), executed_at, func.coalesce(version, others, 0) + 1)
+        select(*(r.c[name] for name in (*_KEY, *_COUNTS)), executed_at, func.coalesce(version, 0) + 1)
         # SQLite needs a WHERE here, to tell ON CONFLICT from a join's ON.
         .where(r.c.program_id.is_not(None))
         .order_by(r.c.program_id, r.c.tenant)
@@ -201,7 +196,7 @@ def _swap(dialect: str, insert: Any) -> Any:
     statement = insert(program_counters).from_select([*_KEY, *_COUNTS, "last_executed_at", "lock_version"], rows)
     new = statement.excluded
     swap = statement.on_conflict_do_update(
-        **of_key(program_counters, insert),
+        index_elements=list(program_counters.primary_key),
         set_={name: c[name] + new[name] for name in _COUNTS}
         | {
             "last_executed_at": func.coalesce(new.last_executed_at, c.last_executed_at),
@@ -227,5 +222,5 @@ def _add_durations(dialect: str, insert: Any, swapped: Any = None) -> Any:
         rows = rows.join_from(r, swapped, (swapped.c.program_id == r.c.program_id) & (swapped.c.tenant == r.c.tenant))
     statement = insert(program_durations).from_select([*columns], rows)
     return statement.on_conflict_do_update(
-        **of_key(program_durations, insert), set_={"runs": c.runs + statement.excluded.runs}
+        index_elements=list(program_durations.primary_key), set_={"runs": c.runs + statement.excluded.runs}
     )

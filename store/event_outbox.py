@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from dspex.ids import DEFAULT_TENANT
 from store.column_types import database_now, statement_now
-from store.database.batch import encode, execute, of_key, records, upsert
+from store.database.batch import encode, execute, records, upsert
 from store.database.identity import Identity
 from store.tables import event_outbox
 
@@ -111,7 +111,7 @@ def adding(insert: Any, execution_id: Any, lock_version: Any, tenant: Any) -> An
     statement = insert(event_outbox).from_select(["execution_id", "lock_version", "tenant", "due_at"], rows)
     # The event of the end before a replay may still be here.
     new = {name: statement.excluded[name] for name in ("lock_version", "due_at")}
-    return statement.on_conflict_do_update(**of_key(event_outbox, insert), set_=new | {"tries": 0})
+    return statement.on_conflict_do_update(index_elements=list(event_outbox.primary_key), set_=new | {"tries": 0})
 
 
 _ENTRY: dict[str, Any] = {"execution_id": Uuid(), "lock_version": Integer(), "tenant": String()}

@@ -237,7 +237,7 @@ program_durations = Table(
 )
 
 event_outbox = Table(
-    "callbacks",
+    "event_outbox",
     metadata,
     # The event of an execution that has ended, and the answer where one is waited for. The row comes with the end of
     # the execution, and goes when the broker has confirmed. No index beside the key: few rows live at a time, and each

@@ -121,7 +121,7 @@ WHERE (idempotency_keys.tenant, idempotency_keys.key) IN (...);
 -- finish
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
 --   runs: for each batch of ends. PostgreSQL adds their events to the outbox in the same statement
---   needs: pk_executions, pk_callbacks, ix_webhook_endpoints_registered
+--   needs: pk_executions, pk_event_outbox, ix_webhook_endpoints_registered
 WITH ended AS (UPDATE executions
 SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
     error=records.error, usage=records.usage, duration_ms=records.duration_ms,
@@ -140,13 +140,13 @@ WHERE executions.id = records.id AND executions.lock_version = records.lock_vers
 RETURNING executions.id, executions.lock_version, executions.status, executions.tenant, executions.callback,
     executions.program_callback, executions.tenant IN (SELECT webhook_endpoints.tenant
 FROM webhook_endpoints
-WHERE webhook_endpoints.registered) AS registered), added AS (INSERT INTO callbacks (execution_id,
+WHERE webhook_endpoints.registered) AS registered), added AS (INSERT INTO event_outbox (execution_id,
     lock_version, tenant, due_at)
 SELECT ended.id AS id, ended.lock_version AS lock_version, ended.tenant AS tenant, (clock_timestamp() +
     make_interval(secs => CAST(%(due_in)s AS double precision))) AS database_now_1
 FROM ended
 WHERE ended.id IS NOT NULL
-ON CONFLICT ON CONSTRAINT pk_callbacks DO UPDATE SET lock_version = excluded.lock_version, due_at =
+ON CONFLICT (execution_id, tenant) DO UPDATE SET lock_version = excluded.lock_version, due_at =
     excluded.due_at, tries = %(param_2)s::INTEGER)
 SELECT ended.id, ended.lock_version, ended.status, ended.tenant, ended.callback, ended.program_callback,
     ended.registered
@@ -163,7 +163,7 @@ WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR;
 -- finish and read
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
 --   runs: instead of `finish`, where somebody waits for an answer of the batch
---   needs: pk_executions, pk_callbacks, ix_webhook_endpoints_registered
+--   needs: pk_executions, pk_event_outbox, ix_webhook_endpoints_registered
 WITH ended AS (UPDATE executions
 SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
     error=records.error, usage=records.usage, duration_ms=records.duration_ms,
@@ -191,13 +191,13 @@ RETURNING executions.id, executions.program_id, executions.inputs, executions.op
     executions.program_callback, executions.metadata, executions.extensions, executions.tenant IN (SELECT
     webhook_endpoints.tenant
 FROM webhook_endpoints
-WHERE webhook_endpoints.registered) AS registered), added AS (INSERT INTO callbacks (execution_id,
+WHERE webhook_endpoints.registered) AS registered), added AS (INSERT INTO event_outbox (execution_id,
     lock_version, tenant, due_at)
 SELECT ended.id AS id, ended.lock_version AS lock_version, ended.tenant AS tenant, (clock_timestamp() +
     make_interval(secs => CAST(%(due_in)s AS double precision))) AS database_now_1
 FROM ended
 WHERE ended.id IS NOT NULL
-ON CONFLICT ON CONSTRAINT pk_callbacks DO UPDATE SET lock_version = excluded.lock_version, due_at =
+ON CONFLICT (execution_id, tenant) DO UPDATE SET lock_version = excluded.lock_version, due_at =
     excluded.due_at, tries = %(param_2)s::INTEGER)
 SELECT ended.id, ended.program_id, ended.inputs, ended.options, ended.request_digest, ended.source,
     ended.traceparent, ended.backend_id, ended.attempt, ended.worker, ended.lease_expires_at, ended.outputs,
@@ -223,16 +223,13 @@ SELECT records.program_id AS program_id, records.shard AS shard, records.tenant 
     THEN (clock_timestamp()) ELSE NULL END AS anon_1, coalesce((SELECT counted.lock_version
 FROM program_counters AS counted
 WHERE counted.program_id = records.program_id AND counted.shard = records.shard AND counted.tenant =
-    records.tenant), (SELECT max(counted.lock_version) AS max_1
-FROM program_counters AS counted
-WHERE counted.program_id = records.program_id AND counted.shard = records.shard), %(coalesce_1)s::INTEGER) +
-    %(coalesce_2)s::INTEGER AS anon_2
+    records.tenant), %(coalesce_1)s::INTEGER) + %(coalesce_2)s::INTEGER AS anon_2
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(program_id UUID, shard INTEGER, tenant
     VARCHAR, completed BIGINT, failed BIGINT, cancelled BIGINT, duration_ms FLOAT, input_tokens BIGINT,
     output_tokens BIGINT, cost FLOAT, tokens_known BIGINT, cost_known BIGINT, executed BOOLEAN)
 WHERE records.program_id IS NOT NULL
 ORDER BY records.program_id, records.tenant
-ON CONFLICT ON CONSTRAINT pk_program_counters DO UPDATE SET completed = (program_counters.completed +
+ON CONFLICT (program_id, shard, tenant) DO UPDATE SET completed = (program_counters.completed +
     excluded.completed), failed = (program_counters.failed + excluded.failed), duration_ms =
     (program_counters.duration_ms + excluded.duration_ms), input_tokens = (program_counters.input_tokens +
     excluded.input_tokens), output_tokens = (program_counters.output_tokens + excluded.output_tokens), cost =
@@ -249,21 +246,21 @@ FROM jsonb_to_recordset(CAST(%(durations)s::VARCHAR AS JSONB)) AS durations(prog
     tenant VARCHAR, bucket INTEGER, runs BIGINT)
 JOIN swapped ON swapped.program_id = durations.program_id AND swapped.tenant = durations.tenant
 ORDER BY durations.program_id, durations.tenant, durations.bucket
-ON CONFLICT ON CONSTRAINT pk_program_durations DO UPDATE SET runs = (program_durations.runs + excluded.runs))
+ON CONFLICT (program_id, shard, bucket, tenant) DO UPDATE SET runs = (program_durations.runs + excluded.runs))
 SELECT swapped.program_id, swapped.tenant
 FROM swapped;
 
 -- add events
 --   function: store.event_outbox.add (store/event_outbox.py)
 --   runs: where one is cancelled; on SQLite after each `count`
---   needs: pk_callbacks
-INSERT INTO callbacks (execution_id, lock_version, tenant, due_at)
+--   needs: pk_event_outbox
+INSERT INTO event_outbox (execution_id, lock_version, tenant, due_at)
 SELECT records.execution_id, records.lock_version, records.tenant, (clock_timestamp() + make_interval(secs =>
     CAST(%(due_in)s AS double precision))) AS database_now_1
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(execution_id UUID, lock_version
     INTEGER, tenant VARCHAR)
 WHERE records.execution_id IS NOT NULL
-ON CONFLICT ON CONSTRAINT pk_callbacks DO UPDATE SET lock_version = excluded.lock_version, due_at =
+ON CONFLICT (execution_id, tenant) DO UPDATE SET lock_version = excluded.lock_version, due_at =
     excluded.due_at, tries = %(param_1)s::INTEGER;
 
 -- find endpoints
@@ -354,16 +351,16 @@ RETURNING executions.id, executions.lock_version, executions.status, executions.
 -- events sent
 --   function: store.event_outbox.sent (store/event_outbox.py)
 --   runs: for each batch of ends that the broker has confirmed
---   needs: pk_callbacks
+--   needs: pk_event_outbox
 DELETE
-FROM callbacks
-WHERE callbacks.execution_id IN (SELECT records.execution_id
+FROM event_outbox
+WHERE event_outbox.execution_id IN (SELECT records.execution_id
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(execution_id UUID, lock_version
     INTEGER, tenant VARCHAR)) AND (EXISTS (SELECT records.execution_id
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(execution_id UUID, lock_version
     INTEGER, tenant VARCHAR)
-WHERE callbacks.execution_id = records.execution_id AND callbacks.tenant = records.tenant AND
-    callbacks.lock_version = records.lock_version));
+WHERE event_outbox.execution_id = records.execution_id AND event_outbox.tenant = records.tenant AND
+    event_outbox.lock_version = records.lock_version));
 
 -- heartbeat
 --   function: store.executions.leases.heartbeat (store/executions/leases.py)
@@ -485,25 +482,25 @@ RETURNING executions.id, executions.program_id, executions.inputs, executions.op
 --   function: store.event_outbox.anything_due (store/event_outbox.py)
 --   runs: by the relay, three times a lease; the table is small
 --   needs: none
-SELECT EXISTS (SELECT callbacks.execution_id
-FROM callbacks
-WHERE callbacks.due_at < statement_timestamp()) AS anon_1;
+SELECT EXISTS (SELECT event_outbox.execution_id
+FROM event_outbox
+WHERE event_outbox.due_at < statement_timestamp()) AS anon_1;
 
 -- events due
 --   function: store.event_outbox.due (store/event_outbox.py)
 --   runs: by the relay, where an event is due; the table is small
---   needs: pk_callbacks
-WITH due AS (SELECT callbacks.execution_id AS execution_id, callbacks.tenant AS tenant
-FROM callbacks
-WHERE callbacks.due_at < statement_timestamp()
+--   needs: pk_event_outbox
+WITH due AS (SELECT event_outbox.execution_id AS execution_id, event_outbox.tenant AS tenant
+FROM event_outbox
+WHERE event_outbox.due_at < statement_timestamp()
 LIMIT %(param_2)s::INTEGER
-FOR UPDATE SKIP LOCKED) UPDATE callbacks
+FOR UPDATE SKIP LOCKED) UPDATE event_outbox
 SET due_at=(clock_timestamp() + make_interval(secs => CAST(%(again_in)s * (%(one)s::INTEGER << CASE WHEN
-    (callbacks.tries < %(tries_1)s::INTEGER) THEN callbacks.tries ELSE %(param_1)s::INTEGER END) AS double
-    precision))), tries=(callbacks.tries + %(tries_2)s::INTEGER)
-WHERE (callbacks.execution_id, callbacks.tenant) IN (SELECT due.execution_id, due.tenant
+    (event_outbox.tries < %(tries_1)s::INTEGER) THEN event_outbox.tries ELSE %(param_1)s::INTEGER END) AS
+    double precision))), tries=(event_outbox.tries + %(tries_2)s::INTEGER)
+WHERE (event_outbox.execution_id, event_outbox.tenant) IN (SELECT due.execution_id, due.tenant
 FROM due)
-RETURNING callbacks.execution_id, callbacks.tenant;
+RETURNING event_outbox.execution_id, event_outbox.tenant;
 
 -- read ended
 --   function: store.executions.queries.of_all_tenants (store/executions/queries.py)
@@ -844,8 +841,8 @@ WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR;
 --   runs: after that: their end is taken back; the table is small
 --   needs: none
 DELETE
-FROM callbacks
-WHERE callbacks.execution_id IN (...) AND callbacks.tenant = %(tenant_1)s::VARCHAR;
+FROM event_outbox
+WHERE event_outbox.execution_id IN (...) AND event_outbox.tenant = %(tenant_1)s::VARCHAR;
 
 -- discard
 --   function: store.executions.replays.discard (store/executions/replays.py)

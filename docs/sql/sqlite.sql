@@ -118,7 +118,7 @@ WHERE (idempotency_keys.tenant, idempotency_keys."key") IN (...);
 -- finish
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
 --   runs: for each batch of ends. PostgreSQL adds their events to the outbox in the same statement
---   needs: pk_executions, pk_callbacks, ix_webhook_endpoints_registered
+--   needs: pk_executions, pk_event_outbox, ix_webhook_endpoints_registered
 UPDATE executions
 SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
     error=records.error, usage=records.usage, duration_ms=records.duration_ms, finished_at=(strftime('%Y-%m-%d
@@ -153,7 +153,7 @@ WHERE executions.id IN (...) AND executions.tenant = ?;
 -- finish and read
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
 --   runs: instead of `finish`, where somebody waits for an answer of the batch
---   needs: pk_executions, pk_callbacks, ix_webhook_endpoints_registered
+--   needs: pk_executions, pk_event_outbox, ix_webhook_endpoints_registered
 UPDATE executions
 SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
     error=records.error, usage=records.usage, duration_ms=records.duration_ms, finished_at=(strftime('%Y-%m-%d
@@ -193,9 +193,7 @@ SELECT records.program_id, records.shard, records.tenant, records.completed, rec
     'now') || '000') ELSE NULL END AS anon_1, coalesce((SELECT counted.lock_version
 FROM program_counters AS counted
 WHERE counted.program_id = records.program_id AND counted.shard = records.shard AND counted.tenant =
-    records.tenant), (SELECT max(counted.lock_version) AS max_1
-FROM program_counters AS counted
-WHERE counted.program_id = records.program_id AND counted.shard = records.shard), ?) + ? AS anon_2
+    records.tenant), ?) + ? AS anon_2
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ? AS shard, "each".value ->> ?
     AS tenant, "each".value ->> ? AS completed, "each".value ->> ? AS failed, "each".value ->> ? AS cancelled,
     "each".value ->> ? AS duration_ms, "each".value ->> ? AS input_tokens, "each".value ->> ? AS
@@ -204,14 +202,14 @@ FROM (SELECT replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
 FROM json_each(?) AS "each") AS records
 WHERE records.program_id IS NOT NULL
 ORDER BY records.program_id, records.tenant
-ON CONFLICT DO UPDATE SET completed = (program_counters.completed + excluded.completed), failed =
-    (program_counters.failed + excluded.failed), duration_ms = (program_counters.duration_ms +
-    excluded.duration_ms), input_tokens = (program_counters.input_tokens + excluded.input_tokens),
-    output_tokens = (program_counters.output_tokens + excluded.output_tokens), cost = (program_counters.cost +
-    excluded.cost), last_executed_at = coalesce(excluded.last_executed_at, program_counters.last_executed_at),
-    lock_version = excluded.lock_version, cancelled = (program_counters.cancelled + excluded.cancelled),
-    tokens_known = (program_counters.tokens_known + excluded.tokens_known), cost_known =
-    (program_counters.cost_known + excluded.cost_known)
+ON CONFLICT (program_id, shard, tenant) DO UPDATE SET completed = (program_counters.completed +
+    excluded.completed), failed = (program_counters.failed + excluded.failed), duration_ms =
+    (program_counters.duration_ms + excluded.duration_ms), input_tokens = (program_counters.input_tokens +
+    excluded.input_tokens), output_tokens = (program_counters.output_tokens + excluded.output_tokens), cost =
+    (program_counters.cost + excluded.cost), last_executed_at = coalesce(excluded.last_executed_at,
+    program_counters.last_executed_at), lock_version = excluded.lock_version, cancelled =
+    (program_counters.cancelled + excluded.cancelled), tokens_known = (program_counters.tokens_known +
+    excluded.tokens_known), cost_known = (program_counters.cost_known + excluded.cost_known)
 WHERE program_counters.lock_version = excluded.lock_version - ?
 RETURNING program_id, tenant;
 
@@ -226,20 +224,21 @@ FROM (SELECT replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
 FROM json_each(?) AS "each") AS durations
 WHERE durations.program_id IS NOT NULL
 ORDER BY durations.program_id, durations.tenant, durations.bucket
-ON CONFLICT DO UPDATE SET runs = (program_durations.runs + excluded.runs);
+ON CONFLICT (program_id, shard, bucket, tenant) DO UPDATE SET runs = (program_durations.runs + excluded.runs);
 
 -- add events
 --   function: store.event_outbox.add (store/event_outbox.py)
 --   runs: where one is cancelled; on SQLite after each `count`
---   needs: pk_callbacks
-INSERT INTO callbacks (execution_id, lock_version, tenant, due_at)
+--   needs: pk_event_outbox
+INSERT INTO event_outbox (execution_id, lock_version, tenant, due_at)
 SELECT records.execution_id, records.lock_version, records.tenant, (strftime('%Y-%m-%d %H:%M:%f', 'now', (?)
     || ' seconds') || '000') AS database_now_1
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS execution_id, "each".value ->> ? AS lock_version,
     "each".value ->> ? AS tenant
 FROM json_each(?) AS "each") AS records
 WHERE records.execution_id IS NOT NULL
-ON CONFLICT DO UPDATE SET lock_version = excluded.lock_version, due_at = excluded.due_at, tries = ?;
+ON CONFLICT (execution_id, tenant) DO UPDATE SET lock_version = excluded.lock_version, due_at =
+    excluded.due_at, tries = ?;
 
 -- find endpoints
 --   function: store.webhooks.fan_out.fan_out (store/webhooks/fan_out.py)
@@ -336,11 +335,11 @@ RETURNING id, lock_version, status, tenant;
 -- events sent
 --   function: store.event_outbox.sent (store/event_outbox.py)
 --   runs: for each batch of ends that the broker has confirmed
---   needs: pk_callbacks
+--   needs: pk_event_outbox
 DELETE
-FROM callbacks
-WHERE (callbacks.execution_id, callbacks.tenant, callbacks.lock_version) IN (SELECT records.execution_id,
-    records.tenant, records.lock_version
+FROM event_outbox
+WHERE (event_outbox.execution_id, event_outbox.tenant, event_outbox.lock_version) IN (SELECT
+    records.execution_id, records.tenant, records.lock_version
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS execution_id, "each".value ->> ? AS lock_version,
     "each".value ->> ? AS tenant
 FROM json_each(?) AS "each") AS records);
@@ -455,21 +454,21 @@ RETURNING id, program_id, inputs, options, source, traceparent, tenant, reply_to
 --   function: store.event_outbox.anything_due (store/event_outbox.py)
 --   runs: by the relay, three times a lease; the table is small
 --   needs: none
-SELECT EXISTS (SELECT callbacks.execution_id
-FROM callbacks
-WHERE callbacks.due_at < (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')) AS anon_1;
+SELECT EXISTS (SELECT event_outbox.execution_id
+FROM event_outbox
+WHERE event_outbox.due_at < (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')) AS anon_1;
 
 -- events due
 --   function: store.event_outbox.due (store/event_outbox.py)
 --   runs: by the relay, where an event is due; the table is small
---   needs: pk_callbacks
-WITH due AS (SELECT callbacks.execution_id AS execution_id, callbacks.tenant AS tenant
-FROM callbacks
-WHERE callbacks.due_at < (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
-LIMIT ? OFFSET ?) UPDATE callbacks
-SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (? * (? << CASE WHEN (callbacks.tries < ?) THEN
-    callbacks.tries ELSE ? END)) || ' seconds') || '000'), tries=(callbacks.tries + ?)
-WHERE (callbacks.execution_id, callbacks.tenant) IN (SELECT due.execution_id, due.tenant
+--   needs: pk_event_outbox
+WITH due AS (SELECT event_outbox.execution_id AS execution_id, event_outbox.tenant AS tenant
+FROM event_outbox
+WHERE event_outbox.due_at < (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+LIMIT ? OFFSET ?) UPDATE event_outbox
+SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (? * (? << CASE WHEN (event_outbox.tries < ?) THEN
+    event_outbox.tries ELSE ? END)) || ' seconds') || '000'), tries=(event_outbox.tries + ?)
+WHERE (event_outbox.execution_id, event_outbox.tenant) IN (SELECT due.execution_id, due.tenant
 FROM due)
 RETURNING execution_id, tenant;
 
@@ -790,8 +789,8 @@ WHERE executions.id IN (...) AND executions.tenant = ?;
 --   runs: after that: their end is taken back; the table is small
 --   needs: none
 DELETE
-FROM callbacks
-WHERE callbacks.execution_id IN (...) AND callbacks.tenant = ?;
+FROM event_outbox
+WHERE event_outbox.execution_id IN (...) AND event_outbox.tenant = ?;
 
 -- discard
 --   function: store.executions.replays.discard (store/executions/replays.py)

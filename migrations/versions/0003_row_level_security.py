@@ -1,8 +1,8 @@
 """Row-level security on PostgreSQL, and values for columns of 0002 in older executions.
 
 Run it when no worker from before 0002 is left. Such a worker does not set its tenant, and so would find no rows; this
-migration refuses to run while such workers are connected. Workers of this version also run on 0002, so: migrate to
-0002, replace the workers, migrate to 0003.
+migration refuses to run while such workers are connected. Stop them first, or replace them by a version that also runs
+on 0002.
 
 It fills in error codes, tokens and cost from their JSON, and the histogram of the programs' durations, in batches that
 commit one by one. An interrupted upgrade continues where it was.

@@ -1,8 +1,8 @@
 """Primary keys with tenants: two tenants may use the same id, and neither learns of the other.
 
 Run it when no worker from before 0007 is left. Their statements name the primary keys on the id alone, and would fail;
-this migration refuses to run while such workers are connected. Workers of this version also run on 0006, so: migrate to
-0007, replace the workers, migrate to 0008.
+this migration refuses to run while such workers are connected. Stop them first, or replace them by a version that also
+runs on 0007.
 
 On PostgreSQL, the indexes of 0007 become the primary keys, which changes the catalogue and reads no row; each table
 commits by itself. If a statement fails, run the migration again; it skips what is already done. On SQLite, the tables

@@ -19,7 +19,6 @@ from sqlalchemy import (
     CursorResult,
     Dialect,
     FromClause,
-    Table,
     Text,
     Uuid,
     bindparam,
@@ -99,12 +98,3 @@ def writes_in_with(dialect: str) -> bool:
 def upsert(connection: Connection) -> Any:
     """The dialect's own `insert`, which has `on_conflict_do_update` and `on_conflict_do_nothing`."""
     return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-
-
-def of_key(table: Table, insert: Any) -> dict[str, Any]:
-    """The arguments of `on_conflict_do_update` for the table's primary key, with or (before 0008) without the tenant.
-
-    PostgreSQL needs the name of the key, which is the same for both. SQLite needs nothing, if the table has no other
-    unique index.
-    """
-    return {"constraint": table.primary_key} if insert is postgresql.insert else {}

@@ -19,9 +19,9 @@ from store.database.failures import without_values
 
 BUSY_TIMEOUT_MS = 30_000
 
-APPLICATION_NAME = "dspex/3"
-"""The application name of our PostgreSQL sessions. It was `dspex` before migration 0002, and `dspex/2` before 0007.
-"""
+APPLICATION_NAME = "dspex/4"
+"""The application name of our PostgreSQL sessions. It was `dspex` before migration 0002, `dspex/2` before 0007, and
+`dspex/3` before 0010."""
 
 _NOTICED: Final = {
     "connect_timeout": 10,

@@ -32,7 +32,7 @@ from store.executions.rows import (
 )
 from store.executions.statements import OPEN, PENDING
 from store.executions.timeline import CANCEL_REQUESTED, continued
-from store.executions.transitions import claim, finish, has_program
+from store.executions.transitions import claim, finish
 from store.tables import NOW, executions
 
 
@@ -50,10 +50,9 @@ def create(connection: Connection, request: Request, *, due_in: float = 30.0) ->
     connection.execute(statement, encode([request_row(request)]) | {"due_in": due_in, "by": request.source})
     c = executions.c
     row = connection.execute(select(executions).where(c.id == request.id, c.tenant == request.tenant)).one_or_none()
-    if row is None and not has_program(connection, request):
+    if row is None:
         raise NotFound(f"program_id: there is no program {request.program_id}")
-    # Before migration 0008, the key has no tenant: there is no row if another tenant uses the id.
-    if row is None or row.request_digest != request.digest:
+    if row.request_digest != request.digest:
         raise Conflict(f"execution_id: {request.id} belongs to another request")
     return execution_of(row)
 

@@ -125,17 +125,12 @@ def _explain(connection: Connection, requests: Sequence[Request]) -> dict[Identi
     """Find out why the claim did not take these."""
     found = connection.execute(select(executions).where(executions.c.id.in_([r.id for r in requests])))
     rows = {Identity(row.id, row.tenant): row for row in found}
-    others = {identity.id for identity in rows}
-    return {
-        request.identity: _reason(connection, request, rows.get(request.identity), taken=request.id in others)
-        for request in requests
-    }
+    return {request.identity: _reason(connection, request, rows.get(request.identity)) for request in requests}
 
 
-def _reason(connection: Connection, request: Request, row: Any, *, taken: bool) -> Claim:
+def _reason(connection: Connection, request: Request, row: Any) -> Claim:
     if row is None:
-        # Before migration 0008, the key has no tenant: an id of another tenant cannot be used.
-        return Conflicting(request.id) if taken and has_program(connection, request) else NoProgram(request.id)
+        return NoProgram(request.id)
     if row.request_digest != request.digest:
         return Conflicting(request.id)
     if ExecutionStatus(row.status).terminal:

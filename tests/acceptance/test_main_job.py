@@ -88,7 +88,7 @@ def test_2000_executions_of_20_programs_published_twice_are_run_and_counted_once
     with listening(deployment, "default.dspex.execution.completed.v1") as heard:
         assert produce(deployment, "executions", "2200", *program_ids).strip() == "2200"
         deployment.wait(lambda: deployment.scalar(ended) == 2200, "200 more have ended")
-        deployment.wait(lambda: deployment.scalar("SELECT count(*) FROM callbacks") == 0, "the event outbox is empty")
+        deployment.wait(lambda: deployment.scalar("SELECT count(*) FROM event_outbox") == 0, "no event is left")
         deployment.wait(lambda: heard() == 200, "the new ones are told of, and they alone")
     assert set(before) <= set(deployment.rows(SNAPSHOT))
     assert [row[1:] for row in deployment.rows(COUNTERS)] == [(110, 0, 110, 0)] * 20

@@ -104,7 +104,7 @@ class Inspector:
             },
             dead=self._dead,
             unsent=self._deployment.scalar(
-                "SELECT (SELECT count(*) FROM callbacks) "
+                "SELECT (SELECT count(*) FROM event_outbox) "
                 "+ (SELECT count(*) FROM webhook_deliveries WHERE status NOT IN ('delivered', 'failed', 'discarded'))"
             ),
             waiting=sum(self._deployment.waiting(queue) for queue in (*QUEUES, DEAD_LETTERS)),

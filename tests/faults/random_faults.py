@@ -26,7 +26,14 @@ from tests.faults.tenants import TenantsDeployment, evaluate
 from tests.rabbitmqctl import rabbitmqctl
 from tests.webhook_receiver import Answer
 
-TABLES: Final = ("executions", "callbacks", "program_counters", "programs", "webhook_deliveries", "rejected_messages")
+TABLES: Final = (
+    "executions",
+    "event_outbox",
+    "program_counters",
+    "programs",
+    "webhook_deliveries",
+    "rejected_messages",
+)
 RIGHTS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 

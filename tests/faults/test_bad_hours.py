@@ -126,7 +126,7 @@ def test_a_right_or_a_table_is_away(deployment: FaultDeployment, passed: Passed,
         (f"REVOKE {right} ON {table} FROM {role}", f"GRANT {right} ON {table} TO {role}")
         for right, table in [("INSERT", "executions"), ("UPDATE", "program_counters"), ("SELECT", "programs")]
     ]
-    blips.append(("ALTER TABLE callbacks RENAME TO away", "ALTER TABLE away RENAME TO callbacks"))
+    blips.append(("ALTER TABLE event_outbox RENAME TO away", "ALTER TABLE away RENAME TO event_outbox"))
     with feeding(deployment):
         for take, give in blips * rounds:
             run(deployment, take)

@@ -22,6 +22,9 @@ Rows = dict[str, dict[tuple[str, ...], dict[str, Any]]]
 Change = tuple[str, str, Any, Any]
 """The execution or program, the column, what it was and what it is."""
 
+RENAMED = {"callbacks": "event_outbox"}
+"""Before 0010, and since."""
+
 ERROR = ErrorDetail(code="auth", message="no")
 CANCELLED = {"code": "cancelled", "message": "it was cancelled", "problems": []}
 
@@ -116,7 +119,7 @@ def content(engine: Engine) -> Rows:
             if table == "alembic_version":
                 continue
             key = found.get_pk_constraint(table)["constrained_columns"]
-            rows[table] = {
+            rows[RENAMED.get(table, table)] = {
                 tuple(plain(row[name]) for name in key if name != "tenant"): dict(row)
                 for row in connection.exec_driver_sql(f"SELECT * FROM {table}").mappings()
             }

@@ -60,7 +60,7 @@ def test_a_role_that_no_policy_holds_is_refused_where_there_are_tenants(roles: R
     ("taken", "said"),
     [
         ("UPDATE, INSERT ON executions", "INSERT, UPDATE ON executions"),
-        ("DELETE ON callbacks", "DELETE ON callbacks"),
+        ("DELETE ON event_outbox", "DELETE ON event_outbox"),
         ("SELECT ON alembic_version", "SELECT ON alembic_version"),
         ("ALL ON webhook_deliveries", "SELECT, INSERT, UPDATE, DELETE ON webhook_deliveries"),
     ],
@@ -94,7 +94,7 @@ def _command(problem: str) -> str:
 NUMBER, THREADS = 200, 2
 
 
-@pytest.mark.parametrize("taken", ["INSERT ON callbacks", "UPDATE ON program_counters"])
+@pytest.mark.parametrize("taken", ["INSERT ON event_outbox", "UPDATE ON program_counters"])
 def test_what_cannot_be_ended_is_not_run_again_and_again(
     roles: Roles, own_amqp_url: str, caplog: pytest.LogCaptureFixture, taken: str
 ) -> None:
@@ -104,7 +104,7 @@ def test_what_cannot_be_ended_is_not_run_again_and_again(
     with working(settings) as app, RemoteClient(own_amqp_url, source="/tests") as dspex:
         program = ready(dspex, "q -> a", configuration=Configuration(parameters={"latency_ms": 1}))
         first = dspex.execute_program(program.program_id, {"q": "?"})
-        wait_until(lambda: _scalar(app.engine, "SELECT count(*) FROM callbacks") == 0, "every event is confirmed")
+        wait_until(lambda: _scalar(app.engine, "SELECT count(*) FROM event_outbox") == 0, "every event is confirmed")
         roles.run(f"REVOKE {taken} FROM {roles.worker}")
         handles = [dspex.submit_program(program.program_id, {"q": "the first"})]
         wait_until(lambda: not app.writer.fit(), "its end cannot be written")

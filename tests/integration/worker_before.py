@@ -57,6 +57,7 @@ class WorkerBefore:
         assert (row.id, row.lock_version, row.status) == (execution_id, 2, end["status"])
         key = {"program_id": program_id.hex, "shard": SHARD, "tenant": "default"}
         counts = {"completed": int(good), "failed": int(not good), "cancelled": 0, "duration_ms": 100.0}
+        counts |= {"tokens_known": 1, "cost_known": 1, "executed": True}
         used = {"input_tokens": 7, "output_tokens": 3, "cost": 0.5}
         duration = key | {"bucket": 27, "runs": 1}
         given = {"executed": True, "durations": json.dumps([duration])}
@@ -64,16 +65,29 @@ class WorkerBefore:
         assert [row.program_id for row in next(filter(None, tries))] == [program_id]
         if "durations" in self._statements:
             self._run(connection, "durations", duration)
-        if "add" in self._statements:
-            self._run(connection, "add", self._entry(execution_id) | {"tenant": "default"}, due_in=30.0)
+        if "add" in self._statements and "callbacks" not in self._statements["finish"]:
+            self.add(connection, execution_id, 2, 30.0)
 
     def tell(self, connection: Connection, execution_id: UUID) -> None:
         """The broker has confirmed its event."""
         if "sent" in self._statements:
-            self._run(connection, "sent", self._entry(execution_id))
+            self.sent(connection, execution_id, 2)
 
-    def _entry(self, execution_id: UUID) -> dict[str, Any]:
-        return {"execution_id": execution_id.hex, "lock_version": 2}
+    def add(self, connection: Connection, execution_id: UUID, lock_version: int, due_in: float) -> None:
+        """Add the event of an end."""
+        self._run(connection, "add", self._entry(execution_id, lock_version) | {"tenant": "default"}, due_in=due_in)
+
+    def sent(self, connection: Connection, execution_id: UUID, lock_version: int) -> None:
+        """Delete the event of an end."""
+        self._run(connection, "sent", self._entry(execution_id, lock_version) | {"tenant": "default"})
+
+    def due(self, connection: Connection, again_in: float) -> list[UUID]:
+        """Take ten events that are due."""
+        return [row.execution_id for row in self._run(connection, "due", {}, again_in=again_in)]
+
+    @staticmethod
+    def _entry(execution_id: UUID, lock_version: int) -> dict[str, Any]:
+        return {"execution_id": execution_id.hex, "lock_version": lock_version}
 
     def _run(self, connection: Connection, name: str, record: dict[str, Any], **parameters: Any) -> list[Any]:
         result = connection.execute(text(self._statements[name]), parameters | {"records": json.dumps([record])})

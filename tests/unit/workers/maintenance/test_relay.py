@@ -94,15 +94,15 @@ def test_what_was_lost_is_published_again(start: Callable[..., System], monkeypa
     system.ended(execution_id)
 
 
-def test_callbacks_are_looked_at_less_often_than_executions(start: Callable[..., System]) -> None:
+def test_events_are_looked_at_less_often_than_executions(start: Callable[..., System]) -> None:
     """No index finds them, and they are due after a lease."""
     system = start(lease_seconds=30)
     looks: list[str] = []
     event.listen(system.app.engine, "before_cursor_execute", lambda _c, _u, said, *_: looks.append(said))
     assert wait_until(lambda: sum("FROM executions" in said and "EXISTS" in said for said in looks) >= 4, 30)
-    assert sum("FROM callbacks" in said and "EXISTS" in said for said in looks) <= 1
+    assert sum("FROM event_outbox" in said and "EXISTS" in said for said in looks) <= 1
     with system.app.engine.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM callbacks")).scalar_one() == 0
+        assert connection.execute(text("SELECT count(*) FROM event_outbox")).scalar_one() == 0
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from tests.canary import CANARY
 from tests.unit.system import System
 from workers.application import wiring as application
 
-TABLES = ("executions", "programs", "signatures", "callbacks", "program_counters", "program_durations")
+TABLES = ("executions", "programs", "signatures", "event_outbox", "program_counters", "program_durations")
 """Each a migration has half-way, or a grant was forgotten for."""
 
 

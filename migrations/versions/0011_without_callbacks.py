@@ -1,0 +1,43 @@
+"""The name `callbacks` goes, by which workers from before 0010 use the table `event_outbox`.
+
+Run it when no worker from before 0010 is left: where sessions of such workers are connected, this migration refuses.
+Workers of this version run on 0010 as well, so: migrate to 0010, replace the workers, migrate to 0011.
+
+On PostgreSQL it changes the catalogue in one transaction, and waits 2 s for the table at most. Where it fails, nothing
+has changed: run it again. SQLite has no such name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alembic import context, op
+
+from migrations.steps import CALLBACKS_DROPPED, CALLBACKS_MADE, LOCK_TIMEOUT, REPLACE, refuse_beside
+
+revision: str = "0011"
+down_revision: str | None = "0010"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+serves_from: str = "0010"
+
+BEFORE = ("dspex", "dspex/2", "dspex/3")
+"""What the sessions of workers from before 0010 are called."""
+
+
+def upgrade() -> None:
+    if op.get_context().dialect.name == "sqlite":
+        return
+    if not context.is_offline_mode():
+        refuse_beside(BEFORE, "could end no execution", REPLACE)
+    _run(CALLBACKS_DROPPED)
+
+
+def downgrade() -> None:
+    if op.get_context().dialect.name != "sqlite":
+        _run(CALLBACKS_MADE)
+
+
+def _run(statements: Sequence[str]) -> None:
+    for statement in (LOCK_TIMEOUT, *statements):
+        op.execute(statement)
