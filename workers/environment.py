@@ -1,4 +1,4 @@
-"""Which variables of the environment are settings, which only look like it, and which were meant as one."""
+"""Checks the environment for variables that look like settings: misspelt, unknown, or from another program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "DSPEX_"
 MISSPELT = 0.8
-"""How much alike a variable and a setting are, from 0 to 1 (`difflib`), where the setting must have been meant."""
+"""From this similarity of names on, from 0 to 1 (`difflib`), a variable counts as a misspelt setting."""
 SIMILAR = 0.6
 
 _SERVICE = re.compile(
@@ -24,17 +24,17 @@ _ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+", re.IGNORECASE)
 
 
 def look_over(environment: Mapping[str, str], settings: Collection[str]) -> None:
-    """Find the variables that begin like settings and are none.
+    """Find variables that have the prefix of settings but are not settings.
 
-    Those of the tests, and those that Kubernetes makes of a Service named `dspex` or `dspex-...`
-    (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables), are passed over. An
-    unknown one has a line in the log: a newer version may know it, and this one must be able to take its place.
+    Ignores those of the tests, and those that Kubernetes sets for a Service named `dspex` or `dspex-...`
+    (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables). An unknown one is only
+    logged, as it may be a setting of a newer version, and a rollback to this version must work.
 
     Args:
-        settings: the names of the settings, `DSPEX_THREADS`.
+        settings: the names of the settings, such as `DSPEX_THREADS`.
 
     Raises:
-        SettingsError: one is a setting, misspelt.
+        SettingsError: a variable is a misspelt setting.
     """
     wrong = [
         name
@@ -55,7 +55,7 @@ def look_over(environment: Mapping[str, str], settings: Collection[str]) -> None
 
 
 def _of_a_service(name: str, value: str) -> bool:
-    """Whether Kubernetes, or a link of Docker, made it: `DSPEX_PORT=tcp://10.0.0.1:80`, `DSPEX_SERVICE_HOST=...`."""
+    """Whether Kubernetes or a Docker link has set it: `DSPEX_PORT=tcp://10.0.0.1:80`, `DSPEX_SERVICE_HOST=...`."""
     if _SERVICE.fullmatch(name):
         return True
     return bool(_SERVICE_PORT.fullmatch(name) and _ADDRESS.fullmatch(value))

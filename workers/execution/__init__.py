@@ -1,1 +1,1 @@
-"""The walk of one execution: admission, attempt, retry, completion, event publisher, in this order."""
+"""The course of one execution: admission, attempt, retry, completion and event publisher, in this order."""

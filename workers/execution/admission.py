@@ -1,9 +1,9 @@
-"""Executions are claimed before a thread has them.
+"""Claims executions before a thread takes them.
 
-A thread that claims for itself sleeps until the commit, and to wake it is much of what a short job costs. So the
-claim is handed to the writer when the message comes, and what it came to goes to a thread. There are as many slots
-as threads, and a few more: what is claimed is run at once, or next. What finds no slot stays unclaimed, for whatever
-worker has time.
+A thread that claims by itself sleeps until the commit, and waking it is a large part of the cost of a short job. So the
+claim is submitted when the message comes, and the claimed execution goes to a thread. There are a few more slots than
+threads, so a claimed execution runs at once or next. Without a free slot, an execution stays unclaimed, for any worker
+that has time.
 """
 
 from __future__ import annotations
@@ -36,21 +36,23 @@ from workers.security.request import Received, receive
 logger = logging.getLogger(__name__)
 
 QUICK, CHANGES, EXECUTIONS = 0, 5, 10
-"""The priorities: queries, cancels and what else is quick; what builds a program or goes through many rows; runs."""
+"""The priorities: quick commands such as queries and cancels; those that build a program or go through many rows;
+executions.
+"""
 CHANGE_THREADS = 4
 QUICK_THREADS = 4
-"""Threads beside those of executions, which others have for themselves: whatever runs, they are handled."""
+"""Threads that are reserved for each of the two other priorities, so that executions cannot delay them."""
 
 RESERVE = 8
-"""For so many threads one execution more is claimed: whoever has ended one need not wait for the claim of the next."""
+"""One extra execution is claimed per so many threads, so that a thread need not wait for its next claim."""
 
 
 class Slot:
-    """What the message of an execution holds from before its claim until its actor has done with it.
+    """A message for an execution holds a slot from before the claim until its actor is done.
 
     Attributes:
-        received: the command, once it is known who asks.
-        taken: the claim; None: the handler is to claim, and says what is wrong.
+        received: the command, once its principal is known.
+        taken: the result of the claim; None: the handler must claim, and report errors.
     """
 
     def __init__(self, intake: Intake, isolation: Isolation) -> None:
@@ -61,27 +63,27 @@ class Slot:
         self._together = False
 
     def join_others(self) -> bool:
-        """Be among the executions that run together, unless one runs alone. Returns whether it is."""
+        """Join the executions that run together. Returns False if one runs alone."""
         self._together = self._isolation.enter()
         return self._together
 
     def step_aside(self) -> None:
-        """Be no longer among them."""
+        """Leave the executions that run together."""
         if self._together:
             self._together = False
             self._isolation.leave()
 
     def leave(self) -> None:
-        """Give the slot to the next message."""
+        """Release the slot for the next message."""
         self.step_aside()
         self._intake.free_slot()
 
 
 class Intake(WorkQueue):
-    """The queue of work of a process, which has executions claimed before they are in it.
+    """The work queue of a process. It claims executions before it queues them.
 
     Attributes:
-        threads: how many should take from it: some are left when as many executions run as may.
+        threads: how many threads should take from it. Some are left when all slots of executions are in use.
     """
 
     def __init__(self, app: Application) -> None:
@@ -97,7 +99,7 @@ class Intake(WorkQueue):
         app.in_flight.when_cancelled = self._end_cancelled
 
     def put(self, item: Item) -> None:
-        """Put an item in: an execution when it is claimed, everything else at once."""
+        """Add an item: an execution after its claim, everything else at once."""
         if item.message.actor_name != ExecuteProgram.type:
             super().put(item)
             return
@@ -109,12 +111,12 @@ class Intake(WorkQueue):
         self._claim(item)
 
     def put_aside(self, item: Item, seconds: float) -> None:
-        """See `WorkQueue.put_aside`. The slot that it had is left; it has another when it comes again."""
+        """See `WorkQueue.put_aside`. Releases the item's slot; it gets another one when it returns."""
         item.message.held = None
         super().put_aside(item, seconds)
 
     def free_slot(self) -> None:
-        """A slot is free: the next message has it."""
+        """Give a free slot to the next message."""
         with self._changed:
             if self._closed or not self._unclaimed:
                 self._free += 1
@@ -124,7 +126,7 @@ class Intake(WorkQueue):
         self._claim(item)
 
     def forget(self, source: Source) -> list[Item]:
-        """See `WorkQueue.forget`. What is claimed stays: when its message comes again, that is told so."""
+        """See `WorkQueue.forget`. Claimed executions stay; their messages, delivered again, will find them claimed."""
         with self._changed:
             unclaimed, self._unclaimed = self._unclaimed, deque()
             self._unclaimed.extend(item for item in unclaimed if item.message.source is not source)
@@ -134,17 +136,17 @@ class Intake(WorkQueue):
         return dropped
 
     def has_unclaimed(self) -> bool:
-        """Whether executions wait here for a slot: then their queue is not empty either."""
+        """Whether executions wait here for a slot, so that their RabbitMQ queue is not empty either."""
         return bool(self._unclaimed)
 
     def close(self) -> None:
-        """Have nothing claimed any more, and give back what is claimed and not begun."""
+        """Claim no more, and give back the claims that have not begun."""
         with self._changed:
             self._closed = True
         self._hand_over()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until all that was claimed has been run, or is given back. Returns whether it is so."""
+        """Wait until every claim has been run or given back. Returns False after the timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self._free == self._slots, seconds)
 
@@ -155,7 +157,7 @@ class Intake(WorkQueue):
             received = slot.received = receive(app.principals, message["envelope"], message["origin"])
             request = request_of(received)
             app.callbacks.check(request.tenant, request.callback)
-            # What is denied is the handler's to tell, so that the audit has one line of it.
+            # The handler reports denials, so that the audit log has one line for each.
             reply_to = message["origin"].reply_to
             checked = app.direct_replies.is_checked(reply_to)
             if checked and allows(received.principal, ExecuteProgram) and slot.join_others():
@@ -174,7 +176,7 @@ class Intake(WorkQueue):
                 return
             slot.taken = Taken(self._app, request, claim)
             if slot.taken.attempt is not None:
-                # From here on the row and its lease stand for the message: a long run holds none unacked.
+                # From here on, the row and its lease replace the message, so a long run keeps no message unacked.
                 item.message.settle(Disposition.ACK)
         finally:
             super().put(item)
@@ -182,7 +184,7 @@ class Intake(WorkQueue):
             self._hand_over()
 
     def _end_cancelled(self) -> None:
-        """End what is claimed, not begun and cancelled: where every thread is busy for long, none would soon."""
+        """End cancelled executions that are claimed and not begun, as all threads may be busy for long."""
 
         def is_cancelled(item: Item) -> bool:
             attempt = _attempt_of(item)
@@ -197,7 +199,7 @@ class Intake(WorkQueue):
                 _leave(item)
 
     def _hand_over(self) -> None:
-        """Give back what is claimed, and not begun, for any worker: that spends no attempt."""
+        """Give claims that have not begun back, for any worker. This spends no attempt."""
         for item in self.take_out(lambda item: _attempt_of(item) is not None):
             if (attempt := _attempt_of(item)) is not None:
                 self._app.in_flight.end(attempt)
@@ -218,10 +220,10 @@ class Intake(WorkQueue):
 
 @contextmanager
 def admitted(app: Application, received: Received[ExecuteProgram]) -> Generator[Taken]:
-    """Beside other executions, with the claim: it was made ahead, or is made here.
+    """Join the executions that run together, with the claim that was made ahead, or is made here.
 
     Raises:
-        DspexError: of the callback, or of the database: it cannot be claimed.
+        DspexError: it cannot be claimed, because of its callback or the database.
     """
     slot = slot_of(handled())
     if slot is not None and slot.taken is not None:
@@ -238,7 +240,7 @@ def admitted(app: Application, received: Received[ExecuteProgram]) -> Generator[
 
 
 def _check_callback(app: Application, request: Request) -> None:
-    """Refuse a callback that cannot be. One that was taken stays: the relay sends it again, whatever is set by now."""
+    """Refuse an invalid callback, unless it is in the row, and so was accepted before."""
     try:
         app.callbacks.check(request.tenant, request.callback)
     except DspexError:
@@ -249,13 +251,13 @@ def _check_callback(app: Application, request: Request) -> None:
 
 
 def slot_of(delivery: Delivery | None) -> Slot | None:
-    """The slot that a message has among the executions; others have none."""
+    """The slot of a message; None for a message that is not for an execution."""
     held = None if delivery is None else delivery.held
     return held if isinstance(held, Slot) else None
 
 
 def _attempt_of(item: Item) -> Attempt | None:
-    """What was claimed for an item."""
+    """The attempt that was claimed for an item."""
     slot = slot_of(item.message)
     return None if slot is None or slot.taken is None else slot.taken.attempt
 

@@ -1,4 +1,4 @@
-"""One attempt of an execution that is claimed: validate, run, and say how it ended. No transaction is open."""
+"""One attempt of a claimed execution: validate, run, and decide the outcome. No transaction is open."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ End = Finish | Retry
 
 
 class Attempt:
-    """What an attempt is about, and how it may end."""
+    """An attempt, and its possible ends."""
 
     def __init__(self, app: Application, request: Request, claimed: Claimed) -> None:
         self._app = app
@@ -38,16 +38,16 @@ class Attempt:
 
     @property
     def max_attempts(self) -> int:
-        """How often the execution may be started."""
+        """The most attempts of the execution."""
         return self.claimed.policy.max_attempts or self._app.settings.max_attempts
 
     @property
     def last_chance(self) -> bool:
-        """Whether it is the last attempt, after some that ended with their worker: this one may end with it as well."""
+        """Whether it is the last attempt after some that were lost with their worker, so that it may crash this one."""
         return self.claimed.lost > 0 and self.claimed.attempt >= self.max_attempts
 
     def run(self) -> End:
-        """Run it, and say how it ended.
+        """Run the attempt, and return its end.
 
         Raises:
             WriterClosed: the process is shutting down.
@@ -59,7 +59,7 @@ class Attempt:
             self._running = False
 
     def _begin(self) -> None:
-        """Its time begins: what the database takes to give the program is none of it."""
+        """Start the clock of the attempt. The time to read the program does not count."""
         self._started = time.perf_counter()
         self._running = True
 
@@ -95,12 +95,12 @@ class Attempt:
 
     @property
     def execution(self) -> Identity:
-        """The execution that it is one of."""
+        """The execution of the attempt."""
         return Identity(self.claimed.id, self.request.tenant)
 
     @property
     def run_id(self) -> str:
-        """What its adapter knows it by: that runs what several tenants asked for, and their ids may be the same."""
+        """The id of the run for its adapter. It includes the tenant, as several tenants may use the same id."""
         return f"{self.request.tenant}/{self.claimed.id}"
 
     @property
@@ -124,7 +124,7 @@ class Attempt:
         return loaded.execute(inputs, options)
 
     def _check(self) -> None:
-        """What may not be run any more."""
+        """Raise if the execution must not run any more."""
         claimed = self.claimed
         if claimed.cancel_requested:
             raise AdapterError(ErrorCode.CANCELLED, "it was cancelled before it was run again")
@@ -140,32 +140,32 @@ class Attempt:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since it was begun."""
+        """Seconds since the attempt began."""
         return time.perf_counter() - self._started
 
     @property
     def seconds_left(self) -> float | None:
-        """Until its deadline, where it has one."""
+        """Seconds until the deadline; None if it has none."""
         left = self.claimed.seconds_left
         return None if left is None else left - (time.perf_counter() - self._claimed_at)
 
     @property
     def overdue(self) -> bool:
-        """Whether it runs on beyond its time: its adapter cannot stop it."""
+        """Whether it runs although its time is over, as its adapter cannot stop it."""
         left = self.seconds_left
         expired = left is not None and left < -GRACE_SECONDS
         return self._running and (expired or self.elapsed > self.claimed.policy.time_limit + GRACE_SECONDS)
 
     def completed(self, usage: Usage, outputs: Mapping[str, Any]) -> End:
-        """It gave outputs."""
+        """The end of an attempt that produced outputs."""
         return self._finish(usage, outputs=outputs)
 
     def cancelled(self, usage: Usage) -> End:
-        """It was asked to stop."""
+        """The end of an attempt that was cancelled."""
         return self._finish(usage, cancelled=True)
 
     def failed(self, error: ErrorDetail, usage: Usage | None = None, *, retry_after: float | None = None) -> End:
-        """It failed; whether there is another attempt, its meaning decides."""
+        """The end of a failed attempt: a retry or a failure, depending on the code of the error."""
         claimed, used = self.claimed, usage or Usage()
         left = self.seconds_left
         if error.code == ErrorCode.TIMEOUT and left is not None and left <= 0:
@@ -183,11 +183,11 @@ class Attempt:
         return self._finish(used, error=error) if again is None else self._again(again, error, used)
 
     def _claim_again(self, error: ErrorDetail) -> End:
-        """It was not started: that spends no attempt."""
+        """The end of an attempt that did not start, which spends no attempt."""
         return self._again(Again(0.0, self.claimed.attempt - 1, self.claimed.carried), error, Usage())
 
     def _give_back(self, unknown: UnknownHere) -> End:
-        """Another worker may know what is missing here. It spends no attempt, and comes again ever more seldom."""
+        """Give the execution back, as another worker may be able to run it. Spends no attempt; the pauses grow."""
         program = self.request.program_id
         self._app.episodes.tell(
             f"Executions of program {program} are given back, for it cannot be built here", unknown.message
@@ -216,7 +216,7 @@ class Attempt:
             id=self.claimed.id,
             program_id=self.request.program_id,
             lock_version=self.claimed.lock_version,
-            # A claim that finds nothing left to start is no attempt.
+            # A claim after the last attempt does not count.
             attempt=min(self.claimed.attempt, self.max_attempts),
             duration_ms=self.elapsed * 1000 if self._ran else None,
             usage=self.claimed.usage + usage,
@@ -227,7 +227,7 @@ class Attempt:
 
 
 GRACE_SECONDS = 2.0
-"""What an adapter may take to stop a run whose time is over."""
+"""Seconds for an adapter to stop a run whose time is over."""
 
 
 _WAIT = "execute it after dspex.program.ready.v1"

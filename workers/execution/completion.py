@@ -1,8 +1,8 @@
-"""An attempt is run, and how it ended is written down and told.
+"""Runs an attempt, writes its end, and publishes it.
 
-The thread that ran it goes on to the next message at once: the end is committed with whatever else gathers, and told of
-when it is. So many ends may be unwritten at a time, and no more. Where somebody waits for the answer, that is made of
-the row, which comes with the write.
+The thread that ran the attempt continues with the next message at once. The end is committed together with others, and
+published after the commit. The number of unwritten ends is limited. If a sender waits for the answer, the answer is
+made from the row that the write returns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def end(app: Application, attempt: Attempt, ended: End) -> None:
-    """Write down how an attempt ended, and tell where that was the end of the execution.
+    """Write the end of an attempt, and publish it if the execution has ended.
 
     Raises:
         WriterClosed: the process is shutting down.
@@ -38,7 +38,7 @@ def end(app: Application, attempt: Attempt, ended: End) -> None:
 
 
 def run(app: Application, attempt: Attempt) -> None:
-    """Run what is claimed, and end the attempt."""
+    """Run a claimed attempt, and end it."""
     try:
         ended = attempt.run()
     except BaseException:
@@ -48,7 +48,7 @@ def run(app: Application, attempt: Attempt) -> None:
 
 
 def run_alone(app: Application, request: Request) -> None:
-    """Run what may take its process with it when nothing else can be lost: nothing is claimed, all ends are written."""
+    """Run an execution that may crash its process, when no other is claimed and all ends are written."""
     with app.isolation.alone(request.identity) as waited:
         if not waited:
             return
@@ -60,14 +60,14 @@ def run_alone(app: Application, request: Request) -> None:
 
 
 def give_up(app: Application, request: Request, reason: str) -> None:
-    """End an execution that cannot be sent again, unless somebody runs it."""
+    """End an execution whose message cannot be sent again, unless a worker runs it."""
     attempt = Taken(app, request, app.claimer.call(app.writes.claim, request)).attempt
     if attempt is not None:
         end(app, attempt, attempt.failed(ErrorDetail(code=ErrorCode.INTERNAL, message=reason)))
 
 
 class _EndWrite:
-    """One end on its way into the database. The writer's thread does what follows the commit, and waits for nothing."""
+    """The write of one end. What follows the commit runs in the writer's thread and must not block."""
 
     def __init__(self, app: Application, attempt: Attempt, ended: End) -> None:
         self._app = app
@@ -77,13 +77,13 @@ class _EndWrite:
         self._prepare()
 
     def _prepare(self) -> None:
-        """The event is made before the commit, by the thread that ran the execution."""
+        """Encode the event before the commit, in the thread that ran the execution."""
         self._announcement = (
             prepared(self._app, self._ended, self._attempt) if isinstance(self._ended, Finish) else None
         )
 
     def write(self) -> None:
-        """Hand it to the writer.
+        """Submit the end to the writer.
 
         Raises:
             WriterClosed: the process is shutting down.
@@ -104,7 +104,7 @@ class _EndWrite:
         elif isinstance(error, WriterClosed):
             logger.info("The end of execution %s was not written: it will be run again.", self._ended.id)
         elif self._stored and isinstance(self._ended, Finish):
-            # Not to end it would have it run again, and come to this again.
+            # Ended as failed: otherwise it would run again with the same result.
             self._fail("What executions came to cannot be stored", error)
             self._stored = False
             self._ended = replace(self._ended, outputs=None, usage=Usage(), error=internal(error))

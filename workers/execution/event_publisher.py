@@ -1,7 +1,7 @@
-"""Telling what an execution came to: its event, and the answer where one is waited for.
+"""Publishes the end of an execution: its event, and the answer if a sender waits for one.
 
-Both are in the event outbox (`store.event_outbox`) since the execution ended. Here they are sent, and the row is
-deleted when the broker has confirmed; nobody waits for that. What fails is sent by the relay.
+Both have been in the event outbox (`store.event_outbox`) since the end of the execution. They are sent from here
+without waiting, and the row is deleted when the broker has confirmed them. If that fails, the relay sends them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def announce(app: Application, execution: Execution) -> None:
-    """Send what the event outbox has of an execution: its event, and its answer."""
+    """Send the event in the outbox of an execution, and its answer."""
     entry = OutboxEntry(execution.id, execution.lock_version, execution.tenant)
     ended = event_of(execution, execution.attempt, execution.metadata)
     event = _event(app, ended, entry, _context(execution))
@@ -36,7 +36,7 @@ def announce(app: Application, execution: Execution) -> None:
 
 
 def prepared(app: Application, ended: Finish, attempt: Attempt) -> Announcement:
-    """The announcement of an end: its event. The answer, where somebody waits for one, is made of the row."""
+    """Prepare the announcement of an end with its event. An answer is made later, from the row."""
     claimed = attempt.claimed
     event = event_of(ended, ended.attempt or claimed.attempt, claimed.metadata)
     entry = OutboxEntry(ended.id, ended.lock_version + 1, ended.tenant)
@@ -50,7 +50,7 @@ def _context(execution: Execution) -> Context:
 
 
 def _event(app: Application, event: Ended, entry: OutboxEntry, context: Context) -> Publication:
-    """Its id is that of the end: however often it is sent, it is the same message. So it is with the answer."""
+    """Encode an event. Event and answer have the id of the end, so repeated ones are the same message."""
     tenant = entry.tenant
     message_id = f"{event.execution_id}.{entry.lock_version}"
     encoded = encode_event(
@@ -74,7 +74,7 @@ def _answer(execution: Execution, reply_to: str, largest: int) -> Publication:
 
 
 class Announcement:
-    """The messages of one end, until all are confirmed. Confirms come in any thread."""
+    """The messages of one end, until all are confirmed. Confirms may come in any thread."""
 
     def __init__(self, app: Application, entry: OutboxEntry, messages: Sequence[Publication]) -> None:
         self._app = app
@@ -85,10 +85,10 @@ class Announcement:
         self._lock = threading.Lock()
 
     def send(self, answered: Execution | None = None) -> None:
-        """Send it. Returns at once: where too much is unconfirmed already, the relay sends it later.
+        """Send the messages without waiting. If too many are unconfirmed, the relay sends them later.
 
         Args:
-            answered: where somebody waits for the answer: that goes first.
+            answered: the ended execution, if a sender waits for the answer, which is sent first.
         """
         self._app.notifications.ended(self._entry.execution_id)
         if answered is not None and answered.reply_to:
@@ -121,11 +121,11 @@ class Announcement:
     def _answer_confirmed(self, future: Future[None]) -> None:
         error = future.exception()
         if isinstance(error, PublishDenied):
-            # However often it is sent: the client finds the row when it looks.
+            # It would fail again; the client will look the execution up.
             self._app.episodes.tell("An answer is not sent", error)
             self._app.metrics.answer_lost()
             error = None
-        self._settled(None if isinstance(error, Unroutable) else error)  # nobody waits any more
+        self._settled(None if isinstance(error, Unroutable) else error)  # Unroutable: nobody waits any more
 
     def _settled(self, error: BaseException | None) -> None:
         if error is not None:

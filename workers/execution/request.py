@@ -1,6 +1,6 @@
-"""A request between its message and the store: the one place for each direction.
+"""Converts a request from its message to the store, and back. There is one place for each direction.
 
-What is forgotten here makes every attempt after the first another request, which is a conflict.
+If a member is forgotten here, every attempt after the first is another request, and so a conflict.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from workers.security.request import Received
 
 
 def request_of(received: Received[ExecuteProgram]) -> Request:
-    """What the store is asked to claim."""
+    """The request for the store, from a command."""
     command = received.command
     return Request(
         id=command.execution_id,
@@ -32,10 +32,10 @@ def request_of(received: Received[ExecuteProgram]) -> Request:
 
 
 def envelope_of(request: Request) -> Envelope[ExecuteProgram]:
-    """The message that asks again for what a row keeps.
+    """The message that repeats the request in a row.
 
-    It is the workers' own message: nobody is answered by it but who is named in the row. The idempotency key led to
-    the row already.
+    It is a message of the workers, so the answer goes only to the reply queue in the row. It needs no idempotency key,
+    as it has the id of the row.
     """
     command = ExecuteProgram(
         execution_id=request.id,

@@ -1,17 +1,18 @@
-"""Whether a failed attempt is followed by another, and when: decided here, by what the failure means.
+"""Decides whether another attempt follows a failed one, and when, by the code of the error.
+
 
 | code | what happens |
 |---|---|
-| `transient`, `timeout`, `crashed` | when the provider says, or after a growing pause; each start spends an attempt |
-| `rate_limited` | again, when the provider says, or after a pause that grows; it spends none, within `max_wait` |
-| `parse_failure`, `invalid_output` | again once, at once, where the policy repairs |
-| every other | it has failed |
+| `transient`, `timeout`, `crashed` | retried when the provider says, or after a growing pause; spends an attempt |
+| `rate_limited` | retried when the provider says, or after a growing pause; spends none, within `max_wait` |
+| `parse_failure`, `invalid_output` | retried once, at once, if the policy's `repair` is set |
+| every other | the execution fails |
 
-What cannot be built in the process that has it (an alias, a secret, a module, an adapter that only others know) has not
-failed: it is given back (`not_here`).
+If a process cannot build the program, because it lacks an alias, a secret, a module or an adapter that other workers
+have, the execution does not fail: it is given back (`not_here`).
 
-Attempts and the deadline cap all of it: a pause that would outlast the deadline is not waited for. Pauses have a floor,
-whatever a policy or an adapter says: nothing that fails at once is run in a loop.
+The number of attempts and the deadline limit all retries: a pause that would outlast the deadline ends the execution.
+Pauses have a minimum, whatever a policy or an adapter says, so that no execution fails in a tight loop.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ PASSING = frozenset({ErrorCode.TRANSIENT, ErrorCode.TIMEOUT, ErrorCode.CRASHED})
 REPAIRABLE = frozenset({ErrorCode.PARSE_FAILURE, ErrorCode.INVALID_OUTPUT})
 
 SHORTEST_PAUSE = 1.0
-"""Seconds; by chance up to a half less, as every pause."""
+"""Seconds, reduced at random by up to a half, like every pause."""
 SHORTEST_SHARE = 1 / 20
-"""A wait for a rate limit takes at least so much of those before it, so a week has 250 of them and not 600,000."""
+"""The shortest wait for a rate limit, as a share of the sum of those before. So a week has 250, and not 600,000."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An attempt that failed.
+    """A failed attempt.
 
     Attributes:
         attempt: its number, from 1.
-        max_attempts: how many there may be.
-        carried: from the attempts before.
-        retry_after: seconds that the provider asked to wait.
-        seconds_left: until the deadline, where there is one.
+        max_attempts: the most attempts.
+        carried: the state from earlier attempts.
+        retry_after: how many seconds the provider asked to wait.
+        seconds_left: seconds until the deadline, or None.
     """
 
     code: ErrorCode
@@ -56,7 +57,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Again:
-    """Another attempt in `delay` seconds; `attempt` are spent."""
+    """Another attempt follows after `delay` seconds; `attempt` attempts are spent."""
 
     delay: float
     attempt: int
@@ -64,7 +65,7 @@ class Again:
 
 
 def decide(failed: Failed) -> Again | None:
-    """Whether there is another attempt, and when; None: the execution has failed."""
+    """Decide on another attempt. None: the execution has failed."""
     again = _by_meaning(failed)
     if again is None or again.attempt >= failed.max_attempts:
         return None
@@ -74,10 +75,10 @@ def decide(failed: Failed) -> Again | None:
 
 
 def not_here(attempt: int, carried: Carried) -> Again:
-    """An attempt that could not begin in this process: what the program names is not known to it.
+    """The retry after an attempt that could not begin, because this process cannot build the program.
 
-    It is counted among the waits, so that the pauses grow to those of the usual policy, five minutes, whatever the
-    program's own says.
+    It counts as a wait, so that the pauses grow up to five minutes by the default policy, whatever the program's
+    policy.
     """
     return Again(_pause(ExecutionPolicy(), carried.waits), attempt - 1, replace(carried, waits=carried.waits + 1))
 
@@ -100,7 +101,7 @@ def _by_meaning(failed: Failed) -> Again | None:
 
 
 def _pause(policy: ExecutionPolicy, number: int) -> float:
-    """Exponential back-off with jitter: between half of the pause and all of it, so that many do not come at once.
+    """Exponential back-off with jitter: from half of the pause to all of it, so that retries spread out.
 
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ ("equal jitter")
     """
@@ -109,5 +110,5 @@ def _pause(policy: ExecutionPolicy, number: int) -> float:
 
 
 def _seconds(retry_after: float | None) -> float:
-    """What a provider asks for comes from outside: a number that is none asks for nothing."""
+    """The provider's wait in seconds; 0 for an invalid number, as it comes from outside."""
     return retry_after if retry_after is not None and math.isfinite(retry_after) else 0.0

@@ -1,4 +1,4 @@
-"""What the claim of an execution came to."""
+"""The result of claiming an execution."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from workers.execution.attempt import Attempt
 
 
 class Taken:
-    """An execution, and what its claim came to.
+    """An execution, and the result of its claim.
 
     Attributes:
-        attempt: where it is this process's to run.
+        attempt: the attempt to run, if this process has claimed it.
     """
 
     def __init__(self, app: Application, request: Request, claim: Claim) -> None:
@@ -20,8 +20,8 @@ class Taken:
         self.claim = claim
         self.attempt: Attempt | None = None
         if app.own is not None and isinstance(claim, Claimed | Running | Waiting):
-            # Whoever sends a message to this process asks it to run that.
+            # A message that comes to this process makes the execution its own.
             app.own.add([Identity(claim.id, request.tenant)])
         if isinstance(claim, Claimed):
             self.attempt = Attempt(app, request, claim)
-            app.in_flight.begin(self.attempt)  # from here on its lease is renewed
+            app.in_flight.begin(self.attempt)  # from here on, the heartbeat renews its lease

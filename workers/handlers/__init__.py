@@ -1,1 +1,1 @@
-"""What commands do: actors take their messages, and one function carries each out; one file an entity."""
+"""The handlers of commands: actors take the messages, and one function carries each out; one file per entity."""

@@ -1,4 +1,4 @@
-"""The Dramatiq actors: one for each command, named by its type, and one that rejects what is no command."""
+"""The Dramatiq actors: one for each command, named by its type, and one that rejects invalid messages."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def _declare(app: Application, name: str, queue_name: str, function: Callable[..
         broker=app.broker,
         throws=(DeadLetter, Requeue, PutAside),
     )
-    # Of each message, Dramatiq would log all that is in it.
+    # At DEBUG, Dramatiq would log the whole content of each message.
     declare(settled).logger.setLevel(logging.INFO)
 
 
 def _handle(app: Application, *, envelope: Envelope[Command], body: bytes, origin: Origin) -> None:
-    """Carry out a command. Whatever goes wrong settles its message: put aside, given back, answered, or rejected."""
+    """Carry out a command. Every error settles the message: it is put aside, requeued, answered, or rejected."""
     try:
         slot = slot_of(handled())
         received = slot.received if slot is not None else None
@@ -91,7 +91,7 @@ def _handle(app: Application, *, envelope: Envelope[Command], body: bytes, origi
             app.episodes.tell("A message waits, since what it tells of is not published", error)
             wait_for_broker(error)
         if isinstance(error, NotFound):
-            # The rest of what a process takes ahead is left to what others wait for.
+            # The rest of the prefetched messages is for other commands.
             most = max(1, app.settings.prefetch_count * 3 // 4)
             share = most // 2 if app.settings.tenancy else most
             wait_for_dependency(envelope.type, app.principals.tenant_of(origin.user_id, envelope.tenant), most, share)
@@ -132,7 +132,7 @@ def _refuse(
     context: Context = NO_CONTEXT,
     **fields: Any,
 ) -> None:
-    """What could not be read is rejected; what was not to be read is answered, where somebody waits."""
+    """Reject a message that cannot be read. If it must not be read, answer the sender, if one waits."""
     if isinstance(error, Denied) and _answered(app, origin, error, message_type, context):
         return
     tell = not isinstance(error, Denied)
@@ -140,12 +140,12 @@ def _refuse(
 
 
 def _answered(app: Application, origin: Origin, error: DspexError, message_type: str | None, context: Context) -> bool:
-    """Whether an error is told to who asked, and so needs no record. That of a query never needs one."""
+    """Whether the sender gets the error as an answer, so that the message need not be recorded. Queries never are."""
     queue = _queue_of_answer(app, origin)
     if queue is None:
         return False
     query = message_type in QUERIES
-    # Of a denial auditors have a line: it is not worth a connection.
+    # A denial has an audit line, so it is not worth a connection.
     unsure = direct(queue) and not query and not isinstance(error, Denied)
     there = not unsure or amqp.is_there(app.settings.broker_url, queue)
     told = _answer(app, origin, lambda largest: encode_error(error, largest, context=context))
@@ -153,7 +153,7 @@ def _answered(app: Application, origin: Origin, error: DspexError, message_type:
 
 
 def _queue_of_answer(app: Application, origin: Origin) -> str | None:
-    """Where an answer may be sent, if anywhere."""
+    """The queue for the answer, or None."""
     queue = answer_queue(origin.reply_to, origin.user_id)
     try:
         return queue if queue is None or app.direct_replies.readable(queue) else None
@@ -162,10 +162,10 @@ def _queue_of_answer(app: Application, origin: Origin) -> str | None:
 
 
 def _answer(app: Application, origin: Origin, encode: Callable[[int], Encoded]) -> bool:
-    """Answer, where somebody waits and may; returns whether it was sent.
+    """Answer the sender, if it waits and may be answered. Returns whether the answer was sent.
 
     Args:
-        encode: makes the answer, of so many bytes at most.
+        encode: encodes the answer in at most so many bytes.
     """
     queue = _queue_of_answer(app, origin)
     if queue is None:
@@ -174,12 +174,12 @@ def _answer(app: Application, origin: Origin, encode: Callable[[int], Encoded]) 
         try:
             _send(app, queue, origin, encode(app.largest_answer))
         except TooLargeForBroker:
-            _send(app, queue, origin, encode(app.largest_answer))  # by now it is known how much the broker takes
+            _send(app, queue, origin, encode(app.largest_answer))  # by now the broker's limit is known
     except Unroutable:
         app.episodes.tell("Answers go nowhere, since nobody waits any more", f"queue {queue!r}", level=logging.INFO)
         return False
     except PublishError as error:
-        # What was asked for is done, and stands in the database. A permission does not come by waiting.
+        # The command is done and stored, and waiting does not bring a permission.
         app.episodes.tell("An answer is not sent", error)
         if not isinstance(error, PublishDenied):
             wait_for_broker(error)
@@ -205,11 +205,11 @@ def _send(app: Application, queue: str, origin: Origin, answer: Encoded) -> None
 
 @contextmanager
 def _settling(app: Application) -> Generator[None]:
-    """Gives the message back when the worker stops; puts it aside while a server does not do its part."""
+    """Requeue the message if the worker stops; put it aside while the database or the broker is unavailable."""
     try:
         yield
     except DatabaseUnavailable as error:
-        # No verdict: nothing is wrong with the message.
+        # The message itself may be fine, so it is not rejected.
         app.episodes.tell("Messages wait for the database", error)
         wait_for_database(error)
     except WriterClosed as error:
@@ -234,11 +234,11 @@ def _reject(
     said_tenant: str | None = None,
     tell: bool = True,
 ) -> NoReturn:
-    """Record a message as rejected, tell, and dead-letter it.
+    """Record a message as rejected, publish the event, and dead-letter the message.
 
     Args:
-        said_tenant: whose it says that it is.
-        tell: also to who asked, where somebody waits and may.
+        said_tenant: the tenant in the envelope.
+        tell: whether to answer the sender, too, if it waits and may be answered.
     """
     tenant = app.principals.tenant_of(origin.user_id, said_tenant)
     if app.principals.is_system(origin.user_id):
@@ -262,7 +262,7 @@ def _reject(
         app.metrics.message_rejected(error.code)
         if delivery is not None:
             delivery.recorded = True
-    if message_type not in EVENTS:  # who leads events back among the commands would have each make another
+    if message_type not in EVENTS:  # otherwise a binding of events to commands is an endless loop
         app.emit(
             MessageRejected(
                 rejection_id=rejection.id,

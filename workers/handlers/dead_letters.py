@@ -1,7 +1,7 @@
-"""What is done with dead letters: failed executions, and messages that were rejected.
+"""The handlers for dead letters: failed executions and rejected messages.
 
-What a filter finds is gone through once, newest first, in transactions of a bounded size: what fails again meanwhile is
-not taken again.
+Matches of a filter are processed once, newest first, in transactions of bounded size. Those that fail again meanwhile
+are not processed again.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from workers.security.request import Received
 logger = logging.getLogger(__name__)
 
 MESSAGES_AT_ONCE = 50
-"""How many messages are read and sent at a time: each may be as large as the cap."""
+"""How many messages are read and sent at a time, as each may have the largest size."""
 MAX_MESSAGE_ID_BYTES = 255
-"""Of the AMQP property; the envelope has the id anyway."""
+"""The limit of the AMQP property. The envelope always has the id."""
 
 Find = Callable[..., pages.Page[UUID]]
 
 
 @handles(ReplayExecutions, roles=OPERATORS, priority=CHANGES)
 def replay_executions(app: Application, received: Received[ReplayExecutions]) -> Affected:
-    """failed → pending; the relay of a worker publishes them."""
+    """Replay failed executions: failed → pending. A relay publishes them."""
     by, tenant = received.principal.name, received.tenant
 
     def replay(ids: Sequence[UUID], connection: Connection) -> int:
@@ -81,11 +81,11 @@ def discard_messages(app: Application, received: Received[DiscardMessages]) -> A
 
 @handles(ReplayMessages, roles=OPERATORS, priority=CHANGES)
 def replay_messages(app: Application, received: Received[ReplayMessages]) -> Affected:
-    """Send messages again, as they came; each is marked once the broker has it.
+    """Send rejected messages again, unchanged. Each is marked when the broker has confirmed it.
 
     Raises:
-        InvalidValues: some that were named cannot help. The others were sent.
-        PublishError: the broker does not confirm. What it has confirmed is marked.
+        InvalidValues: some messages that were named cannot be sent. The others were sent.
+        PublishError: the broker did not confirm all. Confirmed ones are marked.
     """
     count, refused = 0, list[Problem]()
     for ids in _chosen(app, received, rejections.dead, MESSAGES_AT_ONCE):
@@ -115,14 +115,14 @@ def replay_messages(app: Application, received: Received[ReplayMessages]) -> Aff
 
 @handles(GetRejectedMessage, roles=EVERY_ROLE)
 def get_rejected_message(app: Application, received: Received[GetRejectedMessage]) -> RejectedMessageView:
-    """Read one."""
+    """Read one rejected message."""
     with app.read(received.tenant) as connection:
         return rejected_message_view(rejections.get(connection, received.command.rejection_id, tenant=received.tenant))
 
 
 @handles(ListRejectedMessages, roles=EVERY_ROLE)
 def list_rejected_messages(app: Application, received: Received[ListRejectedMessages]) -> Page[RejectedMessageView]:
-    """Read a page."""
+    """Read a page of rejected messages."""
     asked = received.command
     with app.read(received.tenant) as connection:
         page = rejections.page(
@@ -150,7 +150,7 @@ def _change(
 
 
 def _chosen(app: Application, received: Received[Selection], find: Find, size: int) -> Iterator[Sequence[UUID]]:
-    """The ids that are named or found, so many at a time."""
+    """Yield the ids that were given or that match the filter, in batches."""
     asked, tenant = received.command, received.tenant
     if asked.ids is not None:
         yield from (asked.ids[start : start + size] for start in range(0, len(asked.ids), size))
@@ -168,11 +168,11 @@ def _chosen(app: Application, received: Received[Selection], find: Find, size: i
 def _send(app: Application, received: Received[ReplayMessages], rejection: RecordedRejection) -> Future[None]:
     """Publish a message again.
 
-    With tenancy on it comes from the workers' own login, which may do everything for any tenant. So it must be for this
-    one, whoever replays it must be allowed to give its command, and it may not be one that replays others.
+    With tenancy on, it is sent by the workers' login, which may do everything for any tenant. So the message must be
+    for the principal's tenant, the principal must be allowed to give its command, and it must not be a replay itself.
 
     Raises:
-        DspexError: it cannot help; or, as a `PublishError`, the broker takes nothing.
+        DspexError: the message cannot be sent. `PublishError`: the broker does not take messages.
     """
     if rejection.body_size > len(rejection.body):
         raise InvalidMessage(
@@ -197,10 +197,10 @@ def _send(app: Application, received: Received[ReplayMessages], rejection: Recor
 
 
 def _confirm(app: Application, sent: Sequence[tuple[RecordedRejection, Future[None]]]) -> int:
-    """Mark what the broker has; returns how many these are.
+    """Mark the messages that the broker has confirmed. Returns how many.
 
     Raises:
-        PublishError: of the first that it has not.
+        PublishError: the error of the first message that was not confirmed.
     """
     failed = [error for _, future in sent if (error := future.exception()) is not None]
     confirmed = [rejection for rejection, future in sent if future.exception() is None]

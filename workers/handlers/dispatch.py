@@ -1,4 +1,4 @@
-"""A command to its handler, in the name of who asks."""
+"""Calls the handler of a command, after authorization."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from workers.security.request import Received
 
 
 def dispatch(app: Application, received: Received[Any]) -> BaseModel | None:
-    """Carry out a command in the name of its principal; returns its answer, if it has one now.
+    """Carry out a command for its principal. Returns the answer, or None if it comes later.
 
     Raises:
-        Denied: no role of the principal allows it, or what it names may not be used. Either has left an audit line.
-        DspexError: it cannot be done; the code says why.
+        Denied: no role of the principal allows it, or it names something that the principal may not use. There is an
+    audit line.
+        DspexError: the command failed; the code says why.
     """
     authorize(received.principal, received.command)
     try:

@@ -1,4 +1,4 @@
-"""What is done with executions. `execute_program` runs what is claimed, and answers for what could not be."""
+"""The handlers for executions. `execute_program` runs a claimed execution, or reports why it was not claimed."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ logger = logging.getLogger(__name__)
 
 @handles(ExecuteProgram, roles=MAKERS, priority=EXECUTIONS)
 def execute_program(app: Application, received: Received[ExecuteProgram]) -> ExecutionView | None:
-    """Run a program, and leave exactly one row of it, however often the message comes.
+    """Run a program. There is exactly one row for it, however often the message comes.
 
-    The answer of an execution that ends here is in the event outbox, and sent from there.
+    The answer for an execution that ends here is sent from the event outbox.
     """
     with admitted(app, received) as taken:
         if taken.attempt is not None:
@@ -54,7 +54,7 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
         case Claimed():
             run_alone(app, request)
         case Ended(execution=execution):
-            # A crash between the commit and the event: the event may still be in the outbox.
+            # After a crash between the commit and the event, the event may still be in the outbox.
             with app.read(request.tenant) as connection:
                 pending = event_outbox.pending(connection, [execution.id], tenant=request.tenant)
             if pending:
@@ -101,7 +101,7 @@ def cancel_execution(app: Application, received: Received[CancelExecution]) -> E
 
 @handles(GetExecution, roles=EVERY_ROLE)
 def get_execution(app: Application, received: Received[GetExecution]) -> ExecutionView:
-    """Read one."""
+    """Read one execution."""
     asked, tenant = received.command, received.tenant
     execution_id = asked.execution_id
     if asked.idempotency_key is not None:
@@ -114,7 +114,7 @@ def get_execution(app: Application, received: Received[GetExecution]) -> Executi
 
 @handles(ListExecutions, roles=EVERY_ROLE)
 def list_executions(app: Application, received: Received[ListExecutions]) -> Page[ExecutionView]:
-    """Read a page."""
+    """Read a page of executions."""
     asked = received.command
     with app.read(received.tenant) as connection:
         page = executions.page(
@@ -134,7 +134,7 @@ def list_executions(app: Application, received: Received[ListExecutions]) -> Pag
 
 @handles(CountExecutions, roles=EVERY_ROLE)
 def count_executions(app: Application, received: Received[CountExecutions]) -> ExecutionCounts:
-    """Count the newest. A program that there is not is no program without executions."""
+    """Count the newest executions. Raises `NotFound` for a program that does not exist."""
     asked = received.command
     with app.read(received.tenant) as connection:
         counted = executions.count(

@@ -1,9 +1,9 @@
-"""Signatures out of Python modules: `package.module:Class`, or all that a module has.
+"""Reads signatures from Python modules: `package.module:Class`, or all in a module.
 
-Importing a module runs its code. So a reference is read only by an operator's command, or where an operator has put the
-module under an allowed prefix (the setting `DSPEX_MODULES`); never because a message says so.
+Importing a module runs its code. So a reference is only read for an operator's command, or if an operator has allowed
+the module's prefix (`DSPEX_MODULES`); a message alone is never enough.
 
-What a class of DSPy says in Python is kept as data (`dspex.signatures.types`), or refused:
+The Python of a DSPy class is converted to data (`dspex.signatures.types`), or refused:
 
 | in the class                                      | in the signature                                          |
 |---------------------------------------------------|-----------------------------------------------------------|
@@ -17,10 +17,10 @@ What a class of DSPy says in Python is kept as data (`dspex.signatures.types`), 
 | Any, dspy.Image, other classes, patterns,         | InvalidSignature: it names the field and the type         |
 | validators and serializers, keys that are not str |                                                           |
 
-A module is imported once in a process: what changes in its file later is seen by the next process.
+A module is imported once per process; a process that is started later sees changes of its file.
 
-From a signature to DSPy's class (`adapters.native.signatures`) and back, its fields, types, constraints, descriptions
-and instructions survive. What DSPy's class does not carry, or cannot tell apart, does not:
+Converting a signature to DSPy's class (`adapters.native.signatures`) and back keeps fields, types, constraints,
+descriptions and instructions. It loses what DSPy's class cannot represent or distinguish:
 - name, module, version, and the defaults of inputs;
 - the descriptions of a field's own type beside the field's, of list items, map values and what is in an optional;
 - an enum of texts alone is a string with an enum afterwards, and an optional of an optional is one;
@@ -57,18 +57,19 @@ _MAX_LENGTH = 200
 
 
 def read_signatures(reference: str, *, allowed_prefixes: Collection[str] | None) -> list[Signature]:
-    """The signatures that a reference names. Each is called by its class and its `module` is `package.module.Class`.
+    """Read the signatures of a reference. Each has the name of its class, and `package.module.Class` as `module`.
 
     Args:
         reference: `package.module:Class`; or `package.module`, for the classes in its list `SIGNATURES` or, without
             one, those defined in it whose name does not begin with an underscore.
         allowed_prefixes: `acme.signatures` allows itself and `acme.signatures.x`, and not `acme.signatures_old`. None
-            allows whatever is installed: for an operator's own command alone.
+            allows every installed module; only for an operator's own command.
 
     Raises:
-        ModuleNotAllowed: it is under no allowed prefix; nothing was imported.
-        InvalidModule: it is no reference, there is no such module or class, no signature in it, or its code failed.
-        InvalidSignature: a class says what cannot be kept as data; every wrong field is named.
+        ModuleNotAllowed: the module has no allowed prefix; nothing was imported.
+        InvalidModule: the reference is malformed, the module or class does not exist or has no signature, or its code
+            failed.
+        InvalidSignature: a class cannot be converted to data. The text names every wrong field.
     """
     match = _REFERENCE.fullmatch(reference)
     if match is None or len(reference) > _MAX_LENGTH:
@@ -99,7 +100,7 @@ def _read(path: str, classes: Mapping[str, Any]) -> list[Signature]:
 
 
 def validate_module(reference: str, allowed_prefixes: Collection[str] | None) -> bool:
-    """Whether `read_signatures` would give signatures. It never raises, and imports nothing that is not allowed."""
+    """Whether `read_signatures` would find signatures. Never raises, and imports only allowed modules."""
     try:
         return bool(read_signatures(reference, allowed_prefixes=allowed_prefixes))
     except Exception:  # noqa: BLE001  # whatever it is, the answer is no
@@ -115,10 +116,10 @@ def _allowed(path: str, prefixes: Collection[str]) -> bool:
 
 @contextmanager
 def _their_code(doing: str) -> Generator[None]:
-    """What code that is not ours raises is told by its type alone: its text may hold anything.
+    """Report an exception of foreign code by its type only, as its text may contain anything.
 
     Raises:
-        InvalidModule: it raised, or it wanted to exit.
+        InvalidModule: the code raised an exception or tried to exit.
     """
     try:
         yield
@@ -129,13 +130,14 @@ def _their_code(doing: str) -> Generator[None]:
 
 
 def _imported(path: str) -> types.ModuleType:
-    # Only here: it takes seconds, and who is refused above does not need it. Before their code, which imports it too.
+    # Imported here because it takes seconds, which a refused reference need not wait. Before the module's own code,
+    # which imports DSPy, too.
     from adapters.native.setup import prepare_dspy
 
     if wrong := versions.of(versions.ON_USE):
         raise InvalidModule(f"a module of signatures cannot be read: {'; '.join(wrong)}")
     prepare_dspy()
-    importlib.invalidate_caches()  # a module that was installed while this process runs is found
+    importlib.invalidate_caches()  # finds modules that were installed while this process runs
     with _their_code(f"importing {path}"):
         try:
             return importlib.import_module(path)
@@ -164,7 +166,7 @@ def _named(module: types.ModuleType, name: str) -> Any:
 
 
 def _listed(module: types.ModuleType) -> dict[str, Any]:
-    """The signatures of a module by name, in the order of its list or of its text."""
+    """The signatures of a module by name, in the order of its list or of its source."""
     given = vars(module).get("SIGNATURES")
     names = {id(value): name for name, value in reversed(vars(module).items())}
     if given is None:
@@ -186,7 +188,7 @@ def _listed(module: types.ModuleType) -> dict[str, Any]:
 
 
 def _is_own(module: types.ModuleType, name: str, value: Any) -> bool:
-    # A class made by `dspy.Signature("question -> answer")` does not know in which module.
+    # A class made by `dspy.Signature("question -> answer")` does not know its module.
     return (
         not name.startswith("_")
         and _is_signature(value)
@@ -200,7 +202,7 @@ _Schema = dict[str, Any]
 
 
 class _Inexpressible(Exception):
-    """What cannot be kept as data."""
+    """A part of a class that cannot be converted to data."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -208,10 +210,10 @@ class _Inexpressible(Exception):
 
 
 def signature_of(signature: Any, *, name: str, module: str | None = None) -> Signature:
-    """A class derived from `dspy.Signature`, as data.
+    """Convert a class derived from `dspy.Signature` to data.
 
     Raises:
-        InvalidSignature: every field that says what cannot be kept as data is named, with its type.
+        InvalidSignature: fields cannot be converted. The text names each, with its type.
     """
     wrong: list[Problem] = []
     read: dict[str, list[SignatureField]] = {"inputs": [], "outputs": []}
@@ -229,7 +231,7 @@ def signature_of(signature: Any, *, name: str, module: str | None = None) -> Sig
 
 
 def _instructions(signature: Any) -> str | None:
-    """The docstring, unless it is the sentence that DSPy writes where there is none."""
+    """The docstring, unless it is DSPy's default sentence."""
     text = str(signature.instructions)
     inputs, outputs = (", ".join(f"`{name}`" for name in s) for s in (signature.input_fields, signature.output_fields))
     return None if text in ("", f"Given the fields {inputs}, produce the fields {outputs}.") else text
@@ -239,13 +241,13 @@ def _field(name: str, info: FieldInfo) -> SignatureField:
     data: _Schema = {"name": name, "type": _schema(info.annotation, info.metadata, _Place(name))}
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     description = extra.get("desc")
-    if description == f"${{{name}}}":  # what DSPy writes where there is none
+    if description == f"${{{name}}}":  # DSPy's default description
         description = info.description
     if description:
         data["description"] = description
     if not info.is_required():
         default = _default(name, info)
-        if not (default is None and "anyOf" in data["type"]):  # null is what an optional input is when it is left out
+        if not (default is None and "anyOf" in data["type"]):  # an optional input that is absent is null anyway
             data["default"] = default
     return SignatureField.model_validate(data)
 
@@ -258,7 +260,7 @@ def _default(name: str, info: FieldInfo) -> Any:
 
 
 class _Place(NamedTuple):
-    """Where a type is: its path, and the models it is in."""
+    """The place of a type: its path, and the models around it."""
 
     path: str
     models: tuple[type[BaseModel], ...] = ()
@@ -271,7 +273,7 @@ class _Place(NamedTuple):
 
 
 def _schema(annotation: Any, metadata: Iterable[Any], place: _Place) -> _Schema:
-    """An annotation with what is said about it, as a type (`dspex.signatures.types`)."""
+    """Convert an annotation and its metadata to a type (`dspex.signatures.types`)."""
     found = list(metadata)
     while True:
         if get_origin(annotation) is Annotated:
@@ -381,7 +383,7 @@ def _has_own_schema(model: type[BaseModel]) -> bool:
 
 
 def _key(name: str, info: FieldInfo, place: _Place) -> str:
-    """What a property is called in JSON."""
+    """The JSON name of a property."""
     read, written = info.validation_alias or name, info.serialization_alias or name
     if not isinstance(read, str) or read != written:
         raise place.refuse(f"its {name} has several aliases: only one name can be kept")
@@ -410,7 +412,7 @@ _TIGHTER: Mapping[str, Callable[..., Any]] = {"le": min, "lt": min, "max_length"
 
 
 def _limits(metadata: Iterable[Any], place: _Place) -> Iterator[tuple[str, Any]]:
-    """The constraints in what is said about a type, by pydantic's names."""
+    """The constraints in the metadata of a type, by pydantic's names."""
     for item in metadata:
         limit = _LIMITS.get(type(item))
         if limit is not None:
@@ -425,12 +427,12 @@ def _limits(metadata: Iterable[Any], place: _Place) -> Iterator[tuple[str, Any]]
 
 
 def _rules(item: Any) -> list[str]:
-    """The keywords in a bag of them, such as `pattern`."""
+    """The constraints in a metadata object with several, such as `pattern`."""
     return [key for key, value in getattr(item, "__dict__", {}).items() if value is not None]
 
 
 def _harmless(item: Any) -> bool:
-    """Whether it changes no value that fits: nothing is coerced, and numbers are finite, whatever a class says."""
+    """Whether it can be ignored, as we coerce nothing and numbers are always finite."""
     if isinstance(item, Strict | AllowInfNan):
         return True
     if isinstance(item, annotated_types.BaseMetadata):
@@ -451,7 +453,7 @@ def _constrain(schema: _Schema, limit: str, value: Any, annotation: Any, place: 
 
 
 def _called(annotation: Any) -> str:
-    """What a type is called in an error."""
+    """The name of a type in an error."""
     if isinstance(annotation, type) and get_origin(annotation) is None:
         place = annotation.__module__
         return annotation.__qualname__ if place == "builtins" else f"{place}.{annotation.__qualname__}"

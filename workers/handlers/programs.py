@@ -1,4 +1,4 @@
-"""What is done with programs."""
+"""The handlers for programs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from workers.security.request import Received
 
 @handles(CreateProgram, roles=MAKERS, priority=CHANGES)
 def create_program(app: Application, received: Received[CreateProgram]) -> ProgramView:
-    """Keep a program, as a draft."""
+    """Create a program as a draft."""
     command, tenant = received.command, received.tenant
     _check(app, received, command.adapter_type, command.configuration)
     app.callbacks.check(tenant, command.callback)
@@ -66,7 +66,7 @@ def create_program(app: Application, received: Received[CreateProgram]) -> Progr
 
 @handles(CreateProgramWithSignature, roles=MAKERS, priority=CHANGES)
 def create_with_signature(app: Application, received: Received[CreateProgramWithSignature]) -> Created:
-    """Keep a program; its signature is found, or created, in the same transaction."""
+    """Create a program, and find or create its signature in the same transaction."""
     command, tenant = received.command, received.tenant
     _check(app, received, command.adapter_type, command.configuration)
     app.callbacks.check(tenant, command.callback)
@@ -106,7 +106,7 @@ def _signature(connection: Connection, wanted: UUID | Signature | ModuleVersion,
 
 
 def _check(app: Application, received: Received[Command], adapter_type: str, configuration: Configuration) -> None:
-    """See `ProgramCache.check`. That a secret may not be used leaves an audit line."""
+    """See `ProgramCache.check`. A denied secret leaves an audit line."""
     try:
         app.programs.check(received.tenant, adapter_type, configuration)
     except AdapterError as error:
@@ -156,11 +156,11 @@ def _event_of(program: Program) -> Event:
 
 @handles(UpdateProgram, roles=MAKERS, priority=CHANGES)
 def update_program(app: Application, received: Received[UpdateProgram]) -> ProgramView:
-    """Change what is named. A ready program is built with its new configuration first, so that it stays ready.
+    """Change the given parts. A ready program is first built with its new configuration, so that it stays ready.
 
     Raises:
-        AdapterError: the new configuration cannot be built; nothing has changed.
-        InvalidValues: there can be no such configuration.
+        AdapterError: the new configuration cannot be built. Nothing was changed.
+        InvalidValues: the new configuration is invalid.
     """
     command, tenant = received.command, received.tenant
     app.callbacks.check(tenant, command.callback)
@@ -201,7 +201,7 @@ def _changed(program: Program, change: ConfigurationChange | None) -> Configurat
 
 @handles(ArchiveProgram, roles=OPERATORS)
 def archive_program(app: Application, received: Received[ArchiveProgram]) -> ProgramView:
-    """Take no new executions."""
+    """Archive a program: it takes no new executions."""
     program_id, tenant = received.command.program_id, received.tenant
     return program_view(app.write(lambda connection: programs.archive(connection, program_id, tenant=tenant)))
 
@@ -216,14 +216,14 @@ def destroy_program(app: Application, received: Received[DestroyProgram]) -> Not
 
 @handles(GetProgram, roles=EVERY_ROLE)
 def get_program(app: Application, received: Received[GetProgram]) -> ProgramView:
-    """Read one."""
+    """Read one program."""
     with app.read(received.tenant) as connection:
         return program_view(programs.get(connection, received.command.program_id, tenant=received.tenant))
 
 
 @handles(ListPrograms, roles=EVERY_ROLE)
 def list_programs(app: Application, received: Received[ListPrograms]) -> Page[ProgramView]:
-    """Read a page."""
+    """Read a page of programs."""
     asked = received.command
     with app.read(received.tenant) as connection:
         page = programs.page(
@@ -240,7 +240,7 @@ def list_programs(app: Application, received: Received[ListPrograms]) -> Page[Pr
 
 @handles(GetProgramStats, roles=EVERY_ROLE)
 def get_stats(app: Application, received: Received[GetProgramStats]) -> ProgramStats:
-    """What a program is and has done, in short."""
+    """Read a program and the main figures of its executions."""
     with app.read(received.tenant) as connection:
         program = programs.get(connection, received.command.program_id, tenant=received.tenant)
     return ProgramStats(
@@ -256,7 +256,7 @@ def get_stats(app: Application, received: Received[GetProgramStats]) -> ProgramS
 
 @handles(GetProgramStatistics, roles=EVERY_ROLE)
 def get_statistics(app: Application, received: Received[GetProgramStatistics]) -> ProgramStatistics:
-    """Figures of all time from the counters, or of a window from the rows."""
+    """Read statistics: of all time from the counters, or of a window from the rows."""
     asked, tenant = received.command, received.tenant
     with app.read(tenant) as connection:
         if asked.since is None and asked.until is None:

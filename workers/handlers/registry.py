@@ -1,11 +1,11 @@
-"""What a worker knows of each command beside the contract: its handler, who may give it, and what it waits behind.
+"""The registry of commands in a worker: handler, roles and priority of each.
 
-A handler states it, right where it is written:
+A handler declares them where it is defined:
 
     @handles(GetProgram, roles=EVERY_ROLE)
     def get_program(app: Application, received: Received[GetProgram]) -> ProgramView: ...
 
-A command without one is denied, and has no actor.
+A command without a handler is denied, and has no actor.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Answer = TypeVar("Answer", bound=BaseModel | None)
 
 @dataclass(frozen=True)
 class Registration:
-    """What carries a command out.
+    """The registration of a command.
 
     Attributes:
-        handler: answers it; None: there is no answer yet.
-        priority: of its actor, see `workers.execution.admission`.
+        handler: carries the command out and returns the answer; None: the answer comes later.
+        priority: the priority of its actor, see `workers.execution.admission`.
     """
 
     handler: Callable[[Application, Received[Any]], BaseModel | None]
@@ -42,21 +42,21 @@ class Registration:
 
 _REGISTRY: dict[str, Registration] = {}
 REGISTRY: Final[Mapping[str, Registration]] = MappingProxyType(_REGISTRY)
-"""By type, once the handlers are imported: `workers.handlers.dispatch` does."""
+"""The registrations by type. Complete once `workers.handlers.dispatch` has imported the handlers."""
 
 
 def handles(
     command: type[C], *, roles: frozenset[Role], priority: int = QUICK
 ) -> Callable[[Callable[[Application, Received[C]], Answer]], Callable[[Application, Received[C]], Answer]]:
-    """Register the function below as what carries a command out.
+    """Register the decorated function as the handler of a command.
 
     Args:
-        roles: who has one of them may give it.
-        priority: a process takes from all queues. Executions wait for LMs; to build a program, to read a module, or to
-            go through all that a filter finds takes seconds (`CHANGES`). What is quick never waits for them.
+        roles: a principal needs one of them.
+        priority: the priority of its actor. Executions wait for LMs. Building a program, reading a module or processing
+    the matches of a filter takes seconds (`CHANGES`). Quick commands never wait for either.
 
     Raises:
-        ValueError: the command has a handler, or the roles cannot be.
+        ValueError: the command already has a handler, or the roles are invalid.
     """
 
     def register(handler: Callable[[Application, Received[C]], Answer]) -> Callable[[Application, Received[C]], Answer]:

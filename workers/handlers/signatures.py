@@ -1,4 +1,4 @@
-"""What is done with signatures."""
+"""The handlers for signatures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from workers.security.request import Received
 
 @handles(CreateSignature, roles=MAKERS, priority=CHANGES)
 def create_signature(app: Application, received: Received[CreateSignature]) -> SignatureView:
-    """Keep a signature; of a new version of a module, say what it changes against the last one."""
+    """Create a signature. For a new version of a module, also return the changes since the last one."""
     command, tenant = received.command, received.tenant
     row = app.write(
         lambda connection: signatures.create(
@@ -45,7 +45,7 @@ def create_signature(app: Application, received: Received[CreateSignature]) -> S
 
 @handles(CreateSignatureFromModule, roles=OPERATORS, priority=CHANGES)
 def create_from_module(app: Application, received: Received[CreateSignatureFromModule]) -> SignatureList:
-    """Keep the signatures of a module, as drafts; one that is there already is left as it is."""
+    """Create drafts of a module's signatures. Existing ones are not changed."""
     found = read_signatures(received.command.module, allowed_prefixes=app.settings.modules)
     rows = app.write(
         lambda connection: [
@@ -58,7 +58,7 @@ def create_from_module(app: Application, received: Received[CreateSignatureFromM
 
 @handles(ValidateModule, roles=OPERATORS, priority=CHANGES)
 def is_module(app: Application, received: Received[ValidateModule]) -> Answer:
-    """Whether a module holds signatures."""
+    """Whether a module contains signatures."""
     return Answer(value=validate_module(received.command.module, allowed_prefixes=app.settings.modules))
 
 
@@ -88,7 +88,7 @@ def deprecate_signature(app: Application, received: Received[DeprecateSignature]
 
 @handles(DestroySignature, roles=ADMINS)
 def destroy_signature(app: Application, received: Received[DestroySignature]) -> Nothing:
-    """Delete one that no program uses."""
+    """Delete a signature that no program uses."""
     signature_id, tenant = received.command.signature_id, received.tenant
     app.write(lambda connection: signatures.destroy(connection, signature_id, tenant=tenant))
     return Nothing()
@@ -96,14 +96,14 @@ def destroy_signature(app: Application, received: Received[DestroySignature]) ->
 
 @handles(GetSignature, roles=EVERY_ROLE)
 def get_signature(app: Application, received: Received[GetSignature]) -> SignatureView:
-    """Read one."""
+    """Read one signature."""
     with app.read(received.tenant) as connection:
         return signature_view(signatures.get(connection, received.command.signature_id, tenant=received.tenant))
 
 
 @handles(GetSignatureSchema, roles=EVERY_ROLE)
 def get_schema(app: Application, received: Received[GetSignatureSchema]) -> SignatureSchema:
-    """The JSON Schemas of one."""
+    """Read the JSON Schemas of a signature."""
     asked, tenant = received.command, received.tenant
     with app.read(tenant) as connection:
         if asked.signature_id is not None:
@@ -128,7 +128,7 @@ def get_schema(app: Application, received: Received[GetSignatureSchema]) -> Sign
 
 @handles(ListSignatures, roles=EVERY_ROLE)
 def list_signatures(app: Application, received: Received[ListSignatures]) -> Page[SignatureView]:
-    """Read a page."""
+    """Read a page of signatures."""
     asked = received.command
     with app.read(received.tenant) as connection:
         page = signatures.page(
@@ -145,7 +145,7 @@ def list_signatures(app: Application, received: Received[ListSignatures]) -> Pag
 
 @handles(CompareSignatures, roles=EVERY_ROLE)
 def compare_signatures(app: Application, received: Received[CompareSignatures]) -> Compatibility:
-    """What changed from one to another."""
+    """Compare two signatures."""
     asked = received.command
     with app.read(received.tenant) as connection:
         old = signatures.get(connection, asked.old_id, tenant=received.tenant)

@@ -1,4 +1,4 @@
-"""What a message waits for, without a thread: it is put aside in the queue of work, unsettled, and handled again."""
+"""Waits of messages without a thread: a message is put aside in the work queue, unsettled, and handled again."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from dspex.lru import Lru
 from workers.brokers.settlement import PutAside, Requeue, aside, handled
 
 FOLLOWERS: Final = frozenset({CreateProgram.type, InitializeProgram.type})
-"""Commands that are sent right after the one that makes what they refer to."""
+"""Commands that senders give right after the command that creates the entity they refer to."""
 DEPENDENCY_SECONDS: Final = 5.0
-"""How long such a command waits for the one before it, which another thread or worker may still be at."""
+"""How long such a command waits for the previous one, which another thread or worker may still be carrying out."""
 _FIRST_LOOK, _LAST_LOOK = 0.01, 0.5
 FIRST_BLIP, LAST_BLIP = 0.1, 2.0
-"""Until a message is tried again that the database could not serve: less than a command waits for the one before it."""
+"""Seconds until a message is handled again after a database error; shorter than `DEPENDENCY_SECONDS`."""
 
 
 class _Database:
-    """What messages of this process have met. `missed_at`: when the database last did not do its part."""
+    """The state of the database as messages have seen it. `missed_at`: when it last failed."""
 
     missed_at = -math.inf
 
@@ -31,18 +31,18 @@ _database = _Database()
 
 
 class _InVain:
-    """How many messages of a tenant waited lately for what never came: one that sends many such is not waited for."""
+    """Counts a tenant's recent messages that waited in vain. If there are many, its further ones do not wait."""
 
     SECONDS = 60.0
     _counts: Lru[str | None, tuple[int, float]] = Lru(1_000)
 
     def count(self, tenant: str | None) -> int:
-        """Of a tenant, or of all, where it is None."""
+        """The number for a tenant; None: for all."""
         count, since = self._counts.get(tenant) or (0, 0.0)
         return count if time.monotonic() < since + self.SECONDS else 0
 
     def add(self, tenant: str) -> None:
-        """One more. Two threads may count one for two: the number need not be exact."""
+        """Count one more. Not exact, as two threads may count as one."""
         for key in (tenant, None):
             self._counts.put(key, (self.count(key) + 1, time.monotonic()), 1)
 
@@ -51,25 +51,27 @@ _in_vain = _InVain()
 
 MAX_TRIES: Final = 8
 FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
-"""How often a message is handled whose answer or event the broker does not take, with growing pauses: two minutes."""
+"""Seconds between attempts of a message whose answer or event the broker does not take; two minutes in all."""
 
 
 def wait_for_dependency(command_type: str, tenant: str, most: int, share: int) -> None:
-    """Give the command before this one a moment: commands that are sent one after the other are handled side by side.
+    """Wait a moment for the previous command, as commands that are sent in sequence are handled concurrently.
+
+    Returns if the message has waited long enough, or if too many wait.
 
     Args:
-        tenant: whose it is.
-        most: how many messages may wait so, once as many have waited in vain: they take room from those that the broker
-            would deliver. Until then each may, for a batch of commands may all come before the one they refer to.
-        share: how many of one tenant, so that its wait for what never comes does not take the others' room.
+        tenant: the tenant of the command.
+        most: how many messages may wait once as many have waited in vain, as they take room from those that the broker
+    would deliver. Before that, any number may wait, as a whole batch may come before the command it refers to.
+        share: how many messages of one tenant may wait, so that it cannot take the room of others.
 
     Raises:
-        PutAside: it is to be handled again. Returns where it has waited long enough, or there is no room.
+        PutAside: the message must be handled again.
     """
     delivery, now = handled(), time.monotonic()
     if delivery is None or command_type not in FOLLOWERS:
         return
-    # The one before may wait for the database, and what waits for that takes the room.
+    # After a database error, the previous command may itself be waiting, and take the room.
     without_database = now < _database.missed_at + DEPENDENCY_SECONDS
     if not without_database:
         waiting = aside()
@@ -86,10 +88,12 @@ def wait_for_dependency(command_type: str, tenant: str, most: int, share: int) -
 
 
 def wait_for_broker(error: PublishError) -> None:
-    """Give the broker time, where it does not take what a message is answered with, or tells.
+    """Wait for the broker, which did not take the answer or the event of a message.
+
+    Returns after enough attempts.
 
     Raises:
-        PutAside: it is to be handled again. Returns where that was done often enough.
+        PutAside: the message must be handled again.
     """
     delivery = handled()
     if delivery is not None and delivery.tries < MAX_TRIES:
@@ -97,10 +101,11 @@ def wait_for_broker(error: PublishError) -> None:
 
 
 def wait_for_database(error: DatabaseUnavailable) -> NoReturn:
-    """Have the message handled again: later with each try.
+    """Handle the message again later, with growing pauses.
 
     Raises:
-        PutAside: always; Requeue where it is in nobody's hands here.
+        PutAside: always, inside of an actor.
+        Requeue: always, elsewhere.
     """
     delivery = handled()
     if delivery is None:

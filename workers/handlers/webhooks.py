@@ -1,4 +1,4 @@
-"""What is done with webhooks: endpoints, the log of deliveries, and replays."""
+"""The handlers for webhooks: endpoints, the log of deliveries, and replays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from workers.security.request import Received
 
 @handles(RegisterEndpoint, roles=OPERATORS)
 def register_endpoint(app: Application, received: Received[RegisterEndpoint]) -> EndpointView:
-    """Keep an endpoint, if webhooks may go there."""
+    """Register an endpoint, if webhooks may go there."""
     command, tenant = received.command, received.tenant
     app.callbacks.check(tenant, command.callback)
     row = app.write(lambda c: webhooks.register(c, command.endpoint_id, command.callback, tenant=tenant))
@@ -38,7 +38,7 @@ def register_endpoint(app: Application, received: Received[RegisterEndpoint]) ->
 
 @handles(UpdateEndpoint, roles=OPERATORS)
 def update_endpoint(app: Application, received: Received[UpdateEndpoint]) -> EndpointView:
-    """Replace what it is."""
+    """Replace the data of an endpoint."""
     command, tenant = received.command, received.tenant
     app.callbacks.check(tenant, command.callback)
     row = app.write(
@@ -51,14 +51,14 @@ def update_endpoint(app: Application, received: Received[UpdateEndpoint]) -> End
 
 @handles(EnableEndpoint, roles=OPERATORS)
 def enable_endpoint(app: Application, received: Received[EnableEndpoint]) -> EndpointView:
-    """Deliver to it again."""
+    """Resume deliveries to an endpoint."""
     endpoint_id, tenant = received.command.endpoint_id, received.tenant
     return endpoint_view(app.write(lambda connection: webhooks.enable(connection, endpoint_id, tenant=tenant)))
 
 
 @handles(DisableEndpoint, roles=OPERATORS)
 def disable_endpoint(app: Application, received: Received[DisableEndpoint]) -> EndpointView:
-    """Deliver nothing more to it."""
+    """Stop deliveries to an endpoint."""
     endpoint_id, tenant = received.command.endpoint_id, received.tenant
     reason = f"by {received.principal.name}"
     return endpoint_view(app.write(lambda connection: webhooks.disable(connection, endpoint_id, reason, tenant=tenant)))
@@ -81,7 +81,7 @@ def rotate_secret(app: Application, received: Received[RotateSecret]) -> Endpoin
 
 @handles(DeleteEndpoint, roles=OPERATORS)
 def delete_endpoint(app: Application, received: Received[DeleteEndpoint]) -> Nothing:
-    """Delete it."""
+    """Delete an endpoint."""
     endpoint_id, tenant = received.command.endpoint_id, received.tenant
     app.write(lambda connection: webhooks.delete(connection, endpoint_id, tenant=tenant))
     return Nothing()
@@ -140,13 +140,13 @@ def list_deliveries(app: Application, received: Received[ListDeliveries]) -> Pag
 
 @handles(ReplayDeliveries, roles=OPERATORS, priority=CHANGES)
 def replay_deliveries(app: Application, received: Received[ReplayDeliveries]) -> Replayed:
-    """Deliver again: one, or what a filter finds, in transactions of a bounded size."""
+    """Deliver again: one delivery, or the matches of a filter, in transactions of bounded size."""
     asked, tenant = received.command, received.tenant
     if asked.delivery_id is not None:
         _replay_one(app, asked.delivery_id, tenant)
         return Replayed(count=1)
     count, last = 0, None
-    # By their ids in ascending order: what fails again meanwhile is not found twice.
+    # In ascending order of ids, so that a delivery that fails again meanwhile is not found twice.
     while ids := _replayable(app, asked, last, tenant):
         count += _replay(app, ids, tenant)
         last = ids[-1]
@@ -156,7 +156,7 @@ def replay_deliveries(app: Application, received: Received[ReplayDeliveries]) ->
 def _replay_one(app: Application, delivery_id: UUID, tenant: str) -> None:
     with app.read(tenant) as connection:
         found = webhooks.delivery(connection, delivery_id, tenant=tenant)
-        # Raises where it is gone.
+        # Raises if the endpoint was deleted.
         endpoint = webhooks.endpoint(connection, found.endpoint_id, tenant=tenant)
     if not endpoint.enabled:
         raise IllegalTransition(f"delivery {delivery_id} cannot be replayed: endpoint {endpoint.id} is disabled")
