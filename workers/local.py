@@ -1,4 +1,4 @@
-"""The interface in a process that has the database: what is asked is done here; executions go to the workers."""
+"""The interface in a process with database access: commands are carried out here, executions by the workers."""
 
 from __future__ import annotations
 
@@ -44,26 +44,27 @@ View = TypeVar("View", bound=BaseModel)
 SOURCE = "/dspex/local"
 FIRST_SECONDS = 0.01
 LONGEST_SECONDS = 0.5
-"""Between two looks at an execution that nothing was heard of."""
+"""The longest interval between two look-ups of an execution without a notification, in seconds."""
 
 logger = logging.getLogger(__name__)
 
 
 class LocalClient(Interface):
-    """Asks in the name of a principal. Thread-safe; whoever made the application closes it.
+    """The client of a principal, in this process. Thread-safe. It does not close the application.
 
-    An execution that is waited for is looked up in the database: when it is heard of, which it is at once where this
-    process runs it or Redis is set, and otherwise from time to time.
+    To wait for an execution, it looks the execution up in the database: at once after a notification (from this
+    process, or by Redis, if set), and otherwise at intervals.
 
     Args:
-        app: its broker takes the executions; with the in-process one, a `WorkerProcess` of it runs them.
+        app: the application, whose broker takes the executions. With the in-process broker, a `WorkerProcess` of the
+    application must run them.
     """
 
     def __init__(self, app: Application, principal: Principal = EVERYBODY) -> None:
         self._app = app
         self._principal = principal
         self._poller = Poller(self._look_up, longest=lambda _: LONGEST_SECONDS)
-        self._refusals: WeakKeyDictionary[Pending, UUID] = WeakKeyDictionary()  # the ids that they would have
+        self._refusals: WeakKeyDictionary[Pending, UUID] = WeakKeyDictionary()  # the ids of possible rejections
         self._wakeups = None
         app.notifications.listen(self._poller.wake)
         if app.settings.redis_url is not None:
@@ -76,7 +77,7 @@ class LocalClient(Interface):
         command: Command,
         answer: type[View],
         *,
-        timeout: float,  # noqa: ARG002  done here, now
+        timeout: float,  # noqa: ARG002  carried out at once
         traceparent: str | None = None,
     ) -> View:
         """See `Port.ask`."""
@@ -110,7 +111,7 @@ class LocalClient(Interface):
         return pending
 
     def close(self) -> None:
-        """Stop looking; what is waited for fails with `NoAnswer`, and goes on."""
+        """Stop looking executions up. Every wait fails with `NoAnswer`; the executions themselves go on."""
         self._app.notifications.unlisten(self._poller.wake)
         if self._wakeups is not None:
             self._wakeups.close()
@@ -148,7 +149,7 @@ def _id_of(pending: Pending, connection: Connection, tenant: str) -> UUID | None
 
 
 def _settle(pending: Pending, found: Execution) -> None:
-    # The worker rejects another request under the same id, and the old one has ended.
+    # The worker rejects another request with the same id; this is the end of the old one.
     if pending.command is not None and _digest(found) != _digest(pending.command):
         pending.fail(Conflict(f"execution_id: {found.id} belongs to another request"))
     else:
@@ -156,7 +157,7 @@ def _settle(pending: Pending, found: Execution) -> None:
 
 
 def _digest(asked: ExecuteProgram | Execution) -> str:
-    """Of what was asked for."""
+    """The digest of a request."""
     return Request(
         uuid.UUID(int=0), asked.program_id, asked.inputs, asked.options, SOURCE, callback=asked.callback
     ).digest
@@ -167,9 +168,9 @@ def embedded(settings: Settings | None = None, *, run_others: bool = False) -> G
     """DSPex in this process, without a server: SQLite, the in-process broker, and threads that run the programs.
 
     Args:
-        settings: from the environment, where none are given.
-        run_others: whether to run as well what others have left in the database: executions that wait, or whose process
-            is gone. Else they are left alone, and a warning says how many there are.
+        settings: by default those of the environment.
+        run_others: whether to run also the executions that other processes have left in the database, pending or with a
+            lost worker. Otherwise they are left alone, and a warning says how many there are.
 
     Raises:
         SettingsError: a setting is wrong, or the database cannot be opened.

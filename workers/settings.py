@@ -1,4 +1,4 @@
-"""The settings: read from the environment once, validated, then passed. Nothing reads the environment later."""
+"""The settings: read once from the environment, validated, then passed on. Nothing reads the environment later."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from workers.webhooks.addresses import Guard
 from workers.webhooks.schedule import DELAYS
 
 AHEAD_BYTES = 64 * 1024 * 1024
-"""What the bodies that a process takes from a queue ahead may have together, where `DSPEX_PREFETCH` is not set."""
+"""The largest total size of prefetched bodies for a queue, in bytes, if `DSPEX_PREFETCH` is not set."""
 MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*_(API_KEY|(?<!_WEBHOOK_)TOKEN)")
-"""What a program may name as a secret: never, for instance, the variable that holds the database's password."""
+"""The names of secrets that a program may use: never, for instance, the variable with the database's password."""
 TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""One word of a routing key: topic permissions keep tenants apart by it."""
+"""A single word of a routing key, because topic permissions separate tenants by it."""
 WEBHOOK_SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*_WEBHOOK_(SECRET|TOKEN)")
-"""What a callback may name, and a program may not: see `dspex.contract.callback.WebhookSecretName`."""
+"""The names of secrets that a callback, but no program, may use: see `dspex.contract.callback.WebhookSecretName`."""
 
 
 def _database_url(value: str) -> str:
@@ -43,7 +43,7 @@ def _database_url(value: str) -> str:
         url = make_url(value)
         if "@" in (url.host or ""):
             raise ValueError(url.host)
-    except (ArgumentError, ValueError):  # the reason may quote parts of the password: it is not passed on
+    except (ArgumentError, ValueError):  # not passed on: the reason may quote parts of the password
         raise ValueError(
             "is not a URL: use postgresql://user:password@host/name, with special characters percent-encoded, "
             "or sqlite:///file"
@@ -79,7 +79,7 @@ def _redis_url(value: str) -> str:
 
 
 def _listed(example: str) -> tuple[type[NoDecode], BeforeValidator]:
-    """Read as `a, b`, or as a JSON list."""
+    """Accept `a, b` or a JSON list."""
 
     def read(value: Any) -> Any:
         if not isinstance(value, str):
@@ -126,7 +126,7 @@ Tenant = Annotated[str, AfterValidator(_tenant)]
 
 
 class PrincipalSetting(BaseModel):
-    """What a broker login may see and do. The role `system` is the workers' own."""
+    """The tenant and the roles of a broker login. The role `system` is only for the workers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -135,7 +135,7 @@ class PrincipalSetting(BaseModel):
 
 
 class Settings(BaseSettings):
-    """Every setting, with its default. Each is read from the environment as `DSPEX_` and its name in capitals."""
+    """All settings with their defaults. The variable of a setting is `DSPEX_` and its name in capitals."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, env_ignore_empty=True
@@ -222,7 +222,7 @@ class Settings(BaseSettings):
     @field_validator("webhook_hosts")
     @classmethod
     def _host_and_port(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        Guard(hosts=hosts)  # says what is wrong with them
+        Guard(hosts=hosts)  # raises if one is invalid
         return hosts
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
@@ -241,7 +241,7 @@ class Settings(BaseSettings):
 
     @property
     def metrics_addresses(self) -> list[str]:
-        """`host:port` of each process; none where metrics are not served."""
+        """`host:port` of each process; empty if metrics are not served."""
         if self.metrics_address is None:
             return []
         host, _, port = self.metrics_address.rpartition(":")
@@ -249,15 +249,15 @@ class Settings(BaseSettings):
 
     @property
     def prefetch_count(self) -> int:
-        """Messages that one process takes from a queue ahead."""
+        """How many messages one process prefetches from a queue."""
         return self.prefetch or max(1, min(self.threads, AHEAD_BYTES // self.max_message_bytes))
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings from the environment, and what overrides them (None does not).
+    """Read the settings from the environment; arguments other than None override them.
 
     Raises:
-        SettingsError: one line for each wrong value, with the name of its variable, or for each misspelt variable.
+        SettingsError: values are invalid or variables are misspelt. The text has a line for each.
     """
     look_over(os.environ, [PREFIX + name.upper() for name in Settings.model_fields])
     try:
@@ -266,7 +266,7 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("\n".join(map(_line, problems(error)))) from None
     except pydantic.PydanticUserError:
         raise
-    except ValueError as error:  # pydantic-settings: a value that should be JSON and is not
+    except ValueError as error:  # raised by pydantic-settings for a value that is not valid JSON
         named = re.search(r'field "(\w+)"', str(error))
         raise SettingsError(f"{PREFIX}{named[1].upper() if named else 'settings'}: is not valid JSON") from None
 
@@ -277,12 +277,12 @@ def _line(problem: Problem) -> str:
 
 
 def load_secrets() -> dict[str, str]:
-    """The secrets of programs by name: the variables that end in _API_KEY or _TOKEN, and are no webhook's."""
+    """The secrets for programs by name: variables that end in _API_KEY or _TOKEN, except those for webhooks."""
     return _named(SECRET_NAME)
 
 
 def load_webhook_secrets() -> dict[str, str]:
-    """The secrets of webhooks by name: the variables that end in _WEBHOOK_SECRET or _WEBHOOK_TOKEN."""
+    """The secrets for webhooks by name: variables that end in _WEBHOOK_SECRET or _WEBHOOK_TOKEN."""
     return _named(WEBHOOK_SECRET_NAME)
 
 

@@ -1,1 +1,1 @@
-"""What keeps a process honest beside its work: the heartbeat and the relay."""
+"""Maintenance in every worker process: the heartbeat and the relay."""

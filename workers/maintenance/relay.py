@@ -1,8 +1,7 @@
-"""The relay: sends what the database says is due. It runs in every worker process; any number of them is safe together.
+"""The relay: publishes what is due in the database. It runs in every worker process; any number may run together.
 
-Retries and schedules, executions whose worker is gone, rows whose message was lost, and events that were not
-confirmed: all of them are found by their status and their time, never by a position. What was taken and could not be
-sent is due again later.
+It finds retries, scheduled executions, executions of lost workers, rows whose message was lost, and unconfirmed events.
+It finds all of them by status and time, never by a position. If publishing fails, they become due again later.
 """
 
 from __future__ import annotations
@@ -30,32 +29,32 @@ logger = logging.getLogger(__name__)
 
 
 class Relay:
-    """Sends what is due. One thread.
+    """Publishes what is due. For one thread.
 
     Args:
-        unclaimed: whether this process has messages of executions that it cannot take yet.
+        unclaimed: returns whether this process has messages of executions that wait for a slot.
     """
 
     def __init__(self, app: Application, unclaimed: Callable[[], bool] = lambda: False) -> None:
         self._app = app
         self._unclaimed = unclaimed
-        self._look_at_events = 0.0  # when
+        self._look_at_events = 0.0  # the time of the next look at the event outbox
 
     def run(self) -> None:
-        """Send all that is due now.
+        """Publish everything that is due now.
 
         Raises:
-            PublishError: the broker does not confirm: come again later.
+            PublishError: the broker did not confirm. Try again later.
         """
         own = self._app.own
         if own is not None:
-            # Each end was announced when it was written: nobody but this process can hear of it.
+            # Ends need no relay here: only this process listens, and it has announced them.
             while (mine := own.identities) and self._is_due(executions.anything_due) and self._executions(mine):
                 pass
             return
         while self._is_due(executions.anything_due) and self._executions():
             pass
-        # They are due after a lease at the earliest, and no index finds them.
+        # Events are due after a lease at the earliest, and there is no index for them.
         if time.monotonic() >= self._look_at_events:
             while self._is_due(event_outbox.anything_due) and self._events():
                 pass
@@ -66,10 +65,13 @@ class Relay:
             return look(connection)
 
     def _executions(self, only: Sequence[Identity] | None = None) -> bool:
-        """One batch, of some executions only where they are given; returns whether there may be more.
+        """Publish one batch of due executions. Returns whether there may be more.
 
-        What was published and not taken may still wait in its queue. While messages wait here unclaimed, it does: it is
-        not published again.
+        An execution that was published and not taken may still be in its queue. While messages wait here unclaimed,
+        this is assumed, and it is not published again.
+
+        Args:
+            only: publish only these executions.
         """
         app = self._app
         rescued = app.writer.call(app.writes.rescue, only)
@@ -106,7 +108,7 @@ class Relay:
         try:
             body = envelope.encode(self._app.settings.max_message_bytes)
         except MessageTooLarge as error:
-            # It was just small enough when it came, in other JSON: whoever gets it now would reject it.
+            # It was just small enough in the sender's JSON; in ours, a worker would reject it.
             give_up(self._app, request, f"its message cannot be sent again: {error.message}")
             return None
         return self._app.publisher.submit(command_publication(envelope, body))

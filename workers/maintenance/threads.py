@@ -1,6 +1,6 @@
-"""The two threads that keep a process honest: one renews its leases, one sends what is due.
+"""The two maintenance threads: the heartbeat renews leases, the relay publishes what is due.
 
-Both run in every worker process; any number of them is safe together.
+Both run in every worker process; any number may run together.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 CANCEL_SECONDS = 2.0
 RELAY_SECONDS = 1.0
 MAX_PAUSE_SECONDS = 30.0
-"""Between two tries, while a server is away."""
+"""The longest pause between attempts while a server is unavailable, in seconds."""
 
 
 class MaintenanceThreads:
@@ -35,7 +35,7 @@ class MaintenanceThreads:
         self._app = app
         self._stop = threading.Event()
         lease = app.settings.lease_seconds
-        # The heartbeat also learns what is to be cancelled: often enough for somebody who waits.
+        # The heartbeat also learns of cancels, so it must be frequent enough for somebody who waits.
         self.threads = [
             self._thread("heartbeat", min(lease / 3, CANCEL_SECONDS), self._heartbeat),
             self._thread("relay", min(lease / 3, RELAY_SECONDS), Relay(app, unclaimed).run),

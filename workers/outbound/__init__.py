@@ -1,1 +1,1 @@
-"""What goes out: answers and events, encoded within what the broker takes, and where they may go."""
+"""Outgoing messages: answers and events, encoded within the limits of the broker."""

@@ -1,7 +1,8 @@
-"""The one place where answers and events are encoded, within what the broker takes.
+"""The only place where answers and events are encoded, within the limits of the broker.
 
-A list that is too large ends earlier, with a cursor; an event goes without its single LM calls, or as a reference. What
-cannot be made smaller is answered with `answer_too_large`, which says what to do.
+A page that is too large is cut, with a cursor for the rest. An event that is too large is sent without its list of LM
+calls, or as a reference. If an answer cannot be made smaller, it is the error `answer_too_large`, which says what to
+do.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from workers.outbound.error_details import detail_of
 
 SOURCE: Final = "/dspex/worker"
 ENVELOPE_BYTES: Final = 8 * 1024
-"""Room for the envelope around a page, with all the extension attributes there may be, and its cursor."""
+"""Room for the envelope of a page, with the most extension attributes, and for its cursor."""
 MAX_ERROR_LENGTH: Final = 2_000
-"""Characters of an error's text, where it is too large with all."""
+"""To this length the text of an error is cut if the whole is too large, in characters."""
 
 _ID: Final[Mapping[type[BaseModel], str]] = {
     SignatureView: "signature_id",
@@ -45,7 +46,7 @@ _IN_PROCESS = "ask where the database is: with the command `dspex`, or `workers.
 
 
 class Encoded(NamedTuple):
-    """A message as it goes out. `whole`: nothing had to be left out."""
+    """An encoded message. `whole`: nothing was left out."""
 
     message_id: str
     body: bytes
@@ -55,13 +56,13 @@ class Encoded(NamedTuple):
 def encode_answer(
     answer: BaseModel, largest: int, *, query: bool, message_id: str | None = None, context: Context = NO_CONTEXT
 ) -> Encoded:
-    """The answer to what was asked, or why it cannot be sent.
+    """Encode an answer, or the error that it is too large.
 
     Args:
-        largest: bytes that the body may have.
-        query: whether nothing else was done.
-        message_id: where it may be sent more than once; a new one by default.
-        context: of what was asked.
+        largest: the largest body, in bytes.
+        query: whether the command was a query, which changes nothing.
+        message_id: for an answer that may be sent more than once; a new one by default.
+        context: the context of the command.
     """
     told: dict[str, Any] = {"message_id": message_id, "context": context}
     try:
@@ -81,7 +82,7 @@ def encode_answer(
 def encode_error(
     error: DspexError, largest: int, *, message_id: str | None = None, context: Context = NO_CONTEXT
 ) -> Encoded:
-    """The answer that something cannot be done; cut where the error quotes too much."""
+    """Encode an error as an answer. It is cut if it is too large."""
     detail = detail_of(error)
     try:
         return _encode(Reply(error=detail), largest, message_id=message_id, context=context)
@@ -98,12 +99,12 @@ def encode_event(
     message_id: str | None = None,
     context: Context = NO_CONTEXT,
 ) -> Encoded:
-    """An event, as much of it as can be sent. Its routing key is that of the whole.
+    """Encode an event, or the largest part of it that fits. The routing key is always that of the whole event.
 
     Args:
-        largest: bytes that the body may have.
-        whole: bytes that it may have with all its fields, where that is less.
-        context: of what it tells of.
+        largest: the largest body, in bytes.
+        whole: the largest body with all fields, in bytes, if that is less.
+        context: the context of the command that it is about.
     """
     told: dict[str, Any] = {"tenant": tenant, "message_id": message_id, "context": context}
     try:
@@ -127,8 +128,8 @@ def _encode(data: Event, largest: int, *, context: Context, **told: Any) -> Enco
 
 
 def _reply(answer: Any) -> Reply:
-    """Written as it is, and not by way of Python's own types."""
-    if not Reply.__pydantic_complete__:  # before pydantic 2.14, what was never validated is not written inside another
+    """Wrap an answer without converting it to Python objects first."""
+    if not Reply.__pydantic_complete__:  # before pydantic 2.14, an unused model cannot be serialized inside another
         Reply.model_rebuild()
     return Reply.model_construct(answer=answer)
 
@@ -138,7 +139,7 @@ def _cut(detail: ErrorDetail) -> ErrorDetail:
 
 
 def _shortened(page: Page[Any], room: int) -> Page[Any]:
-    """The begin of a page, and the cursor for what follows."""
+    """The beginning of a page, with the cursor for the rest."""
     kept = 0
     for item in page.items:
         room -= len(item.model_dump_json().encode()) + 1
@@ -154,7 +155,7 @@ def _after(item: Any) -> str:
 
 
 def _stuck(page: Page[Any], largest: int) -> AnswerTooLarge:
-    """The first of a page is too large by itself: who knows the cursor gets to those behind it."""
+    """The error for a page whose first item alone is too large, with the cursor for the items after it."""
     name = _ID[type(page.items[0])]
     which = f"{name.removesuffix('_id')} {getattr(page.items[0], name)}"
     on = f"; the list goes on with cursor '{_after(page.items[0])}'" if page.next_cursor or page.items[1:] else ""

@@ -1,4 +1,4 @@
-"""The event that tells how an execution ended."""
+"""The event for the end of an execution."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _STATUSES: Final[dict[type[Event], ExecutionStatus]] = {
 
 
 def event_of(ended: Finish | Execution, attempt: int, metadata: Mapping[str, str]) -> Ended:
-    """What goes to the exchange of events, and to webhooks.
+    """The event for the exchange of events and for webhooks.
 
     Args:
-        attempt: the number of the attempt that ended it.
-        metadata: of the execution.
+        attempt: the number of the last attempt.
+        metadata: the metadata of the execution.
     """
     common = {
         "execution_id": ended.id,
@@ -41,7 +41,7 @@ def event_of(ended: Finish | Execution, attempt: int, metadata: Mapping[str, str
 
 
 def reference(event: Ended) -> ExecutionEnded:
-    """The event without its content: which execution, and how it ended."""
+    """The reference that replaces an event: the execution's id and status."""
     return ExecutionEnded(
         execution_id=event.execution_id,
         program_id=event.program_id,

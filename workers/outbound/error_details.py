@@ -1,4 +1,4 @@
-"""Errors as they are told and kept: a code, a line, each wrong field; without what cannot be stored."""
+"""Converts errors for answers, events and rows: a code, a line, the wrong fields; only storable characters."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def detail_of(error: DspexError) -> ErrorDetail:
 
 
 def internal(error: BaseException) -> ErrorDetail:
-    """An error that nobody expected: its text may hold anything, so only its type is told."""
+    """The detail of an unexpected error. It contains only the type, as the text may contain anything."""
     return ErrorDetail(code=ErrorCode.INTERNAL, message=f"{type(error).__name__}: see the worker's log")

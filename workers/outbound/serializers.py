@@ -1,4 +1,4 @@
-"""From the store's rows to the views of the contract: what has the same name in both is not written down here."""
+"""Converts the store's rows to the contract's views. Fields with the same name in both are copied."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def execution_view(row: Execution) -> ExecutionView:
 
 
 def rejected_message_view(row: RecordedRejection) -> RejectedMessageView:
-    """A rejected message. A body that JSON cannot carry as text is written in base64."""
+    """A rejected message. A body that is not JSON text is encoded in base64."""
     text = _text(row.body)
     return _view(
         RejectedMessageView,
@@ -82,13 +82,13 @@ def endpoint_view(row: Endpoint) -> EndpointView:
 
 
 def delivery_view(row: Delivery, log: Sequence[LoggedAttempt] = ()) -> DeliveryView:
-    """A delivery, with its attempts where they were read."""
+    """A delivery, with its attempts if they were read."""
     attempts = tuple(DeliveryAttempt.model_validate(vars(attempt)) for attempt in log)
     return _view(DeliveryView, row, delivery_id=row.id, log=attempts)
 
 
 def _view(of: type[View], row: object, **given: object) -> View:
-    """A view whose fields are those of the row, by their names, save those that are given."""
+    """Make a view of a row: fields are copied by name, except for those given."""
     names, same = _same(of, tuple(given))
     return of.model_validate(dict(zip(names, same(row), strict=True)) | given)
 
@@ -97,7 +97,7 @@ def _view(of: type[View], row: object, **given: object) -> View:
 def _same(
     of: type[BaseModel], given: tuple[str, ...]
 ) -> tuple[tuple[str, ...], Callable[[object], tuple[object, ...]]]:
-    """The other fields of a view, and what reads them of a row."""
+    """The fields of a view that are not given, and a function that reads them from a row."""
     names = tuple(name for name in of.model_fields if name not in given)
     return names, attrgetter(*names)
 

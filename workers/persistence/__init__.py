@@ -1,1 +1,1 @@
-"""What is written to the store, and read from it: group commit, its operations, the schema."""
+"""Access to the store: group commit, its operations, reading, and the check of the schema."""

@@ -1,8 +1,8 @@
-"""Group commit: the threads of a process hand their writes to one thread, and wait.
+"""Group commit: the threads of a process submit their writes to one writer thread, and wait.
 
-It commits whatever has gathered while its last commit ran, in one transaction, with one statement for all writes of
-a kind. A write that is alone is committed at once; only what nobody waits for may wait for others. On SQLite, one
-writer is also what the engine wants.
+The writer commits all writes that have gathered during its last commit in one transaction, with one statement for each
+kind. A single write is committed at once; only posted writes, for which nobody waits, are delayed. SQLite allows only
+one writer anyway.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ Result = TypeVar("Result")
 Operation = Callable[[Connection, Sequence[Item]], Sequence[Result]]
 
 Then = Callable[[Any, Exception | None], None]
-"""Told what a write came to: its result, or why it was not made."""
+"""Called with the result of a write, or with its error."""
 
 MAX_BATCH = 500
 POSTED_SECONDS = 0.05
-"""For what nobody waits for: else each would have a statement, or a commit, of its own beside what is waited for."""
+"""Seconds that posted writes gather, so that each does not take a statement or a commit of its own."""
 FIRST_BACKOFF_SECONDS = 0.05
 MAX_BACKOFF_SECONDS = 5.0
 POLL_SECONDS = 0.5
-"""How often one that waits for another looks whether it is to close."""
+"""How often a writer that waits for another one checks whether it must close, in seconds."""
 LATER_SECONDS = 0.1
 MAX_LATER_SECONDS = 2.0
-"""Until a write that did not get through comes again, while others go on: twice as long with each try."""
+"""The longest pause before a failed write is tried again, while others go on. It doubles with each try."""
 
 
 class WriterClosed(DspexError):
@@ -52,7 +52,7 @@ class WriterClosed(DspexError):
 
 
 class Refused(NamedTuple):
-    """A result that is an error: of this item alone, with nothing left of what it wrote."""
+    """The error of one item of a batch, whose own writes were rolled back."""
 
     error: Exception
 
@@ -61,20 +61,20 @@ class _Write(NamedTuple):
     operation: Operation[Any, Any]
     item: Any
     then: Then
-    until: float | None = None  # then nobody waits for it any more; None: for ever
+    until: float | None = None  # when its caller stops waiting; None: never
 
 
 class _Later(NamedTuple):
-    """Writes that did not get through, and come again by themselves, so that they hold nobody up."""
+    """Failed writes that are tried again separately, so that they block no others."""
 
     due: float
     tries: int
     batch: list[_Write]
-    unfit: bool  # a right or a table is missing for all of a kind
+    unfit: bool  # a privilege or a table is missing for all writes of a kind
 
 
 class _Answer(Generic[Result]):
-    """Waits for a write. A future would do, at more than twice the price."""
+    """Waits for a write. A `Future` would take more than twice the time."""
 
     def __init__(self) -> None:
         self._result: Any = None
@@ -96,12 +96,12 @@ class _Answer(Generic[Result]):
 
 
 class Writer:
-    """Commits the writes of a process. `call` is for any thread.
+    """Commits the writes of a process. `call`, `post` and `submit` are thread-safe.
 
     Args:
-        name: of the thread.
-        after: commits nothing while that one cannot write for lack of a right or a table: what is claimed then could
-            not be ended, and would be run again and again.
+        name: the name of its thread.
+        after: commits nothing while this other writer lacks a privilege or a table. Otherwise executions would be
+    claimed, could not be ended, and would run again and again.
     """
 
     def __init__(self, engine: Engine, name: str = "writer", after: Writer | None = None) -> None:
@@ -110,8 +110,8 @@ class Writer:
         self._connection: Connection | None = None
         self._plans = Plans()
         self._waiting: deque[_Write] = deque()
-        self._posted: deque[_Write] = deque()  # that nobody waits for
-        self._posted_until = 0.0  # when they are to be written
+        self._posted: deque[_Write] = deque()  # writes for which nobody waits
+        self._posted_until = 0.0  # when to write them
         self._later: list[_Later] = []
         self._episodes = Episodes()
         self._wake = threading.Condition()
@@ -123,11 +123,11 @@ class Writer:
 
     @property
     def threads(self) -> list[threading.Thread]:
-        """The thread, once it was started."""
+        """The thread, once it is started."""
         return [] if self._thread is None else [self._thread]
 
     def fit(self, seconds: float = 0.0) -> bool:
-        """Whether the database lets it write, as far as it knows; waits for that."""
+        """Whether the writer has the privileges and tables that it needs, as far as it knows. Waits up to `seconds`."""
         return self._fit.wait(seconds)
 
     def start(self) -> None:
@@ -136,7 +136,7 @@ class Writer:
         self._thread.start()
 
     def close(self, timeout: float = 10.0) -> None:
-        """Commit what is waiting, for at most `timeout` seconds; refuse what comes later. Safe to call twice."""
+        """Commit pending writes for at most `timeout` seconds, and refuse further ones. May be called again."""
         with self._wake:
             self._closing.set()
             self._wake.notify()
@@ -152,29 +152,29 @@ class Writer:
     ) -> Result:
         """Write, and wait until it is committed.
 
-        While the database cannot be reached, the call waits and tries again: a worker has nothing better to do. So it
-        does while a table or a right is missing, or a lock is held; others go on meanwhile.
+        While the database is unreachable, the call keeps retrying, as a worker cannot work without it. It also retries
+        while a table or a privilege is missing or a lock is held; other writes go on meanwhile.
 
         Args:
-            operation: takes the connection and all the items of a batch, and returns a result for each. It may run
-                more than once, each time in a new transaction; it never commits.
-            timeout: seconds to wait; the write may still be made later.
-            patience: seconds after which a write that others pass is not tried again.
+            operation: gets the connection and all items of a batch, and returns a result for each. It may run more than
+                once, each time in a new transaction, and must not commit.
+            timeout: seconds to wait. The write may still be made later.
+            patience: seconds after which a blocked write is given up while others succeed.
 
         Raises:
             WriterClosed: the process is shutting down.
-            TimeoutError: it was not made in time.
-            DatabaseUnavailable: it did not get through, for longer than the patience.
-            Exception: what the operation raised for this item.
+            TimeoutError: the write was not made in time.
+            DatabaseUnavailable: the write was blocked for longer than `patience`.
+            Exception: the error that the operation raised for this item.
         """
         answer = _Answer[Result]()
         self._put(_Write(operation, item, answer, None if patience is None else time.monotonic() + patience))
         return answer.wait(timeout)
 
     def post(self, operation: Operation[Item, Any], item: Item) -> None:
-        """Write in `POSTED_SECONDS`, and wait for nothing: for what is made up for if it is lost.
+        """Write within `POSTED_SECONDS`, without waiting. For writes that may be lost.
 
-        What fails is logged, and not tried again unless the database is away.
+        A failure is logged, and is retried only if the database is unavailable.
 
         Raises:
             WriterClosed: the process is shutting down.
@@ -187,9 +187,9 @@ class Writer:
             self._posted.append(_Write(operation, item, self._log_failure, until=0.0))
 
     def submit(self, operation: Operation[Item, Any], item: Item, then: Then) -> None:
-        """Write, and have `then` told what came of it.
+        """Write without waiting, and call `then` with the result.
 
-        It is called in the writer's thread, and may wait for nothing.
+        `then` is called in the writer's thread and must not block.
 
         Raises:
             WriterClosed: the process is shutting down.
@@ -219,7 +219,7 @@ class Writer:
             self._connection.close()
 
     def _next(self) -> list[tuple[list[_Write], int]]:
-        """What is to be written now, once there is something: batches, and how often each was put off. none: closed."""
+        """Wait for writes. Returns batches, and how often each was put off; an empty list if the writer is closed."""
         with self._wake:
             while True:
                 closing, now = self._closing.is_set(), time.monotonic()
@@ -237,11 +237,11 @@ class Writer:
         return ([(batch, 0)] if batch else []) + [(later.batch, later.tries) for later in again]
 
     def _commit(self, batch: list[_Write], tries: int = 0, *, careful: bool = False) -> None:
-        """Write them and tell. What does not get through is put off, alone.
+        """Commit a batch and report the results. Blocked writes are put off separately.
 
         Args:
-            tries: how often these were put off before.
-            careful: wait for no lock: the batch of these has waited.
+            tries: how often the batch was put off before.
+            careful: do not wait for locks, as the batch has already waited.
         """
         failures = 0
         while True:
@@ -255,7 +255,7 @@ class Writer:
                         continue
                     error = WriterClosed("the worker is shutting down and the database cannot be reached")
                 elif len(parts := _parts(batch, cause)) > 1:
-                    # One of them is poison, or waits for somebody: alone, it does so alone.
+                    # One of them is poisonous or blocked. Split the batch, so that it fails alone.
                     for part in parts:
                         self._commit(part, tries, careful=True)
                     return
@@ -269,10 +269,10 @@ class Writer:
             return
 
     def _failed(self, batch: list[_Write], error: Exception, tries: int, *, alone: bool = False) -> None:
-        """Put off what nothing is wrong with, and tell the others.
+        """Put off writes that are not at fault, and report the error to the others.
 
         Args:
-            alone: an action; else none of a kind can be written.
+            alone: True for a single action; False if no write of the kind is possible.
         """
         if not passing(error):
             for write in batch:
@@ -315,11 +315,11 @@ class Writer:
 
     @contextmanager
     def _begin(self) -> Generator[Connection]:
-        """A transaction on a connection that this thread keeps: the pool asks first, each time, if the server lives."""
+        """A transaction on a connection that this thread keeps, because the pool would ping the server each time."""
         connection, self._connection = self._connection, None
         if connection is None:
             connection = self._engine.connect()
-            connection.detach()  # it is none of those that the pool has to give
+            connection.detach()  # removes it from the pool
             self._plans = Plans()
         try:
             with connection.begin():
@@ -335,7 +335,7 @@ class Writer:
             self._episodes.tell("A write that nobody waits for was not made", describe(error))
 
     def _wait(self, tries: int, error: Exception) -> bool:
-        """Back off before the next try. Returns whether there is to be one."""
+        """Back off before the next try. Returns False if there must be none."""
         seconds = spread(doubled(FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, tries))
         self._episodes.tell("The database cannot be written, trying again", describe(error))
         return not self._closing.wait(seconds)
@@ -349,10 +349,10 @@ def _tell(write: _Write, result: Any, error: Exception | None) -> None:
 
 
 def _parts(batch: list[_Write], cause: Cause | None) -> list[list[_Write]]:
-    """A batch that failed, as it is tried again."""
+    """Split a failed batch for the next try."""
     if cause is not Cause.UNFIT:
         return [[write] for write in batch]
-    # A table or a right is missing for a kind: for all of it.
+    # A missing table or privilege affects all writes of a kind.
     kinds: dict[Operation[Any, Any], list[_Write]] = {}
     for write in batch:
         kinds.setdefault(write.operation, []).append(write)

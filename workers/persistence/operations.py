@@ -1,4 +1,4 @@
-"""What this process writes to the store, as the writer's operations: each takes a batch and answers for each item."""
+"""The writes of a worker process, as operations of the writer: each takes a batch and returns a result per item."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from workers.persistence.group_commit import Refused
 Result = TypeVar("Result")
 
 RELAY_LIMIT = 100
-"""How much of a kind the relay takes at a time."""
+"""How many executions or events the relay takes at a time."""
 
 
 class Written(NamedTuple):
-    """What became of the end of an attempt.
+    """The result of writing the end of an attempt.
 
     Attributes:
-        held: whether it is written: the execution was still as it was claimed.
-        execution: that has ended, where somebody waits for the answer.
+        held: whether it was written. False: another worker has claimed the execution since.
+        execution: the ended execution, if a sender waits for the answer.
     """
 
     held: bool
@@ -38,7 +38,7 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Writes:
-    """Every write of a worker process: who it is (`lease`), where it counts (`shard`), and when webhooks are due."""
+    """All writes of a worker process, with its name (`lease`), its shard of the counters, and when webhooks are due."""
 
     lease: Lease
     shard: int
@@ -56,38 +56,38 @@ class Writes:
         return [Written(*one) for one in done]
 
     def retry(self, connection: Connection, retries: Sequence[Retry]) -> list[Written]:
-        """Make executions wait for their next attempt."""
+        """Make executions pending for their next attempt."""
         return [Written(done) for done in executions.retry(connection, retries)]
 
     def event_sent(self, connection: Connection, ends: Sequence[OutboxEntry]) -> list[None]:
-        """Delete the events that are confirmed."""
+        """Delete confirmed events."""
         event_outbox.sent(connection, ends)
         return [None] * len(ends)
 
     def heartbeat(self, connection: Connection, running: Sequence[Collection[Identity]]) -> list[Heartbeat]:
-        """Extend the leases of what this process runs."""
+        """Extend the leases of this process's executions."""
         return [executions.heartbeat(connection, self.lease, which) for which in running]
 
     def release(self, connection: Connection, items: Sequence[None]) -> list[int]:
-        """Give back all that this process runs."""
+        """Give all claims of this process back."""
         return [executions.release(connection, self.lease)] * len(items)
 
     def give_back(self, connection: Connection, which: Sequence[Identity]) -> list[None]:
-        """Give back some of what this process has claimed, for itself to claim again: the relay waits for a lease."""
+        """Give some claims back that this process will claim again, so the relay publishes them only after a lease."""
         executions.release(connection, self.lease, which, due_in=self.lease.seconds)
         return [None] * len(which)
 
     def hand_over(self, connection: Connection, which: Sequence[Identity]) -> list[None]:
-        """Give back some of what this process has claimed, for any worker."""
+        """Give some claims back, for any worker."""
         executions.release(connection, self.lease, which)
         return [None] * len(which)
 
     def rescue(self, connection: Connection, items: Sequence[Sequence[Identity] | None]) -> list[list[Request]]:
-        """Take what nobody has heard of for a lease, of these or of all: it is due at once."""
+        """Take executions whose lease has run out, of these or of all. They are due at once."""
         return [executions.rescue(connection, 0.0, RELAY_LIMIT, only=only) for only in items]
 
     def due(self, connection: Connection, items: Sequence[Sequence[Identity] | None]) -> list[list[Due]]:
-        """Take what waits and is due, of these or of all."""
+        """Take pending executions that are due, of these or of all."""
         return [executions.due(connection, self.lease.seconds, RELAY_LIMIT, only=only) for only in items]
 
     def events_due(self, connection: Connection, items: Sequence[None]) -> list[list[Execution]]:
@@ -105,16 +105,16 @@ class Writes:
         return [None] * len(rejected)
 
     def program(self, connection: Connection, wanted: Sequence[tuple[UUID, str]]) -> list[Any]:
-        """Read programs, by id and tenant. As a write, because that waits while the database cannot be read."""
+        """Read programs by id and tenant, as a write operation, which waits while the database is unavailable."""
         return [_attempt(connection, partial(programs.get, program_id=id_, tenant=tenant)) for id_, tenant in wanted]
 
     def each(self, connection: Connection, actions: Sequence[Callable[[Connection], Any]]) -> list[Any]:
-        """What is rare needs no batch: any action, one by one. One that is refused costs the others nothing."""
+        """Run any rare actions one by one. A refused one does not affect the others."""
         return [_attempt(connection, action) for action in actions]
 
 
 def _attempt(connection: Connection, action: Callable[[Connection], Result]) -> Result | Refused:
-    """What an action comes to: where it raises, nothing of it is left, and all else in the transaction is."""
+    """Run an action in a savepoint. If it raises, only its own writes are rolled back."""
     savepoint = connection.begin_nested()
     try:
         result = action(connection)

@@ -1,4 +1,4 @@
-"""Reading the database: for one tenant, and without waiting for who writes."""
+"""Reads the database for one tenant, without waiting for writers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from store.database.tenancy import scope
 
 @contextmanager
 def read(engine: Engine, tenant: str) -> Generator[Connection]:
-    """A connection that only reads, and sees one tenant.
+    """Open a connection that only reads, and sees one tenant.
 
     Raises:
-        DatabaseUnavailable: the database cannot be read now, here or in what is done with the connection.
+        DatabaseUnavailable: the database cannot be read now. Raised here, or by use of the connection.
     """
     try:
         with engine.connect().execution_options(**READ_ONLY) as connection:

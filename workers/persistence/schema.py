@@ -1,4 +1,4 @@
-"""Whether the database is there, and has the tables that this version needs."""
+"""Checks that the database can be reached, and has the tables and privileges that this version needs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 def require_schema(engine: Engine) -> None:
-    """Check the database; an embedded one (SQLite) is made or brought up to date.
+    """Check the database. An embedded one (SQLite) is created or upgraded.
 
     Raises:
-        SettingsError: it cannot be reached, `dspex migrate` is due, or a newer version has made it unfit for this one.
+        SettingsError: the database cannot be reached, needs `dspex migrate`, or is too new for this version.
     """
     try:
         if migrations.is_newest(engine):
@@ -37,10 +37,10 @@ def require_schema(engine: Engine) -> None:
 
 
 def require_rights(engine: Engine, *, tenancy: bool) -> None:
-    """Check what the role of the workers may do; and, with tenants, that row-level security holds it.
+    """Check the privileges of the workers' role and, with tenancy, that row-level security applies to it.
 
     Raises:
-        SettingsError: with the command that mends it.
+        SettingsError: one is not so. The text contains the command that changes it.
     """
     if engine.dialect.name != "postgresql":
         return
@@ -81,5 +81,5 @@ def unreachable(engine: Engine, error: DBAPIError) -> SettingsError:
 
 
 def where(engine: Engine) -> str:
-    """The database's URL, as it may be shown."""
+    """The database's URL, without its password."""
     return masked(engine.url.render_as_string(hide_password=True))

@@ -1,1 +1,1 @@
-"""A worker process: it runs, is watched, is replaced, and drains."""
+"""Worker processes: run, watch, replace and drain them."""

@@ -1,6 +1,6 @@
 """The processes of `dspex worker`: starts them, replaces those that die, and drains them all.
 
-A worker process runs jobs; beside them one process delivers webhooks, so that no receiver ever slows a job.
+Worker processes run jobs. A separate process delivers webhooks, so that no receiver can slow a job.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from workers.settings import Settings
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
-"""Seconds until a process that died is replaced: twice as long for each that died soon after its start."""
+"""Seconds until a dead process is replaced. The pause doubles for each that dies soon after its start."""
 SOON_SECONDS = 30.0
-"""A process that dies within this time of its start did not work."""
+"""A process that dies within this time has failed to start."""
 GIVE_UP = 5
-"""When all have died so often in a row, soon after their start, no other start will help: see `Children.hopeless`."""
+"""After so many failed starts in a row of all processes, no further one is tried: see `Children.hopeless`."""
 KILL_MARGIN_SECONDS = 10.0
 
 
 class Child(NamedTuple):
-    """A process as it is started: the arguments of `dspex`, and what its environment has beside ours."""
+    """How to start a process: the arguments of `dspex`, and the additions to our environment."""
 
     arguments: tuple[str, ...]
     environment: dict[str, str] = {}  # noqa: RUF012
@@ -41,8 +41,8 @@ def supervise(settings: Settings, stop: threading.Event) -> int:
     """Keep `settings.processes` worker processes and a deliverer running until `stop` is set, then drain them.
 
     Returns:
-        The exit code: 0 where every process drained, 1 where one had to be killed, or could hand nothing back, and
-        where no worker can be kept alive: whoever started this one sees it, and does what it does about crashes.
+        The exit code: 0 if every process drained; 1 if one had to be killed or could not give its claims back, or if no
+            worker process stays alive. The service manager then treats it as a crash.
     """
     workers, others = Children(_workers(settings)), Children(deliverer(settings))
     while not stop.wait(0.2):
@@ -61,12 +61,12 @@ def supervise(settings: Settings, stop: threading.Event) -> int:
 
 
 def deliverer(settings: Settings) -> list[Child]:
-    """The process that delivers webhooks; none where it is switched off."""
+    """The deliverer process; none if it is switched off."""
     return [Child(("deliverer",))] if settings.webhook_threads else []
 
 
 def _workers(settings: Settings) -> list[Child]:
-    """The worker processes. Each serves its metrics at an address of its own."""
+    """The worker processes. Each serves metrics at its own address."""
     arguments = ("worker", "--processes", "1", "--threads", str(settings.threads))
     addresses = settings.metrics_addresses
     return [
@@ -76,38 +76,38 @@ def _workers(settings: Settings) -> list[Child]:
 
 
 class Children:
-    """Processes of ours."""
+    """Our child processes."""
 
     def __init__(self, children: Sequence[Child]) -> None:
         self._places = [_Place(child) for child in children]
 
     def replace_dead(self) -> None:
-        """Start those anew that have ended, each after its pause. To be called often; it waits for nothing."""
+        """Replace processes that have ended, each after its pause. Call this often; it does not block."""
         for place in self._places:
             place.replace_dead()
 
     @property
     def hopeless(self) -> bool:
-        """Whether none lives, and each has died `GIVE_UP` times in a row soon after its start."""
+        """Whether no process lives, and each has failed to start `GIVE_UP` times in a row."""
         return bool(self._places) and all(place.dead and place.failures >= GIVE_UP for place in self._places)
 
     def terminate(self) -> None:
-        """Tell them all to drain."""
+        """Ask all processes to drain."""
         for place in self._places:
             place.process.send_signal(signal.SIGTERM)
 
     def wait(self, seconds: float) -> int:
-        """Wait until all have ended, and kill those that have not. Returns 0 where every one drained, else 1."""
+        """Wait until all have ended, and kill the others. Returns 0 if every one drained, else 1."""
         deadline = time.monotonic() + seconds
         return max((_end(place, deadline) for place in self._places), default=0)
 
 
 class _Place:
-    """One process after the other.
+    """One child process and its replacements.
 
     Attributes:
-        dead: the last one has ended by itself, and the next is not started yet.
-        failures: how many have died in a row soon after their start.
+        dead: the process has ended by itself, and is not replaced yet.
+        failures: how many failed to start in a row.
     """
 
     def __init__(self, child: Child) -> None:
@@ -121,7 +121,7 @@ class _Place:
         self._started = time.monotonic()
 
     def replace_dead(self) -> None:
-        """Start the next one where the last has ended, and its pause is over."""
+        """Start a replacement if the process has ended and its pause is over."""
         now = time.monotonic()
         if not self.dead and self.process.poll() is not None:
             self.dead = True
@@ -138,7 +138,7 @@ class _Place:
 
 def _start(child: Child) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        # A group of its own: Ctrl-C is for the supervisor alone, which then drains the processes.
+        # A process group of its own: Ctrl-C reaches only the supervisor, which then drains the processes.
         [sys.executable, "-P", "-m", "workers.cli", *child.arguments, "--parent", str(os.getpid())],
         start_new_session=True,
         env=os.environ | child.environment,
@@ -154,5 +154,5 @@ def _end(place: _Place, deadline: float) -> int:
         process.kill()
         process.wait()
         return 1
-    # One that died before had been told of; the signal itself ends one that has just been started.
+    # An earlier death was logged; the signal itself ends a process that has just been started.
     return 0 if place.dead or code in (0, -signal.SIGTERM) else 1

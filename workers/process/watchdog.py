@@ -1,7 +1,6 @@
-"""No thread dies unnoticed: a process that has lost one ends, and the supervisor starts another in its place.
+"""Detects dead threads: a process that has lost one exits, and the supervisor replaces it.
 
-Dramatiq never replaces a worker thread that has died; a process whose consumer or writer is gone looks alive, and does
-nothing.
+Dramatiq never replaces a dead worker thread, and a process without its consumer or writer looks alive but does nothing.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ EXIT_CODE = os.EX_SOFTWARE
 
 
 def dead(threads: Iterable[threading.Thread]) -> list[str]:
-    """The names of the threads that have ended, of those that were started."""
+    """The names of the started threads that have ended."""
     return [thread.name for thread in threads if thread.ident is not None and not thread.is_alive()]
 
 
 def end_process(drain: Callable[[], None], seconds: float) -> NoReturn:
-    """End this process with `EXIT_CODE`, once it is drained, or cannot be in this time.
+    """End this process with `EXIT_CODE`, after it has drained or the time is over.
 
-    It does not wait for threads that hang, as the interpreter would at its end.
+    Unlike a normal exit of the interpreter, it does not wait for threads that hang.
     """
     draining = threading.Thread(target=drain, name="drain", daemon=True)
     draining.start()

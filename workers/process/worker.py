@@ -1,4 +1,4 @@
-"""One worker process: consumers, threads that run actors, maintenance; drains when it is told to stop."""
+"""One worker process: consumers, threads that run actors, and maintenance. It drains when it is stopped."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from workers.maintenance.threads import MaintenanceThreads
 logger = logging.getLogger(__name__)
 
 RELEASE_SECONDS = 5.0
-"""How long a stop waits for a database that cannot be reached."""
+"""How long a stop waits for an unreachable database, in seconds."""
 
 
 class WorkerProcess:
-    """Runs an application's actors. `start` and `stop` are called once each."""
+    """Runs the actors of an application. `start` and `stop` may each be called once."""
 
     def __init__(self, app: Application) -> None:
         self._app = app
@@ -34,7 +34,7 @@ class WorkerProcess:
             prefetch=app.settings.prefetch_count,
         )
         self._maintenance = MaintenanceThreads(app, self._intake.has_unclaimed)
-        # Without a server it delivers itself; else webhooks have a process of their own.
+        # Without a server it delivers webhooks itself; otherwise another process does.
         delivers = app.settings.embedded and app.settings.webhook_threads > 0
         own = app.own
         mine = None if own is None else lambda: own.webhooks
@@ -44,7 +44,7 @@ class WorkerProcess:
 
     @property
     def threads(self) -> list[threading.Thread]:
-        """All that live from `start` to `stop`, the application's too."""
+        """All threads that live from `start` to `stop`, including the application's."""
         return [
             *threads_of(self._worker),
             *self._maintenance.threads,
@@ -54,7 +54,7 @@ class WorkerProcess:
         ]
 
     def start(self) -> None:
-        """Consume."""
+        """Start to consume."""
         self._worker.start()
         name_threads(self._worker)
         self._maintenance.start()
@@ -62,10 +62,10 @@ class WorkerProcess:
             self._deliverer.start()
 
     def stop(self, seconds: float) -> bool:
-        """Take no more messages, let running executions end for at most `seconds`, give back the others.
+        """Take no more messages, wait up to `seconds` for running executions, and give the others back.
 
         Returns:
-            Whether all has ended or was given back: else leases end what runs, when they run out.
+            Whether all have ended or were given back. If not, the others are rescued when their leases run out.
         """
         deadline = time.monotonic() + seconds
         self._intake.close()
@@ -74,11 +74,11 @@ class WorkerProcess:
         written = self._app.unwritten.wait(max(0.0, deadline - time.monotonic()))
         given_back = True
         if not written or self._app.in_flight or any(thread.is_alive() for thread in going_on):
-            # Before the broker has their messages back: whoever gets them must find the executions free.
+            # Before their messages return to the broker, so that the next worker can claim them.
             given_back = self._give_back(seconds)
             abandon_actors(self._worker)
         if self._deliverer is not None:
-            if self._app.own is not None:  # nobody else sends what it leaves
+            if self._app.own is not None:  # no other process sends its webhooks
                 self._deliverer.finish(max(0.0, deadline - time.monotonic()))
             self._deliverer.stop(max(0.0, deadline - time.monotonic()))
         self._maintenance.stop()

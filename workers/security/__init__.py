@@ -1,1 +1,1 @@
-"""Who asks, and who may."""
+"""Principals, authorization, and the checks of messages."""

@@ -1,4 +1,4 @@
-"""What is denied, in the log `dspex.audit`: a line for each denial, and of a flood of them a few lines and a count."""
+"""The audit log of denials, `dspex.audit`: a line for each; for a flood, a few lines and a count."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ logger = logging.getLogger("dspex.audit")
 
 EPISODE_SECONDS = 60.0
 LINES = 10
-"""Denials of one kind that an episode tells of; the others are counted."""
+"""How many denials of one kind are logged in an episode; the others are counted."""
 MAX_KINDS = 1_000
-"""Kinds that are told apart at once. They come from outside: what is beyond is one kind."""
+"""How many kinds are counted separately. As they come from outside, all further ones count as one kind."""
 
 
 class Denial(NamedTuple):
-    """Who was denied what. `reason` is one of few."""
+    """A kind of denial: who was denied what, and why. There are few reasons."""
 
     action: str
     login: str
@@ -37,10 +37,11 @@ class _Episode:
 
 
 class Audit:
-    """Thread-safe.
+    """Writes the audit log. Thread-safe.
+
 
     Args:
-        clock: seconds.
+        clock: returns a time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,10 +50,10 @@ class Audit:
         self._episodes: dict[Denial, _Episode] = {}
 
     def denied(self, denial: Denial, subject: str | None = None) -> None:
-        """Tell of a denial.
+        """Log a denial.
 
         Args:
-            subject: the id of the entity, where it is known.
+            subject: the id of the entity, if known.
         """
         self.end_episodes()
         with self._lock:
@@ -72,7 +73,7 @@ class Audit:
             )
 
     def end_episodes(self) -> None:
-        """Tell how many there were of what was not told of, once their episode is over."""
+        """Log the number of denials that were not logged, for each episode that is over."""
         if not self._episodes:
             return
         now = self._clock()
@@ -94,4 +95,4 @@ class Audit:
 
 
 audit = Audit()
-"""That of this process."""
+"""The audit log of this process."""

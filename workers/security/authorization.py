@@ -1,4 +1,4 @@
-"""Who may do what: principals, their roles, and the roles that each command needs one of."""
+"""Authorization: principals, their roles, and the roles that a command requires."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workers.security.audit import Denial, audit
 
 
 class Role(StrEnum):
-    """What a principal is for. `system` is a worker's own: it may act for every tenant, and is given to nobody else."""
+    """The role of a principal. `system` is only for the workers' login, which may act for every tenant."""
 
     ADMIN = "admin"
     OPERATOR = "operator"
@@ -26,7 +26,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks: a name, the tenant whose entities it sees, and its roles."""
+    """The sender of a command: its name, the tenant whose entities it sees, and its roles."""
 
     name: str
     tenant: str = DEFAULT_TENANT
@@ -34,24 +34,25 @@ class Principal:
 
 
 EVERY_ROLE = frozenset({Role.ADMIN, Role.OPERATOR, Role.PRODUCER, Role.VIEWER})
-"""Of those that are given; `system` is not."""
+"""All roles that an operator can give; not `system`."""
 MAKERS = EVERY_ROLE - {Role.VIEWER}
 OPERATORS = frozenset({Role.ADMIN, Role.OPERATOR})
 ADMINS = frozenset({Role.ADMIN})
 
 _ROLES: dict[type[Command], frozenset[Role]] = {}
 ROLES: Final[Mapping[type[Command], frozenset[Role]]] = MappingProxyType(_ROLES)
-"""The roles that each command needs one of, as its handler states them. One that is not here is denied.
+"""The roles of each command, as its handler declares them; a principal needs one. Other commands are denied.
+
 
 `docs/permissions.md` has the whole table, which a test holds this to.
 """
 
 
 def permit(action: type[Command], roles: frozenset[Role]) -> None:
-    """State the roles of a command, once.
+    """Declare the roles of a command, once.
 
     Raises:
-        ValueError: they are stated already, or are none that can be.
+        ValueError: they are declared already, or are invalid.
     """
     if action in _ROLES:
         raise ValueError(f"{action.type} has its roles already")
@@ -61,12 +62,12 @@ def permit(action: type[Command], roles: frozenset[Role]) -> None:
 
 
 def allows(principal: Principal, action: type[Command]) -> bool:
-    """Whether a role of the principal allows an action. Nothing is said of it: see `authorize`."""
+    """Whether a role of the principal allows an action. Unlike `authorize`, leaves no audit line."""
     return Role.SYSTEM in principal.roles or bool(principal.roles & ROLES.get(action, frozenset()))
 
 
 def authorize(principal: Principal, command: Command) -> None:
-    """Let a command pass, or leave an audit line.
+    """Check that the principal may give a command; leave an audit line if not.
 
     Raises:
         Denied: no role of the principal allows it.
@@ -76,14 +77,14 @@ def authorize(principal: Principal, command: Command) -> None:
 
 
 def told_of(principal: Principal, command: Command, denied: DspexError) -> None:
-    """Leave an audit line of a denial that is no matter of roles: of a secret, or of whose something is."""
+    """Leave an audit line for a denial that is not about roles, but about a secret or a tenant."""
     field, _, _ = denied.message.partition(":")
     denial = Denial(command.type, principal.name, principal.tenant, f"for its {field[:40]}")
     audit.denied(denial, f"{command.subject or '-'}: {denied.message}")
 
 
 def require_role(principal: Principal, action: type[Command], subject: str | None) -> None:
-    """As `authorize`, of a command that is not read yet: its subject is what it says itself."""
+    """Like `authorize`, for a command that is not read yet. The subject is from the unvalidated data."""
     if allows(principal, action):
         return
     roles = ", ".join(sorted(principal.roles)) or "none"

@@ -1,8 +1,7 @@
-"""Whether RabbitMQ can read the name of who waits by direct reply-to.
+"""Checks that RabbitMQ can parse a name of direct reply-to.
 
-Such a name has in it which process of which node waits. One that was made up ends the connection that publishes to it
-(541, seen on 3.10.8): everybody's answers and events go over that one. So it is asked for on a connection of its own
-before anything is sent there, and remembered.
+Such a name encodes a process and a node. Publishing to a forged one ends the connection (541, seen on 3.10.8), which
+all answers and events share. So each name is first checked on a separate connection, and the result is remembered.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from dspex.lru import Lru
 from workers.security.reply_queues import direct
 
 KEPT: Final = 1_000
-"""Names that are remembered: those who wait on one channel have one in common."""
+"""How many names are remembered. Clients on one channel share a name."""
 
 
 class DirectReplies:
-    """Thread-safe.
+    """Checks and remembers names. Thread-safe.
 
     Args:
-        ask: whether the broker can read a name. Raises BrokerUnavailable where it cannot be asked.
+        ask: returns whether the broker can parse a name. Raises BrokerUnavailable if it cannot be reached.
     """
 
     def __init__(self, ask: Callable[[str], bool] = lambda _queue: True) -> None:
@@ -29,14 +28,14 @@ class DirectReplies:
         self._readable: Lru[str, bool] = Lru(KEPT)
 
     def is_checked(self, queue: str | None) -> bool:
-        """Whether an answer may be sent there without asking first."""
+        """Whether an answer may be sent there without a check."""
         return queue is None or not direct(queue) or self._readable.get(_channel(queue)) is True
 
     def readable(self, queue: str) -> bool:
         """Whether an answer may be sent there.
 
         Raises:
-            BrokerUnavailable: it cannot be asked.
+            BrokerUnavailable: the broker cannot be reached.
         """
         if self.is_checked(queue):
             return True
@@ -48,5 +47,5 @@ class DirectReplies:
 
 
 def _channel(queue: str) -> str:
-    """What a name says of where somebody waits: all but the key, which RabbitMQ only compares."""
+    """The part of a name that encodes the place: all but the key, which RabbitMQ only compares."""
     return queue.rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""From the login of a message to the principal that asks."""
+"""Finds the principal of a message by its login."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dspex.ids import DEFAULT_TENANT
 from workers.security.authorization import Principal, Role
 
 EVERYBODY = Principal("everybody", DEFAULT_TENANT, frozenset({Role.ADMIN}))
-"""Who asks while tenancy is off: there is one tenant, and whoever may publish may do everything."""
+"""The principal of everybody while tenancy is off: there is one tenant, and every publisher may do everything."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Principals:
     """The principals of a deployment.
 
     Args:
-        by_login: those of broker logins, as the operator has set them; None: tenancy is off.
+        by_login: the principals of broker logins, from the settings; None: tenancy is off.
         system: the workers' own login, which may act for any tenant.
     """
 
@@ -31,10 +31,7 @@ class Principals:
 
         Args:
             user_id: the AMQP property `user-id`, which RabbitMQ has checked against the login; None: it is not set.
-            tenant: what the envelope says.
-
-        Raises:
-            Denied: with tenancy on, a message without `user-id`, of an unknown login, or for another's tenant.
+            tenant: the tenant in the envelope.
         """
         if self.by_login is None:
             return EVERYBODY
@@ -54,14 +51,15 @@ class Principals:
         return self.by_login is not None and user_id is not None and user_id == self.system
 
     def is_its_own(self, user_id: str | None, tenant: str | None, *, event: bool) -> bool:
-        """Whether what is in a message is of the tenant that it is recorded for (`tenant_of`), as far as one can know.
+        """Whether the content of a message belongs to the tenant for which it is recorded (`tenant_of`), as far as
+        known.
 
-        It may be another's: events and answers come back where somebody has bound their exchange to the workers'
-        queues; and nobody knows whose the messages of an unknown login are.
+        It may belong to another one: events and answers come back if somebody binds their exchange to the workers'
+        queues, and the tenant of an unknown login is not known.
 
         Args:
-            tenant: what the envelope says.
-            event: whether it is one of ours.
+            tenant: the tenant in the envelope.
+            event: whether it is one of our events.
         """
         if self.by_login is None:
             return True
@@ -71,7 +69,7 @@ class Principals:
         return principal is not None and (not event or tenant == principal.tenant)
 
     def tenant_of(self, user_id: str | None, tenant: str | None = None) -> str:
-        """The tenant that a message is recorded for, whoever it is from; `tenant` is what the envelope says."""
+        """The tenant for which a message is recorded. `tenant` is the one in the envelope."""
         if self.is_system(user_id):
             return tenant or DEFAULT_TENANT
         principal = (self.by_login or {}).get(user_id or "")
@@ -79,12 +77,12 @@ class Principals:
 
 
 def on_behalf(body: bytes, tenant: str) -> bytes:
-    """A message that names no tenant, as the workers' own login sends it for one."""
+    """Add a tenant to a message without one, so that the workers' login can send it for the tenant."""
     return body.replace(b"{", _named(tenant), 1)
 
 
 def as_it_came(body: bytes, tenant: str) -> bytes:
-    """The message that `on_behalf` was given: one that is rejected again is the same again."""
+    """Undo `on_behalf`, so that a message that is rejected again is recorded as the same one."""
     return body.replace(_named(tenant), b"{", 1)
 
 

@@ -1,4 +1,4 @@
-"""A command as a handler gets it: with who asks, and what came with its message."""
+"""A command for a handler: with its principal, reply address and context."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ C = TypeVar("C", bound=Command, covariant=True)
 
 @dataclass(frozen=True)
 class Received(Generic[C]):
-    """A command and its circumstances.
+    """A command that was received.
 
     Attributes:
-        answered: whether somebody waits for the answer.
-        reply_to, correlation_id: where it goes, if it comes later (as `reply_queues` keeps it), and what it is matched
-            by.
-        context: what comes back with what is told of it.
+        answered: whether the sender waits for the answer.
+        reply_to, correlation_id: the queue for a later answer (in the stored form of `reply_queues`), and the id that
+    matches it.
+        context: the trace and the extensions that are copied to answers and events.
     """
 
     command: C
@@ -43,11 +43,11 @@ class Received(Generic[C]):
 
 
 def receive(principals: Principals, envelope: Envelope[Any], origin: Origin) -> Received[Any]:
-    """A command as it came over a queue.
+    """Identify the sender of a command from a queue, and check its reply queue.
 
     Raises:
-        Denied: its login may not act for its tenant.
-        ForbiddenReplyQueue: answers may not go to the queue that it names.
+        Denied: the login may not act for the tenant.
+        ForbiddenReplyQueue: answers may not go to the reply queue.
     """
     try:
         reply_to = checked(origin.reply_to, origin.user_id)

@@ -1,6 +1,6 @@
-"""Whether a message may be read at all: by its login, its type and its tenant, before its data is looked at.
+"""Checks login, type and tenant of a message before its data is validated.
 
-To validate the data of a message can cost a thousand times what it cost to send it.
+Validating the data of a message can cost a thousand times as much as sending it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from workers.security.principals import Principals
 
 @dataclass(frozen=True)
 class Admission:
-    """Of messages, while tenancy is on."""
+    """The check of messages while tenancy is on."""
 
     principals: Principals
 
     def __call__(self, origin: Origin, action: type[Command], tenant: str | None, subject: str | None = None) -> None:
-        """Let a message pass, or leave an audit line.
+        """Check a message; leave an audit line if it is denied.
 
         Args:
-            tenant: what the envelope says.
-            subject: the id that it is about, as its data says.
+            tenant: the tenant in the envelope.
+            subject: the id of its subject, from the unvalidated data.
 
         Raises:
-            Denied: its login is not known, belongs to another tenant, or has no role for this.
+            Denied: the login is unknown, belongs to another tenant, or has no role for the command.
         """
         try:
             principal = self.principals.of(origin.user_id, tenant)

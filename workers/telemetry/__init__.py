@@ -1,1 +1,1 @@
-"""What is seen of a process: log lines, episodes, metrics."""
+"""Observability of a process: log lines, episodes, metrics."""

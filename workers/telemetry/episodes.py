@@ -1,4 +1,4 @@
-"""What happens again and again is told once in a while, with how often it did."""
+"""Episodes: a recurring problem is logged at intervals, with a count."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ logger = logging.getLogger(__name__)
 
 QUIET_SECONDS: Final = 60.0
 MAX_KINDS: Final = 1_000
-"""So many kinds are counted apart at a time. Some name a program: what comes on top is one kind."""
+"""How many kinds are counted separately. As a kind may name a program, all further ones count as one kind."""
 OTHERS: Final = "Other troubles"
 
 
 @dataclass
 class _Episode:
-    """What one line told of, until the next: `untold` more, the last for `reason`."""
+    """A kind since its last log line: it has happened `untold` more times, the last time for `reason`."""
 
     told_at: float
     level: int
@@ -28,7 +28,7 @@ class _Episode:
 
 
 class Episodes:
-    """For any thread."""
+    """The episodes of a process. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -42,8 +42,8 @@ class Episodes:
 
         Args:
             what: the kind, of which there are few: `An answer is not sent`.
-            reason: of this one: it names the execution, where it is about one.
-            error: its traceback is shown with the line; not with the counts.
+            reason: the reason in this case. It names the execution, if there is one.
+            error: an error whose traceback is logged with the line, but not with counts.
         """
         now = self._clock()
         with self._lock:
@@ -61,7 +61,7 @@ class Episodes:
             self.go_on()
 
     def go_on(self) -> None:
-        """Tell how often it happened since the last line, of what was told a while ago. To be called now and then."""
+        """Log the counts of kinds whose last line is some time ago. Call this regularly."""
         if not self._episodes:
             return
         now = self._clock()

@@ -1,4 +1,4 @@
-"""The log: lines on standard error. Whatever one quotes, it stays one line, and shows no password."""
+"""Logging to standard error. A record is one line whatever it quotes, and shows no password."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from types import TracebackType
 from dspex.text import masked, visible, visible_lines
 
 MAX_LENGTH = 20_000
-"""Characters of a message, and of a traceback."""
+"""The longest message, and the longest traceback, in characters."""
 
 _Raised = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 class LineFormatter(logging.Formatter):
-    """Each record begins a line; a traceback follows in lines that begin with spaces."""
+    """A record is one line. The lines of its traceback are indented."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
@@ -34,27 +34,27 @@ class LineFormatter(logging.Formatter):
 
 
 def _indented(text: str) -> str:
-    # What an error says may have lines of its own, made to look like one of the log.
+    # The text of an error may contain lines that imitate log lines.
     return "\n".join(f"    {line}" for line in visible_lines(masked(_cut(text))).split("\n"))
 
 
 def _cut(text: str) -> str:
-    """The begin and the end of a text that is long."""
+    """The beginning and the end of a long text."""
     half = MAX_LENGTH // 2
     return text if len(text) <= MAX_LENGTH else f"{text[:half]} … {text[-half:]}"
 
 
 def configure(level: str) -> None:
-    """Log lines on standard error, warnings of Python among them.
+    """Log to standard error, including Python's warnings.
 
-    pika tells of every reconnection at length: its errors reach us as exceptions. What Alembic has to tell is of no
-    interest where it only looks.
+    pika's logs are reduced, as it logs every reconnection at length, and its errors reach us as exceptions. Alembic's
+    are reduced, as it is mostly used to read the revision.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=level, handlers=[handler])
     if level == "DEBUG":
-        # Ours alone: at that level, clients of LMs and of HTTP log prompts and answers.
+        # Only for our own logs: at DEBUG, clients of LMs and HTTP log prompts and answers.
         logging.getLogger().setLevel(logging.INFO)
         for ours in ("adapters", "dspex", "store", "workers"):
             logging.getLogger(ours).setLevel(logging.DEBUG)

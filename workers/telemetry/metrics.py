@@ -1,6 +1,7 @@
-"""What a worker process counts, for Prometheus: a registry for each application, a method for each thing that happens.
+"""The Prometheus metrics of a worker process: one registry per application, one method per counted event.
 
-Counts start at 0 with the process; the database keeps the record. Names: https://prometheus.io/docs/practices/naming/.
+Counters start at 0 with the process; the database keeps the record. Names:
+https://prometheus.io/docs/practices/naming/.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dspex import ErrorCode, ExecutionStatus, errors
 from dspex.errors import DspexError, SettingsError
 
 OTHER = "other"
-"""The label of a code that is in no list: the number of series is bounded, whatever a plug-in or a message says."""
+"""The label for a code that is not in the list, so that no plug-in or message can add series."""
 
 FAILURES = frozenset(ErrorCode)
 REJECTIONS = frozenset(
@@ -26,7 +27,7 @@ REJECTIONS = frozenset(
 
 
 class Metrics:
-    """The counters. The methods are for any thread, and take microseconds."""
+    """The counters. The methods are thread-safe and take microseconds."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -39,33 +40,33 @@ class Metrics:
         self._events = self._counter("events_sent", "Events and replies that the broker has confirmed")
         self._answers_lost = self._counter("answers_lost", "Answers that the broker did not take")
         self._redeliveries = self._counter("redeliveries", "Messages that came again and changed nothing")
-        # All series are there from the start: a rate over one that appears with its first count misses that count.
+        # Create all series now: a rate misses the first count of a series that appears with it.
         self._executions.labels(ExecutionStatus.COMPLETED, "")
         for code in FAILURES:
             self._executions.labels(ExecutionStatus.FAILED, code)
             self._retries.labels(code)
         self._server: WSGIServer | None = None
         self.threads: list[threading.Thread] = []
-        """The thread that serves, once there is one."""
+        """The serving thread, once it is started."""
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(name, f"{what}.", labels, namespace="dspex", registry=self.registry)
 
     def execution_ended(self, status: ExecutionStatus, error_code: str | None = None) -> None:
-        """An execution reached a terminal row, written here."""
+        """This process has written the end of an execution."""
         code = "" if error_code is None else _bounded(error_code, FAILURES)
         self._executions.labels(status, code).inc()
 
     def stale_write(self, number: int = 1) -> None:
-        """A result was discarded: its row had been claimed again, or had ended."""
+        """A result was discarded, as the execution had been claimed again or had ended."""
         self._stale_writes.inc(number)
 
     def retry(self, error_code: str) -> None:
-        """An attempt failed, and the execution is to run again."""
+        """An attempt failed, and another follows."""
         self._retries.labels(_bounded(error_code, FAILURES)).inc()
 
     def execution_rescued(self, number: int = 1) -> None:
-        """An execution without a worker was published again."""
+        """An execution of a lost worker was published again."""
         self._rescued.inc(number)
 
     def message_rejected(self, error_code: str) -> None:
@@ -73,22 +74,22 @@ class Metrics:
         self._rejected.labels(_bounded(error_code, REJECTIONS)).inc()
 
     def event_sent(self, number: int = 1) -> None:
-        """The event of an end, and its answer, went out and were confirmed."""
+        """The event of an end, and its answer, were confirmed."""
         self._events.inc(number)
 
     def answer_lost(self) -> None:
-        """An answer was not sent, and will not be."""
+        """An answer was not sent, and will not be sent again."""
         self._answers_lost.inc()
 
     def redelivery(self) -> None:
-        """A message came again: its execution runs, or has ended."""
+        """A message came again for an execution that runs or has ended."""
         self._redeliveries.inc()
 
     def serve(self, address: str) -> None:
-        """Answer scrapes of `host:port` from a thread, until `close`.
+        """Serve metrics at `host:port` in a thread, until `close`.
 
         Raises:
-            SettingsError: it cannot be listened on.
+            SettingsError: the address cannot be used.
         """
         host, port = _split(address)
         with _listening(address):
@@ -104,10 +105,10 @@ class Metrics:
 
 
 def require_free(addresses: Iterable[str]) -> None:
-    """Whether metrics can be served there.
+    """Check that metrics can be served at these addresses.
 
     Raises:
-        SettingsError: an address is taken, or is none of this machine's.
+        SettingsError: an address is in use, or does not belong to this machine.
     """
     for address in addresses:
         host, port = _split(address)

@@ -1,4 +1,4 @@
-"""What nobody catches is logged like all else. Python would print it raw, with whatever others wrote in its text."""
+"""Logs uncaught exceptions. Python would print them raw, with text from outside in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import TracebackType
 
 
 def log_uncaught() -> None:
-    """Have it logged: of every thread, the main one too, and what is raised where nothing can be caught."""
+    """Log uncaught exceptions of every thread, including the main one, and those that Python cannot raise."""
     sys.excepthook = _of_main
     threading.excepthook = _of_thread
     sys.unraisablehook = _unraisable
@@ -35,7 +35,7 @@ def _unraisable(found: sys.UnraisableHookArgs) -> None:
 
 
 def _tell(what: str, error: BaseException) -> None:
-    # Imported now: Python comes here at its end, too, and `dspex` before it has imported anything.
+    # Imported here, because Python calls this at its end, too, and `dspex` before its imports.
     import logging
 
     from workers.telemetry import logs
@@ -49,7 +49,7 @@ def _tell(what: str, error: BaseException) -> None:
 
 
 def _chain(error: BaseException) -> Generator[BaseException]:
-    """An error, what it was raised for before it; the first one comes first."""
+    """An error and its causes, the first one first."""
     seen: list[BaseException] = []
     one: BaseException | None = error
     while one is not None and one not in seen:
@@ -59,7 +59,7 @@ def _chain(error: BaseException) -> Generator[BaseException]:
 
 
 def _lines(error: BaseException) -> list[str]:
-    """Where it was raised, and what it is: not what it says, in which there may be data."""
+    """Where an error was raised, and its type; without its text, which may contain data."""
     found = "".join(traceback.format_tb(error.__traceback__)).rstrip("\n").split("\n")
     return [*found, _name(error)]
 

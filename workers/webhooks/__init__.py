@@ -1,5 +1,5 @@
-"""Webhooks: sends events to the HTTP endpoints of others. Nothing in here knows the database or the broker.
+"""Webhooks: sends events to HTTP endpoints. Only `deliverer` and `notices` use the database and the broker.
 
-`addresses` says where they may go and `network` holds every connection to it, `sender` makes one attempt, `attempt` is
-what comes of it, `schedule` what happens next, `circuit` keeps a dead endpoint from holding up the others.
+`addresses` decides where webhooks may go, and `network` enforces it for every connection. `sender` makes one attempt,
+`attempt` is its result, and `schedule` decides what follows. `circuit` prevents a dead endpoint from blocking others.
 """

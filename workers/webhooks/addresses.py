@@ -1,11 +1,11 @@
-"""Where webhooks may go: the guard against requests to what only this machine can reach (SSRF).
+"""Decides where webhooks may go: the guard against requests to internal addresses (SSRF).
 
-A URL comes from a tenant, and names whatever its owner likes; a name may have other addresses each time it is asked
-for. So the guard looks at the URL, then at every address, and `workers.webhooks.network` connects to those it has seen.
+A tenant can put any host into a URL, and a name may resolve to other addresses each time. So the guard checks the URL,
+then every address, and `workers.webhooks.network` connects only to checked addresses.
 
-The tables are IANA's of special purposes, and the metadata services of the clouds. `ipaddress.is_global` is not used:
-it lets 64:ff9b::7f00:1, 2002:7f00:1::, 224.0.0.1 and 168.63.129.16 through, and differs between versions of Python.
-https://www.iana.org/assignments/iana-ipv4-special-registry https://www.iana.org/assignments/iana-ipv6-special-registry
+The tables are IANA's special-purpose addresses, and the metadata services of clouds. `ipaddress.is_global` is not used,
+because it accepts 64:ff9b::7f00:1, 2002:7f00:1::, 224.0.0.1 and 168.63.129.16, and differs between versions of Python.
+ https://www.iana.org/assignments/iana-ipv4-special-registry https://www.iana.org/assignments/iana-ipv6-special-registry
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ HOSTS_SETTING: Final = "DSPEX_WEBHOOK_HOSTS"
 PORTS_SETTING: Final = "DSPEX_WEBHOOK_PORTS"
 
 Resolver = Callable[[str, float], Sequence[str]]
-"""The addresses of a host, found within so many seconds. Raises OSError (TimeoutError when it takes longer)."""
+"""Resolves a host within so many seconds. Raises OSError, or TimeoutError if it takes longer."""
 
 
 def _networks(*texts: str) -> tuple[tuple[int, int, int], ...]:
-    """Each as version, address and mask: numbers compare far faster than networks do."""
+    """Networks as version, address and mask, because numbers compare far faster than network objects."""
     networks = [ip_network(text) for text in texts]
     return tuple((each.version, int(each.network_address), int(each.netmask)) for each in networks)
 
 
 _UNICAST: Final = _networks("0.0.0.0/0", "2000::/3")
-"""IPv6 addresses of the Internet are in 2000::/3; loopback, private, mapped (::ffff:0:0/96) and NAT64 ones are not."""
+"""Public IPv6 addresses are in 2000::/3. Loopback, private, mapped (::ffff:0:0/96) and NAT64 addresses are not."""
 
 _SPECIAL: Final = _networks(
-    "0.0.0.0/8",  # this network: 0.0.0.0 is loopback to Linux
+    "0.0.0.0/8",  # this network; Linux treats 0.0.0.0 as loopback
     "10.0.0.0/8",  # private
     "100.64.0.0/10",  # shared by carriers; 100.100.100.200 is Alibaba's metadata
     "127.0.0.0/8",  # loopback
@@ -59,7 +59,7 @@ _SPECIAL: Final = _networks(
     "240.0.0.0/4",  # reserved, and broadcast
     "2001::/23",  # protocols; Teredo is 2001::/32
     "2001:db8::/32",  # documentation
-    "2002::/16",  # 6to4: an IPv4 address in disguise
+    "2002::/16",  # 6to4, which contains an IPv4 address
     "2620:4f:8000::/48",  # AS112
     "3fff::/20",  # documentation
 )
@@ -67,29 +67,29 @@ _SPECIAL: Final = _networks(
 _LOCAL: Final = _networks(
     "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"
 )
-"""What a host that the operator names may have besides public addresses."""
+"""The addresses that a host allowed by the operator may have, besides public ones."""
 
 _METADATA: Final = _networks("100.100.100.200/32", "fd00:ec2::/32", "fd00:c1::/32", "fd20:ce::/32")
-"""Metadata services within `_LOCAL`: they give out credentials, and are nobody's receiver."""
+"""Metadata services within `_LOCAL`. They give out credentials, and are never receivers of webhooks."""
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the Internet's, and of no special kind."""
+    """Whether an IP address is public, without a special purpose."""
     number = _parsed(address)
     return number is not None and _within(number, _UNICAST) and not _within(number, _SPECIAL)
 
 
 def is_local(address: str) -> bool:
-    """Whether an IP address is this machine's or of a private network, and no metadata service."""
+    """Whether an IP address is this machine's or private, and not a metadata service."""
     number = _parsed(address)
     return number is not None and _within(number, _LOCAL) and not _within(number, _METADATA)
 
 
 def resolve(host: str, seconds: float) -> Sequence[str]:
-    """Ask the system for the addresses of a host. See `Resolver`.
+    """Resolve a host by the system. See `Resolver`.
 
-    It asks in a thread of its own, because getaddrinfo takes no deadline; who waits for a slow name server is that
-    thread, which ends when the system gives up.
+    It runs in its own thread, because getaddrinfo has no timeout. With a slow name server, that thread stays until the
+    system gives up.
     """
     found: Future[Sequence[str]] = Future()
 
@@ -105,14 +105,14 @@ def resolve(host: str, seconds: float) -> Sequence[str]:
 
 
 class Guard:
-    """Says where webhooks may go. Thread-safe.
+    """Decides where webhooks may go. Thread-safe.
 
     Args:
-        ports: where they may go to on public addresses; by https only.
-        hosts: named hosts, as `host:port`, that may have private addresses and be spoken to by http: for development,
-            and for receivers beside the workers. Link-local addresses and metadata services are refused there too.
-        resolver: how names become addresses.
-        episodes: of the process, for what is refused.
+        ports: the allowed ports of public addresses; https only.
+        hosts: hosts, as `host:port`, that may have private addresses and use http, for development and internal
+    receivers. Link-local addresses and metadata services are refused for them, too.
+        resolver: resolves names.
+        episodes: logs refusals.
 
     Raises:
         SettingsError: one of `hosts` is not `host:port`.
@@ -131,10 +131,10 @@ class Guard:
         self._episodes = episodes or Episodes()
 
     def check(self, url: str) -> Target:
-        """Look at a URL alone, as far as that goes: when it is registered, and before it is used.
+        """Check a URL without resolving its host, when it is registered and before each use.
 
         Raises:
-            ForbiddenAddress: what is wrong with it, and which setting would allow it.
+            ForbiddenAddress: the URL is not allowed. The text says why, and which setting would allow it.
         """
         try:
             target = parse_url(url)
@@ -156,11 +156,11 @@ class Guard:
         return target
 
     def addresses(self, host: str, port: int, seconds: float) -> Sequence[str]:
-        """The addresses of a host, every one of them checked: connect to these, and do not ask again.
+        """Resolve a host and check every address. Connect to these without resolving again.
 
         Raises:
-            ForbiddenAddress: one of them is not allowed, however good the others are.
-            OSError: the host has none, or they were not found within `seconds` (TimeoutError).
+            ForbiddenAddress: one of the addresses is not allowed, even if others are.
+            OSError: the host has no address. TimeoutError: they were not found within `seconds`.
         """
         found = (host,) if _parsed(host) is not None else self._resolver(host, seconds)
         if not found:
@@ -189,7 +189,7 @@ def _named(value: str) -> str:
 
 
 def _parsed(address: str) -> IPv4Address | IPv6Address | None:
-    """None where it is no address, or one of an interface (fe80::1%eth0), which no table knows."""
+    """Parse an address; None if it is invalid, or is bound to an interface (fe80::1%eth0)."""
     try:
         return None if "%" in address else ip_address(address)
     except ValueError:

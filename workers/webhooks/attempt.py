@@ -1,4 +1,4 @@
-"""What comes of one attempt to deliver: a closed set."""
+"""The result of one attempt to deliver, from a closed set of outcomes."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from enum import StrEnum
 from typing import Final
 
 THROTTLING: Final = frozenset({429, 502, 503, 504})
-"""The statuses by which a receiver, or what stands before it, says: later. As Standard Webhooks 1.0.0 reads them."""
+"""The statuses by which a receiver, or a proxy before it, asks to come later, by Standard Webhooks 1.0.0."""
 
 
 class Outcome(StrEnum):
-    """How an attempt ended; `workers.webhooks.schedule` says what happens then."""
+    """The outcome of an attempt. `workers.webhooks.schedule` decides what follows."""
 
     DELIVERED = "delivered"
     """The receiver answered with 2xx."""
     FAILED = "failed"
-    """It answered otherwise (a redirect too), or not at all."""
+    """It answered with another status (including redirects), or not at all."""
     THROTTLED = "throttled"
-    """It asks to be left alone for a while."""
+    """It asked for a later attempt."""
     GONE = "gone"
-    """It answered with 410: it wants no more."""
+    """It answered with 410: it wants no more webhooks."""
     REFUSED = "refused"
-    """Nothing was sent: the address is not allowed, or the signing secret is none."""
+    """Nothing was sent, as the address is not allowed or the signing secret is invalid."""
 
 
 def outcome_of(status: int) -> Outcome:
-    """What an HTTP status means."""
+    """The outcome for an HTTP status."""
     if 200 <= status <= 299:
         return Outcome.DELIVERED
     if status == 410:
@@ -36,14 +36,14 @@ def outcome_of(status: int) -> Outcome:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt, as the log keeps it.
+    """One attempt, in the form of the log.
 
     Attributes:
-        status: of HTTP; None where there was no answer.
-        reason: a line for people where it was not delivered; never an address, a secret or a header.
-        response: the beginning of the body of the answer, as text that any database can keep.
-        duration_ms: from before the name was looked up to after the answer was read.
-        retry_after: seconds that the receiver asks to wait, within bounds; None where it does not.
+        status: the HTTP status; None if there was no response.
+        reason: one line for people, if it was not delivered. Never contains an address, a secret or a header.
+        response: the beginning of the response's body, as text that any database can store.
+        duration_ms: milliseconds from resolving the name to reading the response.
+        retry_after: how many seconds the receiver asks to wait, within limits; None if it does not.
     """
 
     outcome: Outcome

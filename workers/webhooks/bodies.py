@@ -1,4 +1,4 @@
-"""The body of a webhook: the event as a CloudEvent, or a reference where that is too large or not wanted."""
+"""The body of a webhook: the event as a CloudEvent, or a reference if that is too large or not wanted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MAX_BODY_BYTES: Final = 20_000
 
 
 def encode(envelope: Envelope[Any], *, thin: bool = False) -> bytes:
-    """The body, the same for the same envelope: the event, or its reference with the same id.
+    """Encode the body: the event, or its reference with the same id. Equal envelopes have equal bodies.
 
     Args:
-        envelope: of one of the events by which an execution ends.
-        thin: whether the reference is wanted whatever the size.
+        envelope: the envelope of an event for the end of an execution.
+        thin: always send the reference.
     """
     body = envelope.model_dump_json().encode()
     if not thin and len(body) <= MAX_BODY_BYTES:

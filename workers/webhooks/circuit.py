@@ -1,8 +1,8 @@
-"""Keeps a dead endpoint from holding up the others: a limit and a circuit breaker for each, in this process.
+"""A concurrency limit and a circuit breaker per endpoint, so that a dead endpoint does not block others.
 
-closed → open after several failures in a row → half-open after a pause, when one attempt is let through → closed where
-it succeeds, open again for twice as long where it does not. Before that, endpoints that fail share a part of all
-places: a hundred that have just died cannot take the threads that the living ones need.
+closed → open after several failures in a row → half-open after a pause, for one attempt → closed if that succeeds, or
+open again for twice as long. Endpoints whose last attempt failed share a part of the threads, so that a hundred
+endpoints that have just died do not take the threads of the others.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Final, NamedTuple, Self
 from workers.webhooks.attempt import Attempt, Outcome
 
 MAX_ENDPOINTS: Final = 10_000
-"""Endpoints with failures that are remembered; beyond, the one that has been idle longest is forgotten."""
+"""How many endpoints are remembered. Beyond that, the least recently used one is forgotten."""
 BUSY_SECONDS: Final = 1.0
 
 
 class Busy(NamedTuple):
-    """No attempt now: put the delivery back, it has cost nothing.
+    """No attempt is possible now. Give the delivery back; this spends no attempt.
 
     Attributes:
-        retry_in: seconds after which it is worth asking again.
+        retry_in: seconds after which to ask again.
     """
 
     reason: str
@@ -34,14 +34,14 @@ class Busy(NamedTuple):
 @dataclass
 class _Endpoint:
     in_flight: int = 0
-    failures: int = 0  # in a row
-    pause: float = 0.0  # the last one, in seconds
+    failures: int = 0  # consecutive
+    pause: float = 0.0  # the last pause, in seconds
     open_until: float | None = None  # None: closed
     probing: bool = False
 
 
 class Permit:
-    """Leave for one attempt, given back at the end of `with`; `settle` says what came of it."""
+    """A permit for one attempt, returned at the end of `with`. `settle` reports the result."""
 
     def __init__(self, circuits: Circuits, key: str, endpoint: _Endpoint, *, suspect: bool, probe: bool) -> None:
         self._circuits = circuits
@@ -52,7 +52,7 @@ class Permit:
         self.attempt: Attempt | None = None
 
     def settle(self, attempt: Attempt) -> None:
-        """Say what came of it. Without this, it counts as nothing."""
+        """Report the result. Without a call, the attempt does not count."""
         self.attempt = attempt
 
     def __enter__(self) -> Self:
@@ -63,14 +63,14 @@ class Permit:
 
 
 class Circuits:
-    """Limits and breakers by endpoint. Thread-safe; nothing in it waits.
+    """Limits and circuit breakers by endpoint. Thread-safe; never blocks.
 
     Args:
-        concurrency: attempts to one endpoint at a time.
-        suspects: attempts at a time to all endpoints together whose last one failed: a part of the sending threads.
-        failures: failures in a row that open a circuit.
+        concurrency: concurrent attempts to one endpoint.
+        suspects: concurrent attempts to all endpoints whose last attempt failed; fewer than the sending threads.
+        failures: consecutive failures that open a circuit.
         pause, max_pause: seconds that a circuit stays open the first time, and at most.
-        clock: seconds, monotonic.
+        clock: returns monotonic time in seconds.
     """
 
     def __init__(
@@ -90,14 +90,14 @@ class Circuits:
         self._max_pause = max_pause
         self._clock = clock
         self._lock = threading.Lock()
-        self._endpoints: dict[str, _Endpoint] = {}  # the one that was used last is last
+        self._endpoints: dict[str, _Endpoint] = {}  # the most recently used one is last
         self._suspects_in_flight = 0
 
     def enter(self, key: str) -> Permit | Busy:
-        """Ask for leave to make an attempt.
+        """Ask for a permit for an attempt.
 
         Args:
-            key: of the endpoint: what fails together. A tenant and a `host:port`, so that no tenant fails another's.
+            key: the tenant and `host:port` of the endpoint, so that tenants do not affect each other.
         """
         with self._lock:
             endpoint = self._endpoints.pop(key, None) or _Endpoint()
@@ -126,7 +126,7 @@ class Circuits:
         return None
 
     def leave(self, permit: Permit) -> None:
-        """Give a permit back; `with` does it."""
+        """Return a permit; `with` does it."""
         endpoint, attempt = permit.endpoint, permit.attempt
         with self._lock:
             endpoint.in_flight -= 1
@@ -138,7 +138,7 @@ class Circuits:
                     endpoint.failures, endpoint.pause, endpoint.open_until = 0, 0.0, None
                 case Outcome.FAILED | Outcome.THROTTLED:
                     self._fail(endpoint, permit.probe, attempt.retry_after if attempt else None)
-                case Outcome.REFUSED | None:  # nothing was sent: it says nothing of the endpoint
+                case Outcome.REFUSED | None:  # nothing was sent, so the endpoint is not at fault
                     pass
             if not endpoint.in_flight and not endpoint.failures and self._endpoints.get(permit.key) is endpoint:
                 del self._endpoints[permit.key]
@@ -146,7 +146,7 @@ class Circuits:
     def _fail(self, endpoint: _Endpoint, probe: bool, retry_after: float | None) -> None:
         endpoint.failures += 1
         if endpoint.open_until is not None and not probe:
-            return  # it began before the circuit opened: known already
+            return  # the attempt began before the circuit opened
         if probe or endpoint.failures >= self._failures:
             endpoint.pause = min(max(2 * endpoint.pause, self._pause), self._max_pause)
         pause = max(endpoint.pause, min(retry_after or 0.0, self._max_pause))

@@ -1,8 +1,8 @@
-"""Delivers what is due: one thread takes it, and each delivery has a thread while it is sent.
+"""The deliverer: one thread takes due deliveries, and each is sent in a thread of its own.
 
-What is due is taken for a while, sent, and settled; a process that dies in between leaves it due again, and it is sent
-again under the same id. A place that is down is not asked for while its circuit is open: what waits for it stays where
-it is, and is in nobody's way.
+Deliveries are taken for a limited time, sent, and settled. If the process dies in between, they become due again, and
+are sent again under the same id. While the circuit of a place is open, its deliveries are not taken, so they do not
+delay others.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.25
 MAX_PAUSE_SECONDS: Final = 30.0
-"""Between two tries, while the database is away."""
+"""The longest pause between attempts while the database is unavailable, in seconds."""
 LEASE_MARGIN_SECONDS: Final = 10.0
-"""What may pass between taking a delivery and settling it, beside the attempt itself."""
+"""Seconds between taking and settling a delivery, in addition to the attempt itself."""
 PLACES: Final = 100
-"""How many places are looked at in one round."""
+"""How many places one round handles."""
 RELEASE_SECONDS: Final = 5.0
-"""How long a stop waits for a database that cannot be reached."""
+"""How long a stop waits for an unreachable database, in seconds."""
 
 Taken = tuple[Due, Execution | None]
 
 
 class Deliverer:
-    """Starts and stops the threads; `start` and `stop` are called once each.
+    """Delivers webhooks. `start` and `stop` may each be called once.
 
     Args:
-        runner: makes what sends, when there is something to send: trusting the system's certificates takes a moment.
-        threads: deliveries at a time.
-        timeout: seconds that an attempt takes at most.
-        mine: what it delivers, where it leaves alone what is others'.
-        episodes: of the process.
+        runner: makes the sender at the first delivery, as loading the system's certificates takes a moment.
+        threads: concurrent deliveries.
+        timeout: the timeout of an attempt, in seconds.
+        mine: returns the selection of its deliveries; None: it delivers all.
+        episodes: the episodes of the process.
     """
 
     def __init__(
@@ -77,30 +77,30 @@ class Deliverer:
         self._make_runner = runner
         self._runner: DeliveryRunner | None = None
         self._mine: Callable[[], webhooks.Mine | None] = mine or (lambda: None)
-        self._announces = mine is None  # else only once it has disabled an endpoint itself
+        self._announces = mine is None  # otherwise only after it has disabled an endpoint itself
         self._threads = threads
         self._lease_seconds = timeout + LEASE_MARGIN_SECONDS
         self._circuits = circuits or Circuits(suspects=max(1, threads // 2))
         self._episodes = episodes or Episodes()
-        self._after = ""  # the place that was served last
+        self._after = ""  # the place served last
         self._in_flight: dict[tuple[UUID, int], webhooks.Delivery] = {}
         self._changed = threading.Condition()
         self._woken = False
-        self._idle = 0  # rounds with nothing in flight, after which nothing was either
+        self._idle = 0  # consecutive rounds without deliveries in flight, before and after
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="deliverer", daemon=True)
 
     @property
     def threads(self) -> Sequence[threading.Thread]:
-        """They live until `stop`."""
+        """The threads that live until `stop`."""
         return [self._thread]
 
     def start(self) -> None:
-        """Deliver."""
+        """Start to deliver."""
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Take no more, let what is being sent end for at most `seconds`, and give back the rest."""
+        """Take no more deliveries, wait up to `seconds` for those in progress, and give the rest back."""
         deadline = time.monotonic() + seconds
         with self._changed:
             self._stopping = True
@@ -115,14 +115,14 @@ class Deliverer:
             self._runner.close()
 
     def finish(self, seconds: float) -> None:
-        """Have what is due sent, as far as it can be now, within so many seconds."""
+        """Wait up to so many seconds until all due deliveries that can be sent now are sent."""
         with self._changed:
             begun = self._idle
             if not self._in_flight and not self._is_due():
                 return
             self._woken = True
             self._changed.notify_all()
-            # The round that is under way may have looked before.
+            # The current round may have looked before a delivery was due.
             self._changed.wait_for(lambda: self._idle >= begun + 2 or not self._thread.is_alive(), seconds)
 
     def _is_due(self) -> bool:
@@ -162,13 +162,13 @@ class Deliverer:
                 self._rest(doubled(POLL_SECONDS, MAX_PAUSE_SECONDS, failures))
 
     def _rest(self, seconds: float) -> None:
-        """Until a delivery has ended, or a while has passed."""
+        """Wait until a delivery has ended, or the time is over."""
         with self._changed:
             self._changed.wait_for(lambda: self._woken or self._stopping, seconds)
             self._woken = False
 
     def _round(self) -> bool:
-        """Take what is due and start to send it; returns whether there may be more to take at once."""
+        """Take due deliveries and start to send them. Returns whether there may be more at once."""
         self._episodes.go_on()
         if self._announces:
             self._notices.send()
@@ -186,7 +186,7 @@ class Deliverer:
             return webhooks.anything_due(connection, self._mine())
 
     def _places(self) -> list[str]:
-        """The places next in turn for which something is due."""
+        """The next places in turn with due deliveries."""
         with self._engine.connect().execution_options(**READ_ONLY) as connection:
             found = webhooks.places(connection, self._after, PLACES)
             if not found and self._after:
@@ -195,7 +195,7 @@ class Deliverer:
         return found
 
     def _enter(self, places: Sequence[str], room: int) -> dict[str, list[Permit]]:
-        """Leave for attempts, by place: shared among the places, as far as each may have them."""
+        """Permits for attempts by place, shared among the places within their limits."""
         permits: dict[str, list[Permit]] = {}
         share = max(1, room // max(1, len(places)))
         for place in places:
@@ -249,7 +249,7 @@ class Deliverer:
                 self._changed.notify_all()
 
     def _tell(self, settled: Settled, held: bool) -> None:
-        """What each came to is in the table of attempts."""
+        """Log the result as an episode. The table of attempts has each."""
         delivery, tell = settled.due.delivery, self._episodes.tell
         if not held:
             said = f"delivery {delivery.id}"
@@ -280,5 +280,5 @@ class Deliverer:
 
 
 def _key(due: Due) -> tuple[UUID, int]:
-    """What is taken once: a delivery may be taken again here, where it took too long to settle."""
+    """The identity of a taking: a delivery may be taken again here if settling took too long."""
     return due.delivery.id, due.delivery.lock_version

@@ -1,4 +1,4 @@
-"""One delivery, once: what is sent, with which secrets, and what becomes of it."""
+"""One attempt of a delivery: its content, its secrets, and its result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DeliveryRunner:
     """Makes attempts. Thread-safe.
 
     Args:
-        episodes: of the process.
+        episodes: the episodes of the process.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class DeliveryRunner:
         self._episodes = episodes or Episodes()
 
     def deliver(self, due: Due, execution: Execution | None) -> tuple[Settled, Attempt | None]:
-        """Make an attempt, where there is something to send and somewhere to go.
+        """Make an attempt, if the endpoint and the execution allow it. No endpoint can make it raise.
 
         Args:
-            execution: as it is now.
+            execution: the current state of the execution, or None if it is gone.
 
         Returns:
-            What becomes of the delivery, and the attempt, if one was made. Nothing that an endpoint does raises.
+            The result for the delivery, and the attempt, if one was made.
         """
         endpoint = due.endpoint
         if endpoint is None or not endpoint.enabled:
@@ -64,7 +64,7 @@ class DeliveryRunner:
         return self._settled(due, endpoint, attempt), attempt
 
     def close(self) -> None:
-        """Cut off what is being sent."""
+        """Close all connections, including those in use."""
         self._sender.close()
 
     def _delivery(self, due: Due, endpoint: Endpoint, execution: Execution) -> Delivery:
@@ -99,7 +99,7 @@ class DeliveryRunner:
 
 
 def body_of(execution: Execution, callback: Callback, event_id: str) -> bytes:
-    """The body: the event that went to the broker, of the moment at which the execution ended. Always the same."""
+    """The body: the same event as on the broker, with the time of the execution's end. Always the same bytes."""
     event = event_of(execution, execution.attempt, execution.metadata)
     envelope = wrap(
         event,

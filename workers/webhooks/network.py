@@ -1,7 +1,7 @@
-"""The connections of webhooks: only to addresses that the guard has checked, and within one deadline in all.
+"""The connections of webhooks: only to addresses that the guard has checked, and with one deadline per request.
 
-httpcore2 asks its network backend for each new connection and keeps it for the origin (scheme, host, port) it was made
-for. The address is pinned here, so the URL keeps its host: for TLS, for the header `Host`, and for the pool.
+httpcore2 gets new connections from its network backend, and pools them by origin (scheme, host, port). The address is
+pinned here, so the URL keeps the host name for TLS, for the header `Host`, and for the pool.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from httpcore2 import (
 from workers.webhooks.addresses import Guard
 
 PIECE: Final = 4096
-"""Bytes handed to the system at a time: the deadline is looked at between two of them."""
+"""How many bytes are written at a time; the deadline is checked between two writes."""
 
 
 class Deadline(threading.local):
-    """When the request of this thread must be over.
+    """The deadline of the current thread's request.
 
-    httpcore's own timeouts are of one read or write: a server that drips a byte at a time never exceeds them.
+    httpcore's own timeouts are for a single read or write, which a server that sends byte by byte never exceeds.
     """
 
     at: float = 0.0
 
     @contextmanager
     def within(self, seconds: float) -> Generator[None]:
-        """What this thread does in here ends within `seconds`, or raises a timeout of httpcore2."""
+        """Requests of this thread inside the block end within `seconds`, or raise a timeout of httpcore2."""
         self.at = time.monotonic() + seconds
         try:
             yield
@@ -48,7 +48,7 @@ class Deadline(threading.local):
             self.at = 0.0
 
     def left(self, late: type[Exception], at_most: float | None = None) -> float:
-        """Seconds that are left; raises `late` where there are none."""
+        """The seconds that are left. Raises `late` if there are none."""
         seconds = self.at - time.monotonic()
         if seconds <= 0:
             raise late("the deadline has passed")
@@ -56,11 +56,11 @@ class Deadline(threading.local):
 
 
 class NoAddress(ConnectError):
-    """The host has no address, or the name server does not say."""
+    """The host has no address, or the name server did not answer."""
 
 
 class GuardedNetwork(NetworkBackend):
-    """Connects to what the guard allows. Thread-safe; `deadline` is of the calling thread."""
+    """Connects only to addresses that the guard allows. Thread-safe; `deadline` is that of the calling thread."""
 
     def __init__(self, guard: Guard, network: NetworkBackend | None = None) -> None:
         self._guard = guard
@@ -78,9 +78,9 @@ class GuardedNetwork(NetworkBackend):
         """Connect to the first address that answers.
 
         Raises:
-            ForbiddenAddress: nothing was connected to.
-            NoAddress: the host has none.
-            ConnectError, ConnectTimeout: none answers.
+            ForbiddenAddress: an address is not allowed. No connection was made.
+            NoAddress: the host has no address.
+            ConnectError, ConnectTimeout: no address answers.
         """
         try:
             addresses = self._guard.addresses(host, port, self.deadline.left(ConnectTimeout, timeout))
@@ -90,7 +90,7 @@ class GuardedNetwork(NetworkBackend):
             raise NoAddress("the host has no address") from None
         failure: ConnectError | ConnectTimeout = ConnectTimeout("no address was tried")
         for tried, address in enumerate(addresses):
-            # What is left is shared, so that one dead address does not take it all.
+            # The remaining time is divided, so that one dead address does not take all of it.
             share = self.deadline.left(ConnectTimeout, timeout) / (len(addresses) - tried)
             try:
                 stream = self._network.connect_tcp(address, port, share, local_address, socket_options)
@@ -102,7 +102,7 @@ class GuardedNetwork(NetworkBackend):
 
 
 class _Stream(NetworkStream):
-    """A connection whose every step takes no longer than what is left of the request's time."""
+    """A connection that limits every step to the time that the request has left."""
 
     def __init__(self, stream: NetworkStream, deadline: Deadline) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Tells operators of endpoints that were disabled, until the broker has confirmed it."""
+"""Notifies operators of disabled endpoints by an event, until the broker has confirmed it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 1.0
 AGAIN_SECONDS: Final = 30.0
-"""When they are told again, unless the broker has confirmed by then."""
+"""Seconds until an unconfirmed notice is sent again."""
 LIMIT: Final = 100
 
 
 class Notices:
-    """Sends them. `send` is for one thread, and waits for no broker."""
+    """Sends notices. `send` is for one thread, and does not wait for the broker."""
 
     def __init__(self, engine: Engine, writer: Writer, publisher: Publisher) -> None:
         self._engine = engine
@@ -41,7 +41,7 @@ class Notices:
         self._next = 0.0
 
     def send(self) -> None:
-        """Send what there is, if it is time to look."""
+        """Send pending notices, if it is time to look for them."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + LOOK_SECONDS

@@ -1,4 +1,4 @@
-"""What happens after an attempt: the next one, the end of the delivery, or the end of the endpoint."""
+"""Decides what follows an attempt: the next one, the end of the delivery, or disabling the endpoint."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ DELAYS: Final[tuple[float, ...]] = (
     20 * HOUR,
     24 * HOUR,
 )
-"""Seconds before each attempt, the first one too: the example of Standard Webhooks 1.0.0, a little over three days."""
+"""Seconds before each attempt, including the first: the example of Standard Webhooks 1.0.0, over three days in all."""
 MAX_RETRY_AFTER: Final = DAY
 RETRIES_SETTING: Final = "DSPEX_WEBHOOK_RETRIES"
 
 
 class Step(NamedTuple):
-    """What happens to a delivery after an attempt.
+    """What follows an attempt.
 
     Attributes:
-        retry_in: seconds until the next attempt of one that is pending.
-        disable: why its endpoint is to be disabled, where it is.
+        retry_in: seconds until the next attempt of a pending delivery.
+        disable: why the endpoint must be disabled, if it must.
     """
 
     status: DeliveryStatus
@@ -47,14 +47,14 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """When deliveries are tried again, and when an endpoint is given up.
+    """When deliveries are retried, and when an endpoint is disabled.
 
     Attributes:
-        delays: seconds before each attempt; as many attempts as there are delays.
-        jitter: a part of each delay that is added by chance at most, so that deliveries do not come back together.
-        max_retry_after: seconds that a receiver can ask for at most.
-        disable_after: seconds for which an endpoint may do nothing but fail.
-        chance: a number from 0 to 1.
+        delays: seconds before each attempt; their number is the number of attempts.
+        jitter: the largest random addition to a delay, as a fraction of it, so that retries spread out.
+        max_retry_after: the longest wait, in seconds, that a receiver can ask for.
+        disable_after: after so many seconds of failures only, an endpoint is disabled.
+        chance: returns a random number from 0 to 1.
     """
 
     delays: tuple[float, ...] = DELAYS
@@ -68,9 +68,9 @@ class Schedule:
             raise SettingsError(f"{RETRIES_SETTING}: give the seconds before each attempt, 0 or more: 0,5,300")
 
     def delay(self, attempts: int, retry_after: float | None = None) -> float | None:
-        """Seconds until the next attempt after so many; None where it was the last one.
+        """Seconds until the next attempt after so many attempts; None after the last one.
 
-        What the receiver asks for makes it later, within bounds, and never sooner.
+        The receiver's wish can make it later, within limits, but never earlier.
         """
         if attempts >= len(self.delays):
             return None
@@ -78,11 +78,11 @@ class Schedule:
         return wait * (1 + self.jitter * self.chance())
 
     def step(self, attempt: Attempt, attempts: int, failing_for: float) -> Step:
-        """What happens now.
+        """Decide what follows an attempt.
 
         Args:
-            attempts: how many this delivery has had, with this one.
-            failing_for: seconds since the endpoint failed first after its last success; 0 where it did not.
+            attempts: how many attempts the delivery has had, including this one.
+            failing_for: seconds since the endpoint's first failure after its last success; 0 if there was none.
         """
         match attempt.outcome:
             case Outcome.DELIVERED:
@@ -97,10 +97,10 @@ class Schedule:
 
 
 def parse_retry_after(value: str, now: datetime | None = None) -> float | None:
-    """The seconds that the header `Retry-After` asks for: a number or a date (RFC 9110, section 10.2.3).
+    """Parse the header `Retry-After`: a number of seconds, or a date (RFC 9110, section 10.2.3).
 
     Returns:
-        From 0 to `MAX_RETRY_AFTER`; None where it cannot be read.
+        Seconds from 0 to `MAX_RETRY_AFTER`; None if the header is invalid.
     """
     if re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
         return min(float(value), MAX_RETRY_AFTER)

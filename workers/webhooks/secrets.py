@@ -1,9 +1,9 @@
-"""The secrets of webhooks: which names a tenant may use, and their values.
+"""The secrets of webhooks: the names that a tenant may use, and their values.
 
-A name in a callback says what is sent to a URL of the tenant's choice. So these names have a form of their own
-(`dspex.contract.callback.WebhookSecretName`), which no LM's key has; and with tenants, each has those that it was
-given. Those that sign (`..._WEBHOOK_SECRET`) and those that are sent as headers (`..._WEBHOOK_TOKEN`) are two kinds:
-who may name a URL could else have the secret delivered there that proves to others whom a webhook is from.
+The value of a name in a callback goes to a URL of the tenant's choice. So these names have a form of their own
+(`dspex.contract.callback.WebhookSecretName`), which no LM key has, and with tenancy each tenant may use only granted
+names. Secrets that sign (`..._WEBHOOK_SECRET`) are never sent; only those for headers (`..._WEBHOOK_TOKEN`) are.
+Otherwise a tenant could get the signing secret sent to its own URL, and forge webhooks.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ SENT = "_WEBHOOK_TOKEN"
 
 
 class WebhookSecrets:
-    """Looks up values by name.
+    """Looks secrets up by name.
 
     Args:
-        values: by name. A signing secret may have two in one, separated by a space, while it is being changed.
-        granted: the names that a tenant may use; None where there are no tenants, and every name may be.
-        hosts: where a name may be used, `host` or `host:port`; a name that is not in it, anywhere.
+        values: the values by name. During a rotation, a signing secret may contain two values, separated by a space.
+        granted: the names that each tenant may use; None: tenancy is off, and all are allowed.
+        hosts: the hosts, as `host` or `host:port`, to which a name is limited. A name that is missing here may go
+    anywhere.
     """
 
     def __init__(
@@ -39,29 +40,29 @@ class WebhookSecrets:
         self._hosts = hosts or {}
 
     def signing(self, tenant: str, name: str, url: str) -> tuple[str, ...]:
-        """What a webhook is signed with.
+        """The values of a signing secret.
 
         Raises:
-            Denied: the tenant was not given that name, or it does not sign, or not there.
-            SettingsError: the worker does not have it.
+            Denied: the name is not granted to the tenant, is not for signing, or not for this host.
+            SettingsError: the worker lacks the secret.
         """
         self.check_signing(tenant, name, url)
         return tuple(self._value(name).split())
 
     def headers(self, tenant: str, names: Mapping[str, str], url: str) -> dict[str, str]:
-        """Headers with their values, from headers with the names of secrets. Raises as `signing` does."""
+        """Replace the names of secrets in headers by their values. Raises the errors of `signing`."""
         for name in names.values():
             self.check_sent(tenant, name, url)
         return {header: self._value(name) for header, name in names.items()}
 
     def check_signing(self, tenant: str, name: str, url: str) -> None:
-        """Whether a tenant's webhooks to a URL may be signed with it: raises `Denied` where not."""
+        """Check that a tenant's webhooks to a URL may be signed with a secret. Raises `Denied` if not."""
         if not name.endswith(SIGNS):
             raise Denied(f"secret: '{name}' is one that is sent; what signs ends in {SIGNS}")
         self._check(tenant, name, url)
 
     def check_sent(self, tenant: str, name: str, url: str) -> None:
-        """Whether its value may be sent to a URL: raises `Denied` where not."""
+        """Check that the value of a secret may be sent to a URL. Raises `Denied` if not."""
         if not name.endswith(SENT):
             raise Denied(f"headers: '{name}' signs, and is never sent; what is sent ends in {SENT}")
         self._check(tenant, name, url)

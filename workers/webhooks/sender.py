@@ -1,4 +1,4 @@
-"""Makes one attempt to deliver: signs, sends, and says what came of it."""
+"""Makes one attempt to deliver: signs the webhook, sends it, and returns the result."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from workers.webhooks.network import GuardedNetwork, NoAddress
 from workers.webhooks.schedule import parse_retry_after
 
 TIMEOUT_SECONDS: Final = 20.0
-"""For all of an attempt. Standard Webhooks 1.0.0 asks for 15 to 30 s."""
+"""The timeout of a whole attempt. Standard Webhooks 1.0.0 recommends 15 to 30 s."""
 RESPONSE_BYTES: Final = 4096
-"""What is read of an answer's body, and kept; the connection is closed on the rest."""
+"""How much of a response's body is read and stored; then the connection is closed."""
 KEEPALIVE_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One event on its way to one endpoint.
+    """The delivery of one event to one endpoint.
 
     Attributes:
-        id: `webhook-id`, the same on every attempt: the id of the event.
-        secrets: what it is signed with, each for itself: two while the secret is being changed.
-        headers: more headers, values and all. They take the place of none that is set here.
+        id: `webhook-id`: the id of the event, the same in every attempt.
+        secrets: the signing secrets, one signature for each; two during a rotation.
+        headers: additional headers with their values. They cannot replace headers that are set here.
     """
 
     id: str
@@ -48,16 +48,16 @@ class Delivery:
 
 
 class Sender:
-    """Sends webhooks. Thread-safe; connections are kept and used again for the same host alone.
+    """Sends webhooks. Reuses connections for the same host. Thread-safe.
 
-    No redirect is followed, no proxy is used whatever the environment says, and TLS is verified.
+    It follows no redirect, ignores proxies of the environment, and verifies TLS.
 
     Args:
-        guard: where they may go.
-        timeout: seconds for all of an attempt: the name, the connection, the request, the answer.
-        connections: open ones at most: the number of threads that send.
-        ssl_context: whom to trust; the system's certificates by default.
-        network: how to connect to an address; the system's sockets by default.
+        guard: decides where webhooks may go.
+        timeout: seconds for a whole attempt: resolving, connecting, request and response.
+        connections: the most open connections: the number of threads that send.
+        ssl_context: by default, trusts the system's certificates.
+        network: opens connections; by default, the system's sockets.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Sender:
         )
 
     def send(self, delivery: Delivery) -> Attempt:
-        """Make one attempt. Whatever the endpoint does, it answers, within the timeout."""
+        """Make one attempt. Always returns a result within the timeout, whatever the endpoint does."""
         start = time.monotonic()
         answer = _Answer()
         try:
@@ -109,12 +109,12 @@ class Sender:
         headers = list(_headers(delivery, target).items())
         waiting = {"timeout": {"pool": self._timeout}}
         with self._pool.stream("POST", url, headers=headers, content=delivery.body, extensions=waiting) as response:
-            # U+0000 is no text to PostgreSQL.
+            # PostgreSQL cannot store U+0000 in text.
             text = _beginning(response).decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
             return _Answer(response.status, text, _retry_after(response))
 
     def close(self) -> None:
-        """Close the connections that are kept. What is being sent is cut off."""
+        """Close all connections, including those in use."""
         self._pool.close()
 
     def __enter__(self) -> Self:
@@ -132,10 +132,10 @@ class _Answer:
 
 
 def _headers(delivery: Delivery, target: Target) -> dict[str, str]:
-    """Every header, by its name in lower case: ours win.
+    """All headers, by name in lower case. Ours take precedence.
 
     Raises:
-        SettingsError: a secret cannot sign or be sent; the text does not quote it.
+        SettingsError: a secret is not usable for a signature or a header. The text does not quote it.
     """
     given = {name.lower(): value.strip() for name, value in delivery.headers.items()}
     for name, value in given.items():
@@ -165,7 +165,7 @@ def _retry_after(response: httpcore2.Response) -> float | None:
 
 
 def _beginning(response: httpcore2.Response) -> bytes:
-    """The first bytes of the body. The status counts: an answer that breaks off or drips is one all the same."""
+    """The first bytes of the body. Errors are ignored, as the status already decides."""
     kept = b""
     with suppress(TimeoutException, NetworkError, ProtocolError):
         for chunk in response.iter_stream():
@@ -176,8 +176,8 @@ def _beginning(response: httpcore2.Response) -> bytes:
 
 
 def _reason(error: Exception, timeout: float) -> str:
-    """What happened, in words of our own: an exception's may quote what is not the reader's business."""
-    cause = error.__context__  # the pool raises it again `from None`
+    """Describe an error in our own words, as the text of an exception may contain internal details."""
+    cause = error.__context__  # the original error, which the pool raises again `from None`
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"TLS: its certificate is not trusted: {cause.verify_message}"
     if isinstance(cause, ssl.SSLError):
