@@ -85,7 +85,7 @@ class LMAlias:
             text = f"'{self.model}' is not 'provider/model' of {known}; a server that speaks as OpenAI's is openai/..."
             raise ValueError(f"model: {text}")
         if self.api_base is None and provider not in PROVIDERS:
-            raise ValueError(f"api_base: {provider} has no address that goes without saying: give it")
+            raise ValueError(f"api_base: {provider} has no default address: give one")
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class LMCatalog:
         if self.granted is not None and tenant not in alias.tenants:
             raise self._unknown(lm.model, tenant)
         if lm.secret is not None:
-            text = f"secret: the alias '{lm.model}' has its own, and no other goes to its address: remove it"
+            text = f"secret: the alias '{lm.model}' has its own secret, and accepts no other: remove it"
             raise AdapterError(ErrorCode.AUTH, text)
         if alias.secret is None and alias.api_base is None:
             return LMAlias(alias.model, None, PROVIDERS[alias.model.partition("/")[0]])

@@ -68,7 +68,7 @@ def adapter_error(error: Exception, recorder: Recorder, api_key: str | None) -> 
     if code is ErrorCode.INTERNAL and isinstance(error, dspy_errors.LMUnexpectedError) and recorder.call.succeeded:
         # Transient, like an answer that is not JSON: it usually comes from a gateway in between.
         begin = clean(recorder.call.body[:MAX_QUOTE].decode(errors="replace")) or ""
-        text = f"the answer has not the shape of one: {begin[: MAX_QUOTE // 2]!r}"
+        text = f"the response is not in the expected format: {begin[: MAX_QUOTE // 2]!r}"
         return AdapterError(ErrorCode.TRANSIENT, text, usage=recorder.usage)
     if code is ErrorCode.INTERNAL:
         # The text of an unexpected exception may contain anything, such as the prompt.

@@ -226,7 +226,7 @@ class PythonPortAdapter:
             raise self._crashed(child, program) from None
         except FrameError as error:
             child.end()
-            raise _broken(child, f"sent a frame that is none: {error}") from None
+            raise _broken(child, f"sent an invalid frame: {error}") from None
         if isinstance(answer, Failed):
             child.grown_bytes = answer.grown_bytes
             if answer.code is ErrorCode.CRASHED:

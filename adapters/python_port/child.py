@@ -133,7 +133,7 @@ class Child:
         except FrameError as error:
             code = ErrorCode.INVALID_OUTPUT if isinstance(reply, Ended) else ErrorCode.INTERNAL
             usage = reply.usage if isinstance(reply, Ended | Failed) else Usage()
-            message = f"what came of the run cannot be sent: {error}"
+            message = f"the result of the run cannot be sent: {error}"
             self._channel.send(Failed(code=code, message=message, usage=usage, grown_bytes=self._grown))
 
     def _out_of_memory(self) -> AdapterError:

@@ -231,7 +231,7 @@ def test_a_program_is_built_beside_runs_that_take_long(
         ("!exit 3", "exited with 3"),
         ("!abort", "was ended by SIGABRT"),
         (f"!allocate {1024 * MIB}", f"needed more memory than the {256 * MIB} bytes"),
-        ("!scribble", "sent a frame that is none: it is not JSON"),
+        ("!scribble", "sent an invalid frame: it is not JSON"),
         ("!close", ""),
     ],
 )

@@ -93,7 +93,7 @@ class Notifications:
             except (RedisError, OSError) as error:
                 pause = backoff.failed()
                 level = logging.WARNING if backoff.failures == 1 else logging.DEBUG
-                logger.log(level, "Redis cannot be reached, whoever waits looks from time to time: %s", error)
+                logger.log(level, "Redis cannot be reached; waiters look executions up at intervals: %s", error)
                 self._gathered.clear()  # waiters look up by themselves when they subscribe again
                 self._closed.wait(pause)
 

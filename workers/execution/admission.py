@@ -209,7 +209,7 @@ class Intake(WorkQueue):
         def handed_over(_result: object, error: Exception | None) -> None:
             if error is not None:
                 said = f"execution {execution.id}: {error}"
-                self._app.episodes.tell("Executions were not given back, their leases end them", said)
+                self._app.episodes.tell("Executions could not be given back; their leases run out", said)
             _leave(item)
 
         try:

@@ -190,7 +190,7 @@ class Attempt:
         """Give the execution back, as another worker may be able to run it. Spends no attempt; the pauses grow."""
         program = self.request.program_id
         self._app.episodes.tell(
-            f"Executions of program {program} are given back, for it cannot be built here", unknown.message
+            f"Executions of program {program} are given back, as it cannot be built here", unknown.message
         )
         return self._again(
             not_here(self.claimed.attempt, self.claimed.carried),

@@ -105,7 +105,7 @@ class _EndWrite:
             logger.info("The end of execution %s was not written: it will be run again.", self._ended.id)
         elif self._stored and isinstance(self._ended, Finish):
             # Ended as failed: otherwise it would run again with the same result.
-            self._fail("What executions came to cannot be stored", error)
+            self._fail("Results of executions cannot be stored", error)
             self._stored = False
             self._ended = replace(self._ended, outputs=None, usage=Usage(), error=internal(error))
             self._prepare()

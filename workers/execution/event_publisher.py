@@ -62,7 +62,7 @@ def _event(app: Application, event: Ended, entry: OutboxEntry, context: Context)
         context=context,
     )
     if not encoded.whole:
-        app.episodes.tell("Events go out with less in them, for their size", f"execution {event.execution_id}")
+        app.episodes.tell("Events are too large and are sent reduced", f"execution {event.execution_id}")
     return event_publication(encoded.body, tenant, event.type, message_id)
 
 
@@ -142,4 +142,4 @@ class Announcement:
         try:
             self._app.writer.post(self._app.writes.event_sent, self._entry)
         except WriterClosed:
-            logger.info("The event of execution %s was sent, and will be again.", self._entry.execution_id)
+            logger.info("The event of execution %s was sent, and will be sent again.", self._entry.execution_id)

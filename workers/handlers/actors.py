@@ -88,7 +88,7 @@ def _handle(app: Application, *, envelope: Envelope[Command], body: bytes, origi
         if passing(error):
             raise DatabaseUnavailable(describe(error)) from None
         if isinstance(error, PublishError):
-            app.episodes.tell("A message waits, since what it tells of is not published", error)
+            app.episodes.tell("A message waits, as its event cannot be published", error)
             wait_for_broker(error)
         if isinstance(error, NotFound):
             # The rest of the prefetched messages is for other commands.
@@ -190,7 +190,7 @@ def _answer(app: Application, origin: Origin, encode: Callable[[int], Encoded]) 
 
 def _send(app: Application, queue: str, origin: Origin, answer: Encoded) -> None:
     if not answer.whole:
-        app.episodes.tell("Answers are cut, for their size", f"to {queue!r}", level=logging.INFO)
+        app.episodes.tell("Answers are too large and are cut", f"to {queue!r}", level=logging.INFO)
     app.publisher.publish(
         Publication(
             answer.body,
@@ -216,7 +216,7 @@ def _settling(app: Application) -> Generator[None]:
         app.episodes.tell("Messages are given back to their queues", error)
         raise Requeue(str(error)) from None
     except PublishError as error:
-        app.episodes.tell("That a message was rejected is not told", error)
+        app.episodes.tell("The rejection of a message cannot be published", error)
         wait_for_broker(error)
         raise DeadLetter(error.message) from None  # it is recorded
 

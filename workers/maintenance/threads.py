@@ -84,7 +84,7 @@ class MaintenanceThreads:
         for attempt in app.in_flight.overdue:
             program = attempt.request.program_id
             app.episodes.tell(
-                f"Attempts of program {program} run on beyond their time, what they come to is discarded",
+                f"Attempts of program {program} run beyond their time; their results will be discarded",
                 f"execution {attempt.claimed.id}",
                 level=logging.ERROR,
             )

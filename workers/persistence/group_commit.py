@@ -278,7 +278,7 @@ class Writer:
             for write in batch:
                 _tell(write, None, error)
             return
-        self._episodes.tell("Some of what is to be written does not get through, trying again", describe(error))
+        self._episodes.tell("Some writes are blocked, trying again", describe(error))
         now, again = time.monotonic(), list[_Write]()
         for write in batch:
             if self._closing.is_set():
@@ -294,8 +294,8 @@ class Writer:
             if unfit and self._fit.is_set():
                 self._fit.clear()
                 logger.error(
-                    "The database cannot be written until a right or a table that is missing is there; what has run "
-                    "waits, and nothing more is claimed. See docs/security.md, or `dspex migrate`: %s",
+                    "The database lacks a privilege or a table. Until it is there, ends of executions wait, and nothing "
+                    "more is claimed. See docs/security.md, or run `dspex migrate`: %s",
                     describe(error),
                 )
 
@@ -345,7 +345,7 @@ def _tell(write: _Write, result: Any, error: Exception | None) -> None:
     try:
         write.then(result, error)
     except Exception:
-        logger.exception("What follows a write failed.")
+        logger.exception("A callback after a write failed.")
 
 
 def _parts(batch: list[_Write], cause: Cause | None) -> list[list[_Write]]:

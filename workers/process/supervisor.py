@@ -49,7 +49,7 @@ def supervise(settings: Settings, stop: threading.Event) -> int:
         workers.replace_dead()
         others.replace_dead()
         if workers.hopeless:
-            logger.critical("No worker process lives for %.0f s: giving up. What they said is above.", SOON_SECONDS)
+            logger.critical("No worker process lives for %.0f s: giving up. See their logs above.", SOON_SECONDS)
             others.terminate()
             others.wait(settings.shutdown_seconds + KILL_MARGIN_SECONDS)
             return 1

@@ -31,6 +31,6 @@ def end_process(drain: Callable[[], None], seconds: float) -> NoReturn:
     draining.start()
     draining.join(seconds)
     if draining.is_alive():
-        logger.error("It could not be drained in %.0f s: leases end what runs.", seconds)
+        logger.error("The process did not drain in %.0f s: its leases will run out.", seconds)
     logging.shutdown()
     os._exit(EXIT_CODE)

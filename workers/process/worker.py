@@ -89,7 +89,7 @@ class WorkerProcess:
         try:
             given_back = self._app.writer.call(self._app.writes.release, None, RELEASE_SECONDS)
         except TimeoutError:
-            logger.error("Executions did not end in %.0f s, and the database cannot be told: leases end them.", seconds)
+            logger.error("Executions did not end in %.0f s, and were not given back: their leases run out.", seconds)
             return False
         logger.warning("%d executions did not end in %.0f s and are given back.", given_back, seconds)
         return True

@@ -44,7 +44,7 @@ def _tell(what: str, error: BaseException) -> None:
         logs.configure("INFO")
     logger = logging.getLogger(__name__)
     lines = "\n".join(line for one in _chain(error) for line in _lines(one))
-    line = f"{what}, for nobody caught its {_name(error)}"
+    line = f"{what}: uncaught {_name(error)}"
     logger.handle(logger.makeRecord(__name__, logging.CRITICAL, __file__, 0, line, (), None, sinfo=lines))
 
 

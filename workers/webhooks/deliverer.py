@@ -238,9 +238,12 @@ class Deliverer:
                     permit.settle(attempt)
             self._tell(settled, self._writer.call(self._settle, settled))
         except WriterClosed:
-            logger.info("Delivery %s was not written down: it will be sent again.", due.delivery.id)
+            logger.info("The result of delivery %s was not written: it will be sent again.", due.delivery.id)
         except Exception as error:  # noqa: BLE001 - it is told
-            what, said = "Deliveries cannot be written down: they will be sent again", f"delivery {due.delivery.id}"
+            what, said = (
+                "Results of deliveries cannot be written: they will be sent again",
+                f"delivery {due.delivery.id}",
+            )
             self._episodes.tell(what, said, level=logging.ERROR, error=error)
         finally:
             with self._changed:

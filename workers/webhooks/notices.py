@@ -65,18 +65,20 @@ class Notices:
                 event_publication(envelope.encode(), endpoint.tenant, event.type, envelope.id)
             )
         except PublishError as error:
-            logger.info("That endpoint %s was disabled will be told later: %s", endpoint.id, error)
+            logger.info("The notice that endpoint %s was disabled will be sent later: %s", endpoint.id, error)
         else:
             future.add_done_callback(partial(self._confirmed, endpoint))
 
     def _confirmed(self, endpoint: Endpoint, future: Future[None]) -> None:
         if future.exception() is not None:
-            logger.info("That endpoint %s was disabled will be told later: %s", endpoint.id, future.exception())
+            logger.info(
+                "The notice that endpoint %s was disabled will be sent later: %s", endpoint.id, future.exception()
+            )
             return
         try:
             self._writer.post(self._announced, endpoint)
         except WriterClosed:
-            logger.info("That endpoint %s was disabled was told, and will be again.", endpoint.id)
+            logger.info("The notice that endpoint %s was disabled was sent, and will be sent again.", endpoint.id)
 
     # As the writer's operations
 

@@ -109,7 +109,7 @@ class BestOfN(dspy.Module):  # type: ignore[misc]  # DSPy has no type informatio
             text = f"parameters.reward: '{name}' failed with {type(error).__name__}"
             raise AdapterError(ErrorCode.PERMANENT, text) from error
         if math.isnan(score):
-            raise AdapterError(ErrorCode.PERMANENT, f"parameters.reward: '{name}' gave no number")
+            raise AdapterError(ErrorCode.PERMANENT, f"parameters.reward: '{name}' returned no number")
         return score
 
 

@@ -92,7 +92,7 @@ def _attributes(properties: Properties) -> dict[str, str | int | bool]:
         if number >= _MOST:
             raise InvalidMessage(f"there are too many attributes: at most {MAX_EXTENSIONS} are allowed as extensions")
         if not _NAME.fullmatch(encoded) or encoded == b"data":
-            raise InvalidMessage(f"{header} names no attribute: 1 to 20 of a-z and 0-9 are one, but for 'data'")
+            raise InvalidMessage(f"{header} names no attribute: use 1 to 20 of a-z and 0-9, and not 'data'")
         name = encoded.decode()
         if name in headers:
             raise InvalidMessage(f"{name}: is given twice, by {headers[name]} and {header}")

@@ -108,7 +108,7 @@ def _frame(buffer: bytes, at: int) -> tuple[int, Any]:
     if kind == spec.FRAME_BODY:
         return end + 1, frame.Body(channel, payload)
     if size < _CONTENT.size:
-        raise InvalidFrameError("a content header that is none")
+        raise InvalidFrameError("a content header is too short")
     _, _, body_size = _CONTENT.unpack_from(payload)
     properties: Any = Properties(payload[_CONTENT.size :], body_size)
     return end + 1, frame.Header(channel, body_size, properties)

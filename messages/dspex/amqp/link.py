@@ -181,7 +181,7 @@ class Link:
         try:
             connection.publish(channel, sent, self._user_id)
         except exceptions.ShortStringTooLong:  # raised before anything is written, so no delivery tag was used
-            self._fail([message], PublishError, "exchange, routing key and ids may have 255 bytes at most")
+            self._fail([message], PublishError, "exchange, routing key and ids are limited to 255 bytes")
         else:
             self._unconfirmed.add(message)
 

@@ -181,7 +181,7 @@ def scalar(kind: bytes, value: bytes) -> str | int | bool | datetime | None:
         try:
             return datetime.fromtimestamp(int.from_bytes(value, "big"), UTC)
         except (ValueError, OverflowError, OSError):
-            raise ValueError("is a time that cannot be: they are in seconds") from None
+            raise ValueError("is a time out of range: times are in seconds") from None
     if kind == b"V":
         return None
     raise ValueError("must be a text, an integer, a boolean or a time")

@@ -103,9 +103,9 @@ class Replies:
             except CONNECTION_ERRORS as error:
                 self._trouble = cause(error, self._parameters)
                 self._refusal = self._refused(error)
-                logger.info("There is no reply queue, connecting again: %s", self._refusal or self._trouble)
+                logger.info("There is no reply queue; reconnecting: %s", self._refusal or self._trouble)
             except Exception:
-                logger.exception("The reply queue failed; there will be another.")
+                logger.exception("The reply queue failed; it will be replaced.")
             finally:
                 self._ready.clear()
             self._closed.wait(self._backoff.failed())

@@ -80,10 +80,10 @@ def _wrong_parameter(parts: SplitResult) -> str | None:
     for name, _ in given:
         if name not in PARAMETERS:
             named = f"'{name}'" if re.fullmatch(r"[a-z_]{1,40}", name) else "one"
-            return f"has a parameter that is not known, {named}: use {', '.join(PARAMETERS)}"
+            return f"has an unknown parameter, {named}: known are {', '.join(PARAMETERS)}"
     for name, value in given:
         try:
             URLParameters(f"{parts.scheme}://localhost/?{urlencode({name: value})}")
         except (ValueError, TypeError, SyntaxError, OSError):
-            return f"has a value of the parameter '{name}' that cannot be"
+            return f"has an invalid value of the parameter '{name}'"
     return None

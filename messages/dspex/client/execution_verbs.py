@@ -250,7 +250,7 @@ class ExecutionVerbs(Port):
         try:
             return self.signature_of(program_id)
         except NoAnswer as error:
-            advice = "Nothing was sent: the signature to check the inputs by is a worker's; without, validate=False"
+            advice = "Nothing was sent: to check the inputs, the signature is needed; validate=False skips this"
             raise NoAnswer(f"{error.message} {advice}") from None
 
     def _command(

@@ -96,7 +96,9 @@ class Pending:
         """Take the current view of the execution. Fails if the execution belongs to another request."""
         if self.command is not None and _differ(self.command, view):
             taken = "execution_id" if self.command.idempotency_key is None else "idempotency_key"
-            self.fail(RequestFailed(Conflict.code, f"{taken}: execution {view.execution_id} is of another request"))
+            self.fail(
+                RequestFailed(Conflict.code, f"{taken}: execution {view.execution_id} belongs to another request")
+            )
             return
         self._known_id = view.execution_id
         if view.status.terminal:

@@ -100,7 +100,7 @@ class Poller:
             try:
                 self._look_up(found)
             except Exception:
-                logger.exception("Executions cannot be looked up; it is tried again.")
+                logger.exception("Executions could not be looked up; trying again.")
             del found  # otherwise this frame would keep them alive until the next ones are due
             self._again(due)
 

@@ -100,7 +100,7 @@ class Wakeups:
             except (redis.RedisError, OSError) as error:
                 pause = backoff.failed()
                 level = logging.WARNING if backoff.failures == 1 else logging.DEBUG
-                logger.log(level, "Redis cannot be reached, executions are looked up from time to time: %s", error)
+                logger.log(level, "Redis cannot be reached; executions are looked up at intervals: %s", error)
                 self._closed.wait(pause)
         self._redis.close()
 
@@ -115,5 +115,5 @@ class Wakeups:
                 try:
                     self._heard(UUID(part.decode()))
                 except ValueError:
-                    logger.debug("Something else is published on %s.", CHANNEL)
+                    logger.debug("A message on %s is not a list of ids: ignored.", CHANNEL)
         return True

@@ -82,7 +82,7 @@ class Fallback(Frozen):
     def _can_help(cls, codes: tuple[ErrorCode, ...]) -> tuple[ErrorCode, ...]:
         for code in codes:
             if code in NO_FALLBACK:
-                raise ValueError(f"'{code}' would be the same wherever it runs: remove it")
+                raise ValueError(f"no fallback can avoid '{code}': remove it")
         return codes
 
     @model_validator(mode="after")

@@ -101,7 +101,7 @@ class _Comparison:
                 continue
             yield from self.of(sends[name], reads[name], inner)
             if self._asked and not _same_default(old[name], new[name]):
-                yield Break(inner, "has another default: who leaves it out gets another value")
+                yield Break(inner, "has another default: callers that leave it out get another value")
         for name in read.get("required", ()):
             if name not in old:
                 yield Break(_joined(path, name), "is new, and must be given")

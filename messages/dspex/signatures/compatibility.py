@@ -151,7 +151,9 @@ def _presence(old: SignatureField, new: SignatureField) -> Iterator[_Difference]
     if old.required != new.required and was == now:  # otherwise the comparison of the types reports it
         yield _required(new.name, new.required)
     if not (old.required or new.required) and canonical_json(old.default) != canonical_json(new.default):
-        yield _Difference(new.name, "default", "has another default: who leaves it out gets another value", _ALWAYS)
+        yield _Difference(
+            new.name, "default", "has another default: callers that leave it out get another value", _ALWAYS
+        )
 
 
 def _removed(path: str) -> _Difference:

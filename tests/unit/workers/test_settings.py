@@ -247,7 +247,7 @@ def test_lms(monkeypatch: pytest.MonkeyPatch) -> None:
             '{"fast": {"model": "sagemaker/x"}}',
             "fast: model: 'sagemaker/x' is not 'provider/model' of anthropic, ",
         ),
-        ('{"fast": {"model": "azure/x"}}', "fast: api_base: azure has no address that goes without saying: give it"),
+        ('{"fast": {"model": "azure/x"}}', "fast: api_base: azure has no default address: give one"),
     ],
 )
 def test_wrong_lms(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:

@@ -33,7 +33,7 @@ CONNECTORS: list[Callable[[str], object]] = [
         ("amqp://user:sesame@h:99999/", "percent-encoded"),
         ("amqp://user:sesame@host/?hartbeat=1", "not known, 'hartbeat': use blocked_connection_timeout, channel_max"),
         ("amqp://user:sesame@host/?Sesame!=1", "not known, one: use"),
-        ("amqp://user:sesame@host/?heartbeat=sesame", "value of the parameter 'heartbeat' that cannot be"),
+        ("amqp://user:sesame@host/?heartbeat=sesame", "invalid value of the parameter 'heartbeat'"),
         ("amqp://user:sesame@host/?locale=de&frame_max=sesame", "value of the parameter 'frame_max'"),
         ("amqp://user:sesame@host/?ssl_options=sesame(", "value of the parameter 'ssl_options'"),
         ("amqp://user:sesame@host/?ssl_options={'cafile': '/no/sesame'}", "value of the parameter 'ssl_options'"),
