@@ -294,8 +294,8 @@ class Writer:
             if unfit and self._fit.is_set():
                 self._fit.clear()
                 logger.error(
-                    "The database lacks a privilege or a table. Until it is there, ends of executions wait, and nothing "
-                    "more is claimed. See docs/security.md, or run `dspex migrate`: %s",
+                    "The database lacks a privilege or a table. Meanwhile ends wait, and nothing more is claimed. "
+                    "See docs/security.md, or run `dspex migrate`: %s",
                     describe(error),
                 )
 
