@@ -131,7 +131,7 @@ class Fleet(_Tended):
             code = old.terminate(60)
             # Where the database was away it could hand nothing back; an execution may end its process in the middle.
             # The signal itself ends one that has just started.
-            unable = "leases end them" in old.log or "Stopped." not in old.log
+            unable = "their leases run out" in old.log or "Stopped." not in old.log
             expected = {0: True, 1: unable, -signal.SIGTERM: "takes jobs" not in old.log}
             if not expected.get(-1 if code is None else code, False):
                 self.strange.append(f"worker {old.pid} was to drain and ended with {code}: {old.log[-1000:]}")

@@ -337,7 +337,7 @@ class TestDrain:
             proxy.refuse()
             proxy.reset()
             assert workers.terminate() == 1
-            assert workers.said("the database cannot be told") == 1
+            assert workers.said("were not given back") == 1
             assert workers.said("Traceback") == 0
 
     @pytest.mark.parametrize("command", ["worker", "deliverer"])

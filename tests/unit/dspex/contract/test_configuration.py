@@ -134,7 +134,7 @@ def test_a_state_is_for_one_module() -> None:
         ({"on": ["timeout"], "adapter_type": "../x"}, "fallbacks.0.adapter_type: "),
         ({"on": ["timeout"], "adapter_type": "mock", "retries": 3}, "fallbacks.0.retries: "),
         *(
-            ({"on": [code], "adapter_type": "mock"}, f"fallbacks.0.on: '{code}' would be the same")
+            ({"on": [code], "adapter_type": "mock"}, f"fallbacks.0.on: no fallback can avoid '{code}'")
             for code in SAME_ANYWHERE
         ),
     ],

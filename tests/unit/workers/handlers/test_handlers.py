@@ -616,7 +616,7 @@ class TestStop:
         system.process.stop(0.1)
         blocker.cursor().execute("ROLLBACK")
         blocker.close()
-        assert "the database cannot be told" in caplog.text
+        assert "were not given back" in caplog.text
         system._stopped = True
         system.app.close()
 

@@ -63,4 +63,4 @@ def test_what_hangs_is_not_waited_for() -> None:
         "end_process(threading.Event().wait, 0.1)"
     )
     assert done.returncode == EXIT_CODE
-    assert "could not be drained" in done.stderr
+    assert "did not drain in" in done.stderr
