@@ -26,7 +26,8 @@ SLOW = Configuration(parameters={"latency_ms": 60_000})
 def working(settings: Settings) -> Generator[Application]:
     """An application whose worker runs."""
     engine = make_engine(settings.database_url)
-    migrations.upgrade(engine)
+    if not migrations.is_newest(engine):
+        migrations.upgrade(engine)
     engine.dispose()
     app = bootstrap(settings)
     worker = WorkerProcess(app)

@@ -18,7 +18,7 @@ from store.database.engine import make_engine
 from store.database.identity import Identity
 from store.executions import Finish, Lease, Request
 
-LEASE = Lease("frozen", 30)
+LEASE = Lease("frozen", 18)
 
 
 def request(program_id: UUID, execution_id: UUID, key: str | None = None) -> Request:

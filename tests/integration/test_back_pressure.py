@@ -31,10 +31,10 @@ BRIEF = Configuration(parameters={"latency_ms": 20})
 
 
 @pytest.fixture
-def settings(own_rabbitmq: RabbitMQWithHosts, postgres_database_url: str) -> Settings:
+def settings(own_rabbitmq: RabbitMQWithHosts, migrated_database_url: str) -> Settings:
     amqp.check(own_rabbitmq.url)
     return Settings(
-        database_url=postgres_database_url, broker_url=own_rabbitmq.url, threads=4, prefetch=4, log_level="WARNING"
+        database_url=migrated_database_url, broker_url=own_rabbitmq.url, threads=4, prefetch=4, log_level="WARNING"
     )
 
 

@@ -38,9 +38,9 @@ def broker(own_rabbitmq: RabbitMQWithHosts) -> RabbitMQWithHosts:
 
 
 @pytest.fixture
-def settings(broker: RabbitMQWithHosts, postgres_database_url: str) -> Settings:
+def settings(broker: RabbitMQWithHosts, migrated_database_url: str) -> Settings:
     return Settings(
-        database_url=postgres_database_url, broker_url=broker.url, threads=64, lease_seconds=5, log_level="WARNING"
+        database_url=migrated_database_url, broker_url=broker.url, threads=64, lease_seconds=5, log_level="WARNING"
     )
 
 

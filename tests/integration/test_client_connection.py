@@ -74,13 +74,13 @@ def broker(servers_directory: Path) -> Iterator[RabbitMQWithTls]:
 
 def asked(url: str, **options: Any) -> str:
     """What the client says, and its publisher too."""
-    with RemoteClient(url, source="/tests", timeout=3, **options) as client:
+    with RemoteClient(url, source="/tests", timeout=1.5, **options) as client:
         began = time.monotonic()
         with pytest.raises(BrokerUnavailable) as caught:
             client.get_program(uuid4())
         assert time.monotonic() - began < 15
         with pytest.raises(BrokerUnavailable) as published:
-            client._publisher.publish(Publication(b"", exchange="dspex.commands", routing_key="k"), timeout=3)
+            client._publisher.publish(Publication(b"", exchange="dspex.commands", routing_key="k"), timeout=1.5)
     said = str(caught.value)
     assert "sesame" not in said + str(published.value)
     assert said.partition(": ")[2] in str(published.value)
@@ -187,8 +187,8 @@ def test_a_permission_that_is_missing_is_given_by_a_command_and_leaks_nothing(
         wait_until(is_sent, "there is a reply queue, once the permission is given")
 
 
-def test_the_names_of_connections(broker: RabbitMQWithTls, postgres_database_url: str) -> None:
-    settings = Settings(database_url=postgres_database_url, broker_url=broker.url, threads=1, log_level="WARNING")
+def test_the_names_of_connections(broker: RabbitMQWithTls, migrated_database_url: str) -> None:
+    settings = Settings(database_url=migrated_database_url, broker_url=broker.url, threads=1, log_level="WARNING")
     with (
         RemoteClient(broker.url, source="/orders", timeout=0.5) as client,
         Producer.connect(broker.url, "/shop") as shop,

@@ -9,24 +9,26 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-import migrations
 from deploy.processes import wait_until
 from dspex import Configuration, ExecutionStatus, Signature, Usage, uuid7
 from store import counters, executions, programs, signatures
 from store.database.engine import make_engine
 from store.executions import Claimed, Execution, Finish, Lease, Running
+from tests.conftest import pooled
 from tests.contract.store.test_refusals import Held
-from tests.integration.frozen import request
+from tests.integration.frozen import LEASE, request
 from workers.persistence.group_commit import Writer
 from workers.persistence.operations import Writes
 
-LEASE_SECONDS = 30
+LEASE_SECONDS = LEASE.seconds
 OTHERS = 30
 
 
@@ -116,12 +118,12 @@ class Fleet:
 
 
 @pytest.fixture(params=["direct", "pooled"])
-def fleet(request: pytest.FixtureRequest, postgres_database_url: str) -> Iterator[Fleet]:
-    owner = make_engine(postgres_database_url)
-    migrations.upgrade(owner)
-    owner.dispose()
-    url = postgres_database_url if request.param == "direct" else request.getfixturevalue("pooled_database_url")
-    with ThreadPoolExecutor(64) as pool:
+def fleet(request: pytest.FixtureRequest, migrated_database_url: str, servers_directory: Path) -> Iterator[Fleet]:
+    with ExitStack() as ending:
+        pool = ending.enter_context(ThreadPoolExecutor(64))
+        url = migrated_database_url
+        if request.param == "pooled":
+            url = ending.enter_context(pooled(url, servers_directory))
         fleet = Fleet(url, pool)
         yield fleet
         fleet.close()

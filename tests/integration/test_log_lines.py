@@ -10,23 +10,18 @@ from contextlib import contextmanager
 
 import pytest
 
-import migrations
 from adapters.port import Outcome
 from deploy.processes import wait_until
 from dspex import ExecutionStatus, uuid7
-from store.database.engine import make_engine
 from tests.canary import CANARY, watched
 from tests.unit.system import System
 from workers.settings import Settings
 
 
 @pytest.fixture
-def system(postgres_database_url: str, caplog: pytest.LogCaptureFixture) -> Iterator[System]:
-    engine = make_engine(postgres_database_url)
-    migrations.upgrade(engine)
-    engine.dispose()
+def system(migrated_database_url: str, caplog: pytest.LogCaptureFixture) -> Iterator[System]:
     caplog.set_level(logging.DEBUG)
-    system = System(Settings(database_url=postgres_database_url, broker_url="memory://", threads=4))
+    system = System(Settings(database_url=migrated_database_url, broker_url="memory://", threads=4))
     system.start()
     yield system
     system.stop()

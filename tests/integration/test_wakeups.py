@@ -46,9 +46,9 @@ def broker_url(own_amqp_url: str) -> str:
 
 
 @pytest.fixture
-def settings(broker_url: str, server: RedisServer, postgres_database_url: str) -> Settings:
+def settings(broker_url: str, server: RedisServer, migrated_database_url: str) -> Settings:
     return Settings(
-        database_url=postgres_database_url,
+        database_url=migrated_database_url,
         broker_url=broker_url,
         redis_url=server.url,
         threads=64,

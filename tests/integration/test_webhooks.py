@@ -14,7 +14,6 @@ from uuid import UUID
 import pika
 import pytest
 
-import migrations
 from deploy.processes import Process, start_time
 from dspex import Configuration, DspexError, ExecuteProgram, uuid7
 from dspex.amqp.topology import EVENTS_EXCHANGE, event_key
@@ -26,7 +25,6 @@ from dspex.contract.results import DeliveryView
 from dspex.contract.status import DeliveryStatus
 from dspex.producer import Producer
 from dspex.webhooks import new_secret, verify
-from store.database.engine import make_engine
 from tests import preloaded
 from tests.waiting import wait_until
 from tests.webhook_receiver import Answer, Request, WebhookReceiver
@@ -88,14 +86,11 @@ def receiver() -> Iterator[WebhookReceiver]:
 
 
 @pytest.fixture
-def environment(own_amqp_url: str, postgres_database_url: str, receiver: WebhookReceiver) -> dict[str, str]:
-    engine = make_engine(postgres_database_url)
-    migrations.upgrade(engine)
-    engine.dispose()
+def environment(own_amqp_url: str, migrated_database_url: str, receiver: WebhookReceiver) -> dict[str, str]:
     bare = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
     return bare | {
         "DSPEX_BROKER_URL": own_amqp_url,
-        "DSPEX_DATABASE_URL": postgres_database_url,
+        "DSPEX_DATABASE_URL": migrated_database_url,
         "DSPEX_WEBHOOK_HOSTS": f"127.0.0.1:{receiver.port}",
         "DSPEX_WEBHOOK_RETRIES": "0" + ",0.2" * 20,
         "DSPEX_WEBHOOK_TIMEOUT": "1",

@@ -17,7 +17,6 @@ import pika
 import pytest
 from sqlalchemy import Engine
 
-import migrations
 from deploy.processes import Process, free_port, start_time, wait_until
 from dspex import (
     Configuration,
@@ -208,17 +207,14 @@ class System:
 
 
 @pytest.fixture
-def system(own_amqp_url: str, postgres_database_url: str, tmp_path: Path) -> Iterator[System]:
-    engine = make_engine(postgres_database_url)
-    migrations.upgrade(engine)
-    engine.dispose()
+def system(own_amqp_url: str, migrated_database_url: str, tmp_path: Path) -> Iterator[System]:
     amqp.check(own_amqp_url)
     with pika.BlockingConnection(pika.URLParameters(own_amqp_url)) as connection:
         channel = connection.channel()
         for queue in QUEUES:
             channel.queue_purge(queue)
             channel.queue_purge(dead_letter_queue(queue))
-    system = System(own_amqp_url, postgres_database_url, tmp_path)
+    system = System(own_amqp_url, migrated_database_url, tmp_path)
     yield system
     system.close()
 
@@ -328,8 +324,8 @@ class TestDrain:
         rows = system.check(program_id, ids)
         assert {row.attempt for row in rows} == {1}
 
-    def test_what_can_be_handed_to_nobody_is_an_error(self, system: System, postgres_database_url: str) -> None:
-        with TcpProxy(postgres_database_url) as proxy:
+    def test_what_can_be_handed_to_nobody_is_an_error(self, system: System, migrated_database_url: str) -> None:
+        with TcpProxy(migrated_database_url) as proxy:
             workers = system.work("--threads", "2", shutdown_seconds=1, database_url=proxy.url)
             program_id = system.program(latency_ms=60_000)
             ids = system.execute(program_id, 2)

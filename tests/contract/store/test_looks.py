@@ -11,8 +11,9 @@ from sqlalchemy import Connection, Engine, event, text
 from store import executions
 from store.database.engine import Plans
 from tests.contract.store.rows import expire, published, ready_program, request, take
+from tests.sizes import sized
 
-ROWS = 200_000
+ROWS = sized(50_000, 200_000)
 
 FILL = """
 INSERT INTO executions (id, program_id, inputs, options, request_digest, source, attempt, status, inserted_at,

@@ -74,12 +74,23 @@ def test_a_call_that_gets_no_thread_in_time_is_not_made() -> None:
     assert asyncio.run(main()) == ["True"]
 
 
+async def held(threads: CallThreads, free: threading.Event) -> asyncio.Future[bool]:
+    """A call that has begun, and waits for the event."""
+    begun = threading.Event()
+
+    def wait() -> bool:
+        begun.set()
+        return free.wait(30)
+
+    waiting = asyncio.ensure_future(threads.run(wait, 30))
+    assert await asyncio.to_thread(begun.wait, 30)
+    return waiting
+
+
 def test_it_closes_and_leaves_behind_a_call_that_goes_on() -> None:
     async def main() -> None:
-        free = threading.Event()
-        threads = CallThreads(1)
-        waiting = asyncio.ensure_future(threads.run(lambda: free.wait(30), 30))
-        await asyncio.sleep(0.05)
+        free, threads = threading.Event(), CallThreads(1)
+        waiting = await held(threads, free)
         in_time = threading.Timer(10, free.set)  # or this would hang, and not fail
         in_time.start()
         await threads.close(lambda: None)
@@ -93,10 +104,8 @@ def test_it_closes_and_leaves_behind_a_call_that_goes_on() -> None:
 
 def test_it_closes_while_all_threads_wait_and_takes_nothing_more() -> None:
     async def main() -> None:
-        free = threading.Event()
-        threads = CallThreads(1)
-        waiting = asyncio.ensure_future(threads.run(lambda: free.wait(30), 30))
-        await asyncio.sleep(0.05)
+        free, threads = threading.Event(), CallThreads(1)
+        waiting = await held(threads, free)
         await threads.close(free.set)
         assert await waiting
         with pytest.raises(BrokerUnavailable, match="closed"):
