@@ -31,8 +31,11 @@ CONNECTORS: list[Callable[[str], object]] = [
         ("http://user:sesame@host/", "percent-encoded"),
         ("host", "percent-encoded"),
         ("amqp://user:sesame@h:99999/", "percent-encoded"),
-        ("amqp://user:sesame@host/?hartbeat=1", "not known, 'hartbeat': use blocked_connection_timeout, channel_max"),
-        ("amqp://user:sesame@host/?Sesame!=1", "not known, one: use"),
+        (
+            "amqp://user:sesame@host/?hartbeat=1",
+            "unknown parameter, 'hartbeat': known are blocked_connection_timeout, channel_max",
+        ),
+        ("amqp://user:sesame@host/?Sesame!=1", "unknown parameter, one: known"),
         ("amqp://user:sesame@host/?heartbeat=sesame", "invalid value of the parameter 'heartbeat'"),
         ("amqp://user:sesame@host/?locale=de&frame_max=sesame", "value of the parameter 'frame_max'"),
         ("amqp://user:sesame@host/?ssl_options=sesame(", "value of the parameter 'ssl_options'"),
