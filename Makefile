@@ -89,6 +89,11 @@ verbs: .venv/.dev ## write the client's verbs for asyncio again, from the interf
 sql: .venv/.dev ## write docs/sql again, the SQL that workers send, from the code
 	@$(BIN)/python -m deploy.sql docs/sql
 
+.PHONY: docs
+docs: .venv/.docs ## the pages and the reference as a site, in build/site; a link that leads nowhere fails
+	@$(BIN)/sphinx-build -q -W --keep-going -n -j auto -d build/doctrees -c docs . build/site
+	echo "build/site/index.html"
+
 .PHONY: servers
 servers:
 	@deploy/system_packages.sh
@@ -125,6 +130,11 @@ clean: down ## remove what was built, and the data of local servers
 .venv/.dev: .venv/.runtime constraints/dev.txt
 	@echo "Installing the tools of development"
 	$(PIP) install --require-hashes -r constraints/dev.txt
+	touch $@
+
+.venv/.docs: .venv/.dev constraints/docs.txt
+	@echo "Installing what makes the documentation"
+	$(PIP) install --require-hashes -r constraints/docs.txt
 	touch $@
 
 .venv/.bench: .venv/.runtime constraints/bench.txt

@@ -3,6 +3,7 @@
 An adapter
 
 building
+
 - builds a program from a `ProgramSpec` alone, in any process, and keeps a bounded number of programs; `create_program`
   with the same spec again is cheap and returns the same id;
 - lists the programs that it keeps (`list_programs`, `info`), and drops one on request (`delete_program`) without ending
@@ -11,6 +12,7 @@ building
   processes by a list of names only;
 
 running
+
 - allows many threads at once, also for the same program;
 - takes inputs that fit the signature, and returns validated JSON values that fit it, or raises an `AdapterError`;
 - ends a run at `RunOptions.timeout` with the code `timeout`; or says in its docstring that timeouts are advisory, and
@@ -22,11 +24,13 @@ running
 - reports the usage of every LM call, also with an error, and also for a run that was stopped;
 
 failing
+
 - raises only `AdapterError` for everything that goes wrong during a run, with one of the closed set of codes; its text
   contains no secret, and at most `MAX_QUOTE` characters of the LM's raw output;
 - does not retry: its caller decides by the code whether and when to retry;
 
 being watched
+
 - answers `health_check` and `stats` at once, without running a program or calling an LM;
 - ends, on `close`, every process and connection of its own.
 """
