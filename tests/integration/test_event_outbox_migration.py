@@ -11,12 +11,14 @@ from sqlalchemy.exc import DBAPIError
 
 import migrations
 from dspex import uuid7
+from dspex.errors import SettingsError
 from store import event_outbox
 from store.database.engine import make_engine
 from store.database.identity import Identity
 from store.event_outbox import OutboxEntry
 from tests.integration.worker_before import WorkerBefore
 from tests.roles import Roles
+from workers.persistence.schema import require_schema
 
 pytestmark = pytest.mark.integration
 
@@ -116,6 +118,14 @@ def test_it_waits_no_longer_than_two_seconds_for_the_table(engine: Engine, old: 
             migrations.upgrade(engine, "0010")
     assert migrations.current(engine) == "0009"
     migrations.upgrade(engine, "0010")
+
+
+def test_this_version_runs_after_the_migration_alone(engine: Engine) -> None:
+    migrations.upgrade(engine, "0009")
+    with pytest.raises(SettingsError, match="run `dspex migrate`"):
+        require_schema(engine)
+    migrations.upgrade(engine, "0010")
+    require_schema(engine)
 
 
 @pytest.mark.parametrize(("revision", "served"), [("0010", {"postgresql"}), ("0011", set())])
