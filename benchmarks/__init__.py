@@ -1,1 +1,1 @@
-"""Measurements. Each module is one command, `python -m benchmarks.<name>`, and prints a table."""
+"""Benchmarks. Each module is one command, `python -m benchmarks.<name>`, and prints a table."""

@@ -1,7 +1,8 @@
-"""What our adapters cost over DSPy itself: `python -m benchmarks.adapters`, two minutes, one table.
+"""The overhead of our adapters over DSPy itself: `python -m benchmarks.adapters`, two minutes, one table.
 
-Everything runs on this machine, against one server in a process of its own; the figures of one run may be compared with
-each other, and not with those of another machine. A call is one `Predict` with two inputs and three typed outputs.
+
+Everything runs on this machine, against one server in another process. Compare the figures of one run only with each
+other. A call is one `Predict` with two inputs and three typed outputs.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ Call = Callable[[], object]
 
 
 class Bare(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
-    """The same as `SIGNATURE`, as a user of DSPy writes it."""
+    """The same as `SIGNATURE`, as a DSPy class."""
 
     question: str = dspy.InputField()
     context: str = dspy.InputField()
@@ -52,7 +53,7 @@ class Bare(dspy.Signature):  # type: ignore[misc]  # DSPy has no type informatio
 
 
 def bare(url: str) -> Call:
-    """A call of `dspy.Predict`, with nothing of ours."""
+    """A call of `dspy.Predict`, without our code."""
     lm = dspy.LM("openai/gpt-4o-mini", api_base=url, api_key="none", cache=False, num_retries=0)
     predict = dspy.Predict(Bare)
 
@@ -64,7 +65,7 @@ def bare(url: str) -> Call:
 
 
 def catalog(url: str) -> LMCatalog:
-    """The server as an LM of the operator."""
+    """The server as an LM alias."""
     return LMCatalog({"local": LMAlias("openai/gpt-4o-mini", api_base=url)})
 
 
@@ -78,16 +79,16 @@ def through(adapter: Adapter, timeout: float | None = None) -> Call:
 
 
 def per_second(call: Call, calls: int, threads: int = THREADS) -> float:
-    """Calls a second, from so many threads at once."""
+    """Calls per second from so many threads."""
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda _: call(), range(threads)))  # threads and connections are there now
+        list(pool.map(lambda _: call(), range(threads)))  # starts the threads and opens the connections
         started = time.perf_counter()
         list(pool.map(lambda _: call(), range(calls)))
         return calls / (time.perf_counter() - started)
 
 
 def cpu_ms(call: Call, calls: int) -> float:
-    """Milliseconds of this process's CPU for a call, from one thread."""
+    """CPU milliseconds of this process per call, from one thread."""
     started = time.process_time()
     for _ in range(calls):
         call()
@@ -102,7 +103,7 @@ def interleaved(measure: Callable[[Call], float], first: Call, second: Call) -> 
 
 
 def overshoots(call: Call) -> list[float]:
-    """Milliseconds by which runs of a server that never ends its answer outlast their timeout."""
+    """By how many milliseconds runs exceed their timeout, if the server never ends its answer."""
 
     def one(_: int) -> float:
         started = time.perf_counter()
@@ -118,7 +119,7 @@ def overshoots(call: Call) -> list[float]:
 
 
 def private_mb(pid: int | str = "self") -> float:
-    """What a process has in memory that no other shares: Private of `smaps_rollup`, proc(5)."""
+    """The private memory of a process in MB: Private of `smaps_rollup`, proc(5)."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
@@ -142,7 +143,7 @@ def descendants(pid: int) -> list[int]:
 
 @contextmanager
 def in_flight(call: Call, threads: int = THREADS) -> Generator[None]:
-    """So many calls under way, while the context lasts."""
+    """Keep so many calls in flight inside the block."""
     ends = threading.Event()
 
     def repeat() -> None:
@@ -160,7 +161,7 @@ def in_flight(call: Call, threads: int = THREADS) -> Generator[None]:
 
 
 def memory_of_threads(adapter: Adapter) -> float:
-    """MB of this process for each of the runs under way at once."""
+    """MB of this process per concurrent run."""
     call = through(adapter)
     call()
     gc.collect()
@@ -170,7 +171,7 @@ def memory_of_threads(adapter: Adapter) -> float:
 
 
 def memory_of_children(adapter: Adapter) -> float:
-    """MB of the children, and of this process for them, for each of the runs under way at once."""
+    """MB of the children, and of this process for them, per concurrent run."""
     call = through(adapter)
     call()
     gc.collect()
@@ -181,7 +182,7 @@ def memory_of_children(adapter: Adapter) -> float:
 
 
 def growth(url: str) -> list[tuple[int, float]]:
-    """MB of a process that does nothing else, after so many calls; those before the first figure warm it."""
+    """MB of a process after so many calls; the calls before the first figure are the warm-up."""
     prepare_dspy()
     call = through(NativeAdapter(catalog(url)))
     figures = []

@@ -1,10 +1,10 @@
-"""DSPex against what a user would pick instead: `make bench`, or a part of it.
+"""Compares DSPex with its alternatives: `make bench`, or a part of it.
 
     python -m benchmarks.bench --quick                               everything, small: does it work?
     python -m benchmarks.bench --scenario drain --system own --system taskiq_asyncpg --jobs 2000
 
-Servers are started for it, private and on loopback, and end with it, as do all workers. Tables, JSON and a plot are
-written to benchmarks/results; scenarios that are not measured this time keep their last figures.
+It starts private servers and workers on loopback, and stops them at the end. It writes tables, JSON and a plot to
+benchmarks/results; scenarios that are not measured keep their last figures.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from deploy.local_servers import ServerError
 
 def main() -> int:
     """Measure, print and write."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything ends in good order
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, for an orderly end
     given = _arguments()
     options = _options(given)
     chosen = given.system or list(SYSTEMS)
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def _measure(scenario: Scenario, stage: Stage, options: Options, chosen: list[str]) -> Measured:
-    """All rounds: every system in turn, starting with another one each time."""
+    """All rounds: every system in turn, each round starting with another one."""
     measured = Measured(datetime.now(UTC).date().isoformat(), results.machine(), options)
     systems = [name for name in scenario.systems if name in chosen]
     for number in range(options.rounds):

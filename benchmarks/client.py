@@ -1,9 +1,10 @@
-"""What the client costs: import, size, publishes a second, and how long from publish to result.
+"""The costs of the client: import, size, publishes per second, and the time from publish to result.
+
 
     python -m benchmarks.client [--rows 5000]
 
-With DSPEX_DATABASE_URL and DSPEX_BROKER_URL set, and workers running, on the mock adapter: the servers, the workers and
-the client share the machine. Without a broker only what needs none is measured.
+Needs DSPEX_DATABASE_URL and DSPEX_BROKER_URL, and running workers; uses the mock adapter. Servers, workers and client
+share the machine. Without a broker, it measures only import and size.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SOURCE = "/benchmark"
 ALONE = 300
 IN_FLIGHT = 100
 TEXT = "x" * 625
-"""So that the message has 1 kB."""
+"""Makes the message 1 kB."""
 IMPORTS = 7
 
 
@@ -64,14 +65,14 @@ def main() -> None:
 
 
 def _imported(module: str) -> float:
-    """Milliseconds that a new interpreter takes to import it, the median; without those that it takes itself."""
+    """The median of milliseconds that a new interpreter takes for an import, without its own start."""
     code = f"import time; begun = time.perf_counter(); import {module}; print(time.perf_counter() - begun)"
     run = [sys.executable, "-c", code]
     return statistics.median(float(subprocess.check_output(run)) for _ in range(IMPORTS)) * 1000
 
 
 def _installed() -> int:
-    """Bytes of the distribution, as pip installs it."""
+    """Bytes of the distribution installed by pip."""
     messages = Path(__file__).parents[1] / "messages"
     with tempfile.TemporaryDirectory() as folder:
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
@@ -80,7 +81,7 @@ def _installed() -> int:
 
 
 def _published(url: str, rows: int) -> None:
-    """Confirmed publishes a second of one client, of commands of 1 kB, to a durable queue that nobody consumes."""
+    """Confirmed publishes per second of one client, with commands of 1 kB, to a durable queue without a consumer."""
     queue = f"dspex-benchmark-{uuid7()}"
     with pika.BlockingConnection(amqp_parameters(url)) as connection:
         connection.channel().queue_declare(queue, durable=True)
@@ -116,7 +117,7 @@ def _rows(count: int) -> Iterator[dict[str, Any]]:
 
 
 def _timed(client: RemoteClient, program_id: UUID, count: int, *, in_flight: int) -> list[float]:
-    """Seconds from before the publish to after the result, of each."""
+    """For each, the seconds from before the publish to after the result."""
     begun: dict[str, float] = {}
 
     def rows() -> Iterator[dict[str, Any]]:

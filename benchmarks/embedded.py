@@ -1,7 +1,7 @@
 """DSPex in one process, without a server: `python -m benchmarks.embedded`, with the settings of the environment.
 
-Prints JSON: executions a second of many published at once, and the milliseconds of one alone, from its publish until
-its row has ended, which is read every half millisecond.
+Prints JSON: executions per second for many that are published at once, and the milliseconds of a single one, from its
+publish until its row has ended. The row is polled every half millisecond.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What a service pays for `dspex`: time to import it, and what is on the disk.
+"""The costs of `dspex` for a service: import time and size on disk.
+
 
     python -m benchmarks.imports
 
-Each line is the best of some new processes, in milliseconds of CPU time; the rest of the machine does not count much.
+Each line is the best of several new processes, in milliseconds of CPU time, so the load of the machine matters little.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ NEEDED = ("pika", "pydantic", "pydantic-core", "annotated-types", "typing-inspec
 
 
 def milliseconds(code: str) -> float:
-    """The CPU time of running some code in a new process, its start not counted."""
+    """CPU milliseconds of running code in a new process, without the start of the interpreter."""
     timed = f"import time; began = time.process_time()\n{code}\nprint(time.process_time() - began)"
     return (
         min(
@@ -47,7 +48,7 @@ def milliseconds(code: str) -> float:
 
 
 def size(name: str) -> int:
-    """The bytes of an installed distribution, without what is compiled at first use."""
+    """The size of an installed distribution in bytes, without compiled files."""
     files = distribution(name).files or ()
     return total([Path(str(file.locate())) for file in files if file.suffix != ".pyc"])
 
@@ -61,7 +62,7 @@ def main() -> None:
     """Print both."""
     for what, code in CASES.items():
         print(f"{what:42}{milliseconds(code):6.0f} ms")
-    own = total(Path(dspex.__file__).parent.rglob("*.py"))  # where it is installed to be edited, it lists none
+    own = total(Path(dspex.__file__).parent.rglob("*.py"))  # an editable installation lists no files
     print(f"{'dspex':42}{own / 1000:6.0f} kB")
     for name in NEEDED:
         print(f"{name:42}{size(name) / 1000:6.0f} kB")

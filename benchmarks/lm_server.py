@@ -1,4 +1,4 @@
-"""A cheap OpenAI-compatible server in a process of its own: always the same answer, after the time in its address.
+"""A fast OpenAI-compatible server in another process: always the same answer, after the delay in its address.
 
 with running() as url:
     f"{url}/200/v1"   # `api_base`: answers after 200 ms
@@ -72,13 +72,13 @@ class _Connection(asyncio.Protocol):
 async def _serve() -> None:
     server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
-    # Ends with the process that started it: its standard input is closed then.
+    # Ends with its parent process, which closes this standard input.
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
 @contextmanager
 def running() -> Generator[str]:
-    """The server, while the context lasts; gives its address."""
+    """Run the server inside the block. Yields its address."""
     command = [sys.executable, "-m", "benchmarks.lm_server"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin

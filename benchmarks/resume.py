@@ -1,9 +1,9 @@
-"""What `dspex run` takes where all has run before, and nothing is to do: an earlier version and this one in turns.
+"""How long `dspex run` takes if everything has run before: an earlier version and this one in turns.
 
     python -m benchmarks.resume --rows 50000 --before ../dspex-before
 
-`--before` is a checkout of the earlier version (`git worktree add --detach`). Both are run by this Python, each on a
-database of its own that it has filled; the figures are medians, wall clock and CPU time of the process.
+`--before` is a checkout of the earlier version (`git worktree add --detach`). This Python runs both, each on its own
+database that it has filled. The figures are medians of wall clock and CPU time.
 """
 
 from __future__ import annotations

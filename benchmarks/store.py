@@ -1,10 +1,11 @@
-"""What lists, statistics and the hot path of the store cost with a million executions in PostgreSQL.
+"""The costs of lists, statistics and the hot path of the store with a million executions in PostgreSQL.
+
 
     python -m benchmarks.store postgresql+psycopg://user@host:port/postgres
 
-It makes a database of its own on that server, with a role that owns nothing, so that row-level security holds; fills
-it; checks that every plan finds executions by an index; measures; and drops both. The user must be able to make them.
-The exit code is 1 where a plan reads the whole table, or a target is missed.
+It creates a database on that server, and a role that owns nothing, so that row-level security applies. It fills the
+database, checks that every plan finds executions by an index, measures, and drops both; the user needs the privileges
+for that. The exit code is 1 if a plan reads the whole table or a target is missed.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ PROGRAMS = 100
 TENANTS = 5
 DAYS = 4
 BUSY_SHARE = 0.4
-"""Of the last day's executions: those of one program, between all the others."""
+"""The share of one busy program in the last day's executions, between all the others."""
 
 FILL = """
 INSERT INTO executions (id, program_id, inputs, options, request_digest, source, backend_id, attempt, worker,
@@ -73,7 +74,7 @@ JOIN benchmark_programs AS program ON program.number = CASE
 
 @dataclass
 class Data:
-    """What was made."""
+    """The data that was created."""
 
     engine: Engine
     program_ids: list[uuid.UUID]
@@ -83,7 +84,7 @@ class Data:
 
 @contextmanager
 def database(url: URL) -> Generator[tuple[URL, URL]]:
-    """A new database, as its owner and as a role that owns nothing; both are dropped."""
+    """Create a database, with URLs for its owner and for a role that owns nothing. Drops both at the end."""
     name = f"dspex_benchmark_{uuid.uuid4().hex[:12]}"
     admin = create_engine(url, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
@@ -99,7 +100,7 @@ def database(url: URL) -> Generator[tuple[URL, URL]]:
 
 
 def fill(owner: Engine, service: Engine, rows: int) -> Data:
-    """Migrate, and make rows of the last days, in the order of time."""
+    """Migrate, and insert executions of the last days, in the order of time."""
     migrations.upgrade(owner)
     ids = list[uuid.UUID]()
     with owner.begin() as connection:
@@ -178,7 +179,7 @@ def make_program(connection: Connection, tenant: str) -> uuid.UUID:
 
 @dataclass(frozen=True)
 class Query:
-    """One thing to measure: `run` answers with how many rows it found."""
+    """A query to measure. `run` returns how many rows it found."""
 
     name: str
     target_ms: float
@@ -187,7 +188,7 @@ class Query:
 
 
 def queries(data: Data) -> list[Query]:
-    """Every list and statistic, with parameters that change."""
+    """All lists and statistics, with changing parameters."""
     chosen = random.Random(1)
 
     def program() -> uuid.UUID:
@@ -246,7 +247,7 @@ def queries(data: Data) -> list[Query]:
 
 
 def explained(connection: Connection, query: Query) -> tuple[set[str], bool, float]:
-    """The indexes in the plans of its statements, whether one reads all executions, and the server's milliseconds."""
+    """The indexes in a query's plans, whether a plan reads all executions, and the server's milliseconds."""
     sent: list[tuple[str, Any]] = []
 
     def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
@@ -277,7 +278,7 @@ def measure(connection: Connection, query: Query) -> list[float]:
 
 
 def hot_path(data: Data, batches: int, size: int) -> tuple[float, float]:
-    """Claim and finish batches of new executions of all programs, a commit each; milliseconds of a batch."""
+    """Claim and finish batches of new executions, with a commit each. Returns milliseconds per batch."""
     lease, options, chosen = Lease("benchmark", 60), ExecutionOptions(), random.Random(2)
     claims, finishes = [], []
     for number in range(batches):

@@ -1,4 +1,4 @@
-"""The systems, how their workers are started, and what each was given: the notes beside every table."""
+"""The systems, how to start their workers, and their configurations: the notes beside every table."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class System:
     """One system.
 
     Attributes:
-        name: of its module in `benchmarks.peers`.
-        title: in tables.
-        given: what it was given, in tables' notes.
-        commands: the processes of its workers, for so many jobs at once in each.
-        concurrency: jobs at once in each process, where a scenario does not say: what was fastest in a drain.
-        queues: what it leaves on the broker.
-        durable: whether a job that was published ends in a row and is counted, whatever process dies.
-        peer: whether it is something that a user would pick instead: counts as a durable peer in the targets.
+        name: the name of its module in `benchmarks.peers`.
+        title: its title in tables.
+        given: its configuration, for the notes of tables.
+        commands: returns the commands of its worker processes, for so many concurrent jobs in each.
+        concurrency: concurrent jobs in each process, unless a scenario says otherwise: the fastest number in a drain.
+        queues: its queues on the broker.
+        durable: whether every published job ends as a counted row, whatever process dies.
+        peer: whether it is an alternative to DSPex; counts as a durable peer in the targets.
     """
 
     name: str

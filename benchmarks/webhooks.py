@@ -1,12 +1,12 @@
-"""Whether dead endpoints slow executions: the same load with them and without, in turns, on real servers.
+"""Whether dead webhook endpoints slow executions down: the same load with and without them, in turns.
 
     python -m benchmarks.webhooks [--rows 400] [--rounds 20] [--dead 20] [--backlog 2000]
 
 It starts a private PostgreSQL and RabbitMQ, and `dspex worker` with its deliverer; all share this machine. Each round
-runs executions on the mock adapter three ways: without callbacks; with a callback each to a receiver that answers; and
-so again, while a backlog is due for endpoints that are dead: they do not answer, refuse connections, or answer 500.
-Many short rounds, in both orders, so that whatever else the machine does falls on all of them. The exit code is 1 where
-the last way has less than 95 % of the rate of the second.
+runs executions on the mock adapter in three ways: without callbacks; with callbacks to a receiver that answers; and the
+same while a backlog is due for dead endpoints, which do not answer, refuse connections, or answer 500. There are many
+short rounds in both orders, so that other load on the machine affects all of them. The exit code is 1 if the last way
+has less than 95 % of the rate of the second.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Bench:
     program_id: UUID
 
     def run(self, rows: int, urls: Sequence[str]) -> float:
-        """Seconds from the first publish to the last row; the callbacks of the executions take turns at the URLs."""
+        """Seconds from the first publish to the last row. The callbacks of the executions use the URLs in turn."""
         callbacks: Sequence[Callback | None] = [Callback(url=url, secret=SECRET) for url in urls] or [None]
         before, started = self.ended(), time.perf_counter()
         self.producer.send_all(
@@ -80,14 +80,14 @@ class Bench:
         return self._number("SELECT count(*) FROM webhook_deliveries WHERE status = 'pending' AND place = :at", host)
 
     def set_dead(self, live: str, *, due: bool) -> None:
-        """Make the backlog of the dead due, or not for a day."""
+        """Make the backlog of dead endpoints due now, or in a day."""
         moment = "now()" if due else "now() + interval '1 day'"
         with self.engine.begin() as connection:
             statement = f"UPDATE webhook_deliveries SET due_at = {moment} WHERE status = 'pending' AND place <> :at"
             connection.execute(text(statement), {"at": f"default {live}"})
 
     def attempts(self, live: str) -> int:
-        """How many attempts were made at the dead."""
+        """How many attempts were made at dead endpoints."""
         return self._number("SELECT coalesce(sum(attempts), 0) FROM webhook_deliveries WHERE place <> :at", live)
 
     def _number(self, query: str, host: str = "") -> int:
@@ -190,7 +190,7 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
 
 
 class _Answering(asyncio.Protocol):
-    """Answers each request: heads end with an empty line, and bodies have none."""
+    """Answers each request. The end of the head is enough, as bodies contain no empty line."""
 
     answer = b""
 
@@ -219,7 +219,7 @@ class _Answering(asyncio.Protocol):
 
 @contextmanager
 def _receiver(answer: bytes) -> Generator[int]:
-    """A receiver that answers all the same; its port."""
+    """Run a receiver that answers every request alike. Yields its port."""
     loop = asyncio.new_event_loop()
     protocol = type("_AnsweringThis", (_Answering,), {"answer": answer})
     server = loop.run_until_complete(loop.create_server(protocol, "127.0.0.1", 0))
@@ -230,7 +230,7 @@ def _receiver(answer: bytes) -> Generator[int]:
 
 @contextmanager
 def _silent() -> Generator[int]:
-    """A port that takes connections, and never answers."""
+    """Open a port that accepts connections and never answers. Yields the port."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as server:
         yield server.getsockname()[1]
 

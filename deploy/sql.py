@@ -1,8 +1,8 @@
-"""The SQL of the hot path, of what looks after it, of the deliverer and of operators: `python -m deploy.sql docs/sql`.
+"""Writes the SQL of the hot path, the relay, the deliverer and operators: `python -m deploy.sql docs/sql`.
 
-Each function of the store is called with a connection that has no database: it notes what it is given, and answers what
-is said here. So the text is what a worker sends, save that PostgreSQL's driver numbers the parameters, and that a list
-of parameters has its length.
+It calls each function of the store with a connection without a database, which records the statements and returns
+prepared results. So the text is that of a worker, except that PostgreSQL's driver numbers the parameters, and that a
+list of parameters has a length.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ ALL_CALLS = (*CALLS, *DELIVERER, *OPERATORS)
 
 
 class _Answer:
-    """What a statement comes to here."""
+    """The prepared result of a statement."""
 
     def __init__(self, rows: Sequence[Any]) -> None:
         self._rows = rows
@@ -213,7 +213,7 @@ class _Answer:
 
 
 class _Noting:
-    """A connection to nothing, which notes the text of each statement."""
+    """A connection without a database, which records the text of each statement."""
 
     def __init__(self, dialect: Dialect, answers: Iterable[Sequence[Any]]) -> None:
         self.dialect = dialect
@@ -229,7 +229,7 @@ class _Noting:
 
 
 class Seen(NamedTuple):
-    """A statement, with its text."""
+    """A statement and its text."""
 
     told: Statement
     function: Callable[..., Any]
@@ -237,7 +237,7 @@ class Seen(NamedTuple):
 
 
 def statements(database: str) -> list[Seen]:
-    """Every statement, each text once. `database`: one of `DIALECTS`."""
+    """Every statement; each text once. `database`: one of `DIALECTS`."""
     seen: dict[str, Seen] = {}
     for call in ALL_CALLS:
         told = [one for one in call.statements if one.only in (None, database)]
@@ -251,7 +251,7 @@ def statements(database: str) -> list[Seen]:
 
 
 def document(database: str) -> str:
-    """The file of a database."""
+    """The document for a database."""
     parts = [HEAD.format(database=database)]
     for told, function, text in statements(database):
         module = function.__module__
@@ -273,7 +273,7 @@ _LIST = re.compile(r"\(__\[POSTCOMPILE_\w+\]\)")
 
 
 def wrapped(text: str) -> str:
-    """The text, a line for each clause. Nothing but white space is another, and a list of parameters is `(...)`."""
+    """The text with a line for each clause. Changes only white space, and shortens a list of parameters to `(...)`."""
     text = _CLAUSE.sub("\n", " ".join(_LIST.sub("(...)", text).split()))
     return "\n".join(
         textwrap.fill(line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""What `deploy.sql` calls: functions of the store, samples of what they take, what is told of their statements."""
+"""The calls of `deploy.sql`: functions of the store, sample arguments, and descriptions of their statements."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ ENDPOINT = SimpleNamespace(
 
 
 class Statement(NamedTuple):
-    """What is told of a statement.
+    """The description of a statement.
 
     Attributes:
-        runs: when.
-        needs: the indexes that it is quick by.
-        answer: the rows that it comes to here, so that what follows it is seen.
-        only: the database that needs a statement for it.
+        runs: when it runs.
+        needs: the indexes that it needs to be quick.
+        answer: the prepared result rows, so that the statements after it are run, too.
+        only: the only database that has this statement.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Statement(NamedTuple):
 
 @dataclass(frozen=True)
 class Call:
-    """A function of the store, and the statements that it comes to, in their order."""
+    """A function of the store, and the statements that it runs, in order."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]

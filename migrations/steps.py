@@ -31,7 +31,7 @@ CALLBACKS_MADE = (
     f"CREATE POLICY tenant ON callbacks USING ({POLICY})",
     # The only partition, and the default one: it takes every row, and has nothing to be checked.
     "ALTER TABLE callbacks ATTACH PARTITION event_outbox DEFAULT",
-    # Rights and policies are looked at where a table is named: whoever may use it may use it by either name.
+    # Privileges and policies are checked on the table that a statement names, so they are copied to the other name.
     """
     DO $$
     DECLARE
@@ -47,9 +47,10 @@ CALLBACKS_MADE = (
     END $$
     """,
 )
-"""`callbacks`, as workers from before 0010 call `event_outbox`: a partitioned table that has it as its only partition.
+"""Creates `callbacks`, the name by which workers from before 0010 use `event_outbox`.
 
-They read, lock and write its rows by that name, and meet a conflict by the key `pk_callbacks`, which no view has.
+It is a partitioned table with `event_outbox` as its only partition. These workers read, lock and write the rows by that
+name, and name the key `pk_callbacks` in ON CONFLICT, which a view does not allow.
 """
 CALLBACKS_DROPPED = ("ALTER TABLE callbacks DETACH PARTITION event_outbox", "DROP TABLE callbacks")
 

@@ -1,7 +1,7 @@
-"""The event outbox: events, and answers that are waited for, that the broker has not confirmed yet.
+"""The event outbox: the events of ends, and their answers, that the broker has not confirmed yet.
 
-A row is written by the transaction that ends the execution, and goes when the broker has confirmed. Whoever ended the
-execution sends at once; the relay sends what is still there when it is due, at growing intervals.
+The transaction that ends an execution inserts a row, which is deleted when the broker has confirmed. The process that
+ended the execution sends the event at once. The relay sends it again when the row is due, at growing intervals.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from store.tables import event_outbox
 
 DUE_IN = "due_in"
 MAX_DOUBLINGS = 6
-"""Of the interval between two tries."""
+"""How often the interval between two tries doubles."""
 
 
 _DUE = event_outbox.c.due_at < statement_now()
 
 
 class OutboxEntry(NamedTuple):
-    """The end of an execution whose event is to be sent. `lock_version`: of the row that has ended."""
+    """An end whose event must be sent. `lock_version`: that of the ended row."""
 
     execution_id: UUID
     lock_version: int
@@ -49,40 +49,40 @@ class OutboxEntry(NamedTuple):
 
 
 def add(connection: Connection, ends: Collection[OutboxEntry], due_in: float) -> None:
-    """Add the events of some ends.
+    """Add the events of ends.
 
     Args:
-        due_in: seconds until the relay sends it, unless it has been sent by then.
+        due_in: seconds until the relay sends them, if they are not confirmed by then.
     """
     rows = encode(entry._asdict() for entry in ends)
     execute(connection, _add(connection.dialect.name, upsert(connection)), rows | {DUE_IN: due_in})
 
 
 def pending(connection: Connection, ids: Collection[UUID], *, tenant: str = DEFAULT_TENANT) -> set[UUID]:
-    """Which of these executions of a tenant have an event here."""
+    """The executions, of these of a tenant, with an unconfirmed event."""
     c = event_outbox.c
     return set(connection.execute(select(c.execution_id).where(c.execution_id.in_(ids), c.tenant == tenant)).scalars())
 
 
 def sent(connection: Connection, ends: Collection[OutboxEntry]) -> None:
-    """Delete what the broker has confirmed. The event of a later end of the same execution stays."""
+    """Delete confirmed events. The event of a later end of the same execution stays."""
     execute(connection, _sent(connection.dialect.name), encode(entry._asdict() for entry in ends))
 
 
 def forget(connection: Connection, ids: Collection[UUID], *, tenant: str = DEFAULT_TENANT) -> None:
-    """Delete the events of executions of a tenant whose end is taken back."""
+    """Delete the events of executions whose end is undone."""
     connection.execute(
         delete(event_outbox).where(event_outbox.c.execution_id.in_(ids), event_outbox.c.tenant == tenant)
     )
 
 
 def anything_due(connection: Connection) -> bool:
-    """Whether an event is due. It reads the table, which has no index for it: few rows live."""
+    """Whether an event is due. Reads the whole table, which is small and has no index for this."""
     return bool(connection.execute(select(exists(select(event_outbox.c.execution_id).where(_DUE)))).scalar_one())
 
 
 def due(connection: Connection, again_in: float, limit: int) -> list[Identity]:
-    """Take what is due: it is due again in `again_in` seconds, twice as long with each try, 64 times at most."""
+    """Take due events. They are due again in `again_in` seconds, which doubles with each try up to 64 times."""
     c = event_outbox.c
     key = tuple_(c.execution_id, c.tenant)
     picked = select(c.execution_id, c.tenant).where(_DUE).limit(limit).with_for_update(skip_locked=True).cte("due")
@@ -104,12 +104,12 @@ def _add(dialect: str, insert: Any) -> Any:
 
 
 def adding(insert: Any, execution_id: Any, lock_version: Any, tenant: Any) -> Any:
-    """The statement that adds an event for each row of a table: its columns. Parameter: `DUE_IN`, in seconds."""
+    """A statement that adds an event for each row of a table with these columns. Parameter: `DUE_IN`, in seconds."""
     due_at = database_now(bindparam(DUE_IN, type_=Float))
     # SQLite needs a WHERE here, to tell ON CONFLICT from a join's ON.
     rows = select(execution_id, lock_version, tenant, due_at).where(execution_id.is_not(None))
     statement = insert(event_outbox).from_select(["execution_id", "lock_version", "tenant", "due_at"], rows)
-    # The event of the end before a replay may still be here.
+    # An event of the end before a replay may still be in the outbox.
     new = {name: statement.excluded[name] for name in ("lock_version", "due_at")}
     return statement.on_conflict_do_update(index_elements=list(event_outbox.primary_key), set_=new | {"tries": 0})
 
@@ -120,7 +120,7 @@ _ENTRY: dict[str, Any] = {"execution_id": Uuid(), "lock_version": Integer(), "te
 @lru_cache(maxsize=2)
 def _sent(dialect: str) -> Any:
     c, r = event_outbox.c, records(dialect, _ENTRY)
-    if dialect == "sqlite":  # it would read the batch again for each row of an EXISTS
+    if dialect == "sqlite":  # with EXISTS, it would read the batch again for each row
         entry = tuple_(c.execution_id, c.tenant, c.lock_version)
         return delete(event_outbox).where(entry.in_(select(r.c.execution_id, r.c.tenant, r.c.lock_version)))
     told = select(r.c.execution_id).where(

@@ -1,4 +1,4 @@
-"""The tables. Migrations make them; a test holds the two equal.
+"""The tables. Migrations create them; a test checks that both are equal.
 
 An execution has no foreign key to its program: the check would lock the program's row at every insert, by every
 worker. The claim joins the program instead; the executions of a program that is destroyed are kept.
@@ -36,7 +36,7 @@ from dspex.ids import DEFAULT_TENANT
 from store.column_types import Json, UtcDateTime, database_now
 
 MAX_NAME = 512
-"""Characters of the id or the type of a rejected message."""
+"""The longest id or type of a rejected message, in characters."""
 
 metadata = MetaData(
     naming_convention={
@@ -115,9 +115,9 @@ programs = Table(
     *_status(ProgramStatus),
     *_versioned(),
     _tenant(in_key=True),
-    # Of its executions; NULL: all defaults.
+    # The retry policy of its executions; NULL: all defaults.
     Column("policy", Json),
-    # Where the ends of its executions are pushed to.
+    # The webhook for the ends of its executions.
     Column("callback", Json),
     ForeignKeyConstraint(["signature_id", "tenant"], [signatures.c.id, signatures.c.tenant]),
     Index(None, "tenant", "inserted_at"),
@@ -132,14 +132,14 @@ executions = Table(
     Column("program_id", Uuid, nullable=False),
     Column("inputs", Json, nullable=False),
     Column("options", Json, nullable=False),
-    # Of program, inputs and options: the same id with another digest is another request, and a conflict.
+    # The digest of program, inputs and options. The same id with another digest is a conflict.
     Column("request_digest", String(64), nullable=False),
     Column("source", Text, nullable=False),
     Column("traceparent", String(55)),
     Column("backend_id", String(128)),
     Column("attempt", Integer, nullable=False),
     Column("worker", String(128)),
-    # running: when the worker's claim lapses.
+    # If running: when the lease of the claim runs out.
     Column("lease_expires_at", UtcDateTime),
     Column("outputs", Json),
     Column("error", Json),
@@ -153,35 +153,35 @@ executions = Table(
     Column("cancel_requested", Boolean, nullable=False, server_default=text("false")),
     # See `store.executions.timeline`.
     Column("timeline", Json, nullable=False, server_default=text("'[]'")),
-    # Copied from `error` and `usage`, so that lists and statistics find them in an index.
+    # Copied from `error` and `usage`, so that an index covers lists and statistics.
     Column("error_code", String(64)),
     Column("input_tokens", BigInteger),
     Column("output_tokens", BigInteger),
     Column("cost", Float),
-    # pending: when the relay publishes it (again), and before when it may not be claimed.
+    # If pending: when the relay publishes it (again), and the earliest time of a claim.
     Column("due_at", UtcDateTime),
     Column("not_before", UtcDateTime),
     Column("deadline", UtcDateTime),
-    # The program's, as it was at the claim; NULL: all defaults.
+    # The program's retry policy at the time of the claim; NULL: all defaults.
     Column("policy", Json),
-    # Where the answer goes, and what it is matched by.
+    # The queue for the answer, and the id that matches it.
     Column("reply_to", Text),
     Column("correlation_id", Text),
-    # What earlier attempts leave to the next, see `store.executions.rows.Carried`.
+    # The state that attempts pass on, see `store.executions.rows.Carried`.
     Column("carried", Json),
-    # How many attempts ended with their worker.
+    # How many attempts were lost with their worker.
     Column("lost", SmallInteger, nullable=False, server_default=text("0")),
-    # failed: no dead letter any more.
+    # If failed: whether it is no longer a dead letter.
     Column("discarded", Boolean, nullable=False, server_default=text("false")),
-    # Where its end is pushed to: as it was asked for, and as its program had it at the claim.
+    # The webhooks for its end: its own, and the program's at the time of the claim.
     Column("callback", Json),
     Column("program_callback", Json),
-    # What its caller says of it, and the extension attributes of the envelope that asked for it; NULL: none.
+    # The caller's metadata, and the extension attributes of the command's envelope; NULL: none.
     Column("metadata", Json),
     Column("extensions", Json),
     # Lists by tenant.
     Index(None, "tenant", "inserted_at"),
-    # Lists by program; the statistics of a window are in it, so that PostgreSQL reads no row.
+    # Lists by program. It includes the columns for statistics of a window, so that PostgreSQL reads no rows.
     Index(
         "ix_executions_program",
         "tenant",
@@ -189,15 +189,15 @@ executions = Table(
         "inserted_at",
         postgresql_include=["status", "duration_ms", "input_tokens", "output_tokens", "cost"],
     ),
-    # Lists of what failed or was cancelled, rare among the others: the last three columns are compared in the index.
+    # Lists of failed and cancelled executions, which are rare. The last three columns are compared in the index.
     _partial(
         "ix_executions_unsuccessful",
         *("tenant", "inserted_at", "status", "error_code", "program_id"),
         where="status IN ('failed', 'cancelled')",
     ),
-    # What runs: small however long the history; the lease is in no index, so a heartbeat is a HOT update.
+    # Running executions: small, whatever the history. No index contains the lease, so a heartbeat is a HOT update.
     _partial("ix_executions_running", "worker", where="status = 'running'"),
-    # What waits, by when it is due.
+    # Pending executions, by the time when they are due.
     _partial("ix_executions_pending", "due_at", where="status = 'pending'"),
     postgresql_with={"fillfactor": "85"},
 )
@@ -213,12 +213,12 @@ program_counters = Table(
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
     Column("cost", Float, nullable=False),
-    # NULL while all that was counted was cancelled before it ran.
+    # NULL as long as every counted execution was cancelled before it ran.
     Column("last_executed_at", UtcDateTime),
     Column("lock_version", Integer, nullable=False, server_default=text("1")),
     _tenant(in_key=True),
     Column("cancelled", BigInteger, nullable=False, server_default=text("0")),
-    # Of how many of the executions.
+    # For how many of the executions the tokens are known.
     Column("tokens_known", BigInteger, nullable=False, server_default=text("0")),
     Column("cost_known", BigInteger, nullable=False, server_default=text("0")),
     postgresql_with={"fillfactor": "50"},
@@ -239,12 +239,11 @@ program_durations = Table(
 event_outbox = Table(
     "event_outbox",
     metadata,
-    # The event of an execution that has ended, and the answer where one is waited for. The row comes with the end of
-    # the execution, and goes when the broker has confirmed. No index beside the key: few rows live at a time, and each
-    # lives for milliseconds.
+    # Ends whose event, or answer, is not confirmed. The row is inserted with the end of the execution, and deleted with
+    # the confirm. There is no index besides the key, as there are few rows, which live for milliseconds.
     Column("execution_id", Uuid, primary_key=True),
     _tenant(in_key=True),
-    # Of the row that has ended: a replay makes another end of it.
+    # The lock_version of the ended row, as a replay leads to another end.
     Column("lock_version", Integer, nullable=False),
     Column("due_at", UtcDateTime, nullable=False),
     Column("tries", Integer, nullable=False, server_default=text("0")),
@@ -263,24 +262,24 @@ idempotency_keys = Table(
 webhook_endpoints = Table(
     "webhook_endpoints",
     metadata,
-    # Of one that came with a callback: derived from it, so that what is the same endpoint is one row.
+    # For an endpoint from a callback, derived from it, so that equal callbacks share one row.
     Column("id", Uuid, primary_key=True),
     Column("url", Text, nullable=False),
-    # The name of the secret that signs; while it is being changed, of the one before as well.
+    # The name of the signing secret; during a rotation, also that of the previous one.
     Column("secret", String(100), nullable=False),
     Column("previous_secret", String(100)),
     Column("previous_until", UtcDateTime),
     Column("events", Json, nullable=False),
     Column("headers", Json, nullable=False),
     Column("thin", Boolean, nullable=False),
-    # It gets every end of the tenant's executions; else it came with a callback.
+    # Whether it gets every end of the tenant's executions; if not, it is from a callback.
     Column("registered", Boolean, nullable=False),
     Column("enabled", Boolean, nullable=False, server_default=text("true")),
     Column("disabled_reason", Text),
     Column("disabled_at", UtcDateTime),
-    # When it failed first after its last success.
+    # The time of the first failure after the last success.
     Column("failing_since", UtcDateTime),
-    # When operators are to be told (again) that it was disabled.
+    # When operators must be notified (again) that it was disabled.
     Column("announce_at", UtcDateTime),
     *_versioned(),
     _tenant(in_key=True),
@@ -293,17 +292,17 @@ webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
     Column("id", Uuid, primary_key=True),
-    # No foreign keys, as in `executions`: the log outlives what it is about.
+    # No foreign keys, as in `executions`: the log outlives executions and endpoints.
     Column("endpoint_id", Uuid, nullable=False),
     Column("execution_id", Uuid, nullable=False),
-    # The lock_version that the execution ended with. With the execution's id, the id of the event.
+    # The lock_version with which the execution ended. With the execution's id, it gives the id of the event.
     Column("event_version", Integer, nullable=False),
     Column("event", String(16), nullable=False),
-    # What fails together: the tenant and `host:port`.
+    # The tenant and `host:port`, whose deliveries fail together.
     Column("place", String(400), nullable=False),
-    # pending: when it is sent, or sent again where whoever took it is gone.
+    # If pending: when it is sent, or sent again after a deliverer died.
     Column("due_at", UtcDateTime),
-    # Attempts in all, and since it was replayed.
+    # Attempts in all, and since the last replay.
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("tries", Integer, nullable=False, server_default=text("0")),
     Column("reason", Text),
@@ -315,7 +314,7 @@ webhook_deliveries = Table(
     Index(None, "tenant", "inserted_at"),
     Index(None, "tenant", "endpoint_id", "inserted_at"),
     _partial("ix_webhook_deliveries_failed", "tenant", "inserted_at", where="status = 'failed'"),
-    # What is due, if anything is; and by place, so that a dead one with a million of them is stepped over.
+    # Due deliveries; and due deliveries by place, so that a dead place with a million of them is skipped.
     _partial("ix_webhook_deliveries_due", "due_at", where="status = 'pending'"),
     _partial("ix_webhook_deliveries_place", "place", "due_at", where="status = 'pending'"),
     postgresql_with={"fillfactor": "85"},
@@ -338,7 +337,7 @@ webhook_attempts = Table(
 rejected_messages = Table(
     "rejected_messages",
     metadata,
-    # Derived from queue and body: a message that is delivered twice is one row.
+    # Derived from queue and body, so that a message that is delivered twice is one row.
     Column("id", Uuid, primary_key=True),
     Column("queue", String(255), nullable=False),
     Column("error_code", String(64), nullable=False),
@@ -358,7 +357,7 @@ rejected_messages = Table(
 NOW = database_now()
 
 REGISTERED = text("webhook_endpoints.registered")
-"""As the partial index writes it."""
+"""Written like the predicate of the partial index."""
 
 PROTECTED = (
     signatures,
@@ -373,4 +372,4 @@ PROTECTED = (
     webhook_deliveries,
     webhook_attempts,
 )
-"""The tables with row-level security on PostgreSQL: all that have tenants."""
+"""The tables with row-level security on PostgreSQL: all tables with tenants."""

@@ -1,1 +1,1 @@
-"""What every scenario needs: servers, processes, CPU accounting, statistics, tables and a plot."""
+"""The harness of all scenarios: servers, processes, CPU accounting, statistics, tables and a plot."""

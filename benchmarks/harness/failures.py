@@ -1,5 +1,5 @@
-"""What makes a figure void."""
+"""The error that makes a figure void."""
 
 
 class Void(Exception):
-    """A run did not do what it should have done: its figures say nothing, and the table says why."""
+    """A run did not do its work, so its figures are meaningless. The table says why."""

@@ -1,4 +1,4 @@
-"""What trees of processes have used, from /proc: CPU seconds, and memory as PSS (proc(5))."""
+"""Reads CPU seconds and memory (PSS) of process trees from /proc (proc(5))."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Processes:
                     self._add(int(entry.name), Path(entry.path, "stat").read_text(errors="replace"))
 
     def _add(self, pid: int, stat: str) -> None:
-        # The name, in parentheses, may hold anything; the fields after it are plain.
+        # The name, in parentheses, may contain anything; the fields after it are plain.
         fields = stat.rpartition(")")[2].split()
         # Its own time and that of its children that have ended, in user and kernel mode.
         seconds = sum(map(int, fields[11:15])) / TICKS
@@ -46,12 +46,12 @@ class Processes:
         return found
 
     def cpu_seconds(self, roots: Iterable[int]) -> float:
-        """CPU that these trees have used since they began."""
+        """CPU seconds that these trees have used since their start."""
         return sum(self._found[pid].seconds for pid in self.tree(roots))
 
 
 def memory_mb(roots: Iterable[int]) -> float:
-    """What these trees have in memory; a page that several processes share counts by its share (PSS)."""
+    """The memory of these trees in MB. A page that processes share is divided among them (PSS)."""
     kilobytes = 0
     for pid in Processes().tree(roots):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The processes of a run: workers, and the producer that is told what to do. All of them end with the context."""
+"""The processes of a run: workers, and a producer that takes commands. All end with the context."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STOP_SECONDS = 20.0
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Ours, without settings of DSPex that do not belong to the run."""
+    """Our environment, without settings of DSPex from outside of the run."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
     # The commands of the peers are beside the interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}"
@@ -31,7 +31,7 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def _words(command: Sequence[str]) -> list[str]:
-    # Where the benchmark is killed, they die with it.
+    # They die with the benchmark if that is killed.
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--", *command] if setpriv else [*command]
 
@@ -49,19 +49,19 @@ class Workers:
         return [root.pid for root in self._roots]
 
     def check(self) -> None:
-        """Raises Void where one has ended."""
+        """Raises Void if one has ended."""
         if not all(root.alive() for root in self._roots):
             raise Void(f"a worker has ended: {self.tail()}")
 
     def tail(self) -> str:
-        """The end of what they said."""
+        """The last lines of their output."""
         lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-15:]) or "(nothing was said)"
 
 
 @contextmanager
 def workers(commands: Sequence[Sequence[str]], extra: Mapping[str, str], log: Path) -> Generator[Workers]:
-    """Start workers; at the end they are asked to stop, and killed where they do not."""
+    """Start workers. At the end they are asked to stop, and then killed."""
     roots: list[Process] = []
     try:
         with log.open("ab") as output:
@@ -88,7 +88,7 @@ def workers(commands: Sequence[Sequence[str]], extra: Mapping[str, str], log: Pa
 
 
 class Producer:
-    """A process that prepares, publishes and asks, one thing at a time (`benchmarks.peers.__main__`)."""
+    """A process that carries out one command at a time: prepare, publish, ask (`benchmarks.peers.__main__`)."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path, deadline: float) -> None:
         self._process = process
@@ -97,22 +97,22 @@ class Producer:
         self._answer()
 
     def do(self, what: str, **arguments: Any) -> dict[str, Any]:
-        """Have it done, and wait.
+        """Carry out a command, and wait for it.
 
         Raises:
-            Void: it failed, or took too long.
+            Void: the command failed or took too long.
         """
         self.begin(what, **arguments)
         return self._answer()
 
     def begin(self, what: str, **arguments: Any) -> None:
-        """Have it done; `end` waits."""
+        """Start a command; `end` waits for it."""
         assert self._process.stdin
         self._process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
         self._process.stdin.flush()
 
     def end(self) -> dict[str, Any]:
-        """The answer to what was begun."""
+        """Wait for the answer to the command that was started."""
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What was measured, kept as JSON: a run of some scenarios replaces those, and keeps the others."""
+"""Stores measurements as JSON. A run replaces those of its scenarios, and keeps the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE = "results.json"
 
 @dataclass(frozen=True)
 class Measurement:
-    """One run of one system. `void` says why its figures say nothing."""
+    """One run of one system. `void` says why its figures are meaningless, if they are."""
 
     variant: str
     system: str
@@ -37,16 +37,16 @@ class Measured:
     runs: list[Measurement] = field(default_factory=list)
 
     def values(self, variant: str, system: str, key: str) -> list[float]:
-        """A figure of the runs that are not void, in the order of the rounds."""
+        """A figure of all valid runs, in the order of the rounds."""
         return [run.figures[key] for run in self._of(variant, system) if key in run.figures]
 
     def spread(self, variant: str, system: str, key: str) -> Spread | None:
-        """The same as median, least and greatest; None where every run is void."""
+        """The median, the least and the greatest of a figure; None if every run is void."""
         values = self.values(variant, system, key)
         return spread(values) if values else None
 
     def ratio(self, variant: str, system: str, to: str, key: str) -> float | None:
-        """The median over the rounds of a system's figure to another's of the same round."""
+        """The median, over the rounds, of the ratio of two systems' figures."""
         theirs = {run.round: run.figures[key] for run in self._of(variant, to) if key in run.figures}
         found = [
             run.figures[key] / theirs[run.round]
@@ -56,7 +56,7 @@ class Measured:
         return spread(found).median if found else None
 
     def voids(self) -> list[Measurement]:
-        """The runs that say nothing."""
+        """The runs that are void."""
         return [run for run in self.runs if run.void is not None]
 
     def _of(self, variant: str, system: str) -> list[Measurement]:
@@ -64,7 +64,7 @@ class Measured:
 
 
 def load(directory: Path) -> dict[str, Measured]:
-    """What was kept, by scenario."""
+    """Read the stored measurements, by scenario."""
     path = directory / FILE
     kept: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return {
@@ -79,14 +79,14 @@ def load(directory: Path) -> dict[str, Measured]:
 
 
 def save(directory: Path, measured: dict[str, Measured]) -> None:
-    """Keep it."""
+    """Store measurements."""
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps({name: asdict(one) for name, one in measured.items()}, indent=1)
     (directory / FILE).write_text(text + "\n")
 
 
 def machine() -> str:
-    """What the figures were measured on."""
+    """Describe this machine."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
     return f"{os.cpu_count()} cores ({model}), Python {platform.python_version()}"

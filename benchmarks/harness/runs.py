@@ -1,4 +1,4 @@
-"""One run of one system: an empty place, a producer, workers, what was done when, and whether all of it was done."""
+"""One run of one system: an empty database and broker, a producer, workers, the progress, and a check at the end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROWS = "SELECT count(*), count(*) FILTER (WHERE status = 'completed') FROM execu
 
 @dataclass(frozen=True)
 class Usage:
-    """What each part had used when so many jobs were done: CPU seconds."""
+    """The CPU seconds of each part when so many jobs were done."""
 
     done: int
     seconds: dict[str, float]
@@ -36,7 +36,7 @@ class Usage:
 
 @dataclass
 class Run:
-    """A run under way. Attributes: `progress` is what `follow` has seen; `before` what was there before the run."""
+    """A run. Attributes: `progress` is what `follow` has observed; `before` are the counts before the run."""
 
     system: System
     servers: Servers
@@ -64,7 +64,7 @@ class Run:
         return self.workers
 
     def done(self) -> int:
-        """Jobs that are counted, which is the last thing that happens to them; without a database, results."""
+        """How many jobs are counted, which is the last step of a job; without a database, the number of results."""
         if not self.system.durable:
             return self.servers.results()
         return self._numbers(COUNTED)[0] - self.before[2]
@@ -76,10 +76,10 @@ class Run:
         return Usage(done, {part: processes.cpu_seconds(roots[part]) for part in CPU_OF})
 
     def follow(self, until: int, *marks: int) -> list[Usage]:
-        """Watch until so many are done; returns the usage when each of the marks was passed.
+        """Watch until so many jobs are done. Returns the usage at each of the marks.
 
         Raises:
-            Void: a worker has ended, or the time of the run is up.
+            Void: a worker has ended, or the time limit of the run has passed.
         """
         usages: list[Usage] = []
         while True:
@@ -93,7 +93,7 @@ class Run:
             time.sleep(OBSERVE_SECONDS)
 
     def watch(self, seconds: float) -> list[Progress]:
-        """What is done in so many seconds from now."""
+        """Observe the progress for so many seconds."""
         seen = [Progress(time.monotonic(), self.done())]
         while seen[-1].at < seen[0].at + seconds:
             self._check("the time of the run is up")
@@ -108,7 +108,7 @@ class Run:
             time.sleep(OBSERVE_SECONDS)
 
     def verify(self) -> None:
-        """Raises Void unless every job that was published is there once, completed, and counted once."""
+        """Raises Void unless every published job has one completed row and is counted once."""
         if not self.system.durable:
             if self.done() != self.published:
                 raise Void(f"{self.done()} results of {self.published} jobs")
@@ -118,7 +118,7 @@ class Run:
             raise Void(f"{rows} rows, {completed} completed, {counted} counted of {self.published} jobs")
 
     def there(self) -> tuple[int, int, int]:
-        """Rows, rows that have completed, and what is counted."""
+        """The numbers of rows, completed rows, and counted jobs."""
         (rows, completed), (counted,) = self._numbers(ROWS), self._numbers(COUNTED)
         return rows, completed, counted
 
@@ -136,10 +136,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Stage:
-    """Where runs take place, one after the other.
+    """Makes runs, one after the other.
 
     Attributes:
-        seconds: how long one may take.
+        seconds: the time limit of a run.
     """
 
     servers: Servers
@@ -150,13 +150,13 @@ class Stage:
     def run(
         self, system: System, *, latency_ms: int = 0, results: bool = False, concurrency: int = 0, kept: str = ""
     ) -> Generator[Run]:
-        """A run in an empty place.
+        """A run in an empty database and broker.
 
         Args:
             latency_ms: how long the work of a job takes.
             results: whether a caller waits for each result.
             concurrency: jobs at once in each worker process; the system's own number by default.
-            kept: a database to take as it is, with a broker as it is; else an empty place is prepared.
+            kept: an existing database to use, with the broker as it is, instead of empty ones.
         """
         deadline = time.monotonic() + self.seconds
         environment = self.servers.environment(kept or DATABASE) | {

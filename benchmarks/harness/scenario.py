@@ -1,4 +1,4 @@
-"""What a scenario is: a name, what is shown of it, and a function that measures one system once."""
+"""A scenario: a name, its columns, and a function that measures one system once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Options:
-    """How much is measured."""
+    """The sizes of the measurements."""
 
     rounds: int = 3
     jobs: int = 10_000
-    """Of a drain, and of an end-to-end run."""
+    """Jobs of a drain, and of an end-to-end run."""
     warm_up: int = 500
     asks: int = 500
-    """One in flight."""
+    """Jobs that are asked for, one in flight."""
     waiting_seconds: float = 10
     """How long an I/O-bound run is watched."""
     published: int = 20_000
@@ -31,7 +31,7 @@ class Options:
 
     @classmethod
     def quick(cls) -> Options:
-        """To try it out: the figures mean nothing."""
+        """Small sizes to try it out; the figures are meaningless."""
         return cls(
             rounds=1,
             jobs=500,
@@ -64,12 +64,12 @@ class Scenario:
     """One thing to measure.
 
     Attributes:
-        text: what is done, and what a figure means.
-        columns: the first is the one that is compared, with its median, least and greatest.
-        systems: which are measured.
-        variants: ways it is measured, each a table; numbers of `Options` may be in their names.
-        measure: one system, once. Raises Void.
-        lower_is_better: of the first column.
+        text: a description of the measurement and its figures.
+        columns: the columns. The first is compared, with its median, least and greatest.
+        systems: the systems to measure.
+        variants: variants of the measurement, each with a table. Their names may contain numbers of `Options`.
+        measure: measures one system once. Raises Void.
+        lower_is_better: whether lower figures in the first column are better.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Private PostgreSQL, RabbitMQ and Redis for a benchmark, and an empty place in them for each run."""
+"""Private PostgreSQL, RabbitMQ and Redis servers for a benchmark, emptied for each run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deploy.local_servers import LocalServer, PostgresServer, RabbitMQServer, Re
 
 
 class Servers:
-    """The three, started. As the tests have them: fsync and synchronous commits on, Redis with its append-only file."""
+    """The three started servers: with fsync, synchronous commits, and Redis's append-only file, as in the tests."""
 
     def __init__(self, postgres: PostgresServer, rabbitmq: RabbitMQServer, redis_server: RedisServer) -> None:
         self.postgres, self.rabbitmq, self.redis = postgres, rabbitmq, redis_server
@@ -30,7 +30,7 @@ class Servers:
         return f"postgresql://dspex@127.0.0.1:{self.postgres.port}/{database}"
 
     def environment(self, database: str) -> dict[str, str]:
-        """Where a run takes place, for the processes of any system."""
+        """The environment with the servers' URLs, for the processes of any system."""
         return {
             "BENCH_DATABASE_URL": self.database_url(database),
             "BENCH_BROKER_URL": self.rabbitmq.url,
@@ -42,19 +42,19 @@ class Servers:
 
     @property
     def roots(self) -> dict[str, list[int]]:
-        """The processes of each."""
+        """The processes of each server."""
         servers: dict[str, LocalServer] = {"PostgreSQL": self.postgres, "RabbitMQ": self.rabbitmq, "Redis": self.redis}
         return {name: [process.pid for process in server.processes] for name, server in servers.items()}
 
     def empty(self, database: str, queues: Iterable[str]) -> None:
-        """An empty database, no such queues, an empty Redis."""
+        """Make an empty database, delete the queues, and empty Redis."""
         self.drop(database)
         self._execute("CREATE DATABASE {}", database)
         self.delete_queues(queues)
         self._results.flushall()
 
     def drop(self, database: str) -> None:
-        """Remove a database, where it is there."""
+        """Drop a database, if it exists."""
         self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", database)
 
     def has(self, database: str) -> bool:
@@ -63,11 +63,11 @@ class Servers:
         return self._admin.execute(query, (database,)).fetchone() is not None
 
     def rename(self, database: str, name: str) -> None:
-        """Keep a database under another name."""
+        """Rename a database."""
         self._execute("ALTER DATABASE {} RENAME TO {}", database, name)
 
     def settle(self) -> None:
-        """Write what PostgreSQL still has to write, so that a run does not pay for what came before it."""
+        """Make PostgreSQL finish its writes, so that a run does not pay for earlier ones."""
         self._admin.execute("CHECKPOINT")
 
     def results(self) -> int:
@@ -75,7 +75,7 @@ class Servers:
         return int(self._results.dbsize())
 
     def delete_queues(self, queues: Iterable[str]) -> None:
-        """Delete queues, where they are there."""
+        """Delete queues, if they exist."""
         connection = pika.BlockingConnection(pika.URLParameters(self.rabbitmq.url))
         channel = connection.channel()
         for queue in queues:
@@ -93,10 +93,10 @@ class Servers:
 
 @contextmanager
 def servers(directory: Path | None = None) -> Generator[Servers]:
-    """The servers, while the context lasts; their data is removed.
+    """Run the servers inside the block; then remove their data.
 
     Args:
-        directory: where they keep it; PostgreSQL's user must be able to reach it. The default is a new one.
+        directory: the directory of their data, which PostgreSQL's user must be able to reach; a new one by default.
     """
     with ExitStack() as ending:
         home = Path(tempfile.mkdtemp(prefix="dspex-bench-", dir=directory))

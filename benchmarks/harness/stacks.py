@@ -1,4 +1,4 @@
-"""Reads what py-spy saw: by kind of thread, the folder and the function that ran, and who called it."""
+"""Reads py-spy's samples: for each kind of thread, the folder, the function that ran, and its callers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Stacks:
 
 
 def folder_of(file: str) -> str:
-    """Whose code a file is, as py-spy shortens its name: a folder of ours, a package, or Python's own library."""
+    """The owner of a file, by the name that py-spy shortens: a folder of ours, a package, or Python's library."""
     for ours in OURS:
         if file.startswith(f"{ours}/"):
             return ours

@@ -1,4 +1,4 @@
-"""Pure arithmetic on what was measured."""
+"""Arithmetic on measurements."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 
 class Progress(NamedTuple):
-    """How many jobs were done at a moment, in seconds of `time.monotonic`."""
+    """How many jobs were done at a time, in seconds of `time.monotonic`."""
 
     at: float
     done: int
 
 
 class Spread(NamedTuple):
-    """Several runs as one figure."""
+    """The spread of a figure over several runs."""
 
     median: float
     low: float
@@ -35,10 +35,10 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def reached(progress: Sequence[Progress], done: float) -> float:
-    """When so many were done, between the two observations around it; the first one, where it had more already.
+    """When so many were done, interpolated between two observations; the first one, if it had more already.
 
     Raises:
-        ValueError: it never was.
+        ValueError: so many were never done.
     """
     before = progress[0]
     for now in progress:
@@ -52,7 +52,7 @@ def reached(progress: Sequence[Progress], done: float) -> float:
 
 
 def middle_rate(progress: Sequence[Progress], jobs: int, begin: float = 0.05, end: float = 0.95) -> float:
-    """Jobs a second between two shares of all jobs: without the start of the workers, and without stragglers."""
+    """Jobs per second between two shares of all jobs, which excludes the start of the workers and stragglers."""
     return jobs * (end - begin) / (reached(progress, jobs * end) - reached(progress, jobs * begin))
 
 

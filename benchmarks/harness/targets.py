@@ -1,4 +1,4 @@
-"""The targets, each a ratio of figures of one run or a figure that any machine should reach."""
+"""The targets: ratios of figures of one run, or figures that any machine should reach."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.systems import FLOOR, HAND_WRITTEN, OWN, PROCESSES, SYSTEMS
 
 @dataclass(frozen=True)
 class Target:
-    """What was to be reached, and what was. `least`: whether more is better. `found` is None where it is unknown."""
+    """A target and the figure found. `least`: whether more is better. `found` is None if it is unknown."""
 
     text: str
     wanted: float
@@ -44,7 +44,7 @@ def targets(all_measured: Mapping[str, Measured]) -> list[Target]:
 
 
 def _over(measured: Measured, variant: str, others: Iterable[str], key: str = "rate") -> tuple[float | None, str]:
-    """Our figure to the best of others', and which that is."""
+    """The ratio of our figure to the best of the others, and the name of that system."""
     ratios = {name: measured.ratio(variant, OWN, name, key) for name in others}
     known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
     if not known:

@@ -1,6 +1,6 @@
-"""The systems that are measured: one module each, ours among them, and each as its own documentation recommends.
+"""The measured systems, including ours: one module each, written as its documentation recommends.
 
-`python -m benchmarks.peers NAME` is the process of a producer: it does for the harness what the module offers.
+`python -m benchmarks.peers NAME` is the process of a producer, which calls these functions of the module:
 
     def prepare() -> None: ...                      what a fresh database and broker need before the first job
     def publish(jobs: Iterable[Job]) -> None: ...   returns when all of them are stored, with confirms

@@ -1,6 +1,8 @@
-"""The process of a producer: reads what to do as JSON lines, and answers each with a line.
+"""The process of a producer: reads commands as JSON lines, and answers each with a line.
 
-`{"do": "publish", "jobs": 1000}` answers when all are stored, with the seconds of the clock and of this process's CPU.
+
+`{"do": "publish", "jobs": 1000}` is answered when all jobs are stored, with the seconds of wall clock and of this
+process's CPU.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def _publish(peer: Any, *, jobs: int, hot: bool = False, size: int = 0) -> dict[
 
 
 def _publish_each(peer: Any, *, jobs: int) -> dict[str, Any]:
-    """One at a time, each waited for."""
+    """Publish jobs one at a time, waiting for each."""
     milliseconds = []
     for job in make_jobs(jobs):
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The job that every system runs, and where: from the environment, which the harness sets."""
+"""The job that every system runs, and the settings that the harness passes in the environment."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DATABASE_URL = os.environ.get("BENCH_DATABASE_URL", "")
 BROKER_URL = os.environ.get("BENCH_BROKER_URL", "")
 REDIS_URL = os.environ.get("BENCH_REDIS_URL", "")
 LATENCY_SECONDS = float(os.environ.get("BENCH_LATENCY_MS", "0")) / 1000
-"""How long the work of a job takes, as waiting."""
+"""How long a job waits, as its work."""
 CONCURRENCY = int(os.environ.get("BENCH_CONCURRENCY", "8"))
 """Jobs that one worker process runs at once."""
 RESULTS = os.environ.get("BENCH_RESULTS") == "1"
-"""Whether a caller waits for the result of each job; else it reads the row when it wants to."""
+"""Whether a caller waits for the result of each job, instead of reading the row later."""
 
 PROGRAMS = 100
 SIGNATURE = "question: str, k: int = 3 -> answer: str, score: float"
@@ -38,7 +38,7 @@ class Job:
 
     @property
     def message(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """The job as JSON."""
         return {"execution_id": str(self.execution_id), "program_id": str(self.program_id), "inputs": self.inputs}
 
 
@@ -46,7 +46,7 @@ Ask = Callable[[Job], Any]
 
 
 def make_jobs(count: int, *, hot: bool = False, size: int = 0) -> Iterator[Job]:
-    """New jobs: of all programs in turn or, hot, of one; with inputs of about `size` bytes."""
+    """Make new jobs for all programs in turn or, if `hot`, for one, with inputs of about `size` bytes."""
     question = QUESTION.ljust(size, "?")
     for number in range(count):
         program_id = PROGRAM_IDS[0 if hot else number % PROGRAMS]

@@ -1,4 +1,4 @@
-"""DSPex, with everything on, as it is deployed: `dspex worker`, and `dspex.producer` in another process."""
+"""DSPex with all features, as it is deployed: `dspex worker`, and `dspex.producer` in another process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOURCE = "/benchmark"
 
 
 def prepare() -> None:
-    """What `dspex migrate` and `dspex declare` do, and the programs."""
+    """Migrate, declare the topology, and create the programs."""
     app = bootstrap(load_settings(database_url=DATABASE_URL, broker_url=BROKER_URL, log_level="WARNING"))
     migrations.upgrade(app.engine)
     amqp.check(BROKER_URL)

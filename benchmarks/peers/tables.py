@@ -1,7 +1,7 @@
-"""The tables of all peers: the same program, execution and counter that we keep, without what only we have.
+"""The tables of all peers: the same program, execution and counter as ours, without our other features.
 
-The generous version: the counter is a row of its own, so that no foreign key locks it, the only indexes are the primary
-keys, and pages have room for HOT updates.
+They are tuned in favour of the peers: the counter is a separate row, so that no foreign key locks it, the only indexes
+are the primary keys, and pages have room for HOT updates.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def create() -> None:
 
 @contextmanager
 def reading(publish: Ask) -> Generator[Ask]:
-    """An Ask of a system without results of its own: publish, then read the row until it has completed."""
+    """An Ask for a system without results: publish, then poll the row until it has completed."""
     with psycopg.connect(DATABASE_URL, autocommit=True) as connection:
         query = "SELECT outputs FROM executions WHERE id = %s AND status = 'completed'"
 

@@ -1,4 +1,4 @@
-"""What is measured: one module for each scenario, in the order of the report."""
+"""The scenarios, one module each, in the order of the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A queue that nobody has worked off for a long time."""
+"""A queue with a large backlog."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DONE = 5_000
 
 
 def measure(stage: Stage, options: Options, system: System, variant: str) -> Figures:
-    """Publish one at a time behind what is there, then start the workers and look at their memory."""
+    """Publish one at a time behind the backlog, then start the workers and read their memory."""
     done = min(DONE, options.backlog // 4)
     with stage.run(system) as run:
         if variant == FULL:

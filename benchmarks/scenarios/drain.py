@@ -1,4 +1,4 @@
-"""How fast a full queue is worked off."""
+"""How fast workers drain a full queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether it is slower when it has run for years."""
+"""Whether a large table makes executions slower."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def measure(stage: Stage, options: Options, system: System, variant: str) -> Fig
 
 
 def _keep_full(stage: Stage, options: Options, system: System) -> None:
-    """Fill a database, where none is there yet."""
+    """Fill a database, if there is none yet."""
     if stage.servers.has(DATABASE):
         return
     with stage.run(system):

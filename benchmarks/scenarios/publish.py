@@ -1,4 +1,4 @@
-"""How fast one producer gets jobs stored."""
+"""How fast one producer publishes jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs that wait 200 ms, as for an LM: how many at once, and in how much memory."""
+"""Jobs that wait 200 ms, as for an LM: the rate and the memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VARIANTS = {f"{concurrency} at once in a process": concurrency for concurrency i
 
 
 def measure(stage: Stage, options: Options, system: System, variant: str) -> Figures:
-    """Publish more than can be done, and watch for a while in the middle."""
+    """Publish more jobs than can be done, and observe the middle of the run."""
     concurrency = VARIANTS[variant]
     ideal = PROCESSES * concurrency * 1000 / LATENCY_MS
     warm = round(ideal)

@@ -291,7 +291,7 @@ class AsyncHandle:
             late = ended.cancel()  # cancels only the wait: the future behind it cannot be cancelled
         if late:
             raise self.handle.pending.late(timeout)
-        ended.exception()  # it is raised to whoever asks for the result
+        ended.exception()  # marks it as retrieved: it is raised where the result is asked for
 
 
 async def as_completed(handles: Iterable[AsyncHandle], timeout: float | None = None) -> AsyncIterator[AsyncHandle]:
@@ -317,7 +317,7 @@ def _tell(handle: AsyncHandle, finished: asyncio.Queue[AsyncHandle]) -> None:
     """Put the handle into the queue when its execution is done."""
 
     def tell(ended: asyncio.Future[ExecutionView]) -> None:
-        ended.exception()  # it is raised to whoever asks for the result
+        ended.exception()  # marks it as retrieved: it is raised where the result is asked for
         finished.put_nowait(handle)
 
     asyncio.wrap_future(handle.handle.pending.ended).add_done_callback(tell)
@@ -332,7 +332,7 @@ async def _settled(future: Future[None]) -> None:
     """Wait until a future is done; its exception is not raised."""
     waiting = asyncio.wrap_future(future)
     await asyncio.wait([waiting])
-    waiting.exception()  # it is raised to whoever asks for the result
+    waiting.exception()  # marks it as retrieved: it is raised where the result is asked for
 
 
 async def _each(rows: Iterable[Result] | AsyncIterable[Result]) -> AsyncIterator[Result]:

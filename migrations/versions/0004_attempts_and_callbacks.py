@@ -1,4 +1,4 @@
-"""Attempts that wait, schedules and deadlines, retry policies, an event outbox, idempotency keys, dead letters.
+"""Delayed attempts, schedules and deadlines, retry policies, unsent events, idempotency keys, dead letters.
 
 Workers of the previous version keep working during and after it: every new column may be NULL or has a default, and
 rows that they write without `due_at` are found by their lease. They reject messages with fields that they do not know,

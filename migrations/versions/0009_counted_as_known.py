@@ -45,4 +45,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """What is known stays known."""
+    """Keep the numbers that were added."""

@@ -1,13 +1,13 @@
-"""The table `callbacks` becomes `event_outbox`: it has the events that are not confirmed yet.
+"""Renames the table `callbacks`, which has the unconfirmed events, to `event_outbox`.
 
-Workers from before it go on while it runs, and after it. On PostgreSQL `callbacks` is a partitioned table then, whose
-only partition is `event_outbox`: their rows go there, are read and locked there, and meet a conflict by the key that
-they name, which no view has. The next migration takes it away, when these workers are gone. Workers of this version
-know `event_outbox` alone: migrate first.
+Workers of the previous version keep working during and after it. On PostgreSQL, `callbacks` becomes a partitioned table
+whose only partition is `event_outbox`. So these workers insert, read and lock rows of `event_outbox` by the old name,
+and can name the primary key in ON CONFLICT, which a view does not allow. The next migration drops the old name, when
+these workers are gone. Workers of this version use only `event_outbox`, so migrate first.
 
-On PostgreSQL it changes the catalogue in one transaction, and reads no row; it waits 2 s for the table at most. Where
-it fails, nothing has changed: run it again. SQLite takes no upsert by a second name of a table: end the processes of
-the version before first. One that still runs waits for its table, and says so.
+On PostgreSQL, it changes the catalogue in one transaction, and reads no row; it waits at most 2 s for the table. If it
+fails, nothing has changed: run it again. SQLite allows no upsert by a second name of a table, so end the processes of
+the previous version first. A process that still runs waits for its table, and says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ depends_on: str | Sequence[str] | None = None
 serves_from: dict[str, str] = {"postgresql": "0007", "sqlite": "0010"}
 
 RENAMED = {"callbacks": "event_outbox"}
-"""Tables by their names before: what a downgrade below counts the losses of."""
+"""Tables by their previous names, for counting the losses of a downgrade below this revision."""
 
 RENAME = (
     "ALTER TABLE callbacks RENAME TO event_outbox",
@@ -55,7 +55,7 @@ def downgrade() -> None:
 
 
 def _make_anew(old: str, new: str) -> None:
-    """SQLite does not rename a constraint."""
+    """Create the table again, because SQLite cannot rename a constraint."""
     op.create_table(
         new,
         sa.Column("execution_id", sa.Uuid(), nullable=False),

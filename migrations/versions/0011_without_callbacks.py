@@ -1,9 +1,9 @@
-"""The name `callbacks` goes, by which workers from before 0010 use the table `event_outbox`.
+"""Drops the name `callbacks`, by which workers from before 0010 use the table `event_outbox`.
 
-Run it when no worker from before 0010 is left: where sessions of such workers are connected, this migration refuses.
-Workers of this version run on 0010 as well, so: migrate to 0010, replace the workers, migrate to 0011.
+Run it when no worker from before 0010 is left; it refuses to run while such workers are connected. Workers of this
+version also run on 0010, so: migrate to 0010, replace the workers, migrate to 0011.
 
-On PostgreSQL it changes the catalogue in one transaction, and waits 2 s for the table at most. Where it fails, nothing
+On PostgreSQL, it changes the catalogue in one transaction, and waits at most 2 s for the table. If it fails, nothing
 has changed: run it again. SQLite has no such name.
 """
 
@@ -22,7 +22,7 @@ depends_on: str | Sequence[str] | None = None
 serves_from: str = "0010"
 
 BEFORE = ("dspex", "dspex/2", "dspex/3")
-"""What the sessions of workers from before 0010 are called."""
+"""The application names of workers from before 0010."""
 
 
 def upgrade() -> None:

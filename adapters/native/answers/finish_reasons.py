@@ -1,4 +1,4 @@
-"""How an answer ended: what was cut off, held back or broken off is no answer, whatever can be read of it."""
+"""Finish reasons: an answer that was cut off, filtered or interrupted is not used, even if it can be parsed."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ _MEANINGS: Final[Mapping[str, str]] = {
         ("error", "error_toxic", "abort", "aborted", "insufficient_system_resource", "malformed_function_call"), ERROR
     ),
 }  # fmt: skip
-"""What providers call it, in lower case."""
+"""The finish reasons by the names of providers, in lower case."""
 
 _SAID: Final = {
-    LENGTH: (ErrorCode.TRUNCATED, "the answer was cut off at the length that it may have: raise max_tokens"),
-    FILTER: (ErrorCode.REFUSED, "the provider's content filter held the answer back"),
+    LENGTH: (ErrorCode.TRUNCATED, "the answer was cut off at its maximum length: raise max_tokens"),
+    FILTER: (ErrorCode.REFUSED, "the provider's content filter withheld the answer"),
     REFUSAL: (ErrorCode.REFUSED, "the LM refused to answer"),
-    ERROR: (ErrorCode.TRANSIENT, "the provider broke the answer off"),
+    ERROR: (ErrorCode.TRANSIENT, "the provider interrupted the answer"),
 }
 
 
 def finish_reason_of(response: Any) -> str | None:
-    """Why an answer ended: `stop`, `length`, `content_filter`, `refusal`, `error`, `tool_call`, or a word of its own.
+    """The finish reason: `stop`, `length`, `content_filter`, `refusal`, `error`, `tool_call`, or the provider's word.
 
     Args:
-        response: a `dspy.lm15.Response`, or what LiteLLM returns.
+        response: a `dspy.lm15.Response`, or LiteLLM's response.
     """
     message = getattr(response, "message", None)
     if any(getattr(part, "type", None) == "refusal" for part in getattr(message, "parts", ())):
@@ -55,18 +55,18 @@ def finish_reason_of(response: Any) -> str | None:
     raw = _raw_choice(raw_answer(response))
     if (told := raw.get("message")) and isinstance(told, Mapping) and told.get("refusal"):
         return REFUSAL
-    # DSPy's client takes words that it does not know for `stop`.
+    # DSPy's client maps unknown words to `stop`.
     words = [str(word).lower() for word in (said, raw.get("finish_reason"), raw.get("native_finish_reason")) if word]
     found = next((_MEANINGS[word] for word in words if word in _MEANINGS), None)
     return found or (words[0] if words else None)
 
 
 def check_finish_reason(response: Any, finish_reason: str | None) -> None:
-    """Stop the run where an answer is none.
+    """Check that a response is a complete answer.
 
     Raises:
-        AdapterError: `truncated`, `refused`, or what an error in the answer means. The same call would come to the
-            same: none is made in its place.
+        AdapterError: `truncated`, `refused`, or the code of an error in the response. No call is repeated for it, as
+    the result would be the same.
     """
     raw = raw_answer(response)
     said = None if raw is None else said_in_body(raw)

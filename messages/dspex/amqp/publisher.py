@@ -12,7 +12,7 @@ What every publisher promises, and `tests/contract/publisher_contract.py` checks
   may be stored although its future failed: publish it again.
 - **A message may arrive twice.** The publisher sends an unconfirmed message again after a connection broke, until the
   timeout. The id in every message makes that harmless: workers run one id once.
-- **Messages of one thread arrive in order**, save those sent again.
+- **Messages of one thread arrive in order**, except for those that are sent again.
 - **Bounded.** At most `window` messages are unconfirmed; with a full window, `submit` blocks until the timeout.
 - **Thread-safe and fork-safe.** A forked child gets a connection of its own. Futures from before the fork are completed
   in the parent only.

@@ -1,4 +1,4 @@
-"""JSON Schemas (2020-12) of the messages and of the answers, generated from their models.
+"""Generates the JSON Schemas (2020-12) of messages and answers from their models.
 
 Commands and queries are closed: a worker refuses an unknown field, as it may be a misspelt one. Events and answers are
 open: readers ignore unknown fields, so that events and answers can grow. Their error codes are an open set, too
