@@ -11,6 +11,8 @@ from alembic.util import CommandError
 
 LOCK_TIMEOUT = "SET lock_timeout = '2s'"
 """How long a change of a table waits for its lock. Meanwhile, everybody who wants the table waits behind it."""
+LOCK_TIMEOUT_HERE = "SET LOCAL lock_timeout = '2s'"
+"""The same, for the transaction of one migration."""
 NO_LOCK_TIMEOUT = "SET lock_timeout = 0"
 """For concurrent index builds, which wait for every older transaction, while nobody waits for them."""
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
-from migrations.steps import CALLBACKS_DROPPED, CALLBACKS_MADE, LOCK_TIMEOUT
+from migrations.steps import CALLBACKS_DROPPED, CALLBACKS_MADE, LOCK_TIMEOUT_HERE
 
 revision: str = "0010"
 down_revision: str | None = "0009"
@@ -42,7 +42,7 @@ def upgrade() -> None:
     if op.get_context().dialect.name == "sqlite":
         _make_anew("callbacks", "event_outbox")
         return
-    for statement in (LOCK_TIMEOUT, *RENAME, *CALLBACKS_MADE):
+    for statement in (LOCK_TIMEOUT_HERE, *RENAME, *CALLBACKS_MADE):
         op.execute(statement)
 
 
@@ -50,7 +50,7 @@ def downgrade() -> None:
     if op.get_context().dialect.name == "sqlite":
         _make_anew("event_outbox", "callbacks")
         return
-    for statement in (LOCK_TIMEOUT, *CALLBACKS_DROPPED, *RENAME_BACK):
+    for statement in (LOCK_TIMEOUT_HERE, *CALLBACKS_DROPPED, *RENAME_BACK):
         op.execute(statement)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from alembic import context, op
 
-from migrations.steps import CALLBACKS_DROPPED, CALLBACKS_MADE, LOCK_TIMEOUT, REPLACE, refuse_beside
+from migrations.steps import CALLBACKS_DROPPED, CALLBACKS_MADE, LOCK_TIMEOUT_HERE, REPLACE, refuse_beside
 
 revision: str = "0011"
 down_revision: str | None = "0010"
@@ -39,5 +39,5 @@ def downgrade() -> None:
 
 
 def _run(statements: Sequence[str]) -> None:
-    for statement in (LOCK_TIMEOUT, *statements):
+    for statement in (LOCK_TIMEOUT_HERE, *statements):
         op.execute(statement)
