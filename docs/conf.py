@@ -51,6 +51,8 @@ html_copy_source = False
 html_show_sphinx = False
 html_additional_pages = {"index": "index.html"}
 templates_path = ["site/templates"]
+html_static_path = ["site/static"]
+html_css_files = ["wide.css"]
 highlight_language = "none"
 suppress_warnings = ["misc.highlighting_failure"]  # SQL for psql, with its own commands in it
 
@@ -101,7 +103,7 @@ benchmarks/results/profile
 :caption: Reference
 
 docs/api/index
-messages/README
+The distribution <messages/README>
 ```
 
 ```{toctree}
@@ -136,7 +138,8 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:  # noqa: AR
 
 def from_markdown(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:  # noqa: ARG001
     """Read docstrings as they are written: code is indented after a colon and an empty line, and tables are of bars."""
-    read = list[str]()
+    # Napoleon takes what is before a colon in a first line for a type.
+    read = [""] if what in ("attribute", "data", "property") else []
     for number, line in enumerate(lines):
         before, after = lines[number - 1] if number else "", [*lines[number + 1 : number + 3], "", ""]
         if line.startswith("|") and not before.startswith("|"):

@@ -27,7 +27,7 @@ PUBLIC = (
 
 
 def test_every_page_is_in_the_contents_once() -> None:
-    listed = re.findall(r"^([\w/]+)$", CONF["CONTENTS"], re.MULTILINE)
+    listed = re.findall(r"^(?:[\w ]+ <)?([\w/]+)>?$", CONF["CONTENTS"], re.MULTILINE)
     pages = {path.removesuffix(".md") for path in PAGES if not path.startswith("docs/decisions/0")}
     assert sorted(listed) == sorted({*pages - {"README"}, "docs/api/index"})
     assert sorted(re.findall(r"^   (\w+)$", API["index"], re.MULTILINE)) == sorted(API.keys() - {"index"})
