@@ -1,7 +1,7 @@
-"""The verbs of the interface as coroutines, out of the interface: `python -m deploy.verbs FILE`.
+"""Writes the verbs of the interface as coroutines: `python -m deploy.verbs FILE`.
 
-A line for each, so that type checkers and editors see them with their arguments. Those that `dspex.aio` writes itself,
-since they give back a handle or an iterator, are left to it.
+Each verb has a line of its own, so that type checkers and editors see its arguments. It omits those that `dspex.aio`
+defines itself because they return a handle or an iterator.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class AsyncVerbs(InThreads):
 
 
 def verbs() -> list[str]:
-    """Their names."""
+    """The names of the verbs."""
     public = {name for name, _ in inspect.getmembers(Interface, inspect.isfunction) if not name.startswith("_")}
     return sorted(public - set(dir(Port)) - _written_in(AIO))
 
 
 def document() -> str:
-    """The file."""
+    """The content of the file."""
     return HEAD + "".join(f"    {name} = in_thread(Interface.{name})\n" for name in verbs())
 
 
 def _written_in(path: Path) -> set[str]:
-    """The methods of its `AsyncClient`. It is read and not imported: it needs what is written here."""
+    """The methods of `AsyncClient` in a file. The file is parsed, as its import needs the generated one."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef) and node.name == "AsyncClient":
             return {method.name for method in node.body if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)}

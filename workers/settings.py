@@ -211,7 +211,7 @@ class Settings(BaseSettings):
         if own in principals:
             raise ValueError(
                 f"'{own}' is the workers' own login (DSPEX_BROKER_URL), which may act for every tenant: "
-                "give whoever else uses it a login of its own"
+                "give each of its other users another login"
             )
         for login in principals:
             other = next((other for other in principals if other.startswith(f"{login}.")), None)

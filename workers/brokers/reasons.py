@@ -56,9 +56,9 @@ def weakness(server: Mapping[str, Any]) -> str | None:
     if product != "RabbitMQ" or major is None or int(major[1]) >= SAFE_MAJOR:
         return None
     return (
-        f"The broker is RabbitMQ {version[:20]}: before {SAFE_MAJOR}, whoever may send commands can crash a queue by a "
-        "message that expires and has a forged header x-death. Workers cannot prevent it: use RabbitMQ 4, or trust "
-        "every producer with that. See docs/security.md"
+        f"The broker is RabbitMQ {version[:20]}: before {SAFE_MAJOR}, every producer can crash a queue by a message "
+        "that expires and has a forged header x-death. Workers cannot prevent it: use RabbitMQ 4, or make sure that "
+        "all producers can be trusted. See docs/security.md"
     )
 
 

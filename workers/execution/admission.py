@@ -195,7 +195,7 @@ class Intake(WorkQueue):
                 try:
                     end(self._app, attempt, attempt.cancelled(Usage()))
                 except WriterClosed:
-                    logger.debug("Execution %s is ended by whoever has it next.", attempt.claimed.id)
+                    logger.debug("Execution %s will be ended by the next worker that claims it.", attempt.claimed.id)
                 _leave(item)
 
     def _hand_over(self) -> None:

@@ -60,7 +60,7 @@ def replay_executions(app: Application, received: Received[ReplayExecutions]) ->
 
 @handles(DiscardExecutions, roles=OPERATORS, priority=CHANGES)
 def discard_executions(app: Application, received: Received[DiscardExecutions]) -> Affected:
-    """They are no dead letters any more."""
+    """Mark failed executions as no longer dead letters."""
     by, tenant = received.principal.name, received.tenant
 
     def discard(ids: Sequence[UUID], connection: Connection) -> int:
@@ -71,7 +71,7 @@ def discard_executions(app: Application, received: Received[DiscardExecutions]) 
 
 @handles(DiscardMessages, roles=OPERATORS, priority=CHANGES)
 def discard_messages(app: Application, received: Received[DiscardMessages]) -> Affected:
-    """They are no dead letters any more."""
+    """Mark rejected messages as no longer dead letters."""
 
     def discard(ids: Sequence[UUID], connection: Connection) -> int:
         return rejections.discard(connection, ids, tenant=received.tenant)

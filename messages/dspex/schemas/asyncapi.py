@@ -28,14 +28,14 @@ Document = dict[str, Any]
 
 _BINDING = {"bindingVersion": "0.3.0"}
 _ABOUT = """\
-DSPex runs LM programs as jobs. This document is written from the side of its workers: they receive commands and
-queries, and send events and replies.
+DSPex runs LM programs as jobs. This document describes the side of its workers: they receive commands and queries,
+and send events and replies.
 
-A message is a CloudEvent 1.0 in structured JSON; what is asked may come in binary mode, too (headers `ce-...`). Publish
-it with confirms, persistent and mandatory; its type is the routing key. That of an event is its tenant and its type;
-`default` is the tenant where there are none. Commands are closed: a field that a worker does not know is refused.
-Events are open: ignore what you do not know. v1 only grows optional fields, and workers know a field
-before a producer may send it."""
+A message is a CloudEvent 1.0 in structured JSON; commands and queries may be in binary mode, too (headers `ce-...`).
+Publish them with confirms, persistent and mandatory, with the type as the routing key. The routing key of an event is
+its tenant and its type; a system without tenants uses `default`. Commands are closed: a worker refuses fields that it
+does not know. Events are open: ignore fields that you do not know. v1 only gains optional fields, and workers know a
+field before a producer may send it."""
 
 
 def asyncapi() -> Document:
