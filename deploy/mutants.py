@@ -37,6 +37,8 @@ ALWAYS: Final = {
     "store": ("tests/contract/store/test_*.py",),
     "workers": (
         "tests/unit/workers/handlers/test_handlers.py",
+        "tests/unit/workers/handlers/test_refusals.py",
+        "tests/unit/workers/execution/test_completion.py",
         "tests/contract/test_interface.py",
         "tests/contract/test_handles.py",
     ),
