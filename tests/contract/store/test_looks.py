@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
+from dspex import uuid7
 from store import executions
 from store.database.engine import Plans
 from tests.contract.store.rows import expire, published, ready_program, request, take
@@ -84,6 +85,8 @@ def test_no_look_reads_the_table(full: Connection) -> None:
         "anything_due": executions.anything_due,
         "due": lambda connection: executions.due(connection, 30.0, 100),
         "rescue": lambda connection: executions.rescue(connection, 0.0, 100),
+        "count": executions.count,
+        "count of a program": lambda connection: executions.count(connection, uuid7()),
     }
     for look, act in looks.items():
         with full.begin_nested() as looking:
