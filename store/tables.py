@@ -179,6 +179,8 @@ executions = Table(
     # The caller's metadata, and the extension attributes of the command's envelope; NULL: none.
     Column("metadata", Json),
     Column("extensions", Json),
+    # When it was asked for, by the clock of who did: it waited from then on.
+    Column("requested_at", UtcDateTime),
     # Lists by tenant.
     Index(None, "tenant", "inserted_at"),
     # Lists by program. It includes the columns for statistics of a window, so that PostgreSQL reads no rows.

@@ -22,32 +22,33 @@ RETURNING idempotency_keys.tenant, idempotency_keys.key, idempotency_keys.execut
 --   runs: for each batch of messages: the new ones
 --   needs: pk_executions, pk_programs
 INSERT INTO executions (id, program_id, inputs, options, source, traceparent, tenant, reply_to,
-    correlation_id, callback, metadata, extensions, request_digest, not_before, deadline, status, attempt,
-    lock_version, worker, lease_expires_at, due_at, backend_id, policy, program_callback, started_at,
-    inserted_at, updated_at, timeline)
+    correlation_id, callback, metadata, extensions, requested_at, request_digest, not_before, deadline,
+    status, attempt, lock_version, worker, lease_expires_at, due_at, backend_id, policy, program_callback,
+    started_at, inserted_at, updated_at, timeline)
 SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.source, asked.traceparent, asked.tenant,
     asked.reply_to, asked.correlation_id, asked.callback, asked.metadata, asked.extensions,
-    asked.request_digest, asked.not_before, asked.deadline, CASE WHEN asked.later THEN %(pending)s::VARCHAR
-    ELSE %(running)s::VARCHAR END AS anon_1, CASE WHEN asked.later THEN 0 ELSE 1 END AS anon_2,
-    %(first)s::INTEGER AS anon_3, CASE WHEN asked.later THEN NULL ELSE %(worker)s::VARCHAR END AS anon_4, CASE
-    WHEN asked.later THEN NULL ELSE (clock_timestamp() + make_interval(secs => CAST(%(lease_seconds)s AS
-    double precision))) END AS anon_5, CASE WHEN asked.later THEN asked.not_before ELSE NULL END AS anon_6,
-    CASE WHEN (programs.status = %(status_1)s::VARCHAR) THEN programs.backend_id ELSE NULL END AS anon_7,
-    programs.policy, programs.callback AS callback_1, CASE WHEN asked.later THEN NULL ELSE (clock_timestamp())
-    END AS anon_8, (clock_timestamp()) AS database_now_1, (clock_timestamp()) AS database_now__1,
-    jsonb_build_array(jsonb_build_object('status', CAST(CASE WHEN asked.later THEN %(pending)s::VARCHAR ELSE
-    %(running)s::VARCHAR END AS text), 'at', clock_timestamp(), 'attempt', CAST(CASE WHEN asked.later THEN 0
-    ELSE 1 END AS integer), 'by', CAST(%(worker)s::VARCHAR AS text))) AS begun_1
+    asked.requested_at, asked.request_digest, asked.not_before, asked.deadline, CASE WHEN asked.later THEN
+    %(pending)s::VARCHAR ELSE %(running)s::VARCHAR END AS anon_1, CASE WHEN asked.later THEN 0 ELSE 1 END AS
+    anon_2, %(first)s::INTEGER AS anon_3, CASE WHEN asked.later THEN NULL ELSE %(worker)s::VARCHAR END AS
+    anon_4, CASE WHEN asked.later THEN NULL ELSE (clock_timestamp() + make_interval(secs =>
+    CAST(%(lease_seconds)s AS double precision))) END AS anon_5, CASE WHEN asked.later THEN asked.not_before
+    ELSE NULL END AS anon_6, CASE WHEN (programs.status = %(status_1)s::VARCHAR) THEN programs.backend_id ELSE
+    NULL END AS anon_7, programs.policy, programs.callback AS callback_1, CASE WHEN asked.later THEN NULL ELSE
+    (clock_timestamp()) END AS anon_8, (clock_timestamp()) AS database_now_1, (clock_timestamp()) AS
+    database_now__1, jsonb_build_array(jsonb_build_object('status', CAST(CASE WHEN asked.later THEN
+    %(pending)s::VARCHAR ELSE %(running)s::VARCHAR END AS text), 'at', clock_timestamp(), 'attempt', CAST(CASE
+    WHEN asked.later THEN 0 ELSE 1 END AS integer), 'by', CAST(%(worker)s::VARCHAR AS text))) AS begun_1
 FROM (SELECT records.id AS id, records.program_id AS program_id, records.inputs AS inputs, records.options AS
     options, records.source AS source, records.traceparent AS traceparent, records.tenant AS tenant,
     records.reply_to AS reply_to, records.correlation_id AS correlation_id, records.callback AS callback,
-    records.metadata AS metadata, records.extensions AS extensions, records.request_digest AS request_digest,
-    records.not_before AS not_before, records.deadline AS deadline, records.not_before > (clock_timestamp())
-    AS later
+    records.metadata AS metadata, records.extensions AS extensions, records.requested_at AS requested_at,
+    records.request_digest AS request_digest, records.not_before AS not_before, records.deadline AS deadline,
+    records.not_before > (clock_timestamp()) AS later
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, program_id UUID, inputs
     JSONB, options JSONB, source TEXT, traceparent VARCHAR(55), tenant VARCHAR(64), reply_to TEXT,
-    correlation_id TEXT, callback JSONB, metadata JSONB, extensions JSONB, request_digest VARCHAR(64),
-    not_before TIMESTAMP WITH TIME ZONE, deadline TIMESTAMP WITH TIME ZONE)) AS asked
+    correlation_id TEXT, callback JSONB, metadata JSONB, extensions JSONB, requested_at TIMESTAMP WITH TIME
+    ZONE, request_digest VARCHAR(64), not_before TIMESTAMP WITH TIME ZONE, deadline TIMESTAMP WITH TIME ZONE))
+    AS asked
 JOIN programs ON programs.id = asked.program_id AND programs.tenant = asked.tenant
 WHERE asked.id IS NOT NULL
 ORDER BY asked.id, asked.tenant
@@ -106,7 +107,7 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
     executions.output_tokens, executions.cost, executions.due_at, executions.not_before, executions.deadline,
     executions.policy, executions.reply_to, executions.correlation_id, executions.carried, executions.lost,
     executions.discarded, executions.callback, executions.program_callback, executions.metadata,
-    executions.extensions
+    executions.extensions, executions.requested_at
 FROM executions
 WHERE executions.id IN (...);
 
@@ -188,8 +189,8 @@ RETURNING executions.id, executions.program_id, executions.inputs, executions.op
     executions.input_tokens, executions.output_tokens, executions.cost, executions.due_at,
     executions.not_before, executions.deadline, executions.policy, executions.reply_to,
     executions.correlation_id, executions.carried, executions.lost, executions.discarded, executions.callback,
-    executions.program_callback, executions.metadata, executions.extensions, executions.tenant IN (SELECT
-    webhook_endpoints.tenant
+    executions.program_callback, executions.metadata, executions.extensions, executions.requested_at,
+    executions.tenant IN (SELECT webhook_endpoints.tenant
 FROM webhook_endpoints
 WHERE webhook_endpoints.registered) AS registered), added AS (INSERT INTO event_outbox (execution_id,
     lock_version, tenant, due_at)
@@ -206,7 +207,7 @@ SELECT ended.id, ended.program_id, ended.inputs, ended.options, ended.request_di
     ended.timeline, ended.error_code, ended.input_tokens, ended.output_tokens, ended.cost, ended.due_at,
     ended.not_before, ended.deadline, ended.policy, ended.reply_to, ended.correlation_id, ended.carried,
     ended.lost, ended.discarded, ended.callback, ended.program_callback, ended.metadata, ended.extensions,
-    ended.registered
+    ended.requested_at, ended.registered
 FROM ended;
 
 -- count
@@ -432,7 +433,7 @@ SET lease_expires_at=NULL, status=%(status)s::VARCHAR, lock_version=(executions.
 WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
 RETURNING executions.id, executions.program_id, executions.inputs, executions.options, executions.source,
     executions.traceparent, executions.tenant, executions.reply_to, executions.correlation_id,
-    executions.callback, executions.metadata, executions.extensions;
+    executions.callback, executions.metadata, executions.extensions, executions.requested_at;
 
 -- find due
 --   function: store.executions.leases.due (store/executions/leases.py)
@@ -476,7 +477,7 @@ SET due_at=(clock_timestamp() + make_interval(secs => CAST(CASE WHEN (-CAST(EXTR
 WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
 RETURNING executions.id, executions.program_id, executions.inputs, executions.options, executions.source,
     executions.traceparent, executions.tenant, executions.reply_to, executions.correlation_id,
-    executions.callback, executions.metadata, executions.extensions;
+    executions.callback, executions.metadata, executions.extensions, executions.requested_at;
 
 -- any event due
 --   function: store.event_outbox.anything_due (store/event_outbox.py)
@@ -515,7 +516,7 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
     executions.output_tokens, executions.cost, executions.due_at, executions.not_before, executions.deadline,
     executions.policy, executions.reply_to, executions.correlation_id, executions.carried, executions.lost,
     executions.discarded, executions.callback, executions.program_callback, executions.metadata,
-    executions.extensions
+    executions.extensions, executions.requested_at
 FROM executions
 WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR;
 
@@ -772,7 +773,7 @@ RETURNING executions.id, executions.program_id, executions.inputs, executions.op
     executions.input_tokens, executions.output_tokens, executions.cost, executions.due_at,
     executions.not_before, executions.deadline, executions.policy, executions.reply_to,
     executions.correlation_id, executions.carried, executions.lost, executions.discarded, executions.callback,
-    executions.program_callback, executions.metadata, executions.extensions;
+    executions.program_callback, executions.metadata, executions.extensions, executions.requested_at;
 
 -- find endpoints of a tenant
 --   function: store.executions.single.cancel (store/executions/single.py)

@@ -22,33 +22,35 @@ RETURNING tenant, "key", execution_id, request_digest;
 --   runs: for each batch of messages: the new ones
 --   needs: pk_executions, pk_programs
 INSERT INTO executions (id, program_id, inputs, options, source, traceparent, tenant, reply_to,
-    correlation_id, callback, metadata, extensions, request_digest, not_before, deadline, status, attempt,
-    lock_version, worker, lease_expires_at, due_at, backend_id, policy, program_callback, started_at,
-    inserted_at, updated_at, timeline)
+    correlation_id, callback, metadata, extensions, requested_at, request_digest, not_before, deadline,
+    status, attempt, lock_version, worker, lease_expires_at, due_at, backend_id, policy, program_callback,
+    started_at, inserted_at, updated_at, timeline)
 SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.source, asked.traceparent, asked.tenant,
     asked.reply_to, asked.correlation_id, asked.callback, asked.metadata, asked.extensions,
-    asked.request_digest, asked.not_before, asked.deadline, CASE WHEN asked.later THEN ? ELSE ? END AS anon_1,
-    CASE WHEN asked.later THEN 0 ELSE 1 END AS anon_2, ? AS anon_3, CASE WHEN asked.later THEN NULL ELSE ? END
-    AS anon_4, CASE WHEN asked.later THEN NULL ELSE (strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds')
-    || '000') END AS anon_5, CASE WHEN asked.later THEN asked.not_before ELSE NULL END AS anon_6, CASE WHEN
-    (programs.status = ?) THEN programs.backend_id ELSE NULL END AS anon_7, programs.policy, programs.callback
-    AS callback_1, CASE WHEN asked.later THEN NULL ELSE (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') END AS
-    anon_8, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now_1, (strftime('%Y-%m-%d %H:%M:%f',
-    'now') || '000') AS database_now__1, json_array(json_object('status', CASE WHEN asked.later THEN ? ELSE ?
-    END, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', CASE WHEN asked.later THEN 0 ELSE 1 END,
-    'by', ?)) AS begun_1
+    asked.requested_at, asked.request_digest, asked.not_before, asked.deadline, CASE WHEN asked.later THEN ?
+    ELSE ? END AS anon_1, CASE WHEN asked.later THEN 0 ELSE 1 END AS anon_2, ? AS anon_3, CASE WHEN
+    asked.later THEN NULL ELSE ? END AS anon_4, CASE WHEN asked.later THEN NULL ELSE (strftime('%Y-%m-%d
+    %H:%M:%f', 'now', (?) || ' seconds') || '000') END AS anon_5, CASE WHEN asked.later THEN asked.not_before
+    ELSE NULL END AS anon_6, CASE WHEN (programs.status = ?) THEN programs.backend_id ELSE NULL END AS anon_7,
+    programs.policy, programs.callback AS callback_1, CASE WHEN asked.later THEN NULL ELSE (strftime('%Y-%m-%d
+    %H:%M:%f', 'now') || '000') END AS anon_8, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS
+    database_now_1, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now__1,
+    json_array(json_object('status', CASE WHEN asked.later THEN ? ELSE ? END, 'at',
+    strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', CASE WHEN asked.later THEN 0 ELSE 1 END, 'by', ?)) AS
+    begun_1
 FROM (SELECT records.id AS id, records.program_id AS program_id, records.inputs AS inputs, records.options AS
     options, records.source AS source, records.traceparent AS traceparent, records.tenant AS tenant,
     records.reply_to AS reply_to, records.correlation_id AS correlation_id, records.callback AS callback,
-    records.metadata AS metadata, records.extensions AS extensions, records.request_digest AS request_digest,
-    records.not_before AS not_before, records.deadline AS deadline, records.not_before > (strftime('%Y-%m-%d
-    %H:%M:%f', 'now') || '000') AS later
+    records.metadata AS metadata, records.extensions AS extensions, records.requested_at AS requested_at,
+    records.request_digest AS request_digest, records.not_before AS not_before, records.deadline AS deadline,
+    records.not_before > (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS later
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, replace("each".value ->> ?, ?, ?) AS program_id,
     nullif("each".value -> ?, ?) AS inputs, nullif("each".value -> ?, ?) AS options, "each".value ->> ? AS
     source, "each".value ->> ? AS traceparent, "each".value ->> ? AS tenant, "each".value ->> ? AS reply_to,
     "each".value ->> ? AS correlation_id, nullif("each".value -> ?, ?) AS callback, nullif("each".value -> ?,
-    ?) AS metadata, nullif("each".value -> ?, ?) AS extensions, "each".value ->> ? AS request_digest,
-    substr("each".value ->> ?, ?, ?) AS not_before, substr("each".value ->> ?, ?, ?) AS deadline
+    ?) AS metadata, nullif("each".value -> ?, ?) AS extensions, substr("each".value ->> ?, ?, ?) AS
+    requested_at, "each".value ->> ? AS request_digest, substr("each".value ->> ?, ?, ?) AS not_before,
+    substr("each".value ->> ?, ?, ?) AS deadline
 FROM json_each(?) AS "each") AS records) AS asked
 JOIN programs ON programs.id = asked.program_id AND programs.tenant = asked.tenant
 WHERE asked.id IS NOT NULL
@@ -103,7 +105,7 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
     executions.output_tokens, executions.cost, executions.due_at, executions.not_before, executions.deadline,
     executions.policy, executions.reply_to, executions.correlation_id, executions.carried, executions.lost,
     executions.discarded, executions.callback, executions.program_callback, executions.metadata,
-    executions.extensions
+    executions.extensions, executions.requested_at
 FROM executions
 WHERE executions.id IN (...);
 
@@ -176,7 +178,7 @@ RETURNING id, program_id, inputs, options, request_digest, source, traceparent, 
     lease_expires_at, outputs, error, usage, duration_ms, started_at, finished_at, status, lock_version,
     inserted_at, updated_at, tenant, cancel_requested, timeline, error_code, input_tokens, output_tokens,
     cost, due_at, not_before, deadline, policy, reply_to, correlation_id, carried, lost, discarded, callback,
-    program_callback, metadata, extensions, tenant IN (SELECT webhook_endpoints.tenant
+    program_callback, metadata, extensions, requested_at, tenant IN (SELECT webhook_endpoints.tenant
 FROM webhook_endpoints
 WHERE webhook_endpoints.registered) AS registered;
 
@@ -411,7 +413,7 @@ SET lease_expires_at=NULL, status=?, lock_version=(executions.lock_version + ?),
     lost=(executions.lost + ?)
 WHERE executions.id IN (...) AND executions.tenant = ?
 RETURNING id, program_id, inputs, options, source, traceparent, tenant, reply_to, correlation_id, callback,
-    metadata, extensions;
+    metadata, extensions, requested_at;
 
 -- find due
 --   function: store.executions.leases.due (store/executions/leases.py)
@@ -448,7 +450,7 @@ SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (CASE WHEN (-((julianday(CASE W
     executions.updated_at END) - julianday('now')) * 86400.0) ELSE ? * ? END) || ' seconds') || '000')
 WHERE executions.id IN (...) AND executions.tenant = ?
 RETURNING id, program_id, inputs, options, source, traceparent, tenant, reply_to, correlation_id, callback,
-    metadata, extensions;
+    metadata, extensions, requested_at;
 
 -- any event due
 --   function: store.event_outbox.anything_due (store/event_outbox.py)
@@ -485,7 +487,7 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
     executions.output_tokens, executions.cost, executions.due_at, executions.not_before, executions.deadline,
     executions.policy, executions.reply_to, executions.correlation_id, executions.carried, executions.lost,
     executions.discarded, executions.callback, executions.program_callback, executions.metadata,
-    executions.extensions
+    executions.extensions, executions.requested_at
 FROM executions
 WHERE executions.id IN (...) AND executions.tenant = ?;
 
@@ -724,7 +726,7 @@ RETURNING id, program_id, inputs, options, request_digest, source, traceparent, 
     lease_expires_at, outputs, error, usage, duration_ms, started_at, finished_at, status, lock_version,
     inserted_at, updated_at, tenant, cancel_requested, timeline, error_code, input_tokens, output_tokens,
     cost, due_at, not_before, deadline, policy, reply_to, correlation_id, carried, lost, discarded, callback,
-    program_callback, metadata, extensions;
+    program_callback, metadata, extensions, requested_at;
 
 -- find endpoints of a tenant
 --   function: store.executions.single.cancel (store/executions/single.py)

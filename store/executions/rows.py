@@ -40,6 +40,7 @@ class Request(Identified):
     callback: Callback | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     extensions: Mapping[str, Any] = field(default_factory=dict)
+    requested_at: datetime | None = None
 
     @property
     def digest(self) -> str:
@@ -205,6 +206,7 @@ class Execution(Identified):
     program_callback: Callback | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     extensions: Mapping[str, Any] = field(default_factory=dict)
+    requested_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -290,6 +292,7 @@ def request_row(request: Request) -> dict[str, Any]:
         "request_digest": request.digest,
         "not_before": moment(options.not_before),
         "deadline": moment(options.deadline),
+        "requested_at": moment(request.requested_at),
     }
     for name in ("metadata", "extensions"):
         if row[name]:

@@ -193,6 +193,7 @@ class TestExecutions:
         assert set(execution.outputs) == {"answer", "score"}
         assert execution.backend_id == program.backend_id
         assert [step.status for step in execution.timeline] == ["running", "completed"]
+        assert execution.requested_at is not None
         assert execution.usage.calls == 1
         assert dspex.get_execution(execution.execution_id) == execution
 

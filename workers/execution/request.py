@@ -28,6 +28,7 @@ def request_of(received: Received[ExecuteProgram]) -> Request:
         callback=command.callback,
         metadata=command.metadata or {},
         extensions=received.context.extensions,
+        requested_at=received.requested_at,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from dspex.contract.commands import Command
@@ -26,6 +27,7 @@ class Received(Generic[C]):
         reply_to, correlation_id: the queue for a later answer (in the stored form of `reply_queues`), and the id that
     matches it.
         context: the trace and the extensions that are copied to answers and events.
+        requested_at: the time that the message gives.
     """
 
     command: C
@@ -35,6 +37,7 @@ class Received(Generic[C]):
     reply_to: str | None = None
     correlation_id: str | None = None
     context: Context = NO_CONTEXT
+    requested_at: datetime | None = None
 
     @property
     def tenant(self) -> str:
@@ -65,6 +68,7 @@ def receive(principals: Principals, envelope: Envelope[Any], origin: Origin) -> 
         reply_to=reply_to,
         correlation_id=origin.correlation_id,
         context=envelope.context,
+        requested_at=envelope.time,
     )
 
 

@@ -147,7 +147,8 @@ class ExecutionView(Frozen):
 
     While it is pending or running again, `error` is the error of its last attempt, and `not_before` the earliest start
     of the next. A failed execution is a dead letter until it is replayed or `discarded`. `callback` is its own, or else
-    the program's at the time of the claim.
+    the program's at the time of the claim. `requested_at` is the `time` of the message that asked for it first, by the
+    clock of its sender: from then until the first entry of the timeline it waited in a queue.
     """
 
     execution_id: UUID
@@ -169,6 +170,7 @@ class ExecutionView(Frozen):
     callback: Callback | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     timeline: tuple[Transition, ...]
+    requested_at: AwareDatetime | None = None
     inserted_at: AwareDatetime
     executed_at: AwareDatetime | None
     finished_at: AwareDatetime | None
