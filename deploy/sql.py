@@ -11,6 +11,7 @@ import argparse
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
@@ -40,6 +41,12 @@ HEAD = """\
 KEY, PROGRAM = "pk_executions", "pk_programs"
 OUTBOX = "pk_event_outbox"
 
+WITHOUT_KEY = replace(REQUEST, idempotency_key=None)
+RUNNING = SimpleNamespace(id=ID.id, tenant=ID.tenant, request_digest=WITHOUT_KEY.digest, status="running")
+CLAIM = Statement("claim", "for each batch of messages: the new ones", (KEY, PROGRAM))
+AGAIN = Statement("claim again", "where some of the batch are there already", (KEY, PROGRAM))
+WHY = Statement("why not claimed", "where some of the batch can be claimed by neither", (KEY,))
+
 CALLS = (
     Call(
         executions.claim,
@@ -51,10 +58,31 @@ CALLS = (
                 ("pk_idempotency_keys",),
                 (SimpleNamespace(tenant=ID.tenant, key="key", execution_id=ID.id, request_digest=REQUEST.digest),),
             ),
-            Statement("claim", "for each batch of messages: the new ones", (KEY, PROGRAM)),
-            Statement("claim again", "where some of the batch are there already", (KEY, PROGRAM)),
-            Statement("why not claimed", "where some of the batch can be claimed by neither", (KEY,)),
+            CLAIM,
+            AGAIN,
+            WHY,
             Statement("give back keys", "where no execution came of an idempotency key", ("pk_idempotency_keys",)),
+        ),
+        {"alone_at": 3},
+    ),
+    Call(
+        executions.claim,
+        (LEASE, [WITHOUT_KEY]),
+        (
+            CLAIM,
+            AGAIN,
+            WHY._replace(answer=(RUNNING,)),
+            Statement("to run alone", "where some of those wait, or run no more", (KEY, PROGRAM)),
+        ),
+        {"alone_at": 3},
+    ),
+    Call(
+        executions.claim,
+        (LEASE, [WITHOUT_KEY]),
+        (
+            CLAIM,
+            Statement("claim again, alone", "for an execution that is to run alone in its process", (KEY, PROGRAM)),
+            WHY,
         ),
     ),
     Call(

@@ -73,7 +73,10 @@ JOIN executions ON executions.id = records.id AND executions.tenant = records.te
 JOIN programs ON programs.id = records.program_id AND programs.tenant = records.tenant
 WHERE CASE WHEN (executions.request_digest = records.request_digest AND (executions.status = 'pending' AND
     (executions.not_before IS NULL OR executions.not_before <= (clock_timestamp())) OR executions.status =
-    'running' AND executions.lease_expires_at < (clock_timestamp()))) THEN true ELSE false END
+    'running' AND executions.lease_expires_at < (clock_timestamp())) AND NOT (executions.lost + CASE WHEN
+    (executions.status = 'running') THEN %(param_3)s::INTEGER ELSE %(param_4)s::INTEGER END >
+    %(param_5)s::SMALLINT AND executions.attempt + %(attempt_3)s::INTEGER = coalesce(CAST((programs.policy ->>
+    %(policy_1)s::TEXT) AS INTEGER), %(alone_at)s::INTEGER))) THEN true ELSE false END
 FOR UPDATE OF executions SKIP LOCKED) UPDATE executions
 SET backend_id=free.backend_id, attempt=(executions.attempt + %(attempt_1)s::INTEGER),
     worker=%(worker)s::VARCHAR, lease_expires_at=(clock_timestamp() + make_interval(secs =>
@@ -118,6 +121,54 @@ WHERE executions.id IN (...);
 DELETE
 FROM idempotency_keys
 WHERE (idempotency_keys.tenant, idempotency_keys.key) IN (...);
+
+-- to run alone
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: where some of those wait, or run no more
+--   needs: pk_executions, pk_programs
+SELECT executions.id, executions.tenant
+FROM executions
+JOIN programs ON programs.id = executions.program_id AND programs.tenant = executions.tenant
+WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR AND (executions.status = 'pending'
+    AND (executions.not_before IS NULL OR executions.not_before <= (clock_timestamp())) OR executions.status =
+    'running' AND executions.lease_expires_at < (clock_timestamp())) AND executions.lost + CASE WHEN
+    (executions.status = 'running') THEN %(param_1)s::INTEGER ELSE %(param_2)s::INTEGER END >
+    %(param_3)s::SMALLINT AND executions.attempt + %(attempt_1)s::INTEGER = coalesce(CAST((programs.policy ->>
+    %(policy_1)s::TEXT) AS INTEGER), %(alone_at)s::INTEGER);
+
+-- claim again, alone
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: for an execution that is to run alone in its process
+--   needs: pk_executions, pk_programs
+WITH free AS (SELECT executions.id AS id, executions.tenant AS tenant, CASE WHEN (programs.status =
+    %(status_1)s::VARCHAR) THEN programs.backend_id ELSE NULL END AS backend_id, programs.policy AS policy,
+    programs.callback AS callback
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, program_id UUID,
+    request_digest VARCHAR(64), tenant VARCHAR(64))
+JOIN executions ON executions.id = records.id AND executions.tenant = records.tenant
+JOIN programs ON programs.id = records.program_id AND programs.tenant = records.tenant
+WHERE CASE WHEN (executions.request_digest = records.request_digest AND (executions.status = 'pending' AND
+    (executions.not_before IS NULL OR executions.not_before <= (clock_timestamp())) OR executions.status =
+    'running' AND executions.lease_expires_at < (clock_timestamp()))) THEN true ELSE false END
+FOR UPDATE OF executions SKIP LOCKED) UPDATE executions
+SET backend_id=free.backend_id, attempt=(executions.attempt + %(attempt_1)s::INTEGER),
+    worker=%(worker)s::VARCHAR, lease_expires_at=(clock_timestamp() + make_interval(secs =>
+    CAST(%(lease_seconds)s AS double precision))), started_at=(clock_timestamp()),
+    status=%(running)s::VARCHAR, lock_version=(executions.lock_version + %(lock_version_1)s::INTEGER),
+    updated_at=(clock_timestamp()), timeline=((CASE WHEN jsonb_array_length(executions.timeline) < 50 THEN
+    executions.timeline ELSE executions.timeline - 0 END) || jsonb_build_object('status',
+    CAST(%(running)s::VARCHAR AS text), 'at', clock_timestamp(), 'attempt', CAST(executions.attempt +
+    %(attempt_2)s::INTEGER AS integer), 'by', CAST(%(worker)s::VARCHAR AS text))), due_at=NULL,
+    policy=free.policy, lost=(executions.lost + CASE WHEN (executions.status = 'running') THEN
+    %(param_1)s::INTEGER ELSE %(param_2)s::INTEGER END), program_callback=free.callback
+FROM free
+WHERE executions.id = free.id AND executions.tenant = free.tenant
+RETURNING executions.tenant, executions.status, executions.reply_to, executions.id, executions.attempt,
+    executions.lock_version, executions.backend_id, executions.cancel_requested, executions.policy,
+    executions.usage, executions.carried, executions.lost, executions.metadata, executions.extensions,
+    CAST(EXTRACT(EPOCH FROM executions.deadline - clock_timestamp()) AS double precision) AS seconds_left,
+    CASE WHEN (executions.error_code = 'rate_limited') THEN -CAST(EXTRACT(EPOCH FROM executions.not_before -
+    clock_timestamp()) AS double precision) ELSE NULL END AS late;
 
 -- finish
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
@@ -386,8 +437,7 @@ SET attempt=(executions.attempt - %(attempt_1)s::INTEGER), lease_expires_at=NULL
     timeline=((CASE WHEN jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE
     executions.timeline - 0 END) || jsonb_build_object('status', CAST(%(continued_1)s AS text), 'at',
     clock_timestamp(), 'attempt', CAST(executions.attempt - %(attempt_2)s::INTEGER AS integer), 'by',
-    CAST(executions.worker AS text))), due_at=(clock_timestamp() + make_interval(secs => CAST(%(due_in)s AS
-    double precision)))
+    CAST(executions.worker AS text))), due_at=(clock_timestamp())
 WHERE (executions.id, executions.tenant) IN (SELECT executions.id, executions.tenant
 FROM executions
 WHERE executions.worker = %(worker_1)s::VARCHAR AND executions.status = 'running' AND executions.id IN (...)

@@ -75,7 +75,9 @@ JOIN programs ON programs.id = records.program_id AND programs.tenant = records.
 WHERE CASE WHEN (executions.request_digest = records.request_digest AND (executions.status = 'pending' AND
     (executions.not_before IS NULL OR executions.not_before <= (strftime('%Y-%m-%d %H:%M:%f', 'now') ||
     '000')) OR executions.status = 'running' AND executions.lease_expires_at < (strftime('%Y-%m-%d %H:%M:%f',
-    'now') || '000'))) THEN 1 ELSE 0 END = 1) UPDATE executions
+    'now') || '000')) AND NOT (executions.lost + CASE WHEN (executions.status = 'running') THEN ? ELSE ? END >
+    ? AND executions.attempt + ? = coalesce(CAST(JSON_EXTRACT(programs.policy, ?) AS INTEGER), ?))) THEN 1
+    ELSE 0 END = 1) UPDATE executions
 SET backend_id=free.backend_id, attempt=(executions.attempt + ?), worker=?,
     lease_expires_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000'),
     started_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), status=?,
@@ -116,6 +118,50 @@ WHERE executions.id IN (...);
 DELETE
 FROM idempotency_keys
 WHERE (idempotency_keys.tenant, idempotency_keys."key") IN (...);
+
+-- to run alone
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: where some of those wait, or run no more
+--   needs: pk_executions, pk_programs
+SELECT executions.id, executions.tenant
+FROM executions
+JOIN programs ON programs.id = executions.program_id AND programs.tenant = executions.tenant
+WHERE executions.id IN (...) AND executions.tenant = ? AND (executions.status = 'pending' AND
+    (executions.not_before IS NULL OR executions.not_before <= (strftime('%Y-%m-%d %H:%M:%f', 'now') ||
+    '000')) OR executions.status = 'running' AND executions.lease_expires_at < (strftime('%Y-%m-%d %H:%M:%f',
+    'now') || '000')) AND executions.lost + CASE WHEN (executions.status = 'running') THEN ? ELSE ? END > ?
+    AND executions.attempt + ? = coalesce(CAST(JSON_EXTRACT(programs.policy, ?) AS INTEGER), ?);
+
+-- claim again, alone
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: for an execution that is to run alone in its process
+--   needs: pk_executions, pk_programs
+WITH free AS (SELECT executions.id AS id, executions.tenant AS tenant, CASE WHEN (programs.status = ?) THEN
+    programs.backend_id ELSE NULL END AS backend_id, programs.policy AS policy, programs.callback AS callback
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, replace("each".value ->> ?, ?, ?) AS program_id,
+    "each".value ->> ? AS request_digest, "each".value ->> ? AS tenant
+FROM json_each(?) AS "each") AS records
+JOIN executions ON executions.id = records.id AND executions.tenant = records.tenant
+JOIN programs ON programs.id = records.program_id AND programs.tenant = records.tenant
+WHERE CASE WHEN (executions.request_digest = records.request_digest AND (executions.status = 'pending' AND
+    (executions.not_before IS NULL OR executions.not_before <= (strftime('%Y-%m-%d %H:%M:%f', 'now') ||
+    '000')) OR executions.status = 'running' AND executions.lease_expires_at < (strftime('%Y-%m-%d %H:%M:%f',
+    'now') || '000'))) THEN 1 ELSE 0 END = 1) UPDATE executions
+SET backend_id=free.backend_id, attempt=(executions.attempt + ?), worker=?,
+    lease_expires_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000'),
+    started_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), status=?,
+    lock_version=(executions.lock_version + ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'),
+    timeline=json_insert(CASE WHEN json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE
+    json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status', ?, 'at',
+    strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', executions.attempt + ?, 'by', ?)), due_at=NULL,
+    policy=free.policy, lost=(executions.lost + CASE WHEN (executions.status = 'running') THEN ? ELSE ? END),
+    program_callback=free.callback
+FROM free
+WHERE executions.id = free.id AND executions.tenant = free.tenant
+RETURNING tenant, status, reply_to, id, attempt, lock_version, backend_id, cancel_requested, policy, usage,
+    carried, lost, metadata, extensions, ((julianday(deadline) - julianday('now')) * 86400.0) AS seconds_left,
+    CASE WHEN (error_code = 'rate_limited') THEN -((julianday(not_before) - julianday('now')) * 86400.0) ELSE
+    NULL END AS late;
 
 -- finish
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
@@ -367,8 +413,7 @@ SET attempt=(executions.attempt - ?), lease_expires_at=NULL, status=?, lock_vers
     ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), timeline=json_insert(CASE WHEN
     json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE json_remove(executions.timeline,
     '$[0]') END, '$[#]', json_object('status', ?, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt',
-    executions.attempt - ?, 'by', executions.worker)), due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || '
-    seconds') || '000')
+    executions.attempt - ?, 'by', executions.worker)), due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
 WHERE (executions.id, executions.tenant) IN (SELECT executions.id, executions.tenant
 FROM executions
 WHERE executions.worker = ? AND executions.status = 'running' AND executions.id IN (...) AND executions.tenant

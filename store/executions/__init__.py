@@ -29,6 +29,7 @@ from store.executions.rows import (
     Request,
     Retry,
     Running,
+    ToRunAlone,
     Waiting,
 )
 from store.executions.single import cancel, create, mark_completed, mark_failed, mark_running
@@ -51,6 +52,7 @@ __all__ = [
     "Result",
     "Retry",
     "Running",
+    "ToRunAlone",
     "Waiting",
     "anything_due",
     "cancel",

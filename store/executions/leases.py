@@ -61,14 +61,11 @@ def heartbeat(connection: Connection, lease: Lease, which: Collection[Identity] 
     return Heartbeat(len(found), frozenset(Identity(row.id, row.tenant) for row in found if row.cancel_requested))
 
 
-def release(
-    connection: Connection, lease: Lease, which: Collection[Identity] | None = None, *, due_in: float = 0.0
-) -> int:
+def release(connection: Connection, lease: Lease, which: Collection[Identity] | None = None) -> int:
     """Give the worker's claims back, which spends no attempt. Returns how many.
 
     Args:
         which: only these executions; None: all claims of the worker.
-        due_in: seconds until the relay publishes them.
     """
     c = executions.c
     these = true() if which is None else is_one_of(executions, which)
@@ -82,7 +79,7 @@ def release(
             attempt=c.attempt - 1,
             lock_version=c.lock_version + 1,
             lease_expires_at=null(),
-            due_at=database_now(bindparam("due_in", due_in, Float)),
+            due_at=database_now(),
             updated_at=NOW,
             timeline=continued(c.timeline, ExecutionStatus.PENDING, c.attempt - 1, c.worker),
         )

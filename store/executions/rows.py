@@ -129,6 +129,13 @@ class Claimed:
 
 
 @dataclass(frozen=True)
+class ToRunAlone:
+    """It may be claimed, as the only one of its process: earlier attempts ended with their worker, and one is left."""
+
+    id: UUID
+
+
+@dataclass(frozen=True)
 class Waiting:
     """The execution is pending and not due: scheduled, between two attempts, or just being taken by another worker.
 
@@ -169,7 +176,7 @@ class NoProgram:
 
 EndKey = tuple[Identity, int, str]
 
-Claim = Claimed | Waiting | Running | Ended | Conflicting | NoProgram
+Claim = Claimed | ToRunAlone | Waiting | Running | Ended | Conflicting | NoProgram
 
 
 @dataclass(frozen=True)

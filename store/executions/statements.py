@@ -16,6 +16,7 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
+    not_,
     null,
     or_,
     select,
@@ -102,10 +103,33 @@ def claim(dialect: str, insert: Any) -> Any:
     return statement.on_conflict_do_nothing().returning(*_claimed())
 
 
-@lru_cache(maxsize=2)
-def claim_again(dialect: str) -> Any:
+ALONE_AT = "alone_at"
+
+
+def _last_chance() -> ColumnElement[bool]:
+    """The condition that the next attempt is the last one, after some that ended with their worker.
+
+    Parameter: `ALONE_AT`, the attempts of those whose program does not say.
+    """
+    c, lost = executions.c, executions.c.lost + case((RUNNING, 1), else_=0)
+    most = func.coalesce(programs.c.policy["max_attempts"].as_integer(), bindparam(ALONE_AT, type_=Integer))
+    return (lost > 0) & (c.attempt + 1 == most)
+
+
+def to_run_alone(which: ColumnElement[bool]) -> Any:
+    """Which of these could be claimed, but not beside others. Parameter: `ALONE_AT`."""
+    c, p = executions.c, programs.c
+    return (
+        select(c.id, c.tenant)
+        .join(programs, (p.id == c.program_id) & (p.tenant == c.tenant))
+        .where(which, or_(DUE, ABANDONED), _last_chance())
+    )
+
+
+@lru_cache(maxsize=4)
+def claim_again(dialect: str, *, alone: bool = True) -> Any:
     """Claims existing executions that are due or abandoned. Parameters: `records` of `AGAIN`, `worker`,
-    `lease_seconds`.
+    `lease_seconds`; unless `alone`, also `ALONE_AT`: then those that are to run alone are left.
 
     Skips locked rows, so it cannot deadlock. The transaction that has locked a row claims it, ends it, or gets it
     published again.
@@ -114,6 +138,7 @@ def claim_again(dialect: str) -> Any:
     worker = bindparam("worker", type_=String)
     running = bindparam("running", ExecutionStatus.RUNNING, String)
     ready = case((p.status == ProgramStatus.READY, p.backend_id), else_=null())
+    beside = true() if alone else not_(_last_chance())
     free = (
         select(c.id, c.tenant, ready.label("backend_id"), p.policy, p.callback)
         .join_from(r, executions, (c.id == r.c.id) & (c.tenant == r.c.tenant))
@@ -121,7 +146,7 @@ def claim_again(dialect: str) -> Any:
         # An expression, so that each row is found by its id, as in `finish`.
         .where(
             case(
-                ((c.request_digest == r.c.request_digest) & or_(DUE, ABANDONED), true()),
+                ((c.request_digest == r.c.request_digest) & or_(DUE, ABANDONED) & beside, true()),
                 else_=false(),
             )
         )

@@ -30,6 +30,7 @@ from store.executions.rows import (
     Request,
     Retry,
     Running,
+    ToRunAlone,
     Waiting,
     claim_of,
     cost_of,
@@ -41,17 +42,24 @@ from store.executions.rows import (
 from store.tables import executions, programs
 
 
-def claim(connection: Connection, lease: Lease, requests: Sequence[Request]) -> list[Claim]:
+def claim(
+    connection: Connection, lease: Lease, requests: Sequence[Request], *, alone_at: int | None = None
+) -> list[Claim]:
     """Claim executions for a worker: insert new ones, and take existing ones that are due or whose lease has run out.
 
     A new execution with a `not_before` in the future is inserted as pending. If a request's idempotency key belongs to
     an earlier execution, that one is claimed, under its id.
 
+    Args:
+        alone_at: the last attempt of those whose program does not say. One that comes to its last attempt after some
+            that ended with their worker is left then (`ToRunAlone`): beside it, another would lose an attempt, too.
+            None: claim it as well, nothing runs beside it.
+
     Returns:
         The result for each request, in order. Only a `Claimed` may be run.
     """
     if not any(request.idempotency_key for request in requests):
-        return _claim_by_id(connection, lease, requests)
+        return _claim_by_id(connection, lease, requests, alone_at)
     holders = _take_keys(connection, requests)
     claims: list[Claim] = [Conflicting(request.id, by_key=True) for request in requests]
     resolved: dict[int, Request] = {}
@@ -61,7 +69,7 @@ def claim(connection: Connection, lease: Lease, requests: Sequence[Request]) -> 
             resolved[index] = request
         elif holder.request_digest == request.digest:
             resolved[index] = replace(request, id=holder.execution_id)
-    answers = _claim_by_id(connection, lease, list(resolved.values()))
+    answers = _claim_by_id(connection, lease, list(resolved.values()), alone_at)
     for index, answer in zip(resolved, answers, strict=True):
         claims[index] = answer
     fruitless = {
@@ -82,17 +90,20 @@ def _take_keys(connection: Connection, requests: Sequence[Request]) -> dict[Key,
     return take(connection, list(wanted.items()))
 
 
-def _claim_by_id(connection: Connection, lease: Lease, requests: Sequence[Request]) -> list[Claim]:
+def _claim_by_id(
+    connection: Connection, lease: Lease, requests: Sequence[Request], alone_at: int | None
+) -> list[Claim]:
     identities = [request.identity for request in requests]
     first = {identity: index for index, identity in reversed(list(enumerate(identities)))}
-    outcome = _claim_each(connection, lease, [requests[index] for index in first.values()])
+    outcome = _claim_each(connection, lease, [requests[index] for index in first.values()], alone_at)
     # If an id comes twice, the first request is claimed, and the others see that it is running.
     different = [
         index
         for index, request in enumerate(requests)
         if index != (taken := first[identities[index]]) and request.digest != requests[taken].digest
     ]
-    answers = _claim_by_id(connection, lease, [requests[index] for index in different]) if different else ()
+    again = [requests[index] for index in different]
+    answers = _claim_by_id(connection, lease, again, alone_at) if again else ()
     others = dict(zip(different, answers, strict=True))
     claims: list[Claim] = []
     for index, request in enumerate(requests):
@@ -102,7 +113,9 @@ def _claim_by_id(connection: Connection, lease: Lease, requests: Sequence[Reques
     return claims
 
 
-def _claim_each(connection: Connection, lease: Lease, requests: Sequence[Request]) -> dict[Identity, Claim]:
+def _claim_each(
+    connection: Connection, lease: Lease, requests: Sequence[Request], alone_at: int | None
+) -> dict[Identity, Claim]:
     dialect, by = connection.dialect.name, {"worker": lease.worker, "lease_seconds": lease.seconds}
     rows = [request_row(request) for request in requests]
     found = execute(connection, statements.claim(dialect, upsert(connection)), encode(rows) | by)
@@ -113,19 +126,28 @@ def _claim_each(connection: Connection, lease: Lease, requests: Sequence[Request
             for row in rows
             if Identity(row["id"], row["tenant"]) not in outcome
         ]
-        found = execute(connection, statements.claim_again(dialect), encode(there) | by)
+        given = encode(there) | by
+        if alone_at is not None:
+            given[statements.ALONE_AT] = alone_at
+        found = execute(connection, statements.claim_again(dialect, alone=alone_at is None), given)
         outcome |= {Identity(row.id, row.tenant): claim_of(row) for row in found}
     if len(outcome) == len(rows):
         return outcome
     refused = [request for request in requests if request.identity not in outcome]
-    return outcome | (_explain(connection, refused) if refused else {})
+    return outcome | (_explain(connection, refused, alone_at) if refused else {})
 
 
-def _explain(connection: Connection, requests: Sequence[Request]) -> dict[Identity, Claim]:
+def _explain(connection: Connection, requests: Sequence[Request], alone_at: int | None) -> dict[Identity, Claim]:
     """Find out why the claim did not take these."""
     found = connection.execute(select(executions).where(executions.c.id.in_([r.id for r in requests])))
     rows = {Identity(row.id, row.tenant): row for row in found}
-    return {request.identity: _reason(connection, request, rows.get(request.identity)) for request in requests}
+    reasons = {request.identity: _reason(connection, request, rows.get(request.identity)) for request in requests}
+    waiting = [identity for identity, reason in reasons.items() if isinstance(reason, Waiting | Running)]
+    if waiting and alone_at is not None:
+        which = statements.to_run_alone(is_one_of(executions, waiting))
+        for row in connection.execute(which, {statements.ALONE_AT: alone_at}):
+            reasons[Identity(row.id, row.tenant)] = ToRunAlone(row.id)
+    return reasons
 
 
 def _reason(connection: Connection, request: Request, row: Any) -> Claim:

@@ -163,6 +163,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         lease=Lease(worker, settings.lease_seconds),
         shard=zlib.crc32(worker.encode()) % SHARDS,
         webhook_in=settings.webhook_retries[0],
+        max_attempts=settings.max_attempts,
     )
     principals, episodes = _principals(settings), Episodes()
     broker, publisher = _messaging(settings, f"dspex worker {worker}", principals)

@@ -41,11 +41,6 @@ class Attempt:
         """The most attempts of the execution."""
         return self.claimed.policy.max_attempts or self._app.settings.max_attempts
 
-    @property
-    def last_chance(self) -> bool:
-        """Whether it is the last attempt after some that were lost with their worker, so that it may crash this one."""
-        return self.claimed.lost > 0 and self.claimed.attempt >= self.max_attempts
-
     def run(self) -> End:
         """Run the attempt, and return its end.
 

@@ -16,6 +16,7 @@ from store.database.identity import Identity
 from store.executions import Finish, Request
 from workers.application.in_flight import PATIENCE_SECONDS
 from workers.application.wiring import Application
+from workers.brokers.settlement import ack_early
 from workers.execution.attempt import Attempt, End
 from workers.execution.event_publisher import prepared
 from workers.execution.taken import Taken
@@ -53,15 +54,16 @@ def run_alone(app: Application, request: Request) -> None:
         if not waited:
             return
         app.unwritten.wait(PATIENCE_SECONDS)
-        taken = Taken(app, request, app.claimer.call(app.writes.claim, request))
+        taken = Taken(app, request, app.claimer.call(app.writes.claim_alone, request))
         if taken.attempt is not None:
+            ack_early()
             run(app, taken.attempt)
             app.unwritten.wait(PATIENCE_SECONDS)
 
 
 def give_up(app: Application, request: Request, reason: str) -> None:
     """End an execution whose message cannot be sent again, unless a worker runs it."""
-    attempt = Taken(app, request, app.claimer.call(app.writes.claim, request)).attempt
+    attempt = Taken(app, request, app.claimer.call(app.writes.claim_alone, request)).attempt
     if attempt is not None:
         end(app, attempt, attempt.failed(ErrorDetail(code=ErrorCode.INTERNAL, message=reason)))
 

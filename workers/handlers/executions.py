@@ -13,12 +13,12 @@ from dspex.errors import Conflict, NotFound
 from store import event_outbox, executions, programs
 from store.database.identity import Identity
 from store.executions import (
-    Claimed,
     Conflicting,
     Ended,
     Execution,
     NoProgram,
     Running,
+    ToRunAlone,
     Waiting,
     idempotency,
 )
@@ -42,16 +42,13 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
     """
     with admitted(app, received) as taken:
         if taken.attempt is not None:
-            if not taken.attempt.last_chance:
-                run(app, taken.attempt)
-                return None
-            app.in_flight.end(taken.attempt)
-            app.claimer.call(app.writes.give_back, taken.attempt.execution)
+            run(app, taken.attempt)
+            return None
     claim, request, command = taken.claim, taken.request, received.command
     if isinstance(claim, Running | Waiting | Ended):
         app.metrics.redelivery()
     match claim:
-        case Claimed():
+        case ToRunAlone():
             run_alone(app, request)
         case Ended(execution=execution):
             # After a crash between the commit and the event, the event may still be in the outbox.

@@ -38,14 +38,23 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True)
 class Writes:
-    """All writes of a worker process, with its name (`lease`), its shard of the counters, and when webhooks are due."""
+    """All writes of a worker process, with its name (`lease`), its shard of the counters, and when webhooks are due.
+
+    Attributes:
+        max_attempts: of the executions whose program does not say.
+    """
 
     lease: Lease
     shard: int
     webhook_in: float = 0.0
+    max_attempts: int = 3
 
     def claim(self, connection: Connection, requests: Sequence[Request]) -> list[Claim]:
-        """Claim executions."""
+        """Claim executions that may run beside others."""
+        return executions.claim(connection, self.lease, requests, alone_at=self.max_attempts)
+
+    def claim_alone(self, connection: Connection, requests: Sequence[Request]) -> list[Claim]:
+        """Claim executions while no other runs here."""
         return executions.claim(connection, self.lease, requests)
 
     def finish(self, connection: Connection, finishes: Sequence[Finish]) -> list[Written]:
@@ -71,11 +80,6 @@ class Writes:
     def release(self, connection: Connection, items: Sequence[None]) -> list[int]:
         """Give all claims of this process back."""
         return [executions.release(connection, self.lease)] * len(items)
-
-    def give_back(self, connection: Connection, which: Sequence[Identity]) -> list[None]:
-        """Give some claims back that this process will claim again, so the relay publishes them only after a lease."""
-        executions.release(connection, self.lease, which, due_in=self.lease.seconds)
-        return [None] * len(which)
 
     def hand_over(self, connection: Connection, which: Sequence[Identity]) -> list[None]:
         """Give some claims back, for any worker."""

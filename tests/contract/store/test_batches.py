@@ -283,7 +283,7 @@ class TestLeases:
             (one.id, one.program_id, one.tenant) for one in (mine[2], *his)
         }
         # Given back by name: of this worker's, those alone, and the attempt is not spent.
-        assert executions.release(connection, ALICE, [mine[0].identity, his[0].identity], due_in=60.0) == 1
+        assert executions.release(connection, ALICE, [mine[0].identity, his[0].identity]) == 1
         told = {one.id: get_of(connection, one) for one in (*mine, *his)}
         assert [(told[one.id].status, told[one.id].attempt) for one in (*mine, *his)] == [
             ("pending", 0),

@@ -7,14 +7,16 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, update
 
-from dspex import ExecutionOptions, ExecutionStatus, uuid7
+from dspex import ExecutionOptions, ExecutionStatus, Usage, uuid7
 from store import executions
 from store.column_types import database_now
-from store.executions import Heartbeat, Lease, Request, Running
+from store.executions import Carried, Claimed, Heartbeat, Lease, Request, Retry, Running, ToRunAlone
 from store.tables import executions as executions_table
+from store.tables import programs as programs_table
 from tests.contract.store.rows import (
     ALICE,
     BOB,
+    ERROR,
     EXPIRED,
     at_once,
     completed,
@@ -28,6 +30,10 @@ from tests.contract.store.rows import (
     told,
 )
 from tests.waiting import wait_until
+
+
+def beside(connection: Connection, asked: Request, last: int, lease: Lease = ALICE) -> Claimed:
+    return taken(executions.claim(connection, lease, [asked], alone_at=last)[0])
 
 
 class TestLease:
@@ -125,6 +131,47 @@ class TestLease:
         assert take(connection, asked).lost == 2
         executions.release(connection, ALICE)
         assert take(connection, asked).lost == 2
+
+    def test_the_last_attempt_after_lost_ones_is_to_run_alone(self, connection: Connection) -> None:
+        asked = request(ready_program(connection))
+        for lost in range(2):
+            assert beside(connection, asked, 3, Lease("dead", EXPIRED)).lost == lost
+        before = row(connection, asked.id)
+        # It is abandoned, and pending when it has been rescued.
+        assert executions.claim(connection, ALICE, [asked], alone_at=3) == [ToRunAlone(asked.id)]
+        assert row(connection, asked.id) == before
+        assert executions.rescue(connection, 0.0, 10) == [asked]
+        assert executions.claim(connection, ALICE, [asked, asked], alone_at=3) == [ToRunAlone(asked.id)] * 2
+        # Alone, it is claimed; and when it has none left, beside others: it is only to be ended.
+        assert take(connection, asked, Lease("dead", EXPIRED)).attempt == 3
+        assert beside(connection, asked, 3).attempt == 4
+
+    def test_what_lost_no_attempt_or_has_others_left_runs_beside_others(self, connection: Connection) -> None:
+        program_id = ready_program(connection)
+        failing, once = request(program_id), request(program_id)
+        for attempt in (1, 2):
+            claimed = beside(connection, failing, 3)
+            again = Retry(failing.id, claimed.lock_version, 0.0, attempt, ERROR, Usage(), Carried())
+            assert executions.retry(connection, [again]) == [True]
+        assert beside(connection, failing, 3).attempt == 3
+        assert beside(connection, once, 3, Lease("dead", EXPIRED)).lost == 0
+        assert beside(connection, once, 3).lost == 1
+
+    def test_what_is_not_due_waits_however_it_is_to_run(self, connection: Connection) -> None:
+        asked = request(ready_program(connection))
+        take(connection, asked, Lease("dead", EXPIRED))
+        take(connection, asked, BOB)
+        assert executions.claim(connection, ALICE, [asked], alone_at=3) == [Running(asked.id)]
+
+    def test_the_programs_policy_says_which_is_the_last_attempt(self, connection: Connection) -> None:
+        ours, theirs = ready_program(connection), ready_program(connection)
+        changes = {"policy": {"max_attempts": 2}}
+        connection.execute(update(programs_table).where(programs_table.c.id == ours).values(changes))
+        asked = [request(ours), request(theirs)]
+        for one in asked:
+            beside(connection, one, 3, Lease("dead", EXPIRED))
+        alone, claimed = executions.claim(connection, ALICE, asked, alone_at=3)
+        assert (alone, taken(claimed).attempt) == (ToRunAlone(asked[0].id), 2)
 
     def test_rescue_takes_no_more_than_it_may(self, connection: Connection) -> None:
         program_id = ready_program(connection)

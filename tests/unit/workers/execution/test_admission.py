@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from dspex import ExecuteProgram, ExecutionStatus, uuid7, wrap
 from dspex.contract.callback import Callback
 from store import executions
 from store.database.identity import Identity
-from store.executions import Claimed, Ended, Running
+from store.executions import Claimed, Ended, Lease, Running, ToRunAlone
 from tests.unit.system import PATIENCE, System
 from workers.brokers.delivery import Delivery, Disposition
 from workers.brokers.encoding import Content, Origin, read
@@ -179,6 +179,23 @@ def test_one_that_is_to_run_alone_waits_for_what_is_claimed(desk: Desk) -> None:
         assert waited
 
 
+def test_one_that_is_to_run_alone_is_not_claimed_beside_others(desk: Desk) -> None:
+    """Else it would lose its last attempt where another ends the process; so it is not acked either."""
+    item = _claimed(desk)
+    assert item.slot.taken is not None
+    dead = Lease("dead", -1.0)
+    with desk.app.engine.begin() as connection:
+        assert executions.heartbeat(connection, replace(desk.app.writes.lease, seconds=-1.0)).extended == 1
+        assert isinstance(executions.claim(connection, dead, [item.slot.taken.request])[0], Claimed)
+        assert len(executions.rescue(connection, 0.0, 10)) == 1
+    item.slot.leave()
+    again = desk.put(item.claim.id)
+    assert desk.queued(1) == [again]
+    assert again.claim == ToRunAlone(item.claim.id)
+    assert again.message.tag not in desk.source.settled
+    assert desk.status(again) == ExecutionStatus.PENDING
+
+
 def _claimed(desk: Desk) -> Item:
     item = desk.put()
     assert desk.queued(1) == [item]
@@ -205,7 +222,7 @@ def test_what_the_policy_denies_is_its_handlers_to_refuse(
 
 
 def test_a_claim_that_fails_is_its_handlers_to_tell(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(connection: Connection, *_: Any) -> Sequence[Any]:
+    def fail(connection: Connection, *_: Any, **__: Any) -> Sequence[Any]:
         raise ValueError("poison")
 
     monkeypatch.setattr(executions, "claim", fail)
@@ -223,7 +240,7 @@ def test_a_writer_that_is_closed(desk: Desk) -> None:
     assert desk.queued(1) == [item]
     assert item.claim is None
     with pytest.raises(WriterClosed):
-        desk.app.claimer.call(desk.app.writes.give_back, Identity(uuid7()))
+        desk.app.claimer.call(desk.app.writes.hand_over, Identity(uuid7()))
 
 
 @pytest.mark.parametrize(("threads", "slots"), [(1, 1), (7, 7), (8, 9), (20, 22)])
@@ -281,10 +298,10 @@ def test_one_that_is_to_run_alone_has_given_back_what_is_not_begun(desk: Desk) -
 def test_what_is_claimed_as_one_waits_to_run_alone_is_given_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     claim, claiming, go_on = executions.claim, threading.Event(), threading.Event()
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **options: Any) -> Any:
         claiming.set()
         assert go_on.wait(PATIENCE)
-        return claim(*arguments)
+        return claim(*arguments, **options)
 
     monkeypatch.setattr(executions, "claim", slow)
     item = desk.put()
