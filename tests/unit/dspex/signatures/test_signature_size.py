@@ -44,6 +44,8 @@ def _signature(inputs: int, properties: int, default: Any = None) -> dict[str, A
 
 LARGEST = _signature(7, 141, {"p0": {}})
 """7 * (283 + 2) + 1 = 1,996."""
+TOO_LARGE = _signature(8, 130)
+"""8 * (261 + 1) + 1 = 2,097, which earlier versions took."""
 
 
 def _create(signature: Any, padding: int = 0) -> bytes:
@@ -125,14 +127,15 @@ def test_the_arrow_form_of_types_is_bounded_in_all() -> None:
 
 
 def test_one_that_was_accepted_before_is_read() -> None:
-    large = _signature(8, 256)
-    assert len(Signature.accepted(large).inputs) == 8
+    with pytest.raises(InvalidSignature, match="2097"):
+        Signature.parse(TOO_LARGE)
+    assert len(Signature.accepted(TOO_LARGE).inputs) == 8
 
 
 @pytest.mark.parametrize("later", [False, True])
 def test_an_answer_with_one_that_was_accepted_before_is_read(later: bool) -> None:
     """Of every answer that has one: as JSON that came over the broker, and from one in the same process."""
-    large = Signature.accepted(_signature(8, 256))
+    large = Signature.accepted(TOO_LARGE)
     now = datetime(2026, 11, 30, tzinfo=UTC)
     view = SignatureView(
         signature_id=uuid7(),
