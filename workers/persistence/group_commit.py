@@ -1,4 +1,4 @@
-"""Group commit: the threads of a process submit their writes to one writer thread, and wait.
+"""Group commit: the threads of a process submit their writes to a writer thread. They are called back, or wait.
 
 The writer commits all writes that have gathered during its last commit in one transaction, with one statement for each
 kind. A single write is committed at once; only posted writes, for which nobody waits, are delayed. SQLite allows only

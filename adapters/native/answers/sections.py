@@ -1,4 +1,6 @@
-"""Splits an LM's answer into the texts of its outputs. DSPy's prompt asks for sections under markers:
+"""Splits an LM's answer into the texts of its outputs.
+
+DSPy's prompt asks for sections under markers:
 
     [[ ## reasoning ## ]]
     ...

@@ -1,5 +1,8 @@
-"""The cells of a sheet of Excel that hold an error, such as #DIV/0!: calamine reads them as empty, which means another
-thing. Of `.xlsx` and `.xlsm` (ECMA-376, part 1, 18.18.11: a cell of the type `e`); the older formats do not tell."""
+"""Finds the cells of an Excel sheet that hold an error, such as #DIV/0!.
+
+calamine reads them as empty cells, which mean something else. `.xlsx` and `.xlsm` mark them (ECMA-376, part 1,
+18.18.11: a cell of the type `e`); the older formats do not.
+"""
 
 from __future__ import annotations
 
