@@ -143,7 +143,8 @@ def mark_running(connection: Connection, execution_id: UUID, lease: Lease, *, te
         NotFound: there is no such execution, or its program is gone.
         IllegalTransition: it is running, or has ended.
     """
-    row = _row(connection, execution_id, tenant)
+    # Locked, for a claim passes over a row that another looks at.
+    row = _row(connection, execution_id, tenant, lock=True)
     match claim(connection, lease, [request_of(row)]):
         case [Claimed() as claimed]:
             return claimed

@@ -369,7 +369,7 @@ finally:
 class TestHelp:
     @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"]])
     def test_it_loads_nothing_heavy(self, shell: Shell, arguments: list[str]) -> None:
-        heavy = ("alembic", "dramatiq", "dspex", "dspy", "pika", "psycopg", "pydantic", "rich", "sqlalchemy")
+        heavy = ("alembic", "dramatiq", "dspex.model", "dspy", "pika", "psycopg", "pydantic", "rich", "sqlalchemy")
         program = f"""
 import sys
 from workers.cli.main import main

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, select
 
 from dspex import ExecutionStatus, ProgramStatus, Usage
+from dspex.errors import IllegalTransition
 from store import executions, programs
 from store.database.engine import READ_ONLY, Plans, make_engine
 from store.executions import Carried, Claim, Claimed, Lease, Retry, Running, Waiting
@@ -36,6 +37,25 @@ from workers.persistence.group_commit import Writer
 
 
 class TestAtOnce:
+    def test_a_row_that_another_looks_at_is_waited_for_by_mark_running(self, engine: Engine) -> None:
+        """A claim passes over it, and would say that it runs."""
+        with engine.begin() as connection:
+            asked = request(ready_program(connection))
+            executions.create(connection, asked)
+        with ThreadPoolExecutor(1) as threads, engine.begin() as looking:
+            with pytest.raises(IllegalTransition, match="cannot become completed: it is pending"):
+                executions.mark_completed(looking, asked.id, {"answer": "because", "score": 0.5}, 1.0)
+
+            def mark() -> Claimed:
+                with engine.begin() as connection:
+                    return executions.mark_running(connection, asked.id, ALICE)
+
+            marked = threads.submit(mark)
+            wait_until(lambda: marked.done() or waits_for_a_lock(engine), "it waits")
+            assert not marked.done()
+            looking.rollback()
+            assert marked.result().attempt == 1
+
     def test_the_same_requests_in_other_orders_are_claimed_once(self, engine: Engine) -> None:
         """Nobody deadlocks, and each has one owner."""
         with engine.begin() as connection:

@@ -166,8 +166,8 @@ class TestExecutions:
 
     def test_of_too_many_the_newest_are_counted(self, connection: Connection) -> None:
         kept = history(connection)
-        seen = kept.rows[:5]
-        counted = executions.count(connection, most=5)
+        seen = kept.rows[:6]
+        counted = executions.count(connection, most=6)
         assert counted.by_status == Counter(item.status for item in seen)
         assert (counted.complete, counted.oldest) == (False, seen[-1].inserted_at)
         assert executions.count(connection, most=36).complete is False  # whether there are more is not looked at
