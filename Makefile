@@ -31,7 +31,7 @@ demo: .venv/.runtime ## run an example on the mock adapter: no server, no key
 .PHONY: test
 test: lint ## linters, type checkers and every test, on real servers
 	@deploy/system_packages.sh tests
-	$(BIN)/pytest -n 6 --dist loadfile --no-loadscope-reorder --ignore tests/faults
+	$(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder --ignore tests/faults
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/faults
 
 .PHONY: torture

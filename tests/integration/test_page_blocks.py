@@ -61,8 +61,10 @@ def test_the_readme_asks_in_this_process(
 
 def test_a_producer(client: RemoteClient, broker_url: str) -> None:
     def wait() -> None:
-        (program,) = client.list_programs(name="qa").items
-        wait_until(lambda: client.get_program(program.program_id).status == ProgramStatus.READY, "it is built")
+        def statuses() -> list[ProgramStatus]:
+            return [program.status for program in client.list_programs(name="qa").items]
+
+        wait_until(lambda: statuses() == [ProgramStatus.READY], "it is built")
 
     code = put(block("docs/messages.md", "python", "from dspex import CreateProgram"), "amqp://...", broker_url)
     (by_hand,) = (line.strip() for line in code.splitlines() if line.lstrip().startswith("# wait for "))

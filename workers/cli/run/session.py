@@ -125,8 +125,7 @@ class Session:
                 self._send([(place, row) for place, row in places if not self._refuse(place, row, row.problems)])
                 self._results.flush()
                 self._shown.update()
-            while self._waiting:
-                self._collect()
+            self._collect_all()
 
     def settle(self) -> None:
         """Collect the executions that have ended meanwhile, and write all held results."""
@@ -147,11 +146,12 @@ class Session:
                 with self._stop.anywhere():
                     chunk.extend(itertools.islice(iterator, CHUNK))
             except DspexError as error:
-                failed = error  # the rows before it still run
+                failed = error
             if chunk:
                 yield chunk
             elif failed is None:
                 return
+        self._collect_all()  # the rows before the error still run
         raise failed
 
     def _refuse(self, place: int, row: Row, problems: Sequence[Problem]) -> bool:
@@ -200,6 +200,10 @@ class Session:
                 ExecuteProgram(execution_id=execution_id, program_id=self._program.id, inputs=row.inputs or {})
                 for execution_id, (_, row) in some.items()
             )
+
+    def _collect_all(self) -> None:
+        while self._waiting:
+            self._collect()
 
     def _collect(self) -> None:
         self._stop.check()
