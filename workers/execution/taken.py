@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from store.database.identity import Identity
-from store.executions import Claim, Claimed, Request, Running, Waiting
+from store.executions import Claim, Claimed, Request, Running, ToRunAlone, Waiting
 from workers.application.wiring import Application
 from workers.execution.attempt import Attempt
 
@@ -19,7 +19,7 @@ class Taken:
         self.request = request
         self.claim = claim
         self.attempt: Attempt | None = None
-        if app.own is not None and isinstance(claim, Claimed | Running | Waiting):
+        if app.own is not None and isinstance(claim, Claimed | ToRunAlone | Running | Waiting):
             # A message that comes to this process makes the execution its own.
             app.own.add([Identity(claim.id, request.tenant)])
         if isinstance(claim, Claimed):

@@ -18,9 +18,11 @@ from store import executions
 from store.database.identity import Identity
 from store.executions import Claimed, Ended, Lease, Running, ToRunAlone
 from tests.unit.system import PATIENCE, System
+from workers.application.own import Own
 from workers.brokers.delivery import Delivery, Disposition
 from workers.brokers.encoding import Content, Origin, read
 from workers.execution.admission import Intake, Slot, slot_of
+from workers.execution.taken import Taken
 from workers.persistence.group_commit import WriterClosed
 
 
@@ -194,6 +196,12 @@ def test_one_that_is_to_run_alone_is_not_claimed_beside_others(desk: Desk) -> No
     assert again.claim == ToRunAlone(item.claim.id)
     assert again.message.tag not in desk.source.settled
     assert desk.status(again) == ExecutionStatus.PENDING
+    assert again.slot.taken is not None
+    # Its message came here: the relay of a process that leaves others alone publishes it again.
+    app = replace(desk.app, own=Own("worker"))
+    Taken(app, again.slot.taken.request, again.claim)
+    assert app.own is not None
+    assert app.own.identities == [Identity(item.claim.id)]
 
 
 def _claimed(desk: Desk) -> Item:
