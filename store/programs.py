@@ -67,11 +67,7 @@ def create(
         NotFound: there is no such signature.
         Conflict: the id belongs to another program.
     """
-    c = signatures.c
-    # The same lock as the foreign key's, so that the signature is not destroyed before this commits.
-    kept = select(c.id).where(c.id == signature_id, c.tenant == tenant).with_for_update(read=True, key_share=True)
-    if connection.execute(kept).one_or_none() is None:
-        raise NotFound(f"signature_id: there is no signature {signature_id}")
+    _lock_signature(connection, signature_id, tenant)
     connection.execute(
         upsert(connection)(programs)
         .values(
@@ -94,6 +90,16 @@ def create(
     if program is None or _content(program) != asked:
         raise Conflict(f"program_id: {program_id} belongs to another program")
     return program
+
+
+def _lock_signature(connection: Connection, signature_id: UUID, tenant: str) -> SignatureStatus:
+    """Take the same lock as the foreign key's, so that the signature is not destroyed before this commits."""
+    c = signatures.c
+    kept = select(c.status).where(c.id == signature_id, c.tenant == tenant).with_for_update(read=True, key_share=True)
+    status = connection.execute(kept).scalar_one_or_none()
+    if status is None:
+        raise NotFound(f"signature_id: there is no signature {signature_id}")
+    return SignatureStatus(status)
 
 
 def _content(program: Program) -> tuple[object, ...]:
@@ -213,6 +219,7 @@ def update(
     program_id: UUID,
     *,
     configuration: Configuration,
+    signature_id: UUID | None = None,
     name: str | None = None,
     policy: ExecutionPolicy | None = None,
     callback: Callback | None = None,
@@ -224,6 +231,7 @@ def update(
     """Change a program. Running executions keep the configuration with which they were claimed.
 
     Args:
+        signature_id: the new signature, for executions claimed from now on; None: no change.
         name: the new name; None: no change.
         policy: the new retry policy, for executions claimed from now on; None: no change.
         callback: the new callback, for executions claimed from now on; None: no change.
@@ -231,12 +239,15 @@ def update(
         lock_version: the version on which the change is based; None: the current one.
 
     Raises:
-        NotFound: there is no such program.
+        NotFound: there is no such program or signature.
         Conflict: the program was changed meanwhile.
-        IllegalTransition: the program is initializing or archived, or it is ready and `backend_id` is missing.
+        IllegalTransition: the program is initializing or archived, or it is ready, and `backend_id` is missing or the
+            signature is a draft.
     """
     c = programs.c
-    allowed = [ProgramStatus.DRAFT, ProgramStatus.ERROR] + ([ProgramStatus.READY] if backend_id else [])
+    is_draft = signature_id is not None and _lock_signature(connection, signature_id, tenant) == SignatureStatus.DRAFT
+    can_be_ready = backend_id is not None and not is_draft
+    allowed = [ProgramStatus.DRAFT, ProgramStatus.ERROR] + ([ProgramStatus.READY] if can_be_ready else [])
     changed = connection.execute(
         update_rows(programs)
         .where(
@@ -247,6 +258,7 @@ def update(
         )
         .values(
             configuration=configuration.model_dump(mode="json"),
+            signature_id=c.signature_id if signature_id is None else signature_id,
             name=c.name if name is None else name,
             policy=c.policy if policy is None else _kept(policy),
             callback=c.callback if callback is None and not remove_callback else kept_callback(callback),
@@ -261,7 +273,10 @@ def update(
         return program
     if lock_version not in (None, program.lock_version):
         raise Conflict(f"program {program_id} has been changed: it is at lock_version {program.lock_version}")
-    reason = ", and needs the backend id of its new configuration" if program.status == ProgramStatus.READY else ""
+    reason = ""
+    if program.status == ProgramStatus.READY:
+        missing = "a signature that is active" if is_draft else "the backend id of its new configuration"
+        reason = f", and needs {missing}"
     raise IllegalTransition(f"program {program_id} cannot be updated: it is {program.status}{reason}")
 
 

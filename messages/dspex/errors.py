@@ -16,6 +16,7 @@ DspexError
 │   └── InvalidOutput         invalid_output: outputs do not fit the signature
 ├── NotFound                  not_found
 ├── Conflict                  conflict: the id or the name is taken by something else
+├── BreakingChange            breaking_change: a new signature breaks callers of the old one
 ├── IllegalTransition         illegal_transition: the entity's status does not allow the change
 ├── Denied                    denied: the principal may not do this
 ├── ForbiddenAddress          forbidden_address: webhooks may not go there
@@ -173,6 +174,12 @@ class Conflict(DspexError):
     """The id or the unique name is taken by something else."""
 
     code = "conflict"
+
+
+class BreakingChange(DspexError):
+    """A new signature breaks callers of the old one."""
+
+    code = "breaking_change"
 
 
 class IllegalTransition(DspexError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import uuid
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from dspex import LM, Configuration
+from dspex import LM, Configuration, Signature
 from dspex.client.interface import Interface
 from dspex.contract.callback import Callback
 from dspex.contract.results import (
@@ -143,11 +142,16 @@ def _create_program(
     client: Interface, name: str, signature: str, adapter_type: str, module: str, model: str | None = None
 ) -> Any:
     configuration = Configuration(module=module, lm=LM(model=model) if model else None)
+    return client.create_program(
+        name, _id_or_signature(signature), adapter_type=adapter_type, configuration=configuration
+    )
+
+
+def _id_or_signature(text: str) -> UUID | Signature:
     try:
-        wanted: Any = uuid.UUID(signature)
+        return UUID(text)
     except ValueError:
-        wanted = load_signature(signature)
-    return client.create_program(name, wanted, adapter_type=adapter_type, configuration=configuration)
+        return load_signature(text)
 
 
 def _update_signature(client: Interface, signature_id: UUID, signature: str) -> Any:
@@ -158,6 +162,8 @@ def _update_program(
     client: Interface,
     program_id: UUID,
     name: str | None = None,
+    signature: str | None = None,
+    allow_breaking: bool = False,
     module: str | None = None,
     model: str | None = None,
     secret: str | None = None,
@@ -169,7 +175,14 @@ def _update_program(
         lm["secret"] = secret or None  # type: ignore[assignment]  # null takes it away
     if lm:
         change["lm"] = lm
-    return client.update_program(program_id, change or None, name=name, traceparent=traceparent)
+    return client.update_program(
+        program_id,
+        change or None,
+        signature=None if signature is None else _id_or_signature(signature),
+        allow_breaking=allow_breaking,
+        name=name,
+        traceparent=traceparent,
+    )
 
 
 def _execute_program(
@@ -357,7 +370,7 @@ def _with_what_is_known(statistics: dict[str, Any]) -> dict[str, Any]:
 def _show_compatibility(answer: Compatibility) -> None:
     say("compatible" if answer.compatible else "breaking")
     for change in answer.changes:
-        say(f"  {'+' if change.compatible else '!'} {change.message}")
+        say(f"  {'+' if change.compatible else '!'} {change}")
 
 
 def _text(value: Any) -> str:

@@ -116,6 +116,8 @@ verb(program, "initialize", "initialize_program", "Have the adapter build a prog
 verb(
     program, "update", "update_program", "Change the given parts of a program; a ready one is built again.",
     id_of("program"), name,
+    click.option("--signature", help="An id, the arrow form, or a JSON file."),
+    click.option("--allow-breaking", is_flag=True, help="Also a signature that breaks callers."),
     click.option("--module", help="The DSPy module."),
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS. Its parameters stay."),
     click.option("--secret", help="The name of the LM's secret; an empty one: that of its provider."), traceparent,

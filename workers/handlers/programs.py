@@ -26,8 +26,9 @@ from dspex.contract.events import Event
 from dspex.contract.queries import GetProgram, GetProgramStatistics, GetProgramStats, ListPrograms
 from dspex.contract.results import Created, Nothing, Page, ProgramStatistics, ProgramStats, ProgramView
 from dspex.contract.status import SignatureStatus
-from dspex.errors import InvalidValues, NotFound
+from dspex.errors import BreakingChange, InvalidValues, NotFound
 from dspex.model import problems
+from dspex.signatures.compatibility import compare
 from dspex.text import storable
 from store import programs, signatures, statistics
 from store.programs import Program
@@ -40,6 +41,9 @@ from workers.outbound.error_details import internal
 from workers.outbound.serializers import page_of, program_view, signature_view
 from workers.security.authorization import ADMINS, EVERY_ROLE, MAKERS, OPERATORS, told_of
 from workers.security.request import Received
+
+MAX_NAMED = 10
+"""How many breaking changes an error names."""
 
 
 @handles(CreateProgram, roles=MAKERS, priority=CHANGES)
@@ -161,23 +165,34 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
     Raises:
         AdapterError: the new configuration cannot be built. Nothing was changed.
         InvalidValues: the new configuration is invalid.
+        BreakingChange: the new signature breaks callers of the old one.
     """
     command, tenant = received.command, received.tenant
     app.callbacks.check(tenant, command.callback)
     with app.read(tenant) as connection:
         before = programs.get(connection, command.program_id, tenant=tenant)
+        wanted = command.signature
+        # Data is found or created with the change itself, so that a change that is refused leaves no signature behind.
+        found = None if wanted is None or isinstance(wanted, Signature) else _signature(connection, wanted, tenant)
+    signature = wanted if isinstance(wanted, Signature) else None if found is None else found.signature
+    if signature is not None and not command.allow_breaking:
+        _check_compatible(before, signature)
     configuration = _changed(before, command.configuration)
     backend_id = before.backend_id
-    if command.configuration is not None:
+    is_built_again = command.configuration is not None or signature is not None
+    if is_built_again:
         _check(app, received, before.adapter_type, configuration)
         if before.status == ProgramStatus.READY:
-            spec = ProgramSpec(before.adapter_type, before.signature, configuration, tenant)
+            spec = ProgramSpec(before.adapter_type, signature or before.signature, configuration, tenant)
             backend_id = app.programs.build(spec).spec.backend_id
-    row = app.write(
-        lambda connection: programs.update(
+
+    def change(connection: Connection) -> Program:
+        new = signatures.find_or_create(connection, signature, tenant=tenant) if signature and not found else found
+        return programs.update(
             connection,
             command.program_id,
             configuration=configuration,
+            signature_id=None if new is None else new.id,
             name=command.name,
             policy=command.policy,
             callback=command.callback,
@@ -186,10 +201,26 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
             lock_version=command.lock_version or before.lock_version,
             tenant=tenant,
         )
-    )
-    if command.configuration is not None and row.status == ProgramStatus.READY:
+
+    row = app.write(change)
+    if is_built_again and row.status == ProgramStatus.READY:
         app.emit(_event_of(row), tenant, received.context)
     return program_view(row)
+
+
+def _check_compatible(program: Program, signature: Signature) -> None:
+    """Check that callers of the program's signature fit the new one.
+
+    Raises:
+        BreakingChange: they do not.
+    """
+    breaking = [str(change) for change in compare(program.signature, signature).changes if not change.compatible]
+    if breaking:
+        more = f", and {len(breaking) - MAX_NAMED} more" if len(breaking) > MAX_NAMED else ""
+        raise BreakingChange(
+            f"signature: it breaks callers of program {program.id}: {'; '.join(breaking[:MAX_NAMED])}{more}: "
+            "give allow_breaking, or create another program"
+        )
 
 
 def _changed(program: Program, change: ConfigurationChange | None) -> Configuration:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,7 +17,7 @@ from dspex.client.deadline import within
 from dspex.client.handles import Handle
 from dspex.client.pending import Pending
 from dspex.client.port import Port
-from dspex.client.signature_cache import SignatureCache
+from dspex.client.signature_cache import RENEW_SECONDS, SignatureCache
 from dspex.contract.callback import Callback
 from dspex.contract.commands import CancelExecution, ExecuteProgram
 from dspex.contract.options import ExecutionOptions
@@ -29,7 +30,7 @@ from dspex.contract.queries import (
     ListExecutions,
 )
 from dspex.contract.results import ExecutionView, Page, ProgramView, SignatureView
-from dspex.errors import InvalidInput, MessageError, NoAnswer, Problem
+from dspex.errors import InvalidInput, MessageError, NoAnswer, Problem, PublishError
 from dspex.ids import uuid7
 from dspex.model import problems
 from dspex.signatures.signature import Signature
@@ -230,9 +231,9 @@ class ExecutionVerbs(Port):
         return self.call(query, ExecutionCounts)
 
     def signature_of(self, program_id: UUID) -> Signature:
-        """The signature of a program. It is cached, as it does not change once the program is ready."""
+        """The signature of a program, as it was within the last 30 seconds."""
         with within(self.timeout):
-            return self._signatures.of(program_id)
+            return self._signatures.of(program_id, max_age=RENEW_SECONDS)
 
     def output_model(self, program_id: UUID) -> type[pydantic.BaseModel]:
         """A pydantic model of a program's outputs, for `Handle.result(result_type=...)`."""
@@ -246,12 +247,23 @@ class ExecutionVerbs(Port):
 
         return SignatureCache(fetch)
 
-    def _signature_to_check_by(self, program_id: UUID) -> Signature:
-        try:
-            return self.signature_of(program_id)
-        except NoAnswer as error:
-            advice = "Nothing was sent: to check the inputs, the signature is needed; validate=False skips this"
-            raise NoAnswer(f"{error.message} {advice}") from None
+    def _check(self, program_id: UUID, inputs: Mapping[str, Any]) -> None:
+        """Check that inputs fit the program's signature."""
+        with within(self.timeout):
+            try:
+                signature = self._signatures.of(program_id)
+            except NoAnswer as error:
+                advice = "Nothing was sent: to check the inputs, the signature is needed; validate=False skips this"
+                raise NoAnswer(f"{error.message} {advice}") from None
+            try:
+                signature.validate_inputs(inputs)
+            except InvalidInput:
+                now = signature
+                with suppress(NoAnswer, PublishError):  # then by what is known
+                    now = self._signatures.of(program_id, max_age=RENEW_SECONDS)
+                if now is signature:
+                    raise
+                now.validate_inputs(inputs)
 
     def _command(
         self,
@@ -268,7 +280,7 @@ class ExecutionVerbs(Port):
             reason = f"must be a mapping of names to values, not {type(inputs).__name__}"
             raise InvalidInput([Problem("inputs", reason)])
         if self.validate if validate is None else validate:
-            self._signature_to_check_by(program_id).validate_inputs(inputs)
+            self._check(program_id, inputs)
         try:
             return ExecuteProgram(
                 execution_id=execution_id or uuid7(),

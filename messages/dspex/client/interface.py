@@ -181,6 +181,8 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         program_id: UUID,
         configuration: Configuration | Mapping[str, Any] | None = None,
         *,
+        signature: UUID | Signature | ModuleVersion | str | Mapping[str, Any] | None = None,
+        allow_breaking: bool = False,
         name: str | None = None,
         policy: ExecutionPolicy | None = None,
         callback: Callback | None = None,
@@ -193,10 +195,18 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         Args:
             configuration: a `Configuration` replaces the program's. A mapping changes only the members that it names,
                 such as `{"lm": {"model": "openai/gpt-4o-mini"}, "state": None}`; None resets a member.
+            signature: an id, a module and version, data, or the arrow form; for executions that are claimed from then
+                on.
+            allow_breaking: take a signature that callers of the old one do not fit, too.
+
+        Raises:
+            BreakingChange, RequestFailed: the new signature breaks callers of the old one.
         """
         command = UpdateProgram(
             program_id=program_id,
             configuration=configuration,  # type: ignore[arg-type]  # read or refused by the model
+            signature=Signature.parse(signature) if isinstance(signature, str | Mapping) else signature,
+            allow_breaking=allow_breaking or None,
             name=name,
             policy=policy,
             callback=callback,

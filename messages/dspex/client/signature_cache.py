@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
 from uuid import UUID
 
 from dspex.client.deadline import left
@@ -16,6 +18,8 @@ from dspex.errors import DspexError, NoAnswer, PublishError
 from dspex.lru import Lru
 from dspex.signatures.signature import Signature
 
+RENEW_SECONDS = 30.0
+"""How old a signature may be when inputs do not fit it, in seconds."""
 MAX_BYTES = 64 * 1024 * 1024
 """The size of all cached signatures, in estimated bytes (`Signature.size`)."""
 
@@ -23,7 +27,8 @@ MAX_BYTES = 64 * 1024 * 1024
 class SignatureCache:
     """Fetches each signature once, even if many threads ask for it at the same time. Thread-safe.
 
-    A program never changes its signature, and only a draft signature can change its content. So a draft is not cached.
+    Only a draft signature can change its content, so a draft is not cached. A program may get another signature, which
+    is seldom: the old one is used until inputs do not fit it.
 
     Args:
         fetch: sends the query for the signature of a program.
@@ -33,10 +38,13 @@ class SignatureCache:
         self._fetch = fetch
         self._lock = threading.Lock()
         self._asked: dict[UUID, Future[Signature]] = {}
-        self._kept: Lru[UUID, Signature] = Lru(MAX_BYTES)
+        self._kept: Lru[UUID, _Kept] = Lru(MAX_BYTES)
 
-    def of(self, program_id: UUID) -> Signature:
+    def of(self, program_id: UUID, *, max_age: float = math.inf) -> Signature:
         """The signature of a program.
+
+        Args:
+            max_age: fetch it again if it was fetched more than this many seconds ago.
 
         Raises:
             NoAnswer: another thread is fetching it, and got no answer within this thread's timeout.
@@ -45,8 +53,8 @@ class SignatureCache:
         while True:
             with self._lock:
                 kept = self._kept.get(program_id)
-                if kept is not None:
-                    return kept
+                if kept is not None and time.monotonic() - kept.fetched_at <= max_age:
+                    return kept.signature
                 first = program_id not in self._asked
                 signature = self._asked.setdefault(program_id, Future())
             if first:
@@ -82,7 +90,14 @@ class SignatureCache:
         with self._lock:
             del self._asked[program_id]
             if view is not None and view.status != SignatureStatus.DRAFT:
-                self._kept.put(program_id, view.signature, view.signature.size)
+                kept = _Kept(view.signature, time.monotonic())
+                self._kept.put(program_id, kept, view.signature.size)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    signature: Signature
+    fetched_at: float
 
 
 class _GaveUp(Exception):

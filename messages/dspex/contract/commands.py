@@ -183,6 +183,9 @@ class UpdateProgram(Command):
     other member is replaced as a whole. A ready program is built again and gets a new backend id. `policy` and
     `callback` apply to executions that are claimed from then on; `remove_callback` removes the callback. With
     `lock_version`, the change is made only if the program still has this version.
+
+    A new `signature` (an id, a module and version, or data, which is found or created) applies to executions that are
+    claimed from then on. One that breaks callers of the old signature is refused, unless `allow_breaking` is given.
     """
 
     type = "dspex.program.update.v1"
@@ -191,6 +194,8 @@ class UpdateProgram(Command):
 
     program_id: UUID
     configuration: ConfigurationChange | None = None
+    signature: UUID | Signature | ModuleVersion | None = None
+    allow_breaking: StrictBool | None = None
     name: Name | None = None
     policy: ExecutionPolicy | None = None
     callback: Callback | None = None
@@ -211,9 +216,11 @@ class UpdateProgram(Command):
 
     @model_validator(mode="after")
     def _names_something(self) -> UpdateProgram:
-        named = (self.configuration, self.name, self.policy, self.callback, self.remove_callback)
+        named = (self.configuration, self.signature, self.name, self.policy, self.callback, self.remove_callback)
         if all(value is None for value in named):
-            raise ValueError("give what is to change: configuration, name, policy, callback or remove_callback")
+            raise ValueError(
+                "give what is to change: configuration, signature, name, policy, callback or remove_callback"
+            )
         return self
 
 

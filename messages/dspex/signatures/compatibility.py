@@ -62,7 +62,7 @@ class Change(Frozen):
         kind: `required`, `optional`: it must be given now, it may be absent or null now; `widened`, `narrowed`,
             `changed`: more, fewer, other values fit.
         compatible: whether callers of the old version still work.
-        message: one line for a person.
+        message: what happened to it, for a person.
     """
 
     field: str
@@ -70,6 +70,10 @@ class Change(Frozen):
     kind: Kind
     compatible: bool
     message: str
+
+    def __str__(self) -> str:
+        """One line, such as `input k: must be given now`."""
+        return f"{self.direction.removesuffix('s')} {self.field}: {self.message}"
 
 
 class Compatibility(Frozen):

@@ -81,3 +81,22 @@ def test_it_knows_no_more_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(programs.fetched) == 11
     programs.known.of(first)
     assert len(programs.fetched) == 12
+
+
+def test_one_that_is_too_old_is_fetched_again() -> None:
+    programs, program_id = Programs(), uuid7()
+    first = programs.known.of(program_id)
+    assert programs.known.of(program_id, max_age=60) is first
+    second = programs.known.of(program_id, max_age=-1)
+    assert [field.name for field in second.inputs] == ["question_2"]
+    assert programs.known.of(program_id) is second
+    assert programs.fetched == [program_id] * 2
+
+
+def test_an_old_one_stays_if_no_newer_one_can_be_fetched() -> None:
+    programs, program_id = Programs(), uuid7()
+    first = programs.known.of(program_id)
+    programs.failures = 1
+    with pytest.raises(NoAnswer):
+        programs.known.of(program_id, max_age=-1)
+    assert programs.known.of(program_id) is first
