@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Uuid, bindparam, case, false, func, literal_column, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    literal_column,
+    select,
+    true,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 
 from dspex import ExecutionStatus
 from dspex.ids import DEFAULT_TENANT
+from dspex.text import storable
 from store.database import pages
 from store.database.batch import encode, records
 from store.database.identity import Identity, is_one_of
-from store.database.pages import DEFAULT_LIMIT, Page
+from store.database.pages import DEFAULT_LIMIT, Page, Searched
 from store.executions.rows import Execution, execution_of
 from store.executions.statements import OPEN, PENDING, RUNNING, UNSUCCESSFUL
 from store.tables import executions
@@ -84,6 +99,10 @@ MOST_COUNTED = 100_000
 """How many rows `count` reads at most, which bounds its cost."""
 
 
+MOST_SEARCHED = 20_000
+"""How many rows a page by metadata looks through at most, which bounds its cost."""
+
+
 class Counted(NamedTuple):
     """The number of executions by status, without zeros.
 
@@ -102,6 +121,7 @@ def count(
     program_id: UUID | None = None,
     *,
     error_code: str | None = None,
+    metadata: Mapping[str, str] | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     tenant: str = DEFAULT_TENANT,
@@ -111,16 +131,21 @@ def count(
 
     Args:
         since, until: they were inserted at or after the one, and before the other.
-        most: how many rows to read, in the order of an index. Only these are compared with the error code, so a rare
-            code is not searched in all rows.
+        metadata: they have all these values.
+        most: how many rows to read, in the order of an index. Only these are compared with the error code and the
+            metadata, so what is rare is not searched in all rows.
     """
     c = executions.c
     conditions = _conditions(program_id, None, since, until, None, None, tenant)
     # Part of the text: for a parameter, PostgreSQL estimates a tenth of the table.
     limit: ColumnElement[int] = literal_column(str(int(most)))
-    columns = [c.status, c.inserted_at] if error_code is None else [c.status, c.inserted_at, c.error_code]
+    columns: list[ColumnElement[Any]] = [c.status, c.inserted_at]
+    columns += [] if error_code is None else [c.error_code]
+    columns += [c.metadata] if metadata else []
     newest = select(*columns).where(*conditions).order_by(c.inserted_at.desc()).limit(limit).subquery("newest").c
     wanted = true() if error_code is None else newest.error_code == error_code
+    if metadata:
+        wanted &= _said(connection.dialect.name, newest.metadata, metadata)
     found = connection.execute(
         select(
             newest.status,
@@ -145,20 +170,44 @@ def page(
     until: datetime | None = None,
     error_code: str | None = None,
     discarded: bool | None = None,
+    metadata: Mapping[str, str] | None = None,
     cursor: str | None = None,
     limit: int = DEFAULT_LIMIT,
     tenant: str = DEFAULT_TENANT,
+    most: int = MOST_SEARCHED,
 ) -> Page[Execution]:
     """Executions that match all given conditions, newest first.
 
     Args:
         since, until: they were inserted at or after the one, and before the other.
+        metadata: they have all these values.
+        most: with metadata, how many rows a page looks through at most. If it ends there, it may be short or empty.
 
     Raises:
         InvalidValues: the cursor or the limit is wrong.
     """
     conditions = _conditions(program_id, status, since, until, error_code, discarded, tenant)
-    return pages.read(connection, _ALL.where(*conditions), executions, execution_of, cursor=cursor, limit=limit)
+    searched = None
+    if metadata:
+        conditions.append(_said(connection.dialect.name, executions.c.metadata, metadata))
+        searched = Searched(_conditions(program_id, None, since, until, None, None, tenant), most)
+    statement = _ALL.where(*conditions)
+    return pages.read(connection, statement, executions, execution_of, cursor=cursor, limit=limit, searched=searched)
+
+
+def _said(dialect: str, column: ColumnElement[Any], metadata: Mapping[str, str]) -> ColumnElement[bool]:
+    """The condition that the metadata in the column has all these values."""
+    if any(storable(text) != text for text in (*metadata, *metadata.values())):
+        return false()
+    if dialect == "postgresql":
+        return type_coerce(column, JSONB).contains(dict(metadata))
+    # Not a path to the member, in which SQLite reads a quote in a name as its end.
+    return and_(*(_member(column, name, value) for name, value in metadata.items()))
+
+
+def _member(column: ColumnElement[Any], name: str, value: str) -> ColumnElement[bool]:
+    each = func.json_each(column).table_valued("key", "value", name="each").c
+    return select(1).where(each.key == name, each.value == value).exists()
 
 
 def dead(

@@ -53,6 +53,20 @@ def test_the_same_request_with_other_metadata_is_the_same(dspex: Interface) -> N
     assert (again.execution_id, again.metadata) == (first.execution_id, {"try": "1"})
 
 
+def test_lists_and_counts_by_it(dspex: Interface) -> None:
+    program_id, row = ready(dspex).program_id, {"question": "why?"}
+    tagged = [dspex.execute_program(program_id, row, metadata={"batch": "7", "row": str(n)}) for n in range(3)]
+    dspex.execute_program(program_id, row, metadata={"batch": "8"})
+    found = dspex.list_executions(program_id=program_id, metadata={"batch": "7"})
+    assert [view.execution_id for view in found.items] == [view.execution_id for view in reversed(tagged)]
+    assert found.next_cursor is None
+    assert dspex.count_executions(program_id, metadata={"batch": "7"}).completed == 3
+    assert dspex.count_executions(program_id, metadata={"batch": "7", "row": "1"}).completed == 1
+    assert dspex.count_executions(program_id, metadata={"batch": "9"}).completed == 0
+    with pytest.raises(DspexError, match="metadata"):
+        dspex.list_executions(metadata={"batch": 7})
+
+
 @pytest.mark.parametrize(
     "metadata",
     [

@@ -202,6 +202,14 @@ def _execute_program(
     )
 
 
+def _list_executions(client: Interface, labels: tuple[str, ...] = (), **filters: Any) -> Any:
+    return client.list_executions(metadata=_named("--label", labels) or None, **zoned(filters))
+
+
+def _count_executions(client: Interface, labels: tuple[str, ...] = (), **filters: Any) -> Any:
+    return client.count_executions(metadata=_named("--label", labels), **zoned(filters))
+
+
 def _named(option: str, pairs: tuple[str, ...]) -> dict[str, str]:
     """Parse options of the form NAME=VALUE."""
     named: dict[str, str] = {}
@@ -237,6 +245,8 @@ _SPECIAL: dict[str, Any] = {
     "validate_module": _validate_module,
     "create_program": _create_program,
     "execute_program": _execute_program,
+    "list_executions": _list_executions,
+    "count_executions": _count_executions,
     "update_program": _update_program,
     "update_signature": _update_signature,
 }

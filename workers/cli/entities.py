@@ -64,6 +64,7 @@ def when(name: str) -> Callable[..., Any]:
 name = click.option("--name")
 of_program = click.option("--program", "program_id", type=click.UUID)
 error_code = click.option("--error-code")
+label = click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="With this metadata; repeat it.")
 draft = click.option("--draft", is_flag=True, help="Leave it a draft.")
 
 verb(
@@ -139,11 +140,11 @@ verb(
 
 verb(
     execution, "list", "list_executions", "List executions, newest first.",
-    of_program, status_of(ExecutionStatus), error_code, when("since"), when("until"), limit, cursor,
+    of_program, status_of(ExecutionStatus), error_code, label, when("since"), when("until"), limit, cursor,
 )  # fmt: skip
 verb(
     execution, "count", "count_executions", "Count executions by status, the newest 100,000 at most.",
-    of_program, error_code, when("since"), when("until"),
+    of_program, error_code, label, when("since"), when("until"),
 )  # fmt: skip
 verb(execution, "show", "get_execution", "Show an execution, with its timeline.", id_of("execution"))
 verb(

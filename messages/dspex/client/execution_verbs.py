@@ -206,7 +206,10 @@ class ExecutionVerbs(Port):
         return self.call(query, ExecutionView)
 
     def list_executions(self, /, **filters: Any) -> Page[ExecutionView]:
-        """A page of executions; the filters are the fields of `dspex.contract.queries.ListExecutions`."""
+        """A page of executions; the filters are the fields of `dspex.contract.queries.ListExecutions`.
+
+        With `metadata`, a page may have no items and still a `next_cursor`, as it looks through 20,000 executions.
+        """
         return self.call(ListExecutions(**filters), Page[ExecutionView])
 
     def recent_executions(self, limit: int = 50) -> tuple[ExecutionView, ...]:
@@ -218,6 +221,7 @@ class ExecutionVerbs(Port):
         program_id: UUID | None = None,
         *,
         error_code: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> ExecutionCounts:
@@ -225,9 +229,16 @@ class ExecutionVerbs(Port):
 
         Args:
             error_code: those that failed with it, or wait for another attempt after it.
+            metadata: those with all these values by name.
             since, until: they were inserted at or after the one, and before the other.
         """
-        query = CountExecutions(program_id=program_id, error_code=error_code, since=since, until=until)
+        query = CountExecutions(
+            program_id=program_id,
+            error_code=error_code,
+            metadata=metadata or None,  # type: ignore[arg-type]  # a mapping, which the model reads or refuses
+            since=since,
+            until=until,
+        )
         return self.call(query, ExecutionCounts)
 
     def signature_of(self, program_id: UUID) -> Signature:

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field, StrictBool, StrictInt, model_validato
 
 from dspex.contract.commands import Command, IdempotencyKey, ModuleReference
 from dspex.contract.dead_letters import ErrorCodeName, QueueName
+from dspex.contract.options import Metadata
 from dspex.contract.results import (
     Answer,
     DeliveryView,
@@ -151,7 +152,11 @@ class GetExecution(Query):
 
 
 class ListExecutions(Query):
-    """Executions, newest first. Dead letters are the failed ones that were not discarded."""
+    """Executions, newest first. Dead letters are the failed ones that were not discarded.
+
+    With `metadata`, those with all these values by name; others may be there, too. Such a page looks through at most
+    20,000 executions. If it ends there, it has fewer items than `limit`, or none, and a `next_cursor` to go on.
+    """
 
     type = "dspex.execution.list.v1"
     answer = Page[ExecutionView]
@@ -160,6 +165,7 @@ class ListExecutions(Query):
     status: ExecutionStatus | None = None
     error_code: ErrorCodeName | None = None
     discarded: StrictBool | None = None
+    metadata: Metadata | None = None
     since: Moment | None = None
     until: Until | None = None
     limit: Limit = 50
@@ -185,7 +191,8 @@ class ExecutionCounts(Frozen):
 class CountExecutions(Query):
     """How many executions there are, by status: of a program, or of the tenant.
 
-    With `error_code`, those that failed with it, and those that wait for another attempt after it.
+    With `error_code`, those that failed with it, and those that wait for another attempt after it. With `metadata`,
+    those with all these values by name.
     """
 
     type = "dspex.execution.count.v1"
@@ -193,6 +200,7 @@ class CountExecutions(Query):
 
     program_id: UUID | None = None
     error_code: ErrorCodeName | None = None
+    metadata: Metadata | None = None
     since: Moment | None = None
     until: Until | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,7 @@ from dspex.errors import InvalidValues
 from store import executions, programs, signatures
 from store.database.pages import Page
 from store.executions import Execution, Request
-from store.executions.queries import MOST_COUNTED
+from store.executions.queries import MOST_COUNTED, MOST_SEARCHED
 from store.programs import Program
 from store.signatures import SignatureRow
 from store.tables import executions as executions_table
@@ -183,6 +183,54 @@ class TestExecutions:
         assert [item.id for item in rest.items] == mine[10:]
         assert list(executions.page(connection).items) == kept.rows
         assert list(executions.page(connection, limit=7).items) == kept.rows[:7]
+
+    def test_by_metadata(self, connection: Connection) -> None:
+        """Every one is found, whatever its name; a page that has looked through enough ends, and the next goes on."""
+        said = [{"order": "17", 'a"b': "'c'"}, {"order": "18"}, {}, {"order": "17", "käufer": "Ünal", "$": "x"}]
+        program_id, other_id = ready_program(connection), ready_program(connection)
+        rows = list[Request]()
+        for number in range(16):
+            rows.insert(0, replace(request((program_id, other_id)[number // 8]), metadata=said[number % 4]))
+            take(connection, rows[0])
+            tick(connection)
+
+        def found(limit: int = 50, most: int = 20_000, **given: Any) -> list[list[UUID]]:
+            pages, cursor = list[list[UUID]](), None
+            while True:
+                page = executions.page(connection, **given, cursor=cursor, limit=limit, most=most)
+                pages.append([item.id for item in page.items])
+                if (cursor := page.next_cursor) is None:
+                    return pages
+
+        def ids(*numbers: int) -> list[UUID]:
+            return [rows[number].id for number in numbers]
+
+        assert found(metadata={"order": "17"}) == [ids(0, 3, 4, 7, 8, 11, 12, 15)]
+        assert found(metadata={"order": "17", "käufer": "Ünal"}) == [ids(0, 4, 8, 12)]
+        assert found(metadata={'a"b': "'c'"}, program_id=other_id) == [ids(3, 7)]
+        assert found(metadata={"$": "x"}, status=ExecutionStatus.RUNNING) == [ids(0, 4, 8, 12)]
+        assert found(metadata={"$": "x"}, status=ExecutionStatus.FAILED) == [[]]
+        for nothing in ({"order": "1"}, {"order": "17%"}, {"$.order": "17"}, {"order": "17", "käufer": ""}, {"x": ""}):
+            assert found(metadata=nothing) == [[]]
+        assert found(metadata={"order": "17"}, limit=3) == [ids(0, 3, 4), ids(7, 8, 11), ids(12, 15)]
+        assert found(metadata={"order": "18"}, most=3) == [ids(2), [], ids(6), ids(10), ids(14), []]
+        assert found(metadata={"order": "17"}, limit=1, most=5) == [[one] for one in ids(0, 3, 4, 7, 8, 11, 12, 15)]
+        assert found(metadata={"x": "y"}, program_id=program_id, most=4) == [[], [], []]
+        assert MOST_SEARCHED == 20_000  # as the contract says
+
+    def test_by_metadata_they_are_counted(self, connection: Connection) -> None:
+        program_id = ready_program(connection)
+        for number in range(6):
+            asked = replace(request(program_id), metadata={"batch": str(number % 2)})
+            claimed = take(connection, asked)
+            if number < 3:
+                executions.finish(connection, 0, [failed(asked, claimed)])
+        assert executions.count(connection, metadata={"batch": "1"}).by_status == {"failed": 1, "running": 2}
+        assert executions.count(connection, error_code="timeout", metadata={"batch": "0"}).by_status == {"failed": 2}
+        assert executions.count(connection, metadata={"batch": "2"})[:2] == ({}, True)
+        for never_stored in ("\x00", "\ud800"):
+            assert executions.page(connection, metadata={"batch": never_stored}).items == ()
+            assert executions.count(connection, metadata={never_stored: "1"}).by_status == {}
 
     def test_what_comes_between_two_pages_moves_nothing(self, connection: Connection) -> None:
         kept = history(connection)

@@ -141,6 +141,7 @@ A_COMMAND_OF_EACH = [
     GetProgramStatistics(program_id=ID, since=datetime(2026, 1, 1, tzinfo=UTC)),
     GetExecution(execution_id=ID),
     ListExecutions(program_id=ID, status=ExecutionStatus.CANCELLED, error_code="auth", cursor="c"),
+    ListExecutions(metadata={"batch": "7"}),
     CountExecutions(program_id=ID, error_code="auth", since=datetime(2026, 1, 1, tzinfo=UTC)),
     ReplayExecutions(execution_ids=(ID, OTHER)),
     DiscardExecutions(program_id=ID, error_code="auth", since=datetime(2026, 1, 1, tzinfo=UTC)),

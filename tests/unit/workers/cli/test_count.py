@@ -30,6 +30,14 @@ def test_it_says_how_many_there_are_of_each_status() -> None:
     }
 
 
+@pytest.mark.parametrize("verb", ["list", "count"])
+def test_a_label_is_a_name_and_a_value(verb: str) -> None:
+    asked = runner().invoke(main, ["execution", verb, "--label", "batch=7", "--label", "empty=", "--json"])
+    assert asked.exit_code == 0, asked.stderr
+    refused = runner().invoke(main, ["execution", verb, "--label", "batch"])
+    assert (refused.exit_code, refused.stderr) == (2, "dspex: --label: must be NAME=VALUE, each name once\n")
+
+
 def test_there_is_no_such_program() -> None:
     refused = runner().invoke(main, ["execution", "count", "--program", ID])
     assert (refused.exit_code, refused.stderr) == (2, f"dspex: program_id: there is no program {ID}\n")
