@@ -20,13 +20,14 @@ FILL = """
 INSERT INTO executions (id, program_id, inputs, options, request_digest, source, attempt, status, inserted_at,
                         updated_at, due_at, lease_expires_at, worker)
 SELECT {id}, {program}, '{{}}', '{{}}', '', '/', 1,
-       CASE WHEN n % 100 = 0 THEN 'running' WHEN n % 2 = 0 THEN 'pending' ELSE 'completed' END, {now}, {now},
+       CASE WHEN n % 100 = 0 THEN 'running' WHEN n % 2 = 0 THEN 'pending' ELSE 'completed' END, {then}, {now},
        CASE WHEN n % 100 > 0 AND n % 2 = 0 THEN {later} END, CASE WHEN n % 100 = 0 THEN {later} END, 'w'
 FROM {numbers}
 """
 POSTGRESQL = {
     "id": "gen_random_uuid()",
     "program": "gen_random_uuid()",
+    "then": "now() - n * interval '1 second'",
     "now": "now()",
     "later": "now() + interval '1 hour'",
     "numbers": f"generate_series(1, {ROWS}) n",
@@ -34,6 +35,7 @@ POSTGRESQL = {
 SQLITE = {
     "id": "lower(hex(randomblob(16)))",
     "program": "lower(hex(randomblob(16)))",
+    "then": "strftime('%Y-%m-%d %H:%M:%f', 'now', -n || ' seconds') || '000'",
     "now": "strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'",
     "later": "strftime('%Y-%m-%d %H:%M:%f', 'now', '1 hour') || '000'",
     "numbers": f"(WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {ROWS}) SELECT n FROM c)",
@@ -87,6 +89,8 @@ def test_no_look_reads_the_table(full: Connection) -> None:
         "rescue": lambda connection: executions.rescue(connection, 0.0, 100),
         "count": executions.count,
         "count of a program": lambda connection: executions.count(connection, uuid7()),
+        "page by metadata": lambda connection: executions.page(connection, metadata={"batch": "7"}),
+        "count by metadata": lambda connection: executions.count(connection, metadata={"batch": "7"}),
     }
     for look, act in looks.items():
         with full.begin_nested() as looking:
