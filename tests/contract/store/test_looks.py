@@ -89,7 +89,7 @@ def test_no_look_reads_the_table(full: Connection) -> None:
         "rescue": lambda connection: executions.rescue(connection, 0.0, 100),
         "count": executions.count,
         "count of a program": lambda connection: executions.count(connection, uuid7()),
-        "page by metadata": lambda connection: executions.page(connection, metadata={"batch": "7"}),
+        "page by metadata": lambda connection: executions.page(connection, metadata={"batch": "7"}, most=1000),
         "count by metadata": lambda connection: executions.count(connection, metadata={"batch": "7"}),
     }
     for look, act in looks.items():
