@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from adapters.port import AdapterError
-from dspex import LM, ErrorCode
+from dspex import LM, Configuration, ErrorCode
 
 PROVIDERS: Final = {
     "openai": "OPENAI_API_KEY",
@@ -97,6 +97,18 @@ class ResolvedLM:
     api_key: str | None = field(default=None, repr=False)
 
 
+MAIN: Final = "lm"
+"""The field of the LM that a program's predictors call."""
+
+ResolvedLMs = Mapping[str, ResolvedLM]
+"""The LMs of a program, by their fields in its configuration (`Configuration.named_lms`)."""
+
+
+def keys_of(lms: ResolvedLMs) -> tuple[str, ...]:
+    """The keys of these LMs, which no error and no trace may contain."""
+    return tuple({lm.api_key for lm in lms.values() if lm.api_key})
+
+
 @dataclass(frozen=True)
 class LMCatalog:
     """Resolves the LMs that programs name.
@@ -135,6 +147,24 @@ class LMCatalog:
             text = f"secret: '{alias.secret}' is not known to the worker: set it in its environment"
             raise AdapterError(ErrorCode.AUTH, text)
         return ResolvedLM(alias.model, alias.api_base, key)
+
+    def resolve_all(self, configuration: Configuration, tenant: str | None = None) -> ResolvedLMs:
+        """Resolve every LM that a run of a program may call, but for those of its fallbacks.
+
+        Raises:
+            AdapterError: see `resolve`. For other LMs than the main one, the text begins with the field. `permanent`:
+                the program has no main LM.
+        """
+        if configuration.lm is None:
+            raise AdapterError(ErrorCode.PERMANENT, "lm: the adapter runs an LM: give its model")
+        found = {}
+        for field_name, lm in configuration.named_lms.items():
+            try:
+                found[field_name] = self.resolve(lm, tenant)
+            except AdapterError as error:
+                prefix = "" if field_name == MAIN else f"{field_name}."
+                raise AdapterError(error.code, f"{prefix}{error.message}") from None
+        return found
 
     def _find(self, lm: LM, tenant: str | None) -> LMAlias:
         """The LM with its address and the name of its secret."""

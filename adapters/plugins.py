@@ -1,13 +1,14 @@
-"""Loads plugins from the entry points of other distributions: adapters, rewards and tools.
+"""Loads plugins from the entry points of other distributions: adapters, rewards, tools and prompt adapters.
 
-| group            | an entry point gives                                                                           |
-|------------------|------------------------------------------------------------------------------------------------|
-| `dspex.adapters` | `create_adapter(catalog: adapters.lm.LMCatalog) -> adapters.port.Adapter`                      |
-| `dspex.rewards`  | a reward of `BestOfN` and `Refine`, as DSPy has them: `reward(inputs, prediction) -> float`    |
-| `dspex.tools`    | a tool of `ReAct`: a function with type hints and a docstring, or a `dspy.Tool`                |
+| group                   | an entry point gives                                                                       |
+|-------------------------|--------------------------------------------------------------------------------------------|
+| `dspex.adapters`        | `create_adapter(catalog: adapters.lm.LMCatalog) -> adapters.port.Adapter`                  |
+| `dspex.rewards`         | a reward of `BestOfN` and `Refine`, as in DSPy: `reward(inputs, prediction) -> float`      |
+| `dspex.tools`           | a tool of `ReAct`: a function with type hints and a docstring, or a `dspy.Tool`            |
+| `dspex.prompt_adapters` | a subclass of `dspy.Adapter` that is made without arguments                                |
 
-Programs name rewards and tools, and never contain their code. A plugin is looked up by name when it is needed, among
-the installed distributions; nothing else of a distribution is imported. See
+Programs name rewards, tools and prompt adapters, and never contain their code. A plugin is looked up by name when it is
+needed, among the installed distributions; nothing else of a distribution is imported. See
 https://packaging.python.org/specifications/entry-points/.
 """
 
@@ -22,6 +23,7 @@ from dspex import ErrorCode
 ADAPTERS: Final = "dspex.adapters"
 REWARDS: Final = "dspex.rewards"
 TOOLS: Final = "dspex.tools"
+PROMPT_ADAPTERS: Final = "dspex.prompt_adapters"
 
 
 def registered(group: str) -> list[str]:

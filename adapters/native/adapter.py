@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import dspy
 
-from adapters.lm import LMCatalog, ResolvedLM
-from adapters.native.chat import CHAT
+from adapters.lm import MAIN, LMCatalog, ResolvedLMs, keys_of
 from adapters.native.error_codes import adapter_error
 from adapters.native.lms import RecordingLM, make_lm
 from adapters.native.modules.catalog import build_module
+from adapters.native.prompts.catalog import prompt_adapter
 from adapters.native.recorder import Recorder
 from adapters.native.setup import prepare_dspy
 from adapters.native.signatures import dspy_inputs, json_outputs
@@ -34,7 +34,13 @@ class _Program:
     signature: Signature
     module: Any
     lm: RecordingLM
-    resolved: ResolvedLM
+    prompts: Any
+    resolved: ResolvedLMs
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of its LMs, which nobody may see."""
+        return keys_of(self.resolved)
 
 
 class NativeAdapter:
@@ -63,26 +69,29 @@ class NativeAdapter:
         self._wire = Wire(catalog.proxy)
 
     def create_program(self, spec: ProgramSpec) -> str:
-        """See `Adapter.create_program`. If the key of the LM has changed, the new one replaces it."""
-        lm = spec.configuration.lm
-        if lm is None:
-            raise AdapterError(ErrorCode.PERMANENT, "lm: native runs an LM: give its model")
-        resolved = self._catalog.resolve(lm, spec.tenant)
+        """See `Adapter.create_program`. If the key of an LM has changed, the new one replaces it."""
+        resolved = self._catalog.resolve_all(spec.configuration, spec.tenant)
         kept = self._programs.find(spec.backend_id)
         if kept is not None and kept.resolved == resolved:
             return spec.backend_id
         prepare_dspy()
         try:
+            lms = {
+                field: make_lm(field, resolved[field], lm.parameters, self._wire)
+                for field, lm in spec.configuration.named_lms.items()
+            }
+            module = build_module(spec.signature, spec.configuration, resolved[MAIN].model)
             program = _Program(
                 signature=spec.signature,
-                module=build_module(spec.signature, spec.configuration, resolved.model),
-                lm=make_lm(resolved, lm.parameters, self._wire),
+                module=module,
+                lm=lms[MAIN],
+                prompts=prompt_adapter(spec.configuration.prompt_adapter, lms, module),
                 resolved=resolved,
             )
         except AdapterError:
             raise
         except Exception as error:  # noqa: BLE001  whatever DSPy refuses, it will refuse again
-            failure = adapter_error(error, Recorder(), resolved.api_key)
+            failure = adapter_error(error, Recorder(), keys_of(resolved))
             raise AdapterError(ErrorCode.PERMANENT, f"DSPy cannot build it: {failure.message}") from None
         self._programs.put(spec, program)
         return spec.backend_id
@@ -93,16 +102,16 @@ class NativeAdapter:
         program = self._programs.get(backend_id)
         on_usage = self._on_usage
         changed = None if on_usage is None else lambda usage: on_usage(options.run_id, usage)
-        tracer = Tracer(program.module, program.resolved.api_key) if options.trace else None
+        tracer = Tracer(program.module, program.keys) if options.trace else None
         with self._runs.begin(options.run_id) as run:
             recorder = Recorder(options, run, changed)
             try:
                 arguments = dspy_inputs(program.signature, inputs)
-                with _run_context(program.lm, recorder, tracer):
+                with _run_context(program, recorder, tracer):
                     prediction = program.module(**arguments)
                 outputs = program.signature.validate_outputs(json_outputs(program.signature, prediction))
             except Exception as error:  # noqa: BLE001  the port: AdapterError and nothing else
-                failure = adapter_error(error, recorder, program.resolved.api_key)
+                failure = adapter_error(error, recorder, program.keys)
                 failure.trace = tracer.steps if tracer else None
                 raise failure from None
         duration_ms = (time.perf_counter() - started) * 1000
@@ -139,11 +148,11 @@ class NativeAdapter:
         wire.close()
 
 
-def _run_context(lm: RecordingLM, recorder: Recorder, tracer: Tracer | None) -> AbstractContextManager[None]:
+def _run_context(program: _Program, recorder: Recorder, tracer: Tracer | None) -> AbstractContextManager[None]:
     """DSPy's settings for one run. They are context variables, so it must be entered in the run's thread."""
     context: AbstractContextManager[None] = dspy.context(
-        lm=lm,
-        adapter=CHAT,
+        lm=program.lm,
+        adapter=program.prompts,
         usage_tracker=recorder,
         trace=None,  # otherwise DSPy keeps up to 10,000 predictions
         callbacks=[tracer] if tracer else [],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from dspy.utils import exceptions as dspy_errors
 
@@ -11,6 +11,7 @@ from adapters.native.failures.said import Said, said_by_exception, said_in_answe
 from adapters.native.recorder import Recorder
 from adapters.native.wire import Call
 from adapters.port import MAX_QUOTE, AdapterError
+from adapters.trace import without
 from dspex import ErrorCode
 from dspex.errors import InvalidOutput
 
@@ -43,11 +44,11 @@ _NOT_OF_PROVIDERS = (
 """Errors that are raised before anything is sent."""
 
 
-def adapter_error(error: Exception, recorder: Recorder, api_key: str | None) -> AdapterError:
-    """Convert an exception of a run into an `AdapterError`, without the key and the prompt."""
+def adapter_error(error: Exception, recorder: Recorder, secrets: Collection[str]) -> AdapterError:
+    """Convert an exception of a run into an `AdapterError`, without the secrets and the prompt."""
 
     def clean(text: str | None) -> str | None:
-        return text.replace(api_key, "***") if text and api_key else text
+        return text and without(text, secrets)
 
     if isinstance(error, AdapterError):
         return AdapterError(

@@ -6,15 +6,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import dspy
 from dspy._vendor.lm15.transports import StdlibTransport
 from dspy.clients.backend_selection import select_backend
 from dspy.clients.engines.lm15_engine import LM15Engine
 from dspy.lm15 import LM15Error, RouterConfig
 
-__all__ = ["CONNECT_SECONDS", "StdlibTransport", "calls_through", "fixed_temperature", "raw_answer"]
+__all__ = [
+    "CONNECT_SECONDS",
+    "StdlibTransport",
+    "calls_through",
+    "extraction_signature",
+    "fixed_temperature",
+    "raw_answer",
+    "value_of_elements",
+]
 
 CONNECT_SECONDS: Final = 10.0
 """The connect timeout of DSPy's HTTP client (dspy 3.4: _vendor/lm15/transports/_limits.py)."""
@@ -73,3 +82,13 @@ def fixed_temperature(model: str) -> bool:
     temperature for the whole LM.
     """
     return _FIXED_TEMPERATURE.fullmatch(model) is not None
+
+
+def extraction_signature(adapter: Any, signature: Any) -> Any:
+    """The signature of the second step of a `dspy.TwoStepAdapter`: from `text` to the outputs."""
+    return adapter._create_extractor_signature(signature)  # noqa: SLF001
+
+
+def value_of_elements(elements: Sequence[Any], schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
+    """What XML elements stand for by a JSON Schema, as `dspy.XMLAdapter` sees it (adapters/xml_adapter.py)."""
+    return dspy.XMLAdapter._elements_to_value(list(elements), schema, definitions)  # noqa: SLF001

@@ -70,8 +70,8 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
         return bool(self.engine == "lm15")
 
 
-def make_lm(resolved: ResolvedLM, parameters: LMParameters, wire: Wire) -> RecordingLM:
-    """Make the LM of a program, which calls through `wire`. Opens no connection.
+def make_lm(field: str, resolved: ResolvedLM, parameters: LMParameters, wire: Wire) -> RecordingLM:
+    """Make an LM of a program, which calls through `wire`. Opens no connection.
 
     Uses DSPy's own HTTP client if that supports the LM, because importing LiteLLM takes 2 s and 120 MB.
 
@@ -79,7 +79,7 @@ def make_lm(resolved: ResolvedLM, parameters: LMParameters, wire: Wire) -> Recor
         ValueError: DSPy does not know the LM.
         AdapterError: `permanent`: the LM does not accept this temperature.
     """
-    check_temperature(parameters.temperature, resolved.model, "lm.parameters.temperature")
+    check_temperature(parameters.temperature, resolved.model, f"{field}.parameters.temperature")
     api_key = resolved.api_key or NO_KEY
     settings: dict[str, Any] = {"api_key": api_key, "api_base": resolved.api_base}
     settings |= parameters.model_dump(exclude_none=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import dspy
@@ -18,13 +18,13 @@ class Tracer(BaseCallback):  # type: ignore[misc]  # DSPy has no type informatio
 
     Args:
         module: the program's module, for the names of its predictors.
-        secret: a text that no step may contain.
+        secrets: texts that no step may contain.
     """
 
-    def __init__(self, module: Any, secret: str | None) -> None:
+    def __init__(self, module: Any, secrets: Collection[str]) -> None:
         super().__init__()
         self._names = {id(predictor): name for name, predictor in module.named_predictors()}
-        self._secret = secret
+        self._secrets = secrets
         self._begun: dict[str, tuple[str, str, Any, float]] = {}
         self._steps: list[TraceStep] = []
 
@@ -71,6 +71,6 @@ class Tracer(BaseCallback):  # type: ignore[misc]  # DSPy has no type informatio
             return
         # Only the type of an error: its text may quote anything, and the error of the run has the rest.
         ended = got if exception is None else {"error": type(exception).__name__}
-        details = {key: bounded(value, self._secret) for key, value in {**given, **ended}.items()}
+        details = {key: bounded(value, self._secrets) for key, value in {**given, **ended}.items()}
         duration_ms = (time.perf_counter() - started) * 1000
         self._steps.append(TraceStep(kind=kind, name=name, details=details, duration_ms=duration_ms))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from adapters.lm import LMCatalog, ResolvedLM
+from adapters.lm import LMCatalog, ResolvedLMs, keys_of
 from adapters.port import (
     MAX_QUOTE,
     MAX_TRACE_STEPS,
@@ -52,7 +52,7 @@ GRACE_SECONDS: Final = 0.5
 @dataclass(frozen=True)
 class _Program:
     spec: ProgramSpec
-    resolved: ResolvedLM
+    resolved: ResolvedLMs
 
 
 class PythonPortAdapter:
@@ -88,13 +88,10 @@ class PythonPortAdapter:
     def create_program(self, spec: ProgramSpec) -> str:
         """See `Adapter.create_program`.
 
-        One child builds the program at once, as a check; the others build it when they first run it. If the key of the
+        One child builds the program at once, as a check; the others build it when they first run it. If the key of an
         LM has changed, the new one replaces it.
         """
-        lm = spec.configuration.lm
-        if lm is None:
-            raise AdapterError(ErrorCode.PERMANENT, "lm: python_port runs an LM: give its model")
-        program = _Program(spec, self._catalog.resolve(lm, spec.tenant))
+        program = _Program(spec, self._catalog.resolve_all(spec.configuration, spec.tenant))
         kept = self._programs.find(spec.backend_id)
         if kept is not None and kept.resolved == program.resolved:
             return spec.backend_id
@@ -239,7 +236,7 @@ class PythonPortAdapter:
     def _crashed(self, child: Child, program: _Program) -> AdapterError:
         """The error for a child that exited, or was killed by someone else."""
         text = f"the child process {_ending(self._server.status(child.pid))}"
-        lines = child.stderr.text(program.resolved.api_key).strip().splitlines()
+        lines = child.stderr.text(keys_of(program.resolved)).strip().splitlines()
         if lines:
             text += f"; the last it wrote to stderr: {lines[-1]}"
         return AdapterError(ErrorCode.CRASHED, text[:MAX_QUOTE], usage=child.usage)
@@ -259,7 +256,7 @@ def _with_output(steps: tuple[TraceStep, ...] | None, child: Child, program: _Pr
     """The steps of a run, followed by the text that it printed."""
     for stream in (child.stdout, child.stderr):
         stream.take()
-    printed = [stream.step(program.resolved.api_key) for stream in (child.stdout, child.stderr)]
+    printed = [stream.step(keys_of(program.resolved)) for stream in (child.stdout, child.stderr)]
     found = [step for step in printed if step is not None]
     return (*(steps or ())[: MAX_TRACE_STEPS - len(found)], *found)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from adapters.lm import LMCatalog, ResolvedLM
+from adapters.lm import LMCatalog, ResolvedLMs
 from adapters.native import NativeAdapter
 from adapters.port import AdapterError, ProgramNotLoaded
 from adapters.python_port.frames import (
@@ -30,26 +30,26 @@ from adapters.python_port.frames import (
     read_to_child,
 )
 from adapters.python_port.linux import resident_bytes
-from dspex import LM, ErrorCode, Usage
+from dspex import Configuration, ErrorCode, Usage
 
 CAPACITY: Final = 32
 """How many programs a child keeps."""
 
 
 class SentLMs(LMCatalog):
-    """Returns the LM that the adapter has resolved, as a child has no aliases and no secrets."""
+    """Returns the LMs that the adapter has resolved, as a child has no aliases and no secrets."""
 
     def __init__(self, proxy: str | None) -> None:
         super().__init__(proxy=proxy)
-        self.__dict__["sent"] = ResolvedLM("none/none")
+        self.__dict__["sent"] = {}
 
-    def put(self, resolved: ResolvedLM) -> None:
-        """Set the LM of the program that is built next."""
+    def put(self, resolved: ResolvedLMs) -> None:
+        """Set the LMs of the program that is built next."""
         self.__dict__["sent"] = resolved
 
-    def resolve(self, lm: LM, tenant: str | None = None) -> ResolvedLM:  # noqa: ARG002
-        """See `LMCatalog.resolve`."""
-        resolved: ResolvedLM = self.__dict__["sent"]
+    def resolve_all(self, configuration: Configuration, tenant: str | None = None) -> ResolvedLMs:  # noqa: ARG002
+        """See `LMCatalog.resolve_all`."""
+        resolved: ResolvedLMs = self.__dict__["sent"]
         return resolved
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Final
 
-from adapters.lm import ResolvedLM
+from adapters.lm import ResolvedLMs
 from adapters.python_port.frames import (
     FrameError,
     FrameReader,
@@ -66,7 +66,7 @@ class Child:
         self, pid: int, pidfd: int, connection: socket.socket, stdout: int, stderr: int, limits: Limits
     ) -> None:
         self.pid = pid
-        self.programs: dict[str, ResolvedLM] = {}
+        self.programs: dict[str, ResolvedLMs] = {}
         self.runs = 0
         self.spare_runs = limits.recycle_runs
         self.grown_bytes = 0

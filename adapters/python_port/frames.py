@@ -16,12 +16,12 @@ from typing import Annotated, Final, Literal, TypeVar
 import pydantic
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
 
-from adapters.lm import ResolvedLM
+from adapters.lm import ResolvedLM, ResolvedLMs
 from adapters.port import AdapterError, Outcome, ProgramSpec, RunOptions, TraceStep
 from dspex import Configuration, ErrorCode, Signature, Usage
 from dspex.model import Frozen
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 LENGTH: Final = struct.Struct(">I")
 
@@ -40,11 +40,21 @@ class Hello(Frozen):
 
 
 class SentLM(Frozen):
-    """The LM of a program, with its key. A key reaches a child only in this frame."""
+    """An LM of a program, with its key. A key reaches a child only in this frame."""
 
     model: str
     api_base: str | None = None
     api_key: str | None = Field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, lm: ResolvedLM) -> SentLM:
+        """The LM in the form of a frame."""
+        return cls(model=lm.model, api_base=lm.api_base, api_key=lm.api_key)
+
+    @property
+    def resolved(self) -> ResolvedLM:
+        """The LM in the form of the adapters."""
+        return ResolvedLM(self.model, self.api_base, self.api_key)
 
 
 class Create(Frozen):
@@ -54,16 +64,16 @@ class Create(Frozen):
     adapter_type: str
     signature: Signature
     configuration: Configuration
-    lm: SentLM
+    lms: dict[str, SentLM]
 
     @classmethod
-    def of(cls, spec: ProgramSpec, lm: ResolvedLM) -> Create:
-        """The frame for a program and its LM."""
+    def of(cls, spec: ProgramSpec, lms: ResolvedLMs) -> Create:
+        """The frame for a program and its LMs."""
         return cls(
             adapter_type=spec.adapter_type,
             signature=spec.signature,
             configuration=spec.configuration,
-            lm=SentLM(model=lm.model, api_base=lm.api_base, api_key=lm.api_key),
+            lms={field: SentLM.of(lm) for field, lm in lms.items()},
         )
 
     @property
@@ -72,9 +82,9 @@ class Create(Frozen):
         return ProgramSpec(self.adapter_type, self.signature, self.configuration)
 
     @property
-    def resolved(self) -> ResolvedLM:
-        """The LM of the program."""
-        return ResolvedLM(self.lm.model, self.lm.api_base, self.lm.api_key)
+    def resolved(self) -> ResolvedLMs:
+        """The LMs of the program, by their fields."""
+        return {field: lm.resolved for field, lm in self.lms.items()}
 
 
 class Run(Frozen):

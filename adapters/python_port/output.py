@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from adapters.port import TraceStep
-from adapters.trace import bounded
+from adapters.trace import bounded, without
 
 
 class Captured:
@@ -43,13 +44,12 @@ class Captured:
             self._kept += data[: self._max_bytes - len(self._kept)]
         return True
 
-    def step(self, key: str | None) -> TraceStep | None:
-        """The printed text as a step of a trace, without the key; None if nothing was printed."""
+    def step(self, keys: Collection[str]) -> TraceStep | None:
+        """The printed text as a step of a trace, without the keys; None if nothing was printed."""
         if not self._size:
             return None
-        return TraceStep(kind="output", name=self.name, details={"text": bounded(self.text(key)), "bytes": self._size})
+        return TraceStep(kind="output", name=self.name, details={"text": bounded(self.text(keys)), "bytes": self._size})
 
-    def text(self, key: str | None) -> str:
-        """The text that was kept, without the key."""
-        text = self._kept.decode(errors="replace")
-        return text.replace(key, "***") if key else text
+    def text(self, keys: Collection[str]) -> str:
+        """The text that was kept, without the keys."""
+        return without(self._kept.decode(errors="replace"), keys)

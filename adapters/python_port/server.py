@@ -59,7 +59,7 @@ class Server:
             child.start(time.monotonic() + self._limits.start_seconds)
         except (DeadlinePassed, ChildEnded, FrameError) as error:
             child.end()
-            text = child.stderr.text(None) or str(error) or type(error).__name__
+            text = child.stderr.text(()) or str(error) or type(error).__name__
             child.close()
             raise AdapterError(ErrorCode.CRASHED, f"a child did not start: {_last_line(text)}") from None
         return child

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import dspy
 import pytest
 from dspy.lm15 import Message, Response, TextPart, Usage
 
-from adapters.native.insides import CONNECT_SECONDS, StdlibTransport, calls_through, fixed_temperature, raw_answer
+from adapters.native.insides import (
+    CONNECT_SECONDS,
+    StdlibTransport,
+    calls_through,
+    extraction_signature,
+    fixed_temperature,
+    raw_answer,
+    value_of_elements,
+)
 from adapters.native.wire import UNBOUNDED, Wire
 
 
@@ -70,3 +79,21 @@ def test_an_answer_keeps_the_providers_own_json() -> None:
 )
 def test_the_models_that_take_no_temperature(model: str, fixed: bool) -> None:
     assert fixed_temperature(model) is fixed
+
+
+def test_the_second_step_takes_the_outputs_from_a_text() -> None:
+    adapter = dspy.TwoStepAdapter(dspy.LM("openai/gpt-4o-mini", api_key="sk-local"))
+    found = extraction_signature(adapter, dspy.Signature("question -> answer, k: int"))
+    assert list(found.input_fields) == ["text"]
+    assert {name: field.annotation for name, field in found.output_fields.items()} == {"answer": str, "k": int}
+
+
+def test_elements_are_values_by_their_schema() -> None:
+    root = ET.fromstring("<tags><item>1</item><item>2</item></tags>")
+    schema = {"type": "array", "items": {"type": "integer"}}
+    assert value_of_elements([root], schema, {}) == ["1", "2"]
+
+
+def test_a_chat_adapter_asks_once_more_by_what_it_makes_for_that() -> None:
+    made = dspy.ChatAdapter._make_json_adapter_fallback(dspy.ChatAdapter())
+    assert type(made) is dspy.JSONAdapter

@@ -397,7 +397,7 @@ def test_the_cost_of_a_model_without_a_price_is_unknown_not_nothing(server: LMSe
 @pytest.mark.parametrize(
     ("given", "code", "message"),
     [
-        ({"lm": None}, ErrorCode.PERMANENT, "lm: native runs an LM"),
+        ({"lm": None}, ErrorCode.PERMANENT, "lm: the adapter runs an LM: give its model"),
         ({"lm": LM(model="nowhere")}, ErrorCode.PERMANENT, "model: 'nowhere'"),
         ({"lm": LM(model="openai/gpt-4o-mini")}, ErrorCode.AUTH, "secret: 'OPENAI_API_KEY' is not known"),
         ({"lm": LM(model="bedrock/some.model")}, ErrorCode.PERMANENT, "'bedrock' is not one of"),

@@ -10,7 +10,7 @@ from adapters.lm import LMCatalog
 from adapters.port import AdapterError, ProgramSpec
 from adapters.programs import Programs
 from adapters.registry import AdapterRegistry
-from dspex import Configuration, ErrorCode
+from dspex import LM, Configuration, ErrorCode
 from store.programs import Program
 
 MAX_PROGRAMS = 512
@@ -49,7 +49,9 @@ class ProgramCache:
             AdapterError: there is no such adapter here, or the LM is not allowed. The text begins with the field.
         """
         self._check_adapter("adapter_type", adapter_type)
-        tries = [("lm", adapter_type, configuration.lm)]
+        tries: list[tuple[str, str, LM | None]] = [
+            (field, adapter_type, lm) for field, lm in configuration.named_lms.items()
+        ]
         for number, given in enumerate(configuration.fallbacks):
             if given.adapter_type is not None:
                 self._check_adapter(f"configuration.fallbacks.{number}.adapter_type", given.adapter_type)

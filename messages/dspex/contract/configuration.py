@@ -37,6 +37,7 @@ class LMParameters(Frozen):
 
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
+PromptAdapterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 ModuleClass = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=64)]
 
 
@@ -92,12 +93,21 @@ class Fallback(Frozen):
         return self
 
 
+CHAT, TWO_STEP = "chat", "two_step"
+
+_LEFT_OUT = frozenset({"state", "fallbacks", "extraction_lm"})
+"""The members that a configuration is written without where they are empty."""
+
+
 class Configuration(Frozen):
     """The configuration of a program, besides its signature and its adapter.
 
     `module` names a DSPy module that the adapter can build from JSON (`Predict`, `ChainOfThought`, ...);
     `parameters` are those of the module (for instance `{"M": 3}`). `state` is the result of an optimizer. `fallbacks`
     are tried in order: after a failed run, the next one that lists the code of the error.
+
+    `prompt_adapter` is the format of prompts and answers: `chat`, `json`, `xml`, `baml`, `two_step` as DSPy has them,
+    or a registered one. With `two_step`, `lm` answers in its own words, and `extraction_lm` reads the outputs from it.
     """
 
     module: ModuleClass = "Predict"
@@ -105,6 +115,22 @@ class Configuration(Frozen):
     lm: LM | None = None
     state: State | None = None
     fallbacks: tuple[Fallback, ...] = Field(default=(), max_length=8)
+    prompt_adapter: PromptAdapterName = CHAT
+    extraction_lm: LM | None = None
+
+    @property
+    def named_lms(self) -> dict[str, LM]:
+        """The LMs that a run may call, by their fields; without those of fallbacks."""
+        named = {"lm": self.lm, "extraction_lm": self.extraction_lm}
+        return {name: lm for name, lm in named.items() if lm is not None}
+
+    @model_validator(mode="after")
+    def _has_its_second_lm(self) -> Configuration:
+        if self.prompt_adapter == TWO_STEP and self.extraction_lm is None:
+            raise ValueError("extraction_lm: 'two_step' has another LM take the outputs from the answer: give it")
+        if self.prompt_adapter != TWO_STEP and self.extraction_lm is not None:
+            raise ValueError(f"extraction_lm: '{self.prompt_adapter}' calls no second LM: remove it")
+        return self
 
     @model_validator(mode="after")
     def _of_this_module(self) -> Configuration:
@@ -116,7 +142,9 @@ class Configuration(Frozen):
     def _what_is_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Left out if empty, so that the backend ids of older programs, which are digests of this text, stay the same.
         data: dict[str, Any] = handler(self)
-        return {key: value for key, value in data.items() if key not in ("state", "fallbacks") or value}
+        if data["prompt_adapter"] == CHAT:
+            del data["prompt_adapter"]
+        return {key: value for key, value in data.items() if key not in _LEFT_OUT or value}
 
 
 class Change(Frozen):
@@ -161,6 +189,8 @@ class ConfigurationChange(Change):
     lm: LMChange | None = None
     state: State | None = None
     fallbacks: Annotated[tuple[Fallback, ...], Field(max_length=8)] | None = None
+    prompt_adapter: PromptAdapterName | None = None
+    extraction_lm: LM | None = None
 
     @classmethod
     def to(cls, configuration: Configuration) -> Self:

@@ -61,6 +61,7 @@ def result_of_a_run(value: Any) -> None:
 
 MODELS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("docs/programs.md", "A signature"): Signature.parse,
+    ("docs/programs.md", "Prompt adapters"): Configuration.model_validate,
     ("docs/programs.md", "State"): lambda value: State.model_validate(value | {"signature_digest": "0" * 64}),
     ("docs/programs.md", "Fallbacks"): TypeAdapter(list[Fallback]).validate_python,
     ("docs/plugins.md", "Plug-ins"): Configuration.model_validate,
@@ -112,7 +113,7 @@ def test_json_in_sentences_is_json() -> None:
 @pytest.mark.parametrize("block", blocks("toml"), ids=str)
 def test_toml_names_what_plug_ins_offer(block: Block) -> None:
     groups = tomllib.loads(block.text)["project"]["entry-points"]
-    assert set(groups) == {plugins.ADAPTERS, plugins.REWARDS, plugins.TOOLS}
+    assert set(groups) == {plugins.ADAPTERS, plugins.REWARDS, plugins.TOOLS, plugins.PROMPT_ADAPTERS}
 
 
 @pytest.mark.parametrize("block", blocks("js"), ids=str)

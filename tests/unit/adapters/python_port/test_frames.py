@@ -55,6 +55,7 @@ SPEC = ProgramSpec(
         lm=LM(model="house", parameters=LMParameters(temperature=1.0, stop=("END",))),
     ),
 )
+LMS = {"lm": ResolvedLM("openai/gpt-4o-mini", "http://127.0.0.1:1/v1", "sk-key")}
 ERROR = AdapterError(
     ErrorCode.RATE_LIMITED,
     "slow down",
@@ -67,7 +68,7 @@ ERROR = AdapterError(
 
 TO_CHILD: list[ToChild] = [
     Hello(),
-    Create.of(SPEC, ResolvedLM("openai/gpt-4o-mini", "http://127.0.0.1:1/v1", "sk-key")),
+    Create.of(SPEC, LMS),
     Run(backend_id="python_port-1", inputs={"question": "é", "k": 10**20}, run_id="r", seed=2**63 - 1, trace=True),
 ]
 TO_ADAPTER: list[ToAdapter] = [
@@ -103,7 +104,7 @@ def test_a_program_and_an_error_are_the_same_on_the_other_side() -> None:
     create = read_to_child(_body(encode(TO_CHILD[1], MAX)))
     assert isinstance(create, Create)
     assert create.spec.backend_id == SPEC.backend_id
-    assert create.resolved == ResolvedLM("openai/gpt-4o-mini", "http://127.0.0.1:1/v1", "sk-key")
+    assert create.resolved == LMS
     assert "sk-key" not in repr(create)
     failed = read_to_adapter(_body(encode(TO_ADAPTER[-1], MAX)))
     assert isinstance(failed, Failed)
@@ -138,7 +139,7 @@ CORPUS: dict[str, bytes] = {
     "unknown type": b'{"type":"exec","code":"import os"}',
     "a type that is none": b'{"type":["outcome"]}',
     "of the other side": b'{"type":"run","backend_id":"b","inputs":{},"run_id":"r"}',
-    "another version": b'{"type":"hello","version":3,"what":"ever"}',
+    "another version": b'{"type":"hello","version":4,"what":"ever"}',
     "no such code": b'{"type":"error","code":"on_fire","message":"m"}',
     "an unknown member": b'{"type":"created","backend_id":"b","more":1}',
     "a member is missing": b'{"type":"outcome","usage":{},"duration_ms":1}',

@@ -1,0 +1,1 @@
+"""The formats of prompts and answers: DSPy's prompt adapters, with our own guards and parsers."""

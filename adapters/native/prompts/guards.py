@@ -1,0 +1,44 @@
+"""What guards DSPy's prompt adapters: no markers in inputs, and our own parser of answers."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from dspy.adapters.types.base_type import CUSTOM_TYPE_START_IDENTIFIER
+
+from adapters.native.prompts.readings import Reading, outputs_of
+
+
+def neutral(text: str) -> str:
+    """Replace DSPy's marker of an attachment in a text. DSPy would load the file or URL in it.
+
+    See adapters/_legacy_type_markers.py in dspy 3.4. The replacement begins and ends with characters that no marker
+    contains, so that it cannot become part of another one.
+    """
+    return text.replace(CUSTOM_TYPE_START_IDENTIFIER, f"({CUSTOM_TYPE_START_IDENTIFIER.strip('<>')})")
+
+
+class Neutral:
+    """A base for subclasses of `dspy.Adapter`, before DSPy's: what is written for the user has no markers."""
+
+    def format_user_message_content(self, *args: Any, **kwargs: Any) -> str:
+        """See `dspy.Adapter`. Inputs, demos, results of tools and hints all pass here, as one text."""
+        return neutral(super().format_user_message_content(*args, **kwargs))  # type: ignore[misc]  # DSPy's
+
+
+class Guarded(Neutral):
+    """A base for subclasses of DSPy's own adapters: our parser reads the answer.
+
+    Attributes:
+        readings: how it is read: the first that finds outputs counts.
+    """
+
+    readings: ClassVar[tuple[Reading, ...]]
+
+    def parse(self, signature: Any, completion: str) -> dict[str, Any]:
+        """Parse the outputs in an answer.
+
+        Raises:
+            AdapterParseError: the answer lacks outputs, or is ambiguous.
+        """
+        return outputs_of(type(self).__name__, signature, completion, self.readings)
