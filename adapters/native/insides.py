@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any, Final
 
 import dspy
 from dspy._vendor.lm15.transports import StdlibTransport
+from dspy.adapters.utils import format_field_value, serialize_for_json
 from dspy.clients.backend_selection import select_backend
 from dspy.clients.engines.lm15_engine import LM15Engine
 from dspy.lm15 import LM15Error, RouterConfig
+from pydantic import TypeAdapter
 
 __all__ = [
     "CONNECT_SECONDS",
@@ -22,11 +25,62 @@ __all__ = [
     "extraction_signature",
     "fixed_temperature",
     "raw_answer",
+    "rebound",
+    "user_message_content",
     "value_of_elements",
 ]
 
 CONNECT_SECONDS: Final = 10.0
 """The connect timeout of DSPy's HTTP client (dspy 3.4: _vendor/lm15/transports/_limits.py)."""
+
+
+def rebound(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
+    """A function of DSPy's that finds something else under these global names.
+
+    DSPy's own function stays as it is, and so does the module that it is in.
+    """
+    if not isinstance(function, FunctionType) or not names.keys() <= {*function.__code__.co_names}:
+        raise TypeError(f"{function!r} does not use all of {', '.join(sorted(names))}")
+    made = FunctionType(
+        function.__code__,
+        {**function.__globals__, **names},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    return made
+
+
+_KINDS: Final = (str, int, float, bool, type(None), list, dict)
+"""The types of JSON values."""
+
+_TYPE_ADAPTERS: Final = {kind: TypeAdapter(kind) for kind in _KINDS}
+
+
+def _type_adapter(kind: Any) -> TypeAdapter[Any]:
+    return _TYPE_ADAPTERS.get(kind) or TypeAdapter(kind)
+
+
+user_message_content: Final = rebound(
+    dspy.ChatAdapter.format_user_message_content,
+    format_field_value=rebound(
+        format_field_value, serialize_for_json=rebound(serialize_for_json, TypeAdapter=_type_adapter)
+    ),
+)
+"""`ChatAdapter.format_user_message_content`, which makes no pydantic `TypeAdapter` for each value."""
+
+
+class _Engine(LM15Engine):  # type: ignore[misc]  # DSPy has no type information
+    """DSPy's HTTP client for one LM, which looks for the provider of its model once."""
+
+    def resolve(self, model: str) -> Any:
+        """See `LM15Engine`."""
+        if self.resolved is None or self.resolved[0] != model:
+            self.resolved = model, super().resolve(model)
+        return self.resolved[1]
+
+    resolved: tuple[str, Any] | None = None
 
 
 class _OneEngine(dict[Any, Any]):
@@ -51,7 +105,7 @@ def calls_through(lm: Any, transport: Any, api_key: str, api_base: str | None) -
     except LM15Error:
         return False
     lm._engine_store = _OneEngine(  # noqa: SLF001
-        LM15Engine(
+        _Engine(
             RouterConfig(
                 env={},  # otherwise addresses and regions come from the environment
                 api_keys={provider: api_key},

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import dspy
+from dspy.utils.callback import with_callbacks
 from dspy.utils.exceptions import ContextWindowExceededError, LMError, LMUnexpectedError
 
 from adapters.lm import ResolvedLM
 from adapters.native.answers.shapes import without_odd_parts
+from adapters.native.calls import execute
 from adapters.native.error_codes import code_of, said_of
 from adapters.native.insides import calls_through
 from adapters.native.lite import prepare_litellm
@@ -52,12 +54,21 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
         """Make one call. If DSPy's client cannot parse an optional part of the response, parse it without that part."""
         with noted(call):
             try:
-                return super().__call__(*args, **kwargs)
+                return self._complete(*args, **kwargs)
             except LMUnexpectedError:
                 call.again = without_odd_parts(call.body) if call.succeeded else None
                 if call.again is None:
                     raise
-                return super().__call__(*args, **kwargs)
+                return self._complete(*args, **kwargs)
+
+    @with_callbacks  # type: ignore[untyped-decorator]  # DSPy has no type information
+    def _complete(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """What `dspy.LM` does for a call, without its history, and with what is the same for every call kept."""
+        call, result = execute(self, prompt, messages, kwargs)
+        recorder: Recorder = dspy.settings.usage_tracker
+        recorder.add_usage(self.model, result.usage)
+        self.update_history({"response": result.responses if result.raw is None else result.raw, "cost": result.cost})
+        return result.typed(call.request, self.model_type) if call.request else result.outputs
 
     def update_history(self, entry: Mapping[str, Any]) -> None:
         """Replaces DSPy's history, which keeps up to 10,000 entries with prompts."""

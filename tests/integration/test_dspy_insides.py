@@ -7,8 +7,13 @@ from xml.etree import ElementTree as ET
 
 import dspy
 import pytest
-from dspy.lm15 import Message, Response, TextPart, Usage
+from dspy.adapters.utils import format_field_value
+from dspy.clients.backend_selection import select_backend
+from dspy.clients.costs import estimate_cost
+from dspy.lm15 import Message, Request, Response, TextPart, Usage
+from dspy.signatures.signature import make_signature
 
+from adapters.native import calls
 from adapters.native.insides import (
     CONNECT_SECONDS,
     StdlibTransport,
@@ -16,6 +21,8 @@ from adapters.native.insides import (
     extraction_signature,
     fixed_temperature,
     raw_answer,
+    rebound,
+    user_message_content,
     value_of_elements,
 )
 from adapters.native.wire import UNBOUNDED, Wire
@@ -83,7 +90,7 @@ def test_the_models_that_take_no_temperature(model: str, fixed: bool) -> None:
 
 def test_the_second_step_takes_the_outputs_from_a_text() -> None:
     adapter = dspy.TwoStepAdapter(dspy.LM("openai/gpt-4o-mini", api_key="sk-local"))
-    found = extraction_signature(adapter, dspy.Signature("question -> answer, k: int"))
+    found = extraction_signature(adapter, make_signature("question -> answer, k: int"))
     assert list(found.input_fields) == ["text"]
     assert {name: field.annotation for name, field in found.output_fields.items()} == {"answer": str, "k": int}
 
@@ -97,3 +104,77 @@ def test_elements_are_values_by_their_schema() -> None:
 def test_a_chat_adapter_asks_once_more_by_what_it_makes_for_that() -> None:
     made = dspy.ChatAdapter._make_json_adapter_fallback(dspy.ChatAdapter())
     assert type(made) is dspy.JSONAdapter
+
+
+def test_a_function_finds_other_names_and_the_module_it_is_in_does_not_change() -> None:
+    made = rebound(format_field_value, serialize_for_json=lambda _: "instead")
+    assert made(None, "given") == "instead"
+    assert format_field_value(dspy.InputField(), "given") == "given"
+    with pytest.raises(TypeError, match="not_there"):
+        rebound(format_field_value, not_there=None)
+
+
+@pytest.mark.parametrize(
+    "value", ["", 'a "b"\né', 0, 10**20, 0.5, True, None, [], ["a", "b"], {"é": [None]}, (1,), {1}]
+)
+def test_values_are_written_as_dspy_writes_them(value: Any) -> None:
+    signature: Any = make_signature("given: dict, other -> answer")
+    given = {"given": value, "other": value}
+    adapter: Any = dspy.ChatAdapter()
+    written = user_message_content(adapter, signature, given, main_request=True)
+    assert written == adapter.format_user_message_content(signature, given, main_request=True)
+
+
+class Answering:
+    """An engine that answers at once."""
+
+    def complete(self, request: Any) -> Response:
+        message = Message(role="assistant", parts=(TextPart("x"),))
+        usage = Usage(input_tokens=20, output_tokens=10, total_tokens=30, cache_read_tokens=5)
+        return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=usage)
+
+
+def lm_of(model: str, **settings: Any) -> Any:
+    lm = dspy.LM(model, cache=False, num_retries=0, engine="lm15", api_key="sk-local", **settings)
+    assert calls_through(lm, Refusing(), "sk-local", None)
+    store: Any = lm._engine_store
+    store.engine = Answering()
+    return lm
+
+
+def test_the_engine_of_an_lm_is_selected_once_for_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    selected: list[str] = []
+
+    def counted(lm: Any, options: Any) -> Any:
+        selected.append(lm.model)
+        return select_backend(lm, options)
+
+    monkeypatch.setattr(calls, "select_backend", counted)
+    lm = lm_of("openai/gpt-4o-mini")
+    for _ in range(3):
+        assert calls.execute(lm, "hello", None, {})[1].outputs == ["x"]
+    assert selected == ["openai/gpt-4o-mini"]
+    other = lm.copy(model="openai/gpt-4o")
+    calls.execute(other, "hello", None, {})
+    calls.execute(lm, "hello", None, {"timeout": 3.0})
+    assert selected == ["openai/gpt-4o-mini", "openai/gpt-4o", "openai/gpt-4o-mini"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "openai/gpt-4o-mini",
+        "anthropic/claude-sonnet-4-5",
+        "gemini/gemini-2.5-pro",
+        "openai/nobody-knows-it",
+        "openai/" + "x" * 300,
+    ],
+)
+def test_a_price_is_dspys_own(model: str) -> None:
+    lm = lm_of(model)
+    response = Answering().complete(Request(model=model, messages=(Message(role="user", parts=(TextPart("hello"),)),)))
+    costs = [calls.execute(lm, "hello", None, {})[1].cost for _ in range(2)]
+    wire: Any = calls._select(lm, lm.kwargs).resolution
+    expected, _ = estimate_cost(response, provider=wire.provider, requested_model=wire.model)
+    assert costs == [expected, expected]
+    assert (expected is not None) is (model in {"openai/gpt-4o-mini", "gemini/gemini-2.5-pro"})

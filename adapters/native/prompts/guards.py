@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from dspy.adapters.types.base_type import CUSTOM_TYPE_START_IDENTIFIER
 
+from adapters.native.prompts.kept import Kept
 from adapters.native.prompts.readings import Reading, outputs_of
 
 
@@ -26,8 +27,8 @@ class Neutral:
         return neutral(super().format_user_message_content(*args, **kwargs))  # type: ignore[misc]  # DSPy's
 
 
-class Guarded(Neutral):
-    """A base for subclasses of DSPy's own adapters: our parser reads the answer.
+class Guarded(Neutral, Kept):
+    """A base for subclasses of DSPy's own adapters: our parser reads the answer. They keep parts of their prompts.
 
     Attributes:
         readings: how it is read: the first that finds outputs counts.
