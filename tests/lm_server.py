@@ -280,6 +280,9 @@ def _note(system: str, name: str) -> dict[str, Any]:
     for marker, schema in _NOTES.items():
         if note.startswith(marker):
             return schema
+    if note.startswith("must be one of"):  # the values of an Enum, which DSPy reads by their types
+        values = re.split(r"; ", _unquoted(note.split("one of: ", 1)[1]))
+        return {"enum": [int(value) if value.isdigit() else value for value in values]}
     if note.startswith("must exactly match"):
         return {"enum": re.split(r"; ", _unquoted(note.split("one of: ", 1)[1]))}
     decoder = json.JSONDecoder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
 import dspy
@@ -58,8 +59,9 @@ def _annotation(field: SignatureField) -> Any:
 
 def _details(field: SignatureField) -> dict[str, Any]:
     # DSPy shows the LM the constraints of the field, but not those in its annotation.
-    details = {key: value for key, value in constraints(field.type).items() if key != "allow_inf_nan"}
-    description = field.description or field.type.description
+    details = constraints(field.type)
+    # Of a class with a name, the description is in its schema.
+    description = field.description or (None if field.type.title else field.type.description)
     return details | ({"desc": description} if description else {})
 
 
@@ -74,6 +76,8 @@ def _plain(value: Any, field_type: FieldType) -> Any:
 
 def _dumped(value: Any) -> Any:
     match value:
+        case Enum():
+            return value.value
         case BaseModel():
             return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
         case list():

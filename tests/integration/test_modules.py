@@ -257,23 +257,25 @@ class Order(BaseModel):
 
 
 def test_nested_models(write: Write) -> None:
+    color = {"type": "string", "title": "Color", "enum": ["red", "blue"]}
     line = {
         "type": "object",
+        "title": "Line",
         "description": "One line of an order.",
         "properties": {
             "class": {"type": "string", "minLength": 1},
-            "count": {"type": "integer", "minimum": 1, "description": "how many"},
-            "color": {"anyOf": [{"type": "string", "enum": ["red", "blue"]}, NULL]},
+            "count": {"type": "integer", "minimum": 1, "description": "how many", "default": 1},
+            "color": {"anyOf": [color, NULL]},
         },
         "required": ["class"],
-        "additionalProperties": False,
     }
     assert read_field(write, "Order", before=MODELS)["type"] == {
         "type": "object",
+        "title": "Order",
         "properties": {
             "lines": {"type": "array", "items": line, "maxItems": 9},
-            "first": line | {"description": "of all"},
-            "notes": {"type": "object", "additionalProperties": line},
+            "first": line | {"description": "of all", "docstring": "One line of an order."},
+            "notes": {"type": "object", "additionalProperties": line, "default": {}},
         },
         "required": ["lines", "first"],
         "additionalProperties": False,

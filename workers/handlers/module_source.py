@@ -9,9 +9,10 @@ The Python of a DSPy class is converted to data (`dspex.signatures.types`), or r
 |---------------------------------------------------|-----------------------------------------------------------|
 | str, int, float, bool, list[T], dict[str, T]      | the type of that name                                     |
 | Optional[T], T | None                             | the type or null; such an input may be left out           |
-| Literal[...], an Enum's values                    | enum                                                      |
-| a pydantic model                                  | an object, of its fields by their aliases; its docstring  |
-|                                                   | and those of its fields are descriptions                  |
+| Literal[...], an Enum's values                    | enum; an Enum's name is its title                         |
+| a pydantic model                                  | an object, of its fields by their aliases, with their     |
+|                                                   | defaults; its name is the title, its docstring and those  |
+|                                                   | of its fields are descriptions                            |
 | ge, le, gt, lt, multiple_of, min_length, ...      | minimum, maximum, ..., multipleOf, minLength or minItems  |
 | desc, the docstring, a default of an input        | description, instructions, default                        |
 | Any, dspy.Image, other classes, patterns,         | InvalidSignature: it names the field and the type         |
@@ -24,7 +25,7 @@ descriptions and instructions. It loses what DSPy's class cannot represent or di
 - name, module, version, and the defaults of inputs;
 - the descriptions of a field's own type beside the field's, of list items, map values and what is in an optional;
 - an enum of texts alone is a string with an enum afterwards, and an optional of an optional is one;
-- a property that may be left out is optional afterwards: it may be null as well;
+- a property of an object without a title that may be left out is optional afterwards: it may be null as well;
 - instructions lose their indentation and the white space around them; none and empty ones are the same.
 """
 
@@ -50,6 +51,7 @@ from adapters import versions
 from dspex import DspexError, Problem, Signature, SignatureField
 from dspex.errors import InvalidModule, InvalidSignature, ModuleNotAllowed
 from dspex.model import problems
+from dspex.signatures.annotations import object_model
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _REFERENCE = re.compile(rf"(?P<module>{_NAME}(?:\.{_NAME})*)(?::(?P<name>{_NAME}))?", re.ASCII)
@@ -292,9 +294,17 @@ def _schema(annotation: Any, metadata: Iterable[Any], place: _Place) -> _Schema:
     for limit, value in _limits(found, place):
         _constrain(limited, limit, value, annotation, place)
     for item in found:
-        if isinstance(item, FieldInfo) and item.description:
-            schema["description"] = item.description
+        if isinstance(item, FieldInfo):
+            _describe(schema, item.description)
     return schema
+
+
+def _describe(schema: _Schema, description: str | None) -> None:
+    """Describe the place of a type. What describes the class that stands there is its docstring."""
+    if description:
+        if "title" in schema:
+            schema.setdefault("docstring", schema.get("description", ""))
+        schema["description"] = description
 
 
 def _unconstrained(annotation: Any, place: _Place) -> _Schema:
@@ -318,7 +328,7 @@ def _unconstrained(annotation: Any, place: _Place) -> _Schema:
         return {"type": "object", "additionalProperties": _schema(arguments[1], (), place.inside("{}"))}
     if isinstance(annotation, type) and origin is None:
         if issubclass(annotation, Enum):
-            return _enum([member.value for member in annotation], annotation, place)
+            return _class_of(annotation) | _enum([member.value for member in annotation], annotation, place)
         if issubclass(annotation, BaseModel) and not _is_of_dspy(annotation):
             return _object(annotation, place)
     raise place.refuse(
@@ -368,13 +378,26 @@ def _object(model: type[BaseModel], place: _Place) -> _Schema:
         key = _key(name, info, place)
         inner = place.inside(f".{key}")._replace(models=(*place.models, model))
         properties[key] = _schema(info.annotation, info.metadata, inner)
-        if info.description:
-            properties[key]["description"] = info.description
+        _describe(properties[key], info.description)
+        if info.title and "title" not in properties[key]:
+            properties[key]["title"] = info.title
         if info.is_required():
             required.append(key)
+        elif info.default_factory is None and (default := _default(key, info)) is not None:
+            properties[key]["default"] = default
     schema: _Schema = {"type": "object", "properties": properties, "required": required}
-    documented = vars(model).get("__doc__")
-    return schema | ({"description": inspect.cleandoc(documented)} if documented else {})
+    if model.model_config.get("extra") == "forbid":
+        schema["additionalProperties"] = False
+    return _class_of(model) | schema
+
+
+def _class_of(kind: type) -> _Schema:
+    """What the LM is told of a class: its name and its docstring."""
+    made_of_data = kind.__module__ == object_model.__module__
+    documented = vars(kind).get("__doc__")
+    return ({} if made_of_data else {"title": kind.__name__}) | (
+        {"description": inspect.cleandoc(documented)} if documented else {}
+    )
 
 
 def _has_own_schema(model: type[BaseModel]) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import keyword
 import typing
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Optional
 
 import pydantic
@@ -23,6 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dspex.scalars import WHOLE, whole
+from dspex.signatures.classes import attribute, enum_class, object_class
 from dspex.signatures.field import SignatureField
 from dspex.signatures.types import (
     ArrayType,
@@ -53,12 +53,15 @@ def annotation(field_type: FieldType, *, strict: bool = True, name: str = "Value
     """The Python annotation of a type, with its constraints.
 
     Args:
-        strict: refuse values that need coercion (`"3"` for an integer). False is for reading an LM's answer.
-        name: the class name of a nested object.
+        strict: refuse values that need coercion (`"3"` for an integer). False is for what DSPy is shown, and for
+            reading an LM's answer.
+        name: the class name of a nested object that has no title.
     """
     bare, limits = unconstrained(field_type, strict=strict, name=name), constraints(field_type)
-    limited = Annotated[bare, Field(**limits)] if limits else bare
     inner = field_type.anyOf[0] if isinstance(field_type, OptionalType) else field_type
+    if strict and isinstance(inner, NumberType):
+        limits["allow_inf_nan"] = False
+    limited = Annotated[bare, Field(**limits)] if limits else bare
     return Annotated[limited, WHOLE] if strict and isinstance(inner, IntegerType) else limited
 
 
@@ -67,8 +70,7 @@ def constraints(field_type: FieldType) -> dict[str, Any]:
     if isinstance(field_type, OptionalType):
         return constraints(field_type.anyOf[0])
     given = field_type.model_dump(include=set(_KEYWORDS))
-    limits = {_KEYWORDS[key]: value for key, value in given.items()}
-    return limits | {"allow_inf_nan": False} if isinstance(field_type, NumberType) else limits
+    return {_KEYWORDS[key]: value for key, value in given.items()}
 
 
 def unconstrained(field_type: FieldType, *, strict: bool = True, name: str = "Value") -> Any:
@@ -77,6 +79,8 @@ def unconstrained(field_type: FieldType, *, strict: bool = True, name: str = "Va
         case StringType(enum=None):
             return StrictStr if strict else str
         case StringType(enum=values) | EnumType(enum=values):
+            if field_type.title is not None and not strict and (made := enum_class(field_type)) is not None:
+                return made
             literal = Literal[values]  # type: ignore[valid-type]  # pyright: ignore[reportInvalidTypeForm]
             return Annotated[literal, BeforeValidator(_one_of(values or ()))] if strict else literal
         case IntegerType():
@@ -96,8 +100,10 @@ def unconstrained(field_type: FieldType, *, strict: bool = True, name: str = "Va
             return Annotated[dict[key, value], Strict()] if strict else dict[key, value]  # type: ignore[valid-type]
         case OptionalType(anyOf=(inner, _)):
             return Optional[unconstrained(inner, strict=strict, name=name)]  # noqa: UP045
-        case ObjectType():
+        case ObjectType(title=None):
             return _nested(field_type, strict=strict, name=name)
+        case ObjectType():
+            return _nested(field_type, strict=True, name=name) if strict else object_class(field_type, annotation)
 
 
 def forget_types() -> None:
@@ -111,18 +117,11 @@ def object_model(name: str, fields: Iterable[SignatureField]) -> type[pydantic.B
     members: dict[str, Any] = {}
     for field in fields:
         default = ... if field.required else field.default
-        members[_attribute(field.name, members)] = (
+        members[attribute(field.name, members)] = (
             annotation(field.type, name=field.name.title()),
             Field(default=default, alias=field.name),
         )
     return pydantic.create_model(name, __config__=_CONFIG, **members)
-
-
-def _attribute(name: str, taken: Container[str]) -> str:
-    """The attribute for a JSON name, which may be any text: `copy`, for instance, is a method of pydantic's models."""
-    while hasattr(pydantic.BaseModel, name) or keyword.iskeyword(name) or name in taken:
-        name += "_"
-    return name
 
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, protected_namespaces=())
@@ -136,7 +135,7 @@ def _nested(field_type: ObjectType, *, strict: bool, name: str) -> type[pydantic
         if not (required or strict):
             inner = Optional[inner]  # an LM may write null for a member that it omits  # noqa: UP045
         default = ... if required else None
-        members[_attribute(key, members)] = (inner, Field(default=default, alias=key, description=member.description))
+        members[attribute(key, members)] = (inner, Field(default=default, alias=key, description=member.description))
     return pydantic.create_model(name, __config__=_CONFIG, **members)
 
 

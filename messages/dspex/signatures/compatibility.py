@@ -359,7 +359,7 @@ def _written(field_type: FieldType) -> str:
     return f"{name} ({', '.join(limits)})" if limits else str(name)
 
 
-_NO_LIMITS = frozenset({"type", "description", "enum", "items"})
+_NO_LIMITS = frozenset({"type", "title", "description", "docstring", "default", "enum", "items"})
 _MAX_NAMED = 5
 
 

@@ -10,6 +10,10 @@
 | {"anyOf": [T, {"type": "null"}]}                            | Optional[T], T | None   |
 
 A string may also have `enum`; constraints are JSON Schema's own keywords (minimum, maxLength, minItems, ...).
+
+`title` on an object or an enum is the name of the class that it was read from, which the LM sees. An object with a
+title is shown as pydantic shows a class: without `additionalProperties` unless it is given, with `default` of
+properties, and with `docstring` as its description where `description` is that of the place where it stands.
 """
 
 from __future__ import annotations
@@ -22,11 +26,17 @@ from pydantic import (
     Discriminator,
     FailFast,
     Field,
+    JsonValue,
+    PlainSerializer,
     StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
+    StringConstraints,
     Tag,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
     model_validator,
 )
 
@@ -41,16 +51,42 @@ Count = Annotated[StrictInt, Field(ge=0, le=1_000_000), WHOLE]
 Whole = Annotated[StrictInt, WHOLE]
 Scalar = StrictStr | StrictBool | Whole
 PropertyName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+Title = Annotated[StrictStr, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""One line of text: it stands in prompts, and is the name of a class."""
+
+
+def _as_given(value: Any, read: ValidatorFunctionWrapHandler) -> float:
+    number: float = read(value)
+    return value if type(value) is int and abs(value) <= MAX_EXACT else number
+
+
+def _itself(value: float) -> float:
+    return value
+
+
+MAX_EXACT = 2**53
+"""Up to this, each whole number is a double."""
+
+Bound = Annotated[
+    StrictFloat,
+    WrapValidator(_as_given),
+    PlainSerializer(_itself, return_type=int | float),
+    WithJsonSchema({"type": "number"}),
+]
+"""A number as it is written, as the LM sees it: 0 stays 0, and does not become 0.0."""
 
 
 class _Type(Sparse):
+    title: Title | None = None
     description: str | None = Field(default=None, max_length=2_000)
+    default: JsonValue = None
 
 
 class StringType(_Type):
     """Text; `enum` restricts it to the listed values, `minLength` and `maxLength` count characters."""
 
     type: Literal["string"] = "string"
+    docstring: str | None = Field(default=None, max_length=2_000)
     enum: tuple[StrictStr, ...] | None = Field(default=None, min_length=1, max_length=MAX_MEMBERS)
     minLength: Count | None = None
     maxLength: Count | None = None
@@ -89,10 +125,10 @@ class NumberType(_Type):
     """A finite number, whole or not (IEEE 754 double)."""
 
     type: Literal["number"] = "number"
-    minimum: StrictFloat | None = None
-    maximum: StrictFloat | None = None
-    exclusiveMinimum: StrictFloat | None = None
-    exclusiveMaximum: StrictFloat | None = None
+    minimum: Bound | None = None
+    maximum: Bound | None = None
+    exclusiveMinimum: Bound | None = None
+    exclusiveMaximum: Bound | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -113,6 +149,7 @@ class BooleanType(_Type):
 class EnumType(_Type):
     """One of the listed values, of any scalar type."""
 
+    docstring: str | None = Field(default=None, max_length=2_000)
     enum: tuple[Scalar, ...] = Field(min_length=1, max_length=MAX_MEMBERS)
 
     @model_validator(mode="after")
@@ -143,12 +180,24 @@ class MapType(_Type):
 
 
 class ObjectType(_Type):
-    """A nested object with named properties. Those not in `required` may be absent; no other key is allowed."""
+    """A nested object with named properties. Those not in `required` may be absent; no other key is allowed.
+
+    `additionalProperties` only says whether the LM is told that no other key is allowed.
+    """
 
     type: Literal["object"] = "object"
+    docstring: str | None = Field(default=None, max_length=2_000)
     properties: dict[PropertyName, FieldType] = Field(min_length=1, max_length=MAX_MEMBERS)
     required: Annotated[tuple[str, ...], FailFast()] = ()
-    additionalProperties: Literal[False] = False
+    additionalProperties: Annotated[
+        Literal[False] | None, WithJsonSchema({"const": False, "type": "boolean", "default": False})
+    ] = Field(default=None, json_schema_extra={"default": False})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _told(cls, value: Any) -> Any:
+        untitled = isinstance(value, Mapping) and value.get("title") is None
+        return {"additionalProperties": False} | dict(value) if untitled else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -215,7 +264,18 @@ FieldType = Annotated[
 
 def json_schema(field_type: FieldType) -> dict[str, Any]:
     """The type as JSON Schema 2020-12: its own members, without those that are not set."""
-    return field_type.model_dump(mode="json")
+    return _standard(field_type.model_dump(mode="json"))
+
+
+def _standard(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema in the words of the standard, with all that is checked. What is passed in is changed."""
+    schema.pop("docstring", None)
+    if "properties" in schema:
+        schema["additionalProperties"] = False
+    for member in _members(schema):
+        if isinstance(member, dict):
+            _standard(member)
+    return schema
 
 
 def depth(field_type: FieldType) -> int:
@@ -242,7 +302,7 @@ def count_types(field_type: object) -> int:
         if isinstance(one, _Type):
             one = vars(one)
         if isinstance(one, Mapping):
-            count += _length(one.get("enum"))
+            count += _length(one.get("enum")) + (count_values(one["default"]) if one.get("default") else 0)
             rest.extend(_members(one))
     return count
 

@@ -1,0 +1,128 @@
+"""The classes that DSPy is shown for types with titles: as near to those that a signature was read from as data tells.
+
+DSPy writes their names and pydantic's JSON Schema of them into prompts. They only read what an LM wrote; a value is
+valid by the signature (`annotations.py`).
+
+What is not known, and may differ from the class of the author: the module of two classes of one name, which pydantic
+writes before the name; attributes of a field beyond title, description, default and constraints (`examples`); a title
+of its own in the configuration of a model.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Container
+from enum import Enum
+from typing import Any
+from weakref import WeakValueDictionary
+
+import pydantic
+from pydantic import ConfigDict, Field, model_validator
+
+from dspex.signatures.types import EnumType, FieldType, ObjectType, OptionalType, StringType
+
+_enums: WeakValueDictionary[str, type[Enum]] = WeakValueDictionary()
+_models: WeakValueDictionary[str, type[pydantic.BaseModel]] = WeakValueDictionary()
+"""By their types: two places of one type have one class, which a prompt describes once."""
+
+
+def enum_class(field_type: StringType | EnumType) -> type[Enum] | None:
+    """The class of an enum with a title. None where Python takes two of the values for one: 1 and true."""
+    values, name = field_type.enum or (), field_type.title or ""
+    if len(set(values)) != len(values):
+        return None
+    key = _key(field_type)
+    found = _enums.get(key)
+    if found is not None:
+        return found
+    # Names are no part of the data, and no answer is read by them.
+    members = [(f"value_{number}", value) for number, value in enumerate(values)]
+    made: Any = Enum(name, members, module=__name__)  # type: ignore[misc]
+    made.__doc__ = _docstring(field_type)
+    kept: type[Enum] = _enums.setdefault(key, made)
+    return kept
+
+
+def object_class(field_type: ObjectType, annotation: Callable[..., Any]) -> type[pydantic.BaseModel]:
+    """The class of an object with a title.
+
+    Args:
+        annotation: makes the annotation of a property from its type.
+    """
+    key = _key(field_type)
+    found = _models.get(key)
+    return _models.setdefault(key, _model(field_type, annotation)) if found is None else found
+
+
+def is_titled(kind: type) -> bool:
+    """Whether a class was made here."""
+    return kind.__module__ == __name__
+
+
+def attribute(name: str, taken: Container[str]) -> str:
+    """The attribute for a JSON name, which may be any text: `copy`, for instance, is a method of pydantic's models."""
+    while hasattr(pydantic.BaseModel, name) or keyword.iskeyword(name) or name in taken:
+        name += "_"
+    return name
+
+
+def _model(field_type: ObjectType, annotation: Callable[..., Any]) -> type[pydantic.BaseModel]:
+    members: dict[str, Any] = {}
+    for key, member in field_type.properties.items():
+        named = isinstance(member, ObjectType) or (isinstance(member, StringType | EnumType) and member.enum)
+        details: dict[str, Any] = {"alias": key, "description": _said_here(member)}
+        if member.title is not None and not named:
+            details["title"] = member.title
+        if key not in field_type.required:
+            # Without a default, the author's class has a function for it: pydantic shows none.
+            known = member.default is not None or isinstance(member, OptionalType)
+            details |= {"default": member.default} if known else {"default_factory": _nothing}
+        kind = annotation(member, strict=False, name=key.title())
+        members[attribute(key, members)] = (kind, Field(**details))
+    config = ConfigDict(protected_namespaces=(), hide_input_in_errors=True, allow_inf_nan=False)
+    if field_type.additionalProperties is False:
+        config["extra"] = "forbid"
+    made: type[pydantic.BaseModel] = pydantic.create_model(  # pyright: ignore[reportCallIssue]
+        field_type.title or "",
+        __config__=config,
+        __doc__=_docstring(field_type),
+        __module__=__name__,
+        __validators__={"left_out": model_validator(mode="before")(_without_nulls(field_type))},  # type: ignore[dict-item]
+        **members,
+    )
+    return made
+
+
+def _without_nulls(field_type: ObjectType) -> Callable[[Any], Any]:
+    """An LM may write null for a property that it leaves out."""
+    omitted = {
+        key
+        for key, member in field_type.properties.items()
+        if key not in field_type.required and not isinstance(member, OptionalType)
+    }
+
+    def left_out(value: Any) -> Any:
+        if isinstance(value, dict) and omitted:
+            return {key: item for key, item in value.items() if item is not None or key not in omitted}
+        return value
+
+    return left_out
+
+
+def _key(field_type: FieldType) -> str:
+    place = {"default"} if getattr(field_type, "docstring", None) is None else {"default", "description"}
+    return field_type.model_dump_json(exclude=place)
+
+
+def _docstring(field_type: ObjectType | StringType | EnumType) -> str | None:
+    return (field_type.description if field_type.docstring is None else field_type.docstring) or None
+
+
+def _said_here(member: FieldType) -> str | None:
+    """The description of the place: that of the class is its docstring."""
+    titled = isinstance(member, ObjectType | StringType | EnumType) and member.title is not None
+    return None if titled and getattr(member, "docstring", None) is None else member.description
+
+
+def _nothing() -> None:
+    return None

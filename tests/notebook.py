@@ -1,0 +1,108 @@
+"""Signatures as people write them in a notebook: classes, with models and enums of their own."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Literal
+
+import dspy
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Severity(enum.Enum):
+    """How bad it is."""
+
+    LOW = "low"
+    HIGH = "high"
+
+
+class Stars(enum.IntEnum):
+    ONE = 1
+    TWO = 2
+
+
+class Address(BaseModel):
+    """Where somebody lives."""
+
+    street: str
+    zip: str | None = Field(default=None, description="postal code")
+    floor: int = Field(default=0, ge=0, lt=200)
+
+
+class Person(BaseModel):
+    """A person.
+
+    As the text has them.
+    """
+
+    name: str = Field(description="the full name", alias="fullName", max_length=80)
+    age: int | None = None
+    weight: float = Field(default=1, ge=0, le=2.5)
+    home: Address = Field(description="the home")
+    work: Address
+    severity: Severity = Severity.LOW
+    tags: list[str] = []
+    links: list[str] = Field(default_factory=list)
+    kind: Literal["a"]
+    kinds: Literal["a", "b"] = "b"
+    nick: str = Field(title="The nickname", default="")
+
+
+class Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    people: dict[str, Person]
+
+
+class Extract(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    """Find the people.
+
+    Rules:
+        - one for each name
+        - none twice
+    """
+
+    text: str = dspy.InputField(desc="what to read")
+    people: list[Person] = dspy.OutputField()
+    severity: Severity = dspy.OutputField(desc="of all")
+    confidence: float = dspy.OutputField(ge=0, le=1)
+
+
+class Undocumented(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    text: str = dspy.InputField()
+    best: Person = dspy.OutputField(desc="the best of all")
+    none: Person | None = dspy.OutputField()
+    closed: Closed = dspy.OutputField()
+    severities: list[Severity] = dspy.OutputField(min_length=1)
+
+
+class Scalars(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    """Judge."""
+
+    note: str | None = dspy.InputField()
+    count: int = dspy.InputField(ge=1, default=3)
+    answer: str = dspy.OutputField(max_length=40)
+    right: bool = dspy.OutputField()
+    number: int = dspy.OutputField(gt=0, multiple_of=2)
+    ratio: float = dspy.OutputField(ge=0.5, lt=2)
+    label: Literal["it's", 'a "b"', 3, True] = dspy.OutputField()
+    stars: Stars = dspy.OutputField()
+    maybe: int | None = dspy.OutputField(ge=0)
+    words: list[str] = dspy.OutputField(max_length=9)
+    totals: dict[str, list[float]] = dspy.OutputField()
+
+
+class Typed(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    """Read what is there."""
+
+    person: Person = dspy.InputField()
+    others: list[Person] = dspy.InputField(desc="the others")
+    severity: Severity = dspy.InputField()
+    by_name: dict[str, Address] = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+ADDRESS: dict[str, Any] = {"street": "Elm", "zip": None, "floor": 0}
+PERSON: dict[str, Any] = {
+    "name": "Ann", "age": None, "weight": 1.0, "home": ADDRESS, "work": ADDRESS, "severity": "low", "tags": [],
+    "links": [], "kind": "a", "kinds": "b", "nick": "",
+}  # fmt: skip
