@@ -64,6 +64,7 @@ CONTENTS = """
 docs/README
 docs/files
 docs/programs
+docs/deploy
 docs/client
 docs/messages
 examples/bare_producers/README

@@ -220,6 +220,7 @@ def update(
     *,
     configuration: Configuration,
     signature_id: UUID | None = None,
+    adapter_type: str | None = None,
     name: str | None = None,
     policy: ExecutionPolicy | None = None,
     callback: Callback | None = None,
@@ -231,7 +232,7 @@ def update(
     """Change a program. Running executions keep the configuration with which they were claimed.
 
     Args:
-        signature_id: the new signature, for executions claimed from now on; None: no change.
+        signature_id, adapter_type: the new ones, for executions claimed from now on; None: no change.
         name: the new name; None: no change.
         policy: the new retry policy, for executions claimed from now on; None: no change.
         callback: the new callback, for executions claimed from now on; None: no change.
@@ -259,6 +260,7 @@ def update(
         .values(
             configuration=configuration.model_dump(mode="json"),
             signature_id=c.signature_id if signature_id is None else signature_id,
+            adapter_type=c.adapter_type if adapter_type is None else adapter_type,
             name=c.name if name is None else name,
             policy=c.policy if policy is None else _kept(policy),
             callback=c.callback if callback is None and not remove_callback else kept_callback(callback),

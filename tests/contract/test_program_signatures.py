@@ -103,3 +103,17 @@ def test_what_runs_ends_by_the_old_one(dspex: Interface) -> None:
         pass
     dspex.update_program(program.program_id, signature=WIDER)
     assert set(handle.result(30)) == {"answer", "score"}
+
+
+def test_another_adapter(dspex: Interface, program: ProgramView) -> None:
+    with pytest.raises(DspexError) as refused:
+        dspex.update_program(program.program_id, adapter_type="nativ")
+    assert "adapter_type: 'nativ' is not one of mock, native, python_port" in refused.value.message
+    with pytest.raises(DspexError) as refused:
+        dspex.update_program(program.program_id, adapter_type="native")
+    assert "lm: native runs an LM" in refused.value.message
+    assert dspex.get_program(program.program_id) == program
+    unready = dspex.create_program("unready", ARROW, adapter_type="native")
+    changed = dspex.update_program(unready.program_id, adapter_type="mock")
+    assert (changed.adapter_type, changed.status) == ("mock", "draft")
+    assert dspex.initialize_program(unready.program_id).status == "ready"

@@ -1,4 +1,4 @@
-"""The Python of README.md, docs/messages.md, docs/client.md and docs/webhooks.md, against a worker and RabbitMQ."""
+"""The Python of README.md and of pages of docs/: messages, client, deploy, webhooks; against a worker and RabbitMQ."""
 
 from __future__ import annotations
 
@@ -49,6 +49,14 @@ def put(code: str, old: str, new: str) -> str:
     """The block with the server of this test, or with what a reader does by hand, in it."""
     assert code.count(old) == 1, old
     return code.replace(old, new)
+
+
+def test_a_deployment_in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(block("docs/deploy.md", "python"), {})
+    assert "module None Predict" in capsys.readouterr().out
 
 
 def test_the_readme_asks_in_this_process(

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from workers.cli.dead_letters import dead_letter
-from workers.cli.entities import execution, program, signature, tenant
+from workers.cli.entities import as_json, execution, program, signature, tenant
 from workers.cli.webhooks import webhook
 
 USAGE_ERROR = 2
@@ -120,6 +120,38 @@ def run(**options: Any) -> None:
     from workers.cli.run import run as run_command
 
     sys.exit(run_command(RunOptions(**options)))
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@click.option("--name", help="The name of the program.")
+@click.option("--signature", help="The arrow form, a JSON file, or package.module:Class.")
+@click.option("--adapter", "adapter_type", help="mock, native or python_port.")
+@click.option("--module", help="The DSPy module.")
+@click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS.")
+@click.option("--state", metavar="JSON", help="The state that an optimizer found: a JSON file.")
+@click.option("--check", metavar="INPUTS", help="Run the program once on these inputs, a JSON object.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--allow-breaking", is_flag=True, help="Also a signature that breaks callers of the old one.")
+@tenant
+@as_json
+def deploy(**options: Any) -> None:
+    """Make a program as FILE says: create it, or change what differs, and wait until it is ready on the workers.
+
+    FILE is TOML or JSON; options replace what it says. docs/deploy.md has the members.
+
+    Exit code: 0 the program is as FILE says, 1 the check failed, 2 wrong usage, refused, or no server.
+    """
+    from workers.cli.deploy import DeployOptions
+    from workers.cli.deploy import deploy as deploy_command
+
+    names = ("file", "check", "yes", "dry_run", "allow_breaking", "as_json", "tenant")
+    own = {name: options.pop(name) for name in names}
+    members = {name: value for name, value in options.items() if value is not None}
+    if (model := members.pop("model", None)) is not None:
+        members["lm"] = {"model": model}
+    sys.exit(deploy_command(DeployOptions(members=members, **own)))
 
 
 @main.command()

@@ -179,11 +179,12 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
         _check_compatible(before, signature)
     configuration = _changed(before, command.configuration)
     backend_id = before.backend_id
-    is_built_again = command.configuration is not None or signature is not None
+    adapter_type = command.adapter_type or before.adapter_type
+    is_built_again = any(part is not None for part in (command.configuration, command.signature, command.adapter_type))
     if is_built_again:
-        _check(app, received, before.adapter_type, configuration)
+        _check(app, received, adapter_type, configuration)
         if before.status == ProgramStatus.READY:
-            spec = ProgramSpec(before.adapter_type, signature or before.signature, configuration, tenant)
+            spec = ProgramSpec(adapter_type, signature or before.signature, configuration, tenant)
             backend_id = app.programs.build(spec).spec.backend_id
 
     def change(connection: Connection) -> Program:
@@ -193,6 +194,7 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
             command.program_id,
             configuration=configuration,
             signature_id=None if new is None else new.id,
+            adapter_type=adapter_type,
             name=command.name,
             policy=command.policy,
             callback=command.callback,

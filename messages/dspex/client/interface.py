@@ -6,9 +6,9 @@
         dspex.initialize_program(program.program_id)
         execution = dspex.execute_program(program.program_id, {"question": "..."})
 
-The verbs are written once, here and in `execution_verbs` and `webhook_verbs`. They use two methods of
-`dspex.client.port`: `call` sends a command and returns its answer; `start` submits an execution and returns a `Pending`
-to wait for.
+The verbs are written once, here and in `execution_verbs`, `webhook_verbs` and `deployment_verbs`. They use two methods
+of `dspex.client.port`: `call` sends a command and returns its answer; `start` submits an execution and returns a
+`Pending` to wait for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from uuid import UUID
 
 from dspex.client.arguments import arguments_checked
 from dspex.client.deadline import left, within
+from dspex.client.deployment_verbs import DeploymentVerbs
 from dspex.client.execution_verbs import ExecutionVerbs
 from dspex.client.webhook_verbs import WebhookVerbs
 from dspex.contract.callback import Callback
@@ -75,7 +76,7 @@ from dspex.signatures.signature import Signature
 
 
 @arguments_checked
-class Interface(ExecutionVerbs, WebhookVerbs):
+class Interface(ExecutionVerbs, WebhookVerbs, DeploymentVerbs):
     """The verbs. Each raises `RequestFailed` (in process, another `DspexError`) with the reason and its code.
 
     A wrong argument raises `InvalidValues`, which names it; nothing is sent then.
@@ -183,6 +184,7 @@ class Interface(ExecutionVerbs, WebhookVerbs):
         *,
         signature: UUID | Signature | ModuleVersion | str | Mapping[str, Any] | None = None,
         allow_breaking: bool = False,
+        adapter_type: str | None = None,
         name: str | None = None,
         policy: ExecutionPolicy | None = None,
         callback: Callback | None = None,
@@ -207,6 +209,7 @@ class Interface(ExecutionVerbs, WebhookVerbs):
             configuration=configuration,  # type: ignore[arg-type]  # read or refused by the model
             signature=Signature.parse(signature) if isinstance(signature, str | Mapping) else signature,
             allow_breaking=allow_breaking or None,
+            adapter_type=adapter_type,
             name=name,
             policy=policy,
             callback=callback,

@@ -70,6 +70,7 @@ class RemoteClient(Interface):
             of the end of an execution that another client started; without it, only at the next look-up. Needs
             `dspex[redis]`.
         ssl_context: for `amqps://`; by default the system's authorities are trusted.
+        tenant: for the workers' own login, which may act for any tenant. Any other login has one tenant.
 
     Raises:
         SettingsError: a URL is invalid, or redis is not installed.
@@ -84,6 +85,7 @@ class RemoteClient(Interface):
         validate: bool = True,
         redis_url: str | None = None,
         ssl_context: SSLContext | None = None,
+        tenant: str | None = None,
     ) -> None:
         # loads pika, which a process that only reads messages does not need
         from dspex.amqp.publisher import AmqpPublisher
@@ -94,6 +96,7 @@ class RemoteClient(Interface):
         name = f"dspex client {source}"
         self._parameters = amqp_parameters(url, name, ssl_context)
         self._source = source
+        self._tenant = tenant
         self._redis_url = redis_url
         self._publisher = AmqpPublisher(url, timeout=timeout, ssl_context=ssl_context, name=name, patient=True)
         self._closed = False
@@ -159,7 +162,7 @@ class RemoteClient(Interface):
     def _send(self, command: Command, who: Expecting, deadline: float, traceparent: str | None = None) -> Future[None]:
         if self._closed:
             raise BrokerUnavailable("the client is closed: make a new one")
-        envelope = wrap(command, source=self._source, traceparent=traceparent)
+        envelope = wrap(command, source=self._source, traceparent=traceparent, tenant=self._tenant)
         body = envelope.encode()
         queue = self._replies.expect(envelope.id, who, deadline)
         if isinstance(who, Pending):

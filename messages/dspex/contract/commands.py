@@ -180,7 +180,8 @@ class UpdateProgram(Command):
     """Change the given parts of a program. Absent members stay as they are.
 
     The same goes inside of `configuration`, where null resets a member. The members of `lm` change one by one; any
-    other member is replaced as a whole. A ready program is built again and gets a new backend id. `policy` and
+    other member is replaced as a whole. With another configuration, adapter or signature, a ready program is built
+    again, and gets a new backend id; if it cannot be built, nothing changes. `policy` and
     `callback` apply to executions that are claimed from then on; `remove_callback` removes the callback. With
     `lock_version`, the change is made only if the program still has this version.
 
@@ -196,6 +197,7 @@ class UpdateProgram(Command):
     configuration: ConfigurationChange | None = None
     signature: UUID | Signature | ModuleVersion | None = None
     allow_breaking: StrictBool | None = None
+    adapter_type: AdapterType | None = None
     name: Name | None = None
     policy: ExecutionPolicy | None = None
     callback: Callback | None = None
@@ -216,11 +218,9 @@ class UpdateProgram(Command):
 
     @model_validator(mode="after")
     def _names_something(self) -> UpdateProgram:
-        named = (self.configuration, self.signature, self.name, self.policy, self.callback, self.remove_callback)
-        if all(value is None for value in named):
-            raise ValueError(
-                "give what is to change: configuration, signature, name, policy, callback or remove_callback"
-            )
+        names = ("configuration", "signature", "adapter_type", "name", "policy", "callback", "remove_callback")
+        if all(getattr(self, name) is None for name in names):
+            raise ValueError(f"give what is to change: {', '.join(names[:-1])} or {names[-1]}")
         return self
 
 

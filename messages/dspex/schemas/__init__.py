@@ -1,4 +1,4 @@
-"""The contract as documents: a JSON Schema of every message and answer, and an AsyncAPI document that refers to them.
+"""The contract as documents: JSON Schemas of messages, answers and deployments, and an AsyncAPI document with messages.
 
     python -m dspex.schemas DIRECTORY      (in the repository: make contract)
 
@@ -16,7 +16,9 @@ from typing import Any
 from dspex.contract.requests import REQUESTS
 from dspex.schemas.asyncapi import asyncapi
 from dspex.schemas.growth import Break, breaks
-from dspex.schemas.json_schema import ANSWERS, MESSAGES, answer_schema, message_schema
+from dspex.schemas.json_schema import ANSWERS, MESSAGES, answer_schema, deployment_schema, message_schema
+
+DEPLOYMENT = "schemas/deployment.json"
 
 Documents = dict[str, dict[str, Any]]
 """Documents, by their paths in the contract's directory."""
@@ -27,6 +29,7 @@ def documents() -> Documents:
     found: Documents = {"asyncapi.json": asyncapi()}
     found |= {f"schemas/{type_}.json": message_schema(type_) for type_ in MESSAGES}
     found |= {f"schemas/answers/{name}.json": answer_schema(name) for name in ANSWERS}
+    found |= {DEPLOYMENT: deployment_schema()}
     return found
 
 
@@ -67,5 +70,5 @@ def write(directory: Path) -> None:
 
 
 def _is_asked(path: str) -> bool:
-    """Whether the document describes messages to DSPex, and not from it."""
-    return Path(path).stem in REQUESTS
+    """Whether the document describes what is sent to DSPex, and not what comes from it."""
+    return path == DEPLOYMENT or Path(path).stem in REQUESTS

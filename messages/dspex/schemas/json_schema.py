@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 
 from dspex.contract.commands import Command
+from dspex.contract.deployment import Deployment
 from dspex.contract.envelope import envelope_of
 from dspex.contract.events import EVENTS, Event
 from dspex.contract.requests import REQUESTS
@@ -70,6 +71,21 @@ def answer_schema(name: str) -> Schema:
         KeyError: no answer has this name.
     """
     return _in_order(_generated(ANSWERS[name], "serialization") | {"title": name})
+
+
+def deployment_schema() -> Schema:
+    """The schema of a deployment's file, in which the signature and the state may be named by a text."""
+    schema = _generated(Deployment, "validation")
+    members = schema["properties"]
+    members["signature"] = {
+        "anyOf": [{"type": "string"}, members["signature"]],
+        "description": "data, the arrow form, the path of a JSON file, or package.module:Class",
+    }
+    members["state"] = {
+        "anyOf": [{"type": "string"}, members["state"]],
+        "description": "what an optimizer found: data, or the path of a JSON file",
+    }
+    return _in_order(schema)
 
 
 def _generated(model: type[BaseModel], mode: JsonSchemaMode) -> Schema:

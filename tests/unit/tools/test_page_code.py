@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from adapters import plugins
 from adapters.mock.parameters import MockParameters
 from dspex import Configuration, Fallback, Signature, State
+from dspex.contract.deployment import Deployment
 from tests.pages import OURS, ROOT, Block, blocks, page
 
 RUN = {
@@ -28,6 +29,7 @@ RUN = {
     ("docs/client.md", "from dspex import DspexError"): "tests/integration/test_page_blocks.py",
     ("docs/client.md", "from contextlib"): "tests/integration/test_page_blocks.py",
     ("docs/client.md", "client = RemoteClient("): "tests/integration/test_page_blocks.py",
+    ("docs/deploy.md", "from workers.local import embedded"): "tests/integration/test_page_blocks.py",
     ("docs/messages.md", "from dspex import CreateProgram"): "tests/integration/test_page_blocks.py",
     ("docs/outbox.md", "# orders/models.py"): "tests/integration/test_outbox_docs.py",
     ("docs/outbox.md", "# orders/migration.py"): "tests/integration/test_outbox_docs.py",
@@ -111,9 +113,17 @@ def test_json_in_sentences_is_json() -> None:
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=str)
-def test_toml_names_what_plug_ins_offer(block: Block) -> None:
-    groups = tomllib.loads(block.text)["project"]["entry-points"]
-    assert set(groups) == {plugins.ADAPTERS, plugins.REWARDS, plugins.TOOLS, plugins.PROMPT_ADAPTERS}
+def test_toml_names_what_plug_ins_offer_or_is_a_deployment(block: Block) -> None:
+    found = tomllib.loads(block.text)
+    if block.page == "docs/deploy.md":
+        assert Deployment.model_validate(found).signature.inputs
+        return
+    assert set(found["project"]["entry-points"]) == {
+        plugins.ADAPTERS,
+        plugins.REWARDS,
+        plugins.TOOLS,
+        plugins.PROMPT_ADAPTERS,
+    }
 
 
 @pytest.mark.parametrize("block", blocks("js"), ids=str)

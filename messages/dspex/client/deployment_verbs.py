@@ -1,0 +1,198 @@
+"""The verbs of deployments: what one would change, and to carry it out."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from dspex.client.arguments import arguments_checked
+from dspex.client.deadline import left, within
+from dspex.client.deployment_file import as_deployment, read_deployment
+from dspex.client.port import Port
+from dspex.contract.commands import CreateProgramWithSignature, InitializeProgram, UpdateProgram
+from dspex.contract.configuration import Configuration
+from dspex.contract.deployment import Deployment, Difference, Plan, differences
+from dspex.contract.queries import GetProgram, GetSignature, ListPrograms
+from dspex.contract.results import Created, Page, ProgramView, SignatureView
+from dspex.contract.retry_policy import ExecutionPolicy
+from dspex.contract.status import ProgramStatus
+from dspex.errors import BreakingChange, Conflict, DspexError, IllegalTransition, NotFound, RequestFailed
+from dspex.ids import uuid7
+from dspex.signatures.compatibility import compare
+
+NAMESPACE = UUID("6a7d6a5e-6d0c-5f0e-9c65-0d6f6f0b8a51")
+MAX_SAME_NAME = 100
+LOOK_SECONDS = 0.2
+
+Given = Deployment | Mapping[str, Any] | Path | str
+
+
+@arguments_checked
+class DeploymentVerbs(Port):
+    """The part of the client for deployments."""
+
+    def plan_deployment(self, deployment: Deployment | Mapping[str, Any] | Path | str) -> Plan:
+        """What `deploy` would change. Changes nothing.
+
+        Args:
+            deployment: the program as it is to be, or the path of its file (TOML or JSON).
+
+        Raises:
+            InvalidValues: the file cannot be read, or a member is wrong.
+            Conflict: several programs have its name, and it names no `program_id`.
+            IllegalTransition: its program is archived.
+        """
+        wanted = _read(deployment)
+        with within(self.timeout):
+            program = self._deployed(wanted)
+            if program is None:
+                return Plan(program_id=self._new_id(wanted), program=None, differences=_from_nothing(wanted))
+            if program.status == ProgramStatus.ARCHIVED:
+                raise IllegalTransition(
+                    f"program {program.program_id} cannot be deployed: it is archived; give another program_id"
+                )
+            signature = self.call(GetSignature(signature_id=program.signature_id), SignatureView).signature
+        return Plan(
+            program_id=program.program_id,
+            program=program,
+            differences=tuple(differences(_members(program), _members(wanted))),
+            signature=None if signature.digest == wanted.signature.digest else compare(signature, wanted.signature),
+            initialize=program.status != ProgramStatus.READY,
+        )
+
+    def deploy(
+        self,
+        deployment: Deployment | Mapping[str, Any] | Path | str,
+        *,
+        plan: Plan | None = None,
+        allow_breaking: bool = False,
+        timeout: float | None = None,
+    ) -> ProgramView:
+        """Create the program of a deployment, or change what differs in it, and wait until it is ready.
+
+        Args:
+            deployment: see `plan_deployment`.
+            plan: what was planned before; if the program was changed since, nothing is done. None: plan now.
+            allow_breaking: take a signature that callers of the old one do not fit, too.
+            timeout: seconds for the whole call.
+
+        Raises:
+            InvalidValues, Conflict, IllegalTransition: see `plan_deployment`; also, something else initializes it.
+            BreakingChange, RequestFailed: the new signature breaks callers of the old one.
+            RequestFailed: the program cannot be built. One that was ready stays as it was.
+        """
+        wanted = _read(deployment)
+        with within(self.timeout if timeout is None else timeout):
+            planned = plan or self.plan_deployment(wanted)
+            _check_compatible(planned, allow_breaking)
+            before = planned.program
+            program = self._make(wanted, planned) if before is None else self._change(wanted, planned, before)
+            if program.status != ProgramStatus.READY:
+                command = InitializeProgram(program_id=program.program_id)
+                program = self._built(self.call(command, ProgramView, timeout=left(math.inf)))
+        if program.status != ProgramStatus.READY:
+            code, said = (program.error.code, program.error.message) if program.error else ("internal", program.status)
+            raise RequestFailed(code, f"program {program.program_id} cannot be built: {said}")
+        return program
+
+    def _make(self, wanted: Deployment, planned: Plan) -> ProgramView:
+        command = CreateProgramWithSignature(
+            program_id=planned.program_id,
+            name=wanted.name,
+            signature=wanted.signature,
+            adapter_type=wanted.adapter_type,
+            configuration=wanted.configuration,
+            policy=wanted.policy,
+            callback=wanted.callback,
+        )
+        return self.call(command, Created).program
+
+    def _change(self, wanted: Deployment, planned: Plan, program: ProgramView) -> ProgramView:
+        changed = {difference.member.partition(".")[0] for difference in planned.differences}
+        if not (changed or planned.signature):
+            return program
+        command = UpdateProgram(
+            program_id=program.program_id,
+            # A whole configuration; without a change in it, the program is not built again.
+            configuration=wanted.configuration if changed & Configuration.model_fields.keys() else None,  # type: ignore[arg-type]
+            signature=None if planned.signature is None else wanted.signature,
+            allow_breaking=True if planned.breaking else None,
+            adapter_type=wanted.adapter_type if "adapter_type" in changed else None,
+            name=wanted.name if "name" in changed else None,
+            policy=wanted.policy if "policy" in changed else None,
+            callback=wanted.callback if "callback" in changed else None,
+            remove_callback=True if "callback" in changed and wanted.callback is None else None,
+            lock_version=program.lock_version,
+        )
+        return self.call(command, ProgramView, timeout=left(math.inf))
+
+    def _built(self, program: ProgramView) -> ProgramView:
+        """Wait until it is no longer being initialized: by another deployment, if not by ours."""
+        while program.status == ProgramStatus.INITIALIZING and left(math.inf) > 0:
+            time.sleep(LOOK_SECONDS)
+            program = self.call(GetProgram(program_id=program.program_id), ProgramView)
+        return program
+
+    def _deployed(self, wanted: Deployment) -> ProgramView | None:
+        if wanted.program_id is not None:
+            return self._find_program(wanted.program_id)
+        page = self.call(ListPrograms(name=wanted.name, limit=MAX_SAME_NAME), Page[ProgramView])
+        found = [program for program in page.items if program.status != ProgramStatus.ARCHIVED]
+        if len(found) > 1:
+            ids = ", ".join(str(program.program_id) for program in found[:5])
+            raise Conflict(f"name: several programs have the name '{wanted.name}': give the program_id of one ({ids})")
+        return found[0] if found else None
+
+    def _new_id(self, wanted: Deployment) -> UUID:
+        """The id of a new program. It follows from the name, so that two that deploy at once make one program."""
+        if wanted.program_id is not None:
+            return wanted.program_id
+        derived = uuid.uuid5(NAMESPACE, wanted.name)
+        return derived if self._find_program(derived) is None else uuid7()
+
+    def _find_program(self, program_id: UUID) -> ProgramView | None:
+        try:
+            return self.call(GetProgram(program_id=program_id), ProgramView)
+        except DspexError as error:
+            if error.code != NotFound.code:
+                raise
+            return None
+
+
+def _read(given: Given) -> Deployment:
+    match given:
+        case Deployment():
+            return given
+        case Mapping():
+            return as_deployment(given, Path())
+        case _:
+            return read_deployment(Path(given))
+
+
+def _check_compatible(planned: Plan, allow_breaking: bool) -> None:
+    if planned.breaking and not allow_breaking:
+        breaking = "; ".join(map(str, planned.breaking))
+        raise BreakingChange(f"signature: it breaks callers of program {planned.program_id}: {breaking}")
+
+
+def _members(of: Deployment | ProgramView) -> dict[str, Any]:
+    """What is compared, as JSON."""
+    return {
+        "name": of.name,
+        "adapter_type": of.adapter_type,
+        **of.configuration.model_dump(mode="json", exclude_none=True),
+        "policy": ExecutionPolicy().model_dump(mode="json") | of.policy.model_dump(mode="json"),
+        "callback": None if of.callback is None else of.callback.model_dump(mode="json"),
+    }
+
+
+def _from_nothing(wanted: Deployment) -> tuple[Difference, ...]:
+    usual = ExecutionPolicy().model_dump(mode="json")
+    members = _members(wanted)
+    policy = {name: value for name, value in members.pop("policy").items() if value != usual.get(name)}
+    return tuple(Difference(member=name, after=value) for name, value in {**members, "policy": policy}.items() if value)

@@ -1,0 +1,209 @@
+"""`dspex deploy`: show what a deployment changes, carry it out, check it, and say how the program is called."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic_core import to_json
+
+from dspex.client.deployment_file import as_deployment, read_deployment
+from dspex.client.interface import Interface
+from dspex.client.remote import RemoteClient
+from dspex.contract.deployment import Deployment, Difference, Plan
+from dspex.contract.results import ExecutionView, ProgramView
+from dspex.contract.status import ExecutionStatus
+from dspex.errors import InvalidInput, InvalidModule, Problem, SettingsError
+from dspex.signatures.signature import Signature
+from workers.cli.ask import asking
+from workers.cli.operator import operator_of
+from workers.cli.output import say, say_json
+from workers.handlers.module_source import read_signatures
+from workers.settings import Settings, load_settings
+
+DEPLOY_SECONDS = 300.0
+CHECK_SECONDS = 3600.0
+SOURCE = "/dspex/deploy"
+MAX_SHOWN = 100
+"""The longest value that is shown, in characters."""
+
+
+@dataclass(frozen=True)
+class DeployOptions:
+    """The options of `dspex deploy`, as they were given."""
+
+    file: Path | None
+    members: Mapping[str, Any]
+    check: str | None
+    yes: bool
+    dry_run: bool
+    allow_breaking: bool
+    as_json: bool
+    tenant: str | None
+
+
+def deploy(options: DeployOptions) -> int:
+    """Deploy a program. Returns the exit code: 0 it is as the file says, 1 the check failed.
+
+    Raises:
+        DspexError: the file is wrong, nobody agreed, or a server does not answer.
+    """
+    deployment = _deployment(options)
+    check = _check_inputs(deployment, options.check)
+    with _interface(load_settings(), options.tenant) as dspex:
+        plan = dspex.plan_deployment(deployment)
+        if not options.as_json:
+            _show_plan(deployment, plan)
+        if options.dry_run:
+            return _end(options, plan)
+        if plan.is_empty:
+            program = plan.program
+        else:
+            _agree(options, plan)
+            program = dspex.deploy(deployment, plan=plan, allow_breaking=options.allow_breaking, timeout=DEPLOY_SECONDS)
+        ran = None
+        if check is not None:
+            ran = dspex.execute_program(plan.program_id, check, timeout=CHECK_SECONDS)
+    return _end(options, plan, program, ran, deployment)
+
+
+def _deployment(options: DeployOptions) -> Deployment:
+    members = dict(options.members)
+    if options.file is None:
+        if not members.keys() >= {"name", "signature"}:
+            raise SettingsError("FILE: give the file of a deployment, or --name and --signature")
+        return as_deployment(members, Path.cwd(), read_class=_read_class)
+    for name in ("signature", "state"):  # a path on the command line begins here, and not at the file
+        if str(members.get(name, "")).endswith(".json"):
+            members[name] = str(Path(members[name]).absolute())
+    return read_deployment(options.file, members, read_class=_read_class)
+
+
+def _read_class(reference: str) -> Signature:
+    # An operator's command may import any module on this machine.
+    found = read_signatures(reference, allowed_prefixes=None)
+    if len(found) != 1:
+        names = ", ".join(signature.name for signature in found)
+        raise InvalidModule(f"signature: {reference} has several signatures: name one of {names}")
+    return found[0]
+
+
+def _check_inputs(deployment: Deployment, given: str | None) -> Mapping[str, Any] | None:
+    """The inputs of the check, which fit the signature."""
+    inputs = deployment.check
+    if given is not None:
+        try:
+            inputs = json.loads(given)
+        except ValueError as error:
+            raise InvalidInput([Problem("--check", f"is not JSON: {error}")]) from None
+    if inputs is None:
+        return None
+    if not isinstance(inputs, dict):
+        raise InvalidInput([Problem("--check", "must be a JSON object of inputs")])
+    try:
+        deployment.signature.validate_inputs(inputs)
+    except InvalidInput as error:
+        raise InvalidInput([Problem(f"check.{problem.field}", problem.message) for problem in error.problems]) from None
+    return inputs
+
+
+@contextmanager
+def _interface(settings: Settings, tenant: str | None) -> Generator[Interface]:
+    """The workers, over RabbitMQ; without it, this process."""
+    if settings.embedded:
+        with asking(settings, tenant, work=True) as client:
+            yield client
+        return
+    operator_of(settings, tenant)
+    with RemoteClient(settings.broker_url, source=SOURCE, tenant=tenant) as remote:
+        yield remote
+
+
+def _agree(options: DeployOptions, plan: Plan) -> None:
+    """Ask whether to go on.
+
+    Raises:
+        SettingsError: nobody agrees.
+    """
+    if options.yes:
+        return
+    question = "Callers of the signature that is there will break. Go on?" if plan.breaking else "Go on?"
+    asked = sys.stdin.isatty() and not options.as_json
+    if not (asked and click.confirm(question, err=True)):
+        raise SettingsError("nothing is changed: give --yes to change it without being asked")
+
+
+def _show_plan(deployment: Deployment, plan: Plan) -> None:
+    if plan.program is None:
+        say(f"{deployment.name}: a new program, {plan.program_id}")
+        given, made = deployment.signature.inputs, deployment.signature.outputs
+        say(f"  + signature: {', '.join(f.name for f in given)} -> {', '.join(f.name for f in made)}")
+    elif plan.is_empty:
+        say(f"{deployment.name}: program {plan.program_id} is as the deployment says.")
+    else:
+        say(f"{deployment.name}: program {plan.program_id}, which is {plan.program.status}")
+    for difference in plan.differences:
+        say(f"  {_line(difference)}")
+    if plan.signature is not None:
+        say(f"  signature: {'breaking' if plan.breaking else 'compatible'}")
+        for change in plan.signature.changes:
+            say(f"    {'+' if change.compatible else '!'} {change}")
+        for note in plan.signature.notes:
+            say(f"    {note}")
+
+
+def _line(difference: Difference) -> str:
+    before, after = _short(difference.before), _short(difference.after)
+    if difference.before is None:
+        return f"+ {difference.member}: {after}"
+    if difference.after is None:
+        return f"- {difference.member}: {before}"
+    return f"~ {difference.member}: {before} -> {after}"
+
+
+def _short(value: Any) -> str:
+    text = to_json(value).decode()
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text)} characters)"
+
+
+def _end(
+    options: DeployOptions,
+    plan: Plan,
+    program: ProgramView | None = None,
+    ran: ExecutionView | None = None,
+    deployment: Deployment | None = None,
+) -> int:
+    """Print what came of it. Returns the exit code."""
+    if options.as_json:
+        say_json(to_json({"plan": plan, "program": program, "check": ran}, indent=2).decode())
+    elif program is not None and deployment is not None:
+        say(f"Program {program.program_id} is {program.status} ({program.backend_id}).")
+        if ran is not None:
+            _show_check(ran)
+        _show_calls(program, deployment)
+    return 0 if ran is None or ran.status == ExecutionStatus.COMPLETED else 1
+
+
+def _show_check(ran: ExecutionView) -> None:
+    if ran.status == ExecutionStatus.COMPLETED:
+        say(f"Check: {to_json(ran.outputs).decode()}")
+        return
+    why = f"{ran.error.code}: {ran.error.message}" if ran.error else "no reason is known"
+    say(f"Check: execution {ran.execution_id} {ran.status}: {why}. The program stays as it was deployed.", err=True)
+
+
+def _show_calls(program: ProgramView, deployment: Deployment) -> None:
+    required = [field.name for field in deployment.signature.inputs if field.required]
+    inputs = dict.fromkeys(required, "...")
+    options = "".join(f" --input {name}=..." for name in required)
+    say("It is called by")
+    say(f"  dspex program execute {program.program_id}{options}")
+    say(f'  dspex.execute_program(UUID("{program.program_id}"), {json.dumps(inputs)})')
+    data = {"execution_id": "<a new UUID>", "program_id": str(program.program_id), "inputs": inputs}
+    say(f'  type "dspex.program.execute.v1", data {json.dumps(data)}')
