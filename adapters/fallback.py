@@ -68,7 +68,7 @@ class LoadedProgram:
             try:
                 self._attempts.append(_built(_in_place(spec, fallback), adapter, frozenset(fallback.on)))
             except AdapterError as error:
-                raise AdapterError(error.code, f"fallbacks.{number}.{error.message}") from None
+                raise error.under(f"fallbacks.{number}.") from None
 
     @property
     def signature(self) -> Signature:

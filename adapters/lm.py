@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from adapters.port import AdapterError
+from adapters.port import AdapterError, NotHere
 from dspex import LM, Configuration, ErrorCode
 
 PROVIDERS: Final = {
@@ -145,7 +145,7 @@ class LMCatalog:
         key = None if alias.secret is None else self.secret(alias.secret)
         if alias.secret is not None and key is None:
             text = f"secret: '{alias.secret}' is not known to the worker: set it in its environment"
-            raise AdapterError(ErrorCode.AUTH, text)
+            raise NotHere(text, ErrorCode.AUTH)
         return ResolvedLM(alias.model, alias.api_base, key)
 
     def resolve_all(self, configuration: Configuration, tenant: str | None = None) -> ResolvedLMs:
@@ -162,8 +162,7 @@ class LMCatalog:
             try:
                 found[field_name] = self.resolve(lm, tenant)
             except AdapterError as error:
-                prefix = "" if field_name == MAIN else f"{field_name}."
-                raise AdapterError(error.code, f"{prefix}{error.message}") from None
+                raise error.under("" if field_name == MAIN else f"{field_name}.") from None
         return found
 
     def _find(self, lm: LM, tenant: str | None) -> LMAlias:
@@ -201,11 +200,11 @@ class LMCatalog:
             raise AdapterError(ErrorCode.AUTH, text)
         return LMAlias(lm.model, None, secret)
 
-    def _unknown(self, model: str, tenant: str | None) -> AdapterError:
+    def _unknown(self, model: str, tenant: str | None) -> NotHere:
         """The error for an alias that does not exist or is not granted to the tenant. It does not tell which."""
         theirs = [name for name, alias in self.aliases.items() if self.granted is None or tenant in alias.tenants]
         text = f"model: '{model}' is neither 'provider/model' nor an alias of DSPEX_LMS that may be used here (known: "
-        return AdapterError(ErrorCode.PERMANENT, f"{text}{', '.join(theirs) or 'none'})")
+        return NotHere(f"{text}{', '.join(theirs) or 'none'})")
 
 
 def _is_for(secret: str, usual: str) -> bool:

@@ -1,14 +1,15 @@
-"""Loads plugins from the entry points of other distributions: adapters, rewards, tools and prompt adapters.
+"""Loads plugins from the entry points of other distributions: adapters, modules, rewards, tools, prompt adapters.
 
 | group                   | an entry point gives                                                                       |
 |-------------------------|--------------------------------------------------------------------------------------------|
 | `dspex.adapters`        | `create_adapter(catalog: adapters.lm.LMCatalog) -> adapters.port.Adapter`                  |
+| `dspex.modules`         | a `dspy.Module` class, or a function that makes one (`adapters.native.modules.own`)        |
 | `dspex.rewards`         | a reward of `BestOfN` and `Refine`, as in DSPy: `reward(inputs, prediction) -> float`      |
 | `dspex.tools`           | a tool of `ReAct`: a function with type hints and a docstring, or a `dspy.Tool`            |
 | `dspex.prompt_adapters` | a subclass of `dspy.Adapter` that is made without arguments                                |
 
-Programs name rewards, tools and prompt adapters, and never contain their code. A plugin is looked up by name when it is
-needed, among the installed distributions; nothing else of a distribution is imported. See
+Programs name what they use, and never contain its code. A plugin is looked up by name when it is needed, among the
+installed distributions; nothing else of a distribution is imported. See
 https://packaging.python.org/specifications/entry-points/.
 """
 
@@ -17,10 +18,11 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
-from adapters.port import MAX_QUOTE, AdapterError
+from adapters.port import MAX_QUOTE, AdapterError, NotHere
 from dspex import ErrorCode
 
 ADAPTERS: Final = "dspex.adapters"
+MODULES: Final = "dspex.modules"
 REWARDS: Final = "dspex.rewards"
 TOOLS: Final = "dspex.tools"
 PROMPT_ADAPTERS: Final = "dspex.prompt_adapters"
@@ -38,12 +40,13 @@ def load(group: str, name: str, *, asked_by: str) -> Any:
         asked_by: the field that contains the name. Errors begin with it.
 
     Raises:
-        AdapterError: `permanent`: no distribution offers the name, several do, or the object cannot be imported.
+        NotHere: no distribution on this worker offers the name.
+        AdapterError: `permanent`: several do, or the object cannot be imported.
     """
     point = find(group, name, asked_by=asked_by)
     if point is None:
         names = ", ".join(registered(group)) or "none"
-        raise AdapterError(ErrorCode.PERMANENT, f"{asked_by}: '{name}' is not one of {group} (known: {names})")
+        raise NotHere(f"{asked_by}: '{name}' is not one of {group} (known: {names})")
     try:
         return point.load()
     except Exception as error:  # noqa: BLE001  whatever happens in its import, the program cannot be built

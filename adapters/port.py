@@ -57,9 +57,23 @@ MAX_ERROR_CODE = 200
 """The longest text of an error, and the longest code or id of a provider in one, in characters."""
 
 
+class ModuleCode(Frozen):
+    """The code of a module that is not DSPy's own: what to import, and what tells it from other code of this name.
+
+    Attributes:
+        reference: `package.module:name`. It comes from the operator's entry points or settings, never from a message.
+        distribution: the name and version of the distribution; empty for files that belong to none.
+        digest: of the source files.
+    """
+
+    reference: str
+    distribution: str = ""
+    digest: str
+
+
 @dataclass(frozen=True)
 class ProgramSpec:
-    """The complete specification of a program, from which any worker can build it."""
+    """The complete specification of a program, from which any worker that has its module can build it."""
 
     adapter_type: str
     signature: Signature
@@ -69,11 +83,15 @@ class ProgramSpec:
 
     It is not part of the id: tenants that may use an LM share the built program; others cannot build it.
     """
+    code: ModuleCode | None = None
+    """The code of a module of one's own (`adapters.own_modules.OwnModules.find`)."""
 
     @cached_property
     def backend_id(self) -> str:
-        """A digest of adapter, signature and configuration, such as `mock-1f0c…`: equal specs have equal ids."""
+        """A digest of adapter, signature, configuration and code, such as `mock-1f0c…`: equal specs have equal ids."""
         content = {"signature": self.signature.digest, "configuration": self.configuration.model_dump(mode="json")}
+        if self.code is not None:
+            content["code"] = self.code.model_dump()
         return f"{self.adapter_type}-{digest(content)[:32]}"
 
     @cached_property
@@ -216,6 +234,21 @@ class AdapterError(DspexError):
         self.request_id = request_id and plain(request_id, MAX_ERROR_CODE)
         self.usage = usage or Usage()
         self.trace = trace
+
+    def under(self, prefix: str) -> AdapterError:
+        """The same error of a build, with a text that begins with the field that it is about."""
+        return AdapterError(self.code, prefix + self.message)
+
+
+class NotHere(AdapterError):
+    """This process lacks something that another worker may have: a module, an adapter, a reward, a tool, a key."""
+
+    def __init__(self, message: str, code: ErrorCode = ErrorCode.PERMANENT) -> None:
+        super().__init__(code, message)
+
+    def under(self, prefix: str) -> NotHere:
+        """See `AdapterError.under`."""
+        return NotHere(prefix + self.message, self.code)
 
 
 class ProgramNotLoaded(DspexError):

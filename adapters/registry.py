@@ -11,7 +11,7 @@ from typing import Final
 
 from adapters import plugins, versions
 from adapters.lm import LMCatalog
-from adapters.port import Adapter, AdapterError
+from adapters.port import Adapter, AdapterError, NotHere
 from dspex import ErrorCode
 
 BUILT_IN: Final = {"mock": "adapters.mock", "native": "adapters.native", "python_port": "adapters.python_port"}
@@ -76,7 +76,7 @@ def _plugged_in(adapter_type: str, catalog: LMCatalog) -> Adapter:
     point = plugins.find(plugins.ADAPTERS, adapter_type, asked_by=field)
     if point is None:
         names = ", ".join([*BUILT_IN, *(name for name in plugins.registered(plugins.ADAPTERS) if name not in BUILT_IN)])
-        raise AdapterError(ErrorCode.PERMANENT, f"{field}: '{adapter_type}' is not one of {names}")
+        raise NotHere(f"{field}: '{adapter_type}' is not one of {names}")
     try:
         adapter: Adapter = point.load()(catalog)
     except Exception as error:  # noqa: BLE001  whatever happens in its import, there is no adapter

@@ -94,10 +94,13 @@ def _listed(example: str) -> tuple[type[NoDecode], BeforeValidator]:
     return NoDecode, BeforeValidator(read)
 
 
-def _dotted(value: str) -> str:
-    if MODULE_NAME.fullmatch(value):
+def _module(value: str) -> str:
+    path, colon, name = value.partition(":")
+    if MODULE_NAME.fullmatch(path) and (not colon or name == "*" or (name.isascii() and name.isidentifier())):
         return value
-    raise ValueError("is not a dotted module name: use for instance acme.signatures,acme.shared")
+    raise ValueError(
+        "is not a dotted module name, nor package.module:Class: use for instance acme.signatures,acme.programs:RAG"
+    )
 
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -173,9 +176,11 @@ class Settings(BaseSettings):
     lm_proxy: Annotated[str, AfterValidator(_proxy)] | None = None
     """`http://host:port`, by which LMs are called: the environment's own proxies are not looked at."""
     modules: Annotated[
-        tuple[Annotated[str, AfterValidator(_dotted)], ...], *_listed("acme.signatures,acme.shared")
+        tuple[Annotated[str, AfterValidator(_module)], ...], *_listed("acme.signatures,acme.programs:RAG")
     ] = ()
-    """Import prefixes under which a message may have signatures read; `acme` allows `acme.signatures` too."""
+    """What a message may have imported. `acme` is a prefix under which signatures may be read, of `acme.signatures`
+    too. `acme.programs:RAG` is a module that programs may run; `acme.programs:*` allows all of that file.
+    """
     tenancy: bool = False
     """Whether messages belong to the tenant of their login, and roles decide; else there is one tenant."""
     principals: dict[str, PrincipalSetting] = Field(default_factory=dict)
@@ -228,6 +233,16 @@ class Settings(BaseSettings):
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             yield name, masked(value) if isinstance(value, str) else value
+
+    @property
+    def signature_modules(self) -> tuple[str, ...]:
+        """The prefixes under which signatures may be read."""
+        return tuple(name for name in self.modules if ":" not in name)
+
+    @property
+    def own_modules(self) -> tuple[str, ...]:
+        """The modules that programs may run: `package.module:Class` or `package.module:*`."""
+        return tuple(name for name in self.modules if ":" in name)
 
     @property
     def embedded(self) -> bool:

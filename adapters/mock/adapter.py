@@ -135,7 +135,7 @@ def _latency_ms(script: MockParameters, key: tuple[Any, ...]) -> float:
 
 
 def _build(spec: ProgramSpec) -> _Program:
-    check_module(spec.configuration.module)
+    check_module(spec)
     parameters = read_parameters(MockParameters, spec.configuration.parameters)
     _check(spec.signature, parameters)
     if sum(least_size(field.type) for field in spec.signature.outputs) > MAX_SIZE:

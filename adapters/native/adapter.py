@@ -14,6 +14,7 @@ from adapters.lm import MAIN, LMCatalog, ResolvedLMs, keys_of
 from adapters.native.error_codes import adapter_error
 from adapters.native.lms import RecordingLM, make_lm
 from adapters.native.modules.catalog import build_module
+from adapters.native.modules.own import runner
 from adapters.native.prompts.catalog import prompt_adapter
 from adapters.native.recorder import Recorder
 from adapters.native.setup import prepare_dspy
@@ -33,6 +34,7 @@ CAPACITY: Final = 128
 class _Program:
     signature: Signature
     module: Any
+    run: Callable[..., Any]
     lm: RecordingLM
     prompts: Any
     resolved: ResolvedLMs
@@ -75,17 +77,19 @@ class NativeAdapter:
         if kept is not None and kept.resolved == resolved:
             return spec.backend_id
         prepare_dspy()
+        signature, configuration, code = spec.signature, spec.configuration, spec.code
         try:
             lms = {
                 field: make_lm(field, resolved[field], lm.parameters, self._wire)
-                for field, lm in spec.configuration.named_lms.items()
+                for field, lm in configuration.named_lms.items()
             }
-            module = build_module(spec.signature, spec.configuration, resolved[MAIN].model)
+            module = build_module(signature, configuration, resolved[MAIN].model, code)
             program = _Program(
-                signature=spec.signature,
+                signature=signature,
                 module=module,
+                run=module if code is None else runner(module, code, signature, configuration.module),
                 lm=lms[MAIN],
-                prompts=prompt_adapter(spec.configuration.prompt_adapter, lms, module),
+                prompts=prompt_adapter(configuration.prompt_adapter, lms, module),
                 resolved=resolved,
             )
         except AdapterError:
@@ -108,7 +112,7 @@ class NativeAdapter:
             try:
                 arguments = dspy_inputs(program.signature, inputs)
                 with _run_context(program, recorder, tracer):
-                    prediction = program.module(**arguments)
+                    prediction = program.run(**arguments)
                 outputs = program.signature.validate_outputs(json_outputs(program.signature, prediction))
             except Exception as error:  # noqa: BLE001  the port: AdapterError and nothing else
                 failure = adapter_error(error, recorder, program.keys)

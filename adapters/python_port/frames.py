@@ -17,11 +17,11 @@ import pydantic
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
 
 from adapters.lm import ResolvedLM, ResolvedLMs
-from adapters.port import AdapterError, Outcome, ProgramSpec, RunOptions, TraceStep
+from adapters.port import AdapterError, ModuleCode, NotHere, Outcome, ProgramSpec, RunOptions, TraceStep
 from dspex import Configuration, ErrorCode, Signature, Usage
 from dspex.model import Frozen
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 LENGTH: Final = struct.Struct(">I")
 
@@ -65,6 +65,7 @@ class Create(Frozen):
     signature: Signature
     configuration: Configuration
     lms: dict[str, SentLM]
+    code: ModuleCode | None = None
 
     @classmethod
     def of(cls, spec: ProgramSpec, lms: ResolvedLMs) -> Create:
@@ -74,12 +75,13 @@ class Create(Frozen):
             signature=spec.signature,
             configuration=spec.configuration,
             lms={field: SentLM.of(lm) for field, lm in lms.items()},
+            code=spec.code,
         )
 
     @property
     def spec(self) -> ProgramSpec:
         """The specification of the program."""
-        return ProgramSpec(self.adapter_type, self.signature, self.configuration)
+        return ProgramSpec(self.adapter_type, self.signature, self.configuration, code=self.code)
 
     @property
     def resolved(self) -> ResolvedLMs:
@@ -146,11 +148,12 @@ class Ended(Frozen):
 
 
 class Failed(Frozen):
-    """The error of a build or a run."""
+    """The error of a build or a run. `not_here`: another worker may have what the program needs."""
 
     type: Literal["error"] = "error"
     code: ErrorCode
     message: str
+    not_here: bool = False
     retry_after: float | None = None
     provider_code: str | None = None
     request_id: str | None = None
@@ -164,6 +167,7 @@ class Failed(Frozen):
         return cls(
             code=error.code,
             message=error.message,
+            not_here=isinstance(error, NotHere),
             retry_after=error.retry_after,
             provider_code=error.provider_code,
             request_id=error.request_id,
@@ -175,6 +179,8 @@ class Failed(Frozen):
     @property
     def error(self) -> AdapterError:
         """The error in the port's form."""
+        if self.not_here:
+            return NotHere(self.message, self.code)
         return AdapterError(
             self.code,
             self.message,

@@ -48,7 +48,7 @@ def test_its_author_runs_the_contract_where_only_the_distributions_are(plugin_pa
     """Nothing of this repository is on the path but what is installed."""
     tests = [tmp_path / "test_echo.py", tmp_path / "test_mine.py"]
     tests[0].write_text((SOURCE / "test_echo.py").read_text())
-    tests[1].write_text(block("docs/plugins.md", "python").replace('"mine"', '"echo"'))
+    tests[1].write_text(block("docs/plugins.md", "python", "import pytest").replace('"mine"', '"echo"'))
     (tmp_path / "my_package.py").write_text(MY_PACKAGE)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, tests)]
     environment = {"PYTHONPATH": str(plugin_path), "PATH": os.environ["PATH"]}

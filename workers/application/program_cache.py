@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID
 
 from adapters.fallback import LoadedProgram
 from adapters.lm import LMCatalog
-from adapters.port import AdapterError, ProgramSpec
+from adapters.own_modules import OwnModules
+from adapters.port import AdapterError, NotHere, ProgramSpec
 from adapters.programs import Programs
 from adapters.registry import AdapterRegistry
 from dspex import LM, Configuration, ErrorCode
@@ -15,13 +17,10 @@ from store.programs import Program
 
 MAX_PROGRAMS = 512
 
+_GIVEN_BACK = "the execution is given back, for a worker that has it"
+
 WITHOUT_LM = "mock"
 """The adapter that calls no LM."""
-
-
-def spec_of(program: Program) -> ProgramSpec:
-    """The specification from which an adapter builds a program."""
-    return ProgramSpec(program.adapter_type, program.signature, program.configuration, program.tenant)
 
 
 class ProgramCache:
@@ -31,10 +30,18 @@ class ProgramCache:
         find: reads a program; waits while the database is unreachable.
         catalog: decides which LMs a tenant's programs may use. Built programs are not shared between tenants, as one
             may not be allowed to build the other's.
+        modules: the modules of one's own that programs may name here.
     """
 
-    def __init__(self, find: Callable[[UUID, str], Program], adapters: AdapterRegistry, catalog: LMCatalog) -> None:
+    def __init__(
+        self,
+        find: Callable[[UUID, str], Program],
+        adapters: AdapterRegistry,
+        catalog: LMCatalog,
+        modules: OwnModules | None = None,
+    ) -> None:
         self._find = find
+        self._modules = modules or OwnModules()
         self._adapters = adapters
         self._catalog = catalog
         self._loaded: Programs[LoadedProgram] = Programs(MAX_PROGRAMS)
@@ -62,13 +69,28 @@ class ProgramCache:
             try:
                 self._catalog.check(lm, tenant)
             except AdapterError as error:
-                raise AdapterError(error.code, f"configuration.{where}.{error.message}") from None
+                raise error.under(f"configuration.{where}.") from None
 
     def _check_adapter(self, field: str, name: str) -> None:
         names = self._adapters.names()
         if name not in names:
             advice = "install the distribution that offers it on the workers, or name another"
             raise AdapterError(ErrorCode.PERMANENT, f"{field}: '{name}' is not one of {', '.join(names)}: {advice}")
+
+    def spec_of(self, program: Program) -> ProgramSpec:
+        """The specification from which an adapter builds a program.
+
+        Raises:
+            NotHere: its module is one of one's own, and not known here.
+            AdapterError: there are several of this name, or it is too large.
+        """
+        return self.with_code(
+            ProgramSpec(program.adapter_type, program.signature, program.configuration, program.tenant)
+        )
+
+    def with_code(self, spec: ProgramSpec) -> ProgramSpec:
+        """The specification with the code that its module has in this process. Raises as `spec_of`."""
+        return replace(spec, code=self._modules.find(spec.configuration.module))
 
     def build(self, spec: ProgramSpec) -> LoadedProgram:
         """Build a program and its fallbacks by their adapters, and cache it.
@@ -86,10 +108,10 @@ class ProgramCache:
         Args:
             begin: called after the program was read, before it is built.
 
-            Raises:
+        Raises:
             AdapterError: the program cannot be built here.
             ChangedProgram: the program was changed meanwhile.
-            UnknownHere: other workers have built the program, but this one cannot.
+            NotHere: other workers have built the program, but this one cannot.
         """
         loaded = self._loaded.find(_key(tenant, backend_id))
         if loaded is not None:
@@ -97,17 +119,22 @@ class ProgramCache:
             return loaded
         program = self._find(program_id, tenant)
         begin()
-        spec = spec_of(program)
-        if spec.backend_id == backend_id:
-            try:
-                return self.build(spec)
-            except AdapterError as error:
-                # The program is ready, so another worker has built it: something is missing here.
-                if error.code in (ErrorCode.PERMANENT, ErrorCode.AUTH):
-                    raise UnknownHere(error.code, f"{error.message}; the execution is given back") from None
-                raise
         if program.backend_id != backend_id:
             raise ChangedProgram(ErrorCode.TRANSIENT, f"program {program_id} was changed after the claim")
+        try:
+            spec = self.spec_of(program)
+            if spec.backend_id == backend_id:
+                return self.build(spec)
+        except AdapterError as error:
+            # The program is ready, so another worker has built it: something is missing here.
+            if error.code in (ErrorCode.PERMANENT, ErrorCode.AUTH):
+                raise NotHere(f"{error.message}; {_GIVEN_BACK}", error.code) from None
+            raise
+        if spec.code is not None:
+            here = f"{spec.code.distribution or spec.code.reference}, {spec.code.digest[:12]}"
+            name = spec.configuration.module
+            text = f"module: the program was built with other code of '{name}' than is here ({here})"
+            raise NotHere(f"{text}; {_GIVEN_BACK}: initialize the program to run it on the code of today")
         raise AdapterError(
             ErrorCode.TRANSIENT,
             f"program {program_id} was built as {backend_id} by another version of DSPex: initialize it again",
@@ -116,10 +143,6 @@ class ProgramCache:
 
 def _key(tenant: str | None, backend_id: str) -> str:
     return f"{tenant}/{backend_id}"
-
-
-class UnknownHere(AdapterError):
-    """Other workers have built the program, but this process lacks an alias, a secret, a module or an adapter."""
 
 
 class ChangedProgram(AdapterError):

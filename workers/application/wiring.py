@@ -19,6 +19,7 @@ import dramatiq
 from sqlalchemy import Connection, Engine
 
 from adapters.lm import LMCatalog
+from adapters.own_modules import OwnModules
 from adapters.registry import AdapterRegistry
 from dspex.amqp.publication import event_publication
 from dspex.amqp.publisher import AmqpPublisher, Publisher
@@ -172,7 +173,9 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         settings=settings,
         engine=engine,
         adapters=adapters,
-        programs=ProgramCache(partial(_find_program, writer, writes), adapters, catalog),
+        programs=ProgramCache(
+            partial(_find_program, writer, writes), adapters, catalog, OwnModules(settings.own_modules)
+        ),
         broker=broker,
         publisher=publisher,
         claimer=claimer,

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from adapters.port import AdapterError, Outcome, RunOptions
+from adapters.port import AdapterError, NotHere, Outcome, RunOptions
 from dspex import ErrorCode, ErrorDetail, Usage
 from dspex.contract.status import ProgramStatus
 from dspex.errors import InvalidValues
@@ -17,7 +17,7 @@ from dspex.text import storable
 from store.database.identity import Identity
 from store.executions import Claimed, Finish, Request, Retry
 from store.programs import Program
-from workers.application.program_cache import ChangedProgram, UnknownHere
+from workers.application.program_cache import ChangedProgram
 from workers.application.wiring import Application
 from workers.execution.retry import Again, Failed, decide, not_here
 from workers.outbound.error_details import detail_of, internal
@@ -69,7 +69,7 @@ class Attempt:
             error = detail_of(invalid)
         except ChangedProgram as changed:
             return self._claim_again(ErrorDetail(code=changed.code, message=changed.message))
-        except UnknownHere as unknown:
+        except NotHere as unknown:
             return self._give_back(unknown)
         except AdapterError as failed:
             usage, retry_after = failed.usage, failed.retry_after
@@ -181,7 +181,7 @@ class Attempt:
         """The end of an attempt that did not start, which spends no attempt."""
         return self._again(Again(0.0, self.claimed.attempt - 1, self.claimed.carried), error, Usage())
 
-    def _give_back(self, unknown: UnknownHere) -> End:
+    def _give_back(self, unknown: NotHere) -> End:
         """Give the execution back, as another worker may be able to run it. Spends no attempt; the pauses grow."""
         program = self.request.program_id
         self._app.episodes.tell(
@@ -190,7 +190,7 @@ class Attempt:
         return self._again(
             not_here(self.claimed.attempt, self.claimed.carried),
             ErrorDetail(code=unknown.code, message=storable(unknown.message)),
-            Usage(),
+            unknown.usage,
         )
 
     def _again(self, again: Again, error: ErrorDetail, used: Usage) -> End:

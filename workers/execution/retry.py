@@ -30,6 +30,8 @@ REPAIRABLE = frozenset({ErrorCode.PARSE_FAILURE, ErrorCode.INVALID_OUTPUT})
 
 SHORTEST_PAUSE = 1.0
 """Seconds, reduced at random by up to a half, like every pause."""
+LOOKS = 6
+"""How many pauses are of the shortest length after attempts that could not begin."""
 SHORTEST_SHARE = 1 / 20
 """The shortest wait for a rate limit, as a share of the sum of those before. So a week has 250, and not 600,000."""
 
@@ -78,9 +80,10 @@ def not_here(attempt: int, carried: Carried) -> Again:
     """The retry after an attempt that could not begin, because this process cannot build the program.
 
     It counts as a wait, so that the pauses grow up to five minutes by the default policy, whatever the program's
-    policy.
+    policy. The first ones do not grow: where one worker of many can build it, several may have to look.
     """
-    return Again(_pause(ExecutionPolicy(), carried.waits), attempt - 1, replace(carried, waits=carried.waits + 1))
+    pause = _pause(ExecutionPolicy(), max(0, carried.waits - LOOKS))
+    return Again(pause, attempt - 1, replace(carried, waits=carried.waits + 1))
 
 
 def _by_meaning(failed: Failed) -> Again | None:

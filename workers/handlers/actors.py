@@ -82,7 +82,7 @@ def _handle(app: Application, *, envelope: Envelope[Command], body: bytes, origi
         if origin.reply_to is not None and not app.direct_replies.readable(origin.reply_to):
             raise ForbiddenReplyQueue("reply_to: the broker knows nobody of this name")
         answer = dispatch(app, received)
-    except (WriterClosed, DatabaseUnavailable):
+    except (WriterClosed, DatabaseUnavailable, PutAside, Requeue):
         raise
     except Exception as error:  # noqa: BLE001 - it goes with the message
         if passing(error):

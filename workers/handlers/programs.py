@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from uuid import UUID
 
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from adapters.port import AdapterError, ProgramSpec
+from adapters.port import AdapterError, NotHere, ProgramSpec
 from dspex import Configuration, ErrorCode, ErrorDetail, ProgramError, ProgramReady, ProgramStatus, Signature
 from dspex.contract.commands import (
     ArchiveProgram,
@@ -33,10 +35,11 @@ from dspex.text import storable
 from store import programs, signatures, statistics
 from store.programs import Program
 from store.signatures import SignatureRow
-from workers.application.program_cache import spec_of
 from workers.application.wiring import Application
+from workers.brokers.settlement import PutAside, Requeue
 from workers.execution.admission import CHANGES
 from workers.handlers.registry import handles
+from workers.handlers.waits import wait_for_another_worker
 from workers.outbound.error_details import internal
 from workers.outbound.serializers import page_of, program_view, signature_view
 from workers.security.authorization import ADMINS, EVERY_ROLE, MAKERS, OPERATORS, told_of
@@ -121,11 +124,16 @@ def _check(app: Application, received: Received[Command], adapter_type: str, con
 
 @handles(InitializeProgram, roles=MAKERS, priority=CHANGES)
 def initialize_program(app: Application, received: Received[InitializeProgram]) -> ProgramView:
-    """Have the adapter build a program: ready with its backend id, or error with the reason."""
+    """Have the adapter build a program: ready with its backend id, or error with the reason.
+
+    A ready program is built again if the code of its module has changed since, or the form of backend ids.
+    """
     program_id, tenant = received.command.program_id, received.tenant
     program = app.write(lambda connection: programs.begin_initialize(connection, program_id, tenant=tenant))
-    if program.status != ProgramStatus.READY:
-        result = _build(app, spec_of(program), program_id)
+    if program.status == ProgramStatus.READY:
+        program = _renewed(app, program)
+    else:
+        result = _build(app, program)
         begun = program
         ended = app.write(lambda connection: programs.end_initialize(connection, begun, result))
         if ended is None:
@@ -136,19 +144,57 @@ def initialize_program(app: Application, received: Received[InitializeProgram]) 
     return program_view(program)
 
 
-def _build(app: Application, spec: ProgramSpec, program_id: UUID) -> str | ErrorDetail:
+def _renewed(app: Application, program: Program) -> Program:
+    with _here_or_elsewhere(app, program):
+        spec = app.programs.spec_of(program)
+        if spec.backend_id == program.backend_id:
+            return program
+        backend_id = app.programs.build(spec).spec.backend_id
+    return app.write(
+        lambda connection: programs.update(
+            connection,
+            program.id,
+            configuration=program.configuration,
+            backend_id=backend_id,
+            lock_version=program.lock_version,
+            tenant=program.tenant,
+        )
+    )
+
+
+def _build(app: Application, program: Program) -> str | ErrorDetail:
     try:
-        return app.programs.build(spec).spec.backend_id
+        with _here_or_elsewhere(app, program):
+            return app.programs.build(app.programs.spec_of(program)).spec.backend_id
+    except (PutAside, Requeue):
+        raise
     except AdapterError as error:
         return ErrorDetail(code=error.code, message=storable(error.message))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it is told
         app.episodes.tell(
             f"Programs cannot be built, unexpectedly ({type(error).__name__})",
-            f"program {program_id}",
+            f"program {program.id}",
             level=logging.ERROR,
             error=error,
         )
         return internal(error)
+
+
+@contextmanager
+def _here_or_elsewhere(app: Application, program: Program) -> Generator[None]:
+    """Give the command to another worker if this one lacks something.
+
+    Raises:
+        NotHere: no other worker seems to have it.
+    """
+    try:
+        yield
+    except NotHere as error:
+        if not app.settings.embedded:
+            app.episodes.tell(f"Program {program.id} cannot be built here", error.message)
+            wait_for_another_worker(program.tenant, program.id)
+            raise NotHere(f"{error.message}; nor has any other worker taken it", error.code) from None
+        raise
 
 
 def _event_of(program: Program) -> Event:
@@ -185,7 +231,8 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
         _check(app, received, adapter_type, configuration)
         if before.status == ProgramStatus.READY:
             spec = ProgramSpec(adapter_type, signature or before.signature, configuration, tenant)
-            backend_id = app.programs.build(spec).spec.backend_id
+            with _here_or_elsewhere(app, before):
+                backend_id = app.programs.build(app.programs.with_code(spec)).spec.backend_id
 
     def change(connection: Connection) -> Program:
         new = signatures.find_or_create(connection, signature, tenant=tenant) if signature and not found else found

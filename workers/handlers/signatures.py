@@ -46,7 +46,7 @@ def create_signature(app: Application, received: Received[CreateSignature]) -> S
 @handles(CreateSignatureFromModule, roles=OPERATORS, priority=CHANGES)
 def create_from_module(app: Application, received: Received[CreateSignatureFromModule]) -> SignatureList:
     """Create drafts of a module's signatures. Existing ones are not changed."""
-    found = read_signatures(received.command.module, allowed_prefixes=app.settings.modules)
+    found = read_signatures(received.command.module, allowed_prefixes=app.settings.signature_modules)
     rows = app.write(
         lambda connection: [
             signatures.find_or_create(connection, signature, activate=False, tenant=received.tenant)
@@ -59,7 +59,7 @@ def create_from_module(app: Application, received: Received[CreateSignatureFromM
 @handles(ValidateModule, roles=OPERATORS, priority=CHANGES)
 def is_module(app: Application, received: Received[ValidateModule]) -> Answer:
     """Whether a module contains signatures."""
-    return Answer(value=validate_module(received.command.module, allowed_prefixes=app.settings.modules))
+    return Answer(value=validate_module(received.command.module, allowed_prefixes=app.settings.signature_modules))
 
 
 @handles(UpdateSignature, roles=MAKERS)

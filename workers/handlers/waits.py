@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from typing import Final, NoReturn
+from uuid import UUID
 
 from dspex.backoff import doubled, spread
 from dspex.contract.commands import CreateProgram, InitializeProgram
@@ -49,6 +50,34 @@ class _InVain:
 
 _in_vain = _InVain()
 
+
+class _Looks:
+    """How often this process could not build a program of late."""
+
+    SECONDS = 30.0
+    _counts: Lru[tuple[str, UUID], tuple[int, float]] = Lru(1_000)
+
+    def another(self, program: tuple[str, UUID]) -> int:
+        """Count one more look at a program, and return their number."""
+        count, since = self._counts.get(program) or (0, 0.0)
+        now = time.monotonic()
+        count, since = (count, since) if now < since + self.SECONDS else (0, now)
+        self._counts.put(program, (count + 1, since), 1)
+        return count + 1
+
+    def forget(self, program: tuple[str, UUID]) -> None:
+        """Begin to count anew."""
+        self._counts.put(program, (0, 0.0), 1)
+
+
+_looks = _Looks()
+
+LOOKS: Final = 6
+"""How often a process looks at a command that only another worker can carry out, in some two seconds."""
+_FIRST_LOOK_AGAIN, _LAST_LOOK_AGAIN = 0.1, 1.0
+ASIDE: Final = 64
+"""How many messages may be put aside before such a command goes back without a pause."""
+
 MAX_TRIES: Final = 8
 FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
 """Seconds between attempts of a message whose answer or event the broker does not take; two minutes in all."""
@@ -85,6 +114,30 @@ def wait_for_dependency(command_type: str, tenant: str, most: int, share: int) -
         delivery.tenant = tenant
         raise PutAside(pause)
     _in_vain.add(tenant)
+
+
+def wait_for_another_worker(tenant: str, program_id: UUID) -> None:
+    """Give a command back to its queue, as another worker may have what this one lacks for the program.
+
+    Returns outside of an actor, and if this process has looked at the program often enough: whoever else has it would
+    have taken the command by now, as RabbitMQ gives it to the consumers in turn.
+
+    Raises:
+        PutAside: the command must be handled again, and then goes back to its queue.
+        Requeue: it goes back at once.
+    """
+    delivery, program = handled(), (tenant, program_id)
+    if delivery is None:
+        return
+    if delivery.tries > 1:
+        raise Requeue("it has paused here")
+    looks = _looks.another(program)
+    if looks >= LOOKS:
+        _looks.forget(program)
+        return
+    if looks > 1 and len(aside()) < ASIDE:
+        raise PutAside(doubled(_FIRST_LOOK_AGAIN, _LAST_LOOK_AGAIN, looks - 2))
+    raise Requeue("another worker may have it")
 
 
 def wait_for_broker(error: PublishError) -> None:

@@ -11,11 +11,12 @@ import dspy
 from adapters.modules import unknown_module
 from adapters.native.modules.agent import Agent, AgentParameters
 from adapters.native.modules.comparison import ChainsCompared, ComparisonParameters
+from adapters.native.modules.own import build_own
 from adapters.native.modules.search import HINT, BestOfN, Refine, SearchParameters
 from adapters.native.signatures import dspy_signature
 from adapters.native.state import apply_state
 from adapters.parameters import Parameters, read_parameters
-from adapters.port import AdapterError
+from adapters.port import AdapterError, ModuleCode
 from dspex import Configuration, ErrorCode, Signature
 
 
@@ -53,13 +54,22 @@ _KINDS = {
 }
 
 
-def build_module(signature: Signature, configuration: Configuration, model: str) -> Any:
+def build_module(signature: Signature, configuration: Configuration, model: str, code: ModuleCode | None = None) -> Any:
     """Build the DSPy module of a program for an LM, with its state.
 
+    Args:
+        code: of a module of one's own.
+
     Raises:
-        AdapterError: `permanent`: an unknown module, an invalid parameter or state, a reward or tool that is not
+        NotHere: this process has no such module.
+        AdapterError: `permanent`: an invalid parameter or state, a reward or tool that is not
             registered, or a field with a name that the module reserves.
     """
+    if code is not None:
+        module = build_own(code, signature, configuration)
+        if configuration.state is not None:
+            apply_state(module, signature, configuration.state)
+        return module
     kind = _KINDS.get(configuration.module)
     if kind is None:
         raise unknown_module(configuration.module)

@@ -11,6 +11,7 @@ from pydantic import (
     StrictFloat,
     StrictInt,
     StrictStr,
+    WithJsonSchema,
     field_validator,
     model_serializer,
     model_validator,
@@ -38,7 +39,14 @@ class LMParameters(Frozen):
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
 PromptAdapterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
-ModuleClass = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$", max_length=64)]
+_DSPY_MODULE = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9]*$", "maxLength": 64}
+_OWN_MODULE = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_]*)?$", "maxLength": 200}
+ModuleClass = Annotated[
+    str,
+    Field(pattern=_OWN_MODULE["pattern"], max_length=200),
+    WithJsonSchema({"anyOf": [_DSPY_MODULE, _OWN_MODULE | {"x-later": True}]}),
+]
+"""One of DSPy's modules; or one of one's own, by its entry point or as `package.module:Class`."""
 
 
 class LM(Frozen):
@@ -102,9 +110,10 @@ _LEFT_OUT = frozenset({"state", "fallbacks", "extraction_lm"})
 class Configuration(Frozen):
     """The configuration of a program, besides its signature and its adapter.
 
-    `module` names a DSPy module that the adapter can build from JSON (`Predict`, `ChainOfThought`, ...);
-    `parameters` are those of the module (for instance `{"M": 3}`). `state` is the result of an optimizer. `fallbacks`
-    are tried in order: after a failed run, the next one that lists the code of the error.
+    `module` names a DSPy module that the adapter can build from JSON (`Predict`, `ChainOfThought`, ...), or one of
+    one's own that the workers have: by its entry point (`rag`), or as `package.module:Class`. `parameters` are those
+    of the module (for instance `{"M": 3}`). `state` is the result of an optimizer. `fallbacks` are tried in order:
+    after a failed run, the next one that lists the code of the error.
 
     `prompt_adapter` is the format of prompts and answers: `chat`, `json`, `xml`, `baml`, `two_step` as DSPy has them,
     or a registered one. With `two_step`, `lm` answers in its own words, and `extraction_lm` reads the outputs from it.

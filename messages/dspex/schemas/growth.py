@@ -5,6 +5,9 @@ read them. In both cases every value that may be sent must fit the reader's sche
 command may gain optional fields, accept more values and require less; an event may gain fields and promise more.
 Renaming a field is the same as removing it.
 
+An alternative with `"x-later": true`, such as a new type of a field, is sent to those alone who look at what a newer
+service has made. Choices of such types are open: a reader may meet one that it does not know.
+
 `dspex.signatures.compatibility` does the same for the fields of signatures, which have fewer kinds of types.
 """
 
@@ -48,7 +51,10 @@ class _Comparison:
     def of(self, sent: Schema, read: Schema, path: str) -> Iterator[Break]:
         """Why a value that fits `sent` may not fit `read`."""
         choices = list(_alternatives(read, self.reader))
-        for one in _alternatives(sent, self.sender):
+        sends = list(_alternatives(sent, self.sender))
+        for one in sends:
+            if one.get("x-later") and not self._asked and len(sends) > 1:
+                continue
             yield from self._of_one(one, choices, path)
 
     def _of_one(self, sent: Schema, choices: list[Schema], path: str) -> Iterator[Break]:
@@ -200,7 +206,18 @@ def _values(sent: Schema, read: Schema) -> str | None:
 _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 _COMPARED = frozenset(
-    {"type", "const", "enum", "x-extensible-enum", "properties", "patternProperties", "required", "items", "$defs"}
+    {
+        "type",
+        "const",
+        "enum",
+        "x-extensible-enum",
+        "x-later",
+        "properties",
+        "patternProperties",
+        "required",
+        "items",
+        "$defs",
+    }
     | {"additionalProperties", "prefixItems", "$schema", "title", "description", "default", "examples"}
 )
 

@@ -35,6 +35,7 @@ RUN = {
     ("docs/outbox.md", "# orders/migration.py"): "tests/integration/test_outbox_docs.py",
     ("docs/outbox.md", "# orders/requests.py"): "tests/integration/test_outbox_docs.py",
     ("docs/outbox.md", "# orders/service.py"): "tests/integration/test_outbox_docs.py",
+    ("docs/plugins.md", "# my_package/programs.py"): "tests/integration/test_own_modules.py",
     ("docs/plugins.md", "import pytest"): "tests/integration/test_plugin.py",
     ("docs/testing.md", "from adapters.mock"): "tests/unit/adapters/test_mock.py",
     ("docs/webhooks.md", "from dspex import Callback"): "tests/integration/test_page_blocks.py",
@@ -120,6 +121,7 @@ def test_toml_names_what_plug_ins_offer_or_is_a_deployment(block: Block) -> None
         return
     assert set(found["project"]["entry-points"]) == {
         plugins.ADAPTERS,
+        plugins.MODULES,
         plugins.REWARDS,
         plugins.TOOLS,
         plugins.PROMPT_ADAPTERS,

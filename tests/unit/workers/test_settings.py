@@ -279,12 +279,18 @@ def test_modules(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     assert load_settings(modules=["acme"]).modules == ("acme",)
 
 
+def test_modules_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_MODULES", "acme.signatures,acme.programs:RAG,acme.more:*")
+    assert load_settings().signature_modules == ("acme.signatures",)
+    assert load_settings().own_modules == ("acme.programs:RAG", "acme.more:*")
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
         ("acme,", "1: is not a dotted module name"),
         ("acme,acme.*", "1: is not a dotted module name"),
-        ("acme:Class", "0: is not a dotted module name"),
+        ("acme:Class.Inner", "0: is not a dotted module name"),
         ("acme.ünicode", "0: is not a dotted module name"),
         ("[acme]", "is not valid JSON"),
         ("[1]", "0: "),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from sqlalchemy import Engine
 
-from adapters.port import ProgramSpec
+from adapters.own_modules import OwnModules
+from adapters.port import AdapterError, ProgramSpec
 from dspex.errors import DspexError, SettingsError
 from store import executions
 from store.database.engine import READ_ONLY, make_engine
@@ -20,12 +22,12 @@ from workers.cli.inputs.reading import open_inputs
 from workers.cli.operator import operator_of
 from workers.cli.output import cell
 from workers.cli.run.crew import Crew
-from workers.cli.run.options import RunOptions, load_signature
+from workers.cli.run.options import RunFailed, RunOptions, load_signature
 from workers.cli.run.program import POLL_SECONDS
 from workers.cli.run.results import Results, open_results
 from workers.cli.run.session import Session
 from workers.cli.run.stop import Stop, Stopped
-from workers.settings import load_settings
+from workers.settings import Settings, load_settings
 
 QUIET_SECONDS = 2.5
 
@@ -64,7 +66,8 @@ def run(options: RunOptions) -> int:
             session = Session(engine, crew, options, console, results, stop, tenant)
             try:
                 with _ending(session, results), crew:
-                    session.prepare(ProgramSpec(options.adapter, signature, configuration))
+                    spec = ProgramSpec(options.adapter, signature, configuration)
+                    session.prepare(_with_code(spec, settings) if crew.runs_here else spec)
                     session.run(inputs)
                     if options.run_others and crew.runs_here:
                         crew.begin()
@@ -84,6 +87,14 @@ def run(options: RunOptions) -> int:
                 engine.dispose()
     session.summary.show(console, signature.name)
     return 0 if session.summary.clean else 1
+
+
+def _with_code(spec: ProgramSpec, settings: Settings) -> ProgramSpec:
+    """With the code of its module: what ran on other code, runs again."""
+    try:
+        return replace(spec, code=OwnModules(settings.own_modules).find(spec.configuration.module))
+    except AdapterError as error:
+        raise RunFailed(f"the program cannot be built: {error.message}") from None
 
 
 def _finish_others(engine: Engine, crew: Crew, stop: Stop) -> None:

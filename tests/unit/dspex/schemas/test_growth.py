@@ -195,3 +195,15 @@ def _opened(schema: Any) -> Any:
         case list():
             return [_opened(item) for item in schema]
     return schema
+
+
+def test_a_later_alternative_is_no_break_of_what_is_told() -> None:
+    before = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 4}}}
+    longer = {"type": "string", "maxLength": 8}
+    for later, told in (({"x-later": True}, []), ({}, ["a"])):
+        choices = {"anyOf": [{"type": "string", "maxLength": 4}, longer | later]}
+        after = {"type": "object", "properties": {"a": choices}}
+        assert [found.path for found in breaks(before, after, asked=False)] == told
+        assert list(breaks(before, after, asked=True)) == []
+    alone = {"type": "object", "properties": {"a": longer | {"x-later": True}}}
+    assert [found.path for found in breaks(before, alone, asked=False)] == ["a"]

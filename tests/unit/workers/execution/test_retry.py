@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dspex import ErrorCode
 from dspex.contract.retry_policy import ExecutionPolicy
 from store.executions import Carried
-from workers.execution.retry import Again, Failed, decide
+from workers.execution.retry import Again, Failed, decide, not_here
 
 PASSING, REPAIRABLE, WAITING, FINAL = "tried again", "asked once more", "waited for", "final"
 MEANT = {
@@ -189,3 +189,10 @@ def test_whatever_happens_the_attempts_are_a_bound(data: st.DataObject) -> None:
         assert again.carried.waited <= policy.max_wait
         assert attempt - 1 <= again.attempt <= attempt
         attempt, carried = again.attempt, again.carried
+
+
+def test_what_is_not_here_spends_nothing_and_is_soon_offered_again() -> None:
+    assert not_here(2, Carried()).attempt == 1
+    pauses = [not_here(1, Carried(waits=waits)).delay for waits in (0, 6, 7, 8, 100)]
+    assert [0.5 <= pauses[0] <= 1, 0.5 <= pauses[1] <= 1, 1 <= pauses[2] <= 2, 2 <= pauses[3] <= 4] == [True] * 4
+    assert 150 <= pauses[4] <= 300
