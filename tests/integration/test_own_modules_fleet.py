@@ -52,9 +52,12 @@ def test_what_one_worker_alone_can_run_is_run_by_it(settings: Settings, monkeypa
         lacking = [stack.enter_context(working(settings)) for _ in range(1)]
         having = stack.enter_context(working(settings.model_copy(update={"modules": (NAME,)})))
         client = stack.enter_context(RemoteClient(settings.broker_url, source="/tests", timeout=30))
-        while built_by.count(False) < 3:  # the broker decides who gets a command
-            program = client.create_program("rag", "question -> answer", adapter_type="mock", configuration=OWN)
+        made = [
+            client.create_program("rag", "question -> answer", adapter_type="mock", configuration=OWN) for _ in range(6)
+        ]
+        for program in made:
             assert client.initialize_program(program.program_id).status == ProgramStatus.READY
+        assert {True, False} == set(built_by)  # the broker gives commands in turn
         rows = [client.submit_program(program.program_id, {"question": str(number)}) for number in range(12)]
         views = [row.execution(timeout=30) for row in rows]
         assert {view.status for view in views} == {ExecutionStatus.COMPLETED}
