@@ -6,6 +6,7 @@ LM from it, and applies the texts of fields by position, whatever the fields are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,56 +15,78 @@ from pydantic import TypeAdapter
 
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature
-from dspex.contract.state import PredictorState, State
+from dspex.contract.state import PredictorState, SignatureText, State
 from dspex.model import problems
 from dspex.signatures.annotations import annotation
 
+_NAMED = re.compile(r"\$\{(\w+)\}")
+"""The description that DSPy gives to a field without one: it names the field."""
 
-def apply_state(module: Any, signature: Signature, state: State) -> None:
+
+def apply_state(module: Any, signature: Signature, state: State, *, own: bool = False) -> None:
     """Give the predictors of a module their demos and texts.
+
+    What a demo has besides the fields of the predictor is left out: examples of a training set go to every predictor of
+    a module, and may have columns of their own. DSPy shows none of it to the LM.
 
     Args:
         signature: the program's signature.
+        own: the module is one of one's own: a field of its predictors may have the name of one of the program's, and
+            another type.
 
-            Raises:
-                AdapterError: `permanent`: the state is for another signature, or a part of it does not fit. The text
-            names it.
+    Raises:
+        AdapterError: `permanent`: the state is for another signature, or a part of it does not fit. The text names it.
     """
-    if state.signature_digest != signature.digest:
+    if state.signature_digest not in (None, signature.digest):
         text = f"was found for another signature, this one has {signature.digest}"
         raise _refusal("signature_digest", text)
     predictors = dict(module.named_predictors())
-    ours = {field.name: annotation(field.type, name=field.name.title()) for field in _fields(signature)}
+    fields = () if own else (*signature.inputs, *signature.outputs)
+    ours = {field.name: annotation(field.type, name=field.name.title()) for field in fields}
     for path, found in state.predictors.items():
         if path not in predictors:
-            raise _refusal(f"predictors.{path}", f"{state.module} has no such predictor, but {', '.join(predictors)}")
+            name = state.module or type(module).__name__
+            raise _refusal(f"predictors.{path}", f"{name} has no such predictor, but {', '.join(predictors)}")
         _check(f"predictors.{path}", predictors[path], found, ours)
     for path, found in state.predictors.items():
         predictor = predictors[path]
         if found.signature is not None:
             predictor.signature = predictor.signature.load_state(found.signature.model_dump())
-        predictor.demos = [dict(demo) for demo in found.demos]
-
-
-def _fields(signature: Signature) -> Any:
-    return (*signature.inputs, *signature.outputs)
+        shown = {"augmented", *predictor.signature.fields}
+        predictor.demos = [{name: value for name, value in demo.items() if name in shown} for demo in found.demos]
 
 
 def _check(where: str, predictor: Any, found: PredictorState, ours: Mapping[str, Any]) -> None:
     fields = predictor.signature.fields
-    if found.signature is not None and len(found.signature.fields) != len(fields):
-        names = ", ".join(fields)
-        text = f"there are {len(found.signature.fields)}, for the {len(fields)} fields {names}"
-        raise _refusal(f"{where}.signature.fields", text)
+    if found.signature is not None:
+        _check_texts(f"{where}.signature.fields", predictor.signature, found.signature)
     for number, demo in enumerate(found.demos):
+        here = f"{where}.demos.{number}"
         for name, value in demo.items():
-            here = f"{where}.demos.{number}.{name}"
             if name == "augmented":
-                _validate(bool, value, here)
-            elif name not in fields:
-                raise _refusal(here, f"is not one of the fields {', '.join(fields)}")
-            else:
-                _validate(ours.get(name, fields[name].annotation), value, here)
+                _validate(bool, value, f"{here}.{name}")
+            elif name in fields and value is not None:  # None: not supplied
+                _validate(ours.get(name, fields[name].annotation), value, f"{here}.{name}")
+        if not fields.keys() & demo.keys():
+            raise _refusal(here, f"has none of the fields {', '.join(fields)}")
+
+
+def _check_texts(where: str, signature: Any, found: SignatureText) -> None:
+    """Check that the texts are of these fields: they are applied by position, and do not name their fields.
+
+    Only what DSPy derives from a field's name tells which field it was; a text of one's own fits any.
+    """
+    names = list(signature.fields)
+    if len(found.fields) != len(names):
+        raise _refusal(where, f"there are {len(found.fields)}, for the {len(names)} fields {', '.join(names)}")
+    prefixes = [text["prefix"] for text in signature.dump_state()["fields"]]
+    for number, (name, prefix, text) in enumerate(zip(names, prefixes, found.fields, strict=True)):
+        described = _NAMED.fullmatch(text.description)
+        of = described[1] if described else name
+        if not described and text.prefix != prefix and text.prefix in prefixes:
+            of = names[prefixes.index(text.prefix)]
+        if of != name:
+            raise _refusal(f"{where}.{number}", f"is of a field '{of}', and the predictor has '{name}' there")
 
 
 def _validate(kind: Any, value: Any, here: str) -> None:

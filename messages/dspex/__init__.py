@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from dspex.contract.options import ExecutionOptions
     from dspex.contract.results import ExecutionError
+    from dspex.contract.saved_state import state_of
     from dspex.contract.state import State
     from dspex.contract.status import ErrorCode, ExecutionStatus, ProgramStatus, SignatureStatus
     from dspex.errors import DspexError, Problem
@@ -54,6 +55,7 @@ else:
         "producer": "Producer",
         "signatures.field": "SignatureField",
         "signatures.signature": "Signature",
+        "contract.saved_state": "state_of",
         "contract.state": "State",
         "contract.status": "ErrorCode ExecutionStatus ProgramStatus SignatureStatus",
     }
@@ -107,6 +109,7 @@ __all__ = [
     "Usage",
     "decode_command",
     "decode_event",
+    "state_of",
     "uuid7",
     "wrap",
 ]

@@ -171,3 +171,30 @@ def test_statistics_outlive_the_program(dspex: Interface) -> None:
         found = dspex.get_program_statistics(program.program_id, **given)
         assert (found.name, found.total, found.successful) == (None, 1, 1)
     assert code_of(lambda: dspex.get_program_statistics(uuid.uuid4())) == "not_found"
+
+
+SAVED = {
+    "predict": {
+        "traces": [],
+        "train": [],
+        "demos": [{"question": "why", "reasoning": "so", "answer": "because"}],
+        "lm": {"model": "openai/gpt-4o", "api_base": "http://127.0.0.1:9/v1"},
+    },
+    "metadata": {"dependency_versions": {"python": "3.11", "dspy": "3.0.0"}},
+}
+
+
+def test_a_saved_file_is_bound_to_the_signature_of_its_program(dspex: Interface, program: ProgramView) -> None:
+    saved = Configuration.model_validate(BEFORE.model_dump(mode="json") | {"state": SAVED})
+    changed = dspex.update_program(program.program_id, {"state": SAVED})
+    created = ready(dspex, configuration=saved)
+    for view in (changed, created):
+        assert view.configuration.state is not None
+        kept = view.configuration.state.model_dump(mode="json")
+        assert kept == {
+            "signature_digest": dspex.get_signature(view.signature_id).signature.digest,
+            "module": "ChainOfThought",
+            "predictors": {"predict": {"demos": SAVED["predict"]["demos"], "signature": None}},  # type: ignore[index]
+        }
+    by_id = dspex.create_program("by id", created.signature_id, adapter_type="mock", configuration=saved)
+    assert by_id.configuration == created.configuration

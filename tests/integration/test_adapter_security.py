@@ -221,17 +221,34 @@ def state(**predictor: Any) -> dict[str, Any]:
     return {"signature_digest": digest, "module": "Predict", "predictors": {"self": predictor}}
 
 
-@pytest.mark.parametrize("key", ["config", "lm", "traces", "callbacks", "__class__"])
-def test_a_state_sets_nothing_but_demos_and_texts(key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        ("config", "must be empty"),
+        ("lm", "the predictor has the LM 'openai/x' of its own"),
+        ("traces", "must be empty"),
+        ("callbacks", "is not a known field"),
+        ("__class__", "is not a known field"),
+    ],
+)
+def test_a_state_sets_nothing_but_demos_and_texts(key: str, problem: str) -> None:
     found = rejected_program(state=state(**{key: {"api_base": ELSEWHERE, "model": "openai/x"}}))
-    assert f"data.configuration.state.predictors.self.{key}: is not a known field" in found
+    assert f"data.configuration.state.predictors.self.{key}: {problem}" in found
+    assert ELSEWHERE not in found
+
+
+def test_a_state_with_the_lm_of_its_program_takes_it_nowhere_else(adapter: Adapter, server: LMServer) -> None:
+    lm = {"model": "local", "api_base": ELSEWHERE, "extra_headers": {"Authorization": "Bearer theirs"}}
+    run(adapter, "question -> answer", {"question": "why"}, state=state(demos=[], lm=lm))
+    assert "theirs" not in json.dumps([dict(request.headers) for request in server.requests])
+    assert len(server.requests) == 1
 
 
 def test_a_demo_gives_no_orders(adapter: Adapter, server: LMServer) -> None:
-    demo = {"question": "x", "answer": "y", "config": {"api_base": ELSEWHERE}}
-    with pytest.raises(AdapterError, match=r"state\.predictors\.self\.demos\.0\.config: is not one of the fields"):
-        run(adapter, "question -> answer", {"question": "why"}, state=state(demos=[demo]))
-    assert not server.requests
+    demo = {"question": "x", "answer": "y", "config": {"api_base": ELSEWHERE}, "lm": ELSEWHERE}
+    run(adapter, "question -> answer", {"question": "why"}, state=state(demos=[demo]))
+    assert ELSEWHERE not in json.dumps(server.requests[0].body)
+    assert len(server.requests) == 1
 
 
 # LM settings that carry a key, and `api_base` from a message

@@ -296,7 +296,7 @@ def changed(**demo: Any) -> dict[str, Any]:
         (optimized() | {"signature_digest": "0" * 64}, "state.signature_digest: was found for another signature"),
         (optimized() | {"predictors": {"other": {}}}, "state.predictors.other: ChainOfThought has no such predictor"),
         (changed(question=3), "state.predictors.predict.demos.0.question: "),
-        (changed(question="x", secret="y"), "state.predictors.predict.demos.0.secret: is not one of the fields"),
+        (changed(secret="y"), "state.predictors.predict.demos.0: has none of the fields question, reasoning, answer"),
         (changed(answer=["x"]), "state.predictors.predict.demos.0.answer: "),
         (changed(reasoning={"a": 1}), "state.predictors.predict.demos.0.reasoning: "),
         (changed(augmented="yes"), "state.predictors.predict.demos.0.augmented: "),

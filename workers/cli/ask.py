@@ -7,6 +7,7 @@ import sys
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from dspex import LM, Configuration, Signature
+from dspex import LM, Configuration, Signature, state_of
 from dspex.client.interface import Interface
 from dspex.contract.callback import Callback
 from dspex.contract.results import (
@@ -139,9 +140,16 @@ def _validate_module(client: Interface, module: str) -> bool:  # noqa: ARG001
 
 
 def _create_program(
-    client: Interface, name: str, signature: str, adapter_type: str, module: str, model: str | None = None
+    client: Interface,
+    name: str,
+    signature: str,
+    adapter_type: str,
+    module: str,
+    model: str | None = None,
+    state: str | None = None,
 ) -> Any:
-    configuration = Configuration(module=module, lm=LM(model=model) if model else None)
+    found = state_of(Path(state)) if state else None
+    configuration = Configuration(module=module, lm=LM(model=model) if model else None, state=found)
     return client.create_program(
         name, _id_or_signature(signature), adapter_type=adapter_type, configuration=configuration
     )
@@ -167,9 +175,12 @@ def _update_program(
     module: str | None = None,
     model: str | None = None,
     secret: str | None = None,
+    state: str | None = None,
     traceparent: str | None = None,
 ) -> Any:
     change: dict[str, Any] = {} if module is None else {"module": module}
+    if state is not None:
+        change["state"] = state_of(Path(state)) if state else None
     lm = {} if model is None else {"model": model}
     if secret is not None:
         lm["secret"] = secret or None  # type: ignore[assignment]  # null takes it away

@@ -65,6 +65,9 @@ name = click.option("--name")
 of_program = click.option("--program", "program_id", type=click.UUID)
 error_code = click.option("--error-code")
 label = click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="With this metadata; repeat it.")
+state = click.option(
+    "--state", metavar="FILE", help='What an optimizer found: the JSON file that DSPy\'s program.save("x.json") wrote.'
+)
 draft = click.option("--draft", is_flag=True, help="Leave it a draft.")
 
 verb(
@@ -111,7 +114,7 @@ verb(
     click.argument("name"), click.argument("signature"),
     click.option("--adapter", "adapter_type", default="python_port", show_default=True),
     click.option("--module", default="Predict", show_default=True, help="The DSPy module."),
-    click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS."),
+    click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS."), state,
 )  # fmt: skip
 verb(program, "initialize", "initialize_program", "Have the adapter build a program.", id_of("program"), traceparent)
 verb(
@@ -121,7 +124,8 @@ verb(
     click.option("--allow-breaking", is_flag=True, help="Also a signature that breaks callers."),
     click.option("--module", help="The DSPy module."),
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS. Its parameters stay."),
-    click.option("--secret", help="The name of the LM's secret; an empty one: that of its provider."), traceparent,
+    click.option("--secret", help="The name of the LM's secret; an empty one: that of its provider."),
+    click.option("--state", metavar="FILE", help="The state, as for create; an empty one: none."), traceparent,
 )  # fmt: skip
 verb(
     program, "execute", "execute_program", "Run a program once, and wait for it.",

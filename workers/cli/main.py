@@ -78,6 +78,11 @@ def main() -> None:
 )
 @click.option("--module", default="Predict", show_default=True, help="The DSPy module, such as ChainOfThought.")
 @click.option("--model", help="The LM: provider/model such as openai/gpt-4o-mini, or an alias of DSPEX_LMS.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help='What an optimizer found: the JSON file that DSPy\'s program.save("x.json") wrote.',
+)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write results to this file.")
 @click.option(
     "--format",

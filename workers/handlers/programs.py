@@ -35,6 +35,7 @@ from dspex.text import storable
 from store import programs, signatures, statistics
 from store.programs import Program
 from store.signatures import SignatureRow
+from workers.application.state_versions import other_versions
 from workers.application.wiring import Application
 from workers.brokers.settlement import PutAside, Requeue
 from workers.execution.admission import CHANGES
@@ -55,6 +56,11 @@ def create_program(app: Application, received: Received[CreateProgram]) -> Progr
     command, tenant = received.command, received.tenant
     _check(app, received, command.adapter_type, command.configuration)
     app.callbacks.check(tenant, command.callback)
+    configuration = command.configuration
+    if configuration.state is not None:
+        with app.read(tenant) as connection:
+            signature = signatures.get(connection, command.signature_id, tenant=tenant).signature
+        configuration = _bound(app, configuration, signature)
     row = app.write(
         lambda connection: programs.create(
             connection,
@@ -62,7 +68,7 @@ def create_program(app: Application, received: Received[CreateProgram]) -> Progr
             name=command.name,
             signature_id=command.signature_id,
             adapter_type=command.adapter_type,
-            configuration=command.configuration,
+            configuration=configuration,
             policy=command.policy,
             callback=command.callback,
             tenant=tenant,
@@ -86,7 +92,7 @@ def create_with_signature(app: Application, received: Received[CreateProgramWith
             name=command.name,
             signature_id=signature.id,
             adapter_type=command.adapter_type,
-            configuration=command.configuration,
+            configuration=_bound(app, command.configuration, signature.signature),
             policy=command.policy,
             callback=command.callback,
             tenant=tenant,
@@ -120,6 +126,14 @@ def _check(app: Application, received: Received[Command], adapter_type: str, con
         if error.code == ErrorCode.AUTH:
             told_of(received.principal, received.command, error)
         raise
+
+
+def _bound(app: Application, configuration: Configuration, signature: Signature) -> Configuration:
+    """The configuration with its state bound to the signature. Logs other versions than those it was saved with."""
+    saved_with = configuration.state and configuration.state.metadata
+    if saved_with and (other := other_versions(saved_with)):
+        app.episodes.tell("States were saved with other versions, and prompts may differ", other)
+    return configuration.bound_to(signature)
 
 
 @handles(InitializeProgram, roles=MAKERS, priority=CHANGES)
@@ -223,7 +237,7 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
     signature = wanted if isinstance(wanted, Signature) else None if found is None else found.signature
     if signature is not None and not command.allow_breaking:
         _check_compatible(before, signature)
-    configuration = _changed(before, command.configuration)
+    configuration = _bound(app, _changed(before, command.configuration), signature or before.signature)
     backend_id = before.backend_id
     adapter_type = command.adapter_type or before.adapter_type
     is_built_again = any(part is not None for part in (command.configuration, command.signature, command.adapter_type))

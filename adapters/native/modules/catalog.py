@@ -68,7 +68,7 @@ def build_module(signature: Signature, configuration: Configuration, model: str,
     if code is not None:
         module = build_own(code, signature, configuration)
         if configuration.state is not None:
-            apply_state(module, signature, configuration.state)
+            apply_state(module, signature, configuration.state, own=True)
         return module
     kind = _KINDS.get(configuration.module)
     if kind is None:

@@ -11,16 +11,18 @@ from pydantic import (
     StrictFloat,
     StrictInt,
     StrictStr,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_serializer,
     model_validator,
 )
 
-from dspex.contract.state import State
+from dspex.contract.state import State, wrong_at
 from dspex.contract.status import ErrorCode
 from dspex.model import Frozen
 from dspex.scalars import WHOLE
+from dspex.signatures.signature import Signature
 
 AdapterType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 SecretName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=100)]
@@ -112,8 +114,8 @@ class Configuration(Frozen):
 
     `module` names a DSPy module that the adapter can build from JSON (`Predict`, `ChainOfThought`, ...), or one of
     one's own that the workers have: by its entry point (`rag`), or as `package.module:Class`. `parameters` are those
-    of the module (for instance `{"M": 3}`). `state` is the result of an optimizer. `fallbacks` are tried in order:
-    after a failed run, the next one that lists the code of the error.
+    of the module (for instance `{"M": 3}`). `state` is what an optimizer found, also as DSPy's `save` writes it.
+    `fallbacks` are tried in order: after a failed run, the next one that lists the code of the error.
 
     `prompt_adapter` is the format of prompts and answers: `chat`, `json`, `xml`, `baml`, `two_step` as DSPy has them,
     or a registered one. With `two_step`, `lm` answers in its own words, and `extraction_lm` reads the outputs from it.
@@ -141,11 +143,27 @@ class Configuration(Frozen):
             raise ValueError(f"extraction_lm: '{self.prompt_adapter}' calls no second LM: remove it")
         return self
 
-    @model_validator(mode="after")
-    def _of_this_module(self) -> Configuration:
-        if self.state is not None and self.state.module != self.module:
-            raise ValueError(f"state.module: it was found for '{self.state.module}', not for '{self.module}'")
-        return self
+    @field_validator("state")
+    @classmethod
+    def _of_this_program(cls, state: State | None, info: ValidationInfo) -> State | None:
+        """Bind a state to the module, and compare the LMs of its predictors with the program's: none is kept in it."""
+        module = info.data.get("module")
+        if state is None or module is None:
+            return state
+        if state.module not in (None, module):
+            raise wrong_at(("module",), f"it was found for '{state.module}', not for '{module}'")
+        lm: LM | None = info.data.get("lm")
+        for path, predictor in state.predictors.items():
+            if predictor.lm is not None and (lm is None or predictor.lm != lm.model):
+                raise wrong_at(("predictors", path, "lm"), _another_lm(predictor.lm, lm))
+        kept = {path: predictor.model_copy(update={"lm": None}) for path, predictor in state.predictors.items()}
+        return state.model_copy(update={"module": module, "predictors": kept})
+
+    def bound_to(self, signature: Signature) -> Self:
+        """The configuration as a program of this signature keeps it: its state is for the signature."""
+        if self.state is None:
+            return self
+        return self.model_copy(update={"state": self.state.bound_to(signature.digest)})
 
     @model_serializer(mode="wrap")
     def _what_is_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -154,6 +172,14 @@ class Configuration(Frozen):
         if data["prompt_adapter"] == CHAT:
             del data["prompt_adapter"]
         return {key: value for key, value in data.items() if key not in _LEFT_OUT or value}
+
+
+def _another_lm(found: str, lm: LM | None) -> str:
+    ours = "the program has none" if lm is None else f"the program's is '{lm.model}'"
+    return (
+        f"the predictor has the LM '{found}' of its own, and {ours}: name that one, or save the state again after "
+        "program.set_lm(None)"
+    )
 
 
 class Change(Frozen):

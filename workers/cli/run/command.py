@@ -17,6 +17,7 @@ from dspex.errors import DspexError, SettingsError
 from store import executions
 from store.database.engine import READ_ONLY, make_engine
 from workers.application.own import left_by_others, webhooks_that_wait
+from workers.application.state_versions import other_versions
 from workers.cli.begin import check_servers, collect_seldom, configure_logging
 from workers.cli.inputs.reading import open_inputs
 from workers.cli.operator import operator_of
@@ -46,6 +47,9 @@ def run(options: RunOptions) -> int:
     if options.output and options.inputs_file and _same(options.output, Path(options.inputs_file)):
         raise SettingsError("--output: this is the file of --inputs, which it would overwrite: choose another")
     configuration = options.configuration
+    saved_with = configuration.state and configuration.state.metadata
+    other = saved_with and other_versions(saved_with)
+    configuration = configuration.bound_to(signature)
     console, stop = Console(stderr=True), Stop()
     with stop.listening():
         with stop.anywhere():
@@ -56,7 +60,7 @@ def run(options: RunOptions) -> int:
             open_inputs(signature, options.inputs_file, options.pairs, options.reading) as inputs,
             open_results(options.output, options.output_format, signature) as results,
         ):
-            for said in inputs.said:
+            for said in (*([f"{other}: prompts may differ"] if other else []), *inputs.said):
                 console.print(cell(said), highlight=False, soft_wrap=True)
             with stop.anywhere():
                 check_servers(settings)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pydantic
 
-from dspex import LM, Configuration, Signature
+from dspex import LM, Configuration, Signature, state_of
 from dspex.errors import DspexError, SettingsError
 from dspex.model import problems
 from workers.cli.inputs.reading import Reading
@@ -38,6 +38,7 @@ class RunOptions:
     delimiter: str | None = None
     sheet: str | None = None
     columns: tuple[str, ...] = ()
+    state: Path | None = None
     tenant: str | None = None
 
     @property
@@ -47,9 +48,14 @@ class RunOptions:
 
     @property
     def configuration(self) -> Configuration:
-        """The program's configuration."""
+        """The program's configuration.
+
+        Raises:
+            DspexError: an option is invalid, or the file of the state is none.
+        """
+        state = None if self.state is None else state_of(self.state)
         with options_checked():
-            return Configuration(module=self.module, lm=LM(model=self.model) if self.model else None)
+            return Configuration(module=self.module, lm=LM(model=self.model) if self.model else None, state=state)
 
     @property
     def reading(self) -> Reading:
