@@ -27,7 +27,7 @@ TRAINSET = [
 ]
 
 
-class Triage(dspy.Signature):
+class Triage(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
     """Judge how urgent a ticket is."""
 
     ticket: str = dspy.InputField()

@@ -37,7 +37,8 @@ MAX_DEMOS = 256
 Path = Annotated[
     str,
     StringConstraints(
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\['[^'\[\]\x00-\x1f]+'\]|[.\[][A-Za-z0-9_'\]]+)*$", max_length=200
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*|\[[0-9]+\]|\['[^'\[\]\x00-\x1f]+'\])*$",
+        max_length=200,
     ),
 ]
 """The path of a predictor in its module, as DSPy names it: `predict`, `extract.predict`, `steps[0]`, `self`."""
@@ -104,7 +105,7 @@ class PredictorState(Frozen):
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core_schema)
         if handler.mode == "validation":
-            empty = {"enum": [None, [], {}]}
+            empty: dict[str, Any] = {"enum": [None, [], {}]}
             schema["properties"] |= dict.fromkeys(_NO_USE, empty)
             dumped = {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}}
             schema["properties"]["lm"] = {"anyOf": [empty, {"type": "string"}, dumped]}

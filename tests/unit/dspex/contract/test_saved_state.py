@@ -85,7 +85,7 @@ def test_a_predictor_may_have_any_path_of_dspy(path: str) -> None:
     assert list(state.predictors) == [path]
 
 
-@pytest.mark.parametrize("path", ["parts['a\n']", "a b", "x(1)", "parts['a'](1)"])
+@pytest.mark.parametrize("path", ["parts['a']['", "parts['a\n']", "a b", "a.0", "x(1)", "parts['a'](1)"])
 def test_no_other_path_is_taken(path: str) -> None:
     assert refusal(state=saved(**{path: PREDICTOR})).startswith("state.predictors.")
 
