@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from adapters.lm_parameters import check_allowed, check_names
 from adapters.port import AdapterError, NotHere
 from dspex import LM, Configuration, ErrorCode
 
@@ -71,12 +72,14 @@ class LMAlias:
         secret: the name of its key. Without it, an LM with an `api_base` is called without a key, and any other with
             the provider's usual one.
         tenants: the tenants that may use it, in a system with tenants.
+        parameters: the names of the provider's own parameters that programs may send (`parameters.provider`).
     """
 
     model: str
     api_base: str | None = None
     secret: str | None = None
     tenants: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         provider, _, name = self.model.partition("/")
@@ -86,6 +89,7 @@ class LMAlias:
             raise ValueError(f"model: {text}")
         if self.api_base is None and provider not in PROVIDERS:
             raise ValueError(f"api_base: {provider} has no default address: give one")
+        check_names(self.parameters)
 
 
 @dataclass(frozen=True)
@@ -130,10 +134,11 @@ class LMCatalog:
         """Check that a program of a tenant may use this LM. Its key may still be missing.
 
         Raises:
-            AdapterError: `permanent`: the model is neither an alias of the tenant nor `provider/model` of `PROVIDERS`.
+            AdapterError: `permanent`: the model is neither an alias of the tenant nor `provider/model` of `PROVIDERS`,
+                or it does not allow a parameter.
                 `auth`: the secret is not for this LM, or was not granted to the tenant.
         """
-        self._find(lm, tenant)
+        check_allowed(lm, self._find(lm, tenant).parameters)
 
     def resolve(self, lm: LM, tenant: str | None = None) -> ResolvedLM:
         """The model, the address and the key for the call.
@@ -142,6 +147,7 @@ class LMCatalog:
             AdapterError: see `check`. `auth`: the worker lacks the key.
         """
         alias = self._find(lm, tenant)
+        check_allowed(lm, alias.parameters)
         key = None if alias.secret is None else self.secret(alias.secret)
         if alias.secret is not None and key is None:
             text = f"secret: '{alias.secret}' is not known to the worker: set it in its environment"
@@ -176,7 +182,7 @@ class LMCatalog:
             text = f"secret: the alias '{lm.model}' has its own secret, and accepts no other: remove it"
             raise AdapterError(ErrorCode.AUTH, text)
         if alias.secret is None and alias.api_base is None:
-            return LMAlias(alias.model, None, PROVIDERS[alias.model.partition("/")[0]])
+            return replace(alias, secret=PROVIDERS[alias.model.partition("/")[0]])
         return alias
 
     def _direct(self, lm: LM, tenant: str | None) -> LMAlias:

@@ -18,8 +18,9 @@ from adapters.native.modules.own import runner
 from adapters.native.prompts.catalog import prompt_adapter
 from adapters.native.recorder import Recorder
 from adapters.native.setup import prepare_dspy
-from adapters.native.signatures import dspy_inputs, json_outputs
+from adapters.native.signatures import dspy_inputs
 from adapters.native.trace import Tracer
+from adapters.native.votes import check_n, validated_outputs
 from adapters.native.wire import Wire
 from adapters.port import AdapterError, AdapterStats, Health, Outcome, ProgramInfo, ProgramSpec, RunOptions
 from adapters.programs import Programs
@@ -76,6 +77,7 @@ class NativeAdapter:
         kept = self._programs.find(spec.backend_id)
         if kept is not None and kept.resolved == resolved:
             return spec.backend_id
+        check_n(spec.configuration)
         prepare_dspy()
         signature, configuration, code = spec.signature, spec.configuration, spec.code
         try:
@@ -113,7 +115,7 @@ class NativeAdapter:
                 arguments = dspy_inputs(program.signature, inputs)
                 with _run_context(program, recorder, tracer):
                     prediction = program.run(**arguments)
-                outputs = program.signature.validate_outputs(json_outputs(program.signature, prediction))
+                outputs = validated_outputs(program.signature, prediction)
             except Exception as error:  # noqa: BLE001  the port: AdapterError and nothing else
                 failure = adapter_error(error, recorder, program.keys)
                 failure.trace = tracer.steps if tracer else None

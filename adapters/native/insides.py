@@ -15,7 +15,8 @@ from dspy._vendor.lm15.transports import StdlibTransport
 from dspy.adapters.utils import format_field_value, serialize_for_json
 from dspy.clients.backend_selection import select_backend
 from dspy.clients.engines.lm15_engine import LM15Engine
-from dspy.lm15 import LM15Error, RouterConfig
+from dspy.clients.model_metadata import model_info
+from dspy.lm15 import LM15Error, RouterConfig, request_from_openai_chat
 from pydantic import TypeAdapter
 
 __all__ = [
@@ -24,7 +25,9 @@ __all__ = [
     "calls_through",
     "extraction_signature",
     "fixed_temperature",
+    "not_sent",
     "raw_answer",
+    "reasons",
     "rebound",
     "user_message_content",
     "value_of_elements",
@@ -146,3 +149,28 @@ def extraction_signature(adapter: Any, signature: Any) -> Any:
 def value_of_elements(elements: Sequence[Any], schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
     """What XML elements stand for by a JSON Schema, as `dspy.XMLAdapter` sees it (adapters/xml_adapter.py)."""
     return dspy.XMLAdapter._elements_to_value(list(elements), schema, definitions)  # noqa: SLF001
+
+
+def not_sent(lm: Any, settings: Mapping[str, Any]) -> str | None:
+    """Why DSPy's own HTTP client would not send these settings to an LM as they are; None if it would.
+
+    Makes a request without sending it. That a value is changed into the nearest one that the provider takes is no
+    reason.
+
+    Args:
+        lm: an LM that `calls_through`.
+    """
+    body = {"model": lm.model, "messages": [{"role": "user", "content": "?"}], **settings}
+    try:
+        request = request_from_openai_chat(body, compat=select_backend(lm).resolution.compat)
+        plan = lm._engine_store.get(None).plan(request)  # noqa: SLF001
+    except (LM15Error, TypeError, ValueError) as error:
+        return str(error)
+    return next((adapted.reason for adapted in plan if adapted.action == "dropped"), None)
+
+
+def reasons(lm: Any) -> bool | None:
+    """Whether the model of an LM is one that reasons, by DSPy's list; None if it is not in the list."""
+    route = select_backend(lm).resolution
+    info = model_info(route.provider, route.model)
+    return bool(info.get("supports_reasoning")) if info else None

@@ -13,15 +13,22 @@ from adapters.lm import ResolvedLM
 from adapters.native.answers.shapes import without_odd_parts
 from adapters.native.calls import execute
 from adapters.native.error_codes import code_of, said_of
-from adapters.native.insides import calls_through
+from adapters.native.insides import calls_through, fixed_temperature
 from adapters.native.lite import prepare_litellm
 from adapters.native.modules.temperature import check_temperature
+from adapters.native.parameters import check_parameters, settings_of
 from adapters.native.recorder import Recorder
 from adapters.native.wire import Call, Wire, noted
 from dspex import ErrorCode, LMParameters
 
 NO_KEY: Final = "none"
 """Sent if there is no key: otherwise DSPy takes one from the environment, and sends it to any address."""
+
+CHECKED_BY_DSPY: Final = frozenset({"temperature", "top_p", "max_tokens", "stop", "timeout"})
+"""What `dspy.LM` is made with. The others are set in it: of a reasoning model, it takes no `max_completion_tokens`."""
+
+LOW, VARIED = 0.15, 0.7
+"""DSPy's temperature for several completions (predict/predict.py): at a low one they would be equal."""
 
 
 class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type information
@@ -30,8 +37,31 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
     It keeps no history, neither its own nor DSPy's global one.
     """
 
+    def __init__(self, model: str, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        self.fixed_temperature = fixed_temperature(model)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         recorder: Recorder = dspy.settings.usage_tracker
+        if self.fixed_temperature:
+            kwargs.pop("temperature", None)  # a default of DSPy's modules
+        n = kwargs.pop("n", None) or self.kwargs.get("n") or 1
+        return self._once(recorder, args, kwargs) if n == 1 else self._often(n, recorder, args, kwargs)
+
+    def _often(self, n: int, recorder: Recorder, args: Any, kwargs: dict[str, Any]) -> list[Any]:
+        """Make a call n times, as DSPy does, but with all that a call has: its usage, its checks, another seed."""
+        if not self.fixed_temperature and (kwargs.get("temperature") or self.kwargs.get("temperature") or 0) <= LOW:
+            kwargs["temperature"] = VARIED
+        outputs: list[Any] = []
+        for number in range(n):
+            if number and (seed := self.kwargs.get("seed")) is not None:
+                kwargs["seed"] = seed + number
+            outputs += self._once(recorder, args, dict(kwargs, n=None))
+        if any(isinstance(output, dict) for output in outputs):
+            return [output if isinstance(output, dict) else {"text": output} for output in outputs]
+        return outputs
+
+    def _once(self, recorder: Recorder, args: Any, kwargs: dict[str, Any]) -> Any:
         recorder.call_begins()
         if recorder.seed is not None and self.is_native:
             # LiteLLM refuses a seed that the provider does not support; DSPy's own client omits it.
@@ -88,18 +118,20 @@ def make_lm(field: str, resolved: ResolvedLM, parameters: LMParameters, wire: Wi
 
     Raises:
         ValueError: DSPy does not know the LM.
-        AdapterError: `permanent`: the LM does not accept this temperature.
+        AdapterError: `permanent`: the LM does not take one of the parameters.
     """
     check_temperature(parameters.temperature, resolved.model, f"{field}.parameters.temperature")
     api_key = resolved.api_key or NO_KEY
-    settings: dict[str, Any] = {"api_key": api_key, "api_base": resolved.api_base}
-    settings |= parameters.model_dump(exclude_none=True)
-    if parameters.stop is not None:
-        settings["stop"] = list(parameters.stop)
-    settings = {key: value for key, value in settings.items() if value is not None}
+    given = settings_of(parameters)
+    settings: dict[str, Any] = {"api_key": api_key}
+    if resolved.api_base is not None:
+        settings["api_base"] = resolved.api_base
+    settings |= {name: given.pop(name) for name in CHECKED_BY_DSPY & given.keys()}
     lm = RecordingLM(resolved.model, cache=False, num_retries=0, engine="lm15", **settings)
     if not calls_through(lm, wire, api_key, resolved.api_base):
         # Not engine="auto", which chooses at each call, and also by the environment (OPENAI_BASE_URL).
         prepare_litellm(wire.proxy)
         lm = RecordingLM(resolved.model, cache=False, num_retries=0, engine="litellm", **settings)
+    lm.kwargs |= given
+    check_parameters(f"{field}.parameters", lm, parameters)
     return lm

@@ -20,11 +20,14 @@ from adapters.native.insides import (
     calls_through,
     extraction_signature,
     fixed_temperature,
+    not_sent,
     raw_answer,
+    reasons,
     rebound,
     user_message_content,
     value_of_elements,
 )
+from adapters.native.lms import VARIED
 from adapters.native.wire import UNBOUNDED, Wire
 
 
@@ -102,7 +105,7 @@ def test_elements_are_values_by_their_schema() -> None:
 
 
 def test_a_chat_adapter_asks_once_more_by_what_it_makes_for_that() -> None:
-    made = dspy.ChatAdapter._make_json_adapter_fallback(dspy.ChatAdapter())
+    made = dspy.ChatAdapter()._make_json_adapter_fallback()
     assert type(made) is dspy.JSONAdapter
 
 
@@ -178,3 +181,32 @@ def test_a_price_is_dspys_own(model: str) -> None:
     expected, _ = estimate_cost(response, provider=wire.provider, requested_model=wire.model)
     assert costs == [expected, expected]
     assert (expected is not None) is (model in {"openai/gpt-4o-mini", "gemini/gemini-2.5-pro"})
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "sent"),
+    [
+        ("openai/gpt-4o-mini", {"seed": 3, "logit_bias": {"5": 1}, "max_completion_tokens": 9}, True),
+        ("openai/gpt-4o-mini", {"top_k": 3}, False),
+        ("openai/gpt-4o-mini", {"of_nobody": 3}, False),
+        ("openai/home-grown", {"reasoning_effort": "low"}, True),
+        ("openai/home-grown", {"reasoning_effort": "most"}, False),
+        ("anthropic/claude-sonnet-4-5", {"temperature": 0.5, "top_k": 3}, True),
+        ("anthropic/claude-sonnet-4-5", {"seed": 3}, False),
+    ],
+)
+def test_the_client_tells_beforehand_what_it_would_not_send(model: str, settings: dict[str, Any], sent: bool) -> None:
+    lm = dspy.LM(model, cache=False, num_retries=0, engine="lm15", api_key="sk-local")
+    assert calls_through(lm, Refusing(), "sk-local", None)
+    assert (not_sent(lm, settings) is None) is sent
+
+
+def test_the_list_of_models_tells_which_reason() -> None:
+    lms = [dspy.LM(f"openai/{name}", engine="lm15", api_key="k") for name in ("o3", "gpt-4o-mini", "home-grown")]
+    assert [reasons(lm) for lm in lms] == [True, False, None]
+
+
+def test_several_completions_get_a_temperature_by_the_lms_settings() -> None:
+    lm = dspy.LM("openai/home-grown", engine="lm15", api_key="k", n=2)
+    config = dspy.Predict("a -> b")._forward_preprocess(a="x", lm=lm)[1]
+    assert config == {"temperature": VARIED}

@@ -22,12 +22,12 @@ def temperature_of(given: float | None, default: float, model: str) -> dict[str,
     return {}
 
 
-def check_temperature(given: float | None, model: str, field: str) -> None:
+def check_temperature(given: float | None, model: str, field: str, code: ErrorCode = ErrorCode.PERMANENT) -> None:
     """Check that a model accepts a temperature.
 
     Raises:
-        AdapterError: `permanent`: it does not.
+        AdapterError: with `code`: it does not.
     """
     if given not in (None, ITS_OWN) and fixed_temperature(model):
         text = f"{field}: '{model}' takes no temperature but its own: remove {given:g}"
-        raise AdapterError(ErrorCode.PERMANENT, text)
+        raise AdapterError(code, text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from functools import partial
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -28,8 +30,18 @@ AdapterType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 SecretName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=100)]
 
 
+MAX_N = 32
+_is_none = partial(operator.is_, None)
+
+ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+
+
 class LMParameters(Frozen):
-    """The parameters of every LM call. For those that are not set, the provider's defaults apply."""
+    """The parameters of every LM call. For those that are not set, the provider's defaults apply.
+
+    With `n`, each call is made `n` times, and the outputs are those that come up most often. `seed` is that of runs
+    without one. `provider` has parameters of the provider's own, by the names that the LM's alias allows.
+    """
 
     temperature: StrictFloat | None = Field(default=None, ge=0, le=2)
     top_p: StrictFloat | None = Field(default=None, ge=0, le=1)
@@ -37,6 +49,19 @@ class LMParameters(Frozen):
     stop: tuple[StrictStr, ...] | None = Field(default=None, max_length=16)
     timeout: StrictFloat | None = Field(default=None, gt=0, le=3600)
     """Seconds to wait for one answer of the LM."""
+    # Left out if not set, so that the backend ids of older programs stay the same.
+    max_completion_tokens: Annotated[StrictInt | None, Field(ge=1, exclude_if=operator.not_), WHOLE] = None
+    """The most tokens of an answer with its reasoning; in the place of `max_tokens`."""
+    reasoning_effort: StrictStr | None = Field(default=None, pattern=r"^[a-z]{1,16}$", exclude_if=operator.not_)
+    n: Annotated[StrictInt | None, Field(ge=1, le=MAX_N, exclude_if=operator.not_), WHOLE] = None
+    seed: Annotated[StrictInt | None, Field(ge=0, lt=1 << 63, exclude_if=_is_none), WHOLE] = None
+    provider: dict[ParameterName, JsonValue] | None = Field(default=None, max_length=16, exclude_if=operator.not_)
+
+    @model_validator(mode="after")
+    def _has_one_maximum(self) -> Self:
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise ValueError("max_completion_tokens: is in the place of max_tokens: give one of them")
+        return self
 
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
