@@ -129,6 +129,12 @@ ADDRESS = {
     "additionalProperties": False,
 }
 
+
+def object_of(**properties: Any) -> dict[str, Any]:
+    """An object of these properties, all of them required."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
 SIGNATURES: dict[str, Any] = {
     "text": "question -> answer",
     "scalars": "question -> a: str, b: int, c: float, d: bool",
@@ -153,6 +159,14 @@ SIGNATURES: dict[str, Any] = {
         ("d", {"type": "array", "items": {"type": "integer"}, "maxItems": 1}),
     ),
     "nested": outputs_of(("address", ADDRESS), ("addresses", {"type": "array", "items": ADDRESS, "minItems": 1})),
+    "formats": (
+        "question -> a: datetime.date, b: datetime.datetime, c: datetime.time, d: datetime.timedelta, e: uuid.UUID, "
+        "f: pydantic.AnyUrl, g: pydantic.EmailStr, h: decimal.Decimal, i: list[datetime.date], j: Optional[uuid.UUID]"
+    ),
+    "pattern": outputs_of(("a", object_of(code={"type": "string", "pattern": "^[A-Z]{2}[0-9]+$"}))),
+    "constant": outputs_of(("a", {"const": "yes"}), ("b", {"const": 1}), ("c", object_of(kind={"const": True}))),
+    "any": "question -> a: Any, b: list, c: dict, d: list[Any], e: dict[str, Any], f: Optional[Any]",
+    "any names": outputs_of(("a", object_of(**{"due date": {"type": "string", "format": "date"}, "_id": {}, "1": {}}))),
     "names of pydantic": "question -> copy: str, json: int, model_name: str",
 }
 

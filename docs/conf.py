@@ -65,6 +65,7 @@ docs/README
 docs/files
 docs/programs
 docs/deploy
+docs/types
 docs/client
 docs/messages
 examples/bare_producers/README

@@ -345,6 +345,10 @@ def value_of(schema: Mapping[str, Any], definitions: Mapping[str, Any] | None = 
             return True
         case "array":
             return [value_of(schema["items"], known)] * max(1, schema.get("minItems", 1))
+        case "object" if schema.get("additionalProperties") is True:
+            return {"key": "an answer"}
+        case "string" if "format" in schema or "pattern" in schema:
+            return _FORMED[schema.get("format", schema.get("pattern"))]
         case "object" if "properties" in schema:
             return {key: value_of(schema["properties"][key], known) for key in schema.get("required", ())}
         case "object":
@@ -353,6 +357,18 @@ def value_of(schema: Mapping[str, Any], definitions: Mapping[str, Any] | None = 
             least, most = schema.get("minLength", 0), schema.get("maxLength")
             text = ("an answer " * (least // 10 + 1))[: most if most is not None else max(least, 9)]
             return text.rstrip().ljust(least, ".")  # DSPy takes white space off the ends
+
+
+_FORMED = {
+    "date": "2026-11-30",
+    "date-time": "2026-11-30T09:00:00Z",
+    "time": "09:00:00",
+    "duration": "P1DT2H",
+    "uuid": "01234567-89ab-4def-8123-456789abcdef",
+    "uri": "https://example.org/a",
+    "email": "someone@example.org",
+    "^[A-Z]{2}[0-9]+$": "AB7",
+}
 
 
 def _number(schema: Mapping[str, Any]) -> float | int:

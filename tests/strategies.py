@@ -4,6 +4,7 @@ either may become in a next version."""
 from __future__ import annotations
 
 import math
+from datetime import UTC
 from itertools import count
 from typing import Any
 
@@ -19,7 +20,9 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size
 NUMBERS = st.floats(-1e9, 1e9, allow_nan=False).map(lambda number: number + 0.0)
 WHOLE = st.integers(-EXACT, EXACT)
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).map(lambda name: f"{name}_f")
-PROPERTY_NAMES = st.one_of(st.sampled_from(["model_config", "copy", "json", "class", "self"]), NAMES)
+PROPERTY_NAMES = st.one_of(
+    st.sampled_from(["model_config", "copy", "json", "class", "self", "@type", "due date", "_id", "1", "é"]), NAMES
+)
 
 Schema = dict[str, Any]
 
@@ -30,6 +33,39 @@ def strings(draw: st.DrawFn) -> Schema:
     if draw(st.booleans()):
         return {"type": "string"} | draw(limits("minLength", "maxLength", st.integers(0, 40)))
     return {"type": "string", "enum": draw(st.lists(TEXT, min_size=1, max_size=4, unique=True))}
+
+
+FORMATS: dict[str, st.SearchStrategy[str]] = {
+    "date": st.dates().map(str),
+    "date-time": st.datetimes(timezones=st.none() | st.just(UTC)).map(lambda moment: moment.isoformat()),
+    "time": st.times().map(str),
+    "duration": st.sampled_from(["P1D", "PT2H", "-P3DT4H5M6.789S", "P2W"]),
+    "uuid": st.uuids().map(str),
+    "uri": st.sampled_from(["https://example.org/a?b=c#d", "urn:isbn:0451450523", "mailto:someone@example.org"]),
+    "email": st.emails(),
+    "decimal": st.decimals(allow_nan=False, allow_infinity=False, places=2).map(str),
+}
+"""Formats and texts that have them. A reader of JSON Schema may take others as well."""
+
+PATTERNS = ["^[a-c]{1,3}$", "^(ab|cd)+$", "x"]
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> Schema:
+    """Text with a format or a pattern."""
+    key, known = draw(st.sampled_from([("format", sorted(FORMATS)), ("pattern", PATTERNS)]))
+    return {"type": "string", key: draw(st.sampled_from(known))}
+
+
+@st.composite
+def constants(draw: st.DrawFn) -> Schema:
+    """One value."""
+    value, name = draw(st.sampled_from([("a", "string"), (1, "integer"), (True, "boolean"), (0, "integer")]))
+    return {"const": value} | draw(st.sampled_from([{}, {"type": name}]))
+
+
+ANYTHING: list[Schema] = [{}, {"type": "array"}, {"type": "object"}, {"type": "object", "additionalProperties": True}]
+"""Types that leave open what is in them."""
 
 
 @st.composite
@@ -99,7 +135,8 @@ def optional(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
 
 def field_types() -> st.SearchStrategy[Schema]:
     """Any type that a field may have."""
-    scalars = st.one_of(strings(), integers(), numbers(), enums(), st.just({"type": "boolean"}))
+    plain = st.one_of(strings(), integers(), numbers(), enums(), st.just({"type": "boolean"}))
+    scalars = st.one_of(plain, plain, texts(), constants(), st.sampled_from(ANYTHING))
     return st.recursive(
         scalars,
         lambda inner: st.one_of(arrays(inner), maps(inner), objects(inner), optional(inner)),
@@ -136,6 +173,19 @@ def _fitting(schema: Schema) -> st.SearchStrategy[Any]:
         return st.sampled_from(schema["enum"])
     if "anyOf" in schema:
         return st.one_of(st.none(), _fitting(schema["anyOf"][0]))
+    if "const" in schema:
+        return st.just(schema["const"])
+    if schema in ANYTHING:
+        return {
+            "array": st.lists(JSON_VALUES, max_size=3),
+            "object": st.dictionaries(TEXT, JSON_VALUES, max_size=3),
+        }.get(schema.get("type", ""), JSON_VALUES)
+    if "format" in schema:
+        return FORMATS[schema["format"]]
+    if "pattern" in schema:
+        return st.from_regex(schema["pattern"], alphabet=st.characters(min_codepoint=32, max_codepoint=126)).filter(
+            lambda text: "\n" not in text
+        )
     match schema["type"]:
         case "string":
             return st.text(
@@ -181,10 +231,16 @@ def _fitting_object(schema: Schema) -> st.SearchStrategy[dict[str, Any]]:
 
 def _near(schema: Schema) -> st.SearchStrategy[Any]:
     """Values of the right kind, without regard to constraints or to what they hold."""
-    if "enum" in schema:
-        return st.one_of(TEXT, st.sampled_from([0, 1, 0.0, 1.0, True, False, "0", "1"]))
+    if "enum" in schema or "const" in schema:
+        return st.one_of(TEXT, st.sampled_from([0, 1, 0.0, 1.0, True, False, "0", "1", "a"]))
     if "anyOf" in schema:
         return _near(schema["anyOf"][0])
+    if schema in ANYTHING:
+        return JSON_VALUES
+    if "format" in schema:
+        return st.one_of(FORMATS[schema["format"]], NUMBERS, st.none())
+    if "pattern" in schema:
+        return st.text("abcdx", max_size=5)
     match schema["type"]:
         case "string":
             return st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=45)
@@ -233,6 +289,12 @@ def _widened(draw: st.DrawFn, schema: Schema) -> Schema:
 
 @st.composite
 def _widened_bare(draw: st.DrawFn, schema: Schema) -> Schema:
+    if "const" in schema:
+        return draw(st.sampled_from([schema, {"enum": [schema["const"], "b"]}, {}]))
+    if schema in ANYTHING:
+        return draw(st.sampled_from([schema, {}]))
+    if "format" in schema or "pattern" in schema:
+        return draw(st.sampled_from([schema, {"type": "string"}, {}]))
     if "enum" in schema:
         return draw(_longer(schema))
     match schema["type"]:
@@ -299,9 +361,11 @@ def _variants(draw: st.DrawFn, schema: Schema) -> Schema:
     if "enum" in schema:
         kept = [value for value in schema["enum"] if draw(st.booleans())] or schema["enum"]
         return draw(_longer(schema | {"enum": kept}))
-    match schema["type"]:
+    match schema.get("type") if schema not in ANYTHING else None:
+        case None:
+            return draw(st.one_of(constants(), enums(), st.sampled_from(ANYTHING)))
         case "string":
-            return draw(strings())
+            return draw(st.one_of(texts(), strings()))
         case "integer":
             return draw(st.one_of(integers(), numbers(), enums()))
         case "number":

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapters.mock.draws import Draws
+from adapters.mock.texts import formed
 from dspex.signatures.types import (
+    AnyArrayType,
+    AnyMapType,
+    AnyType,
     ArrayType,
     BooleanType,
+    ConstType,
     EnumType,
     FieldType,
     IntegerType,
@@ -29,14 +34,30 @@ Make = Callable[[Draws], Any]
 KEYS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath")
 
 
+_OF_ANY: Mapping[type[Any], FieldType] = {
+    AnyType: StringType(),
+    AnyArrayType: ArrayType(items=StringType()),
+    AnyMapType: MapType(additionalProperties=StringType()),
+}
+"""What is made where any value fits."""
+
+
 def maker(field_type: FieldType, name: str) -> Make:
-    """Compile a type to a function that makes values of it. Texts contain `name`."""
+    """Compile a type to a function that makes values of it. Texts contain `name`.
+
+    Raises:
+        AdapterError: `permanent`: a text has a pattern that no text was found for.
+    """
+    field_type = _OF_ANY.get(type(field_type), field_type)
     match field_type:
-        case StringType(enum=None):
+        case StringType(enum=None, format=None, pattern=None):
             return _text(field_type, name.replace("_", " "))
+        case StringType(enum=None):
+            return formed(field_type, name)
         case StringType(enum=values) | EnumType(enum=values):
-            listed = values or ()
-            return lambda draws: draws.choice(listed)
+            return _one_of(values or ())
+        case ConstType(const=value):
+            return _one_of((value,))
         case IntegerType():
             return _integer(field_type)
         case NumberType():
@@ -52,6 +73,11 @@ def maker(field_type: FieldType, name: str) -> Make:
         case OptionalType(anyOf=(inner, _)):
             some = maker(inner, name)
             return lambda draws: some(draws) if draws.below(4) else None
+    raise AssertionError(field_type)
+
+
+def _one_of(listed: tuple[Any, ...]) -> Make:
+    return lambda draws: draws.choice(listed)
 
 
 def least_size(field_type: FieldType) -> int:

@@ -9,10 +9,11 @@ from typing import Any
 import dspy
 from dspy.signatures.signature import make_signature
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature, SignatureField
-from dspex.signatures.annotations import constraints, forget_types, unconstrained
+from dspex.signatures.annotations import LENIENT, constraints, forget_types, unconstrained
 from dspex.signatures.types import ArrayType, FieldType, MapType, ObjectType, OptionalType, StringType
 
 LARGE_BYTES = 1_000_000
@@ -54,7 +55,7 @@ def json_outputs(signature: Signature, prediction: Any) -> dict[str, Any]:
 
 
 def _annotation(field: SignatureField) -> Any:
-    return unconstrained(field.type, strict=False, name=field.name.title())
+    return unconstrained(field.type, LENIENT, name=field.name.title())
 
 
 def _details(field: SignatureField) -> dict[str, Any]:
@@ -84,8 +85,10 @@ def _dumped(value: Any) -> Any:
             return [_dumped(item) for item in value]
         case dict():
             return {key: _dumped(item) for key, item in value.items()}
-        case _:
+        case str() | int() | float() | None:
             return value
+        case _:
+            return to_jsonable_python(value, fallback=str)  # a date, for instance
 
 
 def _pruned(value: Any, field_type: FieldType) -> Any:

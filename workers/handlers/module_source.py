@@ -7,16 +7,19 @@ The Python of a DSPy class is converted to data (`dspex.signatures.types`), or r
 
 | in the class                                      | in the signature                                          |
 |---------------------------------------------------|-----------------------------------------------------------|
-| str, int, float, bool, list[T], dict[str, T]      | the type of that name                                     |
+| str, int, float, bool, list[T], dict[str, T],     | the type of that name                                     |
+| Any, list, dict                                   |                                                           |
+| date, datetime, time, timedelta, UUID, Decimal,   | text with a format                                        |
+| AnyUrl, HttpUrl, EmailStr                         |                                                           |
 | Optional[T], T | None                             | the type or null; such an input may be left out           |
 | Literal[...], an Enum's values                    | enum; an Enum's name is its title                         |
 | a pydantic model                                  | an object, of its fields by their aliases, with their     |
 |                                                   | defaults; its name is the title, its docstring and those  |
 |                                                   | of its fields are descriptions                            |
-| ge, le, gt, lt, multiple_of, min_length, ...      | minimum, maximum, ..., multipleOf, minLength or minItems  |
+| ge, le, gt, lt, multiple_of, min_length, pattern  | minimum, maximum, ..., minLength or minItems, pattern     |
 | desc, the docstring, a default of an input        | description, instructions, default                        |
-| Any, dspy.Image, other classes, patterns,         | InvalidSignature: it names the field and the type         |
-| validators and serializers, keys that are not str |                                                           |
+| dspy.Image, other classes, validators and         | InvalidSignature: it names the field and the type         |
+| serializers, keys that are not str                |                                                           |
 
 A module is imported once per process; a process that is started later sees changes of its file.
 
@@ -43,7 +46,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import annotated_types
-from pydantic import AllowInfNan, BaseModel, RootModel, Strict, ValidationError
+from pydantic import AllowInfNan, AnyHttpUrl, BaseModel, EmailStr, HttpUrl, RootModel, Strict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
@@ -52,6 +55,7 @@ from dspex import DspexError, Problem, Signature, SignatureField
 from dspex.errors import InvalidModule, InvalidSignature, ModuleNotAllowed
 from dspex.model import problems
 from dspex.signatures.annotations import object_model
+from dspex.signatures.formats import OBJECTS as FORMATS
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _REFERENCE = re.compile(rf"(?P<module>{_NAME}(?:\.{_NAME})*)(?::(?P<name>{_NAME}))?", re.ASCII)
@@ -308,18 +312,16 @@ def _describe(schema: _Schema, description: str | None) -> None:
 
 
 def _unconstrained(annotation: Any, place: _Place) -> _Schema:
-    for scalar, kind in _SCALARS.items():
-        if annotation is scalar:
-            return {"type": kind}
+    for known, schema in _SCALARS:
+        if annotation is known:
+            return dict(schema)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return _optional(_enum([value for value in arguments if value is not None], annotation, place), arguments)
     if origin in (Union, types.UnionType):
         return _union(annotation, arguments, place)
-    if annotation in (list, dict) or (origin in (list, dict) and not arguments):
-        raise place.refuse(
-            f"{_called(annotation)} does not say what is in it: use for instance list[str], dict[str, int]"
-        )
+    if origin in (list, dict) and not arguments:
+        return {"type": "array" if origin is list else "object"}
     if origin is list:
         return {"type": "array", "items": _schema(arguments[0], (), place.inside("[]"))}
     if origin is dict:
@@ -332,12 +334,27 @@ def _unconstrained(annotation: Any, place: _Place) -> _Schema:
         if issubclass(annotation, BaseModel) and not _is_of_dspy(annotation):
             return _object(annotation, place)
     raise place.refuse(
-        f"{_called(annotation)} cannot be kept as data: use str, int, float, bool, Literal[...], list[...], "
-        "dict[str, ...], Optional[...] or a pydantic model"
+        f"{_called(annotation)} cannot be kept as data: use str, int, float, bool, Any, Literal[...], list[...], "
+        "dict[str, ...], Optional[...], a pydantic model, or a date, datetime, time, timedelta, UUID, Decimal, AnyUrl"
     )
 
 
-_SCALARS: Mapping[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+_HTTP = {"type": "string", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?:"}
+_SCALARS: list[tuple[Any, _Schema]] = [
+    (str, {"type": "string"}),
+    (int, {"type": "integer"}),
+    (float, {"type": "number"}),
+    (bool, {"type": "boolean"}),
+    (Any, {}),
+    (list, {"type": "array"}),
+    (dict, {"type": "object"}),
+    *((kind, {"type": "string", "format": form}) for form, kind in FORMATS.items()),
+    (EmailStr, {"type": "string", "format": "email"}),
+    *(
+        (kind, {"type": "string", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?:"})
+        for kind in (HttpUrl, AnyHttpUrl)
+    ),
+]
 
 
 def _union(annotation: Any, arguments: tuple[Any, ...], place: _Place) -> _Schema:
@@ -417,7 +434,7 @@ def _key(name: str, info: FieldInfo, place: _Place) -> str:
 
 _NUMBER = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 _KEYWORDS: Mapping[str, Mapping[str, str]] = {
-    "string": {"min_length": "minLength", "max_length": "maxLength"},
+    "string": {"min_length": "minLength", "max_length": "maxLength", "pattern": "pattern"},
     "array": {"min_length": "minItems", "max_length": "maxItems"},
     "integer": _NUMBER | {"multiple_of": "multipleOf"},
     "number": _NUMBER,
@@ -444,14 +461,16 @@ def _limits(metadata: Iterable[Any], place: _Place) -> Iterator[tuple[str, Any]]
             yield from _limits(item.metadata, place)
         elif isinstance(item, annotated_types.GroupedMetadata):
             yield from _limits(item, place)
+        elif list(_given(item)) == ["pattern"]:
+            yield "pattern", item.pattern
         elif not _harmless(item):
-            rules = _rules(item)
+            rules = list(_given(item))
             raise place.refuse(f"{', '.join(rules) or _called(type(item))} cannot be kept as data: remove it")
 
 
-def _rules(item: Any) -> list[str]:
+def _given(item: Any) -> dict[str, Any]:
     """The constraints in a metadata object with several, such as `pattern`."""
-    return [key for key, value in getattr(item, "__dict__", {}).items() if value is not None]
+    return {key: value for key, value in getattr(item, "__dict__", {}).items() if value is not None}
 
 
 def _harmless(item: Any) -> bool:
@@ -459,7 +478,7 @@ def _harmless(item: Any) -> bool:
     if isinstance(item, Strict | AllowInfNan):
         return True
     if isinstance(item, annotated_types.BaseMetadata):
-        rules = _rules(item)
+        rules = _given(item)
         return bool(rules) and set(rules) <= {"allow_inf_nan", "strict"}
     return not hasattr(item, "__get_pydantic_core_schema__")
 
@@ -468,6 +487,10 @@ def _constrain(schema: _Schema, limit: str, value: Any, annotation: Any, place: 
     keyword = None if "enum" in schema else _KEYWORDS.get(schema.get("type", ""), {}).get(limit)
     if keyword is None:
         raise place.refuse(f"{limit} cannot be kept for {_called(annotation)}: remove it")
+    if limit == "pattern" and not isinstance(value, str):
+        raise place.refuse("a compiled pattern cannot be kept: give its text")  # pydantic runs it by Python's engine
+    if keyword in schema and limit == "pattern":
+        raise place.refuse("has several patterns: only one can be kept")
     if isinstance(value, float) and value.is_integer() and schema["type"] == "integer":
         value = int(value)
     if keyword in schema:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal, Optional
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple, Optional
 
 import pydantic
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
     ConfigDict,
     FailFast,
     Field,
+    JsonValue,
     Strict,
     StrictBool,
     StrictFloat,
@@ -22,11 +24,16 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dspex.scalars import WHOLE, whole
+from dspex.signatures import formats
 from dspex.signatures.classes import attribute, enum_class, object_class
 from dspex.signatures.field import SignatureField
 from dspex.signatures.types import (
+    AnyArrayType,
+    AnyMapType,
+    AnyType,
     ArrayType,
     BooleanType,
+    ConstType,
     EnumType,
     FieldType,
     IntegerType,
@@ -40,7 +47,11 @@ from dspex.signatures.types import (
 
 
 class _First(FailFast):
-    """pydantic's `FailFast`, made hashable: `typing` hashes the argument of `Optional`."""
+    """pydantic's `FailFast`, made hashable: `typing` hashes the argument of `Optional`.
+
+    For a list in a message, only the first wrong item is reported: an error takes a kilobyte, and a list may have half
+    a million items.
+    """
 
     def __hash__(self) -> int:
         return hash(type(self))
@@ -49,61 +60,103 @@ class _First(FailFast):
 _FIRST = _First()
 
 
-def annotation(field_type: FieldType, *, strict: bool = True, name: str = "Value") -> Any:
+class Reading(NamedTuple):
+    """How values are read.
+
+    Attributes:
+        strict: refuse values that need coercion (`"3"` for an integer).
+        objects: make Python's objects of texts with a format: a `datetime.date` of a date.
+    """
+
+    strict: bool
+    objects: bool
+
+
+JSON = Reading(strict=True, objects=False)
+"""Values of a message: JSON in, the same JSON out."""
+
+OBJECTS = Reading(strict=True, objects=True)
+"""JSON in, objects out."""
+
+LENIENT = Reading(strict=False, objects=True)
+"""An LM's answer, as DSPy reads it with a class."""
+
+
+def annotation(field_type: FieldType, reading: Reading = JSON, *, name: str = "Value") -> Any:
     """The Python annotation of a type, with its constraints.
 
     Args:
-        strict: refuse values that need coercion (`"3"` for an integer). False is for what DSPy is shown, and for
-            reading an LM's answer.
         name: the class name of a nested object that has no title.
     """
-    bare, limits = unconstrained(field_type, strict=strict, name=name), constraints(field_type)
+    bare, limits = unconstrained(field_type, reading, name=name), constraints(field_type)
     inner = field_type.anyOf[0] if isinstance(field_type, OptionalType) else field_type
-    if strict and isinstance(inner, NumberType):
+    if reading.strict and isinstance(inner, NumberType):
         limits["allow_inf_nan"] = False
     limited = Annotated[bare, Field(**limits)] if limits else bare
-    return Annotated[limited, WHOLE] if strict and isinstance(inner, IntegerType) else limited
+    return Annotated[limited, WHOLE] if reading.strict and isinstance(inner, IntegerType) else limited
 
 
 def constraints(field_type: FieldType) -> dict[str, Any]:
-    """The type's own constraints as keywords of `pydantic.Field` (`ge`, `max_length`, ...)."""
+    """The type's own constraints as keywords of `pydantic.Field` (`ge`, `max_length`, ...).
+
+    Without those of the text of a format, as a date, for instance, has no length.
+    """
     if isinstance(field_type, OptionalType):
         return constraints(field_type.anyOf[0])
+    return {} if isinstance(field_type, StringType) and field_type.format is not None else _limits(field_type)
+
+
+def _limits(field_type: FieldType) -> dict[str, Any]:
     given = field_type.model_dump(include=set(_KEYWORDS))
     return {_KEYWORDS[key]: value for key, value in given.items()}
 
 
-def unconstrained(field_type: FieldType, *, strict: bool = True, name: str = "Value") -> Any:
+def unconstrained(field_type: FieldType, reading: Reading = JSON, *, name: str = "Value") -> Any:
     """The Python annotation of a type without its own constraints; its members keep theirs."""
+    strict = reading.strict
+    if type(field_type) in _PLAIN:
+        return _PLAIN[type(field_type)][not strict]
     match field_type:
         case StringType(enum=None):
-            return StrictStr if strict else str
+            return _text(field_type, reading)
         case StringType(enum=values) | EnumType(enum=values):
-            if field_type.title is not None and not strict and (made := enum_class(field_type)) is not None:
-                return made
-            literal = Literal[values]  # type: ignore[valid-type]  # pyright: ignore[reportInvalidTypeForm]
-            return Annotated[literal, BeforeValidator(_one_of(values or ()))] if strict else literal
-        case IntegerType():
-            return StrictInt if strict else int
-        case NumberType():
-            return StrictFloat if strict else float
-        case BooleanType():
-            return StrictBool if strict else bool
+            return _enum(field_type, values or (), reading)
+        case ConstType(const=value):
+            return _literal((value,), reading)
         case ArrayType():
-            item = annotation(field_type.items, strict=strict, name=f"{name}Item")
-            # For a list in a message, only the first wrong item is reported: an error takes a kilobyte, and a list may
-            # have half a million items.
+            item = annotation(field_type.items, reading, name=f"{name}Item")
             return Annotated[list[item], Strict(), _FIRST] if strict else list[item]  # type: ignore[valid-type]
         case MapType():
-            value = annotation(field_type.additionalProperties, strict=strict, name=f"{name}Value")
-            key = Annotated[StrictStr, AfterValidator(_unicode)] if strict else str
-            return Annotated[dict[key, value], Strict()] if strict else dict[key, value]  # type: ignore[valid-type]
+            value = annotation(field_type.additionalProperties, reading, name=f"{name}Value")
+            return Annotated[dict[_KEY, value], Strict()] if strict else dict[str, value]  # type: ignore[valid-type]
         case OptionalType(anyOf=(inner, _)):
-            return Optional[unconstrained(inner, strict=strict, name=name)]  # noqa: UP045
-        case ObjectType(title=None):
-            return _nested(field_type, strict=strict, name=name)
+            return Optional[unconstrained(inner, reading, name=name)]  # noqa: UP045
         case ObjectType():
-            return _nested(field_type, strict=True, name=name) if strict else object_class(field_type, annotation)
+            if field_type.title is None or strict:
+                return _nested(field_type, reading, name=name)
+            return object_class(field_type, partial(annotation, reading=reading))
+    raise AssertionError(field_type)
+
+
+def _text(field_type: StringType, reading: Reading) -> Any:
+    if field_type.format is None:
+        return StrictStr if reading.strict else str
+    if not reading.strict:
+        return formats.OBJECTS[field_type.format]
+    if reading.objects:
+        return formats.read(field_type.format)
+    limits = _limits(field_type)
+    return formats.checked(field_type.format, Annotated[StrictStr, Field(**limits)] if limits else StrictStr)
+
+
+def _enum(field_type: StringType | EnumType, values: tuple[Scalar, ...], reading: Reading) -> Any:
+    made = None if field_type.title is None or reading.strict else enum_class(field_type)
+    return _literal(values, reading) if made is None else made
+
+
+def _literal(values: tuple[Scalar, ...], reading: Reading) -> Any:
+    literal = Literal[values]  # type: ignore[valid-type]  # pyright: ignore[reportInvalidTypeForm]
+    return Annotated[literal, BeforeValidator(_one_of(values))] if reading.strict else literal
 
 
 def forget_types() -> None:
@@ -112,13 +165,13 @@ def forget_types() -> None:
         forget()
 
 
-def object_model(name: str, fields: Iterable[SignatureField]) -> type[pydantic.BaseModel]:
-    """A strict pydantic model of these fields, read and dumped by alias: no other key is allowed."""
+def object_model(name: str, fields: Iterable[SignatureField], reading: Reading = JSON) -> type[pydantic.BaseModel]:
+    """A pydantic model of these fields, read and dumped by alias: no other key is allowed."""
     members: dict[str, Any] = {}
     for field in fields:
         default = ... if field.required else field.default
         members[attribute(field.name, members)] = (
-            annotation(field.type, name=field.name.title()),
+            annotation(field.type, reading, name=field.name.title()),
             Field(default=default, alias=field.name),
         )
     return pydantic.create_model(name, __config__=_CONFIG, **members)
@@ -127,12 +180,12 @@ def object_model(name: str, fields: Iterable[SignatureField]) -> type[pydantic.B
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, protected_namespaces=())
 
 
-def _nested(field_type: ObjectType, *, strict: bool, name: str) -> type[pydantic.BaseModel]:
+def _nested(field_type: ObjectType, reading: Reading, *, name: str) -> type[pydantic.BaseModel]:
     members: dict[str, Any] = {}
     for key, member in field_type.properties.items():
-        inner = annotation(member, strict=strict, name=f"{name}{key.title()}")
+        inner = annotation(member, reading, name=f"{name}{key.title()}")
         required = key in field_type.required
-        if not (required or strict):
+        if not (required or reading.strict):
             inner = Optional[inner]  # an LM may write null for a member that it omits  # noqa: UP045
         default = ... if required else None
         members[attribute(key, members)] = (inner, Field(default=default, alias=key, description=member.description))
@@ -155,6 +208,7 @@ _KEYWORDS = {
     "maxLength": "max_length",
     "minItems": "min_length",
     "maxItems": "max_length",
+    "pattern": "pattern",
 }
 
 
@@ -188,3 +242,16 @@ def _unicode(key: str) -> str:
     except UnicodeEncodeError:
         raise ValueError("a key holds characters that are not valid Unicode") from None
     return key
+
+
+_KEY = Annotated[StrictStr, AfterValidator(_unicode)]
+
+_PLAIN: Mapping[type[Any], tuple[Any, Any]] = {
+    IntegerType: (StrictInt, int),
+    NumberType: (StrictFloat, float),
+    BooleanType: (StrictBool, bool),
+    AnyType: (JsonValue, Any),
+    AnyArrayType: (Annotated[list[JsonValue], Strict(), _FIRST], list),
+    AnyMapType: (Annotated[dict[_KEY, JsonValue], Strict()], dict),
+}
+"""The annotations, strict and lenient, of types that hold no others."""

@@ -6,8 +6,10 @@ The grammar (white space is free; a field without a type is text, as in DSPy):
     fields    := field ("," field)*
     field     := NAME [":" type] ["=" literal]          a default is for inputs only
     type      := member ("|" member)*                   at most one other member beside None
-    member    := "str" | "int" | "float" | "bool" | "None"
-               | "list" "[" type "]" | "dict" "[" "str" "," type "]"
+    member    := "str" | "int" | "float" | "bool" | "None" | "Any"
+               | "datetime.date" | "datetime.datetime" | "datetime.time" | "datetime.timedelta" | "uuid.UUID"
+               | "decimal.Decimal" | "pydantic.AnyUrl" | "pydantic.EmailStr"     also without their modules
+               | "list" ["[" type "]"] | "dict" ["[" "str" "," type "]"]
                | "Optional" "[" type "]" | "Literal" "[" literal ("," literal)* "]"
 
 DSPy's own parser passes an unknown name to `importlib.import_module` (dspy 3.4, signatures/signature.py). This one
@@ -22,8 +24,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 from dspex.errors import InvalidSignature
+from dspex.signatures.formats import Format
 from dspex.signatures.types import (
     MAX_DEPTH,
+    AnyArrayType,
+    AnyMapType,
+    AnyType,
     ArrayType,
     BooleanType,
     EnumType,
@@ -49,13 +55,28 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 
-_SCALARS: dict[str, type[StringType | IntegerType | NumberType | BooleanType]] = {
+_SCALARS: dict[str, type[StringType | IntegerType | NumberType | BooleanType | AnyType]] = {
     "str": StringType,
     "int": IntegerType,
     "float": NumberType,
     "bool": BooleanType,
+    "Any": AnyType,
 }
-_KNOWN = "str, int, float, bool, list[...], dict[str, ...], Optional[...], Literal[...]"
+_FORMATS: dict[str, Format] = {
+    "datetime.date": "date",
+    "datetime.datetime": "date-time",
+    "datetime.time": "time",
+    "datetime.timedelta": "duration",
+    "uuid.UUID": "uuid",
+    "decimal.Decimal": "decimal",
+    "pydantic.AnyUrl": "uri",
+    "pydantic.EmailStr": "email",
+}
+_FORMATS |= {name.partition(".")[2]: found for name, found in _FORMATS.items()}
+_KNOWN = (
+    "str, int, float, bool, Any, list[...], dict[str, ...], Optional[...], Literal[...], date, datetime, time, "
+    "timedelta, UUID, Decimal, AnyUrl, EmailStr"
+)
 _CONSTANTS = {"True": True, "False": False, "None": None}
 
 
@@ -183,6 +204,10 @@ class _Parser:
         name = token.text.removeprefix("typing.")
         if name in _SCALARS:
             return _SCALARS[name]()
+        if name in _FORMATS:
+            return StringType(format=_FORMATS[name])
+        if name in ("list", "List", "dict", "Dict") and self._token.text != "[":
+            return AnyArrayType() if name in ("list", "List") else AnyMapType()
         match name:
             case "None":
                 return None

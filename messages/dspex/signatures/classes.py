@@ -11,6 +11,7 @@ of its own in the configuration of a model.
 from __future__ import annotations
 
 import keyword
+import re
 from collections.abc import Callable, Container
 from enum import Enum
 from typing import Any
@@ -61,6 +62,8 @@ def is_titled(kind: type) -> bool:
 
 def attribute(name: str, taken: Container[str]) -> str:
     """The attribute for a JSON name, which may be any text: `copy`, for instance, is a method of pydantic's models."""
+    name = re.sub(r"\W", "_", name)
+    name = name if name[0].isalpha() else f"f{name}"  # those that begin with _ are no fields
     while hasattr(pydantic.BaseModel, name) or keyword.iskeyword(name) or name in taken:
         name += "_"
     return name
@@ -77,7 +80,7 @@ def _model(field_type: ObjectType, annotation: Callable[..., Any]) -> type[pydan
             # Without a default, the author's class has a function for it: pydantic shows none.
             known = member.default is not None or isinstance(member, OptionalType)
             details |= {"default": member.default} if known else {"default_factory": _nothing}
-        kind = annotation(member, strict=False, name=key.title())
+        kind = annotation(member, name=key.title())
         members[attribute(key, members)] = (kind, Field(**details))
     config = ConfigDict(protected_namespaces=(), hide_input_in_errors=True, allow_inf_nan=False)
     if field_type.additionalProperties is False:

@@ -34,8 +34,12 @@ from dspex.signatures.field import SignatureField
 from dspex.signatures.signature import Signature
 from dspex.signatures.types import (
     MAX_MEMBERS,
+    AnyArrayType,
+    AnyMapType,
+    AnyType,
     ArrayType,
     BooleanType,
+    ConstType,
     EnumType,
     FieldType,
     IntegerType,
@@ -179,10 +183,13 @@ def _required(path: str, required: bool) -> _Difference:
 def _types(old: FieldType, new: FieldType, path: str) -> Iterator[_Difference]:
     """Every difference between two types, including those of their members."""
     (before, was_nullable), (after, nullable) = _without_null(old), _without_null(new)
+    if isinstance(before, AnyType) or isinstance(after, AnyType):
+        was_nullable = nullable  # null is one of any values
     if nullable and not was_nullable:
         yield _Difference(path, "optional", "may be null now", _AS_INPUT)
     if was_nullable and not nullable:
         yield _Difference(path, "required", "may not be null any more", _AS_OUTPUT)
+    before, after = _opened(before), _opened(after)
     match before, after:
         case ArrayType(), ArrayType():
             yield from _sized(before, after, path)
@@ -200,6 +207,17 @@ def _types(old: FieldType, new: FieldType, path: str) -> Iterator[_Difference]:
         case _:
             wider, narrower = _includes(after, before), _includes(before, after)
             yield from _moved(before, after, path, wider=wider, narrower=narrower)
+
+
+def _opened(field_type: FieldType) -> FieldType:
+    """A list or a map of any values, as one that says so."""
+    match field_type:
+        case AnyArrayType():
+            return ArrayType(items=AnyType())
+        case AnyMapType():
+            return MapType(additionalProperties=AnyType())
+        case _:
+            return field_type
 
 
 def _without_null(field_type: FieldType) -> tuple[FieldType, bool]:
@@ -251,12 +269,18 @@ def _moved(old: FieldType, new: FieldType, path: str, *, wider: bool, narrower: 
 
 
 def _includes(wide: FieldType, narrow: FieldType) -> bool:
-    """Whether every value of `narrow` fits `wide`. Exact for scalars; False if one of them is not a scalar."""
+    """Whether every value of `narrow` fits `wide`. Exact for scalars without patterns; False if one is not a scalar."""
     values = _listed(narrow)
     if values is not None:
         validator: TypeAdapter[Any] = TypeAdapter(annotation(wide))
         return all(_accepts(validator, value) for value in values)
     match wide, narrow:
+        case AnyType(), _:
+            return True
+        case StringType(enum=None, format=given), StringType(format=other) if given not in (None, other):
+            return False
+        case StringType(enum=None, pattern=given), StringType(pattern=other) if given not in (None, other):
+            return False  # it may, but who says so?
         case StringType(enum=None), StringType():
             return _within(_range(narrow.minLength, narrow.maxLength), _range(wide.minLength, wide.maxLength))
         case IntegerType(), IntegerType():
@@ -282,14 +306,18 @@ def _accepts(validator: TypeAdapter[Any], value: Scalar) -> bool:
 
 def _members(field_type: FieldType) -> tuple[Scalar, ...] | None:
     """The values of an enum."""
+    if isinstance(field_type, ConstType):
+        return (field_type.const,)
     return field_type.enum if isinstance(field_type, StringType | EnumType) else None
 
 
 def _listed(field_type: FieldType) -> tuple[Scalar, ...] | None:
     """All values of a type with few values, else None."""
     match field_type:
-        case StringType(enum=None, maxLength=0):
+        case StringType(enum=None, maxLength=0, format=None, pattern=None):
             return ("",)
+        case ConstType(const=value):
+            return (value,)
         case StringType(enum=values) | EnumType(enum=values):
             return values
         case BooleanType():
@@ -353,13 +381,15 @@ def _written(field_type: FieldType) -> str:
             return "object"
         case MapType():
             return "map"
+        case AnyType():
+            return "any value"
     keywords = json_schema(field_type)
-    name = "enum" if "enum" in keywords else keywords["type"]
+    name = next((key for key in ("enum", "const") if key in keywords), keywords.get("type"))
     limits = [f"{key} {value}" for key, value in keywords.items() if key not in _NO_LIMITS]
     return f"{name} ({', '.join(limits)})" if limits else str(name)
 
 
-_NO_LIMITS = frozenset({"type", "title", "description", "docstring", "default", "enum", "items"})
+_NO_LIMITS = frozenset({"type", "title", "description", "docstring", "default", "enum", "const", "items"})
 _MAX_NAMED = 5
 
 

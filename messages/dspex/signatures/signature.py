@@ -28,7 +28,7 @@ from dspex.errors import InvalidInput, InvalidOutput, InvalidSignature, InvalidV
 from dspex.ids import digest
 from dspex.lru import Lru
 from dspex.model import Sparse, problems
-from dspex.signatures.annotations import forget_types, object_model
+from dspex.signatures.annotations import JSON, OBJECTS, Reading, forget_types, object_model
 from dspex.signatures.arrow import MAX_LENGTH, parse_arrow
 from dspex.signatures.field import SignatureField
 from dspex.signatures.types import (
@@ -202,7 +202,7 @@ class Signature(Sparse):
         Raises:
             InvalidOutput: the outputs do not fit. It names every wrong field.
         """
-        return _validate(self.output_model, values, InvalidOutput)
+        return _validate(self._output_model, values, InvalidOutput)
 
     @cached
     def _defaults(self) -> dict[str, Any]:
@@ -219,12 +219,17 @@ class Signature(Sparse):
         return _model("Inputs", self.inputs)
 
     @cached
+    def _output_model(self) -> type[pydantic.BaseModel]:
+        return _model("Outputs", self.outputs)
+
+    @cached
     def output_model(self) -> type[pydantic.BaseModel]:
         """A pydantic model of the outputs, with an attribute for each; nested objects are models, too.
 
+        A date is a `datetime.date`; `dspex.signatures.formats` says what other texts become.
         An attribute gets a trailing underscore if Python or pydantic reserve its name: `class_`, `copy_`.
         """
-        return _model("Outputs", self.outputs)
+        return _model("Outputs", self.outputs, OBJECTS)
 
 
 def _read(value: Any, _: ValidatorFunctionWrapHandler) -> Signature:
@@ -234,22 +239,22 @@ def _read(value: Any, _: ValidatorFunctionWrapHandler) -> Signature:
 StoredSignature = Annotated[Signature, WrapValidator(_read)]
 """A signature in an answer, which the reader does not validate again."""
 
-_models: Lru[tuple[str, bytes], type[pydantic.BaseModel]] = Lru(MODELS_BYTES)
+_models: Lru[tuple[str, Reading, bytes], type[pydantic.BaseModel]] = Lru(MODELS_BYTES)
 """Compiled models, cached because compiling takes a millisecond and many programs share a signature."""
 
 
-def _model(name: str, fields: tuple[SignatureField, ...]) -> type[pydantic.BaseModel]:
-    key = name, _FIELDS.dump_json(fields)  # not `to_json`: before pydantic 2.14 it builds no serializer
+def _model(name: str, fields: tuple[SignatureField, ...], reading: Reading = JSON) -> type[pydantic.BaseModel]:
+    key = name, reading, _FIELDS.dump_json(fields)  # not `to_json`: before pydantic 2.14 it builds no serializer
     model = _models.get(key)
     if model is None:
-        model = _compiled(name, _FIELDS.validate_json(key[1]))
-        _models.put(key, model, len(key[1]) + TYPE_BYTES * _count(fields))
+        model = _compiled(name, _FIELDS.validate_json(key[2]), reading)
+        _models.put(key, model, len(key[2]) + TYPE_BYTES * _count(fields))
     return model
 
 
-def _compiled(name: str, fields: tuple[SignatureField, ...]) -> type[pydantic.BaseModel]:
+def _compiled(name: str, fields: tuple[SignatureField, ...], reading: Reading = JSON) -> type[pydantic.BaseModel]:
     try:
-        return object_model(name, fields)
+        return object_model(name, fields, reading)
     finally:
         if _count(fields) > MAX_TYPES // 20:
             forget_types()

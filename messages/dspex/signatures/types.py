@@ -1,15 +1,21 @@
 """The types of signature fields: a subset of JSON Schema 2020-12, as data.
 
-| in JSON Schema                                              | in the arrow form       |
-|-------------------------------------------------------------|-------------------------|
-| {"type": "string" | "integer" | "number" | "boolean"}       | str, int, float, bool   |
-| {"enum": ["a", 1, true]}                                    | Literal['a', 1, True]   |
-| {"type": "array", "items": T}                               | list[T]                 |
-| {"type": "object", "additionalProperties": T}               | dict[str, T]            |
-| {"type": "object", "properties": {...}, "required": [...]}  | (no arrow form)         |
-| {"anyOf": [T, {"type": "null"}]}                            | Optional[T], T | None   |
+| in JSON Schema                                              | in the arrow form                        |
+|-------------------------------------------------------------|------------------------------------------|
+| {"type": "string" | "integer" | "number" | "boolean"}       | str, int, float, bool                    |
+| {"type": "string", "format": "date"} (`formats.py`)         | datetime.date, UUID, Decimal, ...        |
+| {"enum": ["a", 1, true]}                                    | Literal['a', 1, True]                    |
+| {"const": "a"}                                              | (no arrow form)                          |
+| {} (any JSON value)                                         | Any                                      |
+| {"type": "array", "items": T}, {"type": "array"}            | list[T], list                            |
+| {"type": "object", "additionalProperties": T}               | dict[str, T]                             |
+| {"type": "object"}                                          | dict                                     |
+| {"type": "object", "properties": {...}, "required": [...]}  | (no arrow form)                          |
+| {"anyOf": [T, {"type": "null"}]}                            | Optional[T], T | None                    |
 
-A string may also have `enum`; constraints are JSON Schema's own keywords (minimum, maxLength, minItems, ...).
+A string may also have `enum` or `pattern`; constraints are JSON Schema's own keywords (minimum, maxLength, minItems,
+...). A pattern finds a part of a text, unless it has ^ and $, and is in the syntax of Rust's regular expressions
+(https://docs.rs/regex), where \\d and \\w are Unicode's.
 
 `title` on an object or an enum is the name of the class that it was read from, which the LM sees. An object with a
 title is shown as pydantic shows a class: without `additionalProperties` unless it is given, with `default` of
@@ -23,6 +29,8 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
+    ConfigDict,
     Discriminator,
     FailFast,
     Field,
@@ -42,6 +50,7 @@ from pydantic import (
 
 from dspex.model import Sparse
 from dspex.scalars import WHOLE
+from dspex.signatures.formats import ATOM_TYPES, Format, atoms, check_pattern
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_DEPTH = 8
@@ -50,7 +59,7 @@ MAX_MEMBERS = 256
 Count = Annotated[StrictInt, Field(ge=0, le=1_000_000), WHOLE]
 Whole = Annotated[StrictInt, WHOLE]
 Scalar = StrictStr | StrictBool | Whole
-PropertyName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+PropertyName = Annotated[str, Field(pattern=r"^[^\x00-\x1F\x7F]{1,128}$")]
 Title = Annotated[StrictStr, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """One line of text: it stands in prompts, and is the name of a class."""
 
@@ -75,6 +84,9 @@ Bound = Annotated[
 ]
 """A number as it is written, as the LM sees it: 0 stays 0, and does not become 0.0."""
 
+_LATER = ConfigDict(json_schema_extra={"x-later": True})
+"""Of a type that the first v1 did not have: an older reader does not know it (`dspex.schemas.growth`)."""
+
 
 class _Type(Sparse):
     title: Title | None = None
@@ -83,20 +95,26 @@ class _Type(Sparse):
 
 
 class StringType(_Type):
-    """Text; `enum` restricts it to the listed values, `minLength` and `maxLength` count characters."""
+    """Text; `enum` restricts it to the listed values, `minLength` and `maxLength` count characters.
+
+    `format` and `pattern` are checked, unlike in many readers of JSON Schema.
+    """
 
     type: Literal["string"] = "string"
     docstring: str | None = Field(default=None, max_length=2_000)
     enum: tuple[StrictStr, ...] | None = Field(default=None, min_length=1, max_length=MAX_MEMBERS)
     minLength: Count | None = None
     maxLength: Count | None = None
+    format: Format | None = None
+    pattern: Annotated[StrictStr, AfterValidator(check_pattern)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         _distinct(self.enum)
         _ordered(self.minLength, self.maxLength)
-        if self.enum and (self.minLength is not None or self.maxLength is not None):
-            raise ValueError("enum already lists the values: remove minLength and maxLength")
+        others = [key for key in ("minLength", "maxLength", "format", "pattern") if getattr(self, key) is not None]
+        if self.enum and others:
+            raise ValueError(f"enum already lists the values: remove {' and '.join(others)}")
         return self
 
 
@@ -147,15 +165,55 @@ class BooleanType(_Type):
 
 
 class EnumType(_Type):
-    """One of the listed values, of any scalar type."""
+    """One of the listed values, of any scalar type. `type` may say so as well, if all are of one."""
 
     docstring: str | None = Field(default=None, max_length=2_000)
     enum: tuple[Scalar, ...] = Field(min_length=1, max_length=MAX_MEMBERS)
+    type: Literal["integer", "boolean"] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         _distinct(self.enum)
+        for value in self.enum:
+            _of_type(value, self.type)
         return self
+
+
+class ConstType(_Type):
+    """One value: text, a whole number, true or false. `type` may say so as well."""
+
+    model_config = _LATER
+
+    const: Scalar
+    type: Literal["string", "integer", "boolean"] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _of_type(self.const, self.type)
+        return self
+
+
+class AnyType(_Type):
+    """Any JSON value."""
+
+    model_config = _LATER
+
+
+class AnyArrayType(_Type):
+    """A list of any JSON values."""
+
+    model_config = _LATER
+
+    type: Literal["array"] = "array"
+
+
+class AnyMapType(_Type):
+    """A map from text to any JSON values."""
+
+    model_config = _LATER
+
+    type: Literal["object"] = "object"
+    additionalProperties: Literal[True] | None = None
 
 
 class ArrayType(_Type):
@@ -229,16 +287,24 @@ def _kind(value: Any) -> str | None:
     match value:
         case {"anyOf": _}:
             return "<optional>"
+        case {"const": _}:
+            return "<const>"
+        case {"enum": _} if value.get("type") != "string":
+            return "<enum>"
         case {"type": "object", "properties": _}:
             return "<object>"
-        case {"type": "object"}:
+        case {"type": "object", "additionalProperties": given} if given is not True:
             return "<map>"
+        case {"type": "object"}:
+            return "<anymap>"
+        case {"type": "array"} if "items" not in value:
+            return "<anyarray>"
         case {"type": "string" | "integer" | "number" | "boolean" | "array" as name}:
             return f"<{name}>"
-        case {"enum": _} if "type" not in value:
-            return "<enum>"
-        case _:
+        case {"type": _} | {"$ref": _}:
             return None
+        case _:
+            return "<any>"
 
 
 FieldType = Annotated[
@@ -247,6 +313,10 @@ FieldType = Annotated[
     | Annotated[NumberType, Tag("<number>")]
     | Annotated[BooleanType, Tag("<boolean>")]
     | Annotated[EnumType, Tag("<enum>")]
+    | Annotated[ConstType, Tag("<const>")]
+    | Annotated[AnyType, Tag("<any>")]
+    | Annotated[AnyArrayType, Tag("<anyarray>")]
+    | Annotated[AnyMapType, Tag("<anymap>")]
     | Annotated[ArrayType, Tag("<array>")]
     | Annotated[MapType, Tag("<map>")]
     | Annotated[ObjectType, Tag("<object>")]
@@ -255,8 +325,8 @@ FieldType = Annotated[
         _kind,
         custom_error_type="unknown_type",
         custom_error_message=(
-            "is not a known type: use string, integer, number, boolean, array (with items), object "
-            "(with properties or additionalProperties), enum, or anyOf [type, null]"
+            "is not a known type: use string, integer, number, boolean, array, object, enum, const, "
+            "anyOf [type, null], or {} for any JSON value"
         ),
     ),
 ]
@@ -290,7 +360,7 @@ def depth(field_type: FieldType) -> int:
 
 
 def count_types(field_type: object) -> int:
-    """How many types a type contains, including itself, its members and the values of enums.
+    """How many types a type contains, including itself, its members, the values of enums and what patterns cost.
 
     Args:
         field_type: a type, or unvalidated data for one.
@@ -303,6 +373,8 @@ def count_types(field_type: object) -> int:
             one = vars(one)
         if isinstance(one, Mapping):
             count += _length(one.get("enum")) + (count_values(one["default"]) if one.get("default") else 0)
+            if isinstance(pattern := one.get("pattern"), str):
+                count += ATOM_TYPES * atoms(pattern)
             rest.extend(_members(one))
     return count
 
@@ -347,6 +419,11 @@ def _distinct(values: tuple[Any, ...] | None) -> None:
 def _ordered(low: float | None, high: float | None) -> None:
     if low is not None and high is not None and low > high:
         raise ValueError("the lower bound is above the upper bound")
+
+
+def _of_type(value: Scalar, name: str | None) -> None:
+    if name not in (None, {str: "string", int: "integer", bool: "boolean"}[type(value)]):
+        raise ValueError(f"a value is no {name}")
 
 
 def _add(bound: int | None, step: int) -> int | None:

@@ -294,6 +294,46 @@ def test_outputs_too_large_to_make_are_refused() -> None:
         run(signature, {"q": "x"})
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"pattern": r"^\d{4}-[A-Z]{2}$"},
+        {"pattern": r"^[^a-z]+@(foo|bar)\.x$"},
+        {"pattern": "^(((a*)*)*)*b$"},
+        {"pattern": "((((((((a+)+)+)+)+)+)+)+)+"},
+        {"pattern": "^[\u0430-\u044f]+$"},
+        {"pattern": "^[a-z]+$", "minLength": 50, "maxLength": 60},
+        {"pattern": "^https:", "format": "uri", "maxLength": 100},
+        {"pattern": r"^\s\S\D\W.$"},
+    ],
+    ids=lambda schema: schema["pattern"],
+)
+def test_texts_fit_a_pattern(schema: dict[str, Any]) -> None:
+    signature = {
+        "inputs": [{"name": "q", "type": "str"}],
+        "outputs": [{"name": "a", "type": {"type": "string"} | schema}],
+    }
+    texts = [str(run(signature, {"q": str(number)}).outputs["a"]) for number in range(5)]
+    assert len(set(texts)) > 1
+    assert max(map(len, texts)) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"pattern": "^x", "format": "date"}, "no text was found that fits its pattern, format and lengths"),
+        ({"pattern": r"\p{L}"}, "its pattern is not one that Python reads"),
+    ],
+)
+def test_a_text_that_cannot_be_made_is_refused(schema: dict[str, Any], message: str) -> None:
+    signature = {
+        "inputs": [{"name": "q", "type": "str"}],
+        "outputs": [{"name": "a", "type": {"type": "string"} | schema}],
+    }
+    with pytest.raises(AdapterError, match=f"outputs.a: the mock cannot make a value: {message}"):
+        run(signature, {"q": "x"})
+
+
 def test_the_documented_script_is_one() -> None:
     signature = "ticket -> urgency: Literal['low', 'high'], confidence: float"
     script = json.loads(block("docs/testing.md", "json"))

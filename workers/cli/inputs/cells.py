@@ -3,14 +3,16 @@
 
 | type | a cell is |
 |---|---|
-| text | itself, spaces and all; one of `enum` as well without the spaces around it |
+| text | itself, spaces and all; one of `enum`, a `const` and a `format` as well without the spaces around it |
 | whole number | digits, with a sign or not; `3.0` too |
 | number | digits, with a sign, a point and an exponent or not |
 | true or false | `true` and `false` in any case |
-| list, map, object, `Any` | JSON |
+| list, map, object | JSON |
+| any JSON value | JSON, else itself |
 | optional | empty and `null` are null; else as its type |
 
-An empty cell is no value, so the default applies, or the value is missing; for text it is the empty text. Spaces around
+An empty cell is no value, so the default applies, or the value is missing; for text without a format, it is the empty
+text. Spaces around
 a value are ignored, except for text. An ambiguous cell (`1_000`, `1,234`, `1e3` for a whole number, digits of other
 scripts, NaN, a key that comes twice) stays text, which validation then reports.
 """
@@ -21,7 +23,16 @@ import json
 import re
 from typing import Any, Final
 
-from dspex.signatures.types import BooleanType, EnumType, FieldType, IntegerType, NumberType, OptionalType, StringType
+from dspex.signatures.types import (
+    BooleanType,
+    ConstType,
+    EnumType,
+    FieldType,
+    IntegerType,
+    NumberType,
+    OptionalType,
+    StringType,
+)
 
 NO_VALUE: Final = object()
 """The value of an empty cell of a type other than text."""
@@ -50,12 +61,16 @@ def read_json(text: str) -> Any:
 
 def read_cell(field_type: FieldType, text: str) -> Any:
     """Convert text to a value of a type, or to `NO_VALUE`. Returns invalid text unchanged, for validation to report."""
-    if isinstance(field_type, StringType):
+    if isinstance(field_type, StringType) and field_type.format is None:
         return _member(field_type.enum, text) if field_type.enum else text
     stripped = text.strip()
     if not stripped:
         return NO_VALUE
     match field_type:
+        case StringType():
+            return stripped
+        case ConstType(const=value):
+            return _scalar((value,), stripped, text)
         case OptionalType(anyOf=(inner, _)):
             return None if stripped == "null" else read_cell(inner, text)
         case BooleanType() if stripped.lower() in ("true", "false"):

@@ -108,6 +108,19 @@ WIDER: list[tuple[Any, Any, str]] = [
     ({"anyOf": [INTEGER, {"type": "null"}]}, {"anyOf": [NUMBER, {"type": "null"}]}, "x"),
     (INTEGER | {"minimum": 0, "maximum": 10**400}, NUMBER | {"minimum": 0}, "x"),  # too large for a double
     (INTEGER | {"minimum": -(10**400), "maximum": 0}, NUMBER | {"maximum": 0}, "x"),
+    (TEXT | {"format": "date"}, TEXT, "x"),
+    (TEXT | {"format": "date", "maxLength": 10}, TEXT | {"format": "date"}, "x"),
+    (TEXT | {"pattern": "^a"}, TEXT, "x"),
+    (TEXT | {"enum": ["2026-11-30"]}, TEXT | {"format": "date"}, "x"),
+    (TEXT | {"enum": ["ab"]}, TEXT | {"pattern": "^a"}, "x"),
+    ({"const": "a"}, TEXT | {"enum": ["a", "b"]}, "x"),
+    ({"const": 1}, NUMBER, "x"),
+    (TEXT, {}, "x"),
+    ({"anyOf": [TEXT, {"type": "null"}]}, {}, "x"),
+    (an_object(["a"], a=TEXT), {}, "x"),
+    ({"type": "array", "items": TEXT}, {"type": "array"}, "x[]"),
+    ({"type": "object", "additionalProperties": TEXT}, {"type": "object"}, "x{}"),
+    (an_object(["a"], a=TEXT), {"type": "object"}, "x"),
 ]  # fmt: skip
 
 OTHER: list[tuple[Any, Any, str]] = [
@@ -120,6 +133,10 @@ OTHER: list[tuple[Any, Any, str]] = [
     ({"enum": [1]}, {"enum": [True]}, "x"),
     ({"enum": ["1"]}, {"enum": [1]}, "x"),
     ({"type": "boolean"}, INTEGER, "x"),
+    (TEXT | {"format": "date"}, TEXT | {"format": "date-time"}, "x"),
+    (TEXT | {"pattern": "^a"}, TEXT | {"pattern": "^ab"}, "x"),  # it is not found out
+    (TEXT | {"enum": ["2026-02-30"]}, TEXT | {"format": "date"}, "x"),
+    ({"const": 1}, {"const": True}, "x"),
     (an_object(["a"], a=TEXT), {"type": "object", "additionalProperties": NUMBER}, "x"),
     ({"type": "array", "items": TEXT}, TEXT, "x"),
     ({"type": "array", "items": TEXT}, {"type": "object", "additionalProperties": TEXT}, "x"),
@@ -327,3 +344,9 @@ def known(value: Any, schema: dict[str, Any]) -> Any:
         case list(), {"items": inner}:
             return [known(item, inner) for item in value]
     return value
+
+
+def test_the_same_in_other_words_is_a_note() -> None:
+    for one, other in [({"type": "array"}, {"type": "array", "items": {}}), ({"const": "a"}, TEXT | {"enum": ["a"]})]:
+        result = compare(as_input(one), as_input(other))
+        assert (result.changes, result.notes) == ((), ("inputs.x: is written differently, the same values fit",))
