@@ -339,7 +339,7 @@ def known(value: Any, schema: dict[str, Any]) -> Any:
     match value, schema:
         case dict(), {"properties": properties}:
             return {name: known(item, properties[name]) for name, item in value.items() if name in properties}
-        case dict(), {"additionalProperties": inner}:
+        case dict(), {"additionalProperties": dict() as inner}:
             return {name: known(item, inner) for name, item in value.items()}
         case list(), {"items": inner}:
             return [known(item, inner) for item in value]
