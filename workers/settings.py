@@ -155,7 +155,7 @@ class Settings(BaseSettings):
 
     processes: int = Field(default=1, ge=1, le=256)
     """Worker processes that `dspex worker` starts."""
-    threads: int = Field(default=64, ge=1, le=1024)
+    threads: int = Field(default=64, ge=1, le=4096)
     """Executions that one process runs at once."""
     prefetch: int | None = Field(default=None, ge=1, le=65_535)
     """Messages that one process takes from a queue ahead; by default as its threads, and no more than `AHEAD_BYTES`."""

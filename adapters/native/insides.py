@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import re
+import select
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Final
 
 import dspy
 from dspy._vendor.lm15.transports import StdlibTransport
+from dspy._vendor.lm15.transports._sync import _SyncConnection
 from dspy.adapters.utils import format_field_value, serialize_for_json
 from dspy.clients.backend_selection import select_backend
 from dspy.clients.engines.lm15_engine import LM15Engine
@@ -21,7 +23,7 @@ from pydantic import TypeAdapter
 
 __all__ = [
     "CONNECT_SECONDS",
-    "StdlibTransport",
+    "Transport",
     "calls_through",
     "extraction_signature",
     "fixed_temperature",
@@ -53,6 +55,33 @@ def rebound(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
     )
     made.__kwdefaults__ = function.__kwdefaults__
     return made
+
+
+class _Connection(_SyncConnection):  # type: ignore[misc]  # DSPy has no type information
+    """A connection whose descriptor may have any number.
+
+    DSPy looks with `select` whether the other side has closed a connection. That fails for numbers from 1024 on, and
+    DSPy opens another connection for each call then.
+    """
+
+    __slots__ = ()
+
+    def is_stale(self) -> bool:
+        """Whether it cannot be used again: it was closed, or there is something to read before anything was asked."""
+        if self.closed:
+            return True
+        poll = select.poll()
+        try:
+            poll.register(self.sock, select.POLLIN)
+        except (OSError, ValueError):
+            return True
+        return bool(poll.poll(0))
+
+
+class Transport(StdlibTransport):  # type: ignore[misc]  # DSPy has no type information
+    """DSPy's HTTP client, for more than a thousand connections."""
+
+    _open = rebound(StdlibTransport._open, _SyncConnection=_Connection)  # noqa: SLF001
 
 
 _KINDS: Final = (str, int, float, bool, type(None), list, dict)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
-from adapters.native.insides import CONNECT_SECONDS, StdlibTransport
+from adapters.native.insides import CONNECT_SECONDS, Transport
 
 UNBOUNDED: Final = 1 << 20
 """The most connections: more than there are threads. A thread makes one call at a time, which bounds them."""
@@ -67,7 +67,7 @@ class Wire:
     def __init__(self, proxy: str | None = None) -> None:
         self.proxy = proxy
         # It follows no redirect. Without trust_env, no proxy of the environment sees the keys.
-        self._pool = StdlibTransport(max_connections=UNBOUNDED, trust_env=False, proxy=proxy)
+        self._pool = Transport(max_connections=UNBOUNDED, trust_env=False, proxy=proxy)
 
     def stream(self, request: Any) -> Any:
         """Send a request. Returns the response, a context manager."""

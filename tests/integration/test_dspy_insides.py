@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -16,7 +18,8 @@ from dspy.signatures.signature import make_signature
 from adapters.native import calls
 from adapters.native.insides import (
     CONNECT_SECONDS,
-    StdlibTransport,
+    Transport,
+    _Connection,
     calls_through,
     extraction_signature,
     fixed_temperature,
@@ -43,9 +46,23 @@ class Refusing:
 
 
 def test_the_http_client_takes_a_bound_on_connections_and_waits_ten_seconds_for_one() -> None:
-    assert StdlibTransport(max_connections=UNBOUNDED).max_connections == UNBOUNDED
-    assert vars(StdlibTransport())["_connect_timeout"] == CONNECT_SECONDS
+    assert Transport(max_connections=UNBOUNDED).max_connections == UNBOUNDED
+    assert vars(Transport())["_connect_timeout"] == CONNECT_SECONDS
     Wire().close()
+
+
+def test_a_connection_is_not_used_again_once_the_other_side_has_closed_it_or_said_something() -> None:
+    ends: list[Callable[[socket.socket], object]] = [lambda other: other.close(), lambda other: other.send(b"x")]
+    for end in ends:
+        ours, others = socket.socketpair()
+        with ours, others:
+            connection: Any = _Connection(("http", "local", 80), ours)
+            assert not connection.is_stale()
+            end(others)
+            assert connection.is_stale()
+        assert connection.is_stale()
+        connection.close()
+        assert connection.is_stale()
 
 
 @pytest.mark.parametrize("timeout", [None, 3.0])

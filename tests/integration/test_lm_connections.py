@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +21,7 @@ from tests import lm_server
 from tests.lm_server import LMServer
 
 CALLS = 250
+HIGH = 1100
 
 
 @pytest.fixture
@@ -57,6 +62,24 @@ def test_programs_and_timeouts_share_connections(server: LMServer) -> None:
         backend_id = adapter.create_program(spec(model))
         for timeout in (None, 5.0, 50.0, 500.0):
             adapter.execute_program(backend_id, {"question": "why"}, RunOptions("run", timeout=timeout))
+    assert server.connections == 1
+    adapter.close()
+
+
+def test_connections_with_high_descriptors_are_shared_too(server: LMServer) -> None:
+    """`select` takes no descriptor from 1024 on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < HIGH + 200:
+        pytest.skip(f"{hard} open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, HIGH + 200), hard))
+    adapter = adapter_for(server)
+    with ExitStack() as opened:
+        while opened.enter_context(Path(os.devnull).open("rb")).fileno() < HIGH:
+            pass
+        backend_id = adapter.create_program(spec())
+        for _ in range(3):
+            adapter.execute_program(backend_id, {"question": "why"}, RunOptions("run"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert server.connections == 1
     adapter.close()
 

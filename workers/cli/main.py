@@ -161,7 +161,7 @@ def deploy(**options: Any) -> None:
 
 @main.command()
 @click.option("--processes", type=click.IntRange(1, 256), help="Worker processes (DSPEX_PROCESSES, 1).")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Executions at once in each (DSPEX_THREADS, 64).")
+@click.option("--threads", type=click.IntRange(1, 4096), help="Executions at once in each (DSPEX_THREADS, 64).")
 @click.option("--parent", type=int, hidden=True)
 def worker(processes: int | None, threads: int | None, parent: int | None) -> None:
     """Run jobs from RabbitMQ until SIGTERM or Ctrl-C; then let running jobs end, and exit."""

@@ -13,6 +13,7 @@ from workers.application.webhooks import DelivererProcess
 from workers.application.wiring import Application, bootstrap
 from workers.cli.begin import check_servers, collect_seldom, configure_logging
 from workers.process import watchdog
+from workers.process.open_files import allow_open_files
 from workers.process.supervisor import KILL_MARGIN_SECONDS, Children, deliverer, supervise
 from workers.process.worker import WorkerProcess
 from workers.settings import Settings, load_settings
@@ -48,6 +49,7 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
         require_free(settings.metrics_addresses)
         logger.info("Starting %d processes.", settings.processes)
         return supervise(settings, stop)
+    allow_open_files(settings.threads)
     app = bootstrap(settings)
     for address in settings.metrics_addresses:
         app.metrics.serve(address)

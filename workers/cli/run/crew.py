@@ -42,8 +42,10 @@ class Crew:
             self._app = bootstrap(self.settings, run_others=self._run_others)
             collect_seldom()
             if self.runs_here:
+                from workers.process.open_files import allow_open_files
                 from workers.process.worker import WorkerProcess
 
+                allow_open_files(self.settings.threads)
                 self._worker = WorkerProcess(self._app)
                 self._worker.start()
             elif not self.somebody_works():
