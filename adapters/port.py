@@ -43,15 +43,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from pydantic import Field, JsonValue
-
 from dspex import Configuration, DspexError, ErrorCode, Signature, Usage
+from dspex.contract.trace import TraceStep as TraceStep
 from dspex.ids import digest
-from dspex.model import Frozen
 
 MAX_QUOTE = 500
 MAX_TRACE_STEPS = 200
 MAX_TRACE_TEXT = 10_000
+MAX_TRACE_BYTES = 500_000
+"""The most steps of a trace, the longest text in one, in characters, and the size of what is kept of it, as JSON."""
 MAX_ERROR_TEXT = 4_000
 MAX_ERROR_CODE = 200
 """The longest text of an error, and the longest code or id of a provider in one, in characters."""
@@ -116,22 +116,6 @@ class RunOptions:
     seed: int | None = None
     timeout: float | None = None
     trace: bool = False
-
-
-class TraceStep(Frozen):
-    """One step of a run, for people who inspect it.
-
-    Attributes:
-        kind: `predictor`, `lm_call`, `tool`, or `output` for text that the program printed.
-        name: of the predictor, the model, the tool, or `stdout` and `stderr`.
-        details: the inputs and outputs of the step, by name.
-        duration_ms: milliseconds, if measured.
-    """
-
-    kind: str
-    name: str
-    details: dict[str, JsonValue] = Field(default_factory=dict)
-    duration_ms: float | None = None
 
 
 @dataclass(frozen=True)

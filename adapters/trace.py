@@ -3,43 +3,87 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel, JsonValue
+from pydantic_core import to_json
 
-from adapters.port import MAX_TRACE_TEXT
+from adapters.port import MAX_TRACE_BYTES, MAX_TRACE_STEPS, MAX_TRACE_TEXT, TraceStep
 
 MAX_MEMBERS: Final = 200
 MAX_DEPTH: Final = 12
+MAX_NAME: Final = 200
+"""The longest kind and name of a step, in characters."""
+_LIMITS: Final = (MAX_TRACE_TEXT, 2_000, 400, 80)
+_LARGE: Final = 64
+"""Larger numbers, in bits, are not kept: to write one of thousands of digits is slow, or refused."""
 
 
-def bounded(value: Any, secrets: Collection[str] = (), *, depth: int = 0) -> JsonValue:
+def bounded(value: Any, secrets: Collection[str] = (), *, most: int = MAX_TRACE_TEXT, depth: int = 0) -> JsonValue:
     """Convert any value into a JSON value that can be stored.
 
-    Texts are cut to `MAX_TRACE_TEXT` characters, lists and maps to `MAX_MEMBERS` members and `MAX_DEPTH` levels.
+    Texts are cut to `most` characters, lists and maps to `MAX_MEMBERS` members and `MAX_DEPTH` levels.
 
     Args:
         secrets: texts that are replaced wherever they occur.
     """
     match value:
-        case None | bool() | int():
+        case None | bool():
             return value
+        case int():
+            return value if value.bit_length() < _LARGE else f"a number of {value.bit_length()} bits"
         case float() if math.isfinite(value):
             return value
         case str():
-            return _text(value, secrets)
+            return _text(value, secrets, most)
         case _ if depth >= MAX_DEPTH:
-            return _text(str(value), secrets)
+            return _text(str(value), secrets, most)
         case BaseModel():
-            return bounded(value.model_dump(mode="json", by_alias=True), secrets, depth=depth)
+            return bounded(value.model_dump(mode="json", by_alias=True), secrets, most=most, depth=depth)
         case Mapping():
             items = list(value.items())[:MAX_MEMBERS]
-            return {_text(str(key), secrets): bounded(item, secrets, depth=depth + 1) for key, item in items}
+            return {
+                _text(str(key), secrets, most): bounded(item, secrets, most=most, depth=depth + 1) for key, item in items
+            }
         case list() | tuple() | set() | frozenset():
-            return [bounded(item, secrets, depth=depth + 1) for item in list(value)[:MAX_MEMBERS]]
+            return [bounded(item, secrets, most=most, depth=depth + 1) for item in list(value)[:MAX_MEMBERS]]
         case _:
-            return _text(str(value), secrets)
+            return _text(str(value), secrets, most)
+
+
+def bounded_step(step: TraceStep, secrets: Collection[str] = (), *, most: int = MAX_TRACE_TEXT) -> TraceStep:
+    """A step that somebody else made, with bounded texts and without the secrets."""
+    return TraceStep(
+        kind=_text(step.kind, secrets, MAX_NAME),
+        name=_text(step.name, secrets, MAX_NAME),
+        details={_text(key, secrets, most): bounded(item, secrets, most=most) for key, item in step.details.items()},
+        duration_ms=step.duration_ms,
+    )
+
+
+def fitting(steps: Sequence[TraceStep], max_bytes: int = MAX_TRACE_BYTES) -> tuple[tuple[TraceStep, ...], bool]:
+    """The steps in at most `max_bytes` of JSON, whoever made them, and whether they were shortened for it.
+
+    Every step keeps its place: longer and longer parts of the texts go first, then the details, and then the steps
+    above `MAX_TRACE_STEPS`.
+    """
+    within, more = steps[:MAX_TRACE_STEPS], len(steps) > MAX_TRACE_STEPS
+    for most in _LIMITS:
+        if (kept := _within(within, max_bytes, most)) is not None:
+            return kept, more or most != MAX_TRACE_TEXT
+    return tuple(bounded_step(step.model_copy(update={"details": {}})) for step in within), True
+
+
+def _within(steps: Sequence[TraceStep], max_bytes: int, most: int) -> tuple[TraceStep, ...] | None:
+    """The steps with their texts cut to `most`, if they fit. Looks at no more of them than fit."""
+    kept, left = list[TraceStep](), max_bytes
+    for step in steps:
+        kept.append(bounded_step(step, most=most))
+        left -= len(to_json(kept[-1])) + len(",")
+        if left < len("[]"):
+            return None
+    return tuple(kept)
 
 
 def without(text: str, secrets: Collection[str]) -> str:
@@ -49,5 +93,5 @@ def without(text: str, secrets: Collection[str]) -> str:
     return text
 
 
-def _text(text: str, secrets: Collection[str]) -> str:
-    return without(text, secrets)[:MAX_TRACE_TEXT].replace("\x00", "").encode(errors="replace").decode()
+def _text(text: str, secrets: Collection[str], most: int) -> str:
+    return without(text, secrets)[:most].replace("\x00", "").encode(errors="replace").decode()

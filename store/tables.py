@@ -204,6 +204,21 @@ executions = Table(
     postgresql_with={"fillfactor": "85"},
 )
 
+execution_traces = Table(
+    "execution_traces",
+    metadata,
+    # The steps of the last traced attempt; see `store.executions.traces`.
+    Column("execution_id", Uuid, primary_key=True),
+    _tenant(in_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("steps", Json, nullable=False),
+    # Whether it was cut to fit.
+    Column("shortened", Boolean, nullable=False),
+    Column("inserted_at", UtcDateTime, nullable=False),
+    # It goes with its execution.
+    ForeignKeyConstraint(["execution_id", "tenant"], [executions.c.id, executions.c.tenant], ondelete="CASCADE"),
+)
+
 program_counters = Table(
     "program_counters",
     metadata,
@@ -365,6 +380,7 @@ PROTECTED = (
     signatures,
     programs,
     executions,
+    execution_traces,
     program_counters,
     program_durations,
     rejected_messages,

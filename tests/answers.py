@@ -47,6 +47,7 @@ from dspex.contract.results import (
     Transition,
 )
 from dspex.contract.status import DeadLetterStatus, DeliveryStatus
+from dspex.contract.trace import ExecutionTrace, TraceStep
 from dspex.signatures.compatibility import compare
 
 ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
@@ -253,6 +254,13 @@ AN_ANSWER_OF_EACH: list[BaseModel] = [
         last_executed_at=AT,
     ),
     EXECUTION_VIEW,
+    ExecutionTrace(
+        execution_id=ID,
+        attempt=2,
+        steps=(TraceStep(kind="tool", name="search", details={"result": [1, None]}, duration_ms=1.5),),
+        shortened=False,
+        inserted_at=AT,
+    ),
     ExecutionCounts(pending=1, failed=99_999, complete=False, oldest=AT),
     compare(Signature.parse("ticket, old -> urgency"), SIGNATURE),
     Page[SignatureView](items=(SIGNATURE_VIEW,), next_cursor="c"),

@@ -39,6 +39,7 @@ from adapters.python_port.pool import Pool
 from adapters.python_port.server import Server
 from adapters.runs import Run as OwnRun
 from adapters.runs import Runs
+from adapters.trace import bounded_step
 from dspex import ErrorCode
 
 CAPACITY: Final = 512
@@ -253,12 +254,15 @@ def _cancelled(child: Child) -> AdapterError:
 
 
 def _with_output(steps: tuple[TraceStep, ...] | None, child: Child, program: _Program) -> tuple[TraceStep, ...]:
-    """The steps of a run, followed by the text that it printed."""
+    """The steps of a run, as its child told them, followed by the text that it printed."""
     for stream in (child.stdout, child.stderr):
         stream.take()
-    printed = [stream.step(keys_of(program.resolved)) for stream in (child.stdout, child.stderr)]
+    keys = keys_of(program.resolved)
+    printed = [stream.step(keys) for stream in (child.stdout, child.stderr)]
     found = [step for step in printed if step is not None]
-    return (*(steps or ())[: MAX_TRACE_STEPS - len(found)], *found)
+    # The child may be under the control of its program.
+    told = (bounded_step(step, keys) for step in (steps or ())[: MAX_TRACE_STEPS - len(found)])
+    return (*told, *found)
 
 
 def _ending(status: int | None) -> str:

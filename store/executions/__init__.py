@@ -30,6 +30,7 @@ from store.executions.rows import (
     Retry,
     Running,
     ToRunAlone,
+    Trace,
     Waiting,
 )
 from store.executions.single import cancel, create, mark_completed, mark_failed, mark_running
@@ -53,6 +54,7 @@ __all__ = [
     "Retry",
     "Running",
     "ToRunAlone",
+    "Trace",
     "Waiting",
     "anything_due",
     "cancel",

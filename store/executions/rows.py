@@ -217,6 +217,15 @@ class Execution(Identified):
 
 
 @dataclass(frozen=True)
+class Trace:
+    """The steps of an attempt in their JSON form, and whether they were cut to fit."""
+
+    attempt: int
+    steps: Sequence[Mapping[str, Any]]
+    shortened: bool = False
+
+
+@dataclass(frozen=True)
 class Finish(Identified):
     """The end of a claimed execution: outputs, or an error, or cancelled (an error may then say why).
 
@@ -224,6 +233,7 @@ class Finish(Identified):
         duration_ms: of the last attempt; None if that never ran, so that no statistics include it.
         answered: whether a sender waits for an answer.
         attempt: how many attempts were started; None: as in the row, including this claim.
+        trace: kept in its own table; see `store.executions.traces`.
     """
 
     id: UUID
@@ -237,6 +247,7 @@ class Finish(Identified):
     tenant: str = DEFAULT_TENANT
     answered: bool = False
     attempt: int | None = None
+    trace: Trace | None = None
 
     @property
     def status(self) -> ExecutionStatus:
@@ -257,6 +268,7 @@ class Retry(Identified):
     Attributes:
         attempt: how many attempts are spent.
         usage: the usage of all attempts so far.
+        trace: see `Finish.trace`.
     """
 
     id: UUID
@@ -267,6 +279,7 @@ class Retry(Identified):
     usage: Usage
     carried: Carried
     tenant: str = DEFAULT_TENANT
+    trace: Trace | None = None
 
     @property
     def key(self) -> EndKey:

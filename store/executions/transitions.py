@@ -14,7 +14,7 @@ from store.counters import Counts
 from store.database.batch import encode, execute, upsert, writes_in_with
 from store.database.identity import Identity, is_one_of, lock_order
 from store.event_outbox import OutboxEntry
-from store.executions import statements
+from store.executions import statements, traces
 from store.executions.idempotency import Holder, Key, give_back, take
 from store.executions.queries import of_all_tenants
 from store.executions.rows import (
@@ -179,6 +179,8 @@ def finish(
 ) -> list[bool]:
     """End executions that still have the claimed lock_version, count them, and add their events to the outbox.
 
+    Their traces are kept by one more statement, if there are any.
+
     Args:
         shard: the shard of the counters (see `store.counters`).
         event_in: seconds until the relay sends the events (see `store.event_outbox`).
@@ -221,6 +223,7 @@ def finish_and_read(
             counts[program] = Counts(executed=False)
         _count(counts[program], item)
     counters.increment(connection, shard, counts)
+    traces.keep(connection, [asked[key] for key in ended])
     if ended and not writes_in_with(dialect):
         ends = [OutboxEntry(identity.id, lock_version + 1, identity.tenant) for identity, lock_version, _ in ended]
         event_outbox.add(connection, ends, event_in)
@@ -253,6 +256,7 @@ def retry(connection: Connection, retries: Sequence[Retry]) -> list[bool]:
     rows = [retry_row(item) for item in sorted(asked.values(), key=lock_order)]
     statement = statements.retry(connection.dialect.name, tuple(rows[0]))
     waiting = {_key(row) for row in execute(connection, statement, encode(rows))}
+    traces.keep(connection, [asked[key] for key in waiting])
     waiting |= _committed_before(connection, [item for key, item in asked.items() if key not in waiting])
     return [item.key in waiting for item in retries]
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from dspex import LM, Configuration, Signature, state_of
 from dspex.client.interface import Interface
 from dspex.contract.callback import Callback
+from dspex.contract.options import ExecutionOptions
 from dspex.contract.results import (
     DeliveryView,
     EndpointView,
@@ -29,6 +30,7 @@ from dspex.contract.results import (
     RejectedMessageView,
     SignatureView,
 )
+from dspex.contract.trace import ExecutionTrace
 from dspex.errors import InvalidInput, InvalidValues, NotFound, Problem
 from dspex.model import problems
 from dspex.signatures.compatibility import Compatibility
@@ -40,6 +42,7 @@ from workers.cli.inputs.reading import read_rows
 from workers.cli.operator import operator_of
 from workers.cli.output import cell, of_known, say, say_json
 from workers.cli.run import load_signature
+from workers.cli.steps import show_steps
 from workers.handlers.module_source import read_signatures, validate_module
 from workers.local import LocalClient
 from workers.process.worker import WorkerProcess
@@ -201,6 +204,7 @@ def _execute_program(
     program_id: UUID,
     pairs: tuple[str, ...],
     metadata: tuple[str, ...] = (),
+    trace: bool = False,
     traceparent: str | None = None,
 ) -> Any:
     signature = client.get_signature(client.get_program(program_id).signature_id).signature
@@ -208,8 +212,9 @@ def _execute_program(
     if row.inputs is None:
         raise InvalidInput(row.problems)
     kept = _named("--metadata", metadata)
+    options = ExecutionOptions(trace=trace or None)
     return client.execute_program(
-        program_id, row.inputs, metadata=kept, traceparent=traceparent, timeout=EXECUTE_SECONDS
+        program_id, row.inputs, options=options, metadata=kept, traceparent=traceparent, timeout=EXECUTE_SECONDS
     )
 
 
@@ -281,6 +286,8 @@ def show(answer: Any, *, as_json: bool) -> None:
             say(f"{answer} will be delivered again.")
         case tuple():
             show_list(answer)
+        case ExecutionTrace():
+            show_steps(answer)
         case Compatibility():
             _show_compatibility(answer)
         case _:

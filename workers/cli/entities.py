@@ -23,7 +23,7 @@ def program() -> None:
 
 @click.group()
 def execution() -> None:
-    """Executions: list, count, show, cancel. (`dspex run` makes them.)"""
+    """Executions: list, count, show, trace, cancel. (`dspex run` makes them.)"""
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
@@ -132,6 +132,7 @@ verb(
     id_of("program"),
     click.option("--input", "pairs", multiple=True, metavar="NAME=VALUE", help="One input; repeat it."),
     click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="Kept with the execution; repeat it."),
+    click.option("--trace", is_flag=True, help="Keep its steps, for `dspex execution trace`."),
     traceparent,
 )  # fmt: skip
 verb(program, "archive", "archive_program", "Archive a program: it takes no new executions.", id_of("program"))
@@ -151,6 +152,11 @@ verb(
     of_program, error_code, label, when("since"), when("until"),
 )  # fmt: skip
 verb(execution, "show", "get_execution", "Show an execution, with its timeline.", id_of("execution"))
+verb(
+    execution, "trace", "get_execution_trace",
+    "Show the steps of an execution: prompts, answers, tools. (Ask for them: options.trace, policy.trace_rate.)",
+    id_of("execution"),
+)  # fmt: skip
 verb(
     execution, "cancel", "cancel_execution", "Cancel an execution that has not ended.", id_of("execution"), traceparent
 )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import to_json
 
-from adapters.port import AdapterError, NotHere, Outcome, RunOptions
+from adapters.port import AdapterError, NotHere, Outcome, RunOptions, TraceStep
+from adapters.trace import fitting
 from dspex import ErrorCode, ErrorDetail, Usage
 from dspex.contract.status import ProgramStatus
 from dspex.errors import InvalidValues
 from dspex.text import storable
 from store.database.identity import Identity
-from store.executions import Claimed, Finish, Request, Retry
+from store.executions import Claimed, Finish, Request, Retry, Trace
 from store.programs import Program
 from workers.application.program_cache import ChangedProgram
 from workers.application.wiring import Application
@@ -33,6 +35,7 @@ class Attempt:
         self._app = app
         self._claimed_at = self._started = time.perf_counter()
         self._running = self._ran = False
+        self._steps: tuple[TraceStep, ...] | None = None
         self.request = request
         self.claimed = claimed
 
@@ -62,7 +65,7 @@ class Attempt:
         usage, retry_after = Usage(), None
         try:
             outcome = self._run()
-            usage = outcome.usage
+            usage, self._steps = outcome.usage, outcome.trace
             outputs = _within(self._app.settings.max_message_bytes, outcome)
             return self.cancelled(usage) if self._is_cancelled else self.completed(usage, outputs)
         except InvalidValues as invalid:
@@ -73,6 +76,7 @@ class Attempt:
             return self._give_back(unknown)
         except AdapterError as failed:
             usage, retry_after = failed.usage, failed.retry_after
+            self._steps = failed.trace or self._steps
             error = ErrorDetail(code=failed.code, message=storable(failed.message))
         except WriterClosed:
             raise
@@ -99,6 +103,21 @@ class Attempt:
         return f"{self.request.tenant}/{self.claimed.id}"
 
     @property
+    def _is_traced(self) -> bool:
+        """Whether to keep a trace. If the policy draws, each attempt of an execution draws the same."""
+        asked, rate = self.request.options.trace, self.claimed.policy.trace_rate
+        if asked is not None or not rate:
+            return bool(asked)
+        return zlib.crc32(self.claimed.id.bytes) < rate * 2**32
+
+    @property
+    def _trace(self) -> Trace | None:
+        if self._steps is None or not self._is_traced:
+            return None
+        steps, shortened = fitting(self._steps)
+        return Trace(self.claimed.attempt, [step.model_dump(mode="json") for step in steps], shortened)
+
+    @property
     def _is_cancelled(self) -> bool:
         return self._app.in_flight.is_cancelled(self)
 
@@ -113,7 +132,7 @@ class Attempt:
         limit = claimed.policy.time_limit
         left = self.seconds_left
         timeout = limit if left is None else min(limit, left)
-        options = RunOptions(run_id=self.run_id, seed=request.options.seed, timeout=timeout)
+        options = RunOptions(self.run_id, seed=request.options.seed, timeout=timeout, trace=self._is_traced)
         inputs = loaded.signature.validate_inputs(request.inputs)
         self._ran = True
         return loaded.execute(inputs, options)
@@ -204,6 +223,7 @@ class Attempt:
             usage=claimed.usage + used,
             carried=again.carried,
             tenant=self.request.tenant,
+            trace=self._trace,
         )
 
     def _finish(self, usage: Usage, **how: Any) -> Finish:
@@ -217,6 +237,7 @@ class Attempt:
             usage=self.claimed.usage + usage,
             tenant=self.request.tenant,
             answered=self.claimed.answered,
+            trace=self._trace,
             **how,
         )
 

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from dspex import ExecuteProgram, ExecutionStatus
 from dspex.contract.commands import CancelExecution
-from dspex.contract.queries import CountExecutions, ExecutionCounts, GetExecution, ListExecutions
+from dspex.contract.queries import CountExecutions, ExecutionCounts, GetExecution, GetExecutionTrace, ListExecutions
 from dspex.contract.results import ExecutionView, Page
+from dspex.contract.trace import ExecutionTrace
 from dspex.errors import Conflict, NotFound
 from store import event_outbox, executions, programs
 from store.database.identity import Identity
@@ -21,6 +22,7 @@ from store.executions import (
     ToRunAlone,
     Waiting,
     idempotency,
+    traces,
 )
 from workers.application.wiring import Application
 from workers.execution.admission import EXECUTIONS, admitted
@@ -107,6 +109,21 @@ def get_execution(app: Application, received: Received[GetExecution]) -> Executi
     if execution_id is None:
         raise NotFound(f"idempotency_key: there is no execution of '{asked.idempotency_key}'")
     return execution_view(_read(app, execution_id, tenant))
+
+
+@handles(GetExecutionTrace, roles=EVERY_ROLE)
+def get_execution_trace(app: Application, received: Received[GetExecutionTrace]) -> ExecutionTrace:
+    """Read the trace of one execution."""
+    execution_id, tenant = received.command.execution_id, received.tenant
+    with app.read(tenant) as connection:
+        found = traces.get(connection, execution_id, tenant=tenant)
+    if found is None:
+        execution = _read(app, execution_id, tenant)
+        raise NotFound(
+            f"execution_id: execution {execution.id} has no trace: ask for one by options.trace, or policy.trace_rate "
+            "of its program; it is there when an attempt has ended"
+        )
+    return ExecutionTrace.model_validate(vars(found))
 
 
 @handles(ListExecutions, roles=EVERY_ROLE)

@@ -29,6 +29,7 @@ class AsyncVerbs(InThreads):
     get_delivery = in_thread(Interface.get_delivery)
     get_endpoint = in_thread(Interface.get_endpoint)
     get_execution = in_thread(Interface.get_execution)
+    get_execution_trace = in_thread(Interface.get_execution_trace)
     get_program = in_thread(Interface.get_program)
     get_program_statistics = in_thread(Interface.get_program_statistics)
     get_rejected_message = in_thread(Interface.get_rejected_message)

@@ -25,11 +25,13 @@ from dspex.contract.queries import (
     CountExecutions,
     ExecutionCounts,
     GetExecution,
+    GetExecutionTrace,
     GetProgram,
     GetSignature,
     ListExecutions,
 )
 from dspex.contract.results import ExecutionView, Page, ProgramView, SignatureView
+from dspex.contract.trace import ExecutionTrace
 from dspex.errors import InvalidInput, MessageError, NoAnswer, Problem, PublishError
 from dspex.ids import uuid7
 from dspex.model import problems
@@ -61,7 +63,7 @@ class ExecutionVerbs(Port):
         If an execution with the same id or idempotency key exists, nothing runs twice: the handle is for that one.
 
         Args:
-            options: the seed, the earliest start and the deadline.
+            options: the seed, the earliest start and the deadline, and whether to keep a trace.
             execution_id: a new one by default. Choose it yourself if you want to submit again after a `PublishError`.
             idempotency_key: unique within the tenant. All submissions with one key are the same execution.
             callback: the webhook for its end; takes precedence over the program's callback.
@@ -204,6 +206,14 @@ class ExecutionVerbs(Port):
         """One execution, by its id or by its idempotency key."""
         query = GetExecution(execution_id=execution_id, idempotency_key=idempotency_key)
         return self.call(query, ExecutionView)
+
+    def get_execution_trace(self, execution_id: UUID) -> ExecutionTrace:
+        """The steps of an execution's last attempt: prompts, answers, tools.
+
+        Raises:
+            RequestFailed: `not_found`: there is no such execution, or it keeps no trace (`options.trace`).
+        """
+        return self.call(GetExecutionTrace(execution_id=execution_id), ExecutionTrace)
 
     def list_executions(self, /, **filters: Any) -> Page[ExecutionView]:
         """A page of executions; the filters are the fields of `dspex.contract.queries.ListExecutions`.

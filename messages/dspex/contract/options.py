@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StrictInt, StrictStr, model_validator
+from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
 
 from dspex.model import Sparse
 from dspex.scalars import WHOLE, Moment
@@ -25,6 +25,8 @@ class ExecutionOptions(Sparse):
 
     seed: Annotated[StrictInt, Field(ge=0, lt=1 << 63), WHOLE] | None = None
     """Passed to the adapter. With another seed, `mock` draws other outputs."""
+    trace: StrictBool | None = None
+    """Whether to keep the steps of its last attempt, with prompts and answers. By default its program's policy says."""
     not_before: Moment | None = None
     deadline: Moment | None = None
 

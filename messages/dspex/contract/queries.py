@@ -24,6 +24,7 @@ from dspex.contract.results import (
     SignatureView,
 )
 from dspex.contract.status import DeadLetterStatus, DeliveryStatus, ExecutionStatus, ProgramStatus, SignatureStatus
+from dspex.contract.trace import ExecutionTrace
 from dspex.model import Frozen
 from dspex.scalars import WHOLE, Moment, Until
 from dspex.signatures.compatibility import Compatibility
@@ -149,6 +150,15 @@ class GetExecution(Query):
         if (self.execution_id is None) == (self.idempotency_key is None):
             raise ValueError("give execution_id or idempotency_key")
         return self
+
+
+class GetExecutionTrace(Query):
+    """The steps of an execution: prompts, answers, tools. Only of one that was asked to keep them."""
+
+    type = "dspex.execution.trace.v1"
+    answer = ExecutionTrace
+
+    execution_id: UUID
 
 
 class ListExecutions(Query):

@@ -1,4 +1,4 @@
-"""The retry policy of a program: attempts, time limit, and pauses between attempts."""
+"""The retry policy of a program: attempts, time limit, pauses between attempts, and how many are traced."""
 
 from __future__ import annotations
 
@@ -31,3 +31,5 @@ class ExecutionPolicy(Sparse):
     max_wait: float = Field(default=3600.0, ge=0, le=7 * 86_400)
     repair: StrictBool = True
     """Whether to ask the LM once more after an answer that cannot be parsed or does not fit the signature."""
+    trace_rate: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of how many executions the trace is kept, where their `options.trace` does not say: 0.01 of one in a hundred."""

@@ -48,6 +48,7 @@ ASKED = {
     "dspex.execution.get.v1": Asked("get_execution", "execution show ID"),
     "dspex.execution.list.v1": Asked("list_executions", "execution list"),
     "dspex.execution.replay.v1": Asked("replay_executions", "dead-letter replay --kind execution --all"),
+    "dspex.execution.trace.v1": Asked("get_execution_trace", "execution trace ID"),
     "dspex.message.discard.v1": Asked("discard_messages", "dead-letter discard --kind message --all"),
     "dspex.message.get.v1": Asked("get_rejected_message", "dead-letter show ID"),
     "dspex.message.list.v1": Asked("list_rejected_messages", "dead-letter list --kind message"),
