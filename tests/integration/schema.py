@@ -90,7 +90,10 @@ def fill(engine: Engine) -> None:
         ]
         claimed, _ = executions.claim(connection, executions.Lease("w", 30), asked)
         assert isinstance(claimed, executions.Claimed)
-        ended = executions.Finish(claimed.id, program_id, claimed.lock_version, 1.5, Usage(), {"answer": "b"})
+        trace = executions.Trace(1, [{"kind": "tool", "details": {"result": "é"}}])
+        ended = executions.Finish(
+            claimed.id, program_id, claimed.lock_version, 1.5, Usage(), {"answer": "b"}, trace=trace
+        )
         assert executions.finish(connection, 1, [ended]) == [True]
         (place,) = webhooks.places(connection, "", 10)
         (due,) = webhooks.take(connection, {place: 1}, 30)

@@ -22,7 +22,7 @@ from store import counters, executions, programs, rejections, signatures, statis
 from store.counters import Counts
 from store.database import tenancy
 from store.database.engine import make_engine
-from store.executions import Claimed, Heartbeat, NoProgram, Request, Running
+from store.executions import Claimed, Heartbeat, NoProgram, Request, Running, Trace
 from store.programs import Program
 from store.rejections import Rejection
 from store.signatures import SignatureRow
@@ -85,7 +85,7 @@ def keep(connection: Connection, tenant: str) -> Kept:
     webhooks.register(
         connection, uuid7(), Callback(url="https://receiver.example/", secret="A_WEBHOOK_SECRET"), tenant=tenant
     )
-    end = replace(completed(done, take(connection, done)), tenant=tenant)
+    end = replace(completed(done, take(connection, done)), tenant=tenant, trace=Trace(1, []))
     failure = replace(failed(bad, take(connection, bad)), tenant=tenant)
     assert executions.finish(connection, 0, [end, failure]) == [True, True]
     for due in webhooks.take(connection, {f"{tenant} receiver.example:443": 2}, 60):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+from pydantic import JsonValue
 from pydantic_core import to_json
 
 from adapters.port import MAX_TRACE_BYTES, MAX_TRACE_STEPS, MAX_TRACE_TEXT, TraceStep
@@ -48,7 +49,7 @@ def test_what_is_too_large_keeps_every_step_and_the_beginnings_of_its_texts() ->
 
 
 def test_where_nothing_helps_the_steps_are_kept_without_details() -> None:
-    wide = {str(number): {str(inner): "x" * 100 for inner in range(200)} for number in range(100)}
+    wide: dict[str, JsonValue] = {str(number): {str(inner): "x" * 100 for inner in range(200)} for number in range(100)}
     kept, shortened = fitting([TraceStep(kind="tool", name="t", details=wide, duration_ms=2.5)] * 300)
     assert (len(kept), shortened) == (200, True)
     assert MAX_TRACE_STEPS == 200
