@@ -44,7 +44,8 @@ def bounded(value: Any, secrets: Collection[str] = (), *, most: int = MAX_TRACE_
         case Mapping():
             items = list(value.items())[:MAX_MEMBERS]
             return {
-                _text(str(key), secrets, most): bounded(item, secrets, most=most, depth=depth + 1) for key, item in items
+                _text(str(key), secrets, most): bounded(item, secrets, most=most, depth=depth + 1)
+                for key, item in items
             }
         case list() | tuple() | set() | frozenset():
             return [bounded(item, secrets, most=most, depth=depth + 1) for item in list(value)[:MAX_MEMBERS]]
