@@ -46,6 +46,7 @@ from typing import Any, Protocol
 from dspex import Configuration, DspexError, ErrorCode, Signature, Usage
 from dspex.contract.trace import TraceStep as TraceStep
 from dspex.ids import digest
+from dspex.model import Frozen
 
 MAX_QUOTE = 500
 MAX_TRACE_STEPS = 200
