@@ -29,6 +29,24 @@ max_attempts = 2
 [check]
 ticket = "It is on fire."
 """
+SAVED = {
+    "predict": {
+        "traces": [],
+        "train": [],
+        "demos": [{"augmented": True, "ticket": "t0", "reasoning": "r", "label": "low"}],
+        "signature": {
+            "instructions": "Given the fields `ticket`, produce the fields `label`.",
+            "fields": [
+                {"prefix": "Ticket:", "description": "${ticket}"},
+                {"prefix": "Reasoning:", "description": "${reasoning}"},
+                {"prefix": "Label:", "description": "${label}"},
+            ],
+        },
+        "lm": None,
+    },
+    "metadata": {"dependency_versions": {"python": "3.11", "dspy": "3.4.1", "cloudpickle": "3.1"}},
+}
+"""What DSPy's `save` wrote."""
 
 
 def name() -> str:
@@ -195,3 +213,15 @@ def test_as_a_model_and_as_json(dspex: Interface, tmp_path: Path) -> None:
     file.write_text(json.dumps(wanted), encoding="utf-8")
     program: ProgramView = dspex.deploy(Deployment.model_validate(wanted))
     assert dspex.plan_deployment(file).program == program
+
+
+def test_the_state_that_dspy_saved(dspex: Interface, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(json.dumps(SAVED), encoding="utf-8")
+    wanted = deployment(signature="ticket -> label", module="ChainOfThought", state=str(tmp_path / "state.json"))
+    program = dspex.deploy(wanted)
+    assert program.configuration.state is not None
+    assert program.configuration.state.predictors["predict"].demos[0]["ticket"] == "t0"
+    assert dspex.plan_deployment(wanted).is_empty
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DspexError, match="as save_program=True writes it"):
+        dspex.deploy(wanted | {"state": str(tmp_path / "folder")})

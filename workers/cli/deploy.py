@@ -19,12 +19,11 @@ from dspex.client.remote import RemoteClient
 from dspex.contract.deployment import Deployment, Difference, Plan
 from dspex.contract.results import ExecutionView, ProgramView
 from dspex.contract.status import ExecutionStatus
-from dspex.errors import InvalidInput, InvalidModule, Problem, SettingsError
-from dspex.signatures.signature import Signature
+from dspex.errors import InvalidInput, Problem, SettingsError
 from workers.cli.ask import asking
 from workers.cli.operator import operator_of
 from workers.cli.output import say, say_json
-from workers.handlers.module_source import read_signatures
+from workers.cli.run.subject import read_class
 from workers.settings import Settings, load_settings
 
 DEPLOY_SECONDS = 300.0
@@ -78,20 +77,11 @@ def _deployment(options: DeployOptions) -> Deployment:
     if options.file is None:
         if not members.keys() >= {"name", "signature"}:
             raise SettingsError("FILE: give the file of a deployment, or --name and --signature")
-        return as_deployment(members, Path.cwd(), read_class=_read_class)
+        return as_deployment(members, Path.cwd(), read_class=read_class)
     for name in ("signature", "state"):  # a path on the command line begins here, and not at the file
         if str(members.get(name, "")).endswith(".json"):
             members[name] = str(Path(members[name]).absolute())
-    return read_deployment(options.file, members, read_class=_read_class)
-
-
-def _read_class(reference: str) -> Signature:
-    # An operator's command may import any module on this machine.
-    found = read_signatures(reference, allowed_prefixes=None)
-    if len(found) != 1:
-        names = ", ".join(signature.name for signature in found)
-        raise InvalidModule(f"signature: {reference} has several signatures: name one of {names}")
-    return found[0]
+    return read_deployment(options.file, members, read_class=read_class)
 
 
 def _check_inputs(deployment: Deployment, given: str | None) -> Mapping[str, Any] | None:

@@ -76,7 +76,7 @@ def main() -> None:
     "adapter_type",
     help="mock, native or python_port. By default native where --model names an LM, else mock, which calls none.",
 )
-@click.option("--module", default="Predict", show_default=True, help="The DSPy module, such as ChainOfThought.")
+@click.option("--module", help="The DSPy module, such as ChainOfThought. By default Predict.")
 @click.option("--model", help="The LM: provider/model such as openai/gpt-4o-mini, or an alias of DSPEX_LMS.")
 @click.option(
     "--state",
@@ -116,7 +116,8 @@ def main() -> None:
 def run(**options: Any) -> None:
     """Run SIGNATURE over rows of input and print the results as JSON lines.
 
-    SIGNATURE is the arrow form ("question -> answer, score: float") or a JSON file. Lines that have run before, with
+    SIGNATURE is the arrow form ("question -> answer, score: float"), a JSON file, package.module:Class, a deployment
+    (a TOML file, see `dspex deploy`), or the id or name of a program that is there. Lines that have run before, with
     the same program and the same inputs, do not run again: after Ctrl-C, the same command goes on.
 
     Exit code: 0 all completed, 1 some failed or did not fit the signature, 2 wrong usage or no server, 130 Ctrl-C.

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dspex.contract.deployment import Deployment
+from dspex.contract.saved_state import state_of
 from dspex.errors import InvalidValues, Problem
 from dspex.model import problems
 from dspex.signatures.signature import Signature
@@ -29,8 +30,8 @@ def read_deployment(
 ) -> Deployment:
     """Read a deployment.
 
-    `signature` may be the arrow form, the path of a JSON file, or `package.module:Class`; `state` may be the path of a
-    JSON file. Paths are relative to the file.
+    `signature` may be the arrow form, the path of a JSON file, or `package.module:Class`. `state` may be the path of
+    the JSON file that DSPy's `save` wrote. Paths are relative to the file.
 
     Args:
         changes: members that replace those of the file; those of objects one by one. Paths in them are relative to
@@ -52,7 +53,7 @@ def as_deployment(data: Mapping[str, Any], folder: Path, *, read_class: ReadClas
     if isinstance(given := found.get("signature"), str):
         found["signature"] = _signature(given, folder, read_class)
     if isinstance(given := found.get("state"), str):
-        found["state"] = _json(folder / given, "state")
+        found["state"] = state_of(folder / given)
     try:
         return Deployment.model_validate(found)
     except ValidationError as error:

@@ -182,10 +182,12 @@ def _check_compatible(planned: Plan, allow_breaking: bool) -> None:
 
 def _members(of: Deployment | ProgramView) -> dict[str, Any]:
     """What is compared, as JSON."""
+    # As the program keeps it.
+    configuration = of.configuration.bound_to(of.signature) if isinstance(of, Deployment) else of.configuration
     return {
         "name": of.name,
         "adapter_type": of.adapter_type,
-        **of.configuration.model_dump(mode="json", exclude_none=True),
+        **configuration.model_dump(mode="json", exclude_none=True),
         "policy": ExecutionPolicy().model_dump(mode="json") | of.policy.model_dump(mode="json"),
         "callback": None if of.callback is None else of.callback.model_dump(mode="json"),
     }

@@ -12,22 +12,22 @@ from rich.console import Console
 from sqlalchemy import Engine
 
 from adapters.own_modules import OwnModules
-from adapters.port import AdapterError, ProgramSpec
+from adapters.port import AdapterError
 from dspex.errors import DspexError, SettingsError
 from store import executions
 from store.database.engine import READ_ONLY, make_engine
 from workers.application.own import left_by_others, webhooks_that_wait
-from workers.application.state_versions import other_versions
 from workers.cli.begin import check_servers, collect_seldom, configure_logging
 from workers.cli.inputs.reading import open_inputs
 from workers.cli.operator import operator_of
 from workers.cli.output import cell
 from workers.cli.run.crew import Crew
-from workers.cli.run.options import RunFailed, RunOptions, load_signature
+from workers.cli.run.options import RunFailed, RunOptions
 from workers.cli.run.program import POLL_SECONDS
 from workers.cli.run.results import Results, open_results
 from workers.cli.run.session import Session
 from workers.cli.run.stop import Stop, Stopped
+from workers.cli.run.subject import Subject, find_subject, is_program, read_subject
 from workers.settings import Settings, load_settings
 
 QUIET_SECONDS = 2.5
@@ -41,26 +41,24 @@ def run(options: RunOptions) -> int:
     """
     if options.inputs_file and options.pairs:
         raise SettingsError("--inputs and --input: give one of them")
-    signature = load_signature(options.signature)
-    if options.expect and options.expect not in {f.name for f in signature.outputs}:
-        raise SettingsError(f"--expect: '{options.expect}' is not an output of the signature")
+    subject = None if is_program(options.signature) else read_subject(options)
     if options.output and options.inputs_file and _same(options.output, Path(options.inputs_file)):
         raise SettingsError("--output: this is the file of --inputs, which it would overwrite: choose another")
-    configuration = options.configuration
-    saved_with = configuration.state and configuration.state.metadata
-    other = saved_with and other_versions(saved_with)
-    configuration = configuration.bound_to(signature)
     console, stop = Console(stderr=True), Stop()
     with stop.listening():
         with stop.anywhere():
             settings = load_settings()
             configure_logging(settings)
             tenant = operator_of(settings, options.tenant).tenant
+            subject = subject or _found(settings, options, tenant)
+        signature = subject.signature
+        if options.expect and options.expect not in {f.name for f in signature.outputs}:
+            raise SettingsError(f"--expect: '{options.expect}' is not an output of the signature")
         with (
             open_inputs(signature, options.inputs_file, options.pairs, options.reading) as inputs,
             open_results(options.output, options.output_format, signature) as results,
         ):
-            for said in (*([f"{other}: prompts may differ"] if other else []), *inputs.said):
+            for said in (*subject.said, *inputs.said):
                 console.print(cell(said), highlight=False, soft_wrap=True)
             with stop.anywhere():
                 check_servers(settings)
@@ -70,8 +68,7 @@ def run(options: RunOptions) -> int:
             session = Session(engine, crew, options, console, results, stop, tenant)
             try:
                 with _ending(session, results), crew:
-                    spec = ProgramSpec(options.adapter, signature, configuration)
-                    session.prepare(_with_code(spec, settings) if crew.runs_here else spec)
+                    session.prepare(_with_code(subject, settings) if crew.runs_here else subject)
                     session.run(inputs)
                     if options.run_others and crew.runs_here:
                         crew.begin()
@@ -93,12 +90,22 @@ def run(options: RunOptions) -> int:
     return 0 if session.summary.clean else 1
 
 
-def _with_code(spec: ProgramSpec, settings: Settings) -> ProgramSpec:
+def _with_code(subject: Subject, settings: Settings) -> Subject:
     """With the code of its module: what ran on other code, runs again."""
     try:
-        return replace(spec, code=OwnModules(settings.own_modules).find(spec.configuration.module))
+        code = OwnModules(settings.own_modules).find(subject.spec.configuration.module)
     except AdapterError as error:
         raise RunFailed(f"the program cannot be built: {error.message}") from None
+    return replace(subject, spec=replace(subject.spec, code=code))
+
+
+def _found(settings: Settings, options: RunOptions, tenant: str) -> Subject:
+    check_servers(settings)
+    engine = make_engine(settings.database_url)
+    try:
+        return find_subject(engine, options, tenant)
+    finally:
+        engine.dispose()
 
 
 def _finish_others(engine: Engine, crew: Crew, stop: Stop) -> None:

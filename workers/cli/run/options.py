@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydantic
 
@@ -24,7 +25,7 @@ class RunOptions:
     inputs_file: str | None
     pairs: tuple[str, ...]
     adapter_type: str | None
-    module: str
+    module: str | None
     model: str | None
     output: Path | None
     output_format: str
@@ -55,7 +56,16 @@ class RunOptions:
         """
         state = None if self.state is None else state_of(self.state)
         with options_checked():
-            return Configuration(module=self.module, lm=LM(model=self.model) if self.model else None, state=state)
+            lm = LM(model=self.model) if self.model else None
+            return Configuration(module=self.module or "Predict", lm=lm, state=state)
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The members of a deployment that were given as options."""
+        lm = self.model and {"model": self.model}
+        state = self.state and str(Path(self.state).absolute())
+        given = {"adapter_type": self.adapter_type, "module": self.module, "lm": lm, "state": state}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def reading(self) -> Reading:

@@ -11,12 +11,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from adapters.port import AdapterError, ProgramSpec
+from adapters.port import AdapterError
 from dspex import CreateProgram, CreateSignature, InitializeProgram, ProgramStatus
 from dspex.amqp.publication import command_publication
 from dspex.amqp.topology import PROGRAMS_QUEUE
 from dspex.contract.commands import Command
 from dspex.contract.envelope import wrap
+from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.errors import NotFound
 from dspex.ids import DEFAULT_TENANT, digest
 from store import programs, rejections
@@ -25,6 +26,7 @@ from store.rejections import Rejection
 from workers.application.lm_catalog import make_catalog
 from workers.cli.run.options import RunFailed, options_checked
 from workers.cli.run.reading import reading
+from workers.cli.run.subject import Subject
 from workers.security.principals import as_it_came
 from workers.settings import Settings
 
@@ -39,20 +41,33 @@ CALL_LMS = frozenset({"native", "python_port"})
 
 
 class RunProgram:
-    """The program of a run. Its id is derived from its content.
+    """The program of a run: one that is there, or one of its own, whose id is derived from its content.
+
+    Attributes:
+        namespace: the ids of executions are derived from it. It is another one when the program has been changed.
 
     Raises:
         SettingsError: an option is invalid.
     """
 
-    def __init__(self, spec: ProgramSpec, tenant: str) -> None:
+    def __init__(self, subject: Subject, tenant: str) -> None:
+        spec = subject.spec
+        self._spec = spec
+        self._tenant = tenant
+        self._commands: tuple[Command, ...]
+        if subject.program is not None:
+            self.id = subject.program.id
+            self.namespace = uuid.uuid5(self.id, subject.program.backend_id or spec.backend_id)
+            self._commands = (InitializeProgram(program_id=self.id),)
+            return
         signature = spec.signature.model_copy(update={"module": None})
         # Each tenant has its own id, even for the same signature.
         namespace = NAMESPACE if tenant == DEFAULT_TENANT else uuid.uuid5(NAMESPACE, tenant)
         signature_id = uuid.uuid5(namespace, digest(signature.model_dump(mode="json")))
-        self.id = uuid.uuid5(signature_id, spec.backend_id)
-        self._spec = spec
-        self._tenant = tenant
+        # The policy is part of what a program is, and so of its id; the usual one has none.
+        policy = subject.policy if subject.policy != ExecutionPolicy() else None
+        content = spec.backend_id if policy is None else f"{spec.backend_id}/{digest(policy.model_dump(mode='json'))}"
+        self.id = self.namespace = uuid.uuid5(signature_id, content)
         with options_checked():
             self._commands = (
                 CreateSignature(signature_id=signature_id, signature=signature),
@@ -62,6 +77,7 @@ class RunProgram:
                     name=signature.name,
                     adapter_type=spec.adapter_type,
                     configuration=spec.configuration,
+                    policy=policy,
                 ),
                 InitializeProgram(program_id=self.id),
             )

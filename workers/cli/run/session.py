@@ -14,7 +14,6 @@ from pydantic_core import to_json
 from rich.console import Console
 from sqlalchemy import Engine
 
-from adapters.port import ProgramSpec
 from dspex import ExecuteProgram
 from dspex.contract.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import DspexError, Problem
@@ -33,6 +32,7 @@ from workers.cli.run.progress import Shown
 from workers.cli.run.reading import reading
 from workers.cli.run.results import Results
 from workers.cli.run.stop import Stop
+from workers.cli.run.subject import Subject
 from workers.cli.summary import SHOWN_PROBLEMS, Program, Summary, show_problems
 
 logger = logging.getLogger(__name__)
@@ -79,14 +79,15 @@ class Session:
         self._news = time.monotonic()
         self._ids: Ids | None = None
 
-    def prepare(self, spec: ProgramSpec) -> None:
+    def prepare(self, subject: Subject) -> None:
         """Make the program ready. If it is ready from an earlier run, this is deferred until there is something to run.
 
         Raises:
             SettingsError: an option is invalid.
             RunFailed: the adapter cannot build it, or no worker answers.
         """
-        self._program = RunProgram(spec, self._tenant)
+        spec = subject.spec
+        self._program = RunProgram(subject, self._tenant)
         with self._stop.anywhere():
             ready = self._program.was_ready(self._engine)
         if not ready:
@@ -104,7 +105,7 @@ class Session:
         }
         self.summary.program = Program(str(program_id), spec.adapter_type, spec.configuration.module, model)
         self._outputs = [f.name for f in spec.signature.outputs]
-        self._ids = Ids(program_id, self._ended, retry_failed=self.options.retry_failed)
+        self._ids = Ids(self._program.namespace, self._ended, retry_failed=self.options.retry_failed)
 
     def _begin(self) -> Producer:
         """Make sure that a worker runs the executions."""

@@ -1,0 +1,120 @@
+"""What a run runs: a signature, a class of a module, a deployment's file, or a program that is there."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from adapters.port import ProgramSpec
+from dspex import Configuration, Signature
+from dspex.client.deployment_file import read_deployment
+from dspex.contract.retry_policy import ExecutionPolicy
+from dspex.contract.status import ProgramStatus
+from dspex.errors import InvalidModule, NotFound, SettingsError
+from store import programs
+from store.programs import Program
+from workers.application.state_versions import other_versions
+from workers.cli.run.options import RunOptions, load_signature
+from workers.cli.run.reading import reading
+from workers.handlers.module_source import read_signatures
+
+_CLASS = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_FILES = (".json", ".toml")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a run runs.
+
+    Attributes:
+        policy: the retry policy of a program of the run's own.
+        program: the program that is there, if it is one.
+        said: what is to be told, in lines.
+    """
+
+    spec: ProgramSpec
+    policy: ExecutionPolicy | None = None
+    program: Program | None = None
+    said: tuple[str, ...] = ()
+
+    @property
+    def signature(self) -> Signature:
+        """The signature of the rows."""
+        return self.spec.signature
+
+
+def is_program(given: str) -> bool:
+    """Whether this can only be the id or the name of a program."""
+    return not ("->" in given or given.endswith(_FILES) or _CLASS.fullmatch(given) or Path(given).exists())
+
+
+def read_subject(options: RunOptions) -> Subject:
+    """What is given as a text or as a file.
+
+    Raises:
+        InvalidSignature, InvalidModule, InvalidValues, SettingsError: it cannot be read.
+    """
+    given = options.signature
+    if given.endswith(".toml"):
+        deployment = read_deployment(Path(given), options.members, read_class=read_class)
+        return _subject(deployment.adapter_type, deployment.signature, deployment.configuration, deployment.policy)
+    signature = read_class(given) if _CLASS.fullmatch(given) else load_signature(given)
+    return _subject(options.adapter, signature, options.configuration)
+
+
+def _subject(
+    adapter_type: str, signature: Signature, configuration: Configuration, policy: ExecutionPolicy | None = None
+) -> Subject:
+    saved_with = configuration.state and configuration.state.metadata
+    other = saved_with and other_versions(saved_with)
+    return Subject(
+        ProgramSpec(adapter_type, signature, configuration.bound_to(signature)),
+        policy,
+        said=(f"{other}: prompts may differ",) if other else (),
+    )
+
+
+def read_class(reference: str) -> Signature:
+    """The signature of `package.module:Class`. An operator's command may import any module on this machine.
+
+    Raises:
+        InvalidModule, InvalidSignature: the class cannot be read.
+    """
+    found = read_signatures(reference, allowed_prefixes=None)
+    if len(found) != 1:
+        raise InvalidModule(f"signature: {reference} has several signatures: {', '.join(s.name for s in found)}")
+    return found[0]
+
+
+def find_subject(engine: Engine, options: RunOptions, tenant: str) -> Subject:
+    """The program with this id or name.
+
+    Raises:
+        SettingsError: there is none, there are several of the name, or options are given that a program has itself.
+    """
+    given = options.signature
+    with reading(engine, tenant) as connection:
+        found: list[Program] = []
+        with suppress(ValueError, NotFound):
+            found = [programs.get(connection, UUID(given), tenant=tenant)]
+        found = found or list(programs.page(connection, name=given, limit=100, tenant=tenant).items)
+    live = [program for program in found if program.status != ProgramStatus.ARCHIVED]
+    if not live:
+        archived = f"; program {found[0].id}, which has the name, is archived" if found else ""
+        raise SettingsError(
+            f"SIGNATURE: '{given}' is no file and no program{archived}; write a signature as 'question -> answer'"
+        )
+    if len(live) > 1:
+        ids = ", ".join(str(program.id) for program in live[:5])
+        raise SettingsError(f"SIGNATURE: several programs have the name '{given}': give the id of one ({ids})")
+    if options.members:
+        names = ", ".join(f"--{name.removesuffix('_type').replace('lm', 'model')}" for name in options.members)
+        raise SettingsError(f"{names}: program {live[0].id} has its own; `dspex program update` changes it")
+    (program,) = live
+    spec = ProgramSpec(program.adapter_type, program.signature, program.configuration, program.tenant)
+    return Subject(spec, program=program)
