@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from enum import Enum
 from typing import Any, Final
 
 from pydantic import BaseModel, JsonValue
@@ -39,6 +40,8 @@ def bounded(value: Any, secrets: Collection[str] = (), *, most: int = MAX_TRACE_
             return _text(value, secrets, most)
         case _ if depth >= MAX_DEPTH:
             return _text(str(value), secrets, most)
+        case Enum():
+            return bounded(value.value, secrets, most=most, depth=depth)
         case BaseModel():
             return bounded(value.model_dump(mode="json", by_alias=True), secrets, most=most, depth=depth)
         case Mapping():

@@ -39,13 +39,20 @@ class Person(BaseModel):
     age: int | None = None
     weight: float = Field(default=1, ge=0, le=2.5)
     home: Address = Field(description="the home")
-    work: Address
     severity: Severity = Severity.LOW
     tags: list[str] = []
     links: list[str] = Field(default_factory=list)
     kind: Literal["a"]
     kinds: Literal["a", "b"] = "b"
     nick: str = Field(title="The nickname", default="")
+
+
+class Household(BaseModel):
+    """Two of one class, of which one is described where it stands."""
+
+    summer: Address = Field(description="in summer")
+    winter: Address
+    before: list[Address] = []
 
 
 class Closed(BaseModel):
@@ -85,10 +92,17 @@ class Scalars(dspy.Signature):  # type: ignore[misc]  # DSPy has no type informa
     number: int = dspy.OutputField(gt=0, multiple_of=2)
     ratio: float = dspy.OutputField(ge=0.5, lt=2)
     label: Literal["it's", 'a "b"', 3, True] = dspy.OutputField()
-    stars: Stars = dspy.OutputField()
     maybe: int | None = dspy.OutputField(ge=0)
     words: list[str] = dspy.OutputField(max_length=9)
     totals: dict[str, list[float]] = dspy.OutputField()
+
+
+class Rated(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    """Rate it, and say where."""
+
+    text: str = dspy.InputField()
+    stars: Stars = dspy.OutputField()
+    household: Household = dspy.OutputField()
 
 
 class Typed(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
@@ -101,8 +115,12 @@ class Typed(dspy.Signature):  # type: ignore[misc]  # DSPy has no type informati
     answer: str = dspy.OutputField()
 
 
-ADDRESS: dict[str, Any] = {"street": "Elm", "zip": None, "floor": 0}
-PERSON: dict[str, Any] = {
-    "name": "Ann", "age": None, "weight": 1.0, "home": ADDRESS, "work": ADDRESS, "severity": "low", "tags": [],
-    "links": [], "kind": "a", "kinds": "b", "nick": "",
-}  # fmt: skip
+HOME = Address(street="Elm", zip="1234")
+ANN = Person(fullName="Ann", weight=2, home=Address(street="Oak"), kind="a", severity=Severity.HIGH, links=["x"])
+BOB = Person(fullName="Bob", weight=0, age=3, home=HOME, kind="a", nick="bobby")
+TYPED: dict[str, Any] = {
+    "person": ANN,
+    "others": [ANN, BOB],
+    "severity": Severity.LOW,
+    "by_name": {"a": HOME},
+}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 import dspy
 from dspy.signatures.signature import make_signature
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from adapters.port import AdapterError
@@ -34,7 +35,7 @@ def dspy_signature(signature: Signature) -> Any:
 
 
 def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs as keyword arguments of a DSPy module: only those of the signature.
+    """The inputs as keyword arguments of a DSPy module: only those of the signature, as objects where DSPy has them.
 
     DSPy takes some keyword arguments as instructions: `config={"api_base": ...}` sends the key to another address.
 
@@ -45,7 +46,12 @@ def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, An
     if isinstance(given, Mapping) and given.get("type") == "content" and "content" in given:
         text = "prediction: DSPy takes an object with type 'content' for a setting of the LM: change it"
         raise AdapterError(ErrorCode.INVALID_INPUT, text)
-    return {field.name: inputs.get(field.name) for field in signature.inputs}
+    arguments = {field.name: inputs.get(field.name) for field in signature.inputs}
+    for name, objects in signature.input_objects.items():
+        # A prompt shows an instance with its defaults, in the order of its class.
+        with suppress(ValidationError):
+            arguments[name] = objects.validate_python(arguments[name])
+    return arguments
 
 
 def json_outputs(signature: Signature, prediction: Any) -> dict[str, Any]:

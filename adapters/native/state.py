@@ -12,12 +12,14 @@ from typing import Any
 
 import pydantic
 from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature
 from dspex.contract.state import PredictorState, SignatureText, State
 from dspex.model import problems
-from dspex.signatures.annotations import annotation
+from dspex.signatures.annotations import JSON, LENIENT, annotation
+from dspex.signatures.classes import has_objects
 
 _NAMED = re.compile(r"\$\{(\w+)\}")
 """The description that DSPy gives to a field without one: it names the field."""
@@ -42,7 +44,10 @@ def apply_state(module: Any, signature: Signature, state: State, *, own: bool = 
         raise _refusal("signature_digest", text)
     predictors = dict(module.named_predictors())
     fields = () if own else (*signature.inputs, *signature.outputs)
-    ours = {field.name: annotation(field.type, name=field.name.title()) for field in fields}
+    ours = {
+        field.name: annotation(field.type, LENIENT if has_objects(field.type) else JSON, name=field.name.title())
+        for field in fields
+    }
     for path, found in state.predictors.items():
         if path not in predictors:
             name = state.module or type(module).__name__
@@ -91,7 +96,8 @@ def _check_texts(where: str, signature: Any, found: SignatureText) -> None:
 
 def _validate(kind: Any, value: Any, here: str) -> None:
     try:
-        TypeAdapter(kind).validate_python(value, strict=True)
+        # By name, too: DSPy dumps the attributes of a class, whatever their aliases.
+        TypeAdapter(kind).validate_json(to_json(value), strict=True, by_alias=True, by_name=True)
     except pydantic.ValidationError as error:
         found = problems(error)[0]
         raise _refusal(f"{here}.{found.field}" if found.field else here, found.message) from None

@@ -275,13 +275,13 @@ class Order(BaseModel):
 
 
 def test_nested_models(write: Write) -> None:
-    color = {"type": "string", "title": "Color", "enum": ["red", "blue"]}
+    color = {"type": "string", "title": "Color", "enum": ["red", "blue"], "names": ["RED", "BLUE"]}
     line = {
         "type": "object",
         "title": "Line",
         "description": "One line of an order.",
         "properties": {
-            "class": {"type": "string", "minLength": 1},
+            "class": {"type": "string", "minLength": 1, "attribute": "article"},
             "count": {"type": "integer", "minimum": 1, "description": "how many", "default": 1},
             "color": {"anyOf": [color, NULL]},
         },

@@ -59,6 +59,7 @@ from dspex.signatures.formats import OBJECTS as FORMATS
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _REFERENCE = re.compile(rf"(?P<module>{_NAME}(?:\.{_NAME})*)(?::(?P<name>{_NAME}))?", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 _MAX_LENGTH = 200
 
 
@@ -330,7 +331,11 @@ def _unconstrained(annotation: Any, place: _Place) -> _Schema:
         return {"type": "object", "additionalProperties": _schema(arguments[1], (), place.inside("{}"))}
     if isinstance(annotation, type) and origin is None:
         if issubclass(annotation, Enum):
-            return _class_of(annotation) | _enum([member.value for member in annotation], annotation, place)
+            return (
+                _class_of(annotation)
+                | _enum([member.value for member in annotation], annotation, place)
+                | _names(annotation)
+            )
         if issubclass(annotation, BaseModel) and not _is_of_dspy(annotation):
             return _object(annotation, place)
     raise place.refuse(
@@ -376,6 +381,11 @@ def _enum(values: list[Any], annotation: Any, place: _Place) -> _Schema:
     return {"enum": values} | ({"type": "string"} if all(isinstance(value, str) for value in values) else {})
 
 
+def _names(kind: type[Enum]) -> _Schema:
+    names = [member.name for member in kind]
+    return {"names": names} if all(map(_PLAIN.fullmatch, names)) else {}
+
+
 def _is_of_dspy(model: type[BaseModel]) -> bool:
     return any(base.__module__.partition(".")[0] == "dspy" for base in model.__mro__)
 
@@ -396,6 +406,8 @@ def _object(model: type[BaseModel], place: _Place) -> _Schema:
         inner = place.inside(f".{key}")._replace(models=(*place.models, model))
         properties[key] = _schema(info.annotation, info.metadata, inner)
         _describe(properties[key], info.description)
+        if key != name and not _made_of_data(model) and _PLAIN.fullmatch(name):
+            properties[key]["attribute"] = name
         if info.title and "title" not in properties[key]:
             properties[key]["title"] = info.title
         if info.is_required():
@@ -410,11 +422,14 @@ def _object(model: type[BaseModel], place: _Place) -> _Schema:
 
 def _class_of(kind: type) -> _Schema:
     """What the LM is told of a class: its name and its docstring."""
-    made_of_data = kind.__module__ == object_model.__module__
     documented = vars(kind).get("__doc__")
-    return ({} if made_of_data else {"title": kind.__name__}) | (
-        {"description": inspect.cleandoc(documented)} if documented else {}
-    )
+    described = {"description": inspect.cleandoc(documented)} if documented else {}
+    return described if _made_of_data(kind) else {"title": kind.__name__} | described
+
+
+def _made_of_data(kind: type) -> bool:
+    """Whether a class was made of a type without a title, and has a name that says nothing."""
+    return kind.__module__ == object_model.__module__
 
 
 def _has_own_schema(model: type[BaseModel]) -> bool:

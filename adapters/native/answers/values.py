@@ -22,7 +22,6 @@ from dspy.adapters.utils import find_enum_member, parse_value
 from pydantic import TypeAdapter
 
 from adapters.native.answers.sections import Unclear, check
-from dspex.signatures.classes import is_titled
 
 MAX_DEPTH: Final = 64
 """The deepest nesting of brackets. No type of a signature is as deep, and Python's parsers allow more."""
@@ -50,10 +49,11 @@ def value_of(text: str, annotation: Any, name: str) -> Any:
     if annotation is str:
         return text
     if isinstance(annotation, EnumMeta):
-        if is_titled(annotation):
-            known: Any = annotation.__members__
+        known: Any = annotation.__members__
+        try:
             return annotation(_one_of(text, [member.value for member in known.values()]))
-        return find_enum_member(annotation, fenced(text).strip())
+        except ValueError:
+            return find_enum_member(annotation, fenced(text).strip())
     origin = get_origin(annotation)
     if origin is Literal:
         return _one_of(text, get_args(annotation))

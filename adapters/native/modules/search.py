@@ -18,6 +18,7 @@ from dspy.adapters.utils import get_field_description_string
 from dspy.signatures.signature import make_signature
 from dspy.utils.exceptions import AdapterParseError
 from pydantic import Field
+from pydantic_core import to_jsonable_python
 
 from adapters import plugins
 from adapters.native.modules.temperature import temperature_of
@@ -144,7 +145,7 @@ class Refine(BestOfN):
         try:
             advice = self.advise(
                 task=f"{task.instructions}\n\n{get_field_description_string(task.fields)}",
-                task_inputs=json.dumps(given, ensure_ascii=False),
+                task_inputs=json.dumps(to_jsonable_python(given), ensure_ascii=False),
                 task_outputs=str(dict(prediction)),
                 reward_code=self._code,
                 threshold=self.search.threshold,

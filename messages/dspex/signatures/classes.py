@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
-from dspex.signatures.types import EnumType, FieldType, ObjectType, OptionalType, StringType
+from dspex.signatures.types import ArrayType, EnumType, FieldType, MapType, ObjectType, OptionalType, StringType
 
 _enums: WeakValueDictionary[str, type[Enum]] = WeakValueDictionary()
 _models: WeakValueDictionary[str, type[pydantic.BaseModel]] = WeakValueDictionary()
@@ -28,7 +28,7 @@ _models: WeakValueDictionary[str, type[pydantic.BaseModel]] = WeakValueDictionar
 
 
 def enum_class(field_type: StringType | EnumType) -> type[Enum] | None:
-    """The class of an enum with a title. None where Python takes two of the values for one: 1 and true."""
+    """The class of an enum with a title. None where Python can make none: it takes 1 and true for one value."""
     values, name = field_type.enum or (), field_type.title or ""
     if len(set(values)) != len(values):
         return None
@@ -36,9 +36,11 @@ def enum_class(field_type: StringType | EnumType) -> type[Enum] | None:
     found = _enums.get(key)
     if found is not None:
         return found
-    # Names are no part of the data, and no answer is read by them.
-    members = [(f"value_{number}", value) for number, value in enumerate(values)]
-    made: Any = Enum(name, members, module=__name__)  # type: ignore[misc]
+    names = field_type.names or [f" {number}" for number in range(len(values))]
+    try:
+        made: Any = Enum(name, list(zip(names, values, strict=True)), module=__name__)  # type: ignore[misc]
+    except (TypeError, ValueError):  # a name that Python's enums use themselves
+        return None
     made.__doc__ = _docstring(field_type)
     kept: type[Enum] = _enums.setdefault(key, made)
     return kept
@@ -55,9 +57,19 @@ def object_class(field_type: ObjectType, annotation: Callable[..., Any]) -> type
     return _models.setdefault(key, _model(field_type, annotation)) if found is None else found
 
 
-def is_titled(kind: type) -> bool:
-    """Whether a class was made here."""
-    return kind.__module__ == __name__
+def has_objects(field_type: FieldType) -> bool:
+    """Whether DSPy is shown values of a type as Python's objects: of a class that was made here, or of a format."""
+    match field_type:
+        case ArrayType(items=inner) | MapType(additionalProperties=inner) | OptionalType(anyOf=(inner, _)):
+            return has_objects(inner)
+        case ObjectType():
+            return field_type.title is not None
+        case StringType(format=str()):
+            return True
+        case StringType() | EnumType():
+            return field_type.title is not None and field_type.enum is not None
+        case _:
+            return False
 
 
 def attribute(name: str, taken: Container[str]) -> str:
@@ -79,9 +91,9 @@ def _model(field_type: ObjectType, annotation: Callable[..., Any]) -> type[pydan
         if key not in field_type.required:
             # Without a default, the author's class has a function for it: pydantic shows none.
             known = member.default is not None or isinstance(member, OptionalType)
-            details |= {"default": member.default} if known else {"default_factory": _nothing}
+            details |= {"default": member.default} if known else {"default_factory": _made_anew(member)}
         kind = annotation(member, name=key.title())
-        members[attribute(key, members)] = (kind, Field(**details))
+        members[attribute(member.attribute or key, members)] = (kind, Field(**details))
     config = ConfigDict(protected_namespaces=(), hide_input_in_errors=True, allow_inf_nan=False)
     if field_type.additionalProperties is False:
         config["extra"] = "forbid"
@@ -125,6 +137,10 @@ def _said_here(member: FieldType) -> str | None:
     """The description of the place: that of the class is its docstring."""
     titled = isinstance(member, ObjectType | StringType | EnumType) and member.title is not None
     return None if titled and getattr(member, "docstring", None) is None else member.description
+
+
+def _made_anew(member: FieldType) -> Callable[[], Any]:
+    return list if isinstance(member, ArrayType) else dict if isinstance(member, MapType) else _nothing
 
 
 def _nothing() -> None:

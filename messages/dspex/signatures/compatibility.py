@@ -389,7 +389,7 @@ def _written(field_type: FieldType) -> str:
     return f"{name} ({', '.join(limits)})" if limits else str(name)
 
 
-_NO_LIMITS = frozenset({"type", "title", "description", "docstring", "default", "enum", "const", "items"})
+_NO_LIMITS = frozenset({"type", "title", "description", "default", "enum", "const", "items"})
 _MAX_NAMED = 5
 
 

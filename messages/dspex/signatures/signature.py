@@ -28,8 +28,9 @@ from dspex.errors import InvalidInput, InvalidOutput, InvalidSignature, InvalidV
 from dspex.ids import digest
 from dspex.lru import Lru
 from dspex.model import Sparse, problems
-from dspex.signatures.annotations import JSON, OBJECTS, Reading, forget_types, object_model
+from dspex.signatures.annotations import JSON, LENIENT, OBJECTS, Reading, forget_types, object_model, unconstrained
 from dspex.signatures.arrow import MAX_LENGTH, parse_arrow
+from dspex.signatures.classes import has_objects
 from dspex.signatures.field import SignatureField
 from dspex.signatures.types import (
     DIALECT,
@@ -221,6 +222,15 @@ class Signature(Sparse):
     @cached
     def _output_model(self) -> type[pydantic.BaseModel]:
         return _model("Outputs", self.outputs)
+
+    @cached
+    def input_objects(self) -> dict[str, pydantic.TypeAdapter[Any]]:
+        """For the inputs that DSPy is shown as objects: what makes them of JSON."""
+        return {
+            field.name: pydantic.TypeAdapter(unconstrained(field.type, LENIENT, name=field.name.title()))
+            for field in self.inputs
+            if has_objects(field.type)
+        }
 
     @cached
     def output_model(self) -> type[pydantic.BaseModel]:

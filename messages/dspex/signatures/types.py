@@ -19,7 +19,9 @@ A string may also have `enum` or `pattern`; constraints are JSON Schema's own ke
 
 `title` on an object or an enum is the name of the class that it was read from, which the LM sees. An object with a
 title is shown as pydantic shows a class: without `additionalProperties` unless it is given, with `default` of
-properties, and with `docstring` as its description where `description` is that of the place where it stands.
+properties, and with `docstring` as its description where `description` is that of the place where it stands. Some
+formats of prompts show more of a class: the `attribute` of a property whose name is another, the `names` of an enum's
+values. These two and `docstring` are not JSON Schema's words.
 """
 
 from __future__ import annotations
@@ -60,6 +62,8 @@ Count = Annotated[StrictInt, Field(ge=0, le=1_000_000), WHOLE]
 Whole = Annotated[StrictInt, WHOLE]
 Scalar = StrictStr | StrictBool | Whole
 PropertyName = Annotated[str, Field(pattern=r"^[^\x00-\x1F\x7F]{1,128}$")]
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+Names = tuple[Identifier, ...]
 Title = Annotated[StrictStr, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 """One line of text: it stands in prompts, and is the name of a class."""
 
@@ -92,6 +96,7 @@ class _Type(Sparse):
     title: Title | None = None
     description: str | None = Field(default=None, max_length=2_000)
     default: JsonValue = None
+    attribute: Identifier | None = None
 
 
 class StringType(_Type):
@@ -103,6 +108,7 @@ class StringType(_Type):
     type: Literal["string"] = "string"
     docstring: str | None = Field(default=None, max_length=2_000)
     enum: tuple[StrictStr, ...] | None = Field(default=None, min_length=1, max_length=MAX_MEMBERS)
+    names: Names | None = None
     minLength: Count | None = None
     maxLength: Count | None = None
     format: Format | None = None
@@ -111,6 +117,7 @@ class StringType(_Type):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _distinct(self.enum)
+        _named(self.enum, self.names)
         _ordered(self.minLength, self.maxLength)
         others = [key for key in ("minLength", "maxLength", "format", "pattern") if getattr(self, key) is not None]
         if self.enum and others:
@@ -169,11 +176,13 @@ class EnumType(_Type):
 
     docstring: str | None = Field(default=None, max_length=2_000)
     enum: tuple[Scalar, ...] = Field(min_length=1, max_length=MAX_MEMBERS)
+    names: Names | None = None
     type: Literal["integer", "boolean"] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         _distinct(self.enum)
+        _named(self.enum, self.names)
         for value in self.enum:
             _of_type(value, self.type)
         return self
@@ -339,7 +348,8 @@ def json_schema(field_type: FieldType) -> dict[str, Any]:
 
 def _standard(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema in the words of the standard, with all that is checked. What is passed in is changed."""
-    schema.pop("docstring", None)
+    for ours in ("docstring", "attribute", "names"):
+        schema.pop(ours, None)
     if "properties" in schema:
         schema["additionalProperties"] = False
     for member in _members(schema):
@@ -414,6 +424,12 @@ def _distinct(values: tuple[Any, ...] | None) -> None:
     keys = [(type(value), value) for value in values or ()]
     if len(set(keys)) != len(keys):
         raise ValueError("a value is listed twice")
+
+
+def _named(values: tuple[Any, ...] | None, names: tuple[str, ...] | None) -> None:
+    _distinct(names)
+    if names is not None and len(names) != len(values or ()):
+        raise ValueError("names has not one for each value of enum")
 
 
 def _ordered(low: float | None, high: float | None) -> None:
