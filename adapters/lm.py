@@ -14,6 +14,7 @@ from typing import Final
 
 from adapters.lm_parameters import check_allowed, check_names
 from adapters.port import AdapterError, NotHere
+from adapters.prices import Prices
 from dspex import LM, Configuration, ErrorCode
 
 PROVIDERS: Final = {
@@ -73,6 +74,7 @@ class LMAlias:
             the provider's usual one.
         tenants: the tenants that may use it, in a system with tenants.
         parameters: the names of the provider's own parameters that programs may send (`parameters.provider`).
+        prices: what it costs; by default as DSPy's list has it.
     """
 
     model: str
@@ -80,6 +82,7 @@ class LMAlias:
     secret: str | None = None
     tenants: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
+    prices: Prices | None = None
 
     def __post_init__(self) -> None:
         provider, _, name = self.model.partition("/")
@@ -99,6 +102,7 @@ class ResolvedLM:
     model: str
     api_base: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    prices: Prices | None = None
 
 
 MAIN: Final = "lm"
@@ -152,7 +156,7 @@ class LMCatalog:
         if alias.secret is not None and key is None:
             text = f"secret: '{alias.secret}' is not known to the worker: set it in its environment"
             raise NotHere(text, ErrorCode.AUTH)
-        return ResolvedLM(alias.model, alias.api_base, key)
+        return ResolvedLM(alias.model, alias.api_base, key, alias.prices)
 
     def resolve_all(self, configuration: Configuration, tenant: str | None = None) -> ResolvedLMs:
         """Resolve every LM that a run of a program may call, but for those of its fallbacks.

@@ -19,6 +19,7 @@ from adapters.native.modules.temperature import check_temperature
 from adapters.native.parameters import check_parameters, settings_of
 from adapters.native.recorder import Recorder
 from adapters.native.wire import Call, Wire, noted
+from adapters.prices import Prices
 from dspex import ErrorCode, LMParameters
 
 NO_KEY: Final = "none"
@@ -37,8 +38,9 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
     It keeps no history, neither its own nor DSPy's global one.
     """
 
-    def __init__(self, model: str, **settings: Any) -> None:
+    def __init__(self, model: str, prices: Prices | None, **settings: Any) -> None:
         super().__init__(model, **settings)
+        self.prices = prices
         self.fixed_temperature = fixed_temperature(model)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -103,7 +105,7 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
     def update_history(self, entry: Mapping[str, Any]) -> None:
         """Replaces DSPy's history, which keeps up to 10,000 entries with prompts."""
         recorder: Recorder = dspy.settings.usage_tracker
-        recorder.add_entry(entry)
+        recorder.add_entry(entry, self.prices)
 
     @property
     def is_native(self) -> bool:
@@ -127,11 +129,11 @@ def make_lm(field: str, resolved: ResolvedLM, parameters: LMParameters, wire: Wi
     if resolved.api_base is not None:
         settings["api_base"] = resolved.api_base
     settings |= {name: given.pop(name) for name in CHECKED_BY_DSPY & given.keys()}
-    lm = RecordingLM(resolved.model, cache=False, num_retries=0, engine="lm15", **settings)
+    lm = RecordingLM(resolved.model, resolved.prices, cache=False, num_retries=0, engine="lm15", **settings)
     if not calls_through(lm, wire, api_key, resolved.api_base):
         # Not engine="auto", which chooses at each call, and also by the environment (OPENAI_BASE_URL).
         prepare_litellm(wire.proxy)
-        lm = RecordingLM(resolved.model, cache=False, num_retries=0, engine="litellm", **settings)
+        lm = RecordingLM(resolved.model, resolved.prices, cache=False, num_retries=0, engine="litellm", **settings)
     lm.kwargs |= given
     check_parameters(f"{field}.parameters", lm, parameters)
     return lm

@@ -9,6 +9,7 @@ from typing import Any, Final
 from adapters.native.answers.finish_reasons import check_finish_reason, finish_reason_of
 from adapters.native.wire import Call
 from adapters.port import AdapterError, RunOptions
+from adapters.prices import Prices
 from adapters.runs import Run
 from dspex import ErrorCode, LMCall, Usage
 
@@ -18,7 +19,11 @@ LEAST_WAIT: Final = 0.001
 MOST_TOKENS: Final = 1 << 40
 """The most tokens of one call. No LM takes more, and larger sums would not fit into the database."""
 
+REQUEST_IDS: Final = ("x-request-id", "request-id", "x-amzn-requestid", "x-goog-request-id", "cf-ray")
+"""The headers with the provider's name of a request, the most telling first."""
+
 _SEEDS: Final = 1 << 63
+_DETAILS: Final = {"input": "prompt_tokens_details", "output": "completion_tokens_details"}
 
 
 class Recorder:
@@ -46,6 +51,7 @@ class Recorder:
         self.call = Call()
         """The LM call that was begun last."""
         self._response: Any = None
+        self._usage: Mapping[str, Any] = {}
 
     def check(self) -> None:
         """Check whether the run may continue.
@@ -86,14 +92,22 @@ class Recorder:
     def add_usage(self, model: str, usage: Mapping[str, Any]) -> None:
         """Note that an LM call was answered. Also called for an answer that cannot be used."""
         self._answered.append(_answered(model, usage))
+        self._usage = usage
         self._tell()
 
-    def add_entry(self, entry: Mapping[str, Any]) -> None:
-        """Note DSPy's history entry of a complete LM call."""
+    def add_entry(self, entry: Mapping[str, Any], prices: Prices | None = None) -> None:
+        """Note DSPy's history entry of a complete LM call.
+
+        Args:
+            prices: used instead of DSPy's.
+        """
         self._response = entry.get("response")
         if self._answered:
             last = self._answered[-1]
-            cost = None if last.input_tokens is None else entry.get("cost")
+            if prices is not None:
+                cost = prices.cost(last)
+            else:
+                cost = None if last.input_tokens is None else entry.get("cost")
             told = {"cost": cost, "finish_reason": finish_reason_of(self._response)}
             self._answered[-1] = last.model_copy(update=told)
             self._tell()
@@ -106,6 +120,20 @@ class Recorder:
         """
         if self._answered:
             check_finish_reason(self._response, self._answered[-1].finish_reason)
+
+    @property
+    def last_call(self) -> dict[str, Any]:
+        """What is known of the last LM call that was answered, for a trace; nothing if it was not."""
+        if not self._answered or self._response is None:
+            return {}
+        known = self._answered[-1].model_dump(exclude={"model", "cached"})
+        for side, key in _DETAILS.items():
+            known[f"{side}_audio_tokens"] = _tokens(_details(self._usage, key).get("audio_tokens"))
+        headers = {name.lower(): value for name, value in self.call.headers}
+        told = (headers[name] for name in REQUEST_IDS if name in headers)
+        known["request_id"] = next(told, getattr(self._response, "id", None))
+        known["model_version"] = getattr(self._response, "model", None)
+        return {name: value for name, value in known.items() if value is not None}
 
     def _tell(self) -> None:
         if self._changed is not None:
@@ -123,15 +151,18 @@ def _answered(model: str, usage: Mapping[str, Any]) -> LMCall:
     If the provider reported nothing, LiteLLM writes 0 for all (litellm 1.106: types/utils.py, `Usage`).
     """
     told = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    details = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    cached, reasoning = (detail if isinstance(detail, Mapping) else {} for detail in details)
     return LMCall(
         model=model,
         input_tokens=_tokens(told[0]) if any(told) else None,
         output_tokens=_tokens(told[1]) if any(told) else None,
-        cached_tokens=_tokens(cached.get("cached_tokens")),
-        reasoning_tokens=_tokens(reasoning.get("reasoning_tokens")),
+        cached_tokens=_tokens(_details(usage, _DETAILS["input"]).get("cached_tokens")),
+        reasoning_tokens=_tokens(_details(usage, _DETAILS["output"]).get("reasoning_tokens")),
     )
+
+
+def _details(usage: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = usage.get(key)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _tokens(told: Any) -> int | None:

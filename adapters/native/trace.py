@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 from dspy.utils.callback import BaseCallback
 
+from adapters.native.recorder import Recorder
 from adapters.port import MAX_TRACE_STEPS, TraceStep
 from adapters.trace import bounded
 
@@ -49,8 +50,10 @@ class Tracer(BaseCallback):  # type: ignore[misc]  # DSPy has no type informatio
         self._begin(call_id, "lm_call", str(instance.model), {"messages": inputs.get("messages")})
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        """DSPy has called an LM."""
-        self._end(call_id, {} if outputs is None else {"answers": outputs}, exception)
+        """DSPy has called an LM. The step has what the provider said of the call, too."""
+        recorder = dspy.settings.usage_tracker
+        call = recorder.last_call if isinstance(recorder, Recorder) else {}
+        self._end(call_id, {} if outputs is None else {"answers": outputs, "call": call}, exception)
 
     def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """DSPy is about to call a tool."""

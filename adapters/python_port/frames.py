@@ -18,10 +18,11 @@ from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
 
 from adapters.lm import ResolvedLM, ResolvedLMs
 from adapters.port import AdapterError, ModuleCode, NotHere, Outcome, ProgramSpec, RunOptions, TraceStep
+from adapters.prices import Prices
 from dspex import Configuration, ErrorCode, Signature, Usage
 from dspex.model import Frozen
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 LENGTH: Final = struct.Struct(">I")
 
@@ -45,16 +46,17 @@ class SentLM(Frozen):
     model: str
     api_base: str | None = None
     api_key: str | None = Field(default=None, repr=False)
+    prices: Prices | None = None
 
     @classmethod
     def of(cls, lm: ResolvedLM) -> SentLM:
         """The LM in the form of a frame."""
-        return cls(model=lm.model, api_base=lm.api_base, api_key=lm.api_key)
+        return cls(model=lm.model, api_base=lm.api_base, api_key=lm.api_key, prices=lm.prices)
 
     @property
     def resolved(self) -> ResolvedLM:
         """The LM in the form of the adapters."""
-        return ResolvedLM(self.model, self.api_base, self.api_key)
+        return ResolvedLM(self.model, self.api_base, self.api_key, self.prices)
 
 
 class Create(Frozen):

@@ -376,11 +376,16 @@ def _error(error: ErrorDetail | None) -> dict[str, Any]:
     return {"error": kept, "error_code": storable(error.code)[:64]}
 
 
+def usage_of(value: Mapping[str, Any] | None) -> Usage:
+    """A usage as it was stored, also by a later version, whose further members are left out."""
+    return Usage.model_validate(value or {}, extra="ignore")
+
+
 _READ: dict[str, Callable[[Any], Any]] = {
     "status": ExecutionStatus,
     "options": lambda value: ExecutionOptions(**value),
     "error": lambda value: ErrorDetail(**value) if value else None,
-    "usage": lambda value: Usage(**(value or {})),
+    "usage": usage_of,
     "timeline": timeline.read,
     "callback": callback_of,
     "program_callback": callback_of,
@@ -432,7 +437,7 @@ def claim_of(row: Any) -> Claim:
         row.backend_id,
         row.cancel_requested,
         ExecutionPolicy(**row.policy) if row.policy else _DEFAULTS,
-        Usage(**row.usage) if row.usage else _UNUSED,
+        usage_of(row.usage) if row.usage else _UNUSED,
         _carried(row) if row.carried else _FIRST,
         row.lost,
         row.seconds_left,

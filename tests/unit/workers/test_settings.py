@@ -248,6 +248,13 @@ def test_lms(monkeypatch: pytest.MonkeyPatch) -> None:
             "fast: model: 'sagemaker/x' is not 'provider/model' of anthropic, ",
         ),
         ('{"fast": {"model": "azure/x"}}', "fast: api_base: azure has no default address: give one"),
+        (
+            '{"fast": {"model": "openai/x", "parameters": ["base_url"]}}',
+            "fast: parameters: 'base_url' cannot be allowed",
+        ),
+        ('{"fast": {"model": "openai/x", "prices": {"input": 1}}}', "fast.prices.output: is missing"),
+        ('{"fast": {"model": "openai/x", "prices": {"input": 1, "output": -1}}}', "fast.prices: output: is a price"),
+        ('{"fast": {"model": "openai/x", "prices": {"input": 1, "output": 1, "per": 9}}}', "fast.prices.per: "),
     ],
 )
 def test_wrong_lms(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from adapters.lm import ResolvedLM
 from adapters.port import AdapterError, Outcome, ProgramSpec, TraceStep
+from adapters.prices import Prices
 from adapters.python_port.children import Child, ChildEnded, DeadlinePassed
 from adapters.python_port.frames import (
     LENGTH,
@@ -55,7 +56,7 @@ SPEC = ProgramSpec(
         lm=LM(model="house", parameters=LMParameters(temperature=1.0, stop=("END",))),
     ),
 )
-LMS = {"lm": ResolvedLM("openai/gpt-4o-mini", "http://127.0.0.1:1/v1", "sk-key")}
+LMS = {"lm": ResolvedLM("openai/gpt-4o-mini", "http://127.0.0.1:1/v1", "sk-key", Prices(1.0, 2.0))}
 ERROR = AdapterError(
     ErrorCode.RATE_LIMITED,
     "slow down",
@@ -139,7 +140,7 @@ CORPUS: dict[str, bytes] = {
     "unknown type": b'{"type":"exec","code":"import os"}',
     "a type that is none": b'{"type":["outcome"]}',
     "of the other side": b'{"type":"run","backend_id":"b","inputs":{},"run_id":"r"}',
-    "another version": b'{"type":"hello","version":5,"what":"ever"}',
+    "another version": b'{"type":"hello","version":6,"what":"ever"}',
     "no such code": b'{"type":"error","code":"on_fire","message":"m"}',
     "an unknown member": b'{"type":"created","backend_id":"b","more":1}',
     "a member is missing": b'{"type":"outcome","usage":{},"duration_ms":1}',
