@@ -85,7 +85,8 @@ class NativeAdapter:
                 field: make_lm(field, resolved[field], lm.parameters, self._wire)
                 for field, lm in configuration.named_lms.items()
             }
-            module = build_module(signature, configuration, resolved[MAIN].model, code)
+            given = {glob: lms[f"lms.{glob}"] for glob in configuration.lms}
+            module = build_module(signature, configuration, resolved[MAIN].model, code, given)
             program = _Program(
                 signature=signature,
                 module=module,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from adapters.native.answers.finish_reasons import check_finish_reason, finish_reason_of
-from adapters.native.wire import Call
+from adapters.native.wire import Call, current
 from adapters.port import AdapterError, RunOptions
 from adapters.prices import Prices
 from adapters.runs import Run
@@ -29,6 +30,8 @@ _DETAILS: Final = {"input": "prompt_tokens_details", "output": "completion_token
 class Recorder:
     """The usage of one run, and the checks whether it must stop. DSPy calls it as its usage tracker.
 
+    A module of one's own may make several calls at once, in threads or tasks. The record is the same for all of them.
+
     Args:
         options: the run's options. Its timeout starts now.
         run: knows whether the run was cancelled.
@@ -49,9 +52,12 @@ class Recorder:
         self._begun = 0
         self._answered: list[LMCall] = []
         self.call = Call()
-        """The LM call that was begun last."""
-        self._response: Any = None
-        self._usage: Mapping[str, Any] = {}
+        """The LM call that was begun last, or the last one that failed."""
+        self._lock = threading.Lock()
+
+    def __deepcopy__(self, memo: Any) -> Recorder:
+        """Itself: `dspy.Parallel` copies the tracker for each of its threads, and nobody reads the copies."""
+        return self
 
     def check(self) -> None:
         """Check whether the run may continue.
@@ -64,35 +70,43 @@ class Recorder:
         if self._deadline is not None and time.monotonic() >= self._deadline:
             raise AdapterError(ErrorCode.TIMEOUT, f"the run took longer than {self._timeout:g} s")
 
-    def call_begins(self) -> None:
-        """Note that an LM call begins, unless the run must stop.
+    def call_begins(self) -> Call:
+        """Note that an LM call begins, unless the run must stop. Returns the call.
 
         Raises:
             AdapterError: `cancelled` or `timeout`.
         """
         self.check()
-        self._begun += 1
-        self.call = Call()
-        self._response = None
+        with self._lock:
+            call = self.call = Call(number=self._begun)
+            self._begun += 1
         self._tell()
+        return call
 
     @property
     def seconds_left(self) -> float | None:
         """The seconds that are left to the run; None without a timeout."""
         return None if self._deadline is None else max(LEAST_WAIT, self._deadline - time.monotonic())
 
-    @property
-    def seed(self) -> int | None:
-        """The seed of the current call: the run's for the first call, then the next number for each.
+    def seed_of(self, call: Call) -> int | None:
+        """The seed of a call: the run's for the first call, then the next number for each.
 
         With the same seed, the chains of a comparison would be equal.
         """
-        return None if self._seed is None else (self._seed + self._begun - 1) % _SEEDS
+        return None if self._seed is None else (self._seed + call.number) % _SEEDS
 
     def add_usage(self, model: str, usage: Mapping[str, Any]) -> None:
-        """Note that an LM call was answered. Also called for an answer that cannot be used."""
-        self._answered.append(_answered(model, usage))
-        self._usage = usage
+        """Note that an LM call was answered. Also called for an answer that cannot be used.
+
+        Also by an LM that a module of one's own has made: nobody knows its price.
+        """
+        call = current()
+        with self._lock:
+            if call is None:
+                self._begun += 1
+            else:
+                call.answer, call.usage = len(self._answered), usage
+            self._answered.append(_answered(model, usage))
         self._tell()
 
     def add_entry(self, entry: Mapping[str, Any], prices: Prices | None = None) -> None:
@@ -101,38 +115,42 @@ class Recorder:
         Args:
             prices: used instead of DSPy's.
         """
-        self._response = entry.get("response")
-        if self._answered:
-            last = self._answered[-1]
+        call = current()
+        if call is None:
+            return
+        call.response = entry.get("response")
+        if call.answer is not None:
+            answered = self._answered[call.answer]
             if prices is not None:
-                cost = prices.cost(last)
+                cost = prices.cost(answered)
             else:
-                cost = None if last.input_tokens is None else entry.get("cost")
-            told = {"cost": cost, "finish_reason": finish_reason_of(self._response)}
-            self._answered[-1] = last.model_copy(update=told)
+                cost = None if answered.input_tokens is None else entry.get("cost")
+            told = {"cost": cost, "finish_reason": finish_reason_of(call.response)}
+            self._answered[call.answer] = answered.model_copy(update=told)
             self._tell()
 
-    def check_answer(self) -> None:
-        """Check that the response to the last LM call is a complete answer.
+    def check_answer(self, call: Call) -> None:
+        """Check that the response to an LM call is a complete answer.
 
         Raises:
             AdapterError: `truncated`, `refused`, or the code of an error in the response.
         """
-        if self._answered:
-            check_finish_reason(self._response, self._answered[-1].finish_reason)
+        if call.answer is not None:
+            check_finish_reason(call.response, self._answered[call.answer].finish_reason)
 
     @property
     def last_call(self) -> dict[str, Any]:
-        """What is known of the last LM call that was answered, for a trace; nothing if it was not."""
-        if not self._answered or self._response is None:
+        """What is known of the LM call that this context has made, for a trace; nothing if it was not answered."""
+        call = current()
+        if call is None or call.answer is None or call.response is None:
             return {}
-        known = self._answered[-1].model_dump(exclude={"model", "cached"})
+        known = self._answered[call.answer].model_dump(exclude={"model", "cached"})
         for side, key in _DETAILS.items():
-            known[f"{side}_audio_tokens"] = _tokens(_details(self._usage, key).get("audio_tokens"))
-        headers = {name.lower(): value for name, value in self.call.headers}
+            known[f"{side}_audio_tokens"] = _tokens(_details(call.usage, key).get("audio_tokens"))
+        headers = {name.lower(): value for name, value in call.headers}
         told = (headers[name] for name in REQUEST_IDS if name in headers)
-        known["request_id"] = next(told, getattr(self._response, "id", None))
-        known["model_version"] = getattr(self._response, "model", None)
+        known["request_id"] = next(told, getattr(call.response, "id", None))
+        known["model_version"] = getattr(call.response, "model", None)
         return {name: value for name, value in known.items() if value is not None}
 
     def _tell(self) -> None:

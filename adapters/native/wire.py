@@ -6,7 +6,7 @@ threads without a limit. As a thread makes one call at a time, none waits for an
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -30,6 +30,10 @@ class Call:
         seconds: the timeout for the connection, and for each part of the response; None for the client's default.
         status, headers, body: of the response, if there was one.
         again: another body for the same response. If set, it is parsed instead of sending the request.
+        number: which one of its run it is, from 0.
+        answer: the place of its usage in the record of the run, once it was answered.
+        usage: as the provider told it.
+        response: DSPy's object for the response.
     """
 
     seconds: float | None = None
@@ -37,6 +41,10 @@ class Call:
     headers: list[tuple[str, str]] = field(default_factory=list)
     body: bytes = b""
     again: bytes | None = None
+    number: int = 0
+    answer: int | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    response: Any = None
 
     @property
     def succeeded(self) -> bool:
@@ -55,6 +63,11 @@ def noted(call: Call) -> Generator[None]:
         yield
     finally:
         _CALL.reset(token)
+
+
+def current() -> Call | None:
+    """The call that this context makes."""
+    return _CALL.get()
 
 
 class Wire:

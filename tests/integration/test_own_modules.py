@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from adapters.python_port import PythonPortAdapter
 from adapters.python_port.limits import Limits
 from adapters.python_port.server import Server
 from dspex import Configuration, ErrorCode, Signature
-from tests.lm_server import LMServer, answers_by, fields, in_turn
+from tests.lm_server import Answer, LMServer, Request, answers_by, fields, in_turn, rate_limited
 from tests.pages import block
 
 pytestmark = pytest.mark.usefixtures("example_plugin")
@@ -129,6 +131,107 @@ def test_what_cannot_be_built_is_refused_by_name(
     module, signature, others = given
     error = failure(lambda: native.create_program(spec(module, signature, **others)))
     assert (error.code, error.message[: len(text)]) == (ErrorCode.PERMANENT, text)
+
+
+def opinions(inputs: Mapping[str, str]) -> dict[str, Any]:
+    if "opinions" in inputs:
+        return {"answer": inputs["opinions"]}
+    return {"opinion": f"opinion {inputs['member']}", "reasoning": "x"}
+
+
+def test_an_async_module_makes_its_calls_at_once(adapter: Adapter, lms: LMServer) -> None:
+    at_once = Barrier(8)
+
+    def answer(inputs: Mapping[str, str]) -> dict[str, Any]:
+        if "member" in inputs:
+            at_once.wait(20)
+        return opinions(inputs)
+
+    lms.script = answers_by(answer)
+    options = RunOptions("run", seed=100, trace=True)
+    program = spec(f"{PROGRAMS}:Panel", parameters={"size": 8})
+    outcome = adapter.execute_program(adapter.create_program(program), {"question": "why"}, options)
+    assert [f"opinion {number}" in outcome.outputs["answer"] for number in range(8)] == [True] * 8
+    assert (outcome.usage.calls, len(outcome.usage.lm_calls)) == (9, 9)
+    assert all(call.finish_reason == "stop" and call.cost for call in outcome.usage.lm_calls)
+    assert sorted(request.body["seed"] for request in lms.requests) == list(range(100, 109))
+
+
+def test_threads_of_dspy_are_of_the_run(adapter: Adapter, lms: LMServer) -> None:
+    lms.script = answers_by(opinions)
+    outcome = run(adapter, spec(f"{PROGRAMS}:Parallel"))
+    assert outcome.outputs == {"answer": " ".join(f"opinion {number}" for number in range(8))}
+    assert (outcome.usage.calls, len(outcome.usage.lm_calls)) == (8, 8)
+
+
+def test_an_error_of_one_of_many_calls_is_told(adapter: Adapter, lms: LMServer) -> None:
+    lms.script = lambda request: rate_limited(3)(request) if request.prompt.inputs["member"] == "5" else slow(request)
+
+    def slow(request: Request) -> Answer:
+        time.sleep(0.1)  # it is answered after the error
+        return answers_by(opinions)(request)
+
+    error = failure(lambda: run(adapter, spec(f"{PROGRAMS}:Panel")))
+    assert (error.code, error.retry_after) == (ErrorCode.RATE_LIMITED, 3.0)
+    assert error.usage.calls == 8
+
+
+def test_an_async_tool_runs(adapter: Adapter, lms: LMServer) -> None:
+    lms.script = in_turn(
+        fields(next_thought="count", next_tool_name="count_letters", next_tool_args={"word": "banana", "letter": "a"}),
+        fields(next_thought="done", next_tool_name="finish", next_tool_args={}),
+        fields(reasoning="counted", answer="three"),
+    )
+    outcome = run(adapter, spec(f"{PROGRAMS}:Agent"))
+    assert outcome.outputs == {"answer": "three"}
+    assert "3" in lms.requests[1].prompt.inputs["trajectory"]
+
+
+def test_a_thread_without_the_run_is_told_apart(adapter: Adapter, lms: LMServer) -> None:
+    error = failure(lambda: run(adapter, spec(f"{PROGRAMS}:Stray")))
+    assert error.code is ErrorCode.PERMANENT
+    assert "called outside of the run" in error.message
+    assert len(lms.requests) == 0
+
+
+def test_an_lm_of_its_own_is_counted_without_a_price(adapter: Adapter, lms: LMServer) -> None:
+    lms.script = fields(answer="x")
+    outcome = run(adapter, spec(f"{PROGRAMS}:OfItsOwn", parameters={"api_base": lms.url}))
+    assert (outcome.usage.calls, outcome.usage.cost) == (1, None)
+    assert outcome.usage.input_tokens
+    assert lms.requests[0].authorization == "Bearer its-own"
+
+
+def test_a_copy_of_an_lm_calls_as_it_does(adapter: Adapter, lms: LMServer) -> None:
+    lms.script = fields(answer="x")
+    outcome = run(adapter, spec(f"{PROGRAMS}:Copies", lms={"ask": {"model": "local"}}))
+    assert (outcome.usage.calls, len(outcome.usage.lm_calls)) == (2, 2)
+    assert lms.requests[1].body["temperature"] == 0.9
+
+
+LMS = {"mem*": {"model": "cheap", "parameters": {"temperature": 0.5}}, "judge": {"model": "judge"}}
+
+
+def test_predictors_have_lms_of_their_own(lms: LMServer, request: pytest.FixtureRequest) -> None:
+    lms.script = answers_by(opinions)
+    catalog = LMCatalog(
+        {
+            name: LMAlias(f"openai/{name}", api_base=lms.url, secret=f"{name.upper()}_API_KEY")
+            for name in ("local", "cheap", "judge")
+        },
+        secret={name: f"key-{name}" for name in ("LOCAL_API_KEY", "CHEAP_API_KEY", "JUDGE_API_KEY")}.get,
+    )
+    for made in (NativeAdapter(catalog), PythonPortAdapter(catalog, server=request.getfixturevalue("children"))):
+        lms.requests.clear()
+        outcome = run(made, spec(f"{PROGRAMS}:Panel", parameters={"size": 2}, lms=LMS))
+        asked = [(asked.body["model"], asked.authorization, asked.body.get("temperature")) for asked in lms.requests]
+        assert asked == [("cheap", "Bearer key-CHEAP_API_KEY", 0.5)] * 2 + [("judge", "Bearer key-JUDGE_API_KEY", None)]
+        assert [call.model for call in outcome.usage.lm_calls] == ["openai/cheap"] * 2 + ["openai/judge"]
+        with pytest.raises(AdapterError, match=r"lms.nobody: no predictor has this name \(there are: member.predict, "):
+            made.create_program(spec(f"{PROGRAMS}:Panel", lms={"nobody": {"model": "local"}}))
+        with pytest.raises(AdapterError, match="lms.judge.model: 'unknown' is neither"):
+            made.create_program(spec(f"{PROGRAMS}:Panel", lms={"judge": {"model": "unknown"}}))
+        made.close()
 
 
 def test_the_page_has_a_module_that_runs(lms: LMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

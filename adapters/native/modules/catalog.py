@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import dspy
 from adapters.modules import unknown_module
 from adapters.native.modules.agent import Agent, AgentParameters
 from adapters.native.modules.comparison import ChainsCompared, ComparisonParameters
+from adapters.native.modules.lms import give_lms
 from adapters.native.modules.own import build_own
 from adapters.native.modules.search import HINT, BestOfN, Refine, SearchParameters
 from adapters.native.signatures import dspy_signature
@@ -54,11 +55,18 @@ _KINDS = {
 }
 
 
-def build_module(signature: Signature, configuration: Configuration, model: str, code: ModuleCode | None = None) -> Any:
+def build_module(
+    signature: Signature,
+    configuration: Configuration,
+    model: str,
+    code: ModuleCode | None = None,
+    lms: Mapping[str, Any] | None = None,
+) -> Any:
     """Build the DSPy module of a program for an LM, with its state.
 
     Args:
         code: of a module of one's own.
+        lms: those that the program names for predictors (`Configuration.lms`).
 
     Raises:
         NotHere: this process has no such module.
@@ -68,7 +76,12 @@ def build_module(signature: Signature, configuration: Configuration, model: str,
     if code is not None:
         module = build_own(code, signature, configuration)
         if configuration.state is not None:
+<<<<<<< HEAD
             apply_state(module, signature, configuration.state, own=True)
+=======
+            apply_state(module, signature, configuration.state)
+        give_lms(module, lms or {})
+>>>>>>> 169143b (LMs for predictors by their names; async modules, and threads of a run)
         return module
     kind = _KINDS.get(configuration.module)
     if kind is None:
@@ -81,6 +94,7 @@ def build_module(signature: Signature, configuration: Configuration, model: str,
     module = kind.build(signature, parameters, model)
     if configuration.state is not None:
         apply_state(module, signature, configuration.state)
+    give_lms(module, lms or {})
     if isinstance(module, Refine):
         module.prepare()
     return module

@@ -5,8 +5,8 @@
         def forward(self, question: str) -> dspy.Prediction: ...
 
 The class or function is called with the program's `parameters`, by name, and also gets the program's signature, as
-DSPy's class, if it has a parameter `signature`. `forward` gets the signature's inputs by name. What it returns has the
-signature's outputs, and may have more, which are left out.
+DSPy's class, if it has a parameter `signature`. `forward`, or `aforward` of a module without it, gets the signature's
+inputs by name. What it returns has the signature's outputs, and may have more, which are left out.
 
 The code was installed by the operator, so it is trusted, but it may be wrong: it ends no process, and as its errors
 may quote a prompt, only their type and place are told.
@@ -14,10 +14,12 @@ may quote a prompt, only their type and place are told.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any, Final
 
@@ -29,6 +31,9 @@ from adapters.own_modules import is_current, package_of
 from adapters.port import AdapterError, ModuleCode, NotHere
 from dspex import Configuration, ErrorCode, Problem, Signature
 from dspex.errors import InvalidOutput
+
+MAX_AT_ONCE: Final = 32
+"""The most LM calls that an async module of one's own makes at once in a run; further ones wait."""
 
 PASSING: Final = (ConnectionError, TimeoutError)
 """Errors that may not come again, such as those of a retriever elsewhere: `transient`. Others are `permanent`."""
@@ -70,11 +75,12 @@ def runner(module: Any, code: ModuleCode, signature: Signature, name: str) -> Ca
     taken = _parameters(_forward(module))
     defaults = {key for key, given in taken.items() if given.default is not inspect.Parameter.empty}
     optional = defaults & {field.name for field in signature.inputs}
+    call = module if _is_sync(module) else _in_loop(module)
 
     def run(**inputs: Any) -> Any:
         # Left out where nothing is given, so that the default of `forward` holds.
         given = {key: value for key, value in inputs.items() if value is not None or key not in optional}
-        prediction = _guarded(code, f"module: '{name}' failed", lambda: module(**given))
+        prediction = _guarded(code, f"module: '{name}' failed", lambda: call(**given))
         return _checked(prediction, signature, name)
 
     return run
@@ -121,11 +127,12 @@ def _check_inputs(name: str, module: Any, signature: Signature) -> None:
     """Check that `forward` takes the inputs of the program's signature."""
     forward = _forward(module)
     if forward is None:
-        raise _refusal(f"module: '{name}' has no method 'forward'")
+        raise _refusal(f"module: '{name}' has neither 'forward' nor 'aforward'")
     try:
         inspect.signature(forward).bind(module, **{field.name: None for field in signature.inputs})
     except TypeError as error:
-        raise _refusal(f"signature: 'forward' of '{name}' does not take its inputs: {error}") from None
+        text = f"signature: '{forward.__name__}' of '{name}' does not take its inputs: {error}"
+        raise _refusal(text) from None
 
 
 def _function(made: Any) -> Any:
@@ -134,8 +141,26 @@ def _function(made: Any) -> Any:
 
 
 def _forward(module: Any) -> Any:
-    """The function `forward`, of the class: DSPy warns of whoever reads the method."""
-    return getattr(type(module), "forward", None)
+    """The function `forward` or `aforward`, of the class: DSPy warns of whoever reads the method."""
+    return getattr(type(module), "forward", None) or getattr(type(module), "aforward", None)
+
+
+def _is_sync(module: Any) -> bool:
+    return hasattr(type(module), "forward")
+
+
+def _in_loop(module: Any) -> Callable[..., Any]:
+    """A function that runs a module that has `aforward` alone, in an event loop of the run's own.
+
+    Its LM calls are made in threads: DSPy's async client would have connections of its own.
+    """
+
+    async def run(inputs: Mapping[str, Any]) -> Any:
+        # By default a loop has four threads more than the machine has cores.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MAX_AT_ONCE))
+        return await module.acall(**inputs)
+
+    return lambda **inputs: asyncio.run(run(inputs))
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

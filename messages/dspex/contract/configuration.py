@@ -130,7 +130,10 @@ class Fallback(Frozen):
 
 CHAT, TWO_STEP = "chat", "two_step"
 
-_LEFT_OUT = frozenset({"state", "fallbacks", "extraction_lm"})
+MAX_LMS = 16
+PredictorGlob = Annotated[str, Field(pattern=r"^[A-Za-z_*?\[][A-Za-z0-9_.*?!\[\]'-]*$", max_length=100)]
+
+_LEFT_OUT = frozenset({"state", "fallbacks", "extraction_lm", "lms"})
 """The members that a configuration is written without where they are empty."""
 
 
@@ -144,6 +147,10 @@ class Configuration(Frozen):
 
     `prompt_adapter` is the format of prompts and answers: `chat`, `json`, `xml`, `baml`, `two_step` as DSPy has them,
     or a registered one. With `two_step`, `lm` answers in its own words, and `extraction_lm` reads the outputs from it.
+
+    `lms` gives predictors other LMs than `lm`, by their names in the module or those of the modules that they are in:
+    `{"answer": …, "judge.*": …}`. Names may be patterns (`*`, `?`, `[ab]`). The name itself comes before a pattern, and
+    a longer pattern before a shorter one.
     """
 
     module: ModuleClass = "Predict"
@@ -153,11 +160,13 @@ class Configuration(Frozen):
     fallbacks: tuple[Fallback, ...] = Field(default=(), max_length=8)
     prompt_adapter: PromptAdapterName = CHAT
     extraction_lm: LM | None = None
+    lms: dict[PredictorGlob, LM] = Field(default_factory=dict, max_length=MAX_LMS)
 
     @property
     def named_lms(self) -> dict[str, LM]:
         """The LMs that a run may call, by their fields; without those of fallbacks."""
         named = {"lm": self.lm, "extraction_lm": self.extraction_lm}
+        named |= {f"lms.{glob}": lm for glob, lm in self.lms.items()}
         return {name: lm for name, lm in named.items() if lm is not None}
 
     @model_validator(mode="after")
@@ -251,6 +260,7 @@ class ConfigurationChange(Change):
     fallbacks: Annotated[tuple[Fallback, ...], Field(max_length=8)] | None = None
     prompt_adapter: PromptAdapterName | None = None
     extraction_lm: LM | None = None
+    lms: Annotated[dict[PredictorGlob, LM], Field(max_length=MAX_LMS)] | None = None
 
     @classmethod
     def to(cls, configuration: Configuration) -> Self:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dspy
+
+from dspex_example.code import count_letters
 
 PASSAGES = {
     "apt": "apt installs packages from archives.",
@@ -76,3 +80,87 @@ class Broken(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
 def not_a_module(k: int = 1) -> str:
     """Makes something else."""
     return "x" * k
+
+
+class Panel(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
+    """Asks several at once, in tasks, and has a judge choose."""
+
+    def __init__(self, size: int = 8) -> None:
+        super().__init__()
+        self.size = size
+        self.member = dspy.ChainOfThought("question, member: int -> opinion")
+        self.judge = dspy.Predict("question, opinions: list[str] -> answer")
+
+    async def aforward(self, question: str) -> dspy.Prediction:
+        """One LM call for each member at once, one for the judge."""
+        asked = [self.member.acall(question=question, member=number) for number in range(self.size)]
+        opinions = [found.opinion for found in await asyncio.gather(*asked)]
+        return await self.judge.acall(question=question, opinions=opinions)
+
+
+class Parallel(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
+    """Asks several at once, in threads of DSPy's."""
+
+    def __init__(self, size: int = 8) -> None:
+        super().__init__()
+        self.size = size
+        self.member = dspy.Predict("question, member: int -> opinion")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """One LM call for each member at once."""
+        asked = [(self.member, {"question": question, "member": number}) for number in range(self.size)]
+        found = dspy.Parallel(num_threads=4, disable_progress_bar=True)(asked)
+        return dspy.Prediction(answer=" ".join(each.opinion for each in found))
+
+
+class Agent(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
+    """An agent with an async tool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.agent = dspy.ReAct("question -> answer", tools=[count_letters], max_iters=3)
+
+    async def aforward(self, question: str) -> dspy.Prediction:
+        """As many LM calls as the agent likes."""
+        return await self.agent.acall(question=question)
+
+
+class Stray(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
+    """Calls its LM in a thread that knows nothing of the run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """No LM call."""
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self.ask, question=question, lm=dspy.settings.lm).result()
+
+
+class OfItsOwn(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
+    """Makes an LM of its own, at an address that is its parameter."""
+
+    def __init__(self, api_base: str) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+        self.ask.lm = dspy.LM("openai/gpt-4o-mini", api_base=api_base, api_key="its-own", cache=False)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """One LM call."""
+        return self.ask(question=question)
+
+
+class Copies(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
+    """Copies itself and its LM, as DSPy's searches do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """Two LM calls, by a copy with an LM of its own."""
+        copied = self.ask.deepcopy()
+        copied(question=question)
+        copied.set_lm(dspy.settings.lm.copy(temperature=0.9))
+        return copied(question=question)
