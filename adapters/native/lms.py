@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from adapters.native.parameters import check_parameters, settings_of
 from adapters.native.recorder import Recorder
 from adapters.native.wire import Call, Wire, noted
 from adapters.prices import Prices
+from adapters.port import AdapterError
 from dspex import ErrorCode, LMParameters
 
 NO_KEY: Final = "none"
@@ -43,8 +45,20 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
         self.prices = prices
         self.fixed_temperature = fixed_temperature(model)
 
+    def __deepcopy__(self, memo: Any) -> RecordingLM:
+        """A copy that calls by the same connections. Those of DSPy's own deep copy would be others."""
+        copied: RecordingLM = self.copy()
+        return copied
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a call in a thread: DSPy's async client would have connections of its own."""
+        return await asyncio.to_thread(self, *args, **kwargs)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        recorder: Recorder = dspy.settings.usage_tracker
+        recorder: Recorder | None = dspy.settings.usage_tracker
+        if recorder is None:
+            text = "an LM was called outside of the run, in a thread of its own: use dspy.Parallel, or copy the context"
+            raise AdapterError(ErrorCode.PERMANENT, text)
         if self.fixed_temperature:
             kwargs.pop("temperature", None)  # a default of DSPy's modules
         n = kwargs.pop("n", None) or self.kwargs.get("n") or 1
@@ -64,22 +78,24 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
         return outputs
 
     def _once(self, recorder: Recorder, args: Any, kwargs: dict[str, Any]) -> Any:
-        recorder.call_begins()
-        if recorder.seed is not None and self.is_native:
+        call = recorder.call_begins()
+        seed = recorder.seed_of(call)
+        if seed is not None and self.is_native:
             # LiteLLM refuses a seed that the provider does not support; DSPy's own client omits it.
-            kwargs["seed"] = recorder.seed
+            kwargs["seed"] = seed
         waits = [seconds for seconds in (recorder.seconds_left, self.kwargs.get("timeout")) if seconds is not None]
-        recorder.call.seconds = min(waits, default=None)
+        call.seconds = min(waits, default=None)
         if not self.is_native and waits:
-            kwargs["timeout"] = recorder.call.seconds
+            kwargs["timeout"] = call.seconds
         try:
-            outputs = self._call(recorder.call, *args, **kwargs)
+            outputs = self._call(call, *args, **kwargs)
         except LMError as error:
-            if code_of(error, said_of(error, recorder.call)) is ErrorCode.CONTEXT_WINDOW:
+            recorder.call = call  # another may have begun meanwhile
+            if code_of(error, said_of(error, call)) is ErrorCode.CONTEXT_WINDOW:
                 # The same for all providers: it makes `ReAct` shorten what it sends.
                 raise ContextWindowExceededError(message=getattr(error, "message", "")) from error
             raise
-        recorder.check_answer()
+        recorder.check_answer(call)
         return outputs
 
     def _call(self, call: Call, *args: Any, **kwargs: Any) -> Any:
