@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+import copy
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -14,6 +15,7 @@ from dspy.clients.backend_selection import select_backend
 from dspy.clients.costs import estimate_cost
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.signatures.signature import make_signature
+from dspy.utils.usage_tracker import UsageTracker
 
 from adapters.native import calls
 from adapters.native.insides import (
@@ -227,3 +229,27 @@ def test_several_completions_get_a_temperature_by_the_lms_settings() -> None:
     lm = dspy.LM("openai/home-grown", engine="lm15", api_key="k", n=2)
     config = dspy.Predict("a -> b")._forward_preprocess(a="x", lm=lm)[1]
     assert config == {"temperature": VARIED}
+
+
+def test_a_copy_of_an_lm_keeps_its_engine_and_a_deep_copy_of_dspys_does_not() -> None:
+    """What `RecordingLM.__deepcopy__` is for."""
+    lm = dspy.LM("openai/gpt-4o-mini", engine="lm15", api_key="x")
+    assert calls_through(lm, Refusing(), "x", "http://127.0.0.1:9")
+    assert vars(lm.copy(temperature=0.5))["_engine_store"] is vars(lm)["_engine_store"]
+    assert vars(copy.deepcopy(lm))["_engine_store"] == {}
+
+
+def test_threads_of_parallel_get_a_deep_copy_of_the_usage_tracker() -> None:
+    """What `Recorder.__deepcopy__` is for."""
+    tracker = UsageTracker()
+    seen: list[Any] = []
+
+    class Looks(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
+        def forward(self) -> dspy.Prediction:
+            seen.append(dspy.settings.usage_tracker)
+            return dspy.Prediction()
+
+    with dspy.context(usage_tracker=tracker):
+        dspy.Parallel(num_threads=2, disable_progress_bar=True)([(Looks(), {}), (Looks(), {})])
+    assert [type(found) for found in seen] == [UsageTracker, UsageTracker]
+    assert tracker not in seen

@@ -76,12 +76,8 @@ def build_module(
     if code is not None:
         module = build_own(code, signature, configuration)
         if configuration.state is not None:
-<<<<<<< HEAD
             apply_state(module, signature, configuration.state, own=True)
-=======
-            apply_state(module, signature, configuration.state)
         give_lms(module, lms or {})
->>>>>>> 169143b (LMs for predictors by their names; async modules, and threads of a run)
         return module
     kind = _KINDS.get(configuration.module)
     if kind is None:
