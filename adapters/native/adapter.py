@@ -163,7 +163,7 @@ def _run_context(program: _Program, recorder: Recorder, tracer: Tracer | None) -
         usage_tracker=recorder,
         trace=None,  # otherwise DSPy keeps up to 10,000 predictions
         callbacks=[tracer] if tracer else [],
-        disable_history=False,  # needed: RecordingLM.update_history gets the cost through it
+        disable_history=True,  # otherwise an LM that a module makes itself keeps up to 10,000 prompts
         warn_on_type_mismatch=False,  # the inputs are validated already, and the warning would quote them
         allow_tool_async_sync_conversion=True,
     )

@@ -10,6 +10,7 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from dspy.clients.base_lm import GLOBAL_HISTORY
 
 from adapters.lm import LMAlias, LMCatalog
 from adapters.native import NativeAdapter
@@ -200,6 +201,7 @@ def test_an_lm_of_its_own_is_counted_without_a_price(adapter: Adapter, lms: LMSe
     assert (outcome.usage.calls, outcome.usage.cost) == (1, None)
     assert outcome.usage.input_tokens
     assert lms.requests[0].authorization == "Bearer its-own"
+    assert len(GLOBAL_HISTORY) == 0
 
 
 def test_a_copy_of_an_lm_calls_as_it_does(adapter: Adapter, lms: LMServer) -> None:
