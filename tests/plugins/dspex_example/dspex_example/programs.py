@@ -9,7 +9,7 @@ from typing import Any
 
 import dspy
 
-from dspex_example.code import count_letters
+from .code import count_letters
 
 PASSAGES = {
     "apt": "apt installs packages from archives.",
