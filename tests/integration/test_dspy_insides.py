@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import socket
 from collections.abc import Callable
-import copy
 from typing import Any
 from xml.etree import ElementTree as ET
 
