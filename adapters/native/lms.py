@@ -20,8 +20,8 @@ from adapters.native.modules.temperature import check_temperature
 from adapters.native.parameters import check_parameters, settings_of
 from adapters.native.recorder import Recorder
 from adapters.native.wire import Call, Wire, noted
-from adapters.prices import Prices
 from adapters.port import AdapterError
+from adapters.prices import Prices
 from dspex import ErrorCode, LMParameters
 
 NO_KEY: Final = "none"
