@@ -7,7 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adapters.port import Adapter, AdapterError, Outcome, ProgramNotLoaded, ProgramSpec, RunOptions, TraceStep
+from adapters.port import (
+    Adapter,
+    AdapterError,
+    Outcome,
+    ProgramNotLoaded,
+    ProgramSpec,
+    Prompt,
+    RunOptions,
+    ShowsPrompts,
+    TraceStep,
+)
 from adapters.runs import Run, Runs
 from dspex import ErrorCode, Fallback, Signature, Try, Usage
 
@@ -31,6 +41,18 @@ class Attempt:
         except ProgramNotLoaded:
             self.adapter.create_program(self.spec)
             return self.adapter.execute_program(self.spec.backend_id, inputs, options)
+
+    def first_prompt(self, inputs: Mapping[str, Any]) -> Prompt:
+        """See `LoadedProgram.first_prompt`."""
+        adapter = self.adapter
+        if not isinstance(adapter, ShowsPrompts):
+            text = f"adapter_type: '{self.spec.adapter_type}' has no prompts to show"
+            raise AdapterError(ErrorCode.PERMANENT, text)
+        try:
+            return adapter.first_prompt(self.spec.backend_id, inputs)
+        except ProgramNotLoaded:
+            self.adapter.create_program(self.spec)
+            return adapter.first_prompt(self.spec.backend_id, inputs)
 
     def told(self, usage: Usage, error: ErrorCode | None) -> Try:
         """The entry for this try in the usage of the run."""
@@ -85,6 +107,14 @@ class LoadedProgram:
             return self._attempts[0].run(inputs, options)
         with self._runs.begin(options.run_id) as run:
             return self._in_turn(run, inputs, options)
+
+    def first_prompt(self, inputs: Mapping[str, Any]) -> Prompt:
+        """What its first LM call would send, for inputs that its signature has validated. Nothing is sent.
+
+        Raises:
+            AdapterError: its adapter shows no prompts, or there is no LM call for these inputs.
+        """
+        return self._attempts[0].first_prompt(inputs)
 
     def cancel(self, run_id: str) -> bool:
         """Cancel the runs with this id, in any of the tries. Returns whether there was one."""

@@ -41,7 +41,9 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic import JsonValue
 
 from dspex import Configuration, DspexError, ErrorCode, Signature, Usage
 from dspex.contract.trace import TraceStep as TraceStep
@@ -132,6 +134,19 @@ class Outcome:
     usage: Usage = field(default_factory=Usage)
     duration_ms: float = 0.0
     trace: tuple[TraceStep, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the first LM call of a run would send.
+
+    Attributes:
+        model: the LM that would be called.
+        messages: in their JSON form, as the program makes them; without secrets.
+    """
+
+    model: str
+    messages: tuple[dict[str, JsonValue], ...]
 
 
 @dataclass(frozen=True)
@@ -292,4 +307,18 @@ class Adapter(Protocol):
 
     def close(self) -> None:
         """Release all processes and connections. May be called again."""
+        ...
+
+
+@runtime_checkable
+class ShowsPrompts(Protocol):
+    """What an adapter may have besides, if it runs LMs."""
+
+    def first_prompt(self, backend_id: str, inputs: Mapping[str, Any]) -> Prompt:
+        """What the first LM call of a run with these inputs would send. No LM is called; the program's code may run.
+
+        Raises:
+            ProgramNotLoaded: `create_program` first.
+            AdapterError: the run failed before its first LM call, or made none.
+        """
         ...

@@ -16,6 +16,8 @@ MAX_MEMBERS: Final = 200
 MAX_DEPTH: Final = 12
 MAX_NAME: Final = 200
 """The longest kind and name of a step, in characters."""
+MAX_PROMPT_TEXT: Final = 1_000_000
+"""The longest text of a prompt that is shown, in characters."""
 _LIMITS: Final = (MAX_TRACE_TEXT, 2_000, 400, 80)
 _LARGE: Final = 64
 """Larger numbers, in bits, are not kept: to write one of thousands of digits is slow, or refused."""
@@ -64,6 +66,12 @@ def bounded_step(step: TraceStep, secrets: Collection[str] = (), *, most: int = 
         details={_text(key, secrets, most): bounded(item, secrets, most=most) for key, item in step.details.items()},
         duration_ms=step.duration_ms,
     )
+
+
+def bounded_message(message: Any, secrets: Collection[str] = ()) -> dict[str, JsonValue]:
+    """A message of a prompt as JSON, whoever made it."""
+    found = bounded(message, secrets, most=MAX_PROMPT_TEXT)
+    return found if isinstance(found, dict) else {"content": found}
 
 
 def fitting(steps: Sequence[TraceStep], max_bytes: int = MAX_TRACE_BYTES) -> tuple[tuple[TraceStep, ...], bool]:

@@ -36,6 +36,7 @@ from dspex.contract.results import (
     ExecutionView,
     Nothing,
     Page,
+    ProgramPrompt,
     ProgramStatistics,
     ProgramStats,
     ProgramView,
@@ -235,6 +236,9 @@ AN_ANSWER_OF_EACH: list[BaseModel] = [
         last_executed_at=None,
         adapter_type="mock",
         backend_id=None,
+    ),
+    ProgramPrompt(
+        program_id=ID, backend_id="native-1", model="openai/gpt-4o-mini", messages=({"role": "user", "content": "why"},)
     ),
     ProgramStatistics(
         program_id=ID,

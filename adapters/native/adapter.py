@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import dspy
+from dspy.utils.callback import BaseCallback
 
 from adapters.lm import MAIN, LMCatalog, ResolvedLMs, keys_of
 from adapters.native.error_codes import adapter_error
+from adapters.native.first_prompt import FirstCall, NotSent
 from adapters.native.lms import RecordingLM, make_lm
 from adapters.native.modules.catalog import build_module
 from adapters.native.modules.own import runner
@@ -22,7 +24,7 @@ from adapters.native.signatures import dspy_inputs
 from adapters.native.trace import Tracer
 from adapters.native.votes import check_n, validated_outputs
 from adapters.native.wire import Wire
-from adapters.port import AdapterError, AdapterStats, Health, Outcome, ProgramInfo, ProgramSpec, RunOptions
+from adapters.port import AdapterError, AdapterStats, Health, Outcome, ProgramInfo, ProgramSpec, Prompt, RunOptions
 from adapters.programs import Programs
 from adapters.runs import Runs
 from dspex import ErrorCode, Signature, Usage
@@ -124,6 +126,21 @@ class NativeAdapter:
         duration_ms = (time.perf_counter() - started) * 1000
         return Outcome(outputs, recorder.usage, duration_ms, tracer.steps if tracer else None)
 
+    def first_prompt(self, backend_id: str, inputs: Mapping[str, Any]) -> Prompt:
+        """See `ShowsPrompts.first_prompt`."""
+        program, recorder, first = self._programs.get(backend_id), Recorder(), FirstCall()
+        try:
+            arguments = dspy_inputs(program.signature, inputs)
+            with suppress(NotSent), _run_context(program, recorder, first):
+                program.run(**arguments)
+        except Exception as error:  # noqa: BLE001  the port: AdapterError and nothing else
+            if first.call is None:
+                raise adapter_error(error, recorder, program.keys) from None
+        prompt = first.prompt(program.keys)
+        if prompt is None:
+            raise AdapterError(ErrorCode.PERMANENT, "the program calls no LM for these inputs")
+        return prompt
+
     def cancel(self, run_id: str) -> bool:
         """See `Adapter.cancel`. The LM call in progress goes on; the run ends before the next one."""
         return self._runs.cancel(run_id)
@@ -155,14 +172,14 @@ class NativeAdapter:
         wire.close()
 
 
-def _run_context(program: _Program, recorder: Recorder, tracer: Tracer | None) -> AbstractContextManager[None]:
+def _run_context(program: _Program, recorder: Recorder, callback: BaseCallback | None) -> AbstractContextManager[None]:
     """DSPy's settings for one run. They are context variables, so it must be entered in the run's thread."""
     context: AbstractContextManager[None] = dspy.context(
         lm=program.lm,
         adapter=program.prompts,
         usage_tracker=recorder,
         trace=None,  # otherwise DSPy keeps up to 10,000 predictions
-        callbacks=[tracer] if tracer else [],
+        callbacks=[callback] if callback else [],
         disable_history=True,  # otherwise an LM that a module makes itself keeps up to 10,000 prompts
         warn_on_type_mismatch=False,  # the inputs are validated already, and the warning would quote them
         allow_tool_async_sync_conversion=True,

@@ -18,8 +18,10 @@ from adapters.port import (
     Outcome,
     ProgramInfo,
     ProgramSpec,
+    Prompt,
     RunOptions,
     TraceStep,
+    plain,
 )
 from adapters.programs import Programs
 from adapters.python_port.children import Child, ChildEnded, DeadlinePassed
@@ -31,6 +33,8 @@ from adapters.python_port.frames import (
     FrameError,
     NotLoaded,
     Run,
+    Shown,
+    ShowPrompt,
     ToAdapter,
     encode,
 )
@@ -39,7 +43,7 @@ from adapters.python_port.pool import Pool
 from adapters.python_port.server import Server
 from adapters.runs import Run as OwnRun
 from adapters.runs import Runs
-from adapters.trace import bounded_step
+from adapters.trace import MAX_NAME, bounded_message, bounded_step
 from dspex import ErrorCode
 
 CAPACITY: Final = 512
@@ -115,6 +119,18 @@ class PythonPortAdapter:
                     # Before the child is returned to the pool: a cancel must not kill the next run in it.
                     run.when_cancelled(None)
 
+    def first_prompt(self, backend_id: str, inputs: Mapping[str, Any]) -> Prompt:
+        """See `ShowsPrompts.first_prompt`. It has as long as a build."""
+        seconds = self._limits.build_seconds
+        program, run, deadline = self._programs.get(backend_id), OwnRun(), time.monotonic() + seconds
+        request = self._encoded(ShowPrompt(backend_id=backend_id, inputs=dict(inputs)))
+        with self._pool.child(backend_id, deadline, run) as child:
+            answer = self._answer(child, program, request, deadline, seconds, run)
+            if not isinstance(answer, Shown):
+                raise _broken(child, f"answered with '{answer.type}'")
+        keys = keys_of(program.resolved)
+        return Prompt(plain(answer.model, MAX_NAME), tuple(bounded_message(each, keys) for each in answer.messages))
+
     def cancel(self, run_id: str) -> bool:
         """See `Adapter.cancel`. The run's process is killed."""
         return self._runs.cancel(run_id)
@@ -158,6 +174,9 @@ class PythonPortAdapter:
             seed=options.seed,
             trace=options.trace,
         )
+        return self._encoded(frame)
+
+    def _encoded(self, frame: Run | ShowPrompt) -> bytes:
         try:
             return encode(frame, self._limits.max_frame_bytes)
         except FrameError as error:
@@ -167,13 +186,8 @@ class PythonPortAdapter:
         self, child: Child, program: _Program, request: bytes, options: RunOptions, deadline: float | None, run: OwnRun
     ) -> Outcome:
         child.runs += 1
-        answer: ToAdapter = NotLoaded()
         try:
-            if child.programs.get(program.spec.backend_id) == program.resolved:
-                answer = self._ask(child, request, program, deadline, options.timeout, run)
-            if isinstance(answer, NotLoaded):
-                self._build(child, program, deadline, options.timeout, run)
-                answer = self._ask(child, request, program, deadline, options.timeout, run)
+            answer = self._answer(child, program, request, deadline, options.timeout, run)
         except AdapterError as error:
             if options.trace:
                 error.trace = _with_output(error.trace, child, program)
@@ -183,6 +197,24 @@ class PythonPortAdapter:
         child.grown_bytes = answer.grown_bytes
         trace = _with_output(answer.trace, child, program) if options.trace else None
         return Outcome(answer.outputs, answer.usage, answer.duration_ms, trace)
+
+    def _answer(
+        self,
+        child: Child,
+        program: _Program,
+        request: bytes,
+        deadline: float | None,
+        timeout: float | None,
+        run: OwnRun,
+    ) -> ToAdapter:
+        """The answer of a child, which builds the program first if it does not have it."""
+        answer: ToAdapter = NotLoaded()
+        if child.programs.get(program.spec.backend_id) == program.resolved:
+            answer = self._ask(child, request, program, deadline, timeout, run)
+        if isinstance(answer, NotLoaded):
+            self._build(child, program, deadline, timeout, run)
+            answer = self._ask(child, request, program, deadline, timeout, run)
+        return answer
 
     def _build(
         self,

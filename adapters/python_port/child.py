@@ -23,6 +23,8 @@ from adapters.python_port.frames import (
     Hello,
     NotLoaded,
     Run,
+    Shown,
+    ShowPrompt,
     ToAdapter,
     ToChild,
     UsageSoFar,
@@ -103,17 +105,20 @@ class Child:
             match frame:
                 case Hello():
                     continue
-                case Create() | Run():
+                case Create() | Run() | ShowPrompt():
                     self._usage = Usage()
                     reply = self._answer(frame)
             _flush()
             self._send(reply)
 
-    def _answer(self, frame: Create | Run) -> ToAdapter:
+    def _answer(self, frame: Create | Run | ShowPrompt) -> ToAdapter:
         try:
             if isinstance(frame, Create):
                 self._lms.put(frame.resolved)
                 return Created(backend_id=self._native.create_program(frame.spec))
+            if isinstance(frame, ShowPrompt):
+                prompt = self._native.first_prompt(frame.backend_id, frame.inputs)
+                return Shown(model=prompt.model, messages=prompt.messages)
             outcome = self._native.execute_program(frame.backend_id, frame.inputs, frame.options)
             return Ended.of(outcome, self._grown)
         except ProgramNotLoaded:

@@ -1,6 +1,6 @@
 """The frames between the adapter and a child: four bytes of length, big-endian, then a JSON object with a `type`.
 
-adapter → child    hello, create, run
+adapter → child    hello, create, run, show_prompt
 child → adapter    hello, created, usage (any number while a run goes on), and at its end outcome or error; not_loaded
 
 Each side sends `hello` first. `VERSION` changes with every change of a frame, because a worker starts its children from
@@ -107,6 +107,22 @@ class Run(Frozen):
         return RunOptions(self.run_id, seed=self.seed, trace=self.trace)
 
 
+class ShowPrompt(Frozen):
+    """Run a built program until its first LM call, and show what it would send."""
+
+    type: Literal["show_prompt"] = "show_prompt"
+    backend_id: str
+    inputs: dict[str, JsonValue]
+
+
+class Shown(Frozen):
+    """The prompt of a program."""
+
+    type: Literal["shown"] = "shown"
+    model: str
+    messages: tuple[dict[str, JsonValue], ...]
+
+
 class Created(Frozen):
     """The program was built."""
 
@@ -194,8 +210,8 @@ class Failed(Frozen):
         )
 
 
-ToChild = Hello | Create | Run
-ToAdapter = Hello | Created | NotLoaded | UsageSoFar | Ended | Failed
+ToChild = Hello | Create | Run | ShowPrompt
+ToAdapter = Hello | Created | NotLoaded | Shown | UsageSoFar | Ended | Failed
 
 Frame = TypeVar("Frame", ToChild, ToAdapter)
 

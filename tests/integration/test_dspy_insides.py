@@ -15,6 +15,7 @@ from dspy.clients.backend_selection import select_backend
 from dspy.clients.costs import estimate_cost
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.signatures.signature import make_signature
+from dspy.utils.callback import BaseCallback
 from dspy.utils.usage_tracker import UsageTracker
 
 from adapters.native import calls
@@ -45,6 +46,25 @@ class Refusing:
 
     def stream(self, request: Any) -> Any:
         raise Sent(request.url)
+
+
+class Ended(BaseException):
+    """No `Exception`."""
+
+
+class EndsTheCall(BaseCallback):  # type: ignore[misc]  # DSPy has no type information
+    """Ends every LM call before it begins."""
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        raise Ended(inputs["messages"][-1]["role"])
+
+
+def test_a_callback_ends_an_lm_call_before_it_is_made() -> None:
+    """`adapters/native/first_prompt.py`: neither the callbacks' guard nor a second prompt adapter goes on after it."""
+    lm = dspy.LM("openai/gpt-4o-mini", cache=False, num_retries=0, engine="lm15", api_key="sk-local")
+    assert calls_through(lm, Refusing(), "sk-local", None)
+    with dspy.context(lm=lm, callbacks=[EndsTheCall()]), pytest.raises(Ended, match="user"):
+        dspy.Predict("question -> answer")(question="why")
 
 
 def test_the_http_client_takes_a_bound_on_connections_and_waits_ten_seconds_for_one() -> None:

@@ -15,7 +15,7 @@ from dspy.clients.base_lm import GLOBAL_HISTORY
 from adapters.lm import LMAlias, LMCatalog
 from adapters.native import NativeAdapter
 from adapters.own_modules import OwnModules
-from adapters.port import Adapter, AdapterError, NotHere, Outcome, ProgramSpec, RunOptions
+from adapters.port import Adapter, AdapterError, NotHere, Outcome, ProgramSpec, RunOptions, ShowsPrompts
 from adapters.python_port import PythonPortAdapter
 from adapters.python_port.limits import Limits
 from adapters.python_port.server import Server
@@ -85,6 +85,16 @@ def test_a_class_of_ones_own_runs(adapter: Adapter, lms: LMServer, name: str) ->
     context = lms.requests[1].prompt.inputs["context"]
     assert "ssh opens a shell" in context
     assert context.count("installs") == 1
+
+
+def test_the_prompt_of_its_first_call_is_shown_and_not_sent(adapter: Adapter, lms: LMServer) -> None:
+    assert isinstance(adapter, ShowsPrompts)
+    program = spec("rag", parameters={"k": 2})
+    prompt = adapter.first_prompt(adapter.create_program(program), {"question": "what is apt"})
+    assert not lms.requests
+    lms.script = in_turn(fields(query="shell on another machine"), fields(answer="a remote shell"))
+    run(adapter, program)
+    assert list(prompt.messages) == lms.requests[0].body["messages"]
 
 
 def test_a_function_makes_a_module_for_the_signature(adapter: Adapter, lms: LMServer) -> None:

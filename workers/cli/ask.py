@@ -25,6 +25,7 @@ from dspex.contract.results import (
     EndpointView,
     ExecutionView,
     Page,
+    ProgramPrompt,
     ProgramStatistics,
     ProgramView,
     RejectedMessageView,
@@ -42,7 +43,7 @@ from workers.cli.inputs.reading import read_rows
 from workers.cli.operator import operator_of
 from workers.cli.output import cell, of_known, say, say_json
 from workers.cli.run import load_signature
-from workers.cli.steps import show_steps
+from workers.cli.steps import show_prompt, show_steps
 from workers.handlers.module_source import read_signatures, validate_module
 from workers.local import LocalClient
 from workers.process.worker import WorkerProcess
@@ -207,15 +208,24 @@ def _execute_program(
     trace: bool = False,
     traceparent: str | None = None,
 ) -> Any:
+    inputs = _inputs(client, program_id, pairs)
+    kept = _named("--metadata", metadata)
+    options = ExecutionOptions(trace=trace or None)
+    return client.execute_program(
+        program_id, inputs, options=options, metadata=kept, traceparent=traceparent, timeout=EXECUTE_SECONDS
+    )
+
+
+def _get_program_prompt(client: Interface, program_id: UUID, pairs: tuple[str, ...]) -> Any:
+    return client.get_program_prompt(program_id, _inputs(client, program_id, pairs))
+
+
+def _inputs(client: Interface, program_id: UUID, pairs: tuple[str, ...]) -> Mapping[str, Any]:
     signature = client.get_signature(client.get_program(program_id).signature_id).signature
     (row,) = read_rows(signature, None, pairs)
     if row.inputs is None:
         raise InvalidInput(row.problems)
-    kept = _named("--metadata", metadata)
-    options = ExecutionOptions(trace=trace or None)
-    return client.execute_program(
-        program_id, row.inputs, options=options, metadata=kept, traceparent=traceparent, timeout=EXECUTE_SECONDS
-    )
+    return row.inputs
 
 
 def _list_executions(client: Interface, labels: tuple[str, ...] = (), **filters: Any) -> Any:
@@ -261,6 +271,7 @@ _SPECIAL: dict[str, Any] = {
     "validate_module": _validate_module,
     "create_program": _create_program,
     "execute_program": _execute_program,
+    "get_program_prompt": _get_program_prompt,
     "list_executions": _list_executions,
     "count_executions": _count_executions,
     "update_program": _update_program,
@@ -286,6 +297,8 @@ def show(answer: Any, *, as_json: bool) -> None:
             say(f"{answer} will be delivered again.")
         case tuple():
             show_list(answer)
+        case ProgramPrompt():
+            show_prompt(answer)
         case ExecutionTrace():
             show_steps(answer)
         case Compatibility():

@@ -137,6 +137,11 @@ verb(
 )  # fmt: skip
 verb(program, "archive", "archive_program", "Archive a program: it takes no new executions.", id_of("program"))
 verb(program, "destroy", "destroy_program", "Delete an archived program.", id_of("program"))
+verb(
+    program, "prompt", "get_program_prompt", "Show what a program would send to its LM first, without sending it.",
+    id_of("program"),
+    click.option("--input", "pairs", multiple=True, metavar="NAME=VALUE", help="One input; repeat it."),
+)  # fmt: skip
 verb(program, "stats", "get_stats", "Show a program and the main figures of its executions.", id_of("program"))
 verb(
     program, "statistics", "get_program_statistics", "Show statistics of all time, or of a window of time.",

@@ -1,9 +1,10 @@
-"""Prints the trace of an execution: its steps, with prompts and answers as they are read."""
+"""Prints the trace of an execution, and the prompt of a program: messages and answers as they are read."""
 
 from __future__ import annotations
 
 from pydantic import JsonValue
 
+from dspex.contract.results import ProgramPrompt
 from dspex.contract.trace import ExecutionTrace
 from dspex.text import visible
 from workers.cli.output import json_line, say
@@ -21,6 +22,15 @@ def show_steps(trace: ExecutionTrace) -> None:
         for name, value in step.details.items():
             for line in lines_of(name, value):
                 say(f"   {line}")
+
+
+def show_prompt(prompt: ProgramPrompt) -> None:
+    """Print a prompt."""
+    say(f"to {visible(prompt.model)}, for {prompt.backend_id}")
+    for message in prompt.messages:
+        say("")
+        for line in _message("messages", message):
+            say(line)
 
 
 def lines_of(name: str, value: JsonValue) -> list[str]:

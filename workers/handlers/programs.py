@@ -25,8 +25,8 @@ from dspex.contract.commands import (
 )
 from dspex.contract.configuration import ConfigurationChange
 from dspex.contract.events import Event
-from dspex.contract.queries import GetProgram, GetProgramStatistics, GetProgramStats, ListPrograms
-from dspex.contract.results import Created, Nothing, Page, ProgramStatistics, ProgramStats, ProgramView
+from dspex.contract.queries import GetProgram, GetProgramPrompt, GetProgramStatistics, GetProgramStats, ListPrograms
+from dspex.contract.results import Created, Nothing, Page, ProgramPrompt, ProgramStatistics, ProgramStats, ProgramView
 from dspex.contract.status import SignatureStatus
 from dspex.errors import BreakingChange, InvalidValues, NotFound
 from dspex.model import problems
@@ -330,6 +330,21 @@ def list_programs(app: Application, received: Received[ListPrograms]) -> Page[Pr
             tenant=received.tenant,
         )
     return page_of(page, program_view, Page[ProgramView])
+
+
+@handles(GetProgramPrompt, roles=MAKERS, priority=CHANGES)
+def get_prompt(app: Application, received: Received[GetProgramPrompt]) -> ProgramPrompt:
+    """Show what the first LM call would send. The program's status does not matter."""
+    asked = received.command
+    with app.read(received.tenant) as connection:
+        program = programs.get(connection, asked.program_id, tenant=received.tenant)
+    inputs = program.signature.validate_inputs(asked.inputs)
+    with _here_or_elsewhere(app, program):
+        loaded = app.programs.build(app.programs.spec_of(program))
+        prompt = loaded.first_prompt(inputs)
+    return ProgramPrompt(
+        program_id=program.id, backend_id=loaded.spec.backend_id, model=prompt.model, messages=prompt.messages
+    )
 
 
 @handles(GetProgramStats, roles=EVERY_ROLE)

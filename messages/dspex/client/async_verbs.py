@@ -31,6 +31,7 @@ class AsyncVerbs(InThreads):
     get_execution = in_thread(Interface.get_execution)
     get_execution_trace = in_thread(Interface.get_execution_trace)
     get_program = in_thread(Interface.get_program)
+    get_program_prompt = in_thread(Interface.get_program_prompt)
     get_program_statistics = in_thread(Interface.get_program_statistics)
     get_rejected_message = in_thread(Interface.get_rejected_message)
     get_signature = in_thread(Interface.get_signature)

@@ -43,6 +43,7 @@ from dspex.contract.dead_letters import DiscardExecutions, DiscardMessages, Repl
 from dspex.contract.queries import (
     CompareSignatures,
     GetProgram,
+    GetProgramPrompt,
     GetProgramStatistics,
     GetProgramStats,
     GetRejectedMessage,
@@ -59,6 +60,7 @@ from dspex.contract.results import (
     Created,
     ExecutionView,
     Page,
+    ProgramPrompt,
     ProgramStatistics,
     ProgramStats,
     ProgramView,
@@ -234,6 +236,10 @@ class Interface(ExecutionVerbs, WebhookVerbs, DeploymentVerbs):
     def list_programs(self, /, **filters: Any) -> Page[ProgramView]:
         """A page of programs; the filters are the fields of `dspex.contract.queries.ListPrograms`."""
         return self.call(ListPrograms(**filters), Page[ProgramView])
+
+    def get_program_prompt(self, program_id: UUID, inputs: Mapping[str, Any]) -> ProgramPrompt:
+        """What a program would send to its LM for these inputs: the messages of its first call, which is not made."""
+        return self.call(GetProgramPrompt(program_id=program_id, inputs=dict(inputs)), ProgramPrompt)
 
     def get_stats(self, program_id: UUID) -> ProgramStats:
         """A program and the main figures of its executions."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, StrictBool, StrictInt, model_validator
+from pydantic import AwareDatetime, Field, JsonValue, StrictBool, StrictInt, model_validator
 
 from dspex.contract.commands import Command, IdempotencyKey, ModuleReference
 from dspex.contract.dead_letters import ErrorCodeName, QueueName
@@ -16,6 +16,7 @@ from dspex.contract.results import (
     EndpointView,
     ExecutionView,
     Page,
+    ProgramPrompt,
     ProgramStatistics,
     ProgramStats,
     ProgramView,
@@ -134,6 +135,19 @@ class GetProgramStatistics(Query):
     program_id: UUID
     since: Moment | None = None
     until: Until | None = None
+
+
+class GetProgramPrompt(Query):
+    """What a program would send to its LM for these inputs: the messages of its first call, which is not made.
+
+    The program is built and run until then, so what its module does before (a retriever, a tool) is done.
+    """
+
+    type = "dspex.program.prompt.v1"
+    answer = ProgramPrompt
+
+    program_id: UUID
+    inputs: dict[str, JsonValue]
 
 
 class GetExecution(Query):

@@ -85,6 +85,15 @@ class ProgramView(Frozen):
     updated_at: AwareDatetime
 
 
+class ProgramPrompt(Frozen):
+    """What the first LM call of a program would send for some inputs. Each message has a `role` and a `content`."""
+
+    program_id: UUID
+    backend_id: str
+    model: str
+    messages: tuple[dict[str, JsonValue], ...]
+
+
 class Created(Frozen):
     """A program and its signature."""
 

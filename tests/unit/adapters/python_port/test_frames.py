@@ -28,6 +28,8 @@ from adapters.python_port.frames import (
     Hello,
     NotLoaded,
     Run,
+    Shown,
+    ShowPrompt,
     ToAdapter,
     ToChild,
     UsageSoFar,
@@ -71,11 +73,13 @@ TO_CHILD: list[ToChild] = [
     Hello(),
     Create.of(SPEC, LMS),
     Run(backend_id="python_port-1", inputs={"question": "é", "k": 10**20}, run_id="r", seed=2**63 - 1, trace=True),
+    ShowPrompt(backend_id="python_port-1", inputs={"question": "é"}),
 ]
 TO_ADAPTER: list[ToAdapter] = [
     Hello(),
     Created(backend_id="python_port-1"),
     NotLoaded(),
+    Shown(model="openai/gpt-4o-mini", messages=({"role": "user", "content": "é"},)),
     UsageSoFar(usage=USAGE),
     UsageSoFar(usage=Usage.of_calls(2, (CALL, UNKNOWN))),
     Ended.of(Outcome({"answer": "\N{GRINNING FACE}", "label": "a"}, USAGE, 1.5, (STEP,)), 4096),

@@ -62,6 +62,7 @@ ASKED = {
     "dspex.program.initialize.v1": Asked("initialize_program", "program initialize ID"),
     "dspex.program.list.v1": Asked("list_programs", "program list"),
     "dspex.program.statistics.v1": Asked("get_program_statistics", "program statistics ID"),
+    "dspex.program.prompt.v1": Asked("get_program_prompt", "program prompt ID --input question=?"),
     "dspex.program.stats.v1": Asked("get_stats", "program stats ID"),
     "dspex.program.update.v1": Asked("update_program", "program update ID --name p"),
     "dspex.signature.activate.v1": Asked("activate_signature", "signature activate ID"),
