@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -66,7 +67,8 @@ def test_it_is_what_is_sent(adapter: Adapter, server: LMServer, spec: ProgramSpe
     assert not server.requests
     assert prompt.model == "openai/gpt-4o-mini"
     server.script = lm_server.fields(reasoning="so", answer="a", sure="0.5")
-    adapter.execute_program(backend_id, INPUTS, RunOptions("run"))
+    with suppress(AdapterError):  # of an answer in another form
+        adapter.execute_program(backend_id, INPUTS, RunOptions("run"))
     assert list(prompt.messages) == server.requests[0].body["messages"]
     assert adapter.first_prompt(backend_id, INPUTS) == prompt
 
