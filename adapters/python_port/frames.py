@@ -22,7 +22,7 @@ from adapters.prices import Prices
 from dspex import Configuration, ErrorCode, Signature, Usage
 from dspex.model import Frozen
 
-VERSION: Final = 5
+VERSION: Final = 6
 
 LENGTH: Final = struct.Struct(">I")
 
