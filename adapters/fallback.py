@@ -144,7 +144,7 @@ class LoadedProgram:
             ended.append((attempt.told(outcome.usage, None), outcome.usage))
             duration_ms = (time.monotonic() - started) * 1000
             steps = None if outcome.trace is None else trace + outcome.trace
-            return Outcome(outcome.outputs, _sum(ended), duration_ms, steps)
+            return replace(outcome, usage=_sum(ended), duration_ms=duration_ms, trace=steps)
         if error is None or (run.cancelled.is_set() and error.code is not ErrorCode.CANCELLED):
             error = AdapterError(ErrorCode.CANCELLED, "the run was cancelled")
         error.usage = _sum(ended)

@@ -128,12 +128,14 @@ class Outcome:
     Attributes:
         duration_ms: milliseconds of the run, without the wait for a free child process or the like.
         trace: the steps, if `RunOptions.trace` was set.
+        extra_outputs: those beside the signature that the program asks for; see `adapters.extras`.
     """
 
     outputs: Mapping[str, Any]
     usage: Usage = field(default_factory=Usage)
     duration_ms: float = 0.0
     trace: tuple[TraceStep, ...] | None = None
+    extra_outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pydantic
 from pydantic_core import to_json
 
+from adapters.extras import check_extras
 from adapters.mock.draws import Draws
 from adapters.mock.parameters import MockParameters
 from adapters.mock.values import Make, least_size, maker
@@ -48,6 +49,7 @@ class _Program:
     parameters: MockParameters
     makers: tuple[tuple[str, Make], ...]
     model: str
+    extras: tuple[str, ...]
 
 
 class MockAdapter:
@@ -89,7 +91,8 @@ class MockAdapter:
                 raise AdapterError(ErrorCode.INVALID_OUTPUT, error.message, usage=usage) from None
         duration_ms = (time.perf_counter() - started) * 1000
         trace = _trace(program, inputs, outputs, duration_ms) if options.trace else None
-        return Outcome(outputs, _usage(program, inputs, outputs), duration_ms, trace)
+        extras = {name: f"mock {name}" for name in program.extras}
+        return Outcome(outputs, _usage(program, inputs, outputs), duration_ms, trace, extras)
 
     def cancel(self, run_id: str) -> bool:
         """See `Adapter.cancel`. Interrupts the simulated latency."""
@@ -137,12 +140,13 @@ def _latency_ms(script: MockParameters, key: tuple[Any, ...]) -> float:
 def _build(spec: ProgramSpec) -> _Program:
     check_module(spec)
     parameters = read_parameters(MockParameters, spec.configuration.parameters)
+    check_extras(spec.signature, spec.configuration)
     _check(spec.signature, parameters)
     if sum(least_size(field.type) for field in spec.signature.outputs) > MAX_SIZE:
         raise AdapterError(ErrorCode.PERMANENT, "outputs: their constraints ask for more than the mock can make")
     makers = tuple((field.name, maker(field.type, field.name)) for field in spec.signature.outputs)
     model = "mock" if spec.configuration.lm is None else spec.configuration.lm.model
-    return _Program(spec.signature, parameters, makers, model)
+    return _Program(spec.signature, parameters, makers, model, spec.configuration.extra_outputs)
 
 
 def _check(signature: Signature, parameters: MockParameters) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import dspy
 from dspy.utils.callback import BaseCallback
 
+from adapters.extras import bounded_extras, check_extras
 from adapters.lm import MAIN, LMCatalog, ResolvedLMs, keys_of
 from adapters.native.error_codes import adapter_error
 from adapters.native.first_prompt import FirstCall, NotSent
@@ -41,6 +42,7 @@ class _Program:
     lm: RecordingLM
     prompts: Any
     resolved: ResolvedLMs
+    extras: tuple[str, ...]
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -80,6 +82,7 @@ class NativeAdapter:
         if kept is not None and kept.resolved == resolved:
             return spec.backend_id
         check_n(spec.configuration)
+        check_extras(spec.signature, spec.configuration)
         prepare_dspy()
         signature, configuration, code = spec.signature, spec.configuration, spec.code
         try:
@@ -96,6 +99,7 @@ class NativeAdapter:
                 lm=lms[MAIN],
                 prompts=prompt_adapter(configuration.prompt_adapter, lms, module),
                 resolved=resolved,
+                extras=configuration.extra_outputs,
             )
         except AdapterError:
             raise
@@ -124,7 +128,8 @@ class NativeAdapter:
                 failure.trace = tracer.steps if tracer else None
                 raise failure from None
         duration_ms = (time.perf_counter() - started) * 1000
-        return Outcome(outputs, recorder.usage, duration_ms, tracer.steps if tracer else None)
+        extras = bounded_extras(program.extras, prediction) if program.extras else {}
+        return Outcome(outputs, recorder.usage, duration_ms, tracer.steps if tracer else None, extras)
 
     def first_prompt(self, backend_id: str, inputs: Mapping[str, Any]) -> Prompt:
         """See `ShowsPrompts.first_prompt`."""

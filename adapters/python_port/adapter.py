@@ -196,7 +196,7 @@ class PythonPortAdapter:
             raise _broken(child, f"answered with '{answer.type}'")
         child.grown_bytes = answer.grown_bytes
         trace = _with_output(answer.trace, child, program) if options.trace else None
-        return Outcome(answer.outputs, answer.usage, answer.duration_ms, trace)
+        return Outcome(answer.outputs, answer.usage, answer.duration_ms, trace, answer.extra_outputs)
 
     def _answer(
         self,

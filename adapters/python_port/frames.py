@@ -151,6 +151,7 @@ class Ended(Frozen):
     usage: Usage
     duration_ms: float
     trace: tuple[TraceStep, ...] | None = None
+    extra_outputs: dict[str, JsonValue] = Field(default_factory=dict)
     grown_bytes: int = 0
 
     @classmethod
@@ -161,6 +162,7 @@ class Ended(Frozen):
             usage=outcome.usage,
             duration_ms=outcome.duration_ms,
             trace=outcome.trace,
+            extra_outputs=dict(outcome.extra_outputs),
             grown_bytes=grown_bytes,
         )
 

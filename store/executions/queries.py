@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -32,7 +33,7 @@ from store.database import pages
 from store.database.batch import encode, records
 from store.database.identity import Identity, is_one_of
 from store.database.pages import DEFAULT_LIMIT, Page, Searched
-from store.executions.rows import Execution, execution_of
+from store.executions.rows import Execution, execution_of, without_extras
 from store.executions.statements import OPEN, PENDING, RUNNING, UNSUCCESSFUL
 from store.tables import executions
 
@@ -48,6 +49,7 @@ class Result(NamedTuple):
     error: dict[str, Any] | None
     usage: dict[str, Any] | None
     duration_ms: float | None
+    extra_outputs: Mapping[str, Any] = MappingProxyType({})
 
 
 _OPEN = {ExecutionStatus.PENDING: PENDING, ExecutionStatus.RUNNING: RUNNING}
@@ -79,7 +81,12 @@ def results(connection: Connection, ids: Sequence[UUID], *, tenant: str = DEFAUL
         return []
     statement = _results(connection.dialect.name)
     found = connection.execute(statement, encode([{"id": id_} for id_ in ids]) | {"tenant": tenant})
-    return [Result(*row) for row in found.all()]
+    return [_result(Result(*row)) for row in found.all()]
+
+
+def _result(read: Result) -> Result:
+    outputs, extras = without_extras(read.outputs)
+    return read._replace(outputs=outputs, extra_outputs=extras) if extras else read
 
 
 @lru_cache(maxsize=2)

@@ -214,6 +214,7 @@ class Execution(Identified):
     metadata: Mapping[str, str] = field(default_factory=dict)
     extensions: Mapping[str, Any] = field(default_factory=dict)
     requested_at: datetime | None = None
+    extra_outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -248,6 +249,7 @@ class Finish(Identified):
     answered: bool = False
     attempt: int | None = None
     trace: Trace | None = None
+    extra_outputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def status(self) -> ExecutionStatus:
@@ -295,6 +297,24 @@ class Lease:
     seconds: float
 
 
+EXTRAS = "$extra"
+"""The member of the column `outputs` that has the outputs beside the signature. No field has such a name."""
+
+
+def with_extras(outputs: Mapping[str, Any] | None, extras: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The value of the column `outputs`."""
+    if outputs is None:
+        return None
+    return {**outputs, EXTRAS: dict(extras)} if extras else dict(outputs)
+
+
+def without_extras(kept: dict[str, Any] | None) -> tuple[dict[str, Any] | None, Mapping[str, Any]]:
+    """The outputs of the signature, and those beside it, in a value of the column `outputs`."""
+    if kept is None or EXTRAS not in kept:
+        return kept, {}
+    return {name: value for name, value in kept.items() if name != EXTRAS}, kept[EXTRAS]
+
+
 KEPT = tuple(field.name for field in fields(Request) if field.name != "idempotency_key")
 """The columns for the fields of a request. Its idempotency key is stored in another table."""
 
@@ -331,7 +351,7 @@ def finish_row(item: Finish) -> dict[str, Any]:
         "lock_version": item.lock_version,
         "status": item.status,
         "attempt": item.attempt,
-        "outputs": None if item.outputs is None else dict(item.outputs),
+        "outputs": with_extras(item.outputs, item.extra_outputs),
         "duration_ms": item.duration_ms,
         **_error(item.error),
         **_used(item.usage),
@@ -408,13 +428,16 @@ def _reader(names: Sequence[str]) -> Callable[[Any], list[Any]]:
     return read
 
 
-_read_execution = _reader([field.name for field in fields(Execution)])
+_COLUMNS = [field.name for field in fields(Execution) if field.name != "extra_outputs"]
+_read_execution = _reader(_COLUMNS)
 _read_request = _reader(KEPT)
 
 
 def execution_of(row: Any) -> Execution:
     """Read an execution from a row with all columns."""
-    return Execution(*_read_execution(row))
+    read = Execution(*_read_execution(row))
+    outputs, extras = without_extras(read.outputs)
+    return replace(read, outputs=outputs, extra_outputs=extras) if extras else read
 
 
 def request_of(row: Any) -> Request:

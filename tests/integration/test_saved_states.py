@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from adapters.lm import LMAlias, LMCatalog
 from adapters.native import NativeAdapter
 from adapters.native.setup import prepare_dspy
+from adapters.own_modules import OwnModules
 from adapters.port import AdapterError, ProgramSpec, RunOptions
 from dspex import Configuration, Signature, state_of
 from tests import lm_server
@@ -198,3 +200,33 @@ def test_texts_of_other_fields_are_refused(
     with pytest.raises(AdapterError) as caught:
         native.create_program(spec)
     assert caught.value.message.startswith(f"state.predictors.self.signature.fields{problem}")
+
+
+@pytest.mark.usefixtures("example_plugin")
+def test_a_module_of_ones_own_sends_what_its_saved_file_says(
+    native: NativeAdapter, server: LMServer, lm: dspy.LM, tmp_path: Path
+) -> None:
+    from dspex_example.programs import RAG
+
+    examples = [
+        dspy.Example(question=f"what is {name}", answer=f"{name} it is", row=number).with_inputs("question")
+        for number, name in enumerate(["apt", "dpkg", "ssh"])
+    ]
+    program = dspy.LabeledFewShot(k=3).compile(RAG(k=2), trainset=examples)
+    for predictor in program.predictors():
+        predictor.signature = predictor.signature.with_instructions("As the optimizer says.")
+    program.save(tmp_path / "rag.json")
+    server.script = lm_server.fields(query="installs packages", reasoning="so", answer="a tool")
+    server.requests.clear()
+    program(question="what installs?")
+    configuration = {"module": "dspex_example.programs:RAG", "parameters": {"k": 2}, "lm": {"model": "local"}}
+    given = Configuration.model_validate(configuration | {"state": state_of(tmp_path / "rag.json")})
+    signature = Signature.parse("question -> answer")
+    spec = ProgramSpec("native", signature, given.bound_to(signature))
+    spec = replace(spec, code=OwnModules(("dspex_example.programs:*",)).find("dspex_example.programs:RAG"))
+    found = native.execute_program(native.create_program(spec), {"question": "what installs?"}, RunOptions("run"))
+    assert found.outputs == {"answer": "a tool"}
+    bodies = [json.dumps(request.body) for request in server.requests]
+    assert bodies[2:] == bodies[:2]
+    assert "As the optimizer says." in bodies[0]
+    assert "apt it is" in bodies[1]

@@ -151,9 +151,14 @@ def _create_program(
     module: str,
     model: str | None = None,
     state: str | None = None,
+    extra_outputs: tuple[str, ...] = (),
 ) -> Any:
-    found = state_of(Path(state)) if state else None
-    configuration = Configuration(module=module, lm=LM(model=model) if model else None, state=found)
+    configuration = Configuration(
+        module=module,
+        lm=LM(model=model) if model else None,
+        state=state_of(Path(state)) if state else None,
+        extra_outputs=extra_outputs,
+    )
     return client.create_program(
         name, _id_or_signature(signature), adapter_type=adapter_type, configuration=configuration
     )
@@ -180,11 +185,14 @@ def _update_program(
     model: str | None = None,
     secret: str | None = None,
     state: str | None = None,
+    extra_outputs: tuple[str, ...] = (),
     traceparent: str | None = None,
 ) -> Any:
     change: dict[str, Any] = {} if module is None else {"module": module}
     if state is not None:
         change["state"] = state_of(Path(state)) if state else None
+    if extra_outputs:
+        change["extra_outputs"] = [name for name in extra_outputs if name]
     lm = {} if model is None else {"model": model}
     if secret is not None:
         lm["secret"] = secret or None  # type: ignore[assignment]  # null takes it away

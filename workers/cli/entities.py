@@ -65,6 +65,14 @@ name = click.option("--name")
 of_program = click.option("--program", "program_id", type=click.UUID)
 error_code = click.option("--error-code")
 label = click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="With this metadata; repeat it.")
+
+
+def extra_output(more: str) -> Callable[..., Any]:
+    """An option for outputs beside the signature."""
+    text = f"Keep this output of the module beside those of the signature, such as {more}"
+    return click.option("--extra-output", "extra_outputs", multiple=True, metavar="NAME", help=text)
+
+
 state = click.option(
     "--state", metavar="FILE", help='What an optimizer found: the JSON file that DSPy\'s program.save("x.json") wrote.'
 )
@@ -115,6 +123,7 @@ verb(
     click.option("--adapter", "adapter_type", default="python_port", show_default=True),
     click.option("--module", default="Predict", show_default=True, help="The DSPy module."),
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS."), state,
+    extra_output("reasoning; repeat it."),
 )  # fmt: skip
 verb(program, "initialize", "initialize_program", "Have the adapter build a program.", id_of("program"), traceparent)
 verb(
@@ -125,7 +134,8 @@ verb(
     click.option("--module", help="The DSPy module."),
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS. Its parameters stay."),
     click.option("--secret", help="The name of the LM's secret; an empty one: that of its provider."),
-    click.option("--state", metavar="FILE", help="The state, as for create; an empty one: none."), traceparent,
+    click.option("--state", metavar="FILE", help="The state, as for create; an empty one: none."),
+    extra_output("reasoning; an empty one: none."), traceparent,
 )  # fmt: skip
 verb(
     program, "execute", "execute_program", "Run a program once, and wait for it.",

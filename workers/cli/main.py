@@ -83,6 +83,13 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help='What an optimizer found: the JSON file that DSPy\'s program.save("x.json") wrote.',
 )
+@click.option(
+    "--extra-output",
+    "extra_outputs",
+    multiple=True,
+    metavar="NAME",
+    help="Keep this output of the module beside those of the signature, such as reasoning; repeat it.",
+)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write results to this file.")
 @click.option(
     "--format",

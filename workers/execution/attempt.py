@@ -67,7 +67,9 @@ class Attempt:
             outcome = self._run()
             usage, self._steps = outcome.usage, outcome.trace
             outputs = _within(self._app.settings.max_message_bytes, outcome)
-            return self.cancelled(usage) if self._is_cancelled else self.completed(usage, outputs)
+            if self._is_cancelled:
+                return self.cancelled(usage)
+            return self.completed(usage, outputs, outcome.extra_outputs)
         except InvalidValues as invalid:
             error = detail_of(invalid)
         except ChangedProgram as changed:
@@ -170,9 +172,9 @@ class Attempt:
         expired = left is not None and left < -GRACE_SECONDS
         return self._running and (expired or self.elapsed > self.claimed.policy.time_limit + GRACE_SECONDS)
 
-    def completed(self, usage: Usage, outputs: Mapping[str, Any]) -> End:
+    def completed(self, usage: Usage, outputs: Mapping[str, Any], extra_outputs: Mapping[str, Any]) -> End:
         """The end of an attempt that produced outputs."""
-        return self._finish(usage, outputs=outputs)
+        return self._finish(usage, outputs=outputs, extra_outputs=extra_outputs)
 
     def cancelled(self, usage: Usage) -> End:
         """The end of an attempt that was cancelled."""

@@ -109,7 +109,9 @@ class _EndWrite:
             # Ended as failed: otherwise it would run again with the same result.
             self._fail("Results of executions cannot be stored", error)
             self._stored = False
-            self._ended = replace(self._ended, outputs=None, usage=Usage(), trace=None, error=internal(error))
+            self._ended = replace(
+                self._ended, outputs=None, extra_outputs={}, usage=Usage(), trace=None, error=internal(error)
+            )
             self._prepare()
             self.write()
             return

@@ -36,7 +36,10 @@ def event_of(ended: Finish | Execution, attempt: int, metadata: Mapping[str, str
     if ended.status == ExecutionStatus.CANCELLED:
         return ExecutionCancelled.model_validate(common)
     if ended.error is None:
-        return ExecutionCompleted.model_validate(common | {"outputs": dict(ended.outputs or {})})
+        made: dict[str, object] = {"outputs": dict(ended.outputs or {})}
+        if ended.extra_outputs:
+            made["extra_outputs"] = dict(ended.extra_outputs)
+        return ExecutionCompleted.model_validate(common | made)
     return ExecutionFailed.model_validate(common | {"error": ended.error})
 
 

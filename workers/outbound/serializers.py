@@ -51,6 +51,7 @@ def execution_view(row: Execution) -> ExecutionView:
         executed_at=row.started_at,
         callback=row.callback or row.program_callback,
         metadata=dict(row.metadata),
+        extra_outputs=dict(row.extra_outputs),
         timeline=[{"status": t.status, "at": t.at, "attempt": t.attempt, "by": t.by} for t in row.timeline],
     )
 

@@ -30,6 +30,7 @@ class _Kind:
     parameters: type[Parameters]
     build: Callable[[Signature, Any, str], Any]
     own_names: frozenset[str] = frozenset()
+    may_declare: frozenset[str] = frozenset()
 
 
 _REASONING = frozenset({"reasoning"})
@@ -37,7 +38,10 @@ _REASONING = frozenset({"reasoning"})
 _KINDS = {
     "Predict": _Kind(NoParameters, lambda signature, *_: dspy.Predict(dspy_signature(signature))),
     "ChainOfThought": _Kind(
-        NoParameters, lambda signature, *_: dspy.ChainOfThought(dspy_signature(signature)), _REASONING
+        NoParameters,
+        lambda signature, *_: dspy.ChainOfThought(dspy_signature(signature)),
+        _REASONING,
+        _REASONING,  # with the signature's type and description, but still before the other outputs
     ),
     "MultiChainComparison": _Kind(
         ComparisonParameters,
@@ -83,7 +87,8 @@ def build_module(
     if kind is None:
         raise unknown_module(configuration.module)
     parameters = read_parameters(kind.parameters, configuration.parameters)
-    for field in (*signature.inputs, *signature.outputs):
+    outputs = (field for field in signature.outputs if field.name not in kind.may_declare)
+    for field in (*signature.inputs, *outputs):
         if field.name in kind.own_names:
             text = f"signature: {configuration.module} has a field '{field.name}' of its own: rename yours"
             raise AdapterError(ErrorCode.PERMANENT, text)

@@ -66,6 +66,7 @@ class LMParameters(Frozen):
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
 PromptAdapterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+ExtraName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 _DSPY_MODULE = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9]*$", "maxLength": 64}
 _OWN_MODULE = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_]*)?$", "maxLength": 200}
 ModuleClass = Annotated[
@@ -133,7 +134,7 @@ CHAT, TWO_STEP = "chat", "two_step"
 MAX_LMS = 16
 PredictorGlob = Annotated[str, Field(pattern=r"^[A-Za-z_*?\[][A-Za-z0-9_.*?!\[\]'-]*$", max_length=100)]
 
-_LEFT_OUT = frozenset({"state", "fallbacks", "extraction_lm", "lms"})
+_LEFT_OUT = frozenset({"state", "fallbacks", "extraction_lm", "lms", "extra_outputs"})
 """The members that a configuration is written without where they are empty."""
 
 
@@ -151,6 +152,9 @@ class Configuration(Frozen):
     `lms` gives predictors other LMs than `lm`, by their names in the module or those of the modules that they are in:
     `{"answer": …, "judge.*": …}`. Names may be patterns (`*`, `?`, `[ab]`). The name itself comes before a pattern, and
     a longer pattern before a shorter one.
+
+    `extra_outputs` names what an execution keeps beside the outputs of the signature, where the module's prediction has
+    it: `reasoning` of `ChainOfThought`, `trajectory` of `ReAct`, or any of a module of one's own.
     """
 
     module: ModuleClass = "Predict"
@@ -161,6 +165,7 @@ class Configuration(Frozen):
     prompt_adapter: PromptAdapterName = CHAT
     extraction_lm: LM | None = None
     lms: dict[PredictorGlob, LM] = Field(default_factory=dict, max_length=MAX_LMS)
+    extra_outputs: tuple[ExtraName, ...] = Field(default=(), max_length=16)
 
     @property
     def named_lms(self) -> dict[str, LM]:
@@ -176,6 +181,13 @@ class Configuration(Frozen):
         if self.prompt_adapter != TWO_STEP and self.extraction_lm is not None:
             raise ValueError(f"extraction_lm: '{self.prompt_adapter}' calls no second LM: remove it")
         return self
+
+    @field_validator("extra_outputs")
+    @classmethod
+    def _once_each(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("names one twice")
+        return names
 
     @field_validator("state")
     @classmethod
@@ -261,6 +273,7 @@ class ConfigurationChange(Change):
     prompt_adapter: PromptAdapterName | None = None
     extraction_lm: LM | None = None
     lms: Annotated[dict[PredictorGlob, LM], Field(max_length=MAX_LMS)] | None = None
+    extra_outputs: Annotated[tuple[ExtraName, ...], Field(max_length=16)] | None = None
 
     @classmethod
     def to(cls, configuration: Configuration) -> Self:

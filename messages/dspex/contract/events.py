@@ -51,6 +51,14 @@ Said = Annotated[dict[str, str], Field(exclude_if=operator.not_)]
 """The metadata of an execution; left out if empty."""
 
 
+Extras = Annotated[dict[str, JsonValue], Field(exclude_if=operator.not_)]
+"""Outputs beside the signature, see `Configuration.extra_outputs`; left out if empty.
+
+One that was too large is `{"$cut": "the begin of its text", "bytes": 123456}`; one that was no JSON is
+`{"$not_json": "the name of its class"}`.
+"""
+
+
 class ErrorDetail(Frozen):
     """Why something failed: a stable code, one line for people, and the wrong fields, if any."""
 
@@ -197,6 +205,7 @@ class ExecutionCompleted(Event):
     duration_ms: float = Field(ge=0)
     usage: Usage = Usage()
     metadata: Said = Field(default_factory=dict)
+    extra_outputs: Extras = Field(default_factory=dict)
 
 
 class ExecutionFailed(Event):

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field, JsonValue
 
 from dspex.contract.callback import Callback, CallbackEvent
 from dspex.contract.configuration import Configuration
-from dspex.contract.events import ErrorDetail, Usage
+from dspex.contract.events import ErrorDetail, Extras, Usage
 from dspex.contract.options import ExecutionOptions
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.contract.status import DeadLetterStatus, DeliveryStatus, ExecutionStatus, ProgramStatus, SignatureStatus
@@ -165,6 +165,7 @@ class ExecutionView(Frozen):
     status: ExecutionStatus
     inputs: dict[str, JsonValue]
     outputs: dict[str, JsonValue] | None
+    extra_outputs: Extras = Field(default_factory=dict)
     error: ErrorDetail | None
     options: ExecutionOptions
     attempt: int

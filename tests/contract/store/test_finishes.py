@@ -51,6 +51,17 @@ class TestReading:
         moments = [moment for _, row in done if row for moment in (row.inserted_at, row.started_at, row.finished_at)]
         assert {moment.utcoffset() for moment in moments if moment} == {timedelta(0)}
 
+    def test_outputs_beside_the_signature_are_apart(self, connection: Connection) -> None:
+        extras = {"reasoning": "so", "sources": [{"page": 3}]}
+        asked = request(ready_program(connection))
+        end = replace(completed(asked, take(connection, asked)), answered=True, extra_outputs=extras)
+        ((_, read),) = executions.finish_and_read(connection, 0, [end])
+        assert read == get(connection, asked.id)
+        assert read is not None
+        assert (read.outputs, read.extra_outputs) == (end.outputs, extras)
+        (result,) = executions.results(connection, [asked.id])
+        assert (result.outputs, result.extra_outputs) == (end.outputs, extras)
+
     def test_only_those_that_are_waited_for_and_held(self, connection: Connection) -> None:
         program_id = ready_program(connection)
         waited, other, lost = (request(program_id) for _ in range(3))

@@ -40,6 +40,7 @@ class RunOptions:
     sheet: str | None = None
     columns: tuple[str, ...] = ()
     state: Path | None = None
+    extra_outputs: tuple[str, ...] = ()
     tenant: str | None = None
 
     @property
@@ -57,7 +58,7 @@ class RunOptions:
         state = None if self.state is None else state_of(self.state)
         with options_checked():
             lm = LM(model=self.model) if self.model else None
-            return Configuration(module=self.module or "Predict", lm=lm, state=state)
+            return Configuration(module=self.module or "Predict", lm=lm, state=state, extra_outputs=self.extra_outputs)
 
     @property
     def members(self) -> dict[str, Any]:
@@ -65,6 +66,8 @@ class RunOptions:
         lm = self.model and {"model": self.model}
         state = self.state and str(Path(self.state).absolute())
         given = {"adapter_type": self.adapter_type, "module": self.module, "lm": lm, "state": state}
+        if self.extra_outputs:
+            given["extra_outputs"] = list(self.extra_outputs)
         return {name: value for name, value in given.items() if value is not None}
 
     @property

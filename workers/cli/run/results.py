@@ -246,10 +246,12 @@ class _Csv:
         self._columns: dict[str, None] = {}
         self._inputs = [f.name for f in signature.inputs]
         self._outputs = [f.name for f in signature.outputs]
+        self._extras: dict[str, None] = {}
 
     def line(self, result: dict[str, Any]) -> str:
         """See `Results`."""
         self._columns |= dict.fromkeys(result.get("columns", ()))
+        self._extras |= dict.fromkeys(result.get("extra_outputs", ()))
         return json.dumps(result)
 
     def write(self, text: str) -> None:
@@ -269,8 +271,10 @@ class _Csv:
         inputs = {name: f"input.{name}" if name in theirs else name for name in self._inputs}
         outputs = {name: f"output.{name}" if name in theirs or name in inputs else name for name in self._outputs}
         taken = theirs | set(inputs.values()) | set(outputs.values())
+        extras = [f"extra.{name}" if name in taken else name for name in self._extras]
+        taken |= set(extras)
         own = {name: f"dspex.{name}" if name in taken else name for name in (*_FIRST, *_LAST)}
-        header = [own["line"], own["status"], *self._columns, *inputs.values(), *outputs.values()]
+        header = [own["line"], own["status"], *self._columns, *inputs.values(), *outputs.values(), *extras]
         try:
             self._spool.seek(0)
             lines = (self._cells(json.loads(line)) for line in self._spool)
@@ -283,7 +287,8 @@ class _Csv:
 
     def _cells(self, result: dict[str, Any]) -> Iterator[str]:
         yield from (_cell(result.get(name)) for name in _FIRST)
-        for names, group in ((self._columns, "columns"), (self._inputs, "inputs"), (self._outputs, "outputs")):
+        groups = {"columns": self._columns, "inputs": self._inputs, "outputs": self._outputs}
+        for group, names in (*groups.items(), ("extra_outputs", self._extras)):
             values = result.get(group) or {}
             yield from (_cell(values.get(name)) for name in names)
         error = result.get("error") or {}

@@ -257,6 +257,7 @@ class Session:
                 **({"columns": row.columns} if row.columns else {}),
                 "inputs": row.inputs,
                 **({"outputs": outputs} if outputs else {}),
+                **({"extra_outputs": dict(result.extra_outputs)} if result.extra_outputs else {}),
                 **({"error": result.error} if result.error else {}),
                 "usage": {
                     "calls": usage.get("calls"),

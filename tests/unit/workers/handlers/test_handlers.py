@@ -11,6 +11,7 @@ import pytest
 from adapters.port import AdapterError
 from deploy.processes import wait_until
 from dspex import (
+    Configuration,
     CreateProgram,
     CreateSignature,
     ErrorCode,
@@ -30,11 +31,33 @@ from store import counters, event_outbox, executions
 from store.event_outbox import OutboxEntry
 from tests.unit.system import PATIENCE, System
 from workers.brokers.memory import MemoryPublisher
+from workers.outbound.ended_event import event_of
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 class TestHappyPath:
+    def test_outputs_beside_the_signature_are_in_the_event(self, system: System) -> None:
+        signature_id, program_id, execution_id = uuid7(), uuid7(), uuid7()
+        system.send(CreateSignature(signature_id=signature_id, signature=Signature.parse("question -> answer")))
+        system.send(
+            CreateProgram(
+                program_id=program_id,
+                signature_id=signature_id,
+                name="p",
+                adapter_type="mock",
+                configuration=Configuration(extra_outputs=("reasoning",)),
+            )
+        )
+        system.send(InitializeProgram(program_id=program_id))
+        system.event(ProgramReady, program_id)
+        system.send(ExecuteProgram(execution_id=execution_id, program_id=program_id, inputs={"question": "why"}))
+        told = system.event(ExecutionCompleted, execution_id).data
+        assert (list(told.outputs), told.extra_outputs) == (["answer"], {"reasoning": "mock reasoning"})
+        row = system.ended(execution_id)
+        # What the relay, the deliverer of webhooks and whoever asks again send is made of the row.
+        assert event_of(row, row.attempt, {}) == told.model_copy(update={"metadata": {}})
+
     def test_create_initialize_execute(self, system: System) -> None:
         signature_id, program_id, execution_id = uuid7(), uuid7(), uuid7()
         signature = Signature.parse("question, k: int = 3 -> answer, score: float")

@@ -1,7 +1,8 @@
-"""`--state FILE`: what an optimizer of DSPy found, as its `save` wrote it, from the command line."""
+"""`--state` and `--extra-output`: a saved state of DSPy, and what is kept beside the outputs of the signature."""
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -89,3 +90,29 @@ def test_code_and_what_does_not_fit_are_refused_in_one_line(command: str, tmp_pa
     found = asked(*line, "--state", tmp_path / "other.json", code=2)
     assert "state.predictors.predict.lm: the predictor has the LM 'openai/x' of its own" in found
     assert len(found.splitlines()) == 1
+
+
+def test_what_is_beside_the_signature_is_in_the_results(tmp_path: Path) -> None:
+    line = ("run", "question -> answer", "--input", "question=why", "--module", "ChainOfThought")
+    one = asked(*line, "--extra-output", "reasoning", "--extra-output", "answer_2")
+    assert list(one["outputs"]) == ["answer"]
+    assert one["extra_outputs"] == {"reasoning": "mock reasoning", "answer_2": "mock answer_2"}
+    assert "extra_outputs" not in asked(*line)
+    table = tmp_path / "results.csv"
+    (tmp_path / "rows.jsonl").write_text('{"question": "why", "reasoning": "mine"}\n')
+    taken = ("run", "question -> answer", "--inputs", "rows.jsonl", "--module", "ChainOfThought")
+    result = runner().invoke(main, [*taken, "--extra-output", "reasoning", "--format", "csv", "--output", str(table)])
+    assert result.exit_code == 0, result.stderr
+    (row,) = csv.DictReader(table.open(encoding="utf-8"))
+    assert (row["reasoning"], row["extra.reasoning"]) == ("mine", "mock reasoning")
+
+
+def test_a_program_is_created_with_extra_outputs_and_changed() -> None:
+    create = ("program", "create", "p", "question -> answer", "--adapter", "mock", "--json")
+    created = asked(*create, "--extra-output", "reasoning", "--extra-output", "sources")
+    assert created["configuration"]["extra_outputs"] == ["reasoning", "sources"]
+    update = ("program", "update", created["program_id"], "--json")
+    assert asked(*update, "--name", "q")["configuration"] == created["configuration"]
+    assert asked(*update, "--extra-output", "sources")["configuration"]["extra_outputs"] == ["sources"]
+    assert "extra_outputs" not in asked(*update, "--extra-output", "")["configuration"]
+    asked("program", "initialize", created["program_id"], "--json")
