@@ -10,6 +10,7 @@ files that may be newer than itself. All frames are in tests/unit/adapters/pytho
 from __future__ import annotations
 
 import json
+import operator
 import struct
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -151,7 +152,7 @@ class Ended(Frozen):
     usage: Usage
     duration_ms: float
     trace: tuple[TraceStep, ...] | None = None
-    extra_outputs: dict[str, JsonValue] = Field(default_factory=dict)
+    extra_outputs: dict[str, JsonValue] = Field(default_factory=dict, exclude_if=operator.not_)
     grown_bytes: int = 0
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -206,13 +207,12 @@ def test_texts_of_other_fields_are_refused(
 def test_a_module_of_ones_own_sends_what_its_saved_file_says(
     native: NativeAdapter, server: LMServer, lm: dspy.LM, tmp_path: Path
 ) -> None:
-    from dspex_example.programs import RAG
-
+    made = import_module("dspex_example.programs").RAG(k=2)
     examples = [
         dspy.Example(question=f"what is {name}", answer=f"{name} it is", row=number).with_inputs("question")
         for number, name in enumerate(["apt", "dpkg", "ssh"])
     ]
-    program = dspy.LabeledFewShot(k=3).compile(RAG(k=2), trainset=examples)
+    program = dspy.LabeledFewShot(k=3).compile(made, trainset=examples)
     for predictor in program.predictors():
         predictor.signature = predictor.signature.with_instructions("As the optimizer says.")
     program.save(tmp_path / "rag.json")

@@ -25,6 +25,8 @@ from workers.handlers.module_source import read_signatures
 
 _CLASS = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _FILES = (".json", ".toml")
+_OPTIONS = {"adapter_type": "adapter", "lm": "model", "extra_outputs": "extra-output"}
+"""The options of members that have another name."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def find_subject(engine: Engine, options: RunOptions, tenant: str) -> Subject:
         ids = ", ".join(str(program.id) for program in live[:5])
         raise SettingsError(f"SIGNATURE: several programs have the name '{given}': give the id of one ({ids})")
     if options.members:
-        names = ", ".join(f"--{name.removesuffix('_type').replace('lm', 'model')}" for name in options.members)
+        names = ", ".join(f"--{_OPTIONS.get(name, name)}" for name in options.members)
         raise SettingsError(f"{names}: program {live[0].id} has its own; `dspex program update` changes it")
     (program,) = live
     spec = ProgramSpec(program.adapter_type, program.signature, program.configuration, program.tenant)
