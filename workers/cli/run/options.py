@@ -65,7 +65,7 @@ class RunOptions:
         """The members of a deployment that were given as options."""
         lm = self.model and {"model": self.model}
         state = self.state and str(Path(self.state).absolute())
-        given = {"adapter_type": self.adapter_type, "module": self.module, "lm": lm, "state": state}
+        given: dict[str, Any] = {"adapter_type": self.adapter_type, "module": self.module, "lm": lm, "state": state}
         if self.extra_outputs:
             given["extra_outputs"] = list(self.extra_outputs)
         return {name: value for name, value in given.items() if value is not None}
