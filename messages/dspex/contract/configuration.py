@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from dspex.contract.predictors import matching
 from dspex.contract.state import State, wrong_at
 from dspex.contract.status import ErrorCode
 from dspex.model import Frozen
@@ -160,11 +161,11 @@ class Configuration(Frozen):
     module: ModuleClass = "Predict"
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     lm: LM | None = None
+    lms: dict[PredictorGlob, LM] = Field(default_factory=dict, max_length=MAX_LMS)  # before the state, which names LMs
     state: State | None = None
     fallbacks: tuple[Fallback, ...] = Field(default=(), max_length=8)
     prompt_adapter: PromptAdapterName = CHAT
     extraction_lm: LM | None = None
-    lms: dict[PredictorGlob, LM] = Field(default_factory=dict, max_length=MAX_LMS)
     extra_outputs: tuple[ExtraName, ...] = Field(default=(), max_length=16)
 
     @property
@@ -192,15 +193,17 @@ class Configuration(Frozen):
     @field_validator("state")
     @classmethod
     def _of_this_program(cls, state: State | None, info: ValidationInfo) -> State | None:
-        """Bind a state to the module, and compare the LMs of its predictors with the program's: none is kept in it."""
+        """Bind a state to the module. An LM of a predictor must be the program's, or in `lms`: a state keeps none."""
         module = info.data.get("module")
         if state is None or module is None:
             return state
         if state.module not in (None, module):
             raise wrong_at(("module",), f"it was found for '{state.module}', not for '{module}'")
         lm: LM | None = info.data.get("lm")
+        lms: dict[str, LM] = info.data.get("lms", {})
         for path, predictor in state.predictors.items():
-            if predictor.lm is not None and (lm is None or predictor.lm != lm.model):
+            is_given = matching(path, lms) or (lm is not None and predictor.lm == lm.model)
+            if predictor.lm is not None and not is_given:
                 raise wrong_at(("predictors", path, "lm"), _another_lm(predictor.lm, lm))
         kept = {path: predictor.model_copy(update={"lm": None}) for path, predictor in state.predictors.items()}
         return state.model_copy(update={"module": module, "predictors": kept})
@@ -223,8 +226,8 @@ class Configuration(Frozen):
 def _another_lm(found: str, lm: LM | None) -> str:
     ours = "the program has none" if lm is None else f"the program's is '{lm.model}'"
     return (
-        f"the predictor has the LM '{found}' of its own, and {ours}: name that one, or save the state again after "
-        "program.set_lm(None)"
+        f"the predictor has the LM '{found}' of its own, and {ours}: name an LM for it in 'lms', or save the state "
+        "again after program.set_lm(None)"
     )
 
 

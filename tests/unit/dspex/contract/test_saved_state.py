@@ -105,9 +105,20 @@ def test_an_lm_that_is_the_programs_is_left_out_and_nothing_of_it_is_kept() -> N
 def test_another_lm_is_refused_with_the_way_out(lm: Any, ours: str) -> None:
     found = refusal(lm=lm, state=saved(predict=PREDICTOR | {"lm": LM_DUMP}))
     assert found == (
-        f"state.predictors.predict.lm: the predictor has the LM 'openai/gpt-4o-mini' of its own, and {ours}: name that "
-        "one, or save the state again after program.set_lm(None)"
+        f"state.predictors.predict.lm: the predictor has the LM 'openai/gpt-4o-mini' of its own, and {ours}: name an "
+        "LM for it in 'lms', or save the state again after program.set_lm(None)"
     )
+
+
+def test_an_lm_is_mapped_by_the_name_of_its_predictor() -> None:
+    judge = PREDICTOR | {"lm": LM_DUMP | {"model": "openai/gpt-4o"}}
+    state = saved(**{"answer.predict": PREDICTOR | {"lm": LM_DUMP}, "judges[0]": judge, "judges[1]": judge})
+    lms = {"answer": {"model": "house"}, "judges*": {"model": "strict"}}
+    configuration = Configuration.model_validate({"lm": {"model": "other"}, "lms": lms, "state": state})
+    assert configuration.state is not None
+    assert {predictor.lm for predictor in configuration.state.predictors.values()} == {None}
+    found = refusal(lm={"model": "other"}, lms={"answer": {"model": "house"}}, state=state)
+    assert found.startswith("state.predictors.judges[0].lm: the predictor has the LM 'openai/gpt-4o' of its own")
 
 
 @pytest.mark.parametrize(
