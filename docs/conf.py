@@ -65,6 +65,7 @@ docs/README
 docs/files
 docs/programs
 docs/deploy
+examples/rag/README
 docs/types
 docs/client
 docs/messages

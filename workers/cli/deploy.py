@@ -61,11 +61,9 @@ def deploy(options: DeployOptions) -> int:
             _show_plan(deployment, plan)
         if options.dry_run:
             return _end(options, plan)
-        if plan.is_empty:
-            program = plan.program
-        else:
+        if not plan.is_empty:
             _agree(options, plan)
-            program = dspex.deploy(deployment, plan=plan, allow_breaking=options.allow_breaking, timeout=DEPLOY_SECONDS)
+        program = dspex.deploy(deployment, plan=plan, allow_breaking=options.allow_breaking, timeout=DEPLOY_SECONDS)
         ran = None
         if check is not None:
             ran = dspex.execute_program(plan.program_id, check, timeout=CHECK_SECONDS)
@@ -173,7 +171,9 @@ def _end(
     if options.as_json:
         say_json(to_json({"plan": plan, "program": program, "check": ran}, indent=2).decode())
     elif program is not None and deployment is not None:
-        say(f"Program {program.program_id} is {program.status} ({program.backend_id}).")
+        renewed = plan.is_empty and plan.program is not None and plan.program.backend_id != program.backend_id
+        said = "was built again with the code of its module, and is" if renewed else "is"
+        say(f"Program {program.program_id} {said} {program.status} ({program.backend_id}).")
         if ran is not None:
             _show_check(ran)
         _show_calls(program, deployment)

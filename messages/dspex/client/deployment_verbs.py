@@ -75,6 +75,8 @@ class DeploymentVerbs(Port):
     ) -> ProgramView:
         """Create the program of a deployment, or change what differs in it, and wait until it is ready.
 
+        If nothing differs but the code of its module on the workers, the program is built again, with that.
+
         Args:
             deployment: see `plan_deployment`.
             plan: what was planned before; if the program was changed since, nothing is done. None: plan now.
@@ -92,7 +94,8 @@ class DeploymentVerbs(Port):
             _check_compatible(planned, allow_breaking)
             before = planned.program
             program = self._make(wanted, planned) if before is None else self._change(wanted, planned, before)
-            if program.status != ProgramStatus.READY:
+            # A ready one too, where nothing differs: its module's code may be other than the one it was built with.
+            if program.status != ProgramStatus.READY or program == before:
                 command = InitializeProgram(program_id=program.program_id)
                 program = self._built(self.call(command, ProgramView, timeout=left(math.inf)))
         if program.status != ProgramStatus.READY:
