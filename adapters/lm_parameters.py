@@ -49,7 +49,7 @@ def check_names(allowed: Collection[str]) -> None:
 
 
 def check_allowed(lm: LM, allowed: Collection[str]) -> None:
-    """Check that an LM is given no parameters of its provider but allowed ones.
+    """Check that an LM is given no parameters of its provider but allowed ones, by its program or by an execution.
 
     Raises:
         AdapterError: `permanent`. The text begins with the field below the LM.
@@ -59,3 +59,7 @@ def check_allowed(lm: LM, allowed: Collection[str]) -> None:
             known = ", ".join(allowed) or "none"
             text = f"parameters.provider.{name}: '{lm.model}' does not allow it (its alias allows: {known})"
             raise AdapterError(ErrorCode.PERMANENT, text)
+    for name in lm.overridable or ():
+        if name not in (MEMBERS - {"provider"}) and name not in allowed:
+            known = ", ".join(sorted({*MEMBERS - {"provider"}, *allowed}))
+            raise AdapterError(ErrorCode.PERMANENT, f"overridable: '{name}' is not one of {known}")

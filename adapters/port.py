@@ -45,7 +45,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from pydantic import JsonValue
 
-from dspex import Configuration, DspexError, ErrorCode, Signature, Usage
+from dspex import Configuration, DspexError, ErrorCode, LMParameters, Signature, Usage
 from dspex.contract.trace import TraceStep as TraceStep
 from dspex.ids import digest
 from dspex.model import Frozen
@@ -113,12 +113,15 @@ class RunOptions:
         seed: for random numbers; LMs that accept a seed get it.
         timeout: seconds from the call of `execute_program`.
         trace: whether to return the steps of the run.
+        lm: parameters for each LM that lets them be overridden (`LM.overridable`), in the place of its own. An adapter
+            that calls no LM ignores them.
     """
 
     run_id: str
     seed: int | None = None
     timeout: float | None = None
     trace: bool = False
+    lm: LMParameters | None = None
 
 
 @dataclass(frozen=True)

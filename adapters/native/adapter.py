@@ -18,6 +18,7 @@ from adapters.native.first_prompt import FirstCall, NotSent
 from adapters.native.lms import RecordingLM, make_lm
 from adapters.native.modules.catalog import build_module
 from adapters.native.modules.own import runner
+from adapters.native.parameters import check_overrides
 from adapters.native.prompts.catalog import prompt_adapter
 from adapters.native.recorder import Recorder
 from adapters.native.setup import prepare_dspy
@@ -39,7 +40,7 @@ class _Program:
     signature: Signature
     module: Any
     run: Callable[..., Any]
-    lm: RecordingLM
+    lms: Mapping[str, RecordingLM]
     prompts: Any
     resolved: ResolvedLMs
     extras: tuple[str, ...]
@@ -87,8 +88,7 @@ class NativeAdapter:
         signature, configuration, code = spec.signature, spec.configuration, spec.code
         try:
             lms = {
-                field: make_lm(field, resolved[field], lm.parameters, self._wire)
-                for field, lm in configuration.named_lms.items()
+                field: make_lm(field, resolved[field], lm, self._wire) for field, lm in configuration.named_lms.items()
             }
             given = {glob: lms[f"lms.{glob}"] for glob in configuration.lms}
             module = build_module(signature, configuration, resolved[MAIN].model, code, given)
@@ -96,7 +96,7 @@ class NativeAdapter:
                 signature=signature,
                 module=module,
                 run=module if code is None else runner(module, code, signature, configuration.module),
-                lm=lms[MAIN],
+                lms=lms,
                 prompts=prompt_adapter(configuration.prompt_adapter, lms, module),
                 resolved=resolved,
                 extras=configuration.extra_outputs,
@@ -119,6 +119,8 @@ class NativeAdapter:
         with self._runs.begin(options.run_id) as run:
             recorder = Recorder(options, run, changed)
             try:
+                if options.lm is not None:
+                    check_overrides(program.lms.values(), options.lm)
                 arguments = dspy_inputs(program.signature, inputs)
                 with _run_context(program, recorder, tracer):
                     prediction = program.run(**arguments)
@@ -180,7 +182,7 @@ class NativeAdapter:
 def _run_context(program: _Program, recorder: Recorder, callback: BaseCallback | None) -> AbstractContextManager[None]:
     """DSPy's settings for one run. They are context variables, so it must be entered in the run's thread."""
     context: AbstractContextManager[None] = dspy.context(
-        lm=program.lm,
+        lm=program.lms[MAIN],
         adapter=program.prompts,
         usage_tracker=recorder,
         trace=None,  # otherwise DSPy keeps up to 10,000 predictions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import dspy
@@ -22,13 +22,15 @@ from adapters.native.recorder import Recorder
 from adapters.native.wire import Call, Wire, noted
 from adapters.port import AdapterError
 from adapters.prices import Prices
-from dspex import ErrorCode, LMParameters
+from dspex import LM, ErrorCode, LMParameters
 
 NO_KEY: Final = "none"
 """Sent if there is no key: otherwise DSPy takes one from the environment, and sends it to any address."""
 
 CHECKED_BY_DSPY: Final = frozenset({"temperature", "top_p", "max_tokens", "stop", "timeout"})
 """What `dspy.LM` is made with. The others are set in it: of a reasoning model, it takes no `max_completion_tokens`."""
+
+MAXIMA: Final = frozenset({"max_tokens", "max_completion_tokens"})
 
 LOW, VARIED = 0.15, 0.7
 """DSPy's temperature for several completions (predict/predict.py): at a low one they would be equal."""
@@ -40,9 +42,12 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
     It keeps no history, neither its own nor DSPy's global one.
     """
 
-    def __init__(self, model: str, prices: Prices | None, **settings: Any) -> None:
+    def __init__(
+        self, model: str, prices: Prices | None = None, overridable: Collection[str] = (), **settings: Any
+    ) -> None:
         super().__init__(model, **settings)
         self.prices = prices
+        self.overridable = frozenset(overridable)
         self.fixed_temperature = fixed_temperature(model)
 
     def __deepcopy__(self, memo: Any) -> RecordingLM:
@@ -61,18 +66,33 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
             raise AdapterError(ErrorCode.PERMANENT, text)
         if self.fixed_temperature:
             kwargs.pop("temperature", None)  # a default of DSPy's modules
+        if recorder.parameters is not None:
+            kwargs = self._overridden(recorder.parameters, kwargs)
         n = kwargs.pop("n", None) or self.kwargs.get("n") or 1
         return self._once(recorder, args, kwargs) if n == 1 else self._often(n, recorder, args, kwargs)
 
+    def _overridden(self, parameters: LMParameters, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The settings of a call, with those that its run sets and this LM lets it set.
+
+        A module's own setting, such as the temperature of `BestOfN`, stays.
+        """
+        given = settings_of(parameters.only(self.overridable))
+        if not MAXIMA.isdisjoint(given):
+            given = dict.fromkeys(MAXIMA) | given  # one is in the place of the other
+        if (given.get("n") or self.kwargs.get("n") or 1) > 1 and "temperature" in given:
+            kwargs.pop("temperature", None)  # DSPy's, for several completions
+        return given | kwargs
+
     def _often(self, n: int, recorder: Recorder, args: Any, kwargs: dict[str, Any]) -> list[Any]:
         """Make a call n times, as DSPy does, but with all that a call has: its usage, its checks, another seed."""
-        if not self.fixed_temperature and (kwargs.get("temperature") or self.kwargs.get("temperature") or 0) <= LOW:
+        warmth = kwargs.get("temperature") or self.kwargs.get("temperature") or 0
+        if not self.fixed_temperature and warmth <= LOW:
             kwargs["temperature"] = VARIED
+        seed = kwargs.get("seed", self.kwargs.get("seed"))
         outputs: list[Any] = []
         for number in range(n):
-            if number and (seed := self.kwargs.get("seed")) is not None:
-                kwargs["seed"] = seed + number
-            outputs += self._once(recorder, args, dict(kwargs, n=None))
+            own = {} if seed is None else {"seed": seed + number}
+            outputs += self._once(recorder, args, {**kwargs, "n": None, **own})
         if any(isinstance(output, dict) for output in outputs):
             return [output if isinstance(output, dict) else {"text": output} for output in outputs]
         return outputs
@@ -83,7 +103,8 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
         if seed is not None and self.is_native:
             # LiteLLM refuses a seed that the provider does not support; DSPy's own client omits it.
             kwargs["seed"] = seed
-        waits = [seconds for seconds in (recorder.seconds_left, self.kwargs.get("timeout")) if seconds is not None]
+        longest = kwargs.pop("timeout", None) or self.kwargs.get("timeout")
+        waits = [seconds for seconds in (recorder.seconds_left, longest) if seconds is not None]
         call.seconds = min(waits, default=None)
         if not self.is_native and waits:
             kwargs["timeout"] = call.seconds
@@ -129,7 +150,7 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
         return bool(self.engine == "lm15")
 
 
-def make_lm(field: str, resolved: ResolvedLM, parameters: LMParameters, wire: Wire) -> RecordingLM:
+def make_lm(field: str, resolved: ResolvedLM, asked: LM, wire: Wire) -> RecordingLM:
     """Make an LM of a program, which calls through `wire`. Opens no connection.
 
     Uses DSPy's own HTTP client if that supports the LM, because importing LiteLLM takes 2 s and 120 MB.
@@ -138,6 +159,7 @@ def make_lm(field: str, resolved: ResolvedLM, parameters: LMParameters, wire: Wi
         ValueError: DSPy does not know the LM.
         AdapterError: `permanent`: the LM does not take one of the parameters.
     """
+    parameters = asked.parameters
     check_temperature(parameters.temperature, resolved.model, f"{field}.parameters.temperature")
     api_key = resolved.api_key or NO_KEY
     given = settings_of(parameters)
@@ -145,11 +167,21 @@ def make_lm(field: str, resolved: ResolvedLM, parameters: LMParameters, wire: Wi
     if resolved.api_base is not None:
         settings["api_base"] = resolved.api_base
     settings |= {name: given.pop(name) for name in CHECKED_BY_DSPY & given.keys()}
-    lm = RecordingLM(resolved.model, resolved.prices, cache=False, num_retries=0, engine="lm15", **settings)
+    lm = RecordingLM(
+        resolved.model, resolved.prices, asked.overridable or (), cache=False, num_retries=0, engine="lm15", **settings
+    )
     if not calls_through(lm, wire, api_key, resolved.api_base):
         # Not engine="auto", which chooses at each call, and also by the environment (OPENAI_BASE_URL).
         prepare_litellm(wire.proxy)
-        lm = RecordingLM(resolved.model, resolved.prices, cache=False, num_retries=0, engine="litellm", **settings)
+        lm = RecordingLM(
+            resolved.model,
+            resolved.prices,
+            asked.overridable or (),
+            cache=False,
+            num_retries=0,
+            engine="litellm",
+            **settings,
+        )
     lm.kwargs |= given
     check_parameters(f"{field}.parameters", lm, parameters)
     return lm

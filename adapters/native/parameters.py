@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from adapters.native.insides import fixed_temperature, not_sent, reasons
@@ -59,6 +60,16 @@ def check_parameters(field: str, lm: Any, parameters: LMParameters, code: ErrorC
         for name in _REFUSED_BY_LITELLM & sent.keys() if known else ():
             if name not in known:
                 raise _refusal(field, name, parameters, lm, "LiteLLM has no such parameter for it", code)
+
+
+def check_overrides(lms: Iterable[Any], parameters: LMParameters) -> None:
+    """Check that LMs take the parameters that a run sets for them.
+
+    Raises:
+        AdapterError: `invalid_input`: one of them does not take one of those that it lets the run set.
+    """
+    for lm in lms:
+        check_parameters("options.lm", lm, parameters.only(lm.overridable), ErrorCode.INVALID_INPUT)
 
 
 def _check_native(field: str, lm: Any, sent: dict[str, Any], parameters: LMParameters, code: ErrorCode) -> None:

@@ -47,6 +47,8 @@ class Recorder:
         self._timeout = None if options is None else options.timeout
         self._deadline = None if self._timeout is None else time.monotonic() + self._timeout
         self._seed = None if options is None else options.seed
+        self.parameters = None if options is None else options.lm
+        """The parameters that the run sets, for LMs that let it."""
         self._run = run
         self._changed = changed
         self._begun = 0

@@ -23,12 +23,13 @@ def check_n(configuration: Configuration) -> None:
         AdapterError: `permanent`: they would be paid for and thrown away.
     """
     for field, lm in configuration.named_lms.items():
-        if (lm.parameters.n or 1) == 1:
+        if (lm.parameters.n or 1) == 1 and "n" not in (lm.overridable or ()):
             continue
         if field == MAIN and configuration.module not in _USE_ONE:
             continue
         user = configuration.module if field == MAIN else configuration.prompt_adapter
-        text = f"{field}.parameters.n: {user} uses one completion of each call: remove it"
+        where = "overridable" if (lm.parameters.n or 1) == 1 else "parameters"
+        text = f"{field}.{where}.n: {user} uses one completion of each call: remove it"
         raise AdapterError(ErrorCode.PERMANENT, text)
 
 

@@ -173,6 +173,7 @@ class PythonPortAdapter:
             run_id=options.run_id,
             seed=options.seed,
             trace=options.trace,
+            lm=options.lm,
         )
         return self._encoded(frame)
 

@@ -20,10 +20,10 @@ from pydantic import ConfigDict, Field, JsonValue, TypeAdapter
 from adapters.lm import ResolvedLM, ResolvedLMs
 from adapters.port import AdapterError, ModuleCode, NotHere, Outcome, ProgramSpec, RunOptions, TraceStep
 from adapters.prices import Prices
-from dspex import Configuration, ErrorCode, Signature, Usage
+from dspex import Configuration, ErrorCode, LMParameters, Signature, Usage
 from dspex.model import Frozen
 
-VERSION: Final = 6
+VERSION: Final = 7
 
 LENGTH: Final = struct.Struct(">I")
 
@@ -101,11 +101,12 @@ class Run(Frozen):
     run_id: str
     seed: int | None = None
     trace: bool = False
+    lm: LMParameters | None = None
 
     @property
     def options(self) -> RunOptions:
         """The options in the port's form."""
-        return RunOptions(self.run_id, seed=self.seed, trace=self.trace)
+        return RunOptions(self.run_id, seed=self.seed, trace=self.trace, lm=self.lm)
 
 
 class ShowPrompt(Frozen):

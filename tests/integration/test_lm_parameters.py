@@ -162,3 +162,67 @@ def test_no_alias_can_allow_what_decides_where_a_call_goes_or_what_it_asks() -> 
             LMAlias("openai/x", parameters=(name,))
     names = "logit_bias top_k presence_penalty frequency_penalty verbosity min_p user service_tier top_logprobs"
     LMAlias("openai/x", parameters=tuple(names.split()))
+
+
+# What an execution sets
+
+
+def overridable(*names: str, model: str = "local", **given: Any) -> ProgramSpec:
+    module = {key: given.pop(key) for key in ("module", "prompt_adapter", "extraction_lm", "fallbacks") if key in given}
+    lm = LM(model=model, parameters=LMParameters(**given), overridable=names)
+    return ProgramSpec("native", Signature.parse("question -> answer"), Configuration(lm=lm, **module))
+
+
+@pytest.mark.parametrize("kind", ON_AN_LM)
+def test_a_run_sets_what_the_lm_lets_it_set(server: LMServer, kind: str, request: pytest.FixtureRequest) -> None:
+    program = overridable("temperature", "max_tokens", "logit_bias", "seed", temperature=0.2, top_p=0.9, max_tokens=50)
+    others = LMParameters(temperature=0.8, top_p=0.1, max_tokens=70, seed=4, provider={"logit_bias": {"5": 1}})
+    with adapter_of(kind, catalog(server), lambda: request.getfixturevalue("server_of_children")) as adapter:
+        run(adapter, program, lm=others)
+        run(adapter, program)
+        run(adapter, program, lm=LMParameters(seed=4), seed=9)
+    first, second, third = sent(server)
+    tokens = [body.pop("max_tokens", None) or body.pop("max_completion_tokens") for body in (first, second, third)]
+    assert tokens == [70, 50, 50]
+    assert first == {"temperature": 0.8, "top_p": 0.9, "seed": 4, "logit_bias": {"5": 1}}
+    assert second == {"temperature": 0.2, "top_p": 0.9}
+    assert third == {"temperature": 0.2, "top_p": 0.9, "seed": 9}
+
+
+def test_each_lm_says_what_a_run_may_set(native: NativeAdapter, server: LMServer) -> None:
+    second = LM(model="grown", overridable=("max_completion_tokens",))
+    program = overridable("n", "temperature", prompt_adapter="two_step", extraction_lm=second, temperature=0.0)
+    server.script = lm_server.in_turn(lm_server.text("blue"), lm_server.fields(answer="blue"))
+    with pytest.raises(AdapterError, match=r"lm\.overridable\.n") as caught:
+        run(native, overridable("n", module="ReAct"))
+    assert caught.value.code is ErrorCode.PERMANENT
+    run(native, program, lm=LMParameters(temperature=0.5, max_completion_tokens=40))
+    first, other = sent(server)
+    assert first == {"temperature": 0.5}
+    assert (other.pop("max_tokens", None) or other.pop("max_completion_tokens"), other) == (40, {})
+
+
+def test_a_run_may_ask_for_several_completions(native: NativeAdapter, server: LMServer) -> None:
+    server.script = lm_server.in_turn(*(lm_server.text(f"[[ ## answer ## ]]\n{it}") for it in "abb"))
+    program = overridable("n", "temperature", "max_completion_tokens", max_tokens=9)
+    given = LMParameters(n=3, temperature=0.4, max_completion_tokens=20)
+    assert run(native, program, lm=given).outputs == {"answer": "b"}
+    assert [body["temperature"] for body in sent(server)] == [0.4] * 3
+    assert {body.get("max_tokens") or body["max_completion_tokens"] for body in sent(server)} == {20}
+
+
+def test_what_a_run_sets_and_the_model_does_not_take_is_invalid_input(native: NativeAdapter, server: LMServer) -> None:
+    with pytest.raises(AdapterError, match=r"options\.lm\.temperature") as caught:
+        run(native, overridable("temperature", model="reasoning"), lm=LMParameters(temperature=0.2))
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    with pytest.raises(AdapterError, match=r"options\.lm\.seed") as caught:
+        run(native, overridable("seed", model="claude"), lm=LMParameters(seed=2))
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert not server.requests
+
+
+def test_what_no_alias_allows_is_not_overridable(native: NativeAdapter) -> None:
+    for name in ("top_logprobs", "api_base", "provider"):
+        with pytest.raises(AdapterError, match=f"overridable: '{name}' is not one of") as caught:
+            native.create_program(overridable(name))
+        assert caught.value.code is ErrorCode.PERMANENT

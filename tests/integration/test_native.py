@@ -456,7 +456,7 @@ def test_nothing_grows_and_nothing_is_printed(
         with pytest.raises(AdapterError):
             native.execute_program(backend_id, {"question": "why", "n": "of another type"}, RunOptions("run"))
     program = native._programs.get(backend_id)
-    assert [len(GLOBAL_HISTORY), len(program.lm.history), len(program.module.history)] == [0, 0, 0]
+    assert [len(GLOBAL_HISTORY), len(program.lms["lm"].history), len(program.module.history)] == [0, 0, 0]
     assert len(dspy.settings.trace) == trace
     assert capfd.readouterr() == ("", "")
 

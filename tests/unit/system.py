@@ -12,6 +12,7 @@ from adapters.mock.adapter import MockAdapter
 from adapters.port import Outcome, ProgramSpec, RunOptions
 from deploy.processes import wait_until
 from dspex import (
+    LM,
     Configuration,
     CreateProgram,
     CreateSignature,
@@ -113,10 +114,11 @@ class System:
         initialize: bool = True,
         parameters: dict[str, Any] | None = None,
         policy: ExecutionPolicy | None = None,
+        lm: LM | None = None,
     ) -> UUID:
         signature_id, program_id = uuid7(), uuid7()
         self.send(CreateSignature(signature_id=signature_id, signature=Signature.parse(signature)))
-        configuration = Configuration(parameters=parameters or {})
+        configuration = Configuration(parameters=parameters or {}, lm=lm)
         self.send(
             CreateProgram(
                 program_id=program_id,

@@ -12,9 +12,9 @@ from pydantic_core import to_json
 
 from adapters.port import AdapterError, NotHere, Outcome, RunOptions, TraceStep
 from adapters.trace import fitting
-from dspex import ErrorCode, ErrorDetail, Usage
+from dspex import Configuration, ErrorCode, ErrorDetail, LMParameters, Usage
 from dspex.contract.status import ProgramStatus
-from dspex.errors import InvalidValues
+from dspex.errors import InvalidInput, InvalidValues, Problem
 from dspex.text import storable
 from store.database.identity import Identity
 from store.executions import Claimed, Finish, Request, Retry, Trace
@@ -134,7 +134,10 @@ class Attempt:
         limit = claimed.policy.time_limit
         left = self.seconds_left
         timeout = limit if left is None else min(limit, left)
-        options = RunOptions(self.run_id, seed=request.options.seed, timeout=timeout, trace=self._is_traced)
+        asked = request.options
+        options = RunOptions(self.run_id, seed=asked.seed, timeout=timeout, trace=self._is_traced, lm=asked.lm)
+        if asked.lm is not None:
+            _check_parameters(asked.lm, loaded.spec.configuration)
         inputs = loaded.signature.validate_inputs(request.inputs)
         self._ran = True
         return loaded.execute(inputs, options)
@@ -254,6 +257,16 @@ _WAYS_OUT: Mapping[str, str] = {
     ProgramStatus.ERROR: f"mend it, initialize it, and {_WAIT}",
     ProgramStatus.ARCHIVED: "it takes no executions any more",
 }
+
+
+def _check_parameters(asked: LMParameters, configuration: Configuration) -> None:
+    """Raise if the execution sets a parameter that no LM of its program lets it set."""
+    may = configuration.overridable
+    known = ", ".join(sorted(may)) or "none"
+    refused = [name for name in asked.given if name not in may]
+    if refused:
+        text = f"the program does not let it be set: 'overridable' of its LM has {known}"
+        raise InvalidInput([Problem(f"options.lm.{name}", text) for name in refused])
 
 
 def _not_ready(app: Application, request: Request) -> AdapterError:

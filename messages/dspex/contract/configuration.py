@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection
 from functools import partial
 from typing import Annotated, Any, Self
 
@@ -58,6 +59,18 @@ class LMParameters(Frozen):
     seed: Annotated[StrictInt | None, Field(ge=0, lt=1 << 63, exclude_if=_is_none), WHOLE] = None
     provider: dict[ParameterName, JsonValue] | None = Field(default=None, max_length=16, exclude_if=operator.not_)
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The parameters that are set, by their names, with those of the provider's own beside the others."""
+        found = {name: value for name, value in self if value is not None and name != "provider"}
+        return found | (self.provider or {})
+
+    def only(self, names: Collection[str]) -> LMParameters:
+        """Those of the parameters that have one of these names."""
+        kept = {name: value for name, value in self if name in names and name != "provider"}
+        provider = {name: value for name, value in (self.provider or {}).items() if name in names}
+        return LMParameters(**kept, provider=provider or None)
+
     @model_validator(mode="after")
     def _has_one_maximum(self) -> Self:
         if self.max_tokens is not None and self.max_completion_tokens is not None:
@@ -84,11 +97,14 @@ class LM(Frozen):
     `model` is an alias that the operator defined (`DSPEX_LMS`), or `provider/model` of a provider that DSPex knows.
     A message never contains keys or addresses: `secret` is the name of a secret of that provider, by default its usual
     one (`OPENAI_API_KEY` for `openai/...`). An alias has its own secret and accepts no other.
+
+    `overridable` names the parameters that an execution may set otherwise (`options.lm`).
     """
 
     model: ModelName
     secret: SecretName | None = None
     parameters: LMParameters = LMParameters()
+    overridable: tuple[ParameterName, ...] | None = Field(default=None, max_length=32, exclude_if=operator.not_)
 
 
 NO_FALLBACK = frozenset(
@@ -175,6 +191,12 @@ class Configuration(Frozen):
         named |= {f"lms.{glob}": lm for glob, lm in self.lms.items()}
         return {name: lm for name, lm in named.items() if lm is not None}
 
+    @property
+    def overridable(self) -> frozenset[str]:
+        """The parameters that an execution may set for one of the LMs, those of fallbacks included."""
+        lms = (*self.named_lms.values(), *(fallback.lm for fallback in self.fallbacks))
+        return frozenset(name for lm in lms if lm is not None for name in lm.overridable or ())
+
     @model_validator(mode="after")
     def _has_its_second_lm(self) -> Configuration:
         if self.prompt_adapter == TWO_STEP and self.extraction_lm is None:
@@ -255,6 +277,7 @@ class LMChange(Change):
     model: ModelName | None = None
     secret: SecretName | None = None
     parameters: LMParametersChange | None = None
+    overridable: tuple[ParameterName, ...] | None = Field(default=None, max_length=32)
 
     def of(self, before: LM | None) -> dict[str, Any]:
         """The members of the LM after the change, not validated."""

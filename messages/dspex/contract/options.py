@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
 
+from dspex.contract.configuration import LMParameters
 from dspex.model import Sparse
 from dspex.scalars import WHOLE, Moment
 
@@ -27,6 +28,8 @@ class ExecutionOptions(Sparse):
     """Passed to the adapter. With another seed, `mock` draws other outputs."""
     trace: StrictBool | None = None
     """Whether to keep the steps of its last attempt, with prompts and answers. By default its program's policy says."""
+    lm: LMParameters | None = None
+    """Parameters of its LM calls, in the place of the program's. Its LM says which may be given (`lm.overridable`)."""
     not_before: Moment | None = None
     deadline: Moment | None = None
 

@@ -144,7 +144,7 @@ CORPUS: dict[str, bytes] = {
     "unknown type": b'{"type":"exec","code":"import os"}',
     "a type that is none": b'{"type":["outcome"]}',
     "of the other side": b'{"type":"run","backend_id":"b","inputs":{},"run_id":"r"}',
-    "another version": b'{"type":"hello","version":7,"what":"ever"}',
+    "another version": b'{"type":"hello","version":8,"what":"ever"}',
     "no such code": b'{"type":"error","code":"on_fire","message":"m"}',
     "an unknown member": b'{"type":"created","backend_id":"b","more":1}',
     "a member is missing": b'{"type":"outcome","usage":{},"duration_ms":1}',

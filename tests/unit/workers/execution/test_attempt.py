@@ -15,11 +15,13 @@ import pytest
 
 from adapters.port import AdapterError, Outcome
 from dspex import (
+    LM,
     ErrorCode,
     ExecutionCompleted,
     ExecutionFailed,
     ExecutionOptions,
     ExecutionStatus,
+    LMParameters,
     MessageRejected,
     Usage,
     uuid7,
@@ -337,6 +339,39 @@ class TestKeys:
         assert system.event(MessageRejected).data.error.code == "not_found"
         program_id = system.program(adapter="scripted")
         system.ended(system.execute(program_id, idempotency_key="order 7", question="why"))
+
+
+class TestParameters:
+    """`options.lm`."""
+
+    LM = LM(model="openai/gpt-4o-mini", overridable=("temperature", "seed"))
+    WARM = ExecutionOptions(lm=LMParameters(temperature=0.5))
+
+    def test_what_the_program_lets_be_set_reaches_the_adapter(self, system: System) -> None:
+        program_id = system.program(adapter="scripted", lm=self.LM)
+        row = system.ended(system.execute(program_id, options=self.WARM, question="why"))
+        assert row.status == ExecutionStatus.COMPLETED
+        system.ended(system.execute(program_id, question="why"))
+        assert [options.lm for options in system.scripted.options] == [self.WARM.lm, None]
+
+    def test_anything_else_is_invalid_input_and_runs_nothing(self, system: System) -> None:
+        asked = LMParameters(temperature=0.5, top_p=0.5, provider={"logit_bias": {}})
+        for lm, names in ((self.LM, "seed, temperature"), (None, "none")):
+            program_id = system.program(adapter="scripted", lm=lm)
+            row = system.ended(system.execute(program_id, options=ExecutionOptions(lm=asked), question="why"))
+            assert row.error is not None
+            assert (row.error.code, row.attempt) == (ErrorCode.INVALID_INPUT, 1)
+            fields = [problem.field for problem in row.error.problems]
+            assert fields[-2:] == ["options.lm.top_p", "options.lm.logit_bias"]
+            assert row.error.problems[-1].message.endswith(f"has {names}")
+        assert system.scripted.runs == []
+
+    def test_they_are_a_part_of_the_request(self, system: System) -> None:
+        program_id = system.program(adapter="scripted", lm=self.LM)
+        system.ended(system.execute(program_id, idempotency_key="order 7", options=self.WARM, question="why"))
+        system.execute(program_id, idempotency_key="order 7", question="why")
+        assert system.event(MessageRejected).data.error.code == "conflict"
+        assert len(system.scripted.runs) == 1
 
 
 class TestIsolation:
