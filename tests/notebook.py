@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import enum
-from typing import Any, Literal
+import uuid
+from typing import Annotated, Any, Literal
 
 import dspy
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AnyUrl, BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter
 
 
 class Severity(enum.Enum):
@@ -44,7 +47,7 @@ class Person(BaseModel):
     links: list[str] = Field(default_factory=list)
     kind: Literal["a"]
     kinds: Literal["a", "b"] = "b"
-    nick: str = Field(title="The nickname", default="")
+    nick: str = Field(title="The nickname", default="", description="or nothing")
 
 
 class Household(BaseModel):
@@ -58,6 +61,24 @@ class Household(BaseModel):
 class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid")
     people: dict[str, Person]
+
+
+class Event(BaseModel):
+    day: datetime.date
+    start: datetime.datetime
+    at: datetime.time | None = None
+    length: datetime.timedelta = datetime.timedelta(hours=1)
+    id: uuid.UUID
+    page: AnyUrl
+    site: HttpUrl | None = Field(default=None, description="its site")
+    other: HttpUrl = Field(default=HttpUrl("https://example.org/other"), description="another", title="Other")
+    price: decimal.Decimal = decimal.Decimal("1.50")
+    code: str = Field(pattern="^[A-Z]+$")
+    rest: Any = None
+    anything: dict[str, Any] = {}
+    bare: list = []  # type: ignore[type-arg]
+    pairs: list[Annotated[int, Field(gt=0, le=9)]] = []
+    kind: Literal["event"] = "event"
 
 
 class Extract(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
@@ -105,6 +126,28 @@ class Rated(dspy.Signature):  # type: ignore[misc]  # DSPy has no type informati
     household: Household = dspy.OutputField()
 
 
+class Events(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    """Find the events."""
+
+    since: datetime.date = dspy.InputField()
+    moment: datetime.datetime = dspy.InputField()
+    one: Event = dspy.InputField()
+    price: decimal.Decimal = dspy.InputField()
+    page: AnyUrl = dspy.InputField()
+    length: datetime.timedelta = dspy.InputField()
+    options: dict[str, Any] = dspy.InputField()
+    events: list[Event] = dspy.OutputField()
+    day: datetime.date = dspy.OutputField(desc="the first")
+    when: datetime.datetime | None = dspy.OutputField()
+    id: uuid.UUID = dspy.OutputField()
+    total: decimal.Decimal = dspy.OutputField()
+    rest: Any = dspy.OutputField()
+    bare: dict = dspy.OutputField()  # type: ignore[type-arg]
+    code: str = dspy.OutputField(pattern="^[A-Z]+$")
+    share: float = dspy.OutputField(gt=0, le=1)
+    counts: list[Annotated[int, Field(gt=0, le=9)]] = dspy.OutputField()
+
+
 class Typed(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
     """Read what is there."""
 
@@ -123,4 +166,15 @@ TYPED: dict[str, Any] = {
     "others": [ANN, BOB],
     "severity": Severity.LOW,
     "by_name": {"a": HOME},
+}
+NEW_YEAR = TypeAdapter(datetime.datetime).validate_python("2026-01-01T12:00:00Z")
+EVENT = Event(day=NEW_YEAR.date(), start=NEW_YEAR, id=uuid.UUID(int=1), page=AnyUrl("https://example.org"), code="A")
+SINCE: dict[str, Any] = {
+    "since": NEW_YEAR.date(),
+    "moment": NEW_YEAR,
+    "one": EVENT,
+    "price": decimal.Decimal("12.50"),
+    "page": AnyUrl("https://example.org"),
+    "length": datetime.timedelta(minutes=90),
+    "options": {"a": [1, None, {"b": True}]},
 }

@@ -15,6 +15,7 @@ from pydantic_core import to_jsonable_python
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature, SignatureField
 from dspex.signatures.annotations import LENIENT, constraints, forget_types, unconstrained
+from dspex.signatures.classes import is_class
 from dspex.signatures.types import ArrayType, FieldType, MapType, ObjectType, OptionalType, StringType
 
 LARGE_BYTES = 1_000_000
@@ -68,7 +69,7 @@ def _details(field: SignatureField) -> dict[str, Any]:
     # DSPy shows the LM the constraints of the field, but not those in its annotation.
     details = constraints(field.type)
     # Of a class with a name, the description is in its schema.
-    description = field.description or (None if field.type.title else field.type.description)
+    description = field.description or (None if is_class(field.type) else field.type.description)
     return details | ({"desc": description} if description else {})
 
 

@@ -356,7 +356,7 @@ _SCALARS: list[tuple[Any, _Schema]] = [
     *((kind, {"type": "string", "format": form}) for form, kind in FORMATS.items()),
     (EmailStr, {"type": "string", "format": "email"}),
     *(
-        (kind, {"type": "string", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?:"})
+        (kind, {"type": "string", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?:", "title": kind.__name__})
         for kind in (HttpUrl, AnyHttpUrl)
     ),
 ]

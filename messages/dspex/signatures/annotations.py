@@ -108,7 +108,7 @@ def constraints(field_type: FieldType) -> dict[str, Any]:
 
 def _limits(field_type: FieldType) -> dict[str, Any]:
     given = field_type.model_dump(include=set(_KEYWORDS))
-    return {_KEYWORDS[key]: value for key, value in given.items()}
+    return {keyword: given[key] for key, keyword in _KEYWORDS.items() if key in given}
 
 
 def unconstrained(field_type: FieldType, reading: Reading = JSON, *, name: str = "Value") -> Any:
@@ -142,7 +142,8 @@ def _text(field_type: StringType, reading: Reading) -> Any:
     if field_type.format is None:
         return StrictStr if reading.strict else str
     if not reading.strict:
-        return formats.OBJECTS[field_type.format]
+        titled = formats.TITLED.get(field_type.title or "") if field_type.format == "uri" else None
+        return titled or formats.OBJECTS[field_type.format]
     if reading.objects:
         return formats.read(field_type.format)
     limits = _limits(field_type)
@@ -200,8 +201,8 @@ MAX_SHOWN = 100
 
 _KEYWORDS = {
     "minimum": "ge",
-    "maximum": "le",
     "exclusiveMinimum": "gt",
+    "maximum": "le",
     "exclusiveMaximum": "lt",
     "multipleOf": "multiple_of",
     "minLength": "min_length",
@@ -210,6 +211,7 @@ _KEYWORDS = {
     "maxItems": "max_length",
     "pattern": "pattern",
 }
+"""In the order in which people write them, as the LM sees it: a lower bound before an upper one."""
 
 
 def _one_of(values: tuple[Scalar, ...]) -> Callable[[object], object]:

@@ -20,7 +20,17 @@ from weakref import WeakValueDictionary
 import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
-from dspex.signatures.types import ArrayType, EnumType, FieldType, MapType, ObjectType, OptionalType, StringType
+from dspex.signatures.formats import TITLED
+from dspex.signatures.types import (
+    AnyType,
+    ArrayType,
+    EnumType,
+    FieldType,
+    MapType,
+    ObjectType,
+    OptionalType,
+    StringType,
+)
 
 _enums: WeakValueDictionary[str, type[Enum]] = WeakValueDictionary()
 _models: WeakValueDictionary[str, type[pydantic.BaseModel]] = WeakValueDictionary()
@@ -62,14 +72,17 @@ def has_objects(field_type: FieldType) -> bool:
     match field_type:
         case ArrayType(items=inner) | MapType(additionalProperties=inner) | OptionalType(anyOf=(inner, _)):
             return has_objects(inner)
-        case ObjectType():
-            return field_type.title is not None
         case StringType(format=str()):
             return True
-        case StringType() | EnumType():
-            return field_type.title is not None and field_type.enum is not None
         case _:
-            return False
+            return is_class(field_type)
+
+
+def is_class(field_type: FieldType) -> bool:
+    """Whether the title of a type is the name of a class."""
+    if isinstance(field_type, StringType) and field_type.enum is None:
+        return False
+    return field_type.title is not None and isinstance(field_type, ObjectType | StringType | EnumType)
 
 
 def attribute(name: str, taken: Container[str]) -> str:
@@ -84,13 +97,12 @@ def attribute(name: str, taken: Container[str]) -> str:
 def _model(field_type: ObjectType, annotation: Callable[..., Any]) -> type[pydantic.BaseModel]:
     members: dict[str, Any] = {}
     for key, member in field_type.properties.items():
-        named = isinstance(member, ObjectType) or (isinstance(member, StringType | EnumType) and member.enum)
         details: dict[str, Any] = {"alias": key, "description": _said_here(member)}
-        if member.title is not None and not named:
+        if member.title not in (None, *TITLED) and not is_class(member):
             details["title"] = member.title
         if key not in field_type.required:
             # Without a default, the author's class has a function for it: pydantic shows none.
-            known = member.default is not None or isinstance(member, OptionalType)
+            known = member.default is not None or isinstance(member, OptionalType | AnyType)
             details |= {"default": member.default} if known else {"default_factory": _made_anew(member)}
         kind = annotation(member, name=key.title())
         members[attribute(member.attribute or key, members)] = (kind, Field(**details))
@@ -135,8 +147,7 @@ def _docstring(field_type: ObjectType | StringType | EnumType) -> str | None:
 
 def _said_here(member: FieldType) -> str | None:
     """The description of the place: that of the class is its docstring."""
-    titled = isinstance(member, ObjectType | StringType | EnumType) and member.title is not None
-    return None if titled and getattr(member, "docstring", None) is None else member.description
+    return None if is_class(member) and getattr(member, "docstring", None) is None else member.description
 
 
 def _made_anew(member: FieldType) -> Callable[[], Any]:

@@ -23,7 +23,17 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AnyUrl, BeforeValidator, ConfigDict, GetCoreSchemaHandler, StrictStr, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    AnyUrl,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    HttpUrl,
+    StrictStr,
+    TypeAdapter,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, SchemaError, SchemaValidator, ValidationError, core_schema
 
 Format = Literal["date", "date-time", "time", "duration", "uuid", "uri", "email", "decimal"]
@@ -64,6 +74,9 @@ OBJECTS: dict[Format, Any] = {
     "decimal": Decimal,
 }
 """The Python type that a class has for a format, and that DSPy is shown."""
+
+TITLED: dict[str, Any] = {"HttpUrl": HttpUrl, "AnyHttpUrl": AnyHttpUrl}
+"""The same for a `uri` with one of these titles."""
 
 _CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)?"
 _TEXTS: dict[Format, str] = {
