@@ -59,6 +59,23 @@ def test_an_object_without_a_title_is_shown_as_before() -> None:
     }
 
 
+def test_a_signature_without_titles_keeps_its_digest() -> None:
+    """The digest is that of the version before titles: backend ids and states of older programs name it."""
+    person = {
+        "type": "object",
+        "description": "A person.",
+        "properties": {"name": {"type": "string"}, "nick": {"type": "string"}},
+        "required": ["name"],
+    }
+    outputs = [
+        {"name": "people", "type": {"type": "array", "items": person, "minItems": 1}},
+        {"name": "kind", "type": {"enum": ["a", 1, True]}},
+        {"name": "share", "type": {"type": "number", "minimum": 0.0, "maximum": 1.0}},
+    ]
+    made = Signature.parse({"inputs": [{"name": "q", "type": "str"}], "outputs": outputs})
+    assert made.digest == "cab6bf24179173565ffd11679253c761b872a0681a2691967617c5f072a151d7"
+
+
 def test_one_class_is_shown_once_and_two_of_one_name_are_two() -> None:
     pair = {"type": "object", "title": "Pair", "properties": {"a": PERSON, "b": PERSON}, "required": ["a", "b"]}
     assert list(shown(pair)["$defs"]) == ["Person"]
