@@ -42,6 +42,7 @@ from adapters.port import (
     ProgramNotLoaded,
     ProgramSpec,
     RunOptions,
+    ShowsPrompts,
     TraceStep,
 )
 from dspex import LM, Configuration, ErrorCode, Signature, Usage
@@ -327,6 +328,20 @@ class AdapterContract:
             for text in texts(step.model_dump(mode="json")):
                 assert len(text) <= MAX_TRACE_TEXT
                 assert subject.secret not in text
+
+    def test_a_prompt_is_shown_without_a_secret_where_it_is(self, subject: Subject, adapter: Adapter) -> None:
+        if not isinstance(adapter, ShowsPrompts):
+            pytest.skip("it shows no prompts")
+        spec = subject.spec()
+        prompt = adapter.first_prompt(adapter.create_program(spec), {"question": f"why {subject.secret}"})
+        assert prompt.model
+        assert prompt.messages
+        shown = json.dumps(prompt.messages, allow_nan=False)
+        assert "why" in shown
+        assert subject.secret not in shown
+        adapter.delete_program(spec.backend_id)
+        with pytest.raises(ProgramNotLoaded):
+            adapter.first_prompt(spec.backend_id, {"question": "why"})
 
     def test_every_lm_call_is_in_the_usage(self, subject: Subject, adapter: Adapter) -> None:
         usage = run(adapter, subject.spec(), {"question": "why"}).usage

@@ -21,6 +21,7 @@ running
   cannot stop goes on, and the caller discards the result;
 - returns a trace if `RunOptions.trace` is set: at most `MAX_TRACE_STEPS` steps, in the order in which they happened,
   with no text longer than `MAX_TRACE_TEXT`, and without secrets;
+- may show the first prompt of a run (`ShowsPrompts`), and then calls no LM for it, and shows no secret;
 - reports the usage of every LM call, also with an error, and also for a run that was stopped;
 
 failing

@@ -26,7 +26,7 @@ from deploy.sql_operators import OPERATORS
 from dspex import Usage
 from store import counters, event_outbox, executions, webhooks
 from store.counters import Counts
-from store.executions import Finish
+from store.executions import Finish, Trace, traces
 
 DIALECTS: dict[str, Callable[[], Dialect]] = {"postgresql": psycopg.dialect, "sqlite": sqlite.dialect}
 WIDTH = 110
@@ -39,7 +39,7 @@ HEAD = """\
 
 
 KEY, PROGRAM = "pk_executions", "pk_programs"
-OUTBOX = "pk_event_outbox"
+OUTBOX, TRACES = "pk_event_outbox", "pk_execution_traces"
 
 WITHOUT_KEY = replace(REQUEST, idempotency_key=None)
 RUNNING = SimpleNamespace(id=ID.id, tenant=ID.tenant, request_digest=WITHOUT_KEY.digest, status="running")
@@ -121,6 +121,15 @@ CALLS = (
                 (SimpleNamespace(program_id=ID.id, tenant=ID.tenant),),
             ),
             Statement("count durations", "after `count`", ("pk_program_durations",), only="sqlite"),
+        ),
+    ),
+    Call(
+        traces.keep,
+        ([replace(FINISH, trace=Trace(1, []))],),
+        (
+            Statement(
+                "keep traces", "after `finish` or `retry`, in its transaction, where one was asked for", (TRACES, KEY)
+            ),
         ),
     ),
     Call(

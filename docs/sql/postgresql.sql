@@ -302,6 +302,19 @@ ON CONFLICT (program_id, shard, bucket, tenant) DO UPDATE SET runs = (program_du
 SELECT swapped.program_id, swapped.tenant
 FROM swapped;
 
+-- keep traces
+--   function: store.executions.traces.keep (store/executions/traces.py)
+--   runs: after `finish` or `retry`, in its transaction, where one was asked for
+--   needs: pk_execution_traces, pk_executions
+INSERT INTO execution_traces (execution_id, tenant, attempt, steps, shortened, inserted_at)
+SELECT records.execution_id, records.tenant, records.attempt, records.steps, records.shortened,
+    (clock_timestamp()) AS database_now_1
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(execution_id UUID, tenant VARCHAR(64),
+    attempt INTEGER, steps JSONB, shortened BOOLEAN)
+WHERE records.execution_id IS NOT NULL
+ON CONFLICT (execution_id, tenant) DO UPDATE SET attempt = excluded.attempt, steps = excluded.steps, shortened
+    = excluded.shortened, inserted_at = excluded.inserted_at;
+
 -- add events
 --   function: store.event_outbox.add (store/event_outbox.py)
 --   runs: where one is cancelled; on SQLite after each `count`

@@ -274,6 +274,20 @@ WHERE durations.program_id IS NOT NULL
 ORDER BY durations.program_id, durations.tenant, durations.bucket
 ON CONFLICT (program_id, shard, bucket, tenant) DO UPDATE SET runs = (program_durations.runs + excluded.runs);
 
+-- keep traces
+--   function: store.executions.traces.keep (store/executions/traces.py)
+--   runs: after `finish` or `retry`, in its transaction, where one was asked for
+--   needs: pk_execution_traces, pk_executions
+INSERT INTO execution_traces (execution_id, tenant, attempt, steps, shortened, inserted_at)
+SELECT records.execution_id, records.tenant, records.attempt, records.steps, records.shortened,
+    (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now_1
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS execution_id, "each".value ->> ? AS tenant, "each".value ->>
+    ? AS attempt, nullif("each".value -> ?, ?) AS steps, "each".value ->> ? AS shortened
+FROM json_each(?) AS "each") AS records
+WHERE records.execution_id IS NOT NULL
+ON CONFLICT (execution_id, tenant) DO UPDATE SET attempt = excluded.attempt, steps = excluded.steps, shortened
+    = excluded.shortened, inserted_at = excluded.inserted_at;
+
 -- add events
 --   function: store.event_outbox.add (store/event_outbox.py)
 --   runs: where one is cancelled; on SQLite after each `count`

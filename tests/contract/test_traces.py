@@ -33,6 +33,16 @@ def test_where_there_is_none(dspex: Interface) -> None:
     assert code_of(lambda: dspex.get_execution_trace(uuid7())) == "not_found"
 
 
+def test_the_prompt_of_a_program(dspex: Interface) -> None:
+    """On an LM: `tests/contract/test_first_prompt.py`."""
+    program_id = ready(dspex).program_id
+    with pytest.raises(DspexError, match="'mock' has no prompts to show") as refused:
+        dspex.get_program_prompt(program_id, ROW)
+    assert refused.value.code == "permanent"
+    assert code_of(lambda: dspex.get_program_prompt(program_id, {"question": 7})) == "invalid_input"
+    assert code_of(lambda: dspex.get_program_prompt(uuid7(), ROW)) == "not_found"
+
+
 def test_a_policy_asks_for_all_but_those_that_say_no(dspex: Interface) -> None:
     program_id = ready(dspex, policy=ExecutionPolicy(trace_rate=1)).program_id
     traced, untraced = (
