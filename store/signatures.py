@@ -114,7 +114,7 @@ def versions(connection: Connection, module: str, *, tenant: str = DEFAULT_TENAN
     """The signatures of a module, highest version first, by the rules of Semantic Versioning."""
     c = signatures.c
     found = connection.execute(select(signatures).where(c.tenant == tenant, c.module == module))
-    return sorted(map(row_of, found), key=lambda row: _precedence(row.signature.version), reverse=True)
+    return sorted(map(row_of, found), key=lambda row: precedence(row.signature.version), reverse=True)
 
 
 def page(
@@ -336,7 +336,7 @@ def _one(connection: Connection, *conditions: Any) -> SignatureRow | None:
     return None if row is None else row_of(row)
 
 
-def _precedence(version: str) -> tuple[Any, ...]:
+def precedence(version: str) -> tuple[Any, ...]:
     """The sort key of a version: SemVer 2.0.0, section 11, then the build metadata, so that the order is total."""
     release, _, build = version.partition("+")
     numbers, _, pre = release.partition("-")

@@ -429,8 +429,7 @@ def test_what_cannot_be_built_is_refused(
 @pytest.mark.parametrize(
     ("module", "signature"),
     [
-        ("ChainOfThought", "question -> reasoning, answer"),
-        ("ChainOfThought", "reasoning -> answer"),
+        ("ChainOfThought", "reasoning -> answer"),  # as an output, it replaces the module's own
         ("MultiChainComparison", "question -> rationale"),
         ("MultiChainComparison", "reasoning_attempt_1 -> answer"),
     ],

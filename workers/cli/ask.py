@@ -39,12 +39,13 @@ from dspex.text import visible_json
 from store.database.tenancy import ALL, owners
 from workers.application.wiring import bootstrap
 from workers.cli.begin import check_servers, configure_logging
+from workers.cli.from_module import create_from_module
 from workers.cli.inputs.reading import read_rows
 from workers.cli.operator import operator_of
 from workers.cli.output import cell, of_known, say, say_json
 from workers.cli.run import load_signature
 from workers.cli.steps import show_prompt, show_steps
-from workers.handlers.module_source import read_signatures, validate_module
+from workers.handlers.module_source import validate_module
 from workers.local import LocalClient
 from workers.process.worker import WorkerProcess
 from workers.settings import Settings, load_settings
@@ -131,12 +132,6 @@ def zoned(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _create_signature(client: Interface, signature: str, draft: bool) -> Any:
     return client.create_signature(load_signature(signature), activate=not draft)
-
-
-def _from_module(client: Interface, module: str) -> Any:
-    # An operator's command may import any module on this machine.
-    found = read_signatures(module, allowed_prefixes=None)
-    return tuple(client.create_signature(signature, activate=False) for signature in found)
 
 
 def _validate_module(client: Interface, module: str) -> bool:  # noqa: ARG001
@@ -275,7 +270,7 @@ _SPECIAL: dict[str, Any] = {
     "register_endpoint": _register_endpoint,
     "update_endpoint": _update_endpoint,
     "create_signature": _create_signature,
-    "create_signature_from_module": _from_module,
+    "create_signature_from_module": create_from_module,
     "validate_module": _validate_module,
     "create_program": _create_program,
     "execute_program": _execute_program,

@@ -96,6 +96,10 @@ verb(
     signature, "from-module", "create_signature_from_module",
     "Create drafts of the DSPy signatures in package.module or package.module:Class, which is imported here.",
     click.argument("module"),
+    click.option("--name", help="Its name, instead of the class's."),
+    click.option("--version", help="Its version, instead of 1.0.0."),
+    click.option("--bump", is_flag=True, help="If it has changed: the next version, by what has changed."),
+    click.option("--activate", is_flag=True, help="Also make it active."),
 )  # fmt: skip
 verb(
     signature, "validate-module", "validate_module", "Whether a module holds DSPy signatures.", click.argument("module")

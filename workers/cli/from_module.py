@@ -1,0 +1,89 @@
+"""`dspex signature from-module`: the signatures of an importable module, each under the version that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dspex import Signature
+from dspex.client.interface import Interface
+from dspex.contract.results import SignatureView
+from dspex.contract.status import SignatureStatus
+from dspex.errors import SettingsError
+from dspex.signatures.compatibility import compare
+from store.signatures import precedence
+from workers.handlers.module_source import read_signatures
+
+
+def create_from_module(
+    client: Interface,
+    module: str,
+    name: str | None = None,
+    version: str | None = None,
+    activate: bool = False,
+    bump: bool = False,
+) -> tuple[SignatureView, ...]:
+    """Create the signatures of a module, which is imported: an operator's command may import any on this machine.
+
+    One that is there with the same content, under its version, is left as it is.
+
+    Args:
+        name: instead of the class's name; for one signature.
+        version: instead of 1.0.0.
+        activate: also make them active.
+        bump: give one that has changed the next version by what changed: a major one if it breaks callers, a minor one
+            if it does not, a patch if only texts for the LM changed.
+
+    Raises:
+        DspexError: the module cannot be read, an option does not fit, or the version has another content.
+    """
+    if version is not None and bump:
+        raise SettingsError("--version and --bump: give one of them")
+    found = read_signatures(module, allowed_prefixes=None)
+    if name is not None and len(found) != 1:
+        raise SettingsError(f"--name: {module} has {len(found)} signatures: give one of them, as package.module:Class")
+    given = {key: value for key, value in (("name", name), ("version", version)) if value is not None}
+    return tuple(_created(client, _with(signature, given), activate=activate, bump=bump) for signature in found)
+
+
+def _with(signature: Signature, given: dict[str, Any]) -> Signature:
+    return Signature.parse(signature.model_dump(mode="json") | given) if given else signature
+
+
+def _created(client: Interface, signature: Signature, *, activate: bool, bump: bool) -> SignatureView:
+    versions = _versions(client, signature)
+    same = [view for view in versions if _is_same(view.signature, signature, of_any_version=bump)]
+    if same:
+        found = same[0]
+        is_waiting = activate and found.status == SignatureStatus.DRAFT
+        return client.activate_signature(found.signature_id) if is_waiting else found
+    if bump and versions:
+        signature = _with(signature, {"version": _next(versions, signature)})
+    return client.create_signature(signature, activate=activate)
+
+
+def _versions(client: Interface, signature: Signature) -> list[SignatureView]:
+    """The versions that are there, the highest one first."""
+    found: list[SignatureView] = []
+    cursor = None
+    while True:
+        page = client.list_signatures(module=signature.module, limit=1_000, cursor=cursor)
+        found += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return sorted(found, key=lambda view: precedence(view.signature.version), reverse=True)
+
+
+def _is_same(kept: Signature, signature: Signature, *, of_any_version: bool) -> bool:
+    is_version = of_any_version or kept.version == signature.version
+    return is_version and (kept.name, kept.digest) == (signature.name, signature.digest)
+
+
+def _next(versions: Sequence[SignatureView], signature: Signature) -> str:
+    """The version after the highest one, by what has changed since."""
+    highest = versions[0].signature
+    major, minor, patch = (int(part) for part in highest.version.partition("+")[0].partition("-")[0].split("."))
+    changed = compare(highest, signature)
+    if not changed.compatible:
+        return f"{major + 1}.0.0"
+    return f"{major}.{minor + 1}.0" if changed.changes else f"{major}.{minor}.{patch + 1}"
