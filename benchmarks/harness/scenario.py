@@ -28,6 +28,8 @@ class Options:
     rows: int = 10_000_000
     """Executions in the full table."""
     embedded: int = 10_000
+    in_flight_seconds: float = 5
+    """How long the LM takes whose calls are in flight."""
 
     @classmethod
     def quick(cls) -> Options:
@@ -42,6 +44,7 @@ class Options:
             backlog=20_000,
             rows=50_000,
             embedded=500,
+            in_flight_seconds=1,
         )
 
 

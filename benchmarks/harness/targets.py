@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.harness.results import Measured
-from benchmarks.scenarios import backlog, drain, end_to_end, full_table
+from benchmarks.scenarios import backlog, drain, end_to_end, full_table, in_flight
 from benchmarks.systems import FLOOR, HAND_WRITTEN, OWN, PROCESSES, SYSTEMS
 
 
@@ -34,6 +34,7 @@ def targets(all_measured: Mapping[str, Measured]) -> list[Target]:
         ("publish", _publish),
         ("latency", _latency),
         ("waiting", _waiting),
+        ("in_flight", _in_flight),
         ("full_table", _full_table),
         ("backlog", _backlog),
         ("embedded", _embedded),
@@ -95,6 +96,16 @@ def _waiting(measured: Measured) -> Iterable[Target]:
         low, high = min(memory), max(memory)
         each = (memory[high] - memory[low]) / (PROCESSES * (high - low))
         yield Target("I/O-bound, MB for each more at once", 0.3, each, least=False)
+
+
+def _in_flight(measured: Measured) -> Iterable[Target]:
+    for variant, wanted in ((in_flight.MANY, 0.92), (in_flight.MOST, 0.85)):
+        yield Target(f"LM calls in flight, {variant}: share of the ideal", wanted, _median(measured, variant, "share"))
+    few, many = (_median(measured, variant, "cpu") for variant in (in_flight.FEW, in_flight.MANY))
+    ratio = many / few if few and many else None
+    yield Target(f"LM calls in flight, CPU of a call, {in_flight.MANY}, to {in_flight.FEW}", 1.5, ratio, least=False)
+    memory = _median(measured, in_flight.MANY, "memory")
+    yield Target(f"LM calls in flight, {in_flight.MANY}: memory MB", 300, memory, least=False)
 
 
 def _full_table(measured: Measured) -> Iterable[Target]:

@@ -44,8 +44,8 @@ class InFlight(Generic[R]):
         self.when_cancelled: Callable[[], None] = lambda: None
         """Called when executions were cancelled, so that those that no thread has begun can be ended."""
 
-    def __bool__(self) -> bool:
-        return bool(self._programs)
+    def __len__(self) -> int:
+        return len(self._programs)
 
     @property
     def executions(self) -> set[Identity]:

@@ -34,6 +34,7 @@ from workers.application.in_flight import InFlight, Isolation, Unwritten
 from workers.application.lm_catalog import make_catalog
 from workers.application.notifications import Notifications
 from workers.application.own import Own
+from workers.application.pace import Pace
 from workers.application.program_cache import ProgramCache
 from workers.brokers.amqp import AmqpBroker, can_read
 from workers.brokers.encoding import CloudEventEncoder
@@ -77,9 +78,15 @@ class Application:
     notifications: Notifications = field(default_factory=Notifications)
     in_flight: InFlight[Any] = field(default_factory=InFlight)
     isolation: Isolation = field(default_factory=Isolation)
+    pace: Pace = field(default_factory=Pace)
     unconfirmed: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(UNCONFIRMED))
     metrics: Metrics = field(default_factory=Metrics)
     episodes: Episodes = field(default_factory=Episodes)
+
+    @property
+    def may_gather(self) -> float:
+        """How many seconds a claim or an end may wait for others."""
+        return self.pace.allows(len(self.in_flight))
 
     def write(self, action: Callable[[Connection], Result]) -> Result:
         """Run a write, and wait until it is committed. Waits while the database is unreachable.

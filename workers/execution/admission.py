@@ -161,7 +161,8 @@ class Intake(WorkQueue):
             reply_to = message["origin"].reply_to
             checked = app.direct_replies.is_checked(reply_to)
             if checked and allows(received.principal, ExecuteProgram) and slot.join_others():
-                app.claimer.submit(app.writes.claim, request, partial(self._claimed, item, slot, request))
+                claimed = partial(self._claimed, item, slot, request)
+                app.claimer.submit(app.writes.claim, request, claimed, app.may_gather)
                 return
         except Exception as error:  # noqa: BLE001 - the handler meets it too, and tells
             logger.debug("Message %s is left to its handler: %s", item.message.message_id, error)

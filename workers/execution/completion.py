@@ -8,6 +8,7 @@ made from the row that the write returns.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -40,11 +41,13 @@ def end(app: Application, attempt: Attempt, ended: End) -> None:
 
 def run(app: Application, attempt: Attempt) -> None:
     """Run a claimed attempt, and end it."""
+    started = time.monotonic()
     try:
         ended = attempt.run()
     except BaseException:
         app.in_flight.end(attempt)
         raise
+    app.pace.ended(time.monotonic() - started)
     end(app, attempt, ended)
 
 
@@ -93,7 +96,7 @@ class _EndWrite:
         writes = self._app.writes
         operation: Any = writes.finish if isinstance(self._ended, Finish) else writes.retry
         try:
-            self._app.writer.submit(operation, self._ended, self._written)
+            self._app.writer.submit(operation, self._ended, self._written, self._app.may_gather)
         except WriterClosed:
             self._leave()
             raise

@@ -1,13 +1,14 @@
 """Group commit: the threads of a process submit their writes to a writer thread. They are called back, or wait.
 
 The writer commits all writes that have gathered during its last commit in one transaction, with one statement for each
-kind. A single write is committed at once; only posted writes, for which nobody waits, are delayed. SQLite allows only
-one writer anyway.
+kind. A single write is committed at once; only posted writes, for which nobody waits, are delayed, and those whose
+caller says how long they may wait for others. SQLite allows only one writer anyway.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -110,6 +111,7 @@ class Writer:
         self._connection: Connection | None = None
         self._plans = Plans()
         self._waiting: deque[_Write] = deque()
+        self._waiting_until = math.inf  # when to write them
         self._posted: deque[_Write] = deque()  # writes for which nobody waits
         self._posted_until = 0.0  # when to write them
         self._later: list[_Later] = []
@@ -186,21 +188,27 @@ class Writer:
                 self._wake.notify()
             self._posted.append(_Write(operation, item, self._log_failure, until=0.0))
 
-    def submit(self, operation: Operation[Item, Any], item: Item, then: Then) -> None:
+    def submit(self, operation: Operation[Item, Any], item: Item, then: Then, within: float = 0.0) -> None:
         """Write without waiting, and call `then` with the result.
 
         `then` is called in the writer's thread and must not block.
 
+        Args:
+            within: how many seconds the write may wait for others, so that it takes no transaction of its own.
+
         Raises:
             WriterClosed: the process is shutting down.
         """
-        self._put(_Write(operation, item, then))
+        self._put(_Write(operation, item, then), within)
 
-    def _put(self, write: _Write) -> None:
+    def _put(self, write: _Write, within: float = 0.0) -> None:
+        until = time.monotonic() + within if within else 0.0
         with self._wake:
             self._require_open()
             self._waiting.append(write)
-            self._wake.notify()
+            if until < self._waiting_until:
+                self._waiting_until = until
+                self._wake.notify()
 
     def _require_open(self) -> None:
         if self._closing.is_set():
@@ -223,13 +231,17 @@ class Writer:
         with self._wake:
             while True:
                 closing, now = self._closing.is_set(), time.monotonic()
+                pressing = self._waiting and (self._waiting_until <= now or closing)
                 due = self._posted and (self._posted_until <= now or closing)
                 again = [later for later in self._later if later.due <= now or closing]
-                if self._waiting or due or again or closing:
+                if pressing or due or again or closing:
                     break
-                moments = [later.due for later in self._later] + ([self._posted_until] if self._posted else [])
+                moments = [later.due for later in self._later]
+                moments += [self._posted_until] if self._posted else []
+                moments += [self._waiting_until] if self._waiting else []
                 self._wake.wait(min(moments) - now if moments else None)
             batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+            self._waiting_until = 0.0 if self._waiting else math.inf
             if due:
                 batch += [self._posted.popleft() for _ in range(min(MAX_BATCH, len(self._posted)))]
         if again:

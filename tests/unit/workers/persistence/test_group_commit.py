@@ -125,6 +125,41 @@ def test_a_batch_is_bounded(writer: Writer, engine: Engine) -> None:
     assert sorted(sizes) == [50, MAX_BATCH]
 
 
+def test_writes_that_may_wait_are_gathered(writer: Writer, engine: Engine) -> None:
+    commits: list[int] = []
+    event.listen(engine, "commit", lambda _: commits.append(1))
+    told: list[str] = []
+
+    def then(result: str, error: Exception | None) -> None:
+        assert error is None
+        told.append(result)
+
+    for number in range(3):
+        writer.submit(add, number, then, within=0.05)
+    wait_until(lambda: len(told) == 3, 30)
+    assert (kept(engine), len(commits)) == ([0, 1, 2], 1)
+
+
+def test_a_write_that_may_not_wait_takes_along_those_that_may(writer: Writer, engine: Engine) -> None:
+    writer.submit(add, 1, lambda *_: None, within=3600)
+    assert writer.call(add, 2) == "added 2"
+    assert kept(engine) == [1, 2]
+
+
+def test_one_that_may_wait_less_is_not_late(writer: Writer, engine: Engine) -> None:
+    told = threading.Event()
+    writer.submit(add, 1, lambda *_: None, within=3600)
+    writer.submit(add, 2, lambda *_: told.set(), within=0.01)
+    assert told.wait(30)
+    assert kept(engine) == [1, 2]
+
+
+def test_close_writes_what_may_wait(writer: Writer, engine: Engine) -> None:
+    writer.submit(add, 1, lambda *_: None, within=3600)
+    writer.close()
+    assert kept(engine) == [1]
+
+
 def test_what_nobody_waits_for_is_written_together_and_holds_nobody_up(writer: Writer, engine: Engine) -> None:
     batches: list[list[int]] = []
 
