@@ -70,6 +70,30 @@ class OwnModules:
         """What programs may name here, whether or not it can be imported."""
         return [*plugins.registered(plugins.MODULES), *self.allowed]
 
+    def offered(self) -> list[Offered]:
+        """What programs may name here, each with its code. Reads the source files."""
+        return [self._offered(name) for name in self.names()]
+
+    def _offered(self, name: str) -> Offered:
+        try:
+            return Offered(name, self.find(name))
+        except AdapterError as error:
+            return Offered(name, None, error.message)
+
+
+@dataclass(frozen=True)
+class Offered:
+    """What programs may name in this process: its code, or why it cannot be run."""
+
+    name: str
+    code: ModuleCode | None
+    problem: str = ""
+
+    def __str__(self) -> str:
+        if self.code is None:
+            return f"{self.name} (cannot be run: {self.problem})"
+        return f"{self.name} ({self.code.distribution or self.code.reference}, {self.code.digest[:12]})"
+
 
 def is_current(code: ModuleCode) -> bool:
     """Whether the source files are still those of `code`. Reads them again."""

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dspex import Configuration, ExecutionStatus, ProgramStatus
+from dspex import LM, Configuration, ExecutionStatus, ProgramStatus
 from dspex.client.remote import RemoteClient
 from tests.conftest import new_database
 from tests.contract.interface import working
+from tests.lm_server import LMServer, answers_by
 from tests.waiting import wait_until
 from workers.application.wiring import Application
 from workers.handlers import programs as handlers
@@ -87,6 +88,7 @@ def test_new_code_runs_when_the_program_is_initialized_again(settings: Settings,
             assert client.initialize_program(program.program_id).lock_version == before.lock_version
         (package / "programs.py").write_text("")
         from adapters import own_modules
+from adapters.lm import LMAlias
 
         own_modules._digests.clear()  # a worker that starts later
         with working(given):
@@ -101,3 +103,27 @@ def test_new_code_runs_when_the_program_is_initialized_again(settings: Settings,
             after = client.initialize_program(program.program_id)
             assert (after.status, after.backend_id == before.backend_id) == (ProgramStatus.READY, False)
             assert handle.execution(timeout=30).attempt == 1
+
+
+@pytest.mark.usefixtures("example_plugin")
+def test_a_module_runs_from_a_message_to_its_end_on_both_adapters(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker's keys are its own: on `python_port` a module sees none in its environment."""
+    monkeypatch.setenv("OTHER_API_KEY", "secret")
+    monkeypatch.setenv("HOUSE_API_KEY", "house-key")
+    with LMServer() as lms:
+        house = {"house": LMAlias("openai/gpt-4o-mini", api_base=lms.url, secret="HOUSE_API_KEY")}  # noqa: S106  a name
+        given = settings.model_copy(update={"modules": ("dspex_example.programs:*",), "lms": house})
+        lms.script = answers_by(lambda inputs: {"answer": inputs.get("question", ""), "query": "apt"})
+        with working(given), RemoteClient(settings.broker_url, source="/tests", timeout=60) as client:
+            for adapter, keys in (("native", "HOUSE_API_KEY OTHER_API_KEY"), ("python_port", "")):
+                for module, answer in (("rag", "why"), ("dspex_example.programs:Environment", keys)):
+                    configuration = Configuration(module=module, lm=LM(model="house"))
+                    program = client.create_program(
+                        module, "question -> answer", adapter_type=adapter, configuration=configuration
+                    )
+                    assert client.initialize_program(program.program_id).status == ProgramStatus.READY
+                    view = client.submit_program(program.program_id, {"question": "why"}).execution(timeout=60)
+                    assert (view.status, view.outputs) == (ExecutionStatus.COMPLETED, {"answer": answer})
+        assert {request.authorization for request in lms.requests} == {"Bearer house-key"}

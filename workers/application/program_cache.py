@@ -41,7 +41,7 @@ class ProgramCache:
         modules: OwnModules | None = None,
     ) -> None:
         self._find = find
-        self._modules = modules or OwnModules()
+        self.modules = modules or OwnModules()
         self._adapters = adapters
         self._catalog = catalog
         self._loaded: Programs[LoadedProgram] = Programs(MAX_PROGRAMS)
@@ -90,7 +90,7 @@ class ProgramCache:
 
     def with_code(self, spec: ProgramSpec) -> ProgramSpec:
         """The specification with the code that its module has in this process. Raises as `spec_of`."""
-        return replace(spec, code=self._modules.find(spec.configuration.module))
+        return replace(spec, code=self.modules.find(spec.configuration.module))
 
     def build(self, spec: ProgramSpec) -> LoadedProgram:
         """Build a program and its fallbacks by their adapters, and cache it.

@@ -57,6 +57,7 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
     # A single process also supervises the deliverer.
     children = Children(deliverer(settings) if parent is None else [])
     collect_seldom()
+    _tell_modules(app)
     process.start()
     logger.info("Worker %s takes jobs, %d at once.", app.writes.lease.worker, settings.threads)
     while not stop.wait(1.0) and not _is_orphan(parent):
@@ -71,6 +72,16 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
     code = children.wait(KILL_MARGIN_SECONDS)
     logger.info("Stopped.")
     return code if drained else 1
+
+
+def _tell_modules(app: Application) -> None:
+    """Tell which modules of one's own programs can run here, in the log and as metrics."""
+    for offered in app.programs.modules.offered():
+        if offered.code is None:
+            logger.warning("Programs may name the module %s.", offered)
+        else:
+            logger.info("Programs may run the module %s.", offered)
+            app.metrics.module(offered.name, offered.code.distribution, offered.code.digest)
 
 
 def run_deliverer(parent: int | None) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
 
 from dspex import ErrorCode, ExecutionStatus, errors
 from dspex.errors import DspexError, SettingsError
@@ -40,6 +40,13 @@ class Metrics:
         self._events = self._counter("events_sent", "Events and replies that the broker has confirmed")
         self._answers_lost = self._counter("answers_lost", "Answers that the broker did not take")
         self._redeliveries = self._counter("redeliveries", "Messages that came again and changed nothing")
+        self._modules = Gauge(
+            "module_info",
+            "Modules of one's own that programs can run here, as 1.",
+            ("name", "distribution", "digest"),
+            namespace="dspex",
+            registry=self.registry,
+        )
         # Create all series now: a rate misses the first count of a series that appears with it.
         self._executions.labels(ExecutionStatus.COMPLETED, "")
         for code in FAILURES:
@@ -84,6 +91,10 @@ class Metrics:
     def redelivery(self) -> None:
         """A message came again for an execution that runs or has ended."""
         self._redeliveries.inc()
+
+    def module(self, name: str, distribution: str, digest: str) -> None:
+        """This process can run a module of one's own: one of those that the operator offers, by its code."""
+        self._modules.labels(name, distribution, digest).set(1)
 
     def serve(self, address: str) -> None:
         """Serve metrics at `host:port` in a thread, until `close`.

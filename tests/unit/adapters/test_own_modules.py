@@ -103,3 +103,13 @@ def test_the_backend_id_has_the_code() -> None:
     others = [code.model_copy(update={"digest": "1" * 64}), code.model_copy(update={"distribution": "acme 1.1"})]
     ids = [replace(spec, code=given).backend_id for given in (None, code, *others)]
     assert len(set(ids)) == 4
+
+
+@pytest.mark.usefixtures("example_plugin")
+def test_what_is_offered_is_told_with_its_code_or_what_is_wrong(package: Package) -> None:
+    package("x", acme_told__in____init__="", acme_told__in__rag="")
+    told = {it.name: str(it) for it in OwnModules(("acme_told.rag:*", "acme_none:RAG")).offered()}
+    assert list(told) == ["grounded", "rag", "acme_told.rag:*", "acme_none:RAG"]
+    assert told["rag"] == f"rag (dspex-example 1.0.0, {found('rag').digest[:12]})"
+    assert told["acme_told.rag:*"].startswith("acme_told.rag:* (acme_told.rag:*, ")
+    assert told["acme_none:RAG"].startswith("acme_none:RAG (cannot be run: module: there is no module 'acme_none'")

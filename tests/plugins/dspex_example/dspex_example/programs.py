@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -164,3 +165,11 @@ class Copies(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
         copied(question=question)
         copied.set_lm(dspy.settings.lm.copy(temperature=0.9))
         return copied(question=question)
+
+
+class Environment(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
+    """Tells the names of the keys in its environment."""
+
+    def forward(self, question: str) -> dspy.Prediction:
+        """No LM call."""
+        return dspy.Prediction(answer=" ".join(sorted(name for name in os.environ if name.endswith("_API_KEY"))))

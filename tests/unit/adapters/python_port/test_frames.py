@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from adapters.lm import ResolvedLM
-from adapters.port import AdapterError, Outcome, ProgramSpec, TraceStep
+from adapters.port import AdapterError, NotHere, Outcome, ProgramSpec, TraceStep
 from adapters.prices import Prices
 from adapters.python_port.children import Child, ChildEnded, DeadlinePassed
 from adapters.python_port.frames import (
@@ -114,6 +114,14 @@ def test_a_program_and_an_error_are_the_same_on_the_other_side() -> None:
     failed = read_to_adapter(_body(encode(TO_ADAPTER[-1], MAX)))
     assert isinstance(failed, Failed)
     assert vars(failed.error) == vars(ERROR)
+
+
+def test_what_is_not_here_is_so_on_the_other_side() -> None:
+    sent = Failed.of(NotHere("the code has changed", ErrorCode.AUTH))
+    read = read_to_adapter(_body(encode(sent, MAX)))
+    assert isinstance(read, Failed)
+    assert type(read.error) is NotHere
+    assert (read.error.code, read.error.message) == (ErrorCode.AUTH, "the code has changed")
 
 
 def _body(frame: bytes) -> bytes:

@@ -117,3 +117,9 @@ def test_an_address_that_is_taken_is_one_line(metrics: Metrics) -> None:
 def test_an_address_that_cannot_be(metrics: Metrics, address: str) -> None:
     for line in refused(metrics, address):
         assert line.startswith(f"DSPEX_METRICS_ADDRESS: cannot listen on {address} (")
+
+
+def test_a_module_is_told_with_its_code(metrics: Metrics) -> None:
+    metrics.module("rag", "acme-rag 1.2", "abc")
+    labels = {"name": "rag", "distribution": "acme-rag 1.2", "digest": "abc"}
+    assert metrics.registry.get_sample_value("dspex_module_info", labels) == 1
