@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from adapters import own_modules
+from adapters.lm import LMAlias
 from dspex import LM, Configuration, ExecutionStatus, ProgramStatus
 from dspex.client.remote import RemoteClient
 from tests.conftest import new_database
@@ -87,9 +89,6 @@ def test_new_code_runs_when_the_program_is_initialized_again(settings: Settings,
             before = client.initialize_program(program.program_id)
             assert client.initialize_program(program.program_id).lock_version == before.lock_version
         (package / "programs.py").write_text("")
-        from adapters import own_modules
-from adapters.lm import LMAlias
-
         own_modules._digests.clear()  # a worker that starts later
         with working(given):
             handle = client.submit_program(program.program_id, {"question": "why"})
@@ -113,7 +112,7 @@ def test_a_module_runs_from_a_message_to_its_end_on_both_adapters(
     monkeypatch.setenv("OTHER_API_KEY", "secret")
     monkeypatch.setenv("HOUSE_API_KEY", "house-key")
     with LMServer() as lms:
-        house = {"house": LMAlias("openai/gpt-4o-mini", api_base=lms.url, secret="HOUSE_API_KEY")}  # noqa: S106  a name
+        house = {"house": LMAlias("openai/gpt-4o-mini", api_base=lms.url, secret="HOUSE_API_KEY")}
         given = settings.model_copy(update={"modules": ("dspex_example.programs:*",), "lms": house})
         lms.script = answers_by(lambda inputs: {"answer": inputs.get("question", ""), "query": "apt"})
         with working(given), RemoteClient(settings.broker_url, source="/tests", timeout=60) as client:
