@@ -27,7 +27,7 @@ class Stars(enum.IntEnum):
 class Address(BaseModel):
     """Where somebody lives."""
 
-    street: str
+    street: str = Field(examples=["Elm Street", "Oak Street"])
     zip: str | None = Field(default=None, description="postal code")
     floor: int = Field(default=0, ge=0, lt=200)
 

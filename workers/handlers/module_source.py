@@ -266,6 +266,13 @@ def _default(name: str, info: FieldInfo) -> Any:
         raise _Inexpressible(name, f"its default raised {type(error).__name__}: use a value of JSON types") from None
 
 
+def _examples(name: str, given: list[Any]) -> Any:
+    try:
+        return to_jsonable_python(given, by_alias=True)
+    except Exception as error:  # noqa: BLE001  # it may be of any class of theirs
+        raise _Inexpressible(name, f"its examples are no JSON ({type(error).__name__})") from None
+
+
 class _Place(NamedTuple):
     """The place of a type: its path, and the models around it."""
 
@@ -410,6 +417,8 @@ def _object(model: type[BaseModel], place: _Place) -> _Schema:
             properties[key]["attribute"] = name
         if info.title and "title" not in properties[key]:
             properties[key]["title"] = info.title
+        if info.examples:
+            properties[key]["examples"] = _examples(key, info.examples)
         if info.is_required():
             required.append(key)
         elif info.default_factory is None and (default := _default(key, info)) is not None:

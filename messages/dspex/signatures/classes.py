@@ -4,8 +4,8 @@ DSPy writes their names and pydantic's JSON Schema of them into prompts. They on
 valid by the signature (`annotations.py`).
 
 What is not known, and may differ from the class of the author: the module of two classes of one name, which pydantic
-writes before the name; attributes of a field beyond title, description, default and constraints (`examples`); a title
-of its own in the configuration of a model.
+writes before the name; attributes of a field beyond title, description, default, examples and constraints; a title of
+its own in the configuration of a model.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ def _model(field_type: ObjectType, annotation: Callable[..., Any]) -> type[pydan
     members: dict[str, Any] = {}
     for key, member in field_type.properties.items():
         details: dict[str, Any] = {"alias": key, "description": _said_here(member)}
+        if member.examples is not None:
+            details["examples"] = list(member.examples)
         if member.title not in (None, *TITLED) and not is_class(member):
             details["title"] = member.title
         if key not in field_type.required:

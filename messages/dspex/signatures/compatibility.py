@@ -49,6 +49,7 @@ from dspex.signatures.types import (
     OptionalType,
     Scalar,
     StringType,
+    in_order,
     json_schema,
 )
 
@@ -389,7 +390,7 @@ def _written(field_type: FieldType) -> str:
     return f"{name} ({', '.join(limits)})" if limits else str(name)
 
 
-_NO_LIMITS = frozenset({"type", "title", "description", "default", "enum", "const", "items"})
+_NO_LIMITS = frozenset({"type", "title", "description", "default", "examples", "enum", "const", "items"})
 _MAX_NAMED = 5
 
 
@@ -426,9 +427,14 @@ def _field_notes(path: str, old: SignatureField, new: SignatureField, direction:
     before[path], after[path] = (old.description, *before[path]), (new.description, *after[path])
     described = [place for place in before if place in after and before[place] != after[place]]
     yield from (f"{place}: the description changed" for place in described)
-    same = canonical_json(old.model_dump(mode="json")) == canonical_json(new.model_dump(mode="json"))
+    same = _told(old) == _told(new)
     if not same and not described and next(_fields(direction, (old,), (new,)), None) is None:
         yield f"{path}: is written differently, the same values fit"
+
+
+def _told(field: SignatureField) -> bytes:
+    data = field.model_dump(mode="json")
+    return canonical_json(data | {"type": in_order(data["type"])})
 
 
 def _descriptions(field_type: FieldType, path: str) -> Iterator[tuple[str, tuple[str | None, ...]]]:

@@ -36,6 +36,7 @@ from dspex.signatures.types import (
     DIALECT,
     count_types,
     count_values,
+    in_order,
 )
 
 MAX_FIELDS = 64
@@ -158,7 +159,10 @@ class Signature(Sparse):
     @cached
     def digest(self) -> str:
         """SHA-256 of what the LM and callers depend on: instructions, inputs and outputs, without name and version."""
-        return digest(self.model_dump(mode="json", include={"instructions", "inputs", "outputs"}))
+        content = self.model_dump(mode="json", include={"instructions", "inputs", "outputs"})
+        for field in (*content["inputs"], *content["outputs"]):
+            in_order(field["type"])
+        return digest(content)
 
     @cached
     def size(self) -> int:

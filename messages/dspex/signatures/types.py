@@ -96,6 +96,7 @@ class _Type(Sparse):
     title: Title | None = None
     description: str | None = Field(default=None, max_length=2_000)
     default: JsonValue = None
+    examples: tuple[JsonValue, ...] | None = Field(default=None, min_length=1, max_length=MAX_MEMBERS)
     attribute: Identifier | None = None
 
 
@@ -358,6 +359,19 @@ def _standard(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+def in_order(schema: dict[str, Any]) -> dict[str, Any]:
+    """A type, as data, in which the order of properties counts where the LM sees it. What is passed in is changed.
+
+    It is only seen in objects with a title, in some formats of prompts: what has none is as it was.
+    """
+    for member in _members(schema):
+        if isinstance(member, dict):
+            in_order(member)
+    if schema.get("title") is not None and isinstance(schema.get("properties"), dict):
+        schema["properties"] = list(schema["properties"].items())
+    return schema
+
+
 def depth(field_type: FieldType) -> int:
     """How deep the type nests; a scalar is 1."""
     match field_type:
@@ -382,11 +396,15 @@ def count_types(field_type: object) -> int:
         if isinstance(one, _Type):
             one = vars(one)
         if isinstance(one, Mapping):
-            count += _length(one.get("enum")) + (count_values(one["default"]) if one.get("default") else 0)
+            count += _length(one.get("enum")) + _count_given(one)
             if isinstance(pattern := one.get("pattern"), str):
                 count += ATOM_TYPES * atoms(pattern)
             rest.extend(_members(one))
     return count
+
+
+def _count_given(one: Mapping[str, Any]) -> int:
+    return sum(count_values(one[key]) for key in ("default", "examples") if one.get(key))
 
 
 def count_values(value: object) -> int:

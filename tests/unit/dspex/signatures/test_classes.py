@@ -12,6 +12,7 @@ from dspex import Signature
 from dspex.errors import InvalidSignature
 from dspex.signatures import classes
 from dspex.signatures.annotations import LENIENT, unconstrained
+from dspex.signatures.compatibility import compare
 
 PERSON: dict[str, Any] = {
     "type": "object",
@@ -74,6 +75,15 @@ def test_a_signature_without_titles_keeps_its_digest() -> None:
     ]
     made = Signature.parse({"inputs": [{"name": "q", "type": "str"}], "outputs": outputs})
     assert made.digest == "cab6bf24179173565ffd11679253c761b872a0681a2691967617c5f072a151d7"
+
+
+def test_the_order_of_properties_counts_where_the_lm_sees_it() -> None:
+    turned = PERSON | {"properties": dict(reversed(PERSON["properties"].items()))}
+    old, new = signature({"type": "array", "items": PERSON}), signature({"type": "array", "items": turned})
+    assert old.digest != new.digest
+    assert compare(old, new).notes == ("outputs.a: is written differently, the same values fit",)
+    untitled = [{key: value for key, value in one.items() if key != "title"} for one in (PERSON, turned)]
+    assert signature(untitled[0]).digest == signature(untitled[1]).digest
 
 
 def test_one_class_is_shown_once_and_two_of_one_name_are_two() -> None:
