@@ -224,7 +224,7 @@ NULL = {"type": "null"}
         ("UUID", {"type": "string", "format": "uuid"}),
         ("Decimal", {"type": "string", "format": "decimal"}),
         ("AnyUrl", {"type": "string", "format": "uri"}),
-        ("HttpUrl", {"type": "string", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?:"}),
+        ("HttpUrl", {"type": "string", "title": "HttpUrl", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?:"}),
     ],
 )  # fmt: skip
 def test_types(write: Write, annotation: str, schema: Schema) -> None:
