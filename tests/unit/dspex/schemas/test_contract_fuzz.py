@@ -31,8 +31,8 @@ RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d
 UNSAID = re.compile(
     r"holds the character U\+0000|give .*(or|not both|, one of them|what is to change)|must not be before 'since'"
     r"|is not a URL of the form|has other characters than ASCII|the years 1 to 9999"
-    r"|expected .* found|unexpected '|unknown type|the default of \w+: |is listed twice|not one for each value|a value is no "
-    r"|only inputs can have one|enum already lists the values|there are too many extension attributes"
+    r"|expected .* found|unexpected '|unknown type|the default of \w+: |is listed twice|not one for each value"
+    r"|only inputs can have one|enum already lists the values|a value is no |there are too many extension attributes"
 )
 """What a schema has no words for."""
 
