@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from typing import Any, Final
 
-from adapters.lm import MAIN
 from adapters.native.signatures import json_outputs
 from adapters.port import AdapterError
 from dspex import Configuration, ErrorCode, Signature
@@ -25,9 +24,10 @@ def check_n(configuration: Configuration) -> None:
     for field, lm in configuration.named_lms.items():
         if (lm.parameters.n or 1) == 1 and "n" not in (lm.overridable or ()):
             continue
-        if field == MAIN and configuration.module not in _USE_ONE:
+        extracts = field == "extraction_lm"
+        if not extracts and configuration.module not in _USE_ONE:
             continue
-        user = configuration.module if field == MAIN else configuration.prompt_adapter
+        user = configuration.prompt_adapter if extracts else configuration.module
         where = "overridable" if (lm.parameters.n or 1) == 1 else "parameters"
         text = f"{field}.{where}.n: {user} uses one completion of each call: remove it"
         raise AdapterError(ErrorCode.PERMANENT, text)

@@ -48,8 +48,11 @@ def native(server: LMServer) -> Iterator[NativeAdapter]:
     adapter.close()
 
 
+MEMBERS_OF_PROGRAM = ("module", "prompt_adapter", "extraction_lm", "lms")
+
+
 def spec(model: str, signature: str = "question -> answer", **given: Any) -> ProgramSpec:
-    module = {key: given.pop(key) for key in ("module", "prompt_adapter", "extraction_lm") if key in given}
+    module = {key: given.pop(key) for key in MEMBERS_OF_PROGRAM if key in given}
     lm = LM(model=model, parameters=LMParameters(**given))
     return ProgramSpec("native", Signature.parse(signature), Configuration(lm=lm, **module))
 
@@ -93,6 +96,11 @@ def test_each_parameter_is_sent(server: LMServer, kind: str, request: pytest.Fix
         ("reasoning", {"provider": {"logit_bias": {}}}, "lm.parameters.provider.logit_bias"),
         ("claude", {"seed": 7}, "lm.parameters.seed: 'anthropic/claude-sonnet-4-5' does not take it"),
         ("local", {"n": 3, "module": "ReAct"}, "lm.parameters.n: ReAct uses one completion"),
+        (
+            "local",
+            {"module": "ReAct", "lms": {"react": LM(model="grown", parameters=LMParameters(n=2))}},
+            "lms.react.parameters.n: ReAct uses one completion",
+        ),
         (
             "local",
             {"prompt_adapter": "two_step", "extraction_lm": LM(model="grown", parameters=LMParameters(n=2))},
@@ -143,6 +151,13 @@ def test_of_equally_frequent_outputs_the_first_is_taken_and_what_does_not_fit_ha
     program = ProgramSpec("native", Signature.parse(signature), program.configuration)
     server.script = lm_server.in_turn(*(lm_server.text(f"[[ ## answer ## ]]\n{it}") for it in (9, 9, 9, 4)))
     assert run(native, program).outputs == {"answer": 4}
+
+
+def test_several_completions_of_one_predictors_lm(native: NativeAdapter, server: LMServer) -> None:
+    server.script = lm_server.in_turn(*(lm_server.text(f"[[ ## answer ## ]]\n{it}") for it in "abb"))
+    judge = LM(model="grown", parameters=LMParameters(n=3))
+    assert run(native, spec("local", lms={"self": judge})).outputs == {"answer": "b"}
+    assert {request.body["model"] for request in server.requests} == {"home-grown"}
 
 
 def test_one_completion_that_was_cut_off_ends_the_run(native: NativeAdapter, server: LMServer) -> None:
