@@ -34,12 +34,13 @@ from dspex.model import Frozen, Sparse
 
 MAX_DEMOS = 256
 
+_PART = r"\.[A-Za-z_][A-Za-z0-9_]*|\[[0-9]+\]|\['[^'\[\]\x00-\x1f]+'\]"
+_AS_BEFORE = r"[.\[][A-Za-z0-9_'\]]+"
+"""What was taken before keys of any text were: rows may have it. Apart, so that an engine that backtracks stays fast."""
+
 Path = Annotated[
     str,
-    StringConstraints(
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*|\[[0-9]+\]|\['[^'\[\]\x00-\x1f]+'\])*$",
-        max_length=200,
-    ),
+    StringConstraints(pattern=rf"^[A-Za-z_][A-Za-z0-9_]*(({_PART})*|({_AS_BEFORE})*)$", max_length=200),
 ]
 """The path of a predictor in its module, as DSPy names it: `predict`, `extract.predict`, `steps[0]`, `self`."""
 
