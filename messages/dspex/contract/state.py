@@ -36,7 +36,7 @@ MAX_DEMOS = 256
 
 _PART = r"\.[A-Za-z_][A-Za-z0-9_]*|\[[0-9]+\]|\['[^'\[\]\x00-\x1f]+'\]"
 _AS_BEFORE = r"[.\[][A-Za-z0-9_'\]]+"
-"""What was taken before keys of any text were: rows may have it. Apart, so that an engine that backtracks stays fast."""
+"""What was taken before keys of any text were: rows may have it. Apart, so that engines that backtrack stay fast."""
 
 Path = Annotated[
     str,
