@@ -6,10 +6,12 @@ import datetime
 import decimal
 import enum
 import uuid
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import dspy
 from pydantic import AnyUrl, BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter
+
+Thing = TypeVar("Thing")
 
 
 class Severity(enum.Enum):
@@ -81,6 +83,30 @@ class Event(BaseModel):
     kind: Literal["event"] = "event"
 
 
+class Box(BaseModel, Generic[Thing]):
+    """A box."""
+
+    thing: Thing
+
+
+class Parcel(Household):
+    inside: Box[int]
+    also: Box[str] | None = None
+
+
+class Outer(BaseModel):
+    class Inner(BaseModel):
+        number: int
+
+    inner: Inner
+    many: dict[str, list[Inner]]
+
+
+class Flag(str, enum.Enum):  # noqa: UP042  as people have it
+    ON = "on"
+    OFF = "off"
+
+
 class Extract(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
     """Find the people.
 
@@ -148,6 +174,16 @@ class Events(dspy.Signature):  # type: ignore[misc]  # DSPy has no type informat
     counts: list[Annotated[int, Field(gt=0, le=9)]] = dspy.OutputField()
 
 
+class Kinds(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    """Sort the parcels."""
+
+    parcel: Parcel = dspy.InputField()
+    parcels: list[Parcel] = dspy.OutputField()
+    outer: Outer = dspy.OutputField()
+    flags: dict[str, Flag] = dspy.OutputField()
+    more: list[Flag] | None = dspy.OutputField(desc="of two\nlines")
+
+
 class Typed(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
     """Read what is there."""
 
@@ -178,3 +214,4 @@ SINCE: dict[str, Any] = {
     "length": datetime.timedelta(minutes=90),
     "options": {"a": [1, None, {"b": True}]},
 }
+PARCEL = Parcel(summer=HOME, winter=HOME, inside=Box[int](thing=2))

@@ -32,6 +32,7 @@ SIGNATURES: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
     "scalars": (notebook.Scalars, {"note": None, "count": 3}),
     "an enum of numbers, a class that is there twice": (notebook.Rated, TEXT),
     "dates, ids, any value": (notebook.Events, notebook.SINCE),
+    "generic, nested and derived classes": (notebook.Kinds, {"parcel": notebook.PARCEL}),
     "typed inputs": (notebook.Typed, notebook.TYPED),
 }
 UNREADABLE: Script = text("I do not know.")
@@ -117,6 +118,7 @@ def as_data(signature: Any) -> Signature:
 NOT_DSPYS = {
     # BAMLAdapter takes a class that is there twice for one that contains itself.
     ("an enum of numbers, a class that is there twice", "baml"),
+    ("generic, nested and derived classes", "baml"),
 }
 
 
