@@ -1,7 +1,8 @@
 """Creates the table of traces: the steps of executions that asked for them.
 
 Workers of the previous version keep working during and after it; they keep no traces. Workers of this version write
-them, so migrate first.
+them, so migrate first. Workers of the previous version cannot read `options.trace` and `policy.trace_rate`, so the
+downgrade removes both: the first is no part of what makes a request the same.
 
 On PostgreSQL, its foreign key needs a lock on `executions`, for which it waits at most 2 s, and which it holds for a
 moment, as the new table is empty. If it fails, nothing has changed: run it again.
@@ -56,7 +57,33 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Loses every trace."""
-    if op.get_context().dialect.name == "postgresql":
+    """Loses every trace, and who asked for one."""
+    if op.get_context().dialect.name == "sqlite":
+        for statement in FORGET_SQLITE:
+            op.execute(statement)
+    else:
+        with op.get_context().autocommit_block():
+            for statement in FORGET_POSTGRESQL:
+                op.execute(statement)
         op.execute(LOCK_TIMEOUT_HERE)
     op.drop_table(TABLE)
+
+
+FORGET_POSTGRESQL = (
+    """
+    UPDATE executions SET options = options - 'trace', policy = policy - 'trace_rate'
+    WHERE jsonb_exists(options, 'trace') OR jsonb_exists(policy, 'trace_rate')
+    """,
+    "UPDATE programs SET policy = policy - 'trace_rate' WHERE jsonb_exists(policy, 'trace_rate')",
+)
+FORGET_SQLITE = (
+    """
+    UPDATE executions
+    SET options = json_remove(options, '$.trace'), policy = json_remove(policy, '$.trace_rate')
+    WHERE json_type(options, '$.trace') IS NOT NULL OR json_type(policy, '$.trace_rate') IS NOT NULL
+    """,
+    """
+    UPDATE programs SET policy = json_remove(policy, '$.trace_rate')
+    WHERE json_type(policy, '$.trace_rate') IS NOT NULL
+    """,
+)

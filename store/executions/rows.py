@@ -47,13 +47,13 @@ class Request(Identified):
         """The same for equal requests, also when read from the database. With another digest, the same id is a
         conflict.
 
-        Members that are not set do not affect it, so that later versions can add members. Metadata and extension
-        attributes are not part of it; those of the first request are kept.
+        Members that are not set do not affect it, so that later versions can add members. Metadata, extension
+        attributes and whether there is a trace are not part of it; those of the first request are kept.
         """
         asked = {
             "program": self.program_id.hex,
             "inputs": _exact(self.inputs),
-            "options": self.options.model_dump(mode="json"),
+            "options": self.options.model_dump(mode="json", exclude={"trace"}),
         }
         return digest(asked if self.callback is None else asked | {"callback": kept_callback(self.callback)})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from sqlalchemy import Engine, inspect, text
 import migrations
 from dspex import Configuration, ErrorDetail, ExecutionOptions, ExecutionStatus, Signature, Usage, uuid7
 from dspex.contract.callback import Callback
+from dspex.contract.retry_policy import ExecutionPolicy
 from store import counters, event_outbox, executions, programs, signatures, webhooks
 from store.database.engine import make_engine
 from store.database.identity import Identity
@@ -206,3 +208,23 @@ def test_what_went_back_and_forth_is_served(engine: Engine) -> None:
         totals = [counters.totals(connection, program_id) for program_id in (lived.busy, lived.idle)]
         assert [(t.completed, t.failed, t.cancelled) for t in totals] == [(1, 2, 0), (0, 1, 0)]
         assert event_outbox.pending(connection, [lived.completed, lived.stopped]) == set()
+
+
+def test_what_asked_for_a_trace_is_as_if_it_had_not(engine: Engine) -> None:
+    """Workers of 0011 cannot read that it did; and the request stays the same."""
+    program_id = program(engine, "acme")
+    asked = Request(uuid7(), program_id, {"question": "why"}, ExecutionOptions(seed=7, trace=True), "/t", tenant="acme")
+    with engine.begin() as connection:
+        policy = ExecutionPolicy(max_attempts=2, trace_rate=0.5)
+        given: dict[str, Any] = {"configuration": Configuration(), "backend_id": "backend", "tenant": "acme"}
+        programs.update(connection, program_id, policy=policy, **given)
+        executions.claim(connection, Lease("w", -1.0), [asked])
+    migrations.downgrade(engine, "0011")
+    with engine.connect() as connection:
+        tables = text("SELECT options, policy FROM executions"), text("SELECT policy FROM programs")
+        found = [json.loads(v) if isinstance(v, str) else v for t in tables for v in connection.execute(t).one()]
+    assert found == [{"seed": 7}, {"max_attempts": 2}, {"max_attempts": 2}]
+    migrations.upgrade(engine)
+    with engine.begin() as connection:
+        again = replace(asked, options=ExecutionOptions(seed=7))
+        assert isinstance(executions.claim(connection, Lease("w", 60), [again])[0], Claimed)
