@@ -111,7 +111,7 @@ def test_another_adapter(dspex: Interface, program: ProgramView) -> None:
     assert "adapter_type: 'nativ' is not one of mock, native, python_port" in refused.value.message
     with pytest.raises(DspexError) as refused:
         dspex.update_program(program.program_id, adapter_type="native")
-    assert "lm: native runs an LM" in refused.value.message
+    assert "lm: the adapter runs an LM" in refused.value.message
     assert dspex.get_program(program.program_id) == program
     unready = dspex.create_program("unready", ARROW, adapter_type="native")
     changed = dspex.update_program(unready.program_id, adapter_type="mock")

@@ -22,6 +22,7 @@ SLOW = {
     "dspex.program.create_with_signature.v1",
     "dspex.program.initialize.v1",
     "dspex.program.update.v1",
+    "dspex.program.prompt.v1",
     "dspex.execution.replay.v1",
     "dspex.execution.discard.v1",
     "dspex.message.replay.v1",
@@ -33,7 +34,7 @@ SLOW = {
 
 def test_every_command_has_a_handler_and_roles() -> None:
     assert set(REGISTRY) == {action.type for action in ROLES} == set(REQUESTS)
-    assert len(REQUESTS) == 43
+    assert len(REQUESTS) == 45
 
 
 @pytest.mark.parametrize("type_", sorted(REQUESTS))
