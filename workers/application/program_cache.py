@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID
 
+import pydantic
+
 from adapters.fallback import LoadedProgram
 from adapters.lm import LMCatalog
 from adapters.own_modules import OwnModules
@@ -13,11 +15,15 @@ from adapters.port import AdapterError, NotHere, ProgramSpec
 from adapters.programs import Programs
 from adapters.registry import AdapterRegistry
 from dspex import LM, Configuration, ErrorCode
+from dspex.model import problems
 from store.programs import Program
 
 MAX_PROGRAMS = 512
 
 _GIVEN_BACK = "the execution is given back, for a worker that has it"
+
+MAX_NAMED = 5
+"""How many members that are not known here are named."""
 
 WITHOUT_LM = "mock"
 """The adapter that calls no LM."""
@@ -117,7 +123,13 @@ class ProgramCache:
         if loaded is not None:
             begin()
             return loaded
-        program = self._find(program_id, tenant)
+        try:
+            program = self._find(program_id, tenant)
+        except pydantic.ValidationError as error:
+            # The version that wrote it knows members that this one does not: without them, it would be another program.
+            unknown = ", ".join(found.field for found in problems(error)[:MAX_NAMED])
+            text = f"configuration: a later version of DSPex wrote it ({unknown}): replace this worker"
+            raise NotHere(f"{text}; {_GIVEN_BACK}") from None
         begin()
         if program.backend_id != backend_id:
             raise ChangedProgram(ErrorCode.TRANSIENT, f"program {program_id} was changed after the claim")

@@ -31,7 +31,9 @@ from dspex.contract.retry_policy import ExecutionPolicy
 from store import executions
 from store.executions import Claimed, Lease
 from store.programs import Program
+from store.tables import programs
 from tests.unit.system import System
+from tests.waiting import wait_until
 from workers.execution import attempt as attempts
 
 QUICK = ExecutionPolicy(first_delay=0.01)
@@ -102,6 +104,21 @@ class TestRetries:
         row = system.ended(system.execute(program_id, question="why"))
         assert (row.status, row.attempt, changed) == (ExecutionStatus.COMPLETED, 1, ["once"])
         assert told(system, row.id) == [("running", 1), ("pending", 0), ("running", 1), ("completed", 1)]
+
+    def test_a_program_of_a_later_version_is_left_to_its_workers(self, system: System) -> None:
+        program_id = system.program(adapter="scripted", policy=QUICK.model_copy(update={"max_attempts": 1}))
+        written = {"module": "Predict", "parameters": {}, "lm": None, "of_later": {"a": 1}}
+        with system.app.engine.begin() as connection:
+            connection.execute(programs.update().values(configuration=written))
+        system.app.programs._loaded.clear()
+        execution_id = system.execute(program_id, question="why")
+        wait_until(lambda: getattr(system.row(execution_id), "error", None) is not None, "it was given back")
+        row = system.row(execution_id)
+        assert row is not None
+        assert row.error is not None
+        assert (row.status, row.attempt) == (ExecutionStatus.PENDING, 0)
+        assert "a later version of DSPex wrote it (of_later): replace this worker" in row.error.message
+        assert system.scripted.runs == []
 
     def test_a_rate_limit_spends_no_attempt(self, system: System) -> None:
         limited = [AdapterError(ErrorCode.RATE_LIMITED, "slow down", retry_after=0.01) for _ in range(3)]
