@@ -137,6 +137,13 @@ def object_of(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
+TAGGED = {
+    "oneOf": [
+        object_of(kind={"const": "text"}, text={"type": "string"}),
+        object_of(kind={"const": "number"}, number={"type": "number"}),
+    ],
+    "discriminator": {"propertyName": "kind"},
+}
 SIGNATURES: dict[str, Any] = {
     "text": "question -> answer",
     "scalars": "question -> a: str, b: int, c: float, d: bool",
@@ -168,6 +175,13 @@ SIGNATURES: dict[str, Any] = {
     "pattern": outputs_of(("a", object_of(code={"type": "string", "pattern": "^[A-Z]{2}[0-9]+$"}))),
     "constant": outputs_of(("a", {"const": "yes"}), ("b", {"const": 1}), ("c", object_of(kind={"const": True}))),
     "any": "question -> a: Any, b: list, c: dict, d: list[Any], e: dict[str, Any], f: Optional[Any]",
+    "unions": (
+        "question -> a: int | str, b: Union[date, int, None], c: list[bool | dict[str, int]], d: Optional[int | date]"
+    ),
+    "told apart": outputs_of(("a", TAGGED), ("b", {"type": "array", "items": TAGGED})),
+    "tuples and sets": (
+        "question -> a: tuple[int, str], b: set[str], c: list[tuple[date, float]], d: set[date], e: set[dict]"
+    ),
     "any names": outputs_of(("a", object_of(**{"due date": {"type": "string", "format": "date"}, "_id": {}, "1": {}}))),
     "names of pydantic": "question -> copy: str, json: int, model_name: str",
 }

@@ -335,14 +335,22 @@ def value_of(schema: Mapping[str, Any], definitions: Mapping[str, Any] | None = 
         return value_of(known[schema["$ref"].rsplit("/", 1)[1]], known)
     if "enum" in schema or "const" in schema:
         return schema["enum"][0] if "enum" in schema else schema["const"]
+    if "oneOf" in schema:
+        return value_of(schema["oneOf"][0], known)
     if "anyOf" in schema:
         limits = {key: value for key, value in schema.items() if key != "anyOf"}
         return value_of(limits | schema["anyOf"][0], known)
+    return _of_type(schema, known)
+
+
+def _of_type(schema: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
     match schema.get("type"):
         case "integer" | "number":
             return _number(schema)
         case "boolean":
             return True
+        case "array" if "prefixItems" in schema:
+            return [value_of(item, known) for item in schema["prefixItems"]]
         case "array":
             return [value_of(schema["items"], known)] * max(1, schema.get("minItems", 1))
         case "object" if schema.get("additionalProperties") is True:

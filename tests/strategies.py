@@ -11,7 +11,9 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from dspex.signatures.types import MAX_DEPTH, FieldType, depth
+from dspex.ids import canonical_json
+from dspex.signatures.measures import depth
+from dspex.signatures.types import MAX_DEPTH, FieldType
 
 EXACT = 2**53
 """Whole numbers up to here are the same as an int and as a float."""
@@ -128,6 +130,41 @@ def objects(draw: st.DrawFn, members: st.SearchStrategy[Schema]) -> Schema:
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
+@st.composite
+def unions(draw: st.DrawFn, members: st.SearchStrategy[Schema]) -> Schema:
+    """One of several types, perhaps null too; or of objects that a property tells apart."""
+    if draw(st.integers(0, 3)) == 0:
+        objects_of = [draw(objects(members)) for _ in range(draw(st.integers(2, 3)))]
+        for number, one in enumerate(objects_of):
+            one["properties"]["kind"] = draw(
+                st.sampled_from([{"const": f"k{number}"}, {"type": "string", "enum": [f"k{number}", f"K{number}"]}])
+            )
+            one["required"] = [*one["required"], "kind"]
+        return {"oneOf": objects_of, "discriminator": {"propertyName": "kind"}}
+    several = draw(st.lists(members.filter(lambda schema: "anyOf" not in schema), min_size=2, max_size=3))
+    return {"anyOf": draw(st.sampled_from([several, [NULL, *several], [*several, NULL]]))}
+
+
+NULL = {"type": "null"}
+
+
+def is_optional(schema: Schema) -> bool:
+    """Whether it is one type or null, and not a union of several."""
+    return len(schema.get("anyOf", ())) == 2 and schema["anyOf"][1] == NULL
+
+
+@st.composite
+def tuples(draw: st.DrawFn, members: st.SearchStrategy[Schema]) -> Schema:
+    """As many items as there are types."""
+    items = draw(st.lists(members, min_size=1, max_size=3))
+    return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
+
+
+def sets(items: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
+    """Lists without equal items."""
+    return items.map(lambda item: {"type": "array", "items": item, "uniqueItems": True})
+
+
 def optional(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
     """A value or null."""
     return inner.map(lambda schema: {"anyOf": [schema, {"type": "null"}]})
@@ -139,7 +176,10 @@ def field_types() -> st.SearchStrategy[Schema]:
     scalars = st.one_of(plain, plain, texts(), constants(), st.sampled_from(ANYTHING))
     return st.recursive(
         scalars,
-        lambda inner: st.one_of(arrays(inner), maps(inner), objects(inner), optional(inner)),
+        lambda inner: st.one_of(
+            st.one_of(arrays(inner), maps(inner), objects(inner), optional(inner)),
+            st.one_of(unions(inner), tuples(inner), sets(inner)),
+        ),
         max_leaves=4,
     )
 
@@ -168,11 +208,16 @@ def values(schema: Schema, *, exact: bool = True) -> st.SearchStrategy[Any]:
     return st.one_of(_fitting(schema), _near(schema), JSON_VALUES)
 
 
-def _fitting(schema: Schema) -> st.SearchStrategy[Any]:
+def _fitting(schema: Schema) -> st.SearchStrategy[Any]:  # noqa: C901  # one case for each type
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
-    if "anyOf" in schema:
-        return st.one_of(st.none(), _fitting(schema["anyOf"][0]))
+    if "anyOf" in schema or "oneOf" in schema:
+        several = schema["oneOf"] if "oneOf" in schema else schema["anyOf"]
+        return st.one_of([st.none() if one == NULL else _fitting(one) for one in several])
+    if "prefixItems" in schema:
+        return st.tuples(*map(_fitting, schema["prefixItems"])).map(list)
+    if "uniqueItems" in schema:
+        return st.lists(_fitting(schema["items"]), max_size=3, unique_by=canonical_json)
     if "const" in schema:
         return st.just(schema["const"])
     if schema in ANYTHING:
@@ -229,12 +274,15 @@ def _fitting_object(schema: Schema) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(required, optional=rest)
 
 
-def _near(schema: Schema) -> st.SearchStrategy[Any]:
+def _near(schema: Schema) -> st.SearchStrategy[Any]:  # noqa: C901
     """Values of the right kind, without regard to constraints or to what they hold."""
     if "enum" in schema or "const" in schema:
         return st.one_of(TEXT, st.sampled_from([0, 1, 0.0, 1.0, True, False, "0", "1", "a"]))
-    if "anyOf" in schema:
-        return _near(schema["anyOf"][0])
+    if "anyOf" in schema or "oneOf" in schema:
+        several = schema["oneOf"] if "oneOf" in schema else schema["anyOf"]
+        return st.one_of([st.none() if one == NULL else _near(one) for one in several])
+    if "prefixItems" in schema:
+        return st.lists(st.one_of([values(one, exact=False) for one in schema["prefixItems"]]), max_size=3)
     if schema in ANYTHING:
         return JSON_VALUES
     if "format" in schema:
@@ -281,20 +329,31 @@ _TYPES: TypeAdapter[Any] = TypeAdapter(FieldType)
 
 @st.composite
 def _widened(draw: st.DrawFn, schema: Schema) -> Schema:
-    if "anyOf" in schema:
+    if is_optional(schema):
         return {"anyOf": [draw(_widened(schema["anyOf"][0])), {"type": "null"}]}
+    if "anyOf" in schema:
+        more = draw(st.sampled_from([[], [{"type": "boolean"}]]))
+        return {"anyOf": [one if one == NULL else draw(_widened_bare(one)) for one in schema["anyOf"]] + more}
     loose = draw(_widened_bare(schema))
     return loose if draw(st.integers(0, 5)) else {"anyOf": [loose, {"type": "null"}]}
 
 
 @st.composite
-def _widened_bare(draw: st.DrawFn, schema: Schema) -> Schema:
+def _widened_bare(draw: st.DrawFn, schema: Schema) -> Schema:  # noqa: C901
     if "const" in schema:
         return draw(st.sampled_from([schema, {"enum": [schema["const"], "b"]}, {}]))
     if schema in ANYTHING:
         return draw(st.sampled_from([schema, {}]))
     if "format" in schema or "pattern" in schema:
         return draw(st.sampled_from([schema, {"type": "string"}, {}]))
+    if "oneOf" in schema:
+        return draw(st.sampled_from([schema, {"anyOf": [*schema["oneOf"], {"type": "string"}]}, {}]))
+    if "anyOf" in schema:
+        return {"anyOf": [*schema["anyOf"], {"type": "boolean"}]}
+    if "prefixItems" in schema:
+        return schema | {"prefixItems": [draw(_widened(one)) for one in schema["prefixItems"]]}
+    if "uniqueItems" in schema:
+        return {"type": "array", "items": draw(_widened(schema["items"]))}
     if "enum" in schema:
         return draw(_longer(schema))
     match schema["type"]:
@@ -347,7 +406,7 @@ _UPPER = {"maximum", "exclusiveMaximum", "maxLength", "maxItems"}
 
 
 @st.composite
-def _variants(draw: st.DrawFn, schema: Schema) -> Schema:
+def _variants(draw: st.DrawFn, schema: Schema) -> Schema:  # noqa: C901
     match draw(st.sampled_from(["same", "wider", "other", "near", "near", "near"])):
         case "same":
             return schema
@@ -355,6 +414,10 @@ def _variants(draw: st.DrawFn, schema: Schema) -> Schema:
             return draw(_widened(schema))
         case "other":
             return draw(field_types())
+    if "oneOf" in schema or ("anyOf" in schema and not is_optional(schema)):
+        return draw(unions(field_types()))
+    if "prefixItems" in schema:
+        return draw(tuples(st.one_of(list(map(_variants, schema["prefixItems"])))))
     if "anyOf" in schema:
         inner = draw(_variants(schema["anyOf"][0]))
         return draw(st.sampled_from([inner, {"anyOf": [inner, {"type": "null"}]}]))

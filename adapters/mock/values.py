@@ -12,6 +12,9 @@ from typing import Any
 
 from adapters.mock.draws import Draws
 from adapters.mock.texts import formed
+from adapters.port import AdapterError
+from dspex import ErrorCode
+from dspex.ids import canonical_json
 from dspex.signatures.types import (
     AnyArrayType,
     AnyMapType,
@@ -23,13 +26,20 @@ from dspex.signatures.types import (
     FieldType,
     IntegerType,
     MapType,
+    NullType,
     NumberType,
     ObjectType,
     OptionalType,
     StringType,
+    TaggedUnionType,
+    TupleType,
+    UnionType,
 )
 
 Make = Callable[[Draws], Any]
+
+TRIES = 20
+"""How often an item is made again for a set, for each that it must have."""
 
 KEYS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath")
 
@@ -70,10 +80,26 @@ def maker(field_type: FieldType, name: str) -> Make:
             return _map(field_type, name)
         case ObjectType():
             return _object(field_type)
+        case OptionalType() | UnionType() | TaggedUnionType() | TupleType():
+            return _several(field_type, name)
+    raise AssertionError(field_type)
+
+
+def _several(field_type: OptionalType | UnionType | TaggedUnionType | TupleType, name: str) -> Make:
+    match field_type:
         case OptionalType(anyOf=(inner, _)):
             some = maker(inner, name)
             return lambda draws: some(draws) if draws.below(4) else None
-    raise AssertionError(field_type)
+        case UnionType(anyOf=choices) | TaggedUnionType(oneOf=choices):
+            makers = [_null if isinstance(choice, NullType) else maker(choice, name) for choice in choices]
+            return lambda draws: draws.choice(makers)(draws)
+        case TupleType(prefixItems=items):
+            each = [maker(item, name) for item in items]
+            return lambda draws: [item(draws) for item in each]
+
+
+def _null(_draws: Draws) -> None:
+    return None
 
 
 def _one_of(listed: tuple[Any, ...]) -> Make:
@@ -87,6 +113,10 @@ def least_size(field_type: FieldType) -> int:
             return 1 + (field_type.minLength or 0)
         case ArrayType():
             return 1 + (field_type.minItems or 0) * least_size(field_type.items)
+        case TupleType(prefixItems=items):
+            return 1 + sum(map(least_size, items))
+        case UnionType(anyOf=choices) | TaggedUnionType(oneOf=choices):
+            return min(1 if isinstance(choice, NullType) else least_size(choice) for choice in choices)
         case ObjectType():
             return 1 + sum(least_size(field_type.properties[name]) for name in field_type.required)
         case _:
@@ -156,7 +186,25 @@ def _array(field_type: ArrayType, name: str) -> Make:
         length = max(least, 1 + draws.below(3))
         return [item(draws) for _ in range(length if most is None else min(length, most))]
 
-    return make
+    return _set(make, item, least, name) if field_type.uniqueItems else make
+
+
+def _set(make: Callable[[Draws], list[Any]], item: Make, least: int, name: str) -> Make:
+    """Makes lists without equal items."""
+
+    def different(draws: Draws) -> list[Any]:
+        found = {canonical_json(one): one for one in make(draws)}
+        for _ in range(TRIES * least):
+            if len(found) >= least:
+                break
+            one = item(draws)
+            found.setdefault(canonical_json(one), one)
+        return list(found.values())
+
+    if len(different(Draws("sure", name))) < least:
+        reason = f"outputs.{name}: the mock cannot make a value: it found no {least} items that are all different"
+        raise AdapterError(ErrorCode.PERMANENT, reason)
+    return different
 
 
 def _map(field_type: MapType, name: str) -> Make:

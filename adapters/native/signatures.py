@@ -10,13 +10,23 @@ from typing import Any
 import dspy
 from dspy.signatures.signature import make_signature
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json, to_jsonable_python
 
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature, SignatureField
 from dspex.signatures.annotations import LENIENT, constraints, forget_types, unconstrained
 from dspex.signatures.classes import is_class
-from dspex.signatures.types import ArrayType, FieldType, MapType, ObjectType, OptionalType, StringType
+from dspex.signatures.types import (
+    ArrayType,
+    FieldType,
+    MapType,
+    ObjectType,
+    OptionalType,
+    StringType,
+    TupleType,
+    UnionType,
+    takes_null,
+)
 
 LARGE_BYTES = 1_000_000
 """Above this size, the caches of `typing` are cleared of a signature's classes."""
@@ -79,6 +89,8 @@ def _plain(value: Any, field_type: FieldType) -> Any:
         if isinstance(inner, StringType) and value in ("None", "null"):
             return None  # DSPy does not convert texts by which an LM says "nothing"
         return None if value is None else _plain(value, inner)
+    if isinstance(field_type, UnionType) and takes_null(field_type) and value in ("None", "null"):
+        return None
     return _pruned(_dumped(value), field_type)
 
 
@@ -88,8 +100,10 @@ def _dumped(value: Any) -> Any:
             return value.value
         case BaseModel():
             return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        case list():
+        case list() | tuple():
             return [_dumped(item) for item in value]
+        case set() | frozenset():
+            return sorted((_dumped(item) for item in value), key=to_json)
         case dict():
             return {key: _dumped(item) for key, item in value.items()}
         case str() | int() | float() | None:
@@ -105,10 +119,13 @@ def _pruned(value: Any, field_type: FieldType) -> Any:
             return {
                 key: _pruned(item, properties[key])
                 for key, item in value.items()
-                if item is not None or key in required or isinstance(properties[key], OptionalType)
+                if item is not None or key in required or takes_null(properties[key])
             }
         case ArrayType(items=inner), list():
-            return [_pruned(item, inner) for item in value]
+            items = [_pruned(item, inner) for item in value]
+            return sorted(items, key=to_json) if field_type.uniqueItems else items  # a set has no order, or any
+        case TupleType(prefixItems=inners), list() if len(inners) == len(value):
+            return [_pruned(item, inner) for item, inner in zip(value, inners, strict=True)]
         case MapType(additionalProperties=inner), dict():
             return {key: _pruned(item, inner) for key, item in value.items()}
         case OptionalType(anyOf=(inner, _)), _:

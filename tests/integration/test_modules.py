@@ -36,7 +36,8 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from uuid import UUID
 import dspy
-from pydantic import AnyUrl, HttpUrl, BaseModel, ConfigDict, Field, Strict, StringConstraints, field_validator
+from pydantic import AnyUrl, Discriminator, HttpUrl, Tag
+from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints, field_validator
 """
 
 
@@ -211,6 +212,11 @@ NULL = {"type": "null"}
         ("Annotated[str, StringConstraints(min_length=1, strict=True)]", {"type": "string", "minLength": 1}),
         ("Annotated[int, Strict(), 'a remark']", {"type": "integer"}),
         ("NewType('Name', str)", {"type": "string"}),
+        ("int | str", {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+        ("Union[None, int, str]", {"anyOf": [NULL, {"type": "integer"}, {"type": "string"}]}),
+        ("set[str]", {"type": "array", "items": {"type": "string"}, "uniqueItems": True}),
+        ("tuple[int, str]",
+         {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "minItems": 2, "maxItems": 2}),
         ("Any", {}),
         ("list", {"type": "array"}),
         ("dict", {"type": "object"}),
@@ -300,6 +306,26 @@ def test_nested_models(write: Write) -> None:
     }
 
 
+@pytest.mark.parametrize("where", ["annotation", "field"])
+def test_models_that_a_property_tells_apart(write: Write, where: str) -> None:
+    both = ("One | Two", "discriminator='kind'") if where == "field" else (
+        "Annotated[Union[One, Two], Field(discriminator='kind')]", ""
+    )  # fmt: skip
+    kinds = [
+        {
+            "title": name.title(),
+            "type": "object",
+            "properties": {"kind": {"type": "string", "enum": [name]}},
+            "required": ["kind"],
+        }
+        for name in ("one", "two")
+    ]
+    assert read_field(write, *both, before=BAD)["type"] == {
+        "oneOf": kinds,
+        "discriminator": {"propertyName": "kind"},
+    }
+
+
 def test_a_model_as_a_default_is_kept_as_data(write: Write) -> None:
     assert read_field(write, "Line", "default=Line(**{'class': 'a'}, color=Color.RED)", MODELS)["default"] == {
         "class": "a",
@@ -344,6 +370,12 @@ def broken():
 
 class Wide(enum.Enum):
     HALF = 0.5
+
+class One(BaseModel):
+    kind: Literal["one"]
+
+class Two(BaseModel):
+    kind: Literal["two"]
 """
 
 
@@ -358,11 +390,17 @@ class Wide(enum.Enum):
         ("object", "", "S.x: object cannot"),
         ("bytes", "", "S.x: bytes cannot"),
         ("None", "", "S.x: NoneType cannot"),
-        ("tuple[int, str]", "", "S.x: tuple[int, str] cannot"),
-        ("set[str]", "", "S.x: set[str] cannot"),
+        ("tuple[int, ...]", "", "S.x: tuple[int, ...] cannot"),
+        ("tuple", "", "S.x: tuple cannot"),
+        ("frozenset[str]", "", "S.x: frozenset[str] cannot"),
+        ("set", "", "S.x: set cannot"),
         ("dict[int, str]", "", "S.x: dict[int, str] has keys that are not str"),
-        ("int | str", "", "S.x: int | str is a union of types"),
-        ("Union[int, str, None]", "", "S.x: Union[int, str, NoneType] is a union of types"),
+        ("int | bytes", "", "S.x<2>: bytes cannot"),
+        (
+            "Annotated[Union[Annotated[int, Tag('a')], Annotated[str, Tag('b')]], Discriminator(len)]",
+            "",
+            "cannot be kept as data",
+        ),
         ("Literal[b'a']", "", "S.x: Literal[b'a'] holds what is not text"),
         ("Wide", "", "S.x: acme_test.signatures.Wide holds what is not text"),
         ("Tree", "", "S.x.children[]: acme_test.signatures.Tree refers to itself"),
@@ -442,16 +480,35 @@ def carried(data: Schema) -> Schema:
     return kept
 
 
-def carried_type(schema: Schema) -> Schema:
+def hashable(schema: Schema) -> bool:
+    """Whether values of the type may be in a Python set. A set of others is shown as a list."""
+    if "anyOf" in schema:
+        return schema["anyOf"][1:] == [NULL] and hashable(schema["anyOf"][0])
+    if "prefixItems" in schema:
+        return all(map(hashable, schema["prefixItems"]))
+    return "enum" in schema or "const" in schema or schema.get("type") in ("string", "integer", "number", "boolean")
+
+
+def carried_type(schema: Schema) -> Schema:  # noqa: C901  # one case for each type
     """The same for a type: without its own description, which is kept by whoever holds it, or not."""
     kept = {key: value for key, value in schema.items() if key != "description"}
     if "anyOf" in kept:
-        inner = carried_type(kept["anyOf"][0])
-        return inner if "anyOf" in inner else {"anyOf": [inner, NULL]}
+        flat: list[Any] = []  # Python's unions are flat, and have each type once
+        for choice in kept["anyOf"]:
+            carried: Any = NULL if choice == NULL else carried_type(choice)
+            flat += [one for one in carried.get("anyOf", [carried]) if one not in flat]
+        some = [one for one in flat if one != NULL]
+        return {"anyOf": flat} if len(some) > 1 else {"anyOf": [some[0], NULL]} if len(flat) > 1 else some[0]
+    if "oneOf" in kept:
+        return kept | {"oneOf": [carried_type(one) for one in kept["oneOf"]]}
+    if "prefixItems" in kept:
+        return kept | {"prefixItems": [carried_type(one) for one in kept["prefixItems"]]}
     if "const" in kept:
         kept = {"enum": [kept["const"]]}
     if "enum" in kept:
         return kept | ({"type": "string"} if all(isinstance(value, str) for value in kept["enum"]) else {})
+    if "uniqueItems" in kept and not hashable(kept["items"]):
+        del kept["uniqueItems"]
     if "items" in kept:
         return kept | {"items": carried_type(kept["items"])}
     if "properties" not in kept:

@@ -12,6 +12,8 @@ The Python of a DSPy class is converted to data (`dspex.signatures.types`), or r
 | date, datetime, time, timedelta, UUID, Decimal,   | text with a format                                        |
 | AnyUrl, HttpUrl, EmailStr                         |                                                           |
 | Optional[T], T | None                             | the type or null; such an input may be left out           |
+| Union[T, U], T | U, Field(discriminator="kind")   | anyOf; oneOf with a discriminator                         |
+| tuple[T, U], set[T]                               | an array with prefixItems, or with uniqueItems            |
 | Literal[...], an Enum's values                    | enum; an Enum's name is its title                         |
 | a pydantic model                                  | an object, of its fields by their aliases, with their     |
 |                                                   | defaults; its name is the title, its docstring and those  |
@@ -245,7 +247,7 @@ def _instructions(signature: Any) -> str | None:
 
 
 def _field(name: str, info: FieldInfo) -> SignatureField:
-    data: _Schema = {"name": name, "type": _schema(info.annotation, info.metadata, _Place(name))}
+    data: _Schema = {"name": name, "type": _of_field(info, _Place(name))}
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     description = extra.get("desc")
     if description == f"${{{name}}}":  # DSPy's default description
@@ -286,6 +288,11 @@ class _Place(NamedTuple):
         return _Inexpressible(self.path, why)
 
 
+def _of_field(info: FieldInfo, place: _Place) -> _Schema:
+    schema = _schema(info.annotation, info.metadata, place)
+    return _told_apart(schema, info.discriminator, place) if info.discriminator else schema
+
+
 def _schema(annotation: Any, metadata: Iterable[Any], place: _Place) -> _Schema:
     """Convert an annotation and its metadata to a type (`dspex.signatures.types`)."""
     found = list(metadata)
@@ -300,8 +307,11 @@ def _schema(annotation: Any, metadata: Iterable[Any], place: _Place) -> _Schema:
         else:
             break
     schema = _unconstrained(annotation, place)
+    by = next((item.discriminator for item in found if isinstance(item, FieldInfo) and item.discriminator), None)
+    if by is not None:
+        schema = _told_apart(schema, by, place)
     limited = schema
-    while "anyOf" in limited:
+    while "anyOf" in limited and len(limited["anyOf"]) == 2 and limited["anyOf"][1] == {"type": "null"}:
         limited = limited["anyOf"][0]
     for limit, value in _limits(found, place):
         _constrain(limited, limit, value, annotation, place)
@@ -327,15 +337,9 @@ def _unconstrained(annotation: Any, place: _Place) -> _Schema:
     if origin is Literal:
         return _optional(_enum([value for value in arguments if value is not None], annotation, place), arguments)
     if origin in (Union, types.UnionType):
-        return _union(annotation, arguments, place)
-    if origin in (list, dict) and not arguments:
-        return {"type": "array" if origin is list else "object"}
-    if origin is list:
-        return {"type": "array", "items": _schema(arguments[0], (), place.inside("[]"))}
-    if origin is dict:
-        if arguments[0] is not str:
-            raise place.refuse(f"{_called(annotation)} has keys that are not str: use dict[str, ...]")
-        return {"type": "object", "additionalProperties": _schema(arguments[1], (), place.inside("{}"))}
+        return _union(arguments, place)
+    if origin in (list, dict, set, tuple):
+        return _container(annotation, origin, arguments, place)
     if isinstance(annotation, type) and origin is None:
         if issubclass(annotation, Enum):
             return (
@@ -345,10 +349,32 @@ def _unconstrained(annotation: Any, place: _Place) -> _Schema:
             )
         if issubclass(annotation, BaseModel) and not _is_of_dspy(annotation):
             return _object(annotation, place)
-    raise place.refuse(
+    raise _unknown(annotation, place)
+
+
+def _unknown(annotation: Any, place: _Place) -> _Inexpressible:
+    return place.refuse(
         f"{_called(annotation)} cannot be kept as data: use str, int, float, bool, Any, Literal[...], list[...], "
-        "dict[str, ...], Optional[...], a pydantic model, or a date, datetime, time, timedelta, UUID, Decimal, AnyUrl"
+        "dict[str, ...], tuple[...], set[...], Union[...], Optional[...], a pydantic model, or a date, datetime, time, "
+        "timedelta, UUID, Decimal, AnyUrl"
     )
+
+
+def _container(annotation: Any, origin: Any, arguments: tuple[Any, ...], place: _Place) -> _Schema:
+    if origin in (list, dict) and not arguments:
+        return {"type": "array" if origin is list else "object"}
+    if origin is list:
+        return {"type": "array", "items": _schema(arguments[0], (), place.inside("[]"))}
+    if origin is set:
+        return {"type": "array", "items": _schema(arguments[0], (), place.inside("[]")), "uniqueItems": True}
+    if origin is tuple and arguments and ... not in arguments:
+        items = [_schema(one, (), place.inside(f"[{number}]")) for number, one in enumerate(arguments)]
+        return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
+    if origin is dict:
+        if arguments[0] is not str:
+            raise place.refuse(f"{_called(annotation)} has keys that are not str: use dict[str, ...]")
+        return {"type": "object", "additionalProperties": _schema(arguments[1], (), place.inside("{}"))}
+    raise _unknown(annotation, place)
 
 
 _HTTP = {"type": "string", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?:"}
@@ -362,18 +388,27 @@ _SCALARS: list[tuple[Any, _Schema]] = [
     (dict, {"type": "object"}),
     *((kind, {"type": "string", "format": form}) for form, kind in FORMATS.items()),
     (EmailStr, {"type": "string", "format": "email"}),
-    *(
-        (kind, {"type": "string", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?:", "title": kind.__name__})
-        for kind in (HttpUrl, AnyHttpUrl)
-    ),
+    *((kind, _HTTP | {"title": kind.__name__}) for kind in (HttpUrl, AnyHttpUrl)),
 ]
 
 
-def _union(annotation: Any, arguments: tuple[Any, ...], place: _Place) -> _Schema:
-    members = [member for member in arguments if member is not types.NoneType]
-    if len(members) != 1:
-        raise place.refuse(f"{_called(annotation)} is a union of types: only one type and None can be joined")
-    return _optional(_schema(members[0], (), place), arguments)
+def _union(arguments: tuple[Any, ...], place: _Place) -> _Schema:
+    several = sum(one is not types.NoneType for one in arguments) > 1
+    choices = [
+        {"type": "null"} if one is types.NoneType else _schema(one, (), place.inside(f"<{number}>" if several else ""))
+        for number, one in enumerate(arguments, 1)
+    ]
+    some = [choice for choice in choices if choice != {"type": "null"}]
+    return _optional(some[0], arguments) if len(some) == 1 else {"anyOf": choices}
+
+
+def _told_apart(schema: _Schema, by: Any, place: _Place) -> _Schema:
+    """A union whose types a property tells apart."""
+    if not isinstance(by, str):
+        raise place.refuse("a discriminator that is code cannot be kept: name a property")
+    choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
+    one = {"oneOf": choices, "discriminator": {"propertyName": by}}
+    return {"anyOf": [one, {"type": "null"}]} if len(choices) < len(schema.get("anyOf", ())) else one
 
 
 def _optional(schema: _Schema, arguments: tuple[Any, ...]) -> _Schema:
@@ -411,7 +446,7 @@ def _object(model: type[BaseModel], place: _Place) -> _Schema:
     for name, info in model.model_fields.items():
         key = _key(name, info, place)
         inner = place.inside(f".{key}")._replace(models=(*place.models, model))
-        properties[key] = _schema(info.annotation, info.metadata, inner)
+        properties[key] = _of_field(info, inner)
         _describe(properties[key], info.description)
         if key != name and not _made_of_data(model) and _PLAIN.fullmatch(name):
             properties[key]["attribute"] = name

@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Collection, Iterator
 from enum import EnumMeta
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import dspy
@@ -61,7 +61,8 @@ def value_of(text: str, annotation: Any, name: str) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, dspy.Type):
         return adapter.validate_python(text)
     if origin in (Union, UnionType) and str in get_args(annotation):
-        return adapter.validate_python(text)
+        value = NOTHING if NoneType in get_args(annotation) else read(fenced(text))  # as DSPy: adapters/utils.py
+        return adapter.validate_python(text if value is NOTHING else value)
     value = read(fenced(text))
     if value is NOTHING:
         value = _within(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple, Optional
+from typing import Annotated, Any, Literal, NamedTuple, Optional, Union
 
 import pydantic
 from pydantic import (
@@ -21,8 +21,9 @@ from pydantic import (
     StrictInt,
     StrictStr,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, to_jsonable_python
 
+from dspex.ids import canonical_json
 from dspex.scalars import WHOLE, whole
 from dspex.signatures import formats
 from dspex.signatures.classes import attribute, enum_class, object_class
@@ -38,12 +39,18 @@ from dspex.signatures.types import (
     FieldType,
     IntegerType,
     MapType,
+    NullType,
     NumberType,
     ObjectType,
     OptionalType,
     Scalar,
     StringType,
+    TaggedUnionType,
+    TupleType,
+    UnionType,
+    tags_of,
 )
+from dspex.signatures.unions import by_kind, by_property
 
 
 class _First(FailFast):
@@ -92,6 +99,8 @@ def annotation(field_type: FieldType, reading: Reading = JSON, *, name: str = "V
     inner = field_type.anyOf[0] if isinstance(field_type, OptionalType) else field_type
     if reading.strict and isinstance(inner, NumberType):
         limits["allow_inf_nan"] = False
+    if reading.strict and isinstance(inner, TaggedUnionType):
+        limits = {}  # it tells its types apart by itself
     limited = Annotated[bare, Field(**limits)] if limits else bare
     return Annotated[limited, WHOLE] if reading.strict and isinstance(inner, IntegerType) else limited
 
@@ -103,6 +112,11 @@ def constraints(field_type: FieldType) -> dict[str, Any]:
     """
     if isinstance(field_type, OptionalType):
         return constraints(field_type.anyOf[0])
+    if isinstance(field_type, TupleType):
+        return {}  # it has as many items as its types
+    if isinstance(field_type, TaggedUnionType):
+        name = field_type.discriminator.propertyName
+        return {"discriminator": attribute(field_type.oneOf[0].properties[name].attribute or name, ())}
     return {} if isinstance(field_type, StringType) and field_type.format is not None else _limits(field_type)
 
 
@@ -124,18 +138,62 @@ def unconstrained(field_type: FieldType, reading: Reading = JSON, *, name: str =
         case ConstType(const=value):
             return _literal((value,), reading)
         case ArrayType():
-            item = annotation(field_type.items, reading, name=f"{name}Item")
-            return Annotated[list[item], Strict(), _FIRST] if strict else list[item]  # type: ignore[valid-type]
+            return _array(field_type, reading, name)
         case MapType():
             value = annotation(field_type.additionalProperties, reading, name=f"{name}Value")
             return Annotated[dict[_KEY, value], Strict()] if strict else dict[str, value]  # type: ignore[valid-type]
         case OptionalType(anyOf=(inner, _)):
             return Optional[unconstrained(inner, reading, name=name)]  # noqa: UP045
+        case TupleType() | UnionType() | TaggedUnionType():
+            return _several(field_type, reading, name)
         case ObjectType():
             if field_type.title is None or strict:
                 return _nested(field_type, reading, name=name)
             return object_class(field_type, partial(annotation, reading=reading))
     raise AssertionError(field_type)
+
+
+def _several(field_type: TupleType | UnionType | TaggedUnionType, reading: Reading, name: str) -> Any:
+    match field_type:
+        case TupleType(prefixItems=items):
+            inner = tuple(annotation(item, reading, name=f"{name}Item{number}") for number, item in enumerate(items, 1))
+            return Annotated[tuple[inner], BeforeValidator(_a_list)] if reading.strict else tuple[inner]  # type: ignore[valid-type]
+        case UnionType(anyOf=choices):
+            read = [
+                None if isinstance(choice, NullType) else annotation(choice, reading, name=f"{name}Choice{number}")
+                for number, choice in enumerate(choices, 1)
+            ]
+            if reading == JSON:
+                return by_kind(list(zip(choices, read, strict=True)))
+            return Union[tuple(read)]  # noqa: UP007
+        case TaggedUnionType(oneOf=objects, discriminator=by):
+            classes = [annotation(one, reading, name=f"{name}Choice{number}") for number, one in enumerate(objects, 1)]
+            if not reading.strict:
+                return Union[tuple(classes)]  # noqa: UP007
+            tags = [tags_of(one, by.propertyName) for one in objects]
+            return by_property(by.propertyName, list(zip(tags, classes, strict=True)))
+
+
+def _array(field_type: ArrayType, reading: Reading, name: str) -> Any:
+    item = annotation(field_type.items, reading, name=f"{name}Item")
+    if field_type.uniqueItems and reading.objects and is_hashable(field_type.items):
+        return set[item]  # type: ignore[valid-type]
+    if not reading.strict:
+        return list[item]  # type: ignore[valid-type]
+    read = Annotated[list[item], Strict(), _FIRST]  # type: ignore[valid-type]
+    return Annotated[read, AfterValidator(_all_different)] if field_type.uniqueItems else read
+
+
+def is_hashable(field_type: FieldType) -> bool:
+    """Whether the values, as Python reads them, may be the members of a set."""
+    match field_type:
+        case OptionalType(anyOf=(inner, _)):
+            return is_hashable(inner)
+        case TupleType(prefixItems=items):
+            return all(map(is_hashable, items))
+        case _:
+            scalars = StringType | IntegerType | NumberType | BooleanType | EnumType | ConstType
+            return isinstance(field_type, scalars)
 
 
 def _text(field_type: StringType, reading: Reading) -> Any:
@@ -236,6 +294,23 @@ def _one_of(values: tuple[Scalar, ...]) -> Callable[[object], object]:
 def _shown(value: Scalar) -> str:
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _a_list(value: object) -> object:
+    if not isinstance(value, list):
+        raise PydanticCustomError("list_type", "input should be a valid list")
+    return value
+
+
+def _all_different(items: list[Any]) -> list[Any]:
+    seen: set[bytes] = set()
+    for item in items:
+        # 1 and 1.0 are one number of JSON, 1 and true are not the same.
+        key = canonical_json(to_jsonable_python(item, by_alias=True))
+        if key in seen:
+            raise PydanticCustomError("unique_items", "items should be different from each other")
+        seen.add(key)
+    return items
 
 
 def _unicode(key: str) -> str:

@@ -5,12 +5,14 @@ The grammar (white space is free; a field without a type is text, as in DSPy):
     signature := fields "->" fields
     fields    := field ("," field)*
     field     := NAME [":" type] ["=" literal]          a default is for inputs only
-    type      := member ("|" member)*                   at most one other member beside None
+    type      := member ("|" member)*
     member    := "str" | "int" | "float" | "bool" | "None" | "Any"
                | "datetime.date" | "datetime.datetime" | "datetime.time" | "datetime.timedelta" | "uuid.UUID"
                | "decimal.Decimal" | "pydantic.AnyUrl" | "pydantic.EmailStr"     also without their modules
                | "list" ["[" type "]"] | "dict" ["[" "str" "," type "]"]
+               | "tuple" "[" types "]" | "set" "[" type "]" | "Union" "[" types "]"
                | "Optional" "[" type "]" | "Literal" "[" literal ("," literal)* "]"
+    types     := type ("," type)*
 
 DSPy's own parser passes an unknown name to `importlib.import_module` (dspy 3.4, signatures/signature.py). This one
 accepts only the names above.
@@ -21,12 +23,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from dspex.errors import InvalidSignature
 from dspex.signatures.formats import Format
 from dspex.signatures.types import (
+    MAX_CHOICES,
     MAX_DEPTH,
+    MAX_MEMBERS,
     AnyArrayType,
     AnyMapType,
     AnyType,
@@ -40,7 +44,11 @@ from dspex.signatures.types import (
     NumberType,
     OptionalType,
     StringType,
+    TupleType,
+    UnionType,
 )
+
+Read = TypeVar("Read")
 
 MAX_LENGTH = 10_000
 
@@ -74,9 +82,19 @@ _FORMATS: dict[str, Format] = {
 }
 _FORMATS |= {name.partition(".")[2]: found for name, found in _FORMATS.items()}
 _KNOWN = (
-    "str, int, float, bool, Any, list[...], dict[str, ...], Optional[...], Literal[...], date, datetime, time, "
+    "str, int, float, bool, Any, list[...], dict[str, ...], tuple[...], set[...], Optional[...], "
+    "Union[...], Literal[...], date, datetime, time, "
     "timedelta, UUID, Decimal, AnyUrl, EmailStr"
 )
+_EXAMPLES = {
+    "list": "list[str]",
+    "dict": "dict[str, int]",
+    "tuple": "tuple[int, str]",
+    "set": "set[str]",
+    "Optional": "Optional[str]",
+    "Union": "Union[int, str]",
+    "Literal": "Literal['a', 'b']",
+}
 _CONSTANTS = {"True": True, "False": False, "None": None}
 
 
@@ -192,10 +210,24 @@ class _Parser:
         while self._accept("|"):
             members.append(self._member())
         self._depth -= 1
-        some = [member for member in members if member is not None]
-        if len(some) != 1:
-            self.fail("a union may only join one type and None")
-        return _optional(some[0]) if len(members) > 1 else some[0]
+        return self._joined(members)
+
+    def _joined(self, given: list[FieldType | None]) -> FieldType:
+        """A type or the union of several, as Python's `Union` joins them: flat, each of them once."""
+        flat: list[FieldType | NullType] = []
+        for one in given:
+            inner: tuple[FieldType | NullType, ...] = (
+                (NullType(),) if one is None else one.anyOf if isinstance(one, OptionalType | UnionType) else (one,)
+            )
+            flat += [member for member in inner if member not in flat]
+        some = [member for member in flat if not isinstance(member, NullType)]
+        if not some:
+            self.fail("None alone is no type")
+        if len(flat) > MAX_CHOICES:
+            self.fail(f"a union has at most {MAX_CHOICES} types")
+        if len(some) > 1:
+            return UnionType(anyOf=tuple(flat))
+        return some[0] if len(flat) == 1 else OptionalType(anyOf=(some[0], NullType()))
 
     def _member(self) -> FieldType | None:
         if self._token.kind != "name":
@@ -206,35 +238,56 @@ class _Parser:
             return _SCALARS[name]()
         if name in _FORMATS:
             return StringType(format=_FORMATS[name])
+        if name == "None":
+            return None
         if name in ("list", "List", "dict", "Dict") and self._token.text != "[":
             return AnyArrayType() if name in ("list", "List") else AnyMapType()
-        match name:
-            case "None":
-                return None
-            case "list" | "List":
-                self._open(name, "list[str]")
-                inner: FieldType = ArrayType(items=self.type())
-            case "dict" | "Dict":
-                self._open(name, "dict[str, int]")
+        example = _EXAMPLES.get(name.lower() if name in ("List", "Dict", "Tuple", "Set") else name)
+        if example is None:
+            self.fail(f"unknown type '{token.text}': known are {_KNOWN}", token.position)
+        if not self._accept("["):
+            self.fail(f"'{name}' says what is in it, for instance {example}")
+        inner = self._inside(name)
+        self.expect("]")
+        return inner
+
+    def _inside(self, name: str) -> FieldType:
+        match name.lower():
+            case "list":
+                return ArrayType(items=self.type())
+            case "dict":
                 key = self._take()
                 if key.text != "str":
                     self.fail("a dict's keys are str", key.position)
                 self.expect(",")
-                inner = MapType(additionalProperties=self.type())
-            case "Optional":
-                self._open(name, "Optional[str]")
-                inner = _optional(self.type())
-            case "Literal":
-                self._open(name, "Literal['a', 'b']")
-                inner = self._enum()
+                return MapType(additionalProperties=self.type())
+            case "optional":
+                return self._joined([self._type_or_none(), None])
+            case "union":
+                return self._joined(self._types(self._type_or_none))
+            case "tuple":
+                items = self._types(self.type)
+                return TupleType(prefixItems=tuple(items), minItems=len(items), maxItems=len(items))
+            case "set":
+                return ArrayType(items=self.type(), uniqueItems=True)
             case _:
-                self.fail(f"unknown type '{token.text}': known are {_KNOWN}", token.position)
-        self.expect("]")
-        return inner
+                return self._enum()
 
-    def _open(self, name: str, example: str) -> None:
-        if not self._accept("["):
-            self.fail(f"'{name}' says what is in it, for instance {example}")
+    def _type_or_none(self) -> FieldType | None:
+        if self._token.text == "None" and self._tokens[self._next + 1].text in (",", "]"):
+            self._take()
+            return None
+        return self.type()
+
+    def _types(self, read: Callable[[], Read]) -> list[Read]:
+        found = [read()]
+        while self._accept(","):
+            if self._token.text == "]":
+                break
+            found.append(read())
+        if len(found) > MAX_MEMBERS:
+            self.fail(f"there are more than {MAX_MEMBERS} types")
+        return found
 
     def _enum(self) -> FieldType:
         values = [self._scalar()]
@@ -293,7 +346,3 @@ class _Parser:
             self.fail("a dict's keys are text")
         self.expect(":")
         return key, self._literal()
-
-
-def _optional(inner: FieldType) -> FieldType:
-    return inner if isinstance(inner, OptionalType) else OptionalType(anyOf=(inner, NullType()))

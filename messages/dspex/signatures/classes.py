@@ -30,6 +30,7 @@ from dspex.signatures.types import (
     ObjectType,
     OptionalType,
     StringType,
+    takes_null,
 )
 
 _enums: WeakValueDictionary[str, type[Enum]] = WeakValueDictionary()
@@ -104,7 +105,7 @@ def _model(field_type: ObjectType, annotation: Callable[..., Any]) -> type[pydan
             details["title"] = member.title
         if key not in field_type.required:
             # Without a default, the author's class has a function for it: pydantic shows none.
-            known = member.default is not None or isinstance(member, OptionalType | AnyType)
+            known = member.default is not None or takes_null(member) or isinstance(member, AnyType)
             details |= {"default": member.default} if known else {"default_factory": _made_anew(member)}
         kind = annotation(member, name=key.title())
         members[attribute(member.attribute or key, members)] = (kind, Field(**details))
@@ -127,7 +128,7 @@ def _without_nulls(field_type: ObjectType) -> Callable[[Any], Any]:
     omitted = {
         key
         for key, member in field_type.properties.items()
-        if key not in field_type.required and not isinstance(member, OptionalType)
+        if key not in field_type.required and not takes_null(member)
     }
 
     def left_out(value: Any) -> Any:

@@ -31,6 +31,7 @@ from dspex.ids import canonical_json
 from dspex.model import Frozen
 from dspex.signatures.annotations import annotation
 from dspex.signatures.field import SignatureField
+from dspex.signatures.measures import count_types, in_order, json_schema
 from dspex.signatures.signature import Signature
 from dspex.signatures.types import (
     MAX_MEMBERS,
@@ -44,13 +45,16 @@ from dspex.signatures.types import (
     FieldType,
     IntegerType,
     MapType,
+    NullType,
     NumberType,
     ObjectType,
     OptionalType,
     Scalar,
     StringType,
-    in_order,
-    json_schema,
+    TaggedUnionType,
+    TupleType,
+    UnionType,
+    takes_null,
 )
 
 Direction = Literal["inputs", "outputs"]
@@ -156,7 +160,7 @@ def _fields(
 
 def _presence(old: SignatureField, new: SignatureField) -> Iterator[_Difference]:
     """Differences in whether an input may be absent, and in its default."""
-    was, now = isinstance(old.type, OptionalType), isinstance(new.type, OptionalType)
+    was, now = takes_null(old.type), takes_null(new.type)
     if old.required != new.required and was == now:  # otherwise the comparison of the types reports it
         yield _required(new.name, new.required)
     if not (old.required or new.required) and canonical_json(old.default) != canonical_json(new.default):
@@ -192,6 +196,11 @@ def _types(old: FieldType, new: FieldType, path: str) -> Iterator[_Difference]:
         yield _Difference(path, "required", "may not be null any more", _AS_OUTPUT)
     before, after = _opened(before), _opened(after)
     match before, after:
+        case (UnionType() | TaggedUnionType(), _) | (_, UnionType() | TaggedUnionType()):
+            yield from _choices(before, after, path)
+        case TupleType(), TupleType() if len(before.prefixItems) == len(after.prefixItems):
+            for number, (was, now) in enumerate(zip(before.prefixItems, after.prefixItems, strict=True)):
+                yield from _types(was, now, f"{path}[{number}]")
         case ArrayType(), ArrayType():
             yield from _sized(before, after, path)
             yield from _types(before.items, after.items, f"{path}[]")
@@ -225,16 +234,40 @@ def _without_null(field_type: FieldType) -> tuple[FieldType, bool]:
     nullable = False
     while isinstance(field_type, OptionalType):
         field_type, nullable = field_type.anyOf[0], True
-    return field_type, nullable
+    return field_type, nullable or takes_null(field_type)
 
 
 def _fits(old: FieldType, new: FieldType, direction: Direction) -> bool:
     return all(direction in difference.harmless for difference in _types(old, new, ""))
 
 
+def _choices(old: FieldType, new: FieldType, path: str) -> Iterator[_Difference]:
+    """The difference of two types, one of which is a union: whether each choice of one fits one of the other."""
+    if count_types(old) * count_types(new) > MAX_PAIRS:
+        same = canonical_json(json_schema(old)) == canonical_json(json_schema(new))
+        yield from _moved(old, new, path, wider=same, narrower=same)
+        return
+    before, after = _choices_of(old), _choices_of(new)
+    wider = all(any(_fits(one, other, "inputs") for other in after) for one in before)
+    narrower = all(any(_fits(one, other, "outputs") for one in before) for other in after)
+    yield from _moved(old, new, path, wider=wider, narrower=narrower)
+
+
+def _choices_of(field_type: FieldType) -> tuple[FieldType, ...]:
+    match field_type:
+        case UnionType(anyOf=choices):
+            return tuple(choice for choice in choices if not isinstance(choice, NullType))
+        case TaggedUnionType(oneOf=objects):
+            return objects
+        case _:
+            return (field_type,)
+
+
 def _sized(old: ArrayType, new: ArrayType, path: str) -> Iterator[_Difference]:
     before, after = _range(old.minItems, old.maxItems), _range(new.minItems, new.maxItems)
-    yield from _moved(old, new, path, wider=_within(before, after), narrower=_within(after, before))
+    wider = _within(before, after) and not (new.uniqueItems and not old.uniqueItems)
+    narrower = _within(after, before) and not (old.uniqueItems and not new.uniqueItems)
+    yield from _moved(old, new, path, wider=wider, narrower=narrower)
 
 
 def _properties(old: ObjectType, new: ObjectType, path: str) -> Iterator[_Difference]:
@@ -331,6 +364,9 @@ def _listed(field_type: FieldType) -> tuple[Scalar, ...] | None:
     return None
 
 
+MAX_PAIRS = 100_000
+"""Larger unions are only compared for being the same."""
+
 _Range = tuple[float, float]
 """The lowest and the highest value, both inclusive. Integers stay integers, however large."""
 
@@ -384,6 +420,10 @@ def _written(field_type: FieldType) -> str:
             return "map"
         case AnyType():
             return "any value"
+        case UnionType() | TaggedUnionType():
+            return " or ".join(dict.fromkeys(map(_written, _choices_of(field_type))))
+        case TupleType():
+            return f"list of {len(field_type.prefixItems)} types"
     keywords = json_schema(field_type)
     name = next((key for key in ("enum", "const") if key in keywords), keywords.get("type"))
     limits = [f"{key} {value}" for key, value in keywords.items() if key not in _NO_LIMITS]
@@ -450,6 +490,9 @@ def _descriptions(field_type: FieldType, path: str) -> Iterator[tuple[str, tuple
             yield from _descriptions(inner, f"{path}[]")
         case MapType(additionalProperties=inner):
             yield from _descriptions(inner, f"{path}{{}}")
+        case TupleType(prefixItems=inners):
+            for number, inner in enumerate(inners):
+                yield from _descriptions(inner, f"{path}[{number}]")
         case ObjectType(properties=properties):
             for name, inner in properties.items():
                 yield from _descriptions(inner, f"{path}.{name}")

@@ -19,7 +19,8 @@ from pydantic_core import CoreSchema
 from dspex.errors import InvalidSignature
 from dspex.model import Frozen
 from dspex.signatures.arrow import parse_type
-from dspex.signatures.types import MAX_DEPTH, FieldType, OptionalType, depth, json_schema
+from dspex.signatures.measures import depth, json_schema
+from dspex.signatures.types import MAX_DEPTH, FieldType, takes_null
 
 _DSPY_NAMES = (
     "completions, config, demos, fields, input_fields, instance, instructions, lm, new_signature, output_fields, "
@@ -87,7 +88,7 @@ class SignatureField(Frozen):
     @property
     def required(self) -> bool:
         """Whether a value must be given."""
-        return "default" not in self.model_fields_set and not isinstance(self.type, OptionalType)
+        return "default" not in self.model_fields_set and not takes_null(self.type)
 
     def json_schema(self) -> dict[str, Any]:
         """This field as a property of a JSON Schema object."""

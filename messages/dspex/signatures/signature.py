@@ -32,12 +32,8 @@ from dspex.signatures.annotations import JSON, LENIENT, OBJECTS, Reading, forget
 from dspex.signatures.arrow import MAX_LENGTH, parse_arrow
 from dspex.signatures.classes import has_objects
 from dspex.signatures.field import SignatureField
-from dspex.signatures.types import (
-    DIALECT,
-    count_types,
-    count_values,
-    in_order,
-)
+from dspex.signatures.measures import count_types, count_values, in_order
+from dspex.signatures.types import DIALECT
 
 MAX_FIELDS = 64
 MAX_TYPES = 2_000

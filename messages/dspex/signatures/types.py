@@ -12,6 +12,10 @@
 | {"type": "object"}                                          | dict                                     |
 | {"type": "object", "properties": {...}, "required": [...]}  | (no arrow form)                          |
 | {"anyOf": [T, {"type": "null"}]}                            | Optional[T], T | None                    |
+| {"anyOf": [T, U, ...]}                                      | Union[T, U], T | U                       |
+| {"oneOf": [T, U], "discriminator": {"propertyName": "p"}}   | (no arrow form)                          |
+| {"type": "array", "prefixItems": [T, U], "minItems": 2, ... | tuple[T, U]                              |
+| {"type": "array", "items": T, "uniqueItems": true}          | set[T]                                   |
 
 A string may also have `enum` or `pattern`; constraints are JSON Schema's own keywords (minimum, maxLength, minItems,
 ...). A pattern finds a part of a text, unless it has ^ and $, and is in the syntax of Rust's regular expressions
@@ -27,7 +31,7 @@ values. These two and `docstring` are not JSON Schema's words.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -52,11 +56,13 @@ from pydantic import (
 
 from dspex.model import Sparse
 from dspex.scalars import WHOLE
-from dspex.signatures.formats import ATOM_TYPES, Format, atoms, check_pattern
+from dspex.signatures.formats import Format, check_pattern
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_DEPTH = 8
 MAX_MEMBERS = 256
+MAX_CHOICES = 32
+"""The types of one union. Each is tried for a value."""
 
 Count = Annotated[StrictInt, Field(ge=0, le=1_000_000), WHOLE]
 Whole = Annotated[StrictInt, WHOLE]
@@ -92,7 +98,9 @@ _LATER = ConfigDict(json_schema_extra={"x-later": True})
 """Of a type that the first v1 did not have: an older reader does not know it (`dspex.schemas.growth`)."""
 
 
-class _Type(Sparse):
+class Type(Sparse):
+    """What all types have."""
+
     title: Title | None = None
     description: str | None = Field(default=None, max_length=2_000)
     default: JsonValue = None
@@ -100,7 +108,7 @@ class _Type(Sparse):
     attribute: Identifier | None = None
 
 
-class StringType(_Type):
+class StringType(Type):
     """Text; `enum` restricts it to the listed values, `minLength` and `maxLength` count characters.
 
     `format` and `pattern` are checked, unlike in many readers of JSON Schema.
@@ -126,7 +134,7 @@ class StringType(_Type):
         return self
 
 
-class IntegerType(_Type):
+class IntegerType(Type):
     """A whole number."""
 
     type: Literal["integer"] = "integer"
@@ -147,7 +155,7 @@ class IntegerType(_Type):
         return self
 
 
-class NumberType(_Type):
+class NumberType(Type):
     """A finite number, whole or not (IEEE 754 double)."""
 
     type: Literal["number"] = "number"
@@ -166,13 +174,13 @@ class NumberType(_Type):
         return self
 
 
-class BooleanType(_Type):
+class BooleanType(Type):
     """true or false."""
 
     type: Literal["boolean"] = "boolean"
 
 
-class EnumType(_Type):
+class EnumType(Type):
     """One of the listed values, of any scalar type. `type` may say so as well, if all are of one."""
 
     docstring: str | None = Field(default=None, max_length=2_000)
@@ -189,7 +197,7 @@ class EnumType(_Type):
         return self
 
 
-class ConstType(_Type):
+class ConstType(Type):
     """One value: text, a whole number, true or false. `type` may say so as well."""
 
     model_config = _LATER
@@ -203,13 +211,13 @@ class ConstType(_Type):
         return self
 
 
-class AnyType(_Type):
+class AnyType(Type):
     """Any JSON value."""
 
     model_config = _LATER
 
 
-class AnyArrayType(_Type):
+class AnyArrayType(Type):
     """A list of any JSON values."""
 
     model_config = _LATER
@@ -217,7 +225,7 @@ class AnyArrayType(_Type):
     type: Literal["array"] = "array"
 
 
-class AnyMapType(_Type):
+class AnyMapType(Type):
     """A map from text to any JSON values."""
 
     model_config = _LATER
@@ -226,13 +234,14 @@ class AnyMapType(_Type):
     additionalProperties: Literal[True] | None = None
 
 
-class ArrayType(_Type):
-    """A list whose items all have the same type."""
+class ArrayType(Type):
+    """A list whose items all have the same type; with `uniqueItems`, no item is there twice: a set."""
 
     type: Literal["array"] = "array"
     items: FieldType
     minItems: Count | None = None
     maxItems: Count | None = None
+    uniqueItems: Literal[True] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -240,14 +249,14 @@ class ArrayType(_Type):
         return self
 
 
-class MapType(_Type):
+class MapType(Type):
     """A map from text to values that all have the same type."""
 
     type: Literal["object"] = "object"
     additionalProperties: FieldType
 
 
-class ObjectType(_Type):
+class ObjectType(Type):
     """A nested object with named properties. Those not in `required` may be absent; no other key is allowed.
 
     `additionalProperties` only says whether the LM is told that no other key is allowed.
@@ -276,45 +285,149 @@ class ObjectType(_Type):
         return self
 
 
-class NullType(_Type):
-    """null; only as the second member of `anyOf`."""
+class TupleType(Type):
+    """A list of as many items as there are types, each of its own type. `minItems` and `maxItems` must say so."""
+
+    model_config = _LATER
+
+    type: Literal["array"] = "array"
+    prefixItems: tuple[FieldType, ...] = Field(min_length=1, max_length=MAX_MEMBERS)
+    minItems: Count
+    maxItems: Count
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        count = len(self.prefixItems)
+        if (self.minItems, self.maxItems) != (count, count):
+            raise ValueError(f"minItems and maxItems must be {count}, as many as there are prefixItems")
+        return self
+
+
+class NullType(Type):
+    """null; only as a member of `anyOf`."""
 
     type: Literal["null"] = "null"
 
 
-class OptionalType(_Type):
+class OptionalType(Type):
     """A value or null."""
 
     anyOf: tuple[FieldType, NullType]
 
 
+class UnionType(Type):
+    """A value that fits one of several types, one of which may be null.
+
+    A value is valid if it fits any of them, in whatever order. Where one is read that fits several (an LM's answer, a
+    typed result), pydantic takes the nearest, and of equals the first
+    (https://docs.pydantic.dev/latest/concepts/unions/#smart-mode).
+    """
+
+    model_config = _LATER
+
+    anyOf: tuple[Member, ...] = Field(min_length=2, max_length=MAX_CHOICES)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(isinstance(one, NullType) for one in self.anyOf) > 1:
+            raise ValueError("null is listed twice")
+        return self
+
+
+class Discriminating(Sparse):
+    """The property by which the types of a union are told apart. `mapping`, which repeats them, is not kept."""
+
+    propertyName: PropertyName
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_mapping(cls, value: Any) -> Any:
+        return {key: item for key, item in value.items() if key != "mapping"} if isinstance(value, dict) else value
+
+
+class TaggedUnionType(Type):
+    """One of several objects, told apart by a property that each requires as a `const` or an `enum` of texts."""
+
+    model_config = _LATER
+
+    oneOf: tuple[ObjectType, ...] = Field(min_length=2, max_length=MAX_CHOICES)
+    discriminator: Discriminating
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        name, known = self.discriminator.propertyName, set[str]()
+        for number, one in enumerate(self.oneOf):
+            tags = tags_of(one, name)
+            if not tags or name not in one.required:
+                raise ValueError(
+                    f"oneOf.{number}: needs '{name}' as a required property that is a const or an enum of texts"
+                )
+            if not known.isdisjoint(tags):
+                raise ValueError(f"oneOf.{number}: '{name}' is that of another one")
+            known.update(tags)
+        return self
+
+
+def tags_of(one: ObjectType, name: str) -> tuple[str, ...]:
+    """The texts that a property of an object may be; empty if it may be others."""
+    match one.properties.get(name):
+        case ConstType(const=str() as value):
+            return (value,)
+        case StringType(enum=values) if values:
+            return values
+        case _:
+            return ()
+
+
+def takes_null(field_type: FieldType) -> bool:
+    """Whether the type says that null fits. An input of such a type may be left out."""
+    return isinstance(field_type, OptionalType) or (
+        isinstance(field_type, UnionType)
+        and any(isinstance(one, NullType) or takes_null(one) for one in field_type.anyOf)
+    )
+
+
 def _kind(value: Any) -> str | None:
     """The tag of the model that reads this map, for the union below. Tags in <> are left out of error paths."""
-    if isinstance(value, _Type):
+    if isinstance(value, Type):
         return f"<{type(value).__name__.removesuffix('Type').lower()}>"
     if not isinstance(value, dict):
         return None
+    if value.get("type") in ("array", "object") and "const" not in value and "enum" not in value:
+        return _container(value)
     match value:
-        case {"anyOf": _}:
+        case {"anyOf": [_, {"type": "null"}] | (_, {"type": "null"})}:
             return "<optional>"
+        case {"anyOf": _}:
+            return "<union>"
+        case {"oneOf": _}:
+            return "<taggedunion>"
         case {"const": _}:
             return "<const>"
         case {"enum": _} if value.get("type") != "string":
             return "<enum>"
+        case {"type": "string" | "integer" | "number" | "boolean" as name}:
+            return f"<{name}>"
+        case {"type": _} | {"$ref": _}:
+            return None
+        case _:
+            return "<any>"
+
+
+def _container(value: dict[str, Any]) -> str:
+    match value:
         case {"type": "object", "properties": _}:
             return "<object>"
         case {"type": "object", "additionalProperties": given} if given is not True:
             return "<map>"
         case {"type": "object"}:
             return "<anymap>"
-        case {"type": "array"} if "items" not in value:
-            return "<anyarray>"
-        case {"type": "string" | "integer" | "number" | "boolean" | "array" as name}:
-            return f"<{name}>"
-        case {"type": _} | {"$ref": _}:
-            return None
+        case {"prefixItems": _}:
+            return "<tuple>"
+        case {"items": _}:
+            return "<array>"
         case _:
-            return "<any>"
+            return "<anyarray>"
 
 
 FieldType = Annotated[
@@ -330,112 +443,30 @@ FieldType = Annotated[
     | Annotated[ArrayType, Tag("<array>")]
     | Annotated[MapType, Tag("<map>")]
     | Annotated[ObjectType, Tag("<object>")]
+    | Annotated[TupleType, Tag("<tuple>")]
+    | Annotated[UnionType, Tag("<union>")]
+    | Annotated[TaggedUnionType, Tag("<taggedunion>")]
     | Annotated[OptionalType, Tag("<optional>")],
     Discriminator(
         _kind,
         custom_error_type="unknown_type",
         custom_error_message=(
-            "is not a known type: use string, integer, number, boolean, array, object, enum, const, "
-            "anyOf [type, null], or {} for any JSON value"
+            "is not a known type: use string, integer, number, boolean, array, object, enum, const, anyOf, oneOf "
+            "(with a discriminator), or {} for any JSON value"
         ),
     ),
 ]
 
-
-def json_schema(field_type: FieldType) -> dict[str, Any]:
-    """The type as JSON Schema 2020-12: its own members, without those that are not set."""
-    return _standard(field_type.model_dump(mode="json"))
-
-
-def _standard(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema in the words of the standard, with all that is checked. What is passed in is changed."""
-    for ours in ("docstring", "attribute", "names"):
-        schema.pop(ours, None)
-    if "properties" in schema:
-        schema["additionalProperties"] = False
-    for member in _members(schema):
-        if isinstance(member, dict):
-            _standard(member)
-    return schema
+Member = Annotated[
+    Annotated[FieldType, Tag("<type>")] | Annotated[NullType, Tag("<null>")],
+    Discriminator(lambda value: "<null>" if is_null(value) else "<type>"),
+]
+"""One of a union."""
 
 
-def in_order(schema: dict[str, Any]) -> dict[str, Any]:
-    """A type, as data, in which the order of properties counts where the LM sees it. What is passed in is changed.
-
-    It is only seen in objects with a title, in some formats of prompts: what has none is as it was.
-    """
-    for member in _members(schema):
-        if isinstance(member, dict):
-            in_order(member)
-    if schema.get("title") is not None and isinstance(schema.get("properties"), dict):
-        schema["properties"] = list(schema["properties"].items())
-    return schema
-
-
-def depth(field_type: FieldType) -> int:
-    """How deep the type nests; a scalar is 1."""
-    match field_type:
-        case ArrayType(items=inner) | MapType(additionalProperties=inner) | OptionalType(anyOf=(inner, _)):
-            return 1 + depth(inner)
-        case ObjectType(properties=properties):
-            return 1 + max(map(depth, properties.values()))
-        case _:
-            return 1
-
-
-def count_types(field_type: object) -> int:
-    """How many types a type contains, including itself, its members, the values of enums and what patterns cost.
-
-    Args:
-        field_type: a type, or unvalidated data for one.
-    """
-    count, rest = 0, [field_type]
-    while rest:
-        one = rest.pop()
-        count += 1
-        if isinstance(one, _Type):
-            one = vars(one)
-        if isinstance(one, Mapping):
-            count += _length(one.get("enum")) + _count_given(one)
-            if isinstance(pattern := one.get("pattern"), str):
-                count += ATOM_TYPES * atoms(pattern)
-            rest.extend(_members(one))
-    return count
-
-
-def _count_given(one: Mapping[str, Any]) -> int:
-    return sum(count_values(one[key]) for key in ("default", "examples") if one.get(key))
-
-
-def count_values(value: object) -> int:
-    """How many values a JSON value contains, including itself."""
-    count, rest = 0, [value]
-    while rest:
-        match rest.pop():
-            case dict() as one:
-                rest.extend(one.values())
-            case list() | tuple() as many:
-                rest.extend(many)
-        count += 1
-    return count
-
-
-def _members(of: Mapping[str, Any]) -> Iterator[object]:
-    for key in ("items", "additionalProperties"):
-        if isinstance(of.get(key), Mapping | _Type):
-            yield of[key]
-    if isinstance(properties := of.get("properties"), Mapping):
-        yield from properties.values()
-    if isinstance(choices := of.get("anyOf"), list | tuple):
-        yield from (choice for choice in choices if not _is_null(choice))
-
-
-def _is_null(of: object) -> bool:
+def is_null(of: object) -> bool:
+    """Whether a type, or data for one, is null."""
     return isinstance(of, NullType) or (isinstance(of, Mapping) and of.get("type") == "null")
-
-
-def _length(values: object) -> int:
-    return len(values) if isinstance(values, list | tuple) else 0
 
 
 def _distinct(values: tuple[Any, ...] | None) -> None:

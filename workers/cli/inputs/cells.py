@@ -7,9 +7,10 @@
 | whole number | digits, with a sign or not; `3.0` too |
 | number | digits, with a sign, a point and an exponent or not |
 | true or false | `true` and `false` in any case |
-| list, map, object | JSON |
+| list, tuple, set, map, object | JSON |
 | any JSON value | JSON, else itself |
 | optional | empty and `null` are null; else as its type |
+| one of several types | as the first of them that it fits, where text comes last |
 
 An empty cell is no value, so the default applies, or the value is missing; for text without a format, it is the empty
 text. Spaces around
@@ -21,17 +22,23 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
+from pydantic import TypeAdapter, ValidationError
+
+from dspex.signatures.annotations import annotation
 from dspex.signatures.types import (
     BooleanType,
     ConstType,
     EnumType,
     FieldType,
     IntegerType,
+    NullType,
     NumberType,
     OptionalType,
     StringType,
+    UnionType,
 )
 
 NO_VALUE: Final = object()
@@ -73,21 +80,36 @@ def read_cell(field_type: FieldType, text: str) -> Any:
             return _scalar((value,), stripped, text)
         case OptionalType(anyOf=(inner, _)):
             return None if stripped == "null" else read_cell(inner, text)
-        case BooleanType() if stripped.lower() in ("true", "false"):
-            return stripped.lower() == "true"
+        case UnionType(anyOf=choices):
+            return _first_fitting(choices, stripped, text)
+        case BooleanType():
+            return {"true": True, "false": False}.get(stripped.lower(), text)
         case IntegerType():
             return _whole_number(stripped, text)
         case NumberType():
             return float(stripped) if _NUMBER.fullmatch(stripped) else text
         case EnumType(enum=members):
             return _scalar(members, stripped, text)
-        case BooleanType():
-            return text
         case _:
             try:
                 return read_json(text)
             except NotJson:
                 return text
+
+
+def _first_fitting(choices: Sequence[FieldType | NullType], stripped: str, text: str) -> Any:
+    for choice in sorted(choices, key=lambda choice: isinstance(choice, StringType) and not choice.enum):
+        if isinstance(choice, NullType):
+            if stripped == "null":
+                return None
+            continue
+        value = read_cell(choice, text)
+        try:
+            TypeAdapter(annotation(choice)).validate_python(value)
+        except ValidationError:
+            continue
+        return value
+    return text
 
 
 def whole(field_type: FieldType, value: Any) -> Any:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from dspex import Signature
 from dspex.errors import InvalidSignature
 from dspex.signatures.arrow import MAX_LENGTH, parse_arrow, parse_type
-from dspex.signatures.types import MAX_DEPTH, json_schema
+from dspex.signatures.measures import json_schema
+from dspex.signatures.types import MAX_DEPTH
 
 STRING, INTEGER = {"type": "string"}, {"type": "integer"}
 
@@ -53,6 +54,17 @@ def optional(schema: dict[str, Any]) -> dict[str, Any]:
         ("typing.Literal[1]", {"enum": [1]}),
         ("  list [ str ]  ", {"type": "array", "items": STRING}),
         ("list[\n  str\n]", {"type": "array", "items": STRING}),
+        ("int | str", {"anyOf": [INTEGER, STRING]}),
+        ("Union[str, int, str]", {"anyOf": [STRING, INTEGER]}),
+        ("Union[None, int, str]", {"anyOf": [{"type": "null"}, INTEGER, STRING]}),
+        ("Optional[int | str]", {"anyOf": [INTEGER, STRING, {"type": "null"}]}),
+        ("Union[int, Union[str, None]]", {"anyOf": [INTEGER, STRING, {"type": "null"}]}),
+        ("Union[int]", INTEGER),
+        ("Union[int, None,]", optional(INTEGER)),
+        ("tuple[int, str]", {"type": "array", "prefixItems": [INTEGER, STRING], "minItems": 2, "maxItems": 2}),
+        ("Tuple[int]", {"type": "array", "prefixItems": [INTEGER], "minItems": 1, "maxItems": 1}),
+        ("set[str]", {"type": "array", "items": STRING, "uniqueItems": True}),
+        ("typing.Set[str]", {"type": "array", "items": STRING, "uniqueItems": True}),
         ("Any", {}),
         ("typing.Any", {}),
         ("list", {"type": "array"}),
@@ -94,11 +106,16 @@ def test_types_that_are_read(text: str, schema: dict[str, Any]) -> None:
         ("list[Foo]", "unknown type 'Foo'", 6),
         ("dict[int, str]", "keys are str", 6),
         ("dict[str]", "expected ','", 9),
-        ("int | str", "only join one type and None", 10),
-        ("None", "only join one type and None", 5),
+        ("int | ", "expected a type", 6),
+        ("None", "None alone is no type", 5),
+        ("None | None", "None alone is no type", 12),
         ("Optional", "says what is in it", 9),
-        ("Optional[None]", "only join one type and None", 14),
-        ("Union[int, str]", "unknown type 'Union'", 1),
+        ("Optional[None]", "None alone is no type", 14),
+        ("Union[]", "expected a type", 7),
+        ("tuple[int, ...]", "unexpected '.'", 12),
+        ("tuple", "says what is in it", 6),
+        ("set", "says what is in it", 4),
+        ("frozenset[int]", "unknown type 'frozenset'", 1),
         ("Literal[]", "expected a value", 9),
         ("Literal[1.5]", "lists text, whole numbers", 12),
         ("Literal[None]", "lists text, whole numbers", 13),
@@ -107,7 +124,6 @@ def test_types_that_are_read(text: str, schema: dict[str, Any]) -> None:
         ("Literal['a' 'b']", "expected ']'", 13),
         ("Literal['a]", "unexpected", 9),
         ("Literal[__import__('os')]", "unexpected '('", 19),
-        ("tuple[int]", "unknown type", 1),
         ("int()", "unexpected '('", 4),
         ("int; str", "unexpected ';'", 4),
         ("int\N{NO-BREAK SPACE}%", "unexpected '%'", 5),

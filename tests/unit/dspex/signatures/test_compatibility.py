@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Literal
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dspex import Signature
+from dspex.errors import InvalidInput
 from dspex.signatures.compatibility import Change, Compatibility, compare
 from tests.strategies import field_types, next_versions, signatures, values, variants, widened
 
@@ -76,6 +78,16 @@ def test_fields(old: str, new: str, changes: list[tuple[str, str, str, bool]]) -
 
 # Types
 
+
+def a_tuple(*items: Any) -> dict[str, Any]:
+    return {"type": "array", "prefixItems": list(items), "minItems": len(items), "maxItems": len(items)}
+
+
+TAGGED = {
+    "oneOf": [an_object(["kind"], kind={"const": "a"}), an_object(["kind"], kind={"const": "b"}, n=INTEGER)],
+    "discriminator": {"propertyName": "kind"},
+}
+
 WIDER: list[tuple[Any, Any, str]] = [
     (INTEGER, NUMBER, "x"),
     (INTEGER | {"minimum": 3}, INTEGER, "x"),
@@ -119,6 +131,14 @@ WIDER: list[tuple[Any, Any, str]] = [
     ({"anyOf": [TEXT, {"type": "null"}]}, {}, "x"),
     (an_object(["a"], a=TEXT), {}, "x"),
     ({"type": "array", "items": TEXT}, {"type": "array"}, "x[]"),
+    (INTEGER, {"anyOf": [INTEGER, TEXT]}, "x"),
+    ({"anyOf": [INTEGER, TEXT]}, {"anyOf": [TEXT, NUMBER]}, "x"),
+    ({"anyOf": [INTEGER, TEXT]}, {}, "x"),
+    ({"anyOf": [an_object(["a"], a=TEXT), TEXT]}, {"anyOf": [TEXT, {"type": "object"}]}, "x"),
+    (an_object(["kind"], kind={"const": "a"}), TAGGED, "x"),
+    (TAGGED, {"type": "object"}, "x"),
+    ({"type": "array", "items": TEXT, "uniqueItems": True}, {"type": "array", "items": TEXT}, "x"),
+    (a_tuple(INTEGER, TEXT), a_tuple(NUMBER, TEXT), "x[0]"),
     ({"type": "object", "additionalProperties": TEXT}, {"type": "object"}, "x{}"),
     (an_object(["a"], a=TEXT), {"type": "object"}, "x"),
 ]  # fmt: skip
@@ -137,6 +157,9 @@ OTHER: list[tuple[Any, Any, str]] = [
     (TEXT | {"pattern": "^a"}, TEXT | {"pattern": "^ab"}, "x"),  # it is not found out
     (TEXT | {"enum": ["2026-02-30"]}, TEXT | {"format": "date"}, "x"),
     ({"const": 1}, {"const": True}, "x"),
+    ({"anyOf": [INTEGER, TEXT]}, {"anyOf": [TEXT, {"type": "boolean"}]}, "x"),
+    (a_tuple(INTEGER, TEXT), a_tuple(INTEGER), "x"),
+    (a_tuple(INTEGER, TEXT), {"type": "array", "items": {"anyOf": [INTEGER, TEXT]}}, "x"),  # it is not found out
     (an_object(["a"], a=TEXT), {"type": "object", "additionalProperties": NUMBER}, "x"),
     ({"type": "array", "items": TEXT}, TEXT, "x"),
     ({"type": "array", "items": TEXT}, {"type": "object", "additionalProperties": TEXT}, "x"),
@@ -332,11 +355,23 @@ def sent(fields: list[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+def _known_of_one(value: Any, choices: list[dict[str, Any]]) -> Any:
+    for choice in choices:
+        if choice == {"type": "null"}:
+            continue
+        seen = known(value, choice)
+        with suppress(InvalidInput):
+            return as_input(choice).validate_inputs({"x": seen})["x"]
+    return value
+
+
 def known(value: Any, schema: dict[str, Any]) -> Any:
     """What a reader by name sees of a value: the properties that the type has."""
-    while "anyOf" in schema:
-        schema = schema["anyOf"][0]
+    if "anyOf" in schema or "oneOf" in schema:
+        return _known_of_one(value, schema["oneOf"] if "oneOf" in schema else schema["anyOf"])
     match value, schema:
+        case list(), {"prefixItems": inners}:
+            return [known(item, inner) for item, inner in zip(value, inners, strict=False)]
         case dict(), {"properties": properties}:
             return {name: known(item, properties[name]) for name, item in value.items() if name in properties}
         case dict(), {"additionalProperties": dict() as inner}:
@@ -350,3 +385,10 @@ def test_the_same_in_other_words_is_a_note() -> None:
     for one, other in [({"type": "array"}, {"type": "array", "items": {}}), ({"const": "a"}, TEXT | {"enum": ["a"]})]:
         result = compare(as_input(one), as_input(other))
         assert (result.changes, result.notes) == ((), ("inputs.x: is written differently, the same values fit",))
+
+
+def test_unions_too_large_to_compare_are_the_same_or_changed() -> None:
+    large = {"anyOf": [an_object([], **{f"p{n}{k}": INTEGER for k in range(20)}) for n in range(32)]}
+    assert compare(as_input(large), as_input(large)).changes == ()
+    other = {"anyOf": [*large["anyOf"][1:], TEXT]}
+    assert said(compare(as_input(large), as_input(other))) == [("inputs", "x", "changed", False)]

@@ -21,7 +21,7 @@ from dspex.signatures import signature as signatures
 from dspex.signatures.annotations import MAX_NAMED
 from dspex.signatures.arrow import MAX_LENGTH
 from dspex.signatures.compatibility import compare
-from dspex.signatures.types import count_types, count_values
+from dspex.signatures.measures import count_types, count_values
 from workers.cli.run import load_signature
 from workers.handlers.module_source import read_signatures
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from pydantic import TypeAdapter
 
 from dspex import Signature
 from dspex.errors import DspexError, InvalidInput, InvalidSignature
-from dspex.signatures.types import MAX_DEPTH, FieldType, depth, json_schema
+from dspex.signatures.measures import depth, json_schema
+from dspex.signatures.types import MAX_DEPTH, FieldType
 from tests.sizes import sized
 from tests.strategies import field_types, values
 
@@ -170,6 +172,12 @@ def test_text_that_cannot_be_stored_is_refused_by_the_name_of_its_field(value: A
     assert caught.value.problems[0].field.startswith("x")
 
 
+def told_apart(*kinds: dict[str, Any], required: Any = ("kind",)) -> dict[str, Any]:
+    """A union of objects with these types of the property `kind`."""
+    objects = [{"type": "object", "properties": {"kind": kind, "n": {}}, "required": list(required)} for kind in kinds]
+    return {"oneOf": objects, "discriminator": {"propertyName": "kind", "mapping": {"a": "#/$defs/A"}}}
+
+
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
@@ -220,7 +228,17 @@ def test_text_that_cannot_be_stored_is_refused_by_the_name_of_its_field(value: A
         ({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["b"]}, "'b' is not one of"),
         ({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": True}, "additional"),
         ({"anyOf": [{"type": "string"}]}, "anyOf"),
-        ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, "anyOf"),
+        ({"anyOf": [{"type": "null"}, {"type": "null"}]}, "not a known type"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}, {"type": "null"}]}, "null is listed twice"),
+        ({"anyOf": [{"type": "string"}] * 33}, "anyOf"),
+        ({"oneOf": [{"type": "string"}, {"type": "integer"}]}, "discriminator: is missing"),
+        (told_apart({"const": "a"}, {"const": "a"}), "oneOf.1: 'kind' is that of another one"),
+        (told_apart({"const": "a"}, {"type": "string"}), "oneOf.1: needs 'kind' as a required property"),
+        (told_apart({"const": "a"}, {"const": "b"}, required=[]), "oneOf.0: needs 'kind' as a required property"),
+        ({"type": "array", "prefixItems": [{}]}, "minItems: is missing"),
+        ({"type": "array", "prefixItems": [{}], "minItems": 0, "maxItems": 1}, "minItems and maxItems must be 1"),
+        ({"type": "array", "prefixItems": [], "minItems": 0, "maxItems": 0}, "prefixItems"),
+        ({"type": "array", "items": {}, "uniqueItems": False}, "uniqueItems"),
     ],
     ids=repr,
 )
@@ -264,3 +282,52 @@ def test_depth_has_a_limit() -> None:
 def test_depth_without_end_is_an_error_like_any_other() -> None:
     with pytest.raises(DspexError):
         of_type(nested(20_000))
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "message"),
+    [
+        ("int | str", [], "x: input should be number or string"),
+        ("int | str", 1.5, "x: input should be a valid integer"),
+        ("int | date | Decimal", "tomorrow", "x: fits none of the types for a string"),
+        ("Union[int, str, None]", {}, "x: input should be number or string or null"),
+        ("list[int | dict[str, bool]]", [1, {"a": 2}], "x.1.a: input should be a valid boolean"),
+        ("tuple[int, str]", ["a", 1], "x.0: input should be a valid integer; x.1: input should be a valid string"),
+        ("tuple[int, str]", [1, "a", 2], "x: tuple should have at most 2 items"),
+        ("set[int]", [1, 2, 1.0], "x: items should be different from each other"),
+        (told_apart({"const": "a"}, {"const": "b"}), {"n": 1}, "x: kind should be one of 'a', 'b'"),
+        (told_apart({"const": "a"}, {"const": "b"}), {"kind": "b", "m": 1}, "x.m: is not a known field"),
+    ],
+)
+def test_what_fits_none_of_several_types(schema: Any, value: Any, message: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        of_type(schema).validate_inputs({"x": value})
+    assert caught.value.message.startswith(message)
+
+
+def test_a_value_that_fits_none_is_one_error_and_not_one_for_each_type() -> None:
+    objects = [{"type": "object", "properties": {f"p{n}": {}}, "required": [f"p{n}"]} for n in range(32)]
+    signature = of_type({"type": "object", "additionalProperties": {"anyOf": objects}})
+    with pytest.raises(InvalidInput, match="has 20000 problems, too many to name them"):
+        signature.validate_inputs({"x": {str(number): {} for number in range(20_000)}})
+
+
+def test_typed_results_are_sets_tuples_and_the_object_that_a_property_names() -> None:
+    tagged = told_apart({"const": "a"}, {"const": "b"})
+    signature = Signature.parse(
+        {
+            "inputs": [{"name": "q", "type": "str"}],
+            "outputs": [
+                {"name": "s", "type": "set[date]"},
+                {"name": "t", "type": "tuple[int, date]"},
+                {"name": "u", "type": "int | date | None"},
+                {"name": "v", "type": tagged},
+                {"name": "w", "type": "set[dict]"},
+            ],
+        }
+    )
+    given = {"s": ["2026-11-30"], "t": [1, "2026-11-30"], "u": "2026-11-30", "v": {"kind": "b", "n": [1]}, "w": [{}]}
+    assert signature.validate_outputs(given) == given
+    made: Any = signature.output_model.model_validate(given)
+    day = date(2026, 11, 30)
+    assert (made.s, made.t, made.u, made.v.n, made.w) == ({day}, (1, day), day, [1], [{}])
