@@ -27,9 +27,13 @@ from dspex.signatures.types import (
     EnumType,
     FieldType,
     MapType,
+    NullType,
     ObjectType,
     OptionalType,
     StringType,
+    TaggedUnionType,
+    TupleType,
+    UnionType,
     takes_null,
 )
 
@@ -71,8 +75,12 @@ def object_class(field_type: ObjectType, annotation: Callable[..., Any]) -> type
 def has_objects(field_type: FieldType) -> bool:
     """Whether DSPy is shown values of a type as Python's objects: of a class that was made here, or of a format."""
     match field_type:
-        case ArrayType(items=inner) | MapType(additionalProperties=inner) | OptionalType(anyOf=(inner, _)):
+        case ArrayType(items=inner) | MapType(additionalProperties=inner):
             return has_objects(inner)
+        case OptionalType(anyOf=several) | UnionType(anyOf=several) | TaggedUnionType(oneOf=several):
+            return any(has_objects(one) for one in several if not isinstance(one, NullType))
+        case TupleType(prefixItems=several):
+            return any(map(has_objects, several))
         case StringType(format=str()):
             return True
         case _:
