@@ -32,14 +32,8 @@ UNSAID = re.compile(
     r"holds the character U\+0000|give .*(or|not both|, one of them|what is to change)|must not be before 'since'"
     r"|is not a URL of the form|has other characters than ASCII|the years 1 to 9999"
     r"|expected .* found|unexpected '|unknown type|the default of \w+: |is listed twice|not one for each value"
-<<<<<<< HEAD
     r"|a value is no \w+|a pattern has at most|is not a pattern|null is listed twice|minItems and maxItems must be"
     r"|oneOf.\d+: |only inputs can have one|enum already lists the values|there are too many extension attributes"
-=======
-    r"|a value is no \w+|a pattern has at most|is not a pattern"
-    r"|null is listed twice|minItems and maxItems must be|oneOf.\d+: "
-    r"|only inputs can have one|enum already lists the values|there are too many extension attributes"
->>>>>>> a880033 (Tests: titles of URLs; unions of objects as inputs)
 )
 """What a schema has no words for."""
 
