@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from adapters.port import AdapterError
-from dspex import ErrorCode, Signature
+from dspex import ErrorCode, Signature, SignatureField
 from dspex.contract.state import PredictorState, SignatureText, State
 from dspex.model import problems
 from dspex.signatures.annotations import JSON, LENIENT, annotation
@@ -44,10 +44,7 @@ def apply_state(module: Any, signature: Signature, state: State, *, own: bool = 
         raise _refusal("signature_digest", text)
     predictors = dict(module.named_predictors())
     fields = () if own else (*signature.inputs, *signature.outputs)
-    ours = {
-        field.name: annotation(field.type, LENIENT if has_objects(field.type) else JSON, name=field.name.title())
-        for field in fields
-    }
+    ours = {field.name: _kind(field) for field in fields}
     for path, found in state.predictors.items():
         if path not in predictors:
             name = state.module or type(module).__name__
@@ -61,7 +58,16 @@ def apply_state(module: Any, signature: Signature, state: State, *, own: bool = 
         predictor.demos = [{name: value for name, value in demo.items() if name in shown} for demo in found.demos]
 
 
-def _check(where: str, predictor: Any, found: PredictorState, ours: Mapping[str, Any]) -> None:
+def _kind(field: SignatureField) -> tuple[Any, bool]:
+    """The annotation for the values of a field, and whether they are read strictly.
+
+    A class is not: where it has validators, pydantic takes what is in it for Python's values, and no text for a date.
+    """
+    is_class = has_objects(field.type)
+    return annotation(field.type, LENIENT if is_class else JSON, name=field.name.title()), not is_class
+
+
+def _check(where: str, predictor: Any, found: PredictorState, ours: Mapping[str, tuple[Any, bool]]) -> None:
     fields = predictor.signature.fields
     if found.signature is not None:
         _check_texts(f"{where}.signature.fields", predictor.signature, found.signature)
@@ -69,9 +75,9 @@ def _check(where: str, predictor: Any, found: PredictorState, ours: Mapping[str,
         here = f"{where}.demos.{number}"
         for name, value in demo.items():
             if name == "augmented":
-                _validate(bool, value, f"{here}.{name}")
+                _validate(bool, True, value, f"{here}.{name}")
             elif name in fields and value is not None:  # None: not supplied
-                _validate(ours.get(name, fields[name].annotation), value, f"{here}.{name}")
+                _validate(*ours.get(name, (fields[name].annotation, False)), value, f"{here}.{name}")
         if not fields.keys() & demo.keys():
             raise _refusal(here, f"has none of the fields {', '.join(fields)}")
 
@@ -94,10 +100,10 @@ def _check_texts(where: str, signature: Any, found: SignatureText) -> None:
             raise _refusal(f"{where}.{number}", f"is of a field '{of}', and the predictor has '{name}' there")
 
 
-def _validate(kind: Any, value: Any, here: str) -> None:
+def _validate(kind: Any, strict: bool, value: Any, here: str) -> None:
     try:
         # By name, too: DSPy dumps the attributes of a class, whatever their aliases.
-        TypeAdapter(kind).validate_json(to_json(value), strict=True, by_alias=True, by_name=True)
+        TypeAdapter(kind).validate_json(to_json(value), strict=strict, by_alias=True, by_name=True)
     except pydantic.ValidationError as error:
         found = problems(error)[0]
         raise _refusal(f"{here}.{found.field}" if found.field else here, found.message) from None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dspy
+import pydantic
 import pytest
 
 from adapters.lm import LMAlias, LMCatalog
@@ -20,6 +22,7 @@ from adapters.port import AdapterError, ProgramSpec, RunOptions
 from dspex import Configuration, Signature, state_of
 from tests import lm_server
 from tests.lm_server import LMServer
+from workers.handlers.module_source import signature_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -230,3 +233,48 @@ def test_a_module_of_ones_own_sends_what_its_saved_file_says(
     assert bodies[2:] == bodies[:2]
     assert "As the optimizer says." in bodies[0]
     assert "apt it is" in bodies[1]
+
+
+class Event(pydantic.BaseModel):
+    """Something in a calendar."""
+
+    title: str
+    day: datetime.date
+    seats: int | None = None
+
+
+class Extract(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    """Find the events."""
+
+    mail: str = dspy.InputField()
+    sent: datetime.date = dspy.InputField()
+    events: list[Event] = dspy.OutputField()
+    urgency: Literal["low", "high"] = dspy.OutputField()
+
+
+@pytest.mark.parametrize("module", ["Predict", "ChainOfThought"])
+def test_demos_of_any_type_are_those_of_the_file(
+    native: NativeAdapter, server: LMServer, lm: dspy.LM, tmp_path: Path, module: str
+) -> None:
+    day = datetime.date(2026, 1, 2)
+    example = dspy.Example(mail="Come.", sent=day, events=[Event(title="tea", day=day)], urgency="low")
+    made = getattr(dspy, module)(Extract)
+    program = dspy.LabeledFewShot(k=1).compile(made, trainset=[example.with_inputs("mail", "sent")])
+    program.save(tmp_path / "extract.json")
+    loaded = getattr(dspy, module)(Extract)
+    loaded.load(tmp_path / "extract.json")
+    server.script = lm_server.fields(events=[{"title": "tea", "day": "2026-01-02"}], urgency="low", reasoning="so")
+    server.requests.clear()
+    loaded(mail="Go.", sent=day)
+    signature = Signature.parse(signature_of(Extract, name="Extract").model_dump(mode="json"))
+    given = {"module": module, "lm": {"model": "local"}, "state": state_of(tmp_path / "extract.json")}
+    spec = ProgramSpec("native", signature, Configuration.model_validate(given).bound_to(signature))
+    inputs = signature.validate_inputs({"mail": "Go.", "sent": "2026-01-02"})
+    native.execute_program(native.create_program(spec), inputs, RunOptions("run"))
+    theirs, ours = (json.dumps(request.body) for request in server.requests)
+    assert ours == theirs
+    assert "tea" in ours
+    given["state"].predictors[next(iter(given["state"].predictors))].demos[0]["events"][0]["day"] = "never"
+    wrong = ProgramSpec("native", signature, Configuration.model_validate(given).bound_to(signature))
+    with pytest.raises(AdapterError, match=r"demos\.0\.events\.0\.day: input should be a valid date"):
+        native.create_program(wrong)
