@@ -267,14 +267,17 @@ def test_demos_of_any_type_are_those_of_the_file(
     server.requests.clear()
     loaded(mail="Go.", sent=day)
     signature = Signature.parse(signature_of(Extract, name="Extract").model_dump(mode="json"))
-    given = {"module": module, "lm": {"model": "local"}, "state": state_of(tmp_path / "extract.json")}
+    state = state_of(tmp_path / "extract.json")
+    given = {"module": module, "lm": {"model": "local"}, "state": state}
     spec = ProgramSpec("native", signature, Configuration.model_validate(given).bound_to(signature))
     inputs = signature.validate_inputs({"mail": "Go.", "sent": "2026-01-02"})
     native.execute_program(native.create_program(spec), inputs, RunOptions("run"))
     theirs, ours = (json.dumps(request.body) for request in server.requests)
     assert ours == theirs
     assert "tea" in ours
-    given["state"].predictors[next(iter(given["state"].predictors))].demos[0]["events"][0]["day"] = "never"
+    (predictor,) = state.predictors.values()
+    demo: Any = predictor.demos[0]
+    demo["events"][0]["day"] = "never"
     wrong = ProgramSpec("native", signature, Configuration.model_validate(given).bound_to(signature))
     with pytest.raises(AdapterError, match=r"demos\.0\.events\.0\.day: input should be a valid date"):
         native.create_program(wrong)
