@@ -1,6 +1,7 @@
 """One LM call by DSPy's own steps, where a step with the same result for every call of an LM is taken once.
 
-Nothing here changes DSPy for others in this process, such as a tool or a module that calls DSPy itself.
+Nothing here changes DSPy for others in this process, such as a tool or a module that calls DSPy itself. Its steps are
+DSPy's internals: `tests/integration/test_dspy_insides.py` tests them, as those in `insides.py`.
 """
 
 from __future__ import annotations
