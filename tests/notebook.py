@@ -83,6 +83,24 @@ class Event(BaseModel):
     kind: Literal["event"] = "event"
 
 
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: int = 9
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+    name: str
+
+
+class Owner(BaseModel):
+    pet: Cat | Dog = Field(discriminator="kind", description="the one")
+    size: float | int
+    where: Address | str | None = None
+    place: tuple[float, float] = (0, 0)
+    names: set[str] = set()
+
+
 class Box(BaseModel, Generic[Thing]):
     """A box."""
 
@@ -184,6 +202,21 @@ class Kinds(dspy.Signature):  # type: ignore[misc]  # DSPy has no type informati
     more: list[Flag] | None = dspy.OutputField(desc="of two\nlines")
 
 
+class Unions(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    """Tell them apart."""
+
+    one: Owner = dspy.InputField()
+    pet: Cat | Dog = dspy.InputField()
+    place: tuple[int, str] = dspy.InputField()
+    number: int | str = dspy.InputField()
+    owners: list[Owner] = dspy.OutputField()
+    which: int | str | None = dspy.OutputField()
+    mixed: list[Cat | Dog | int] = dspy.OutputField()
+    size: float | int = dspy.OutputField()
+    pair: tuple[int, Severity] = dspy.OutputField()
+    words: set[str] = dspy.OutputField()
+
+
 class Typed(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
     """Read what is there."""
 
@@ -215,3 +248,9 @@ SINCE: dict[str, Any] = {
     "options": {"a": [1, None, {"b": True}]},
 }
 PARCEL = Parcel(summer=HOME, winter=HOME, inside=Box[int](thing=2))
+APART: dict[str, Any] = {
+    "one": Owner(pet=Cat(kind="cat"), size=1.5, where=HOME, place=(1, 2.5)),
+    "pet": Dog(kind="dog", name="Rex"),
+    "place": (1, "x"),
+    "number": "7",
+}

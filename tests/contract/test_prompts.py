@@ -33,6 +33,7 @@ SIGNATURES: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
     "an enum of numbers, a class that is there twice": (notebook.Rated, TEXT),
     "dates, ids, any value": (notebook.Events, notebook.SINCE),
     "generic, nested and derived classes": (notebook.Kinds, {"parcel": notebook.PARCEL}),
+    "unions, tuples, sets": (notebook.Unions, notebook.APART),
     "typed inputs": (notebook.Typed, notebook.TYPED),
 }
 UNREADABLE: Script = text("I do not know.")
@@ -119,6 +120,7 @@ NOT_DSPYS = {
     # BAMLAdapter takes a class that is there twice for one that contains itself.
     ("an enum of numbers, a class that is there twice", "baml"),
     ("generic, nested and derived classes", "baml"),
+    ("unions, tuples, sets", "baml"),
 }
 
 

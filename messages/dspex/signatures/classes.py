@@ -73,15 +73,13 @@ def object_class(field_type: ObjectType, annotation: Callable[..., Any]) -> type
 
 
 def has_objects(field_type: FieldType) -> bool:
-    """Whether DSPy is shown values of a type as Python's objects: of a class that was made here, or of a format."""
+    """Whether DSPy is shown values of a type as Python's objects: of a class that was made here, a format, a tuple."""
     match field_type:
         case ArrayType(items=inner) | MapType(additionalProperties=inner):
             return has_objects(inner)
         case OptionalType(anyOf=several) | UnionType(anyOf=several) | TaggedUnionType(oneOf=several):
             return any(has_objects(one) for one in several if not isinstance(one, NullType))
-        case TupleType(prefixItems=several):
-            return any(map(has_objects, several))
-        case StringType(format=str()):
+        case StringType(format=str()) | TupleType():
             return True
         case _:
             return is_class(field_type)
