@@ -84,8 +84,14 @@ def by_kind(choices: Sequence[tuple[FieldType | NullType, Any]]) -> Any:
     if len(members) == 1:
         return next(iter(members.values()))
     tags = {python: f"<{kind}>" for python, kind in KINDS.items() if kind in members}
+
+    def kind_of(value: object) -> str | None:
+        # What was read is written by this, too: objects are models then, and pydantic would warn, and quote the value.
+        known = dict if isinstance(value, BaseModel) else list if isinstance(value, tuple) else type(value)
+        return tags.get(known)
+
     told = Discriminator(
-        lambda value: tags.get(type(value)),
+        kind_of,
         custom_error_type="wrong_kind",
         custom_error_message=f"input should be {' or '.join(members)}",
     )

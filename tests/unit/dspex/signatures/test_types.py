@@ -331,3 +331,12 @@ def test_typed_results_are_sets_tuples_and_the_object_that_a_property_names() ->
     made: Any = signature.output_model.model_validate(given)
     day = date(2026, 11, 30)
     assert (made.s, made.t, made.u, made.v.n, made.w) == ({day}, (1, day), day, [1], [{}])
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_was_read_of_a_union_is_written_without_a_warning_that_quotes_it() -> None:
+    an_object = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    pair = {"type": "array", "prefixItems": [{}, {}], "minItems": 2, "maxItems": 2}
+    signature = of_type({"anyOf": [an_object, pair, {"type": "integer"}]})
+    for value in ({"n": 1}, [1, "a"], 3):
+        assert signature.validate_inputs({"x": value}) == {"x": value}
