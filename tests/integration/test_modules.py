@@ -491,7 +491,7 @@ def hashable(schema: Schema) -> bool:
 
 def carried_type(schema: Schema) -> Schema:  # noqa: C901  # one case for each type
     """The same for a type: without its own description, which is kept by whoever holds it, or not."""
-    kept = {key: value for key, value in schema.items() if key != "description"}
+    kept: dict[str, Any] = {key: value for key, value in schema.items() if key != "description"}
     if "anyOf" in kept:
         flat: list[Any] = []  # Python's unions are flat, and have each type once
         for choice in kept["anyOf"]:

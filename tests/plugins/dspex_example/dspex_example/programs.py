@@ -119,7 +119,8 @@ class Agent(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
 
     def __init__(self) -> None:
         super().__init__()
-        self.agent = dspy.ReAct("question -> answer", tools=[count_letters], max_iters=3)
+        signature: Any = "question -> answer"
+        self.agent = dspy.ReAct(signature, tools=[count_letters], max_iters=3)
 
     async def aforward(self, question: str) -> dspy.Prediction:
         """As many LM calls as the agent likes."""
