@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -496,7 +497,8 @@ def carried_type(schema: Schema) -> Schema:  # noqa: C901  # one case for each t
         flat: list[Any] = []  # Python's unions are flat, and have each type once
         for choice in kept["anyOf"]:
             carried: Any = NULL if choice == NULL else carried_type(choice)
-            flat += [one for one in carried.get("anyOf", [carried]) if one not in flat]
+            there = {json.dumps(one) for one in flat}  # 1 and True are two, though equal in Python
+            flat += [one for one in carried.get("anyOf", [carried]) if json.dumps(one) not in there]
         some = [one for one in flat if one != NULL]
         return {"anyOf": flat} if len(some) > 1 else {"anyOf": [some[0], NULL]} if len(flat) > 1 else some[0]
     if "oneOf" in kept:
@@ -517,8 +519,9 @@ def carried_type(schema: Schema) -> Schema:  # noqa: C901  # one case for each t
     properties = {}
     for name, member in kept["properties"].items():
         properties[name] = carried_type(member)
-        if name not in kept["required"] and "anyOf" not in properties[name]:
-            properties[name] = {"anyOf": [properties[name], NULL]}
+        choices = properties[name].get("anyOf", [properties[name]])
+        if name not in kept["required"] and NULL not in choices:
+            properties[name] = {"anyOf": [*choices, NULL]}
         if "description" in member:
             properties[name]["description"] = member["description"]
     return kept | {"properties": properties}

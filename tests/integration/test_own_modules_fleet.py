@@ -93,13 +93,13 @@ def test_new_code_runs_when_the_program_is_initialized_again(settings: Settings,
         own_modules._digests.clear()  # a worker that starts later
         with working(given):
             handle = client.submit_program(program.program_id, {"question": "why"})
-            wait_until(
-                lambda: (
-                    (found := client.get_execution(handle.execution_id)).error is not None
-                    and "built with other code of" in found.error.message
-                ),
-                "it is given back",
-            )
+            given_back = "built with other code of"
+
+            def told() -> list[str]:
+                found = client.list_executions(program_id=program.program_id).items  # none, until it is claimed
+                return [view.error.message for view in found if view.error and given_back in view.error.message]
+
+            wait_until(lambda: bool(told()), "it is given back")
             after = client.initialize_program(program.program_id)
             assert (after.status, after.backend_id == before.backend_id) == (ProgramStatus.READY, False)
             assert handle.execution(timeout=30).attempt == 1

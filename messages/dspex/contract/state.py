@@ -109,6 +109,7 @@ class PredictorState(Frozen):
             empty: dict[str, Any] = {"enum": [None, [], {}]}
             schema["properties"] |= dict.fromkeys(_NO_USE, empty)
             dumped = {"type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}}
+            dumped["title"] = "DumpedLM"
             schema["properties"]["lm"] = {"anyOf": [empty, {"type": "string"}, dumped]}
         else:
             del schema["properties"]["lm"]

@@ -140,8 +140,8 @@ def _alternatives(schema: Schema, document: Schema) -> Iterator[Schema]:
     if "$ref" in schema:
         definition = document["$defs"][schema["$ref"].removeprefix("#/$defs/")]
         yield from _alternatives(definition, document)
-    elif "anyOf" in schema:
-        for choice in schema["anyOf"]:
+    elif "anyOf" in schema or "discriminator" in schema:  # of alternatives that a property tells apart, only one fits
+        for choice in schema.get("anyOf") or schema["oneOf"]:
             yield from _alternatives(choice, document)
     else:
         yield schema

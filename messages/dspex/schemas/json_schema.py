@@ -97,10 +97,11 @@ def _named(schema: Schema) -> Schema:
     """Make titled alternatives of a definition definitions of their own: code generators number nameless ones."""
     definitions: Schema = schema.get("$defs", {})
     for definition in list(definitions.values()):
-        for number, form in enumerate(definition.get("anyOf", ())):
-            if "title" in form:
-                definitions[form["title"]] = form
-                definition["anyOf"][number] = {"$ref": f"#/$defs/{form['title']}"}
+        for named in (definition, *definition.get("properties", {}).values()):
+            for number, form in enumerate(named.get("anyOf", ())):
+                if "title" in form:
+                    definitions[form["title"]] = form
+                    named["anyOf"][number] = {"$ref": f"#/$defs/{form['title']}"}
     return schema
 
 

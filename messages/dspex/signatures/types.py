@@ -67,6 +67,9 @@ MAX_CHOICES = 32
 Count = Annotated[StrictInt, Field(ge=0, le=1_000_000), WHOLE]
 Whole = Annotated[StrictInt, WHOLE]
 Scalar = StrictStr | StrictBool | Whole
+# With names, so that the contract's schemas have them, too.
+EnumScalar = Annotated[Literal["integer", "boolean"], Field(title="EnumScalar")]
+ConstScalar = Annotated[Literal["string", "integer", "boolean"], Field(title="ConstScalar")]
 PropertyName = Annotated[str, Field(pattern=r"^[^\x00-\x1F\x7F]{1,128}$")]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 Names = tuple[Identifier, ...]
@@ -186,7 +189,7 @@ class EnumType(Type):
     docstring: str | None = Field(default=None, max_length=2_000)
     enum: tuple[Scalar, ...] = Field(min_length=1, max_length=MAX_MEMBERS)
     names: Names | None = None
-    type: Literal["integer", "boolean"] | None = None
+    type: EnumScalar | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -203,7 +206,7 @@ class ConstType(Type):
     model_config = _LATER
 
     const: Scalar
-    type: Literal["string", "integer", "boolean"] | None = None
+    type: ConstScalar | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

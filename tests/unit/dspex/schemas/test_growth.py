@@ -197,6 +197,16 @@ def _opened(schema: Any) -> Any:
     return schema
 
 
+def test_alternatives_that_a_property_tells_apart() -> None:
+    def kind(name: str) -> Schema:
+        return fields("kind", kind={"const": name}, text=TEXT)
+
+    both = {"oneOf": [kind("a"), kind("b")], "discriminator": {"propertyName": "kind"}}
+    assert breaks(both, both, asked=True) == []
+    assert breaks(both, {"anyOf": [kind("a"), kind("b"), WHOLE]}, asked=True) == []
+    assert breaks(both, {"anyOf": [kind("a"), WHOLE]}, asked=True) != []
+
+
 def test_a_later_alternative_is_no_break_of_what_is_told() -> None:
     before = {"type": "object", "properties": {"a": {"type": "string", "maxLength": 4}}}
     longer = {"type": "string", "maxLength": 8}
