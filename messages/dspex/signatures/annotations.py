@@ -96,7 +96,9 @@ def annotation(field_type: FieldType, reading: Reading = JSON, *, name: str = "V
         name: the class name of a nested object that has no title.
     """
     bare, limits = unconstrained(field_type, reading, name=name), constraints(field_type)
-    inner = field_type.anyOf[0] if isinstance(field_type, OptionalType) else field_type
+    inner = field_type
+    while isinstance(inner, OptionalType):
+        inner = inner.anyOf[0]
     if reading.strict and isinstance(inner, NumberType):
         limits["allow_inf_nan"] = False
     if reading.strict and isinstance(inner, TaggedUnionType):

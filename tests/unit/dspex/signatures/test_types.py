@@ -54,7 +54,26 @@ def test_validation_agrees_with_json_schema(data: st.DataObject) -> None:
     signature = of_type(schema)
     inputs = {"x": value}
     expected = Draft202012Validator(signature.input_schema()).is_valid(inputs)
-    assert accepts(signature, inputs) == expected
+    if '"format"' in json.dumps(schema):  # which JSON Schema does not check
+        assert expected or not accepts(signature, inputs)
+    else:
+        assert accepts(signature, inputs) == expected
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_an_optional_of_an_optional_is_read_as_what_is_in_it(times: int) -> None:
+    def kind(name: str) -> dict[str, Any]:
+        return {"type": "object", "properties": {"kind": {"const": name}}, "required": ["kind"]}
+
+    told = {"oneOf": [kind("a"), kind("b")], "discriminator": {"propertyName": "kind"}}
+    for inner, fits, not_ in ((told, {"kind": "b"}, {"kind": "c"}), ({"type": "integer"}, 2.0, 2.5)):
+        schema: dict[str, Any] = inner  # type: ignore[assignment]
+        for _ in range(times):
+            schema = {"anyOf": [schema, {"type": "null"}]}
+        signature = of_type(schema)
+        assert accepts(signature, {"x": fits})
+        assert accepts(signature, {"x": None})
+        assert not accepts(signature, {"x": not_})
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
