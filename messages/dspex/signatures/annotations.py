@@ -20,8 +20,9 @@ from pydantic import (
     StrictFloat,
     StrictInt,
     StrictStr,
+    TypeAdapter,
 )
-from pydantic_core import PydanticCustomError, to_jsonable_python
+from pydantic_core import PydanticCustomError
 
 from dspex.ids import canonical_json
 from dspex.scalars import WHOLE, whole
@@ -304,11 +305,15 @@ def _a_list(value: object) -> object:
     return value
 
 
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(defer_build=True))
+
+
 def _all_different(items: list[Any]) -> list[Any]:
     seen: set[bytes] = set()
     for item in items:
-        # 1 and 1.0 are one number of JSON, 1 and true are not the same.
-        key = canonical_json(to_jsonable_python(item, by_alias=True))
+        # Members that were not given count as absent. 1 and 1.0 are one number of JSON, 1 and true are two values.
+        given = _ANYTHING.dump_python(item, mode="json", by_alias=True, exclude_unset=True, warnings=False)
+        key = canonical_json(given)
         if key in seen:
             raise PydanticCustomError("unique_items", "items should be different from each other")
         seen.add(key)

@@ -116,8 +116,9 @@ def whole(field_type: FieldType, value: Any) -> Any:
     """Convert 3.0 to 3 for a whole number, like JSON Schema (https://json-schema.org/draft/2020-12, 6.1.1)."""
     if not isinstance(value, float) or not value.is_integer():
         return value
-    inner = field_type.anyOf[0] if isinstance(field_type, OptionalType) else field_type
-    return int(value) if isinstance(inner, IntegerType) else value
+    while isinstance(field_type, OptionalType):
+        field_type = field_type.anyOf[0]
+    return int(value) if isinstance(field_type, IntegerType) else value
 
 
 def _whole_number(stripped: str, text: str) -> Any:
