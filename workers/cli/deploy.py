@@ -61,7 +61,7 @@ def deploy(options: DeployOptions) -> int:
             _show_plan(deployment, plan)
         if options.dry_run:
             return _end(options, plan)
-        if not plan.is_empty:
+        if not plan.is_empty and (options.allow_breaking or not plan.breaking):  # otherwise it is refused anyway
             _agree(options, plan)
         program = dspex.deploy(deployment, plan=plan, allow_breaking=options.allow_breaking, timeout=DEPLOY_SECONDS)
         ran = None

@@ -28,9 +28,9 @@ from dspex.contract.events import Event
 from dspex.contract.queries import GetProgram, GetProgramPrompt, GetProgramStatistics, GetProgramStats, ListPrograms
 from dspex.contract.results import Created, Nothing, Page, ProgramPrompt, ProgramStatistics, ProgramStats, ProgramView
 from dspex.contract.status import SignatureStatus
-from dspex.errors import BreakingChange, InvalidValues, NotFound
+from dspex.errors import InvalidValues, NotFound
 from dspex.model import problems
-from dspex.signatures.compatibility import compare
+from dspex.signatures.compatibility import check_compatible, compare
 from dspex.text import storable
 from store import programs, signatures, statistics
 from store.programs import Program
@@ -45,9 +45,6 @@ from workers.outbound.error_details import internal
 from workers.outbound.serializers import page_of, program_view, signature_view
 from workers.security.authorization import ADMINS, EVERY_ROLE, MAKERS, OPERATORS, told_of
 from workers.security.request import Received
-
-MAX_NAMED = 10
-"""How many breaking changes an error names."""
 
 
 @handles(CreateProgram, roles=MAKERS, priority=CHANGES)
@@ -236,7 +233,7 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
         found = None if wanted is None or isinstance(wanted, Signature) else _signature(connection, wanted, tenant)
     signature = wanted if isinstance(wanted, Signature) else None if found is None else found.signature
     if signature is not None and not command.allow_breaking:
-        _check_compatible(before, signature)
+        check_compatible(compare(before.signature, signature), before.id)
     configuration = _bound(app, _changed(before, command.configuration), signature or before.signature)
     backend_id = before.backend_id
     adapter_type = command.adapter_type or before.adapter_type
@@ -269,21 +266,6 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
     if is_built_again and row.status == ProgramStatus.READY:
         app.emit(_event_of(row), tenant, received.context)
     return program_view(row)
-
-
-def _check_compatible(program: Program, signature: Signature) -> None:
-    """Check that callers of the program's signature fit the new one.
-
-    Raises:
-        BreakingChange: they do not.
-    """
-    breaking = [str(change) for change in compare(program.signature, signature).changes if not change.compatible]
-    if breaking:
-        more = f", and {len(breaking) - MAX_NAMED} more" if len(breaking) > MAX_NAMED else ""
-        raise BreakingChange(
-            f"signature: it breaks callers of program {program.id}: {'; '.join(breaking[:MAX_NAMED])}{more}: "
-            "give allow_breaking, or create another program"
-        )
 
 
 def _changed(program: Program, change: ConfigurationChange | None) -> Configuration:

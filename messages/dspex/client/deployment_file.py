@@ -20,7 +20,8 @@ from dspex.signatures.signature import Signature
 MAX_BYTES = 16 * 1024 * 1024
 """The largest file that is read."""
 
-_REFERENCE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+CLASS = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+"""A class of a module: `package.module:Class`."""
 
 ReadClass = Callable[[str], Signature]
 
@@ -75,7 +76,7 @@ def _signature(given: str, folder: Path, read_class: ReadClass | None) -> Any:
         return Signature.parse(given)
     if given.endswith(".json"):
         return _json(folder / given, "signature")
-    if not _REFERENCE.fullmatch(given):
+    if not CLASS.fullmatch(given):
         reason = "is no arrow form ('question -> answer'), no path of a .json file, and no package.module:Class"
         raise InvalidValues([Problem("signature", reason)])
     if read_class is None:

@@ -21,9 +21,9 @@ from dspex.contract.queries import GetProgram, GetSignature, ListPrograms
 from dspex.contract.results import Created, Page, ProgramView, SignatureView
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.contract.status import ProgramStatus
-from dspex.errors import BreakingChange, Conflict, DspexError, IllegalTransition, NotFound, RequestFailed
+from dspex.errors import Conflict, DspexError, IllegalTransition, NotFound, RequestFailed
 from dspex.ids import uuid7
-from dspex.signatures.compatibility import compare
+from dspex.signatures.compatibility import check_compatible, compare
 
 NAMESPACE = UUID("6a7d6a5e-6d0c-5f0e-9c65-0d6f6f0b8a51")
 MAX_SAME_NAME = 100
@@ -91,7 +91,8 @@ class DeploymentVerbs(Port):
         wanted = _read(deployment)
         with within(self.timeout if timeout is None else timeout):
             planned = plan or self.plan_deployment(wanted)
-            _check_compatible(planned, allow_breaking)
+            if planned.signature is not None and not allow_breaking:
+                check_compatible(planned.signature, planned.program_id)
             before = planned.program
             program = self._make(wanted, planned) if before is None else self._change(wanted, planned, before)
             # A ready one too, where nothing differs: its module's code may be other than the one it was built with.
@@ -175,12 +176,6 @@ def _read(given: Given) -> Deployment:
             return as_deployment(given, Path())
         case _:
             return read_deployment(Path(given))
-
-
-def _check_compatible(planned: Plan, allow_breaking: bool) -> None:
-    if planned.breaking and not allow_breaking:
-        breaking = "; ".join(map(str, planned.breaking))
-        raise BreakingChange(f"signature: it breaks callers of program {planned.program_id}: {breaking}")
 
 
 def _members(of: Deployment | ProgramView) -> dict[str, Any]:

@@ -24,9 +24,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 from pydantic import TypeAdapter, ValidationError
 
+from dspex.errors import BreakingChange
 from dspex.ids import canonical_json
 from dspex.model import Frozen
 from dspex.signatures.annotations import annotation
@@ -56,6 +58,9 @@ from dspex.signatures.types import (
     UnionType,
     takes_null,
 )
+
+MAX_NAMED = 10
+"""How many breaking changes an error names."""
 
 Direction = Literal["inputs", "outputs"]
 Kind = Literal["added", "removed", "required", "optional", "default", "widened", "narrowed", "changed"]
@@ -126,6 +131,21 @@ def compare(old: Signature, new: Signature) -> Compatibility:
     return Compatibility(
         compatible=all(change.compatible for change in changes), changes=tuple(changes), notes=tuple(notes)
     )
+
+
+def check_compatible(compatibility: Compatibility, program_id: UUID) -> None:
+    """Check that callers of a program's signature fit the new one.
+
+    Raises:
+        BreakingChange: they do not. It names the changes, up to `MAX_NAMED`.
+    """
+    breaking = [str(change) for change in compatibility.changes if not change.compatible]
+    if breaking:
+        more = f", and {len(breaking) - MAX_NAMED} more" if len(breaking) > MAX_NAMED else ""
+        raise BreakingChange(
+            f"signature: it breaks callers of program {program_id}: {'; '.join(breaking[:MAX_NAMED])}{more}: "
+            "give allow_breaking, or create another program"
+        )
 
 
 class _Difference(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from sqlalchemy import Engine
 
 from adapters.port import ProgramSpec
 from dspex import Configuration, Signature
-from dspex.client.deployment_file import read_deployment
+from dspex.client.deployment_file import CLASS, read_deployment
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.contract.status import ProgramStatus
 from dspex.errors import InvalidModule, NotFound, SettingsError
@@ -23,7 +22,6 @@ from workers.cli.run.options import RunOptions, load_signature
 from workers.cli.run.reading import reading
 from workers.handlers.module_source import read_signatures
 
-_CLASS = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _FILES = (".json", ".toml")
 _OPTIONS = {"adapter_type": "adapter", "lm": "model", "extra_outputs": "extra-output"}
 """The options of members that have another name."""
@@ -52,7 +50,7 @@ class Subject:
 
 def is_program(given: str) -> bool:
     """Whether this can only be the id or the name of a program."""
-    return not ("->" in given or given.endswith(_FILES) or _CLASS.fullmatch(given) or Path(given).exists())
+    return not ("->" in given or given.endswith(_FILES) or CLASS.fullmatch(given) or Path(given).exists())
 
 
 def read_subject(options: RunOptions) -> Subject:
@@ -65,7 +63,7 @@ def read_subject(options: RunOptions) -> Subject:
     if given.endswith(".toml"):
         deployment = read_deployment(Path(given), options.members, read_class=read_class)
         return _subject(deployment.adapter_type, deployment.signature, deployment.configuration, deployment.policy)
-    signature = read_class(given) if _CLASS.fullmatch(given) else load_signature(given)
+    signature = read_class(given) if CLASS.fullmatch(given) else load_signature(given)
     return _subject(options.adapter, signature, options.configuration)
 
 

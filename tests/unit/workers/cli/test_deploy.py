@@ -103,7 +103,9 @@ def test_a_signature_that_breaks_callers(deploy: Deploy) -> None:
     deploy(deploy.file, "--yes")
     inputs = '{"ticket": "a", "tone": "b"}'
     given = (deploy.file, "--signature", "ticket, tone -> urgency: Literal['low', 'high']", "--check", inputs)
+    assert deploy(*given, code=2).stderr.startswith("dspex: signature: it breaks callers")  # before anybody is asked
     refused = deploy(*given, "--yes", code=2)
+    assert "give allow_breaking" in refused.stderr
     assert "  signature: breaking\n    ! input tone: is new, and must be given\n" in refused.stdout
     assert refused.stderr.startswith("dspex: signature: it breaks callers of program ")
     assert "Check:" in deploy(*given, "--yes", "--allow-breaking").stdout
