@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from dspex.amqp.url import login_of, url_problem
 from dspex.contract.callback import WebhookSecretName
 from dspex.contract.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import Problem, SettingsError
+from dspex.json_text import NotJson, read_json
 from dspex.model import problems
 from dspex.text import masked
 from workers.brokers.topology import QueueType
@@ -87,8 +87,8 @@ def _listed(example: str) -> tuple[type[NoDecode], BeforeValidator]:
         if not value.lstrip().startswith("["):
             return [item.strip() for item in value.split(",")]
         try:
-            return json.loads(value)
-        except ValueError:
+            return read_json(value)
+        except NotJson:
             raise ValueError(f"is not valid JSON: use {example}") from None
 
     return NoDecode, BeforeValidator(read)
@@ -281,7 +281,7 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError("\n".join(map(_line, problems(error)))) from None
     except pydantic.PydanticUserError:
         raise
-    except ValueError as error:  # raised by pydantic-settings for a value that is not valid JSON
+    except (ValueError, RecursionError) as error:  # raised by pydantic-settings for a value that is not valid JSON
         named = re.search(r'field "(\w+)"', str(error))
         raise SettingsError(f"{PREFIX}{named[1].upper() if named else 'settings'}: is not valid JSON") from None
 

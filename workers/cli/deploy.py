@@ -20,6 +20,7 @@ from dspex.contract.deployment import Deployment, Difference, Plan
 from dspex.contract.results import ExecutionView, ProgramView
 from dspex.contract.status import ExecutionStatus
 from dspex.errors import InvalidInput, Problem, SettingsError
+from dspex.json_text import NotJson, read_json
 from workers.cli.ask import asking
 from workers.cli.operator import operator_of
 from workers.cli.output import say, say_json
@@ -87,9 +88,9 @@ def _check_inputs(deployment: Deployment, given: str | None) -> Mapping[str, Any
     inputs = deployment.check
     if given is not None:
         try:
-            inputs = json.loads(given)
-        except ValueError as error:
-            raise InvalidInput([Problem("--check", f"is not JSON: {error}")]) from None
+            inputs = read_json(given)
+        except NotJson as error:
+            raise InvalidInput([Problem("--check", str(error))]) from None
     if inputs is None:
         return None
     if not isinstance(inputs, dict):

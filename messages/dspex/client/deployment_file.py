@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from pydantic import ValidationError
 from dspex.contract.deployment import Deployment
 from dspex.contract.saved_state import state_of
 from dspex.errors import InvalidValues, Problem
+from dspex.json_text import NotJson, NotToml, read_json, read_toml
 from dspex.model import problems
 from dspex.signatures.signature import Signature
 
@@ -87,16 +86,16 @@ def _signature(given: str, folder: Path, read_class: ReadClass | None) -> Any:
 
 def _toml(path: Path) -> Any:
     try:
-        return tomllib.loads(_text(path, str(path)))
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidValues([Problem(str(path), f"is not TOML: {error}")]) from None
+        return read_toml(_text(path, str(path)))
+    except NotToml as error:
+        raise InvalidValues([Problem(str(path), str(error))]) from None
 
 
 def _json(path: Path, member: str) -> Any:
     try:
-        return json.loads(_text(path, member))
-    except ValueError as error:
-        raise _wrong(member, path, f"is not JSON: {error}") from None
+        return read_json(_text(path, member))
+    except NotJson as error:
+        raise _wrong(member, path, str(error)) from None
 
 
 def _text(path: Path, member: str) -> str:

@@ -20,13 +20,13 @@ scripts, NaN, a key that comes twice) stays text, which validation then reports.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from dspex.json_text import NotJson, read_json
 from dspex.signatures.annotations import annotation
 from dspex.signatures.types import (
     BooleanType,
@@ -46,24 +46,6 @@ NO_VALUE: Final = object()
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)(\.0*)?")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-
-
-class NotJson(ValueError):
-    """The text is not JSON, or is ambiguous."""
-
-
-def read_json(text: str) -> Any:
-    """Parse a JSON text. Refuses NaN, Infinity and a key that comes twice.
-
-    Raises:
-        NotJson: the text is refused. It says why.
-    """
-    try:
-        return _DECODER.decode(text)
-    except NotJson:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise NotJson(f"is not JSON: {error}") from None
 
 
 def read_cell(field_type: FieldType, text: str) -> Any:
@@ -142,19 +124,3 @@ def _scalar(members: tuple[Any, ...], stripped: str, text: str) -> Any:
 
 def _member(members: tuple[str, ...], text: str) -> str:
     return text.strip() if text not in members and text.strip() in members else text
-
-
-def _no_constant(name: str) -> Any:
-    raise NotJson(f"is not JSON: {name} is no number of JSON")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        raise NotJson(f"has the key {twice!r} twice")
-    return found
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_unique)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple, TextIO
 
-from workers.cli.inputs.cells import NotJson, read_json
+from dspex.json_text import NotJson, read_json
 from workers.cli.inputs.rows import Fitting, Row, UnreadableInputs, refused
 from workers.cli.inputs.source import MAX_CHARACTERS, Lines, flaw_of
 

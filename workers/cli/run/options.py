@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import pydantic
 
 from dspex import LM, Configuration, Signature, state_of
 from dspex.errors import DspexError, SettingsError
+from dspex.json_text import NotJson, read_json
 from dspex.model import problems
 from workers.cli.inputs.reading import Reading
 
@@ -117,9 +117,11 @@ def load_signature(text: str) -> Signature:
     if "->" in text:
         return Signature.parse(text)
     try:
-        data = json.loads(Path(text).read_text(encoding="utf-8"))
+        data = read_json(Path(text).read_text(encoding="utf-8"))
+    except NotJson as error:
+        raise SettingsError(f"SIGNATURE: {text} {error}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"SIGNATURE: {text} is not UTF-8 text") from None
     except OSError as error:
         raise SettingsError(f"SIGNATURE: {text}: {error.strerror}; or write it as 'question -> answer'") from None
-    except ValueError as error:
-        raise SettingsError(f"SIGNATURE: {text} is not JSON: {error}") from None
     return Signature.parse(data)

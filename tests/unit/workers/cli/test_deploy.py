@@ -152,6 +152,7 @@ def test_a_class(deploy: Deploy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("content", "said"),
     [
         (b"name = ", "is not TOML: "),
+        (b"name = " + b"{a=" * 2_000 + b"1" + b"}" * 2_000, "is not TOML: its values are too deep"),
         (b"\xff", "is not UTF-8 text"),
         (b'name = "x"', "signature: is missing"),
         (FILE.encode().replace(b"adapter_type", b"adapter"), "adapter: "),
