@@ -20,10 +20,10 @@ from adapters.native.setup import prepare_dspy
 from adapters.port import Adapter, AdapterError, ProgramSpec, RunOptions
 from adapters.python_port.server import Server
 from dspex import Configuration, Signature
+from dspex.signatures.dspy_class import signature_of
 from tests import notebook
 from tests.lm_server import LMServer, Script, fields, in_turn, text
 from tests.on_an_lm import ON_AN_LM, adapter_of
-from workers.handlers.module_source import signature_of
 
 TEXT: Mapping[str, Any] = {"text": "Ann and Bob"}
 SIGNATURES: Mapping[str, tuple[Any, Mapping[str, Any]]] = {

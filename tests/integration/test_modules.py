@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from adapters.native.signatures import dspy_signature
 from dspex import Signature
 from dspex.errors import InvalidModule, InvalidSignature
+from dspex.signatures.dspy_class import signature_of
 from tests.strategies import signatures
-from workers.handlers.module_source import read_signatures, signature_of, validate_module
+from workers.handlers.signature_modules import read_signatures, validate_module
 
 pytestmark = [  # pytest brings filters of its own in the place of those that the adapter sets
     pytest.mark.filterwarnings("ignore:Field name .* shadows:UserWarning"),
@@ -466,7 +467,7 @@ def test_the_sentence_that_dspy_writes_is_no_instruction() -> None:
 
 
 def carried(data: Schema) -> Schema:
-    """What of a signature DSPy's class carries, as `workers.handlers.module_source` says."""
+    """What of a signature DSPy's class carries, as `dspex.signatures.dspy_class` says."""
     kept: Schema = {}
     if data.get("instructions"):
         kept["instructions"] = data["instructions"]

@@ -20,9 +20,9 @@ from adapters.native.setup import prepare_dspy
 from adapters.own_modules import OwnModules
 from adapters.port import AdapterError, ProgramSpec, RunOptions
 from dspex import Configuration, Signature, state_of
+from dspex.signatures.dspy_class import signature_of
 from tests import lm_server
 from tests.lm_server import LMServer
-from workers.handlers.module_source import signature_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -45,7 +45,7 @@ from workers.cli.operator import operator_of
 from workers.cli.output import cell, of_known, say, say_json
 from workers.cli.run import load_signature
 from workers.cli.steps import show_prompt, show_steps
-from workers.handlers.module_source import validate_module
+from workers.handlers.signature_modules import validate_module
 from workers.local import LocalClient
 from workers.process.worker import WorkerProcess
 from workers.settings import Settings, load_settings

@@ -12,7 +12,7 @@ from dspex.contract.status import SignatureStatus
 from dspex.errors import SettingsError
 from dspex.signatures.compatibility import compare
 from store.signatures import precedence
-from workers.handlers.module_source import read_signatures
+from workers.handlers.signature_modules import read_signatures
 
 
 def create_from_module(

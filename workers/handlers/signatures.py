@@ -18,8 +18,8 @@ from dspex.signatures.compatibility import Compatibility, compare
 from store import signatures
 from workers.application.wiring import Application
 from workers.execution.admission import CHANGES
-from workers.handlers.module_source import read_signatures, validate_module
 from workers.handlers.registry import handles
+from workers.handlers.signature_modules import read_signatures, validate_module
 from workers.outbound.serializers import page_of, signature_view
 from workers.security.authorization import ADMINS, EVERY_ROLE, MAKERS, OPERATORS
 from workers.security.request import Received

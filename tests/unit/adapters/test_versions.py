@@ -115,8 +115,8 @@ def test_dspy_is_looked_at_where_it_is_used(tmp_path: Path) -> None:
             f"adapter_type: '{adapter}' cannot be used: dspy 3.1.0 is installed, and DSPex needs dspy>=3.4,<3.5: "
             "pip install 'dspy>=3.4,<3.5'"
         )
-    read = "list(module_source.read_signatures('a.b:C', allowed_prefixes=None))"
-    done = run(tmp_path, f"from workers.handlers import module_source; {read}")
+    read = "list(signature_modules.read_signatures('a.b:C', allowed_prefixes=None))"
+    done = run(tmp_path, f"from workers.handlers import signature_modules; {read}")
     assert "a module of signatures cannot be read: dspy 3.1.0 is installed" in done.stderr.splitlines()[-1]
 
 

@@ -20,7 +20,7 @@ from store.programs import Program
 from workers.application.state_versions import other_versions
 from workers.cli.run.options import RunOptions, load_signature
 from workers.cli.run.reading import reading
-from workers.handlers.module_source import read_signatures
+from workers.handlers.signature_modules import read_signatures
 
 _FILES = (".json", ".toml")
 _OPTIONS = {"adapter_type": "adapter", "lm": "model", "extra_outputs": "extra-output"}

@@ -23,7 +23,7 @@ from dspex.signatures.arrow import MAX_LENGTH
 from dspex.signatures.compatibility import compare
 from dspex.signatures.measures import count_types, count_values
 from workers.cli.run import load_signature
-from workers.handlers.module_source import read_signatures
+from workers.handlers.signature_modules import read_signatures
 
 MEGABYTE = 1 << 20
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dspex.errors import InvalidModule, ModuleNotAllowed
-from workers.handlers import module_source as modules
-from workers.handlers.module_source import read_signatures, validate_module
+from workers.handlers import signature_modules as modules
+from workers.handlers.signature_modules import read_signatures, validate_module
 
 ROOT = Path(__file__).parents[4]
 
@@ -111,8 +111,8 @@ def test_whatever_is_asked_validation_does_not_raise(reference: Any, imported: l
 
 def test_a_refusal_does_not_load_dspy() -> None:
     code = (
-        "import sys, workers.handlers.module_source; "
-        "assert not workers.handlers.module_source.validate_module('this', ['acme']); "
+        "import sys, workers.handlers.signature_modules; "
+        "assert not workers.handlers.signature_modules.validate_module('this', ['acme']); "
         "assert not {'this', 'dspy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
