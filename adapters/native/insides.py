@@ -158,6 +158,13 @@ def raw_answer(response: Any) -> Mapping[str, Any] | None:
     return raw if isinstance(raw, Mapping) else None
 
 
+def headers_of(response: Any) -> list[tuple[str, str]]:
+    """The headers of a response of LiteLLM's, by the names that the provider sent them under."""
+    hidden = getattr(response, "_hidden_params", None)
+    told = hidden.get("additional_headers") if isinstance(hidden, Mapping) else None
+    return [(name.removeprefix("llm_provider-"), value) for name, value in (told or {}).items()]
+
+
 _FIXED_TEMPERATURE = re.compile(r"(?:.*/)?(?:o[1-9](?:-.*)?|gpt-5(?![\d])(?!.*-chat).*|codex-.*)", re.IGNORECASE)
 
 

@@ -142,7 +142,8 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
     def update_history(self, entry: Mapping[str, Any]) -> None:
         """Replaces DSPy's history, which keeps up to 10,000 entries with prompts."""
         recorder: Recorder = dspy.settings.usage_tracker
-        recorder.add_entry(entry, self.prices)
+        key = self.kwargs.get("api_key")
+        recorder.add_entry(entry, self.prices, () if key in (None, NO_KEY) else (key,))
 
     @property
     def is_native(self) -> bool:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from adapters.native.answers.finish_reasons import check_finish_reason, finish_reason_of
+from adapters.native.answers.origin import model_version_of, request_id_of
 from adapters.native.wire import Call, current
-from adapters.port import AdapterError, RunOptions
+from adapters.port import MAX_ERROR_CODE, AdapterError, RunOptions, plain
 from adapters.prices import Prices
 from adapters.runs import Run
+from adapters.trace import without
 from dspex import ErrorCode, LMCall, Usage
 
 LEAST_WAIT: Final = 0.001
@@ -20,11 +22,7 @@ LEAST_WAIT: Final = 0.001
 MOST_TOKENS: Final = 1 << 40
 """The most tokens of one call. No LM takes more, and larger sums would not fit into the database."""
 
-REQUEST_IDS: Final = ("x-request-id", "request-id", "x-amzn-requestid", "x-goog-request-id", "cf-ray")
-"""The headers with the provider's name of a request, the most telling first."""
-
 _SEEDS: Final = 1 << 63
-_DETAILS: Final = {"input": "prompt_tokens_details", "output": "completion_tokens_details"}
 
 
 class Recorder:
@@ -107,15 +105,16 @@ class Recorder:
             if call is None:
                 self._begun += 1
             else:
-                call.answer, call.usage = len(self._answered), usage
+                call.answer = len(self._answered)
             self._answered.append(_answered(model, usage))
         self._tell()
 
-    def add_entry(self, entry: Mapping[str, Any], prices: Prices | None = None) -> None:
+    def add_entry(self, entry: Mapping[str, Any], prices: Prices | None = None, secrets: Collection[str] = ()) -> None:
         """Note DSPy's history entry of a complete LM call.
 
         Args:
             prices: used instead of DSPy's.
+            secrets: texts that nothing of it may contain.
         """
         call = current()
         if call is None:
@@ -127,8 +126,13 @@ class Recorder:
                 cost = prices.cost(answered)
             else:
                 cost = None if answered.input_tokens is None else entry.get("cost")
-            told = {"cost": cost, "finish_reason": finish_reason_of(call.response)}
-            self._answered[call.answer] = answered.model_copy(update=told)
+            told = {
+                "finish_reason": finish_reason_of(call.response),
+                "request_id": request_id_of(call),
+                "model_version": model_version_of(call),
+            }
+            kept = {name: _text(value, secrets) for name, value in told.items()}
+            self._answered[call.answer] = answered.model_copy(update={"cost": cost, **kept})
             self._tell()
 
     def check_answer(self, call: Call) -> None:
@@ -146,14 +150,7 @@ class Recorder:
         call = current()
         if call is None or call.answer is None or call.response is None:
             return {}
-        known = self._answered[call.answer].model_dump(exclude={"model", "cached"})
-        for side, key in _DETAILS.items():
-            known[f"{side}_audio_tokens"] = _tokens(_details(call.usage, key).get("audio_tokens"))
-        headers = {name.lower(): value for name, value in call.headers}
-        told = (headers[name] for name in REQUEST_IDS if name in headers)
-        known["request_id"] = next(told, getattr(call.response, "id", None))
-        known["model_version"] = getattr(call.response, "model", None)
-        return {name: value for name, value in known.items() if value is not None}
+        return self._answered[call.answer].model_dump(exclude={"model", "cached"}, exclude_none=True)
 
     def _tell(self) -> None:
         if self._changed is not None:
@@ -171,12 +168,15 @@ def _answered(model: str, usage: Mapping[str, Any]) -> LMCall:
     If the provider reported nothing, LiteLLM writes 0 for all (litellm 1.106: types/utils.py, `Usage`).
     """
     told = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    taken, given = _details(usage, "prompt_tokens_details"), _details(usage, "completion_tokens_details")
     return LMCall(
         model=model,
         input_tokens=_tokens(told[0]) if any(told) else None,
         output_tokens=_tokens(told[1]) if any(told) else None,
-        cached_tokens=_tokens(_details(usage, _DETAILS["input"]).get("cached_tokens")),
-        reasoning_tokens=_tokens(_details(usage, _DETAILS["output"]).get("reasoning_tokens")),
+        cached_tokens=_tokens(taken.get("cached_tokens")),
+        reasoning_tokens=_tokens(given.get("reasoning_tokens")),
+        input_audio_tokens=_tokens(taken.get("audio_tokens")),
+        output_audio_tokens=_tokens(given.get("audio_tokens")),
     )
 
 
@@ -188,3 +188,8 @@ def _details(usage: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _tokens(told: Any) -> int | None:
     """A number of tokens from a provider; None if it is not plausible."""
     return told if type(told) is int and 0 <= told < MOST_TOKENS else None
+
+
+def _text(told: Any, secrets: Collection[str]) -> str | None:
+    """A short text from a provider."""
+    return plain(without(told, secrets), MAX_ERROR_CODE) if told and isinstance(told, str) else None

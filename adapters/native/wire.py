@@ -6,7 +6,7 @@ threads without a limit. As a thread makes one call at a time, none waits for an
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -32,7 +32,6 @@ class Call:
         again: another body for the same response. If set, it is parsed instead of sending the request.
         number: which one of its run it is, from 0.
         answer: the place of its usage in the record of the run, once it was answered.
-        usage: as the provider told it.
         response: DSPy's object for the response.
     """
 
@@ -43,7 +42,6 @@ class Call:
     again: bytes | None = None
     number: int = 0
     answer: int | None = None
-    usage: Mapping[str, Any] = field(default_factory=dict)
     response: Any = None
 
     @property

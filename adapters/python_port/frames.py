@@ -23,7 +23,7 @@ from adapters.prices import Prices
 from dspex import Configuration, ErrorCode, LMParameters, Signature, Usage
 from dspex.model import Frozen
 
-VERSION: Final = 7
+VERSION: Final = 8
 
 LENGTH: Final = struct.Struct(">I")
 

@@ -302,18 +302,21 @@ def test_what_a_provider_does_not_say_is_not_known(asked: Asked) -> None:
     usage = execution.usage
     assert (usage.calls, usage.input_tokens, usage.output_tokens, usage.cost) == (1, None, None, None)
     (call,) = usage.lm_calls
-    assert (call.input_tokens, call.output_tokens, call.cost) == (None, None, None)
+    assert (call.input_tokens, call.output_tokens, call.cost, call.request_id) == (None, None, None, None)
     details: dict[str, Any] = {
         "prompt_tokens": 100,
         "completion_tokens": 40,
         "total_tokens": 140,
-        "prompt_tokens_details": {"cached_tokens": 64},
+        "prompt_tokens_details": {"cached_tokens": 64, "audio_tokens": 12},
         "completion_tokens_details": {"reasoning_tokens": 32},
     }
-    body = {"model": "gpt-4o-mini", "choices": [choice], "usage": details}
-    (call,) = asked("q -> answer", lambda _: Answer(body=body)).usage.lm_calls
+    body = {"model": "gpt-4o-mini-2024-07-18", "choices": [choice], "usage": details}
+    answer = Answer(body=body, headers={"x-request-id": "req-7"})
+    (call,) = asked("q -> answer", lambda _: answer).usage.lm_calls
     assert (call.input_tokens, call.output_tokens) == (100, 40)
     assert (call.cached_tokens, call.reasoning_tokens) == (64, 32)
+    assert (call.input_audio_tokens, call.output_audio_tokens) == (12, None)
+    assert (call.request_id, call.model_version) == ("req-7", "gpt-4o-mini-2024-07-18")
 
 
 # Waits

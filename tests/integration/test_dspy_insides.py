@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -26,6 +27,7 @@ from adapters.native.insides import (
     calls_through,
     extraction_signature,
     fixed_temperature,
+    headers_of,
     not_sent,
     raw_answer,
     reasons,
@@ -112,6 +114,12 @@ def test_an_answer_keeps_the_providers_own_json() -> None:
     response = Response(id=None, model="m", message=message, finish_reason="stop", usage=Usage(), provider_data=body)
     assert raw_answer(response) == body
     assert raw_answer(object()) is None
+
+
+def test_litellm_keeps_the_headers_of_an_answer() -> None:
+    response = SimpleNamespace(_hidden_params={"additional_headers": {"llm_provider-x-request-id": "r", "x-r": "1"}})
+    assert headers_of(response) == [("x-request-id", "r"), ("x-r", "1")]
+    assert headers_of(object()) == []
 
 
 @pytest.mark.parametrize(

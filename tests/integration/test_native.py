@@ -560,9 +560,11 @@ def test_a_provider_that_only_litellm_knows_is_called_by_it(
     native = NativeAdapter(catalog)
     lm = LM(model="local", parameters=LMParameters(timeout=0.5))
     backend_id = native.create_program(spec(lm=lm))
+    server.script = lambda _: Answer("[[ ## answer ## ]]\nan answer", headers={"X-Request-Id": "req-42"})
     outcome = native.execute_program(backend_id, {"question": "why"}, RunOptions("run", seed=1))
     assert outcome.outputs == {"answer": "an answer"}
     assert outcome.usage.input_tokens
+    assert outcome.usage.lm_calls[0].request_id == "req-42"
     assert server.requests[0].authorization == f"Bearer {SECRET}"
     for script, code in LITELLM_ERRORS:
         server.requests.clear()

@@ -24,6 +24,9 @@ _is_none = partial(operator.is_, None)
 Tokens = Annotated[int | SkipJsonSchema[None], Field(exclude_if=_is_none)]
 """A number of tokens; left out if not known, as readers of the first version accept no null. They read 0."""
 
+Told = Annotated[str | None, Field(exclude_if=_is_none)]
+"""What a provider said; left out if it did not."""
+
 
 def _none_or_unknown(read: dict[str, Any]) -> int | None:
     """The default for tokens: 0 if there were no calls, else not known."""
@@ -74,11 +77,12 @@ MAX_DETAILS = 500
 class LMCall(Frozen):
     """The usage of one LM call that was answered. None: the provider did not report it, or the price is not known.
 
-    Tokens that are not known are left out of the JSON.
+    What is not known is left out of the JSON, but for the cost.
 
-    `cost` is in US dollars. `cached_tokens` are part of the input and `reasoning_tokens` part of the output, if the
-    provider reports them. `finish_reason` is why the answer ended: `stop`, `length` (cut off), `content_filter`,
-    `refusal`, `tool_call`, `error`, or a word of the provider's own.
+    `cost` is in US dollars. `cached_tokens` and `input_audio_tokens` are part of the input, `reasoning_tokens` and
+    `output_audio_tokens` part of the output. `finish_reason` is why the answer ended: `stop`, `length` (cut off),
+    `content_filter`, `refusal`, `tool_call`, `error`, or a word of the provider's own. `request_id` is the provider's
+    name of the call, which its support asks for, and `model_version` the model that answered by its own account.
     """
 
     model: str
@@ -88,7 +92,11 @@ class LMCall(Frozen):
     cached: bool = False
     cached_tokens: Tokens = None
     reasoning_tokens: Tokens = None
-    finish_reason: str | None = Field(default=None, exclude_if=_is_none)
+    input_audio_tokens: Tokens = None
+    output_audio_tokens: Tokens = None
+    finish_reason: Told = None
+    request_id: Told = None
+    model_version: Told = None
 
 
 class Try(Frozen):

@@ -44,7 +44,15 @@ GOLDEN = Path(__file__).with_name("frames.jsonl")
 MAX = 10_000
 
 CALL = LMCall(
-    model="openai/gpt-4o-mini", input_tokens=20, output_tokens=5, cost=0.25, cached_tokens=8, finish_reason="stop"
+    model="openai/gpt-4o-mini",
+    input_tokens=20,
+    output_tokens=5,
+    cost=0.25,
+    cached_tokens=8,
+    input_audio_tokens=7,
+    finish_reason="stop",
+    request_id="r-0",
+    model_version="gpt-4o-mini-2024-07-18",
 )
 UNKNOWN = LMCall(model="openai/gpt-4o-mini")
 USAGE = Usage(calls=1, input_tokens=20, output_tokens=5, cost=0.25, lm_calls=(CALL,))
@@ -152,7 +160,7 @@ CORPUS: dict[str, bytes] = {
     "unknown type": b'{"type":"exec","code":"import os"}',
     "a type that is none": b'{"type":["outcome"]}',
     "of the other side": b'{"type":"run","backend_id":"b","inputs":{},"run_id":"r"}',
-    "another version": b'{"type":"hello","version":8,"what":"ever"}',
+    "another version": b'{"type":"hello","version":9,"what":"ever"}',
     "no such code": b'{"type":"error","code":"on_fire","message":"m"}',
     "an unknown member": b'{"type":"created","backend_id":"b","more":1}',
     "a member is missing": b'{"type":"outcome","usage":{},"duration_ms":1}',
