@@ -15,7 +15,7 @@ from adapters.port import AdapterError
 from dspex import ErrorCode
 from dspex.signatures.annotations import annotation
 from dspex.signatures.formats import Format
-from dspex.signatures.types import StringType
+from dspex.signatures.scalar_types import StringType
 
 SPREADS = (3, 3, 10, 30, 100, 300)
 """How much longer than it must be a repetition becomes, in one try after the other."""

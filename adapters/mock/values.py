@@ -15,22 +15,17 @@ from adapters.mock.texts import formed
 from adapters.port import AdapterError
 from dspex import ErrorCode
 from dspex.ids import canonical_json
+from dspex.signatures.scalar_types import BooleanType, ConstType, EnumType, IntegerType, NumberType, StringType
 from dspex.signatures.types import (
     AnyArrayType,
     AnyMapType,
     AnyType,
     ArrayType,
-    BooleanType,
-    ConstType,
-    EnumType,
     FieldType,
-    IntegerType,
     MapType,
     NullType,
-    NumberType,
     ObjectType,
     OptionalType,
-    StringType,
     TaggedUnionType,
     TupleType,
     UnionType,

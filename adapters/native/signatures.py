@@ -16,13 +16,13 @@ from adapters.port import AdapterError
 from dspex import ErrorCode, Signature, SignatureField
 from dspex.signatures.annotations import LENIENT, constraints, forget_types, unconstrained
 from dspex.signatures.classes import is_class
+from dspex.signatures.scalar_types import StringType
 from dspex.signatures.types import (
     ArrayType,
     FieldType,
     MapType,
     ObjectType,
     OptionalType,
-    StringType,
     TupleType,
     UnionType,
     takes_null,

@@ -29,23 +29,17 @@ from dspex.scalars import WHOLE, whole
 from dspex.signatures import formats
 from dspex.signatures.classes import attribute, enum_class, object_class
 from dspex.signatures.field import SignatureField
+from dspex.signatures.scalar_types import BooleanType, ConstType, EnumType, IntegerType, NumberType, Scalar, StringType
 from dspex.signatures.types import (
     AnyArrayType,
     AnyMapType,
     AnyType,
     ArrayType,
-    BooleanType,
-    ConstType,
-    EnumType,
     FieldType,
-    IntegerType,
     MapType,
     NullType,
-    NumberType,
     ObjectType,
     OptionalType,
-    Scalar,
-    StringType,
     TaggedUnionType,
     TupleType,
     UnionType,

@@ -27,23 +27,18 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from dspex.errors import InvalidSignature
 from dspex.signatures.formats import Format
+from dspex.signatures.scalar_types import MAX_MEMBERS, BooleanType, EnumType, IntegerType, NumberType, StringType
 from dspex.signatures.types import (
     MAX_CHOICES,
     MAX_DEPTH,
-    MAX_MEMBERS,
     AnyArrayType,
     AnyMapType,
     AnyType,
     ArrayType,
-    BooleanType,
-    EnumType,
     FieldType,
-    IntegerType,
     MapType,
     NullType,
-    NumberType,
     OptionalType,
-    StringType,
     TupleType,
     UnionType,
 )

@@ -21,16 +21,15 @@ import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
 from dspex.signatures.formats import TITLED
+from dspex.signatures.scalar_types import EnumType, StringType
 from dspex.signatures.types import (
     AnyType,
     ArrayType,
-    EnumType,
     FieldType,
     MapType,
     NullType,
     ObjectType,
     OptionalType,
-    StringType,
     TaggedUnionType,
     TupleType,
     UnionType,

@@ -34,25 +34,27 @@ from dspex.model import Frozen
 from dspex.signatures.annotations import annotation
 from dspex.signatures.field import SignatureField
 from dspex.signatures.measures import count_types, in_order, json_schema
+from dspex.signatures.scalar_types import (
+    MAX_MEMBERS,
+    BooleanType,
+    ConstType,
+    EnumType,
+    IntegerType,
+    NumberType,
+    Scalar,
+    StringType,
+)
 from dspex.signatures.signature import Signature
 from dspex.signatures.types import (
-    MAX_MEMBERS,
     AnyArrayType,
     AnyMapType,
     AnyType,
     ArrayType,
-    BooleanType,
-    ConstType,
-    EnumType,
     FieldType,
-    IntegerType,
     MapType,
     NullType,
-    NumberType,
     ObjectType,
     OptionalType,
-    Scalar,
-    StringType,
     TaggedUnionType,
     TupleType,
     UnionType,

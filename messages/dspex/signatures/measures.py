@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dspex.signatures.formats import ATOM_TYPES, atoms
-from dspex.signatures.types import Type, is_null
+from dspex.signatures.scalar_types import Type
+from dspex.signatures.types import is_null
 
 
 def json_schema(field_type: Type) -> dict[str, Any]:

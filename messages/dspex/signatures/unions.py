@@ -12,21 +12,16 @@ from typing import Annotated, Any, NamedTuple, Union
 from pydantic import BaseModel, Discriminator, GetCoreSchemaHandler, Tag
 from pydantic_core import CoreSchema
 
+from dspex.signatures.scalar_types import BooleanType, ConstType, EnumType, IntegerType, NumberType, StringType
 from dspex.signatures.types import (
     AnyArrayType,
     AnyMapType,
     ArrayType,
-    BooleanType,
-    ConstType,
-    EnumType,
     FieldType,
-    IntegerType,
     MapType,
     NullType,
-    NumberType,
     ObjectType,
     OptionalType,
-    StringType,
     TaggedUnionType,
     TupleType,
     UnionType,
