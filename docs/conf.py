@@ -70,6 +70,7 @@ docs/types
 docs/client
 docs/messages
 examples/bare_producers/README
+docs/blobs
 docs/outbox
 docs/webhooks
 examples/webhook_receiver/README

@@ -15,9 +15,11 @@ from sqlalchemy.exc import ArgumentError
 
 from adapters.lm import LMAlias
 from dspex.amqp.url import login_of, url_problem
+from dspex.blobs.address import checked_address
+from dspex.blobs.store import MAX_BYTES
 from dspex.contract.callback import WebhookSecretName
 from dspex.contract.envelope import MAX_MESSAGE_BYTES
-from dspex.errors import Problem, SettingsError
+from dspex.errors import InvalidBlob, Problem, SettingsError
 from dspex.json_text import NotJson, read_json
 from dspex.model import problems
 from dspex.text import masked
@@ -70,6 +72,15 @@ def _address(value: str) -> str:
     if re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):[0-9]{1,5}", value):
         return value
     raise ValueError("is not host:port: use 127.0.0.1:9464")
+
+
+def _blobs(value: str) -> str:
+    if value == "memory://":
+        raise ValueError("is of this process alone: use a folder or s3://")
+    try:
+        return checked_address(value)
+    except InvalidBlob as error:
+        raise ValueError(error.message) from None
 
 
 def _redis_url(value: str) -> str:
@@ -168,6 +179,11 @@ class Settings(BaseSettings):
     """How long running executions may take to end after SIGTERM; then they are given back."""
     max_message_bytes: int = Field(default=MAX_MESSAGE_BYTES, ge=1024, le=64 * 1024 * 1024)
     """The size cap of a message, and of an execution's outputs."""
+
+    blobs: Annotated[str, AfterValidator(_blobs)] | None = None
+    """The blob store: the path of a folder, `file:///…`, or `s3://bucket/prefix?endpoint=…&region=…`."""
+    blob_max_bytes: int = Field(default=MAX_BYTES, ge=1024, le=5 * 1024**3)
+    """The size cap of a blob."""
 
     lms: dict[str, LMAlias] = Field(default_factory=dict)
     """LMs by alias, as JSON: `{"fast": {"model": "openai/gpt-4o-mini", "api_base": "https://…", "secret": "NAME"}}`."""

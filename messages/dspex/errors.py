@@ -22,6 +22,10 @@ DspexError
 ├── ForbiddenAddress          forbidden_address: webhooks may not go there
 ├── ForbiddenReplyQueue       forbidden_reply_to: answers may not go to the queue that the message names
 ├── InvalidWebhook            invalid_webhook: a received webhook is not proven to be from DSPex
+├── InvalidBlob               invalid_blob: a digest, media type or address of blobs is wrong
+├── BlobTooLarge              blob_too_large: more than the cap of blobs
+├── BlobCorrupt               blob_corrupt: a body in the store is not that of its digest
+├── BlobsUnavailable          blobs_unavailable: the blob store cannot be reached or written to
 ├── AnswerTooLarge            answer_too_large: more than the broker takes
 ├── RequestFailed             (the worker's code) a request was answered with an error
 ├── ExecutionError            (`dspex.contract.results`; one of `dspex.ErrorCode`) an execution ended without outputs
@@ -210,6 +214,30 @@ class InvalidWebhook(DspexError):
     """A received webhook is not proven to be from DSPex: its signature is missing, malformed, wrong or too old."""
 
     code = "invalid_webhook"
+
+
+class InvalidBlob(DspexError):
+    """A digest, a media type, a tenant or the address of a blob store is wrong, or a file cannot be read."""
+
+    code = "invalid_blob"
+
+
+class BlobTooLarge(DspexError):
+    """A blob is larger than is allowed."""
+
+    code = "blob_too_large"
+
+
+class BlobCorrupt(DspexError):
+    """The body in the blob store is not that of its digest. Upload it again."""
+
+    code = "blob_corrupt"
+
+
+class BlobsUnavailable(DspexError):
+    """The blob store cannot be reached or written to. The request itself may be fine. The text has no secret in it."""
+
+    code = "blobs_unavailable"
 
 
 class AnswerTooLarge(DspexError):

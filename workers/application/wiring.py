@@ -23,12 +23,14 @@ from adapters.own_modules import OwnModules
 from adapters.registry import AdapterRegistry
 from dspex.amqp.publication import event_publication
 from dspex.amqp.publisher import AmqpPublisher, Publisher
+from dspex.blobs import BlobStore
 from dspex.contract.envelope import MAX_ANSWER_BYTES, NO_CONTEXT, Context
 from dspex.contract.events import Event
 from store.counters import SHARDS
 from store.database.engine import make_engine
 from store.executions import Lease
 from store.programs import Program
+from workers.application.blobs import open_blobs
 from workers.application.callback_check import CallbackCheck
 from workers.application.in_flight import InFlight, Isolation, Unwritten
 from workers.application.lm_catalog import make_catalog
@@ -72,6 +74,8 @@ class Application:
     principals: Principals
     unwritten: Unwritten
     callbacks: CallbackCheck
+    blobs: BlobStore | None = None
+    """The blob store; None: there is none here."""
     own: Own | None = None
     """The executions of this process, if it leaves those of others alone; None: it runs all."""
     direct_replies: DirectReplies = field(default_factory=DirectReplies)
@@ -191,6 +195,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         principals=principals,
         unwritten=Unwritten(2 * settings.threads),
         callbacks=CallbackCheck(settings, episodes),
+        blobs=open_blobs(settings),
         own=None if run_others else Own(worker),
         direct_replies=_direct_replies(settings),
         notifications=Notifications(settings.redis_url),

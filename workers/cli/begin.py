@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 from store.database.engine import make_engine
+from workers.application.blobs import check_blobs
 from workers.persistence.schema import require_rights, require_schema
 from workers.settings import Settings
 from workers.telemetry import logs
@@ -19,7 +20,7 @@ def configure_logging(settings: Settings) -> None:
 
 
 def check_servers(settings: Settings) -> str | None:
-    """Check that the database and the broker answer. Only the start fails without them; a running worker waits.
+    """Check that database, blob store and broker answer. Only the start fails without them; a running worker waits.
 
     Returns:
         A warning about the broker for operators, or None.
@@ -31,6 +32,7 @@ def check_servers(settings: Settings) -> str | None:
     require_rights(engine, tenancy=settings.tenancy)
     require_schema(engine)
     engine.dispose()
+    check_blobs(settings)
     if settings.embedded:
         return None
     from workers.brokers import amqp

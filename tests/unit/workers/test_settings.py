@@ -53,6 +53,8 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "shutdown_seconds": 0.0,
         "max_message_bytes": 2048,
         "tenancy": True,
+        "blobs": "s3://bucket/prefix?endpoint=https://minio:9000",
+        "blob_max_bytes": 5000,
         "lm_proxy": "http://127.0.0.1:3128",
         "metrics_address": "127.0.0.1:9464",
         "webhook_threads": 0,
@@ -435,3 +437,14 @@ def test_queues_are_classic_or_quorum(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = refused(monkeypatch, DSPEX_QUEUE_TYPE="stream")
     assert line.startswith("DSPEX_QUEUE_TYPE: ")
     assert "'classic' or 'quorum'" in line
+
+
+def test_addresses_of_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, reason in {
+        "memory://": "is of this process alone",
+        "s3://key:hunter2@bucket": "has credentials in it",
+        "gs://bucket": "is not an address of blobs: use the path of a folder",
+    }.items():
+        [line] = refused(monkeypatch, DSPEX_BLOBS=value)
+        assert line.startswith(f"DSPEX_BLOBS: {reason}")
+        assert "hunter2" not in line
