@@ -129,6 +129,7 @@ def page(
     *,
     name: str | None = None,
     status: ProgramStatus | None = None,
+    archived: bool | None = None,
     signature_id: UUID | None = None,
     cursor: str | None = None,
     limit: int = DEFAULT_LIMIT,
@@ -142,6 +143,8 @@ def page(
     c = programs.c
     given = {c.name: name, c.status: status, c.signature_id: signature_id}
     conditions = [column == value for column, value in given.items() if value is not None]
+    if archived is not None:
+        conditions.append(c.status == ProgramStatus.ARCHIVED if archived else c.status != ProgramStatus.ARCHIVED)
     statement = _select().where(c.tenant == tenant, *conditions)
     return pages.read(connection, statement, programs, _row, cursor=cursor, limit=limit, complete=_with_counts)
 

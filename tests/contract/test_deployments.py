@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dspex import Configuration, DspexError, Signature, uuid7
+from dspex.client import program_lookup
 from dspex.client.interface import Interface
 from dspex.contract.deployment import Deployment
 from dspex.contract.results import ProgramView
@@ -178,15 +179,32 @@ def test_several_of_one_name_and_archived_ones(dspex: Interface) -> None:
     dspex.archive_program(first.program_id)
     second = dspex.deploy(wanted)
     assert second.program_id != first.program_id
+    assert dspex.find_program(wanted["name"]) == dspex.find_program(second.program_id) == second
+    assert dspex.find_program(str(second.program_id)) == second
+    assert code_of(lambda: dspex.find_program(first.program_id)) == "illegal_transition"
+    assert code_of(lambda: dspex.find_program(name())) == "not_found"
     other = dspex.create_program(wanted["name"], "a -> b", adapter_type="mock")
     with pytest.raises(DspexError, match="several programs have the name") as refused:
         dspex.plan_deployment(wanted)
     assert str(other.program_id) in refused.value.message
+    assert code_of(lambda: dspex.find_program(wanted["name"])) == "conflict"
     by_id = wanted | {"program_id": second.program_id}
     assert dspex.plan_deployment(by_id).is_empty
     assert code_of(lambda: dspex.deploy(wanted | {"program_id": first.program_id})) == "illegal_transition"
     given = uuid7()
     assert dspex.deploy(deployment(program_id=given)).program_id == given
+
+
+def test_a_program_is_found_behind_any_number_of_archived_ones(dspex: Interface) -> None:
+    called = name()
+    found = dspex.create_program(called, "a -> b", adapter_type="mock")
+    for _ in range(program_lookup.MAX_NAMED + 1):
+        newer = dspex.create_program(called, found.signature_id, adapter_type="mock")
+        dspex.archive_program(newer.program_id)
+    assert dspex.find_program(called) == found
+    listed = dspex.list_programs(name=called, archived=False).items
+    assert [program.program_id for program in listed] == [found.program_id]
+    assert len(dspex.list_programs(name=called, archived=True).items) == program_lookup.MAX_NAMED + 1
 
 
 @pytest.mark.parametrize(

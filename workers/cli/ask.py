@@ -176,6 +176,7 @@ def _update_program(
     name: str | None = None,
     signature: str | None = None,
     allow_breaking: bool = False,
+    adapter_type: str | None = None,
     module: str | None = None,
     model: str | None = None,
     secret: str | None = None,
@@ -198,6 +199,7 @@ def _update_program(
         change or None,
         signature=None if signature is None else _id_or_signature(signature),
         allow_breaking=allow_breaking,
+        adapter_type=adapter_type,
         name=name,
         traceparent=traceparent,
     )

@@ -118,7 +118,9 @@ verb(
 
 verb(
     program, "list", "list_programs", "List programs, newest first.",
-    name, status_of(ProgramStatus), click.option("--signature", "signature_id", type=click.UUID), limit, cursor,
+    name, status_of(ProgramStatus),
+    click.option("--archived/--not-archived", default=None, help="Only those that are archived; or that are not."),
+    click.option("--signature", "signature_id", type=click.UUID), limit, cursor,
 )  # fmt: skip
 verb(program, "show", "get_program", "Show a program.", id_of("program"))
 verb(
@@ -135,6 +137,7 @@ verb(
     id_of("program"), name,
     click.option("--signature", help="An id, the arrow form, or a JSON file."),
     click.option("--allow-breaking", is_flag=True, help="Also a signature that breaks callers."),
+    click.option("--adapter", "adapter_type", help="The adapter that runs it."),
     click.option("--module", help="The DSPy module."),
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS. Its parameters stay."),
     click.option("--secret", help="The name of the LM's secret; an empty one: that of its provider."),

@@ -306,6 +306,7 @@ def list_programs(app: Application, received: Received[ListPrograms]) -> Page[Pr
             connection,
             name=asked.name,
             status=asked.status,
+            archived=asked.archived,
             signature_id=asked.signature_id,
             cursor=asked.cursor,
             limit=asked.limit,

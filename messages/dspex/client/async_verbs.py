@@ -26,6 +26,7 @@ class AsyncVerbs(InThreads):
     discard_executions = in_thread(Interface.discard_executions)
     discard_messages = in_thread(Interface.discard_messages)
     enable_endpoint = in_thread(Interface.enable_endpoint)
+    find_program = in_thread(Interface.find_program)
     get_delivery = in_thread(Interface.get_delivery)
     get_endpoint = in_thread(Interface.get_endpoint)
     get_execution = in_thread(Interface.get_execution)

@@ -14,19 +14,19 @@ from dspex.client.arguments import arguments_checked
 from dspex.client.deadline import left, within
 from dspex.client.deployment_file import as_deployment, read_deployment
 from dspex.client.port import Port
+from dspex.client.program_lookup import AskedPrograms, program_named
 from dspex.contract.commands import CreateProgramWithSignature, InitializeProgram, UpdateProgram
 from dspex.contract.configuration import Configuration
 from dspex.contract.deployment import Deployment, Difference, Plan, differences
-from dspex.contract.queries import GetProgram, GetSignature, ListPrograms
-from dspex.contract.results import Created, Page, ProgramView, SignatureView
+from dspex.contract.queries import GetProgram, GetSignature
+from dspex.contract.results import Created, ProgramView, SignatureView
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.contract.status import ProgramStatus
-from dspex.errors import Conflict, DspexError, IllegalTransition, NotFound, RequestFailed
+from dspex.errors import IllegalTransition, RequestFailed
 from dspex.ids import uuid7
 from dspex.signatures.compatibility import check_compatible, compare
 
 NAMESPACE = UUID("6a7d6a5e-6d0c-5f0e-9c65-0d6f6f0b8a51")
-MAX_SAME_NAME = 100
 LOOK_SECONDS = 0.2
 
 Given = Deployment | Mapping[str, Any] | Path | str
@@ -143,29 +143,17 @@ class DeploymentVerbs(Port):
         return program
 
     def _deployed(self, wanted: Deployment) -> ProgramView | None:
+        programs = AskedPrograms(self)
         if wanted.program_id is not None:
-            return self._find_program(wanted.program_id)
-        page = self.call(ListPrograms(name=wanted.name, limit=MAX_SAME_NAME), Page[ProgramView])
-        found = [program for program in page.items if program.status != ProgramStatus.ARCHIVED]
-        if len(found) > 1:
-            ids = ", ".join(str(program.program_id) for program in found[:5])
-            raise Conflict(f"name: several programs have the name '{wanted.name}': give the program_id of one ({ids})")
-        return found[0] if found else None
+            return programs.by_id(wanted.program_id)
+        return program_named(programs, wanted.name)
 
     def _new_id(self, wanted: Deployment) -> UUID:
         """The id of a new program. It follows from the name, so that two that deploy at once make one program."""
         if wanted.program_id is not None:
             return wanted.program_id
         derived = uuid.uuid5(NAMESPACE, wanted.name)
-        return derived if self._find_program(derived) is None else uuid7()
-
-    def _find_program(self, program_id: UUID) -> ProgramView | None:
-        try:
-            return self.call(GetProgram(program_id=program_id), ProgramView)
-        except DspexError as error:
-            if error.code != NotFound.code:
-                raise
-            return None
+        return derived if AskedPrograms(self).by_id(derived) is None else uuid7()
 
 
 def _read(given: Given) -> Deployment:

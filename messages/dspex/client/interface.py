@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from dspex.client import program_lookup
 from dspex.client.arguments import arguments_checked
 from dspex.client.deadline import left, within
 from dspex.client.deployment_verbs import DeploymentVerbs
@@ -232,6 +233,16 @@ class Interface(ExecutionVerbs, WebhookVerbs, DeploymentVerbs):
     def get_program(self, program_id: UUID) -> ProgramView:
         """One program."""
         return self.call(GetProgram(program_id=program_id), ProgramView)
+
+    def find_program(self, program: UUID | str) -> ProgramView:
+        """The program with this id, or the one with this name that is not archived.
+
+        Raises:
+            RequestFailed, NotFound, IllegalTransition, Conflict: there is none, it is archived, or several have the
+                name.
+        """
+        with within(self.timeout):
+            return program_lookup.find_program(program_lookup.AskedPrograms(self), program)
 
     def list_programs(self, /, **filters: Any) -> Page[ProgramView]:
         """A page of programs; the filters are the fields of `dspex.contract.queries.ListPrograms`."""

@@ -105,13 +105,14 @@ class GetProgram(Query):
 
 
 class ListPrograms(Query):
-    """Programs, newest first."""
+    """Programs, newest first. With `archived: false`, those that are not archived."""
 
     type = "dspex.program.list.v1"
     answer = Page[ProgramView]
 
     name: str | None = None
     status: ProgramStatus | None = None
+    archived: StrictBool | None = None
     signature_id: UUID | None = None
     limit: Limit = 50
     cursor: Cursor | None = None

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from adapters.port import ProgramSpec
 from dspex import Configuration, Signature
 from dspex.client.deployment_file import CLASS, read_deployment
+from dspex.client.program_lookup import find_program
+from dspex.contract.results import ProgramView
 from dspex.contract.retry_policy import ExecutionPolicy
-from dspex.contract.status import ProgramStatus
-from dspex.errors import InvalidModule, NotFound, SettingsError
+from dspex.errors import Conflict, IllegalTransition, InvalidModule, NotFound, SettingsError
 from store import programs
 from store.programs import Program
 from workers.application.state_versions import other_versions
 from workers.cli.run.options import RunOptions, load_signature
 from workers.cli.run.reading import reading
 from workers.handlers.signature_modules import read_signatures
+from workers.outbound.serializers import program_view
 
 _FILES = (".json", ".toml")
 _OPTIONS = {"adapter_type": "adapter", "lm": "model", "extra_outputs": "extra-output"}
@@ -99,22 +102,33 @@ def find_subject(engine: Engine, options: RunOptions, tenant: str) -> Subject:
     """
     given = options.signature
     with reading(engine, tenant) as connection:
-        found: list[Program] = []
-        with suppress(ValueError, NotFound):
-            found = [programs.get(connection, UUID(given), tenant=tenant)]
-        found = found or list(programs.page(connection, name=given, limit=100, tenant=tenant).items)
-    live = [program for program in found if program.status != ProgramStatus.ARCHIVED]
-    if not live:
-        archived = f"; program {found[0].id}, which has the name, is archived" if found else ""
-        raise SettingsError(
-            f"SIGNATURE: '{given}' is no file and no program{archived}; write a signature as 'question -> answer'"
-        )
-    if len(live) > 1:
-        ids = ", ".join(str(program.id) for program in live[:5])
-        raise SettingsError(f"SIGNATURE: several programs have the name '{given}': give the id of one ({ids})")
+        try:
+            found = find_program(_StoredPrograms(connection, tenant), given)
+            program = programs.get(connection, found.program_id, tenant=tenant)
+        except NotFound:
+            text = f"'{given}' is no file and no program; write a signature as 'question -> answer'"
+            raise SettingsError(f"SIGNATURE: {text}") from None
+        except (Conflict, IllegalTransition) as error:
+            raise SettingsError(f"SIGNATURE: {error.message}") from None
     if options.members:
         names = ", ".join(f"--{_OPTIONS.get(name, name)}" for name in options.members)
-        raise SettingsError(f"{names}: program {live[0].id} has its own; `dspex program update` changes it")
-    (program,) = live
+        raise SettingsError(f"{names}: program {program.id} has its own; `dspex program update` changes it")
     spec = ProgramSpec(program.adapter_type, program.signature, program.configuration, program.tenant)
     return Subject(spec, program=program)
+
+
+class _StoredPrograms:
+    """Programs as the database has them. See `dspex.client.program_lookup.Programs`."""
+
+    def __init__(self, connection: Connection, tenant: str) -> None:
+        self._connection = connection
+        self._tenant = tenant
+
+    def by_id(self, program_id: UUID) -> ProgramView | None:
+        with suppress(NotFound):
+            return program_view(programs.get(self._connection, program_id, tenant=self._tenant))
+        return None
+
+    def by_name(self, name: str, *, archived: bool, limit: int) -> Sequence[ProgramView]:
+        page = programs.page(self._connection, name=name, archived=archived, limit=limit, tenant=self._tenant)
+        return [program_view(program) for program in page.items]

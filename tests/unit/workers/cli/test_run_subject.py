@@ -108,4 +108,6 @@ def test_nothing_of_the_name_and_several() -> None:
     json_of("program", "archive", first)
     assert run("same", *INPUT)["program_id"] == second  # and it is initialized
     json_of("program", "archive", second)
-    assert "which has the name, is archived" in run("same", *INPUT, code=2)
+    said = run("same", *INPUT, code=2)
+    assert said == f"dspex: SIGNATURE: program {second}, which 'same' names, is archived\n"
+    assert f"program {second}, which '{second}' names, is archived" in run(second, *INPUT, code=2)
