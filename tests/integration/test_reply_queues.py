@@ -12,6 +12,7 @@ import pika
 import pytest
 
 from dspex import Configuration, ExecuteProgram, decode_event, uuid7, wrap
+from dspex.amqp import replies
 from dspex.amqp.topology import COMMANDS_EXCHANGE, EVENTS_EXCHANGE
 from dspex.client.remote import RemoteClient
 from dspex.contract.envelope import CONTENT_TYPE
@@ -205,3 +206,12 @@ def test_events_that_are_led_back_among_the_commands_make_no_others(url: str, ch
         assert led_back() == 2
     finally:
         channel.exchange_delete("guest.loop")
+
+
+def test_a_client_is_closed_at_once(url: str, program_id: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "LOOK_SECONDS", 60.0)
+    with RemoteClient(url, source="/tests") as dspex:
+        assert dspex.get_program(program_id).program_id == program_id
+        thread = dspex._replies._thread
+    assert thread is not None
+    assert not thread.is_alive()

@@ -9,10 +9,12 @@ or not).
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import warnings
 from collections.abc import Collection, Iterator
+from decimal import Decimal
 from enum import EnumMeta
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin
@@ -63,6 +65,9 @@ def value_of(text: str, annotation: Any, name: str) -> Any:
     if origin in (Union, UnionType) and str in get_args(annotation):
         value = NOTHING if NoneType in get_args(annotation) else read(fenced(text))  # as DSPy: adapters/utils.py
         return adapter.validate_python(text if value is NOTHING else value)
+    if annotation is Decimal or (origin in (Union, UnionType) and set(get_args(annotation)) == {Decimal, NoneType}):
+        with contextlib.suppress(ValueError):
+            return adapter.validate_python(fenced(text).strip())  # as a JSON number it would lose digits
     value = read(fenced(text))
     if value is NOTHING:
         value = _within(text)
@@ -224,6 +229,7 @@ def _one_of(text: str, allowed: Collection[Any]) -> Any:
         if not isinstance(value, str) and str(value) == given:
             return value
     value = read(given)
-    if value is not NOTHING and not isinstance(value, (list, dict)) and value in allowed:
-        return next(item for item in allowed if item == value and type(item) is type(value))
+    for item in allowed:
+        if item == value and isinstance(item, bool) is isinstance(value, bool):  # True is 1 in Python
+            return item
     raise ValueError("is none of the values that it may have")

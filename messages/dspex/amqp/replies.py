@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import pika
-from pika.adapters.blocking_connection import BlockingChannel
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 
 from dspex.amqp.connection import connect
 from dspex.amqp.errors import CONNECTION_ERRORS, SILENT, address, cause, permission, refusal
@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 FIRST_RETRY, LAST_RETRY = 0.5, 10.0
 """Seconds between attempts to get a reply queue (`Backoff`)."""
 
+LOOK_SECONDS = 0.5
+"""How often the thread looks whether the client is closed, where it was not woken."""
+
 
 class Expecting(Protocol):
     """Waits for an answer. Called in the thread of the reply queue."""
@@ -36,6 +39,14 @@ class Expecting(Protocol):
     def fail(self, error: BaseException) -> None:
         """Note that the answer cannot be read, or will never come."""
         ...
+
+
+class _Left(Exception):
+    """The client is closed: the wait for answers ends at once."""
+
+
+def _leave() -> None:
+    raise _Left
 
 
 class Replies:
@@ -57,6 +68,7 @@ class Replies:
         self._ready = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._connection: BlockingConnection | None = None
         self._backoff = Backoff(FIRST_RETRY, LAST_RETRY)  # used by the thread only
         self._refusal: str | None = None
         self._trouble = SILENT
@@ -93,6 +105,9 @@ class Replies:
         self._closed.set()
         for who in list(self._expecting.values()):
             who.fail(BrokerUnavailable("the client is closed; what it asked for may still be carried out"))
+        if self._connection is not None:
+            with suppress(*CONNECTION_ERRORS):  # it is closed already, or lost
+                self._connection.add_callback_threadsafe(_leave)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
 
@@ -100,6 +115,8 @@ class Replies:
         while not self._closed.is_set():
             try:
                 self._consume()
+            except _Left:
+                break
             except CONNECTION_ERRORS as error:
                 self._trouble = cause(error, self._parameters)
                 self._refusal = self._refused(error)
@@ -116,7 +133,7 @@ class Replies:
         return f"{address(self._parameters)}: {missing}" if missing else refusal(error, self._parameters)
 
     def _consume(self) -> None:
-        connection = connect(self._parameters, LARGEST_ANSWER_BYTES)
+        self._connection = connection = connect(self._parameters, LARGEST_ANSWER_BYTES)
         try:
             self._take_from(connection.channel())
         finally:
@@ -125,7 +142,7 @@ class Replies:
 
     def _take_from(self, channel: BlockingChannel) -> None:
         before, self._queue = self._queue, channel.queue_declare("", exclusive=True).method.queue
-        replies = channel.consume(self._queue, auto_ack=True, inactivity_timeout=0.5)
+        replies = channel.consume(self._queue, auto_ack=True, inactivity_timeout=LOOK_SECONDS)
         self._refusal = None
         self._backoff.succeeded()
         self._ready.set()

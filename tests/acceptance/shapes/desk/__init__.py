@@ -1,0 +1,1 @@
+"""The programs of a help desk: what an ML engineer has before there is any DSPex."""

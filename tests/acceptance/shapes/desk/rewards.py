@@ -1,0 +1,6 @@
+"""What a good answer is."""
+
+
+def is_short(inputs, prediction) -> float:
+    """1 for at most three words."""
+    return float(len(prediction.answer.split()) <= 3)
