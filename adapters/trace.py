@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import binascii
+import hashlib
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final
@@ -21,6 +24,11 @@ MAX_PROMPT_TEXT: Final = 1_000_000
 _LIMITS: Final = (MAX_TRACE_TEXT, 2_000, 400, 80)
 _LARGE: Final = 64
 """Larger numbers, in bits, are not kept: to write one of thousands of digits is slow, or refused."""
+
+
+_BODY = re.compile(r'(;base64,|"data": ")([A-Za-z0-9+/]{64,}={0,2})')
+"""The body of a data URL, or of audio as it is in a prompt."""
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}={0,2}")
 
 
 def bounded(value: Any, secrets: Collection[str] = (), *, most: int = MAX_TRACE_TEXT, depth: int = 0) -> JsonValue:
@@ -46,6 +54,8 @@ def bounded(value: Any, secrets: Collection[str] = (), *, most: int = MAX_TRACE_
             return bounded(value.value, secrets, most=most, depth=depth)
         case BaseModel():
             return bounded(value.model_dump(mode="json", by_alias=True), secrets, most=most, depth=depth)
+        case {"data": str() as data, "format": str()} if _BASE64.fullmatch(data):
+            return {"data": _described(data), "format": _text(value["format"], secrets, most)}
         case Mapping():
             items = list(value.items())[:MAX_MEMBERS]
             return {
@@ -105,5 +115,18 @@ def without(text: str, secrets: Collection[str]) -> str:
     return text
 
 
+def without_bodies(text: str) -> str:
+    """The text with size and digest for the body of each image, audio or file in it."""
+    return _BODY.sub(lambda match: match[1] + _described(match[2]), text)
+
+
+def _described(data: str) -> str:
+    try:
+        body = binascii.a2b_base64(data)
+    except binascii.Error:
+        return f"({len(data)} characters)"
+    return f"({len(body)} bytes, sha256:{hashlib.sha256(body).hexdigest()})"
+
+
 def _text(text: str, secrets: Collection[str], most: int) -> str:
-    return without(text, secrets)[:most].replace("\x00", "").encode(errors="replace").decode()
+    return without_bodies(without(text, secrets))[:most].replace("\x00", "").encode(errors="replace").decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import decimal
 import enum
@@ -227,6 +228,39 @@ class Typed(dspy.Signature):  # type: ignore[misc]  # DSPy has no type informati
     answer: str = dspy.OutputField()
 
 
+class Seen(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    """Say what is there."""
+
+    image: dspy.Image = dspy.InputField(desc="the first")
+    more: list[dspy.Image] = dspy.InputField()
+    none: dspy.Image | None = dspy.InputField()
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Heard(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    """Write what is said."""
+
+    audio: dspy.Audio = dspy.InputField()
+    text: str = dspy.OutputField()
+
+
+class Filed(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    document: dspy.File = dspy.InputField()
+    summary: str = dspy.OutputField()
+
+
+class Talk(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    """Answer."""
+
+    question: str = dspy.InputField()
+    image: dspy.Image | None = dspy.InputField()
+    person: Person = dspy.InputField()
+    history: dspy.History = dspy.InputField()
+    answer: str = dspy.OutputField()
+    score: float = dspy.OutputField()
+
+
 HOME = Address(street="Elm", zip="1234")
 ANN = Person(fullName="Ann", weight=2, home=Address(street="Oak"), kind="a", severity=Severity.HIGH, links=["x"])
 BOB = Person(fullName="Bob", weight=0, age=3, home=HOME, kind="a", nick="bobby")
@@ -253,4 +287,29 @@ APART: dict[str, Any] = {
     "pet": Dog(kind="dog", name="Rex"),
     "place": (1, "x"),
     "number": "7",
+}
+
+PNG = f"data:image/png;base64,{base64.b64encode(bytes.fromhex('89504e470d0a1a0a') + b'any pixels').decode()}"
+GIF = f"data:image/gif;base64,{base64.b64encode(b'GIF89a, and more').decode()}"
+WAV = base64.b64encode(b"RIFF    WAVEfmt ").decode()
+PDF = f"data:application/pdf;base64,{base64.b64encode(b'%PDF-1.7').decode()}"
+SEEN: dict[str, Any] = {
+    "image": dspy.Image(url=PNG),
+    "more": [dspy.Image(url=GIF), dspy.Image(url=PNG)],
+    "none": None,
+    "question": "what is it, <b>there</b>?",
+}
+HEARD: dict[str, Any] = {"audio": dspy.Audio(data=WAV, audio_format="wav")}
+FILED: dict[str, Any] = {"document": dspy.File(file_data=PDF)}
+NAMED: dict[str, Any] = {"document": dspy.File(file_data=PDF, filename="the report.pdf")}
+TALK: dict[str, Any] = {
+    "question": "And now?",
+    "image": None,
+    "person": ANN,
+    "history": dspy.History(
+        messages=[
+            {"question": "Who?", "image": dspy.Image(url=PNG), "person": BOB, "answer": "Bob", "score": 0.5},
+            {"question": "And her?", "answer": "Ann", "reasoning": "She is there."},
+        ]
+    ),
 }

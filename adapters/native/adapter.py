@@ -16,6 +16,7 @@ from adapters.lm import MAIN, LMCatalog, ResolvedLMs, keys_of
 from adapters.native.error_codes import adapter_error
 from adapters.native.first_prompt import FirstCall, NotSent
 from adapters.native.lms import RecordingLM, make_lm
+from adapters.native.media import sample_blocks
 from adapters.native.modules.catalog import build_module
 from adapters.native.modules.own import runner
 from adapters.native.parameters import check_overrides
@@ -87,8 +88,10 @@ class NativeAdapter:
         prepare_dspy()
         signature, configuration, code = spec.signature, spec.configuration, spec.code
         try:
+            blocks = sample_blocks(signature)
             lms = {
-                field: make_lm(field, resolved[field], lm, self._wire) for field, lm in configuration.named_lms.items()
+                field: make_lm(field, resolved[field], lm, self._wire, blocks)
+                for field, lm in configuration.named_lms.items()
             }
             given = {glob: lms[f"lms.{glob}"] for glob in configuration.lms}
             module = build_module(signature, configuration, resolved[MAIN].model, code, given)

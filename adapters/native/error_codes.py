@@ -11,7 +11,7 @@ from adapters.native.failures.said import Said, said_by_exception, said_in_answe
 from adapters.native.recorder import Recorder
 from adapters.native.wire import Call
 from adapters.port import MAX_QUOTE, AdapterError
-from adapters.trace import without
+from adapters.trace import without, without_bodies
 from dspex import ErrorCode
 from dspex.errors import InvalidOutput
 
@@ -48,7 +48,7 @@ def adapter_error(error: Exception, recorder: Recorder, secrets: Collection[str]
     """Convert an exception of a run into an `AdapterError`, without the secrets and the prompt."""
 
     def clean(text: str | None) -> str | None:
-        return text and without(text, secrets)
+        return text and without_bodies(without(text, secrets))
 
     if isinstance(error, AdapterError):
         return AdapterError(

@@ -25,6 +25,7 @@ __all__ = [
     "CONNECT_SECONDS",
     "Transport",
     "calls_through",
+    "carries",
     "extraction_signature",
     "fixed_temperature",
     "not_sent",
@@ -185,6 +186,20 @@ def extraction_signature(adapter: Any, signature: Any) -> Any:
 def value_of_elements(elements: Sequence[Any], schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
     """What XML elements stand for by a JSON Schema, as `dspy.XMLAdapter` sees it (adapters/xml_adapter.py)."""
     return dspy.XMLAdapter._elements_to_value(list(elements), schema, definitions)  # noqa: SLF001
+
+
+def carries(lm: Any, blocks: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether DSPy's own HTTP client can send these content blocks to an LM. Makes a request without sending it.
+
+    Args:
+        lm: an LM that `calls_through`.
+    """
+    body = {"model": lm.model, "messages": [{"role": "user", "content": list(blocks)}]}
+    try:
+        lm._engine_store.get(None).plan(request_from_openai_chat(body, compat=select_backend(lm).resolution.compat))  # noqa: SLF001
+    except (LM15Error, TypeError, ValueError):
+        return False
+    return True
 
 
 def not_sent(lm: Any, settings: Mapping[str, Any]) -> str | None:

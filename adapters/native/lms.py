@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import dspy
@@ -14,7 +14,7 @@ from adapters.lm import ResolvedLM
 from adapters.native.answers.shapes import without_odd_parts
 from adapters.native.calls import execute
 from adapters.native.error_codes import code_of, said_of
-from adapters.native.insides import calls_through, fixed_temperature
+from adapters.native.insides import calls_through, carries, fixed_temperature
 from adapters.native.lite import prepare_litellm
 from adapters.native.modules.temperature import check_temperature
 from adapters.native.parameters import check_parameters, settings_of
@@ -151,10 +151,15 @@ class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type informatio
         return bool(self.engine == "lm15")
 
 
-def make_lm(field: str, resolved: ResolvedLM, asked: LM, wire: Wire) -> RecordingLM:
+def make_lm(
+    field: str, resolved: ResolvedLM, asked: LM, wire: Wire, blocks: Sequence[Mapping[str, Any]] = ()
+) -> RecordingLM:
     """Make an LM of a program, which calls through `wire`. Opens no connection.
 
     Uses DSPy's own HTTP client if that supports the LM, because importing LiteLLM takes 2 s and 120 MB.
+
+    Args:
+        blocks: content blocks like those that it will be sent, beside text and images.
 
     Raises:
         ValueError: DSPy does not know the LM.
@@ -171,7 +176,7 @@ def make_lm(field: str, resolved: ResolvedLM, asked: LM, wire: Wire) -> Recordin
     lm = RecordingLM(
         resolved.model, resolved.prices, asked.overridable or (), cache=False, num_retries=0, engine="lm15", **settings
     )
-    if not calls_through(lm, wire, api_key, resolved.api_base):
+    if not calls_through(lm, wire, api_key, resolved.api_base) or (blocks and not carries(lm, blocks)):
         # Not engine="auto", which chooses at each call, and also by the environment (OPENAI_BASE_URL).
         prepare_litellm(wire.proxy)
         lm = RecordingLM(

@@ -12,6 +12,7 @@ from dspy.signatures.signature import make_signature
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json, to_jsonable_python
 
+from adapters.native import media
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature, SignatureField
 from dspex.signatures.annotations import LENIENT, constraints, forget_types, unconstrained
@@ -51,7 +52,8 @@ def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, An
     DSPy takes some keyword arguments as instructions: `config={"api_base": ...}` sends the key to another address.
 
     Raises:
-        AdapterError: `invalid_input`: `prediction` has a form that DSPy takes as a setting (predict/predict.py).
+        AdapterError: `invalid_input`: `prediction` has a form that DSPy takes as a setting (predict/predict.py), or a
+            turn has one that it takes for calls of tools.
     """
     given = inputs.get("prediction")
     if isinstance(given, Mapping) and given.get("type") == "content" and "content" in given:
@@ -62,7 +64,7 @@ def dspy_inputs(signature: Signature, inputs: Mapping[str, Any]) -> dict[str, An
         # A prompt shows an instance with its defaults, in the order of its class.
         with suppress(ValidationError):
             arguments[name] = objects.validate_python(arguments[name])
-    return arguments
+    return media.with_objects(signature, arguments) if signature.attachments else arguments
 
 
 def json_outputs(signature: Signature, prediction: Any) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def json_outputs(signature: Signature, prediction: Any) -> dict[str, Any]:
 
 
 def _annotation(field: SignatureField) -> Any:
-    return unconstrained(field.type, LENIENT, name=field.name.title())
+    return media.annotation_of(field.type) or unconstrained(field.type, LENIENT, name=field.name.title())
 
 
 def _details(field: SignatureField) -> dict[str, Any]:

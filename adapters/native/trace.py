@@ -9,6 +9,7 @@ from typing import Any
 import dspy
 from dspy.utils.callback import BaseCallback
 
+from adapters.native.media import as_blocks
 from adapters.native.recorder import Recorder
 from adapters.port import MAX_TRACE_STEPS, TraceStep
 from adapters.trace import bounded
@@ -39,7 +40,7 @@ class Tracer(BaseCallback):  # type: ignore[misc]  # DSPy has no type informatio
         if isinstance(instance, dspy.Predict):
             given = {key: value for key, value in inputs.get("kwargs", {}).items() if key != "config"}
             name = self._names.get(id(instance)) or type(instance).__name__
-            self._begin(call_id, "predictor", name, {"inputs": given})
+            self._begin(call_id, "predictor", name, {"inputs": as_blocks(given)})
 
     def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """DSPy has run a module."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import dspy
 import pytest
@@ -35,6 +36,8 @@ SIGNATURES: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
     "generic, nested and derived classes": (notebook.Kinds, {"parcel": notebook.PARCEL}),
     "unions, tuples, sets": (notebook.Unions, notebook.APART),
     "typed inputs": (notebook.Typed, notebook.TYPED),
+    "images": (notebook.Seen, notebook.SEEN),
+    "turns": (notebook.Talk, notebook.TALK),
 }
 UNREADABLE: Script = text("I do not know.")
 PROMPT_ADAPTERS: Mapping[str, Callable[[Any], Any]] = {
@@ -101,8 +104,28 @@ def as_deployed(
     read = as_data(signature)
     given = Configuration.model_validate({"lm": {"model": "local"}} | configuration)
     backend_id = adapter.create_program(ProgramSpec("any", read, given))
-    valid = read.validate_inputs(to_jsonable_python(inputs, by_alias=True))
+    valid = read.validate_inputs(as_json(inputs))
     return asked(server, lambda: adapter.execute_program(backend_id, valid, RunOptions("run")), script())
+
+
+def as_json(value: Any) -> Any:
+    """The inputs as they are in a message."""
+    match value:
+        case dspy.Image():
+            return value.url
+        case dspy.Audio():
+            return f"data:audio/{value.audio_format};base64,{value.data}"
+        case dspy.File():
+            name = f";name={quote(value.filename)}" if value.filename else ""
+            return str(value.file_data).replace(";base64,", f"{name};base64,")
+        case dspy.History():
+            return {"messages": as_json(value.messages)}
+        case list():
+            return [as_json(item) for item in value]
+        case dict():
+            return {key: as_json(item) for key, item in value.items()}
+        case _:
+            return to_jsonable_python(value, by_alias=True)
 
 
 def readable() -> Script:
@@ -121,6 +144,9 @@ NOT_DSPYS = {
     ("an enum of numbers, a class that is there twice", "baml"),
     ("generic, nested and derived classes", "baml"),
     ("unions, tuples, sets", "baml"),
+    # TwoStepAdapter writes them as text.
+    ("images", "two_step"),
+    ("turns", "two_step"),
 }
 
 
@@ -135,6 +161,20 @@ def test_every_type_in_every_format(server: LMServer, deployed: Adapter, name: s
     sent = in_the_notebook(server, lambda: dspy.ChainOfThought(signature), inputs, prompt_adapter)
     assert len(sent) == {"json": 1, "baml": 1, "two_step": 3}.get(prompt_adapter, 2)
     assert as_deployed(server, deployed, signature, inputs, **given) == sent
+
+
+@pytest.mark.parametrize(
+    ("signature", "inputs"),
+    [(notebook.Heard, notebook.HEARD), (notebook.Filed, notebook.FILED), (notebook.Filed, notebook.NAMED)],
+    ids=["audio", "a file", "a file with a name"],
+)
+def test_audio_and_files(server: LMServer, signature: Any, inputs: Mapping[str, Any]) -> None:
+    """DSPy's own HTTP client does not send them to this provider, but LiteLLM does, as it does in the notebook."""
+    native = NativeAdapter(LMCatalog({"local": LMAlias("openai/gpt-4o-mini", api_base=server.url)}))
+    sent = in_the_notebook(server, lambda: dspy.Predict(signature), inputs)
+    assert any(kind in sent[0] for kind in ("input_audio", "file_data"))
+    assert as_deployed(server, native, signature, inputs) == sent
+    native.close()
 
 
 class Chains(dspy.Module):  # type: ignore[misc]  # DSPy has no type information

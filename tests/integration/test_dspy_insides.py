@@ -19,12 +19,13 @@ from dspy.signatures.signature import make_signature
 from dspy.utils.callback import BaseCallback
 from dspy.utils.usage_tracker import UsageTracker
 
-from adapters.native import calls
+from adapters.native import calls, media
 from adapters.native.insides import (
     CONNECT_SECONDS,
     Transport,
     _Connection,
     calls_through,
+    carries,
     extraction_signature,
     fixed_temperature,
     headers_of,
@@ -37,6 +38,7 @@ from adapters.native.insides import (
 )
 from adapters.native.lms import VARIED
 from adapters.native.wire import UNBOUNDED, Wire
+from dspex import Signature
 
 
 class Sent(Exception):
@@ -281,3 +283,26 @@ def test_threads_of_parallel_get_a_deep_copy_of_the_usage_tracker() -> None:
         dspy.Parallel(num_threads=2, disable_progress_bar=True)([(Looks(), {}), (Looks(), {})])
     assert [type(found) for found in seen] == [UsageTracker, UsageTracker]
     assert tracker not in seen
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        dspy.Image(url="data:image/png;base64,iVBORw0KGgo="),
+        dspy.Audio(data="UklGRg==", audio_format="wav"),
+        dspy.File(file_data="data:application/pdf;base64,JVBERi0=", filename="a.pdf"),
+        dspy.File(file_data="data:application/pdf;base64,JVBERi0="),
+    ],
+)
+def test_a_content_block_is_what_dspy_makes_of_an_object(value: Any) -> None:
+    """`adapters/native/media.py` makes it itself."""
+    assert media.as_blocks(value) == value.format()
+
+
+def test_the_http_client_says_which_content_blocks_it_can_send() -> None:
+    lm = dspy.LM("openai/gpt-4o-mini", cache=False, num_retries=0, engine="lm15", api_key="sk-local")
+    assert calls_through(lm, Refusing(), "sk-local", None)
+    assert carries(lm, [{"type": "text", "text": "?"}])
+    assert carries(lm, media.as_blocks(dspy.Image(url="data:image/png;base64,iVBORw0KGgo=")))
+    for kind in ("audio: dspy.Audio", "file: dspy.File"):
+        assert not carries(lm, media.sample_blocks(Signature.parse(f"{kind} -> answer")))

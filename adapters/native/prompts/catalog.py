@@ -8,6 +8,7 @@ from typing import Any, Final
 import dspy
 
 from adapters import plugins
+from adapters.native.media import has_media
 from adapters.native.prompts.chat import CHAT, AskedAgainAsJson, Json
 from adapters.native.prompts.guards import Neutral
 from adapters.native.prompts.two_step import TwoStep
@@ -41,6 +42,9 @@ def prompt_adapter(name: str, lms: Mapping[str, Any], module: Any) -> Any:
         return _registered(name)
     made = own(lms)
     for path, predictor in module.named_predictors():
+        if name == "two_step" and has_media(predictor.signature):
+            text = "prompt_adapter: DSPy's 'two_step' writes images, audio and files as text: use another"
+            raise AdapterError(ErrorCode.PERMANENT, text)
         try:
             made.format(predictor.signature, predictor.demos, {})
         except Exception as error:  # noqa: BLE001  whatever DSPy cannot show, it cannot show at a run

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from dspy.adapters.types.base_type import CUSTOM_TYPE_START_IDENTIFIER
 
+from adapters.native import media
 from adapters.native.prompts.kept import Kept
 from adapters.native.prompts.readings import Reading, outputs_of
 
@@ -20,11 +22,16 @@ def neutral(text: str) -> str:
 
 
 class Neutral:
-    """A base for subclasses of `dspy.Adapter`, before DSPy's: what is written for the user has no markers."""
+    """A base for subclasses of `dspy.Adapter`, before DSPy's: what is written for the user has no markers.
 
-    def format_user_message_content(self, *args: Any, **kwargs: Any) -> str:
-        """See `dspy.Adapter`. Inputs, demos, results of tools and hints all pass here, as one text."""
-        return neutral(super().format_user_message_content(*args, **kwargs))  # type: ignore[misc]  # DSPy's
+    Except those of the images, audio and files that are objects and hold their bodies.
+    """
+
+    def format_user_message_content(self, signature: Any, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> str:
+        """See `dspy.Adapter`. Inputs, turns, demos, results of tools and hints all pass here, as one text."""
+        shown = {name: media.shown(value) for name, value in inputs.items()}
+        content = super().format_user_message_content(signature, shown, *args, **kwargs)  # type: ignore[misc]  # DSPy's
+        return media.with_markers(neutral(content))
 
 
 class Guarded(Neutral, Kept):

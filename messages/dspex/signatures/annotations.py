@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from dspex.ids import canonical_json
 from dspex.scalars import WHOLE, whole
-from dspex.signatures import formats
+from dspex.signatures import attachments, formats, media
 from dspex.signatures.classes import attribute, enum_class, object_class
 from dspex.signatures.field import SignatureField
 from dspex.signatures.scalar_types import BooleanType, ConstType, EnumType, IntegerType, NumberType, Scalar, StringType
@@ -36,6 +36,7 @@ from dspex.signatures.types import (
     AnyType,
     ArrayType,
     FieldType,
+    HistoryType,
     MapType,
     NullType,
     ObjectType,
@@ -194,15 +195,18 @@ def is_hashable(field_type: FieldType) -> bool:
 
 
 def _text(field_type: StringType, reading: Reading) -> Any:
-    if field_type.format is None:
+    kind = field_type.format
+    if kind is None:
         return StrictStr if reading.strict else str
+    if kind == "image" or kind == "audio" or kind == "file":
+        return media.annotation(kind)
     if not reading.strict:
-        titled = formats.TITLED.get(field_type.title or "") if field_type.format == "uri" else None
-        return titled or formats.OBJECTS[field_type.format]
+        titled = formats.TITLED.get(field_type.title or "") if kind == "uri" else None
+        return titled or formats.OBJECTS[kind]
     if reading.objects:
-        return formats.read(field_type.format)
+        return formats.read(kind)
     limits = _limits(field_type)
-    return formats.checked(field_type.format, Annotated[StrictStr, Field(**limits)] if limits else StrictStr)
+    return formats.checked(kind, Annotated[StrictStr, Field(**limits)] if limits else StrictStr)
 
 
 def _enum(field_type: StringType | EnumType, values: tuple[Scalar, ...], reading: Reading) -> Any:
@@ -331,5 +335,6 @@ _PLAIN: Mapping[type[Any], tuple[Any, Any]] = {
     AnyType: (JsonValue, Any),
     AnyArrayType: (Annotated[list[JsonValue], Strict(), _FIRST], list),
     AnyMapType: (Annotated[dict[_KEY, JsonValue], Strict()], dict),
+    HistoryType: (attachments.Turns, attachments.Turns),
 }
 """The annotations, strict and lenient, of types that hold no others."""

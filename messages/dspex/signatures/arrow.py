@@ -9,6 +9,7 @@ The grammar (white space is free; a field without a type is text, as in DSPy):
     member    := "str" | "int" | "float" | "bool" | "None" | "Any"
                | "datetime.date" | "datetime.datetime" | "datetime.time" | "datetime.timedelta" | "uuid.UUID"
                | "decimal.Decimal" | "pydantic.AnyUrl" | "pydantic.EmailStr"     also without their modules
+               | "dspy.Image" | "dspy.Audio" | "dspy.File" | "dspy.History"      of inputs
                | "list" ["[" type "]"] | "dict" ["[" "str" "," type "]"]
                | "tuple" "[" types "]" | "set" "[" type "]" | "Union" "[" types "]"
                | "Optional" "[" type "]" | "Literal" "[" literal ("," literal)* "]"
@@ -36,6 +37,7 @@ from dspex.signatures.types import (
     AnyType,
     ArrayType,
     FieldType,
+    HistoryType,
     MapType,
     NullType,
     OptionalType,
@@ -76,10 +78,16 @@ _FORMATS: dict[str, Format] = {
     "pydantic.EmailStr": "email",
 }
 _FORMATS |= {name.partition(".")[2]: found for name, found in _FORMATS.items()}
+_OF_DSPY: dict[str, FieldType] = {
+    "dspy.Image": StringType(format="image"),
+    "dspy.Audio": StringType(format="audio"),
+    "dspy.File": StringType(format="file"),
+    "dspy.History": HistoryType(format="history"),
+}
 _KNOWN = (
     "str, int, float, bool, Any, list[...], dict[str, ...], tuple[...], set[...], Optional[...], "
     "Union[...], Literal[...], date, datetime, time, "
-    "timedelta, UUID, Decimal, AnyUrl, EmailStr"
+    "timedelta, UUID, Decimal, AnyUrl, EmailStr, dspy.Image, dspy.Audio, dspy.File, dspy.History"
 )
 _EXAMPLES = {
     "list": "list[str]",
@@ -233,6 +241,8 @@ class _Parser:
             return _SCALARS[name]()
         if name in _FORMATS:
             return StringType(format=_FORMATS[name])
+        if name in _OF_DSPY:
+            return _OF_DSPY[name]
         if name == "None":
             return None
         if name in ("list", "List", "dict", "Dict") and self._token.text != "[":

@@ -21,6 +21,7 @@ import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
 from dspex.signatures.formats import TITLED
+from dspex.signatures.media import KINDS
 from dspex.signatures.scalar_types import EnumType, StringType
 from dspex.signatures.types import (
     AnyType,
@@ -78,7 +79,9 @@ def has_objects(field_type: FieldType) -> bool:
             return has_objects(inner)
         case OptionalType(anyOf=several) | UnionType(anyOf=several) | TaggedUnionType(oneOf=several):
             return any(has_objects(one) for one in several if not isinstance(one, NullType))
-        case StringType(format=str()) | TupleType():
+        case StringType(format=str() as name):
+            return name not in KINDS
+        case TupleType():
             return True
         case _:
             return is_class(field_type)

@@ -51,6 +51,7 @@ from dspex.signatures.types import (
     AnyType,
     ArrayType,
     FieldType,
+    HistoryType,
     MapType,
     NullType,
     ObjectType,
@@ -331,7 +332,7 @@ def _includes(wide: FieldType, narrow: FieldType) -> bool:
         validator: TypeAdapter[Any] = TypeAdapter(annotation(wide))
         return all(_accepts(validator, value) for value in values)
     match wide, narrow:
-        case AnyType(), _:
+        case (AnyType(), _) | (HistoryType(), HistoryType()):
             return True
         case StringType(enum=None, format=given), StringType(format=other) if given not in (None, other):
             return False
@@ -442,6 +443,8 @@ def _written(field_type: FieldType) -> str:
             return "map"
         case AnyType():
             return "any value"
+        case HistoryType():
+            return "history"
         case UnionType() | TaggedUnionType():
             return " or ".join(dict.fromkeys(map(_written, _choices_of(field_type))))
         case TupleType():

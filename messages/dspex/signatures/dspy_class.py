@@ -17,7 +17,8 @@ The Python of a DSPy class is converted to data (`dspex.signatures.types`), or r
 |                                                   | of its fields are descriptions                            |
 | ge, le, gt, lt, multiple_of, min_length, pattern  | minimum, maximum, ..., minLength or minItems, pattern     |
 | desc, the docstring, a default of an input        | description, instructions, default                        |
-| dspy.Image, other classes, validators and         | InvalidSignature: it names the field and the type         |
+| dspy.Image, dspy.Audio, dspy.File, dspy.History   | text with a format, and an object with one; inputs only   |
+| other classes, validators and                     | InvalidSignature: it names the field and the type         |
 | serializers, keys that are not str                |                                                           |
 
 Converting a signature to DSPy's class (`adapters.native.signatures`) and back keeps fields, types, constraints,
@@ -197,6 +198,8 @@ def _unconstrained(annotation: Any, place: _Place) -> _Schema:
             )
         if issubclass(annotation, BaseModel) and not _is_of_dspy(annotation):
             return _object(annotation, place)
+        if (annotation.__module__, annotation.__qualname__) in _OF_DSPY:
+            return dict(_OF_DSPY[annotation.__module__, annotation.__qualname__])
     raise _unknown(annotation, place)
 
 
@@ -238,6 +241,14 @@ _SCALARS: list[tuple[Any, _Schema]] = [
     (EmailStr, {"type": "string", "format": "email"}),
     *((kind, _HTTP | {"title": kind.__name__}) for kind in (HttpUrl, AnyHttpUrl)),
 ]
+
+_OF_DSPY: Mapping[tuple[str, str], _Schema] = {
+    ("dspy.adapters.types.image", "Image"): {"type": "string", "format": "image"},
+    ("dspy.adapters.types.audio", "Audio"): {"type": "string", "format": "audio"},
+    ("dspy.adapters.types.file", "File"): {"type": "string", "format": "file"},
+    ("dspy.adapters.types.history", "History"): {"type": "object", "format": "history"},
+}
+"""By their names, as importing DSPy takes time."""
 
 
 def _union(arguments: tuple[Any, ...], place: _Place) -> _Schema:

@@ -25,6 +25,7 @@ from pydantic import (
 from dspex.model import Sparse
 from dspex.scalars import WHOLE
 from dspex.signatures.formats import Format, check_pattern
+from dspex.signatures.media import KINDS, Kind
 
 MAX_MEMBERS = 256
 
@@ -87,7 +88,7 @@ class StringType(Type):
     names: Names | None = None
     minLength: Count | None = None
     maxLength: Count | None = None
-    format: Format | None = None
+    format: Literal[Format, Kind] | None = None
     pattern: Annotated[StrictStr, AfterValidator(check_pattern)] | None = None
 
     @model_validator(mode="after")
@@ -98,6 +99,8 @@ class StringType(Type):
         others = [key for key in ("minLength", "maxLength", "format", "pattern") if getattr(self, key) is not None]
         if self.enum and others:
             raise ValueError(f"enum already lists the values: remove {' and '.join(others)}")
+        if self.format in KINDS and others != ["format"]:
+            raise ValueError(f"'{self.format}' is checked as it is: remove {' and '.join(set(others) - {'format'})}")
         return self
 
 

@@ -28,6 +28,7 @@ from dspex.errors import InvalidInput, InvalidOutput, InvalidSignature, InvalidV
 from dspex.ids import digest
 from dspex.lru import Lru
 from dspex.model import Sparse, problems
+from dspex.signatures import attachments
 from dspex.signatures.annotations import JSON, LENIENT, OBJECTS, Reading, forget_types, object_model, unconstrained
 from dspex.signatures.arrow import MAX_LENGTH, parse_arrow
 from dspex.signatures.classes import has_objects
@@ -129,6 +130,7 @@ class Signature(Sparse):
         for field in self.outputs:
             if "default" in field.model_fields_set:
                 raise ValueError(f"output '{field.name}' has a default: only inputs can have one")
+        attachments.check_places(self.inputs, self.outputs)
         try:
             _ = self._defaults
         except InvalidInput as error:
@@ -195,6 +197,9 @@ class Signature(Sparse):
             InvalidInput: the inputs do not fit. It names every wrong field.
         """
         given = _validate(self._input_model, values, InvalidInput)
+        if self.attachments:
+            given = self._with_checked_turns(given)
+            attachments.check_count(self.attachments, self.attachments_of_turns, given)
         return deepcopy(self._defaults) | given if self._defaults else given
 
     def validate_outputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,6 +209,40 @@ class Signature(Sparse):
             InvalidOutput: the outputs do not fit. It names every wrong field.
         """
         return _validate(self._output_model, values, InvalidOutput)
+
+    @cached
+    def attachments(self) -> tuple[SignatureField, ...]:
+        """The inputs that have images, audio, files or turns."""
+        return attachments.holders(self.inputs)
+
+    @cached
+    def attachments_of_turns(self) -> tuple[SignatureField, ...]:
+        """The fields of a turn that have images, audio or files."""
+        return attachments.holders(attachments.fields_of_turns(self.inputs, self.outputs))
+
+    @cached
+    def _turn_model(self) -> type[pydantic.BaseModel]:
+        return _model("Turn", attachments.fields_of_turns(self.inputs, self.outputs))
+
+    def _with_checked_turns(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Values whose turns have fields of the signature, each of its type.
+
+        Raises:
+            InvalidInput: the first turn that does not fit. It names every wrong field of it.
+        """
+        checked = dict(values)
+        for field in self.attachments:
+            if values.get(field.name) is None or not attachments.is_history(field.type):
+                continue
+            turns = []
+            for number, turn in enumerate(values[field.name]["messages"]):
+                try:
+                    turns.append(_validate(self._turn_model, turn, InvalidInput))
+                except InvalidInput as error:
+                    path = f"{field.name}.messages.{number}"
+                    raise InvalidInput([Problem(f"{path}.{name}", said) for name, said in error.problems]) from None
+            checked[field.name] = {"messages": turns}
+        return checked
 
     @cached
     def _defaults(self) -> dict[str, Any]:

@@ -16,6 +16,8 @@
 | {"oneOf": [T, U], "discriminator": {"propertyName": "p"}}   | (no arrow form)                          |
 | {"type": "array", "prefixItems": [T, U], "minItems": 2, ... | tuple[T, U]                              |
 | {"type": "array", "items": T, "uniqueItems": true}          | set[T]                                   |
+| {"type": "string", "format": "image"} (`media.py`)          | dspy.Image, dspy.Audio, dspy.File        |
+| {"type": "object", "format": "history"} (`attachments.py`)  | dspy.History                             |
 
 A string may also have `enum` or `pattern`; constraints are JSON Schema's own keywords (minimum, maxLength, minItems,
 ...). A pattern finds a part of a text, unless it has ^ and $, and is in the syntax of Rust's regular expressions
@@ -86,6 +88,15 @@ class AnyMapType(Type):
 
     type: Literal["object"] = "object"
     additionalProperties: Literal[True] | None = None
+
+
+class HistoryType(Type):
+    """The turns of a conversation before: `{"messages": [{"question": ..., "answer": ...}]}`."""
+
+    model_config = LATER
+
+    type: Literal["object"] = "object"
+    format: Literal["history"]
 
 
 class ArrayType(Type):
@@ -270,6 +281,8 @@ def _kind(value: Any) -> str | None:
 
 def _container(value: dict[str, Any]) -> str:
     match value:
+        case {"type": "object", "format": "history"}:
+            return "<history>"
         case {"type": "object", "properties": _}:
             return "<object>"
         case {"type": "object", "additionalProperties": given} if given is not True:
@@ -294,6 +307,7 @@ FieldType = Annotated[
     | Annotated[AnyType, Tag("<any>")]
     | Annotated[AnyArrayType, Tag("<anyarray>")]
     | Annotated[AnyMapType, Tag("<anymap>")]
+    | Annotated[HistoryType, Tag("<history>")]
     | Annotated[ArrayType, Tag("<array>")]
     | Annotated[MapType, Tag("<map>")]
     | Annotated[ObjectType, Tag("<object>")]

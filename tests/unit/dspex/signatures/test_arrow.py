@@ -98,7 +98,7 @@ def test_types_that_are_read(text: str, schema: dict[str, Any]) -> None:
         ("datetime.tzinfo", "unknown type 'datetime.tzinfo'", 1),
         ("uuid.date", "unknown type 'uuid.date'", 1),
         ("os.path", "unknown type 'os.path'", 1),
-        ("dspy.Image", "unknown type 'dspy.Image'", 1),
+        ("dspy.Code", "unknown type 'dspy.Code'", 1),
         ("Any[int]", "unexpected '['", 4),
         ("list[]", "expected a type", 6),
         ("list[int", "expected ']'", 9),
