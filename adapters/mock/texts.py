@@ -36,8 +36,11 @@ def formed(field_type: StringType, name: str) -> Callable[[Draws], str]:
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "text"
 
     def tries(draws: Draws) -> Iterable[str]:
-        if field_type.format is not None:
-            yield _of_format(field_type.format, slug, draws)
+        match field_type.format:
+            case None | "image" | "audio" | "file":  # these are of inputs alone
+                pass
+            case form:
+                yield _of_format(form, slug, draws)
         if field_type.pattern is not None:
             parsed = _parsed(field_type.pattern, name)
             lengths = [length for length in (field_type.minLength, field_type.maxLength) if length]
