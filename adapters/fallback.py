@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from adapters.port import (
     Adapter,
@@ -19,7 +19,28 @@ from adapters.port import (
     TraceStep,
 )
 from adapters.runs import Run, Runs
-from dspex import ErrorCode, Fallback, Signature, Try, Usage
+from dspex import Configuration, ErrorCode, Fallback, Signature, Try, Usage
+
+_RUNS_IN_ENVIRONMENTS: Final = "python_port"
+_RUNS_NO_CODE: Final = "mock"
+
+
+def check_environment(adapter_type: str, configuration: Configuration) -> None:
+    """Check that the adapters of a program run it in the environment that it names, if it names one.
+
+    Raises:
+        AdapterError: `permanent`: one of them does not. The text begins with the field in the configuration.
+    """
+    if configuration.environment is None:
+        return
+    instead = f"name '{_RUNS_IN_ENVIRONMENTS}', or remove the environment"
+    if adapter_type != _RUNS_IN_ENVIRONMENTS:
+        text = f"environment: '{adapter_type}' runs programs on the worker's own Python: {instead}"
+        raise AdapterError(ErrorCode.PERMANENT, text)
+    for number, fallback in enumerate(configuration.fallbacks):
+        if fallback.adapter_type not in (None, _RUNS_IN_ENVIRONMENTS, _RUNS_NO_CODE):
+            text = f"'{fallback.adapter_type}' runs programs on the worker's own Python: {instead}"
+            raise AdapterError(ErrorCode.PERMANENT, f"fallbacks.{number}.adapter_type: {text}")
 
 
 @dataclass(frozen=True)
@@ -82,6 +103,7 @@ class LoadedProgram:
     """
 
     def __init__(self, spec: ProgramSpec, adapter: Callable[[str], Adapter]) -> None:
+        check_environment(spec.adapter_type, spec.configuration)
         self.spec = spec
         self._runs = Runs()
         fallbacks = spec.configuration.fallbacks

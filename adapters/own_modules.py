@@ -16,14 +16,14 @@ import importlib
 import importlib.util
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, packages_distributions, version
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from adapters import plugins
 from adapters.modules import MODULES
@@ -37,18 +37,31 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 _FIELD: Final = "module"
 
 
+class Elsewhere(Protocol):
+    """Finds the code of modules in named environments."""
+
+    def __call__(self, environment: str, name: str, allowed: Collection[str], /) -> ModuleCode | None:
+        """See `OwnModules.find`, with what is allowed there."""
+        ...
+
+
 @dataclass(frozen=True)
 class OwnModules:
     """Which modules of one's own programs may name in this process.
 
     Args:
         allowed: `package.module:Class`, or `package.module:*` for all that this module defines.
+        elsewhere: looks in an environment. The code is the environment's own; what may be named is the operator's word.
     """
 
     allowed: tuple[str, ...] = ()
+    elsewhere: Elsewhere | None = None
 
-    def find(self, name: str) -> ModuleCode | None:
+    def find(self, name: str, environment: str | None = None) -> ModuleCode | None:
         """The code that a program's `module` names; None for a name that DSPex or the program's adapter knows.
+
+        Args:
+            environment: where the program runs, if not in the worker's own Python.
 
         Raises:
             NotHere: this process has no such module, or may not import it. Another may.
@@ -57,14 +70,20 @@ class OwnModules:
         """
         if name in MODULES:
             return None
+        if ":" in name:
+            self._check_allowed(name)
+        if environment is not None and self.elsewhere is not None:
+            return self.elsewhere(environment, name, (name,) if ":" in name else ())
         if ":" not in name:
             point = plugins.find(plugins.MODULES, name, asked_by=_FIELD)
             return None if point is None else _code(_reference(point), _distribution(point))
+        return _code(name)
+
+    def _check_allowed(self, name: str) -> None:
         if name not in self.allowed and f"{name.partition(':')[0]}:*" not in self.allowed:
             known = ", ".join(self.names()) or "none"
             advice = "an operator can allow it by DSPEX_MODULES on the workers that have it"
             raise NotHere(f"{_FIELD}: '{name}' may not be imported by this worker (it may import: {known}): {advice}")
-        return _code(name)
 
     def names(self) -> list[str]:
         """What programs may name here, whether or not it can be imported."""

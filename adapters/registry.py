@@ -6,26 +6,33 @@ An adapter is imported at its first use, so `mock` never loads DSPy.
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection, Mapping
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 from adapters import plugins, versions
 from adapters.lm import LMCatalog
-from adapters.port import Adapter, AdapterError, NotHere
+from adapters.port import Adapter, AdapterError, ModuleCode, NotHere
 from dspex import ErrorCode
 
-BUILT_IN: Final = {"mock": "adapters.mock", "native": "adapters.native", "python_port": "adapters.python_port"}
+PYTHON_PORT: Final = "python_port"
+BUILT_IN: Final = {"mock": "adapters.mock", "native": "adapters.native", PYTHON_PORT: "adapters.python_port"}
 """Each module has a function `create_adapter(catalog: LMCatalog) -> Adapter`."""
 
-_ON_DSPY: Final = frozenset({"native", "python_port"})
+_ON_DSPY: Final = frozenset({"native", PYTHON_PORT})
 _METHODS = sorted(name for name in vars(Adapter) if not name.startswith("_"))
 
 
 class AdapterRegistry:
-    """Makes each adapter once, at its first use. Thread-safe."""
+    """Makes each adapter once, at its first use. Thread-safe.
 
-    def __init__(self, catalog: LMCatalog | None = None) -> None:
+    Args:
+        environments: the Pythons, by name, that programs of `python_port` may name.
+    """
+
+    def __init__(self, catalog: LMCatalog | None = None, environments: Mapping[str, str] | None = None) -> None:
         self._catalog = catalog or LMCatalog()
+        self._environments = environments or {}
         self._adapters: dict[str, Adapter] = {}
         self._lock = threading.Lock()
 
@@ -51,8 +58,15 @@ class AdapterRegistry:
             raise AdapterError(
                 ErrorCode.PERMANENT, f"adapter_type: '{adapter_type}' cannot be used: {'; '.join(wrong)}"
             )
-        adapter: Adapter = import_module(module).create_adapter(self._catalog)
+        given = {"environments": self._environments} if adapter_type == PYTHON_PORT else {}
+        adapter: Adapter = import_module(module).create_adapter(self._catalog, **given)
         return adapter
+
+    def find_module(self, environment: str, name: str, allowed: Collection[str]) -> ModuleCode | None:
+        """The code that a program's `module` names in an environment. See `adapters.own_modules.OwnModules`."""
+        port: Any = self.get(PYTHON_PORT)
+        found: ModuleCode | None = port.find_module(environment, name, allowed)
+        return found
 
     def names(self) -> list[str]:
         """The names of all adapters that this process can use. Imports none of them."""

@@ -7,13 +7,16 @@ library, as any other package may be the wrong one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from importlib import metadata
 from typing import Final
 
 DISTRIBUTIONS: Final = ("dspex-server", "dspex")
 ON_USE: Final = frozenset({"dspy", "dspy-ai"})
 """Packages that are checked when an adapter that needs them is made, and not at the start."""
+
+DSPY_OF_ENVIRONMENTS: Final = ">=3.4,<3.5"
+"""The versions of DSPy that programs run on in environments of their own."""
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*(?:\[[^\]]*\])?\s*\(?([<>=!~0-9a-z.*,\s]*)\)?")
 _BOUND = re.compile(r"(>=|<)\s*([0-9.]+)")
@@ -33,21 +36,40 @@ def of(names: Container[str]) -> list[str]:
     return list(_problems(lambda name: name in names, missing=True))
 
 
+def of_environments() -> dict[str, str]:
+    """The ranges of the packages that a named environment must have."""
+    found = dict(_ranges(lambda name: name == "pydantic"))
+    return {"dspy": DSPY_OF_ENVIRONMENTS, "pydantic": found.get("pydantic", "")}
+
+
+def out_of(ranges: Mapping[str, str], *, missing: bool = True) -> Iterator[str]:
+    """One line for each package that is not in its range here.
+
+    Args:
+        missing: whether one that is not installed has a line, too.
+    """
+    for name, bounds in ranges.items():
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            if missing:
+                yield f"{name} is not installed, and DSPex needs {name}{bounds}: pip install '{name}{bounds}'"
+            continue
+        if not within(version, bounds):
+            yield f"{name} {version} is installed, and DSPex needs {name}{bounds}: pip install '{name}{bounds}'"
+
+
 def _problems(wanted: Wanted, *, missing: bool = False) -> Iterator[str]:
+    return out_of(dict(_ranges(wanted)), missing=missing)
+
+
+def _ranges(wanted: Wanted) -> Iterator[tuple[str, str]]:
     seen = set[str]()
     for distribution in DISTRIBUTIONS:
         for name, bounds in _required(distribution):
-            if name in seen or not wanted(name):
-                continue
-            seen.add(name)
-            try:
-                version = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                if missing:
-                    yield f"{name} is not installed: DSPex needs {name}{bounds}"
-                continue
-            if not within(version, bounds):
-                yield f"{name} {version} is installed, and DSPex needs {name}{bounds}: pip install '{name}{bounds}'"
+            if name not in seen and wanted(name):
+                seen.add(name)
+                yield name, bounds
 
 
 def _required(distribution: str) -> Iterator[tuple[str, str]]:

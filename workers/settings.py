@@ -18,6 +18,7 @@ from dspex.amqp.url import login_of, url_problem
 from dspex.blobs.address import checked_address
 from dspex.blobs.store import MAX_BYTES
 from dspex.contract.callback import WebhookSecretName
+from dspex.contract.configuration import EnvironmentName
 from dspex.contract.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import InvalidBlob, Problem, SettingsError
 from dspex.json_text import NotJson, read_json
@@ -103,6 +104,28 @@ def _listed(example: str) -> tuple[type[NoDecode], BeforeValidator]:
             raise ValueError(f"is not valid JSON: use {example}") from None
 
     return NoDecode, BeforeValidator(read)
+
+
+def _pairs(value: Any) -> Any:
+    """Accept `name=path, name=path` or a JSON object."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("is not valid JSON: use rag=/opt/rag/bin/python") from None
+    pairs = [item.partition("=") for item in value.split(",")]
+    names = [name.strip() for name, _, _ in pairs]
+    if len(set(names)) < len(names) or not all(path.strip() for _, _, path in pairs):
+        raise ValueError("is not name=path, each name once: use rag=/opt/rag/bin/python,judge=/opt/judge/bin/python")
+    return {name: path.strip() for name, (_, _, path) in zip(names, pairs, strict=True)}
+
+
+def _python(value: str) -> str:
+    if value.startswith("/"):
+        return value
+    raise ValueError("is not the absolute path of a Python: use /opt/rag/bin/python")
 
 
 def _module(value: str) -> str:
@@ -197,6 +220,10 @@ class Settings(BaseSettings):
     """What a message may have imported. `acme` is a prefix under which signatures may be read, of `acme.signatures`
     too. `acme.programs:RAG` is a module that programs may run; `acme.programs:*` allows all of that file.
     """
+    environments: Annotated[
+        dict[EnvironmentName, Annotated[str, AfterValidator(_python)]], NoDecode, BeforeValidator(_pairs)
+    ] = Field(default_factory=dict)
+    """The Pythons that programs of `python_port` may name, each of a virtual environment: `rag=/opt/rag/bin/python`."""
     tenancy: bool = False
     """Whether messages belong to the tenant of their login, and roles decide; else there is one tenant."""
     principals: dict[str, PrincipalSetting] = Field(default_factory=dict)

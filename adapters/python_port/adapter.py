@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from adapters.port import (
     AdapterError,
     AdapterStats,
     Health,
+    ModuleCode,
     Outcome,
     ProgramInfo,
     ProgramSpec,
@@ -41,6 +42,7 @@ from adapters.python_port.frames import (
 from adapters.python_port.limits import Limits
 from adapters.python_port.pool import Pool
 from adapters.python_port.server import Server
+from adapters.python_port.servers import Servers
 from adapters.runs import Run as OwnRun
 from adapters.runs import Runs
 from adapters.trace import MAX_NAME, bounded_message, bounded_step
@@ -59,6 +61,11 @@ class _Program:
     spec: ProgramSpec
     resolved: ResolvedLMs
 
+    @property
+    def environment(self) -> str | None:
+        """Where it runs; None: in the worker's own Python."""
+        return self.spec.configuration.environment
+
 
 class PythonPortAdapter:
     """Runs the native adapter in child processes, which run one program at a time.
@@ -73,6 +80,8 @@ class PythonPortAdapter:
     Args:
         capacity: how many programs are kept.
         server: the server of the children, if adapters share one. By default the adapter has its own, and closes it.
+        environments: the Pythons, by name, that programs may name besides the worker's own. See
+            `adapters.python_port.environments`.
     """
 
     def __init__(
@@ -81,14 +90,14 @@ class PythonPortAdapter:
         capacity: int = CAPACITY,
         limits: Limits | None = None,
         server: Server | None = None,
+        environments: Mapping[str, str] | None = None,
     ) -> None:
         self._catalog = catalog
         self._limits = replace(limits or Limits(), lm_proxy=catalog.proxy)
         self._programs: Programs[_Program] = Programs(capacity)
         self._runs = Runs()
-        self._server = server or Server(self._limits)
-        self._own_server = server is None
-        self._pool = Pool(self._limits, self._server)
+        self._servers = Servers(self._limits, environments or {}, server)
+        self._pool = Pool(self._limits, self._servers)
 
     def create_program(self, spec: ProgramSpec) -> str:
         """See `Adapter.create_program`.
@@ -100,7 +109,9 @@ class PythonPortAdapter:
         kept = self._programs.find(spec.backend_id)
         if kept is not None and kept.resolved == program.resolved:
             return spec.backend_id
-        with self._pool.child(spec.backend_id, None, OwnRun(), builds=True) as child:
+        environment = spec.configuration.environment
+        self._servers.of(environment)  # or it is not here, which need not wait for its turn
+        with self._pool.child(spec.backend_id, None, OwnRun(), environment, builds=True) as child:
             self._build(child, program)
         self._programs.put(spec, program)
         return spec.backend_id
@@ -111,7 +122,7 @@ class PythonPortAdapter:
         program = self._programs.get(backend_id)
         with self._runs.begin(options.run_id) as run:
             request = self._request(backend_id, inputs, options)
-            with self._pool.child(backend_id, deadline, run) as child:
+            with self._pool.child(backend_id, deadline, run, program.environment) as child:
                 run.when_cancelled(child.kill)
                 try:
                     return self._run(child, program, request, options, deadline, run)
@@ -124,7 +135,7 @@ class PythonPortAdapter:
         seconds = self._limits.build_seconds
         program, run, deadline = self._programs.get(backend_id), OwnRun(), time.monotonic() + seconds
         request = self._encoded(ShowPrompt(backend_id=backend_id, inputs=dict(inputs)))
-        with self._pool.child(backend_id, deadline, run) as child:
+        with self._pool.child(backend_id, deadline, run, program.environment) as child:
             answer = self._answer(child, program, request, deadline, seconds, run)
             if not isinstance(answer, Shown):
                 raise _broken(child, f"answered with '{answer.type}'")
@@ -163,8 +174,11 @@ class PythonPortAdapter:
         self._programs.clear()
         self._runs.cancel_all()
         self._pool.close()
-        if self._own_server:
-            self._server.close()
+        self._servers.close()
+
+    def find_module(self, environment: str, name: str, allowed: Collection[str]) -> ModuleCode | None:
+        """The code that a program's `module` names in an environment. See `adapters.own_modules.OwnModules`."""
+        return self._servers.of(environment).find_module(name, allowed)
 
     def _request(self, backend_id: str, inputs: Mapping[str, Any], options: RunOptions) -> bytes:
         frame = Run(
@@ -269,7 +283,7 @@ class PythonPortAdapter:
 
     def _crashed(self, child: Child, program: _Program) -> AdapterError:
         """The error for a child that exited, or was killed by someone else."""
-        text = f"the child process {_ending(self._server.status(child.pid))}"
+        text = f"the child process {_ending(self._servers.of(child.environment).status(child.pid))}"
         lines = child.stderr.text(keys_of(program.resolved)).strip().splitlines()
         if lines:
             text += f"; the last it wrote to stderr: {lines[-1]}"

@@ -53,6 +53,7 @@ class Child:
         pidfd: a descriptor of the process (pidfd_open(2)). Unlike a pid, it is never reused for another process.
 
     Attributes:
+        environment: the name of the environment that it runs in; None: the worker's own.
         programs: the programs that it has built, with their LMs. If a key has changed, the program must be built again.
         runs: how many runs it has had.
         spare_runs: how many runs it may still have.
@@ -66,6 +67,7 @@ class Child:
         self, pid: int, pidfd: int, connection: socket.socket, stdout: int, stderr: int, limits: Limits
     ) -> None:
         self.pid = pid
+        self.environment: str | None = None
         self.programs: dict[str, ResolvedLMs] = {}
         self.runs = 0
         self.spare_runs = limits.recycle_runs

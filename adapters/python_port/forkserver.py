@@ -4,9 +4,11 @@ A worker has many threads, so it cannot be forked safely; this process can. The 
 object per packet over a socket, with file descriptors attached.
 
 adapter → server    {"type": "fork"}, with the child's socket, stdout and stderr   {"type": "status", "pid": n}
+                    {"type": "module", "name": "...", "allowed": ["..."]}
 server → adapter    {"type": "hello", "version": n}, first
                     {"type": "forked", "pid": n}, with a pidfd                     {"type": "status", "status": n}
                     {"type": "error", "message": "..."}
+                    {"type": "module", "code": {...} or null}                      {"type": "refused", "error": {...}}
 
 The server and all children end when the adapter closes the socket or dies. The death of the server kills the children,
 too (PR_SET_PDEATHSIG). When a child ends, all processes in its process group are killed.
@@ -25,14 +27,16 @@ import socket
 import sys
 import traceback
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from dspy.clients import model_metadata
 
 from adapters.native import setup
+from adapters.own_modules import OwnModules
+from adapters.port import AdapterError
 from adapters.python_port import child
-from adapters.python_port.frames import VERSION
+from adapters.python_port.frames import VERSION, Failed
 from adapters.python_port.linux import die_with, limit_memory
 
 MAX_PACKET: Final = 64 * 1024
@@ -84,6 +88,8 @@ class ForkServer:
         try:
             if packet["type"] == "fork":
                 self._fork(descriptors)
+            elif packet["type"] == "module":
+                self._send(_found(packet["name"], packet["allowed"]))
             else:
                 self._reap()
                 self._send({"type": "status", "status": self._statuses.pop(packet["pid"], None)})
@@ -152,6 +158,15 @@ class ForkServer:
 
     def _send(self, packet: Mapping[str, Any], *descriptors: int) -> None:
         socket.send_fds(self._control, [json.dumps(packet).encode()], list(descriptors))
+
+
+def _found(name: str, allowed: Sequence[str]) -> dict[str, Any]:
+    """The code of a module of one's own, as it is in this Python. Imports nothing of it."""
+    try:
+        code = OwnModules(tuple(allowed)).find(name)
+    except AdapterError as error:
+        return {"type": "refused", "error": Failed.of(error).model_dump(mode="json")}
+    return {"type": "module", "code": None if code is None else code.model_dump()}
 
 
 def _kill_group(pid: int) -> None:

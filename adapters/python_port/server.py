@@ -6,32 +6,35 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 
-from adapters.port import MAX_QUOTE, AdapterError
+from adapters.port import MAX_QUOTE, AdapterError, ModuleCode
 from adapters.python_port.children import Child, ChildEnded, DeadlinePassed
-from adapters.python_port.frames import VERSION, FrameError
+from adapters.python_port.environments import Environment, command_of, last_line, reason
+from adapters.python_port.frames import VERSION, Failed, FrameError
 from adapters.python_port.limits import Limits
 from dspex import ErrorCode
 
 MAX_PACKET: Final = 64 * 1024
 END_SECONDS: Final = 5.0
 
-_PROGRAM: Final = (
-    "import json, sys; control, parent, options, *sys.path = sys.argv[1:]; "
-    "from adapters.python_port.forkserver import main; main(int(control), int(parent), json.loads(options))"
-)
+Answer = TypeVar("Answer")
 
 
 class Server:
-    """Starts children. Thread-safe, and may be shared by adapters. The process starts with the first child."""
+    """Starts children. Thread-safe, and may be shared by adapters. The process starts with the first child.
 
-    def __init__(self, limits: Limits) -> None:
+    Args:
+        environment: whose Python the children run on; by default the worker's own.
+    """
+
+    def __init__(self, limits: Limits, environment: Environment | None = None) -> None:
         self._limits = limits
+        self._environment = environment
         self._lock = threading.Lock()
         self._keeper: _Keeper | None = None
         self._closed = False
@@ -40,29 +43,41 @@ class Server:
         """Start a child that is ready for requests.
 
         Raises:
+            NotHere: the environment is broken.
             AdapterError: `transient`: the machine has no resources for another process. `crashed`: it did not start.
         """
         with self._lock:
-            if self._closed:
-                raise AdapterError(ErrorCode.TRANSIENT, "the adapter was closed")
-            if self._keeper is not None and not self._keeper.alive:
-                self._stop()
-            if self._keeper is None:
-                self._keeper = self._start()
-            try:
-                child = self._forked(self._keeper.control)
-            except (OSError, EOFError):  # the server has just died
-                self._stop()
-                self._keeper = self._start()
-                child = self._forked(self._keeper.control)
+            child = self._asked(self._forked)
         try:
             child.start(time.monotonic() + self._limits.start_seconds)
         except (DeadlinePassed, ChildEnded, FrameError) as error:
             child.end()
             text = child.stderr.text(()) or str(error) or type(error).__name__
             child.close()
-            raise AdapterError(ErrorCode.CRASHED, f"a child did not start: {_last_line(text)}") from None
+            raise AdapterError(ErrorCode.CRASHED, f"a child did not start: {last_line(text)}") from None
         return child
+
+    def find_module(self, name: str, allowed: Collection[str]) -> ModuleCode | None:
+        """See `OwnModules.find`: the code that a name has in this Python, of which nothing is imported.
+
+        Args:
+            allowed: the names that the operator allows beside the entry points.
+
+        Raises:
+            NotHere: there is no such module, or the environment is broken.
+            AdapterError: `permanent`: there are several, or it is too large.
+        """
+        asked = {"type": "module", "name": name, "allowed": list(allowed)}
+
+        def ask(control: socket.socket) -> dict[str, Any]:
+            _send(control, asked)
+            return _receive(control)[0]
+
+        with self._lock:
+            packet = self._asked(ask)
+        if packet["type"] == "refused":
+            raise Failed.model_validate(packet["error"]).error
+        return None if packet["code"] is None else ModuleCode.model_validate(packet["code"])
 
     def status(self, pid: int) -> int | None:
         """How an ended child has exited: its exit code, or the negative number of the signal; None if not known."""
@@ -89,9 +104,29 @@ class Server:
             self._closed = True
             self._stop()
 
+    def _asked(self, ask: Callable[[socket.socket], Answer]) -> Answer:
+        """What the process answers, which is started if it does not run, and once more if it has just died."""
+        if self._closed:
+            raise AdapterError(ErrorCode.TRANSIENT, "the adapter was closed")
+        if self._keeper is not None and not self._keeper.alive:
+            self._stop()
+        if self._keeper is None:
+            self._keeper = self._start()
+        try:
+            return ask(self._keeper.control)
+        except (OSError, EOFError):
+            self._stop()
+            self._keeper = self._start()
+            return ask(self._keeper.control)
+
     def _start(self) -> _Keeper:
-        keeper = _Keeper(self._limits)
-        keeper.start()
+        keeper = _Keeper(self._limits, self._environment)
+        try:
+            keeper.start()
+        except AdapterError as error:
+            if self._environment is None:
+                raise
+            raise self._environment.broken(error.message) from None
         return keeper
 
     def _stop(self) -> None:
@@ -140,7 +175,8 @@ class _Keeper:
     own, which lives as long as the process.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, environment: Environment | None) -> None:
+        self._environment = environment
         self.control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid: int | None = None
         self._limits = limits
@@ -187,7 +223,7 @@ class _Keeper:
     def _told(self) -> str:
         """The last line of the process's stderr."""
         self._errors.seek(0)
-        return _last_line(self._errors.read()[-MAX_QUOTE:].decode(errors="replace"))
+        return last_line(self._errors.read()[-4 * MAX_QUOTE :].decode(errors="replace"))
 
     def _keep(self) -> None:
         options = {
@@ -196,10 +232,10 @@ class _Keeper:
             "preload": self._limits.preload,
             "lm_proxy": self._limits.lm_proxy,
         }
-        arguments = [str(self._theirs.fileno()), str(os.getpid()), json.dumps(options), *sys.path]
+        arguments = [str(self._theirs.fileno()), str(os.getpid()), json.dumps(options)]
         try:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _PROGRAM, *arguments],
+                [*command_of(self._environment), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
@@ -208,7 +244,7 @@ class _Keeper:
                 start_new_session=True,  # Ctrl-C at a terminal must reach only the worker, which lets runs end
             )
         except OSError as error:
-            self._failure = error
+            self._failure = OSError(reason(error))
             return
         else:
             self._process, self.pid = process, process.pid
@@ -232,8 +268,3 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]]:
     if not data:
         raise EOFError("it has ended")
     return json.loads(data), descriptors
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:MAX_QUOTE] if lines else ""

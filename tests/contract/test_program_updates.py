@@ -104,6 +104,9 @@ def test_an_unknown_adapter_is_refused_at_once(dspex: Interface) -> None:
         "adapter_type: 'pyhton_port' is not one of mock, native, python_port": lambda: dspex.create_program(
             "p", ARROW, adapter_type="pyhton_port"
         ),
+        "configuration.environment: 'native' runs programs on the worker's own Python: name 'python_port'": lambda: (
+            dspex.create_program("far", "q -> a", adapter_type="native", configuration=Configuration(environment="rag"))
+        ),
         "configuration.fallbacks.0.adapter_type: 'nativ' is not one of mock, ": lambda: dspex.create_program(
             "p", ARROW, adapter_type="mock", configuration=fallback
         ),

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pydantic
 
-from adapters.fallback import LoadedProgram
+from adapters.fallback import LoadedProgram, check_environment
 from adapters.lm import LMCatalog
 from adapters.own_modules import OwnModules
 from adapters.port import AdapterError, NotHere, ProgramSpec
@@ -62,6 +62,10 @@ class ProgramCache:
             AdapterError: there is no such adapter here, or the LM is not allowed. The text begins with the field.
         """
         self._check_adapter("adapter_type", adapter_type)
+        try:
+            check_environment(adapter_type, configuration)
+        except AdapterError as error:
+            raise error.under("configuration.") from None
         tries: list[tuple[str, str, LM | None]] = [
             (field, adapter_type, lm) for field, lm in configuration.named_lms.items()
         ]
@@ -96,7 +100,8 @@ class ProgramCache:
 
     def with_code(self, spec: ProgramSpec) -> ProgramSpec:
         """The specification with the code that its module has in this process. Raises as `spec_of`."""
-        return replace(spec, code=self.modules.find(spec.configuration.module))
+        configuration = spec.configuration
+        return replace(spec, code=self.modules.find(configuration.module, configuration.environment))
 
     def build(self, spec: ProgramSpec) -> LoadedProgram:
         """Build a program and its fallbacks by their adapters, and cache it.

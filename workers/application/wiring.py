@@ -167,7 +167,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
     worker = f"{socket.gethostname()[:64]}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
     engine = make_engine(settings.database_url, lease_seconds=settings.lease_seconds)
     catalog = catalog or make_catalog(settings)
-    adapters = AdapterRegistry(catalog)
+    adapters = AdapterRegistry(catalog, settings.environments)
     writer = Writer(engine)
     # SQLite allows one writer only. On PostgreSQL, claims do not wait for the commits of ends.
     claimer = writer if settings.database_url.startswith("sqlite") else Writer(engine, "claimer", after=writer)
@@ -185,7 +185,10 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         engine=engine,
         adapters=adapters,
         programs=ProgramCache(
-            partial(_find_program, writer, writes), adapters, catalog, OwnModules(settings.own_modules)
+            partial(_find_program, writer, writes),
+            adapters,
+            catalog,
+            OwnModules(settings.own_modules, adapters.find_module),
         ),
         broker=broker,
         publisher=publisher,

@@ -147,12 +147,14 @@ def _create_program(
     model: str | None = None,
     state: str | None = None,
     extra_outputs: tuple[str, ...] = (),
+    environment: str | None = None,
 ) -> Any:
     configuration = Configuration(
         module=module,
         lm=LM(model=model) if model else None,
         state=state_of(Path(state)) if state else None,
         extra_outputs=extra_outputs,
+        environment=environment,
     )
     return client.create_program(
         name, _id_or_signature(signature), adapter_type=adapter_type, configuration=configuration
@@ -182,6 +184,7 @@ def _update_program(
     secret: str | None = None,
     state: str | None = None,
     extra_outputs: tuple[str, ...] = (),
+    environment: str | None = None,
     traceparent: str | None = None,
 ) -> Any:
     change: dict[str, Any] = {} if module is None else {"module": module}
@@ -189,6 +192,8 @@ def _update_program(
         change["state"] = state_of(Path(state)) if state else None
     if extra_outputs:
         change["extra_outputs"] = [name for name in extra_outputs if name]
+    if environment is not None:
+        change["environment"] = environment or None
     lm = {} if model is None else {"model": model}
     if secret is not None:
         lm["secret"] = secret or None  # type: ignore[assignment]  # null takes it away

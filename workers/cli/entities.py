@@ -76,6 +76,7 @@ def extra_output(more: str) -> Callable[..., Any]:
 state = click.option(
     "--state", metavar="FILE", help='What an optimizer found: the JSON file that DSPy\'s program.save("x.json") wrote.'
 )
+environment = click.option("--environment", help="The Python that it runs on, of those in DSPEX_ENVIRONMENTS.")
 draft = click.option("--draft", is_flag=True, help="Leave it a draft.")
 
 verb(
@@ -129,7 +130,7 @@ verb(
     click.option("--adapter", "adapter_type", default="python_port", show_default=True),
     click.option("--module", default="Predict", show_default=True, help="The DSPy module."),
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS."), state,
-    extra_output("reasoning; repeat it."),
+    extra_output("reasoning; repeat it."), environment,
 )  # fmt: skip
 verb(program, "initialize", "initialize_program", "Have the adapter build a program.", id_of("program"), traceparent)
 verb(
@@ -142,7 +143,7 @@ verb(
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS. Its parameters stay."),
     click.option("--secret", help="The name of the LM's secret; an empty one: that of its provider."),
     click.option("--state", metavar="FILE", help="The state, as for create; an empty one: none."),
-    extra_output("reasoning; an empty one: none."), traceparent,
+    extra_output("reasoning; an empty one: none."), environment, traceparent,
 )  # fmt: skip
 verb(
     program, "execute", "execute_program", "Run a program once, and wait for it.",

@@ -8,6 +8,9 @@ import signal
 import threading
 from functools import partial
 
+from adapters.port import NotHere
+from adapters.python_port import Limits
+from adapters.python_port.environments import Environment
 from dspex.errors import SettingsError
 from workers.application.webhooks import DelivererProcess
 from workers.application.wiring import Application, bootstrap
@@ -44,6 +47,8 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
             "memory:// is for `dspex run`, which runs jobs itself"
         )
     _start(settings, parent)
+    if parent is None:
+        _tell_environments(settings)
     stop = stop_on_signals()
     if settings.processes > 1:
         require_free(settings.metrics_addresses)
@@ -72,6 +77,15 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
     code = children.wait(KILL_MARGIN_SECONDS)
     logger.info("Stopped.")
     return code if drained else 1
+
+
+def _tell_environments(settings: Settings) -> None:
+    """Tell what the environments of programs have, or why they cannot be used. Other programs run all the same."""
+    for name, python in settings.environments.items():
+        try:
+            logger.info("Programs may run in the environment %s: %s.", name, Environment(name, python).check(Limits()))
+        except NotHere as broken:
+            logger.warning("%s.", broken.message)
 
 
 def _tell_modules(app: Application) -> None:

@@ -127,7 +127,8 @@ def _check(app: Application, received: Received[Command], adapter_type: str, con
 
 def _bound(app: Application, configuration: Configuration, signature: Signature) -> Configuration:
     """The configuration with its state bound to the signature. Logs other versions than those it was saved with."""
-    saved_with = configuration.state and configuration.state.metadata
+    here = configuration.environment is None  # another has versions of its own
+    saved_with = configuration.state.metadata if here and configuration.state else None
     if saved_with and (other := other_versions(saved_with)):
         app.episodes.tell("States were saved with other versions, and prompts may differ", other)
     return configuration.bound_to(signature)

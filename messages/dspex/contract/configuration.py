@@ -80,6 +80,7 @@ class LMParameters(Frozen):
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
 PromptAdapterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+EnvironmentName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
 ExtraName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=100)]
 _DSPY_MODULE = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9]*$", "maxLength": 64}
 _OWN_MODULE = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_]*)?$", "maxLength": 200}
@@ -151,7 +152,7 @@ CHAT, TWO_STEP = "chat", "two_step"
 MAX_LMS = 16
 PredictorGlob = Annotated[str, Field(pattern=r"^[A-Za-z_*?\[][A-Za-z0-9_.*?!\[\]'-]*$", max_length=100)]
 
-_LEFT_OUT = frozenset({"state", "fallbacks", "extraction_lm", "lms", "extra_outputs"})
+_LEFT_OUT = frozenset({"state", "fallbacks", "extraction_lm", "lms", "extra_outputs", "environment"})
 """The members that a configuration is written without where they are empty."""
 
 
@@ -170,6 +171,9 @@ class Configuration(Frozen):
     `{"answer": …, "judge.*": …}`. Names may be patterns (`*`, `?`, `[ab]`). The name itself comes before a pattern, and
     a longer pattern before a shorter one.
 
+    `environment` names the Python that the program runs on, of those that an operator offers (`DSPEX_ENVIRONMENTS`); by
+    default it is the worker's own. Only `python_port` runs programs in environments.
+
     `extra_outputs` names what an execution keeps beside the outputs of the signature, where the module's prediction has
     it: `reasoning` of `ChainOfThought`, `trajectory` of `ReAct`, or any of a module of one's own.
     """
@@ -183,6 +187,7 @@ class Configuration(Frozen):
     prompt_adapter: PromptAdapterName = CHAT
     extraction_lm: LM | None = None
     extra_outputs: tuple[ExtraName, ...] = Field(default=(), max_length=16)
+    environment: EnvironmentName | None = None
 
     @property
     def named_lms(self) -> dict[str, LM]:
@@ -300,6 +305,7 @@ class ConfigurationChange(Change):
     extraction_lm: LM | None = None
     lms: Annotated[dict[PredictorGlob, LM], Field(max_length=MAX_LMS)] | None = None
     extra_outputs: Annotated[tuple[ExtraName, ...], Field(max_length=16)] | None = None
+    environment: EnvironmentName | None = None
 
     @classmethod
     def to(cls, configuration: Configuration) -> Self:

@@ -65,6 +65,7 @@ def result_of_a_run(value: Any) -> None:
 
 MODELS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("docs/programs.md", "A signature"): Signature.parse,
+    ("docs/programs.md", "Environments"): Configuration.model_validate,
     ("docs/programs.md", "Prompt adapters"): Configuration.model_validate,
     ("docs/programs.md", "Parameters of an LM"): Configuration.model_validate,
     ("docs/programs.md", "State"): lambda value: State.model_validate(value | {"signature_digest": "0" * 64}),

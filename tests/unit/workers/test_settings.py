@@ -65,7 +65,7 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(f"DSPEX_{name.upper()}", str(value))
     settings = load_settings()
     webhooks = {f"webhook_{name}" for name in ("retries", "ports", "hosts", "secrets", "secret_hosts")}
-    lists = {"lms", "lm_secrets", "modules", "principals", *webhooks}
+    lists = {"lms", "lm_secrets", "modules", "environments", "principals", *webhooks}
     assert settings.model_dump(exclude=lists) == given
     assert {*given, *lists} == set(Settings.model_fields)
     assert not settings.embedded
@@ -292,6 +292,37 @@ def test_modules_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSPEX_MODULES", "acme.signatures,acme.programs:RAG,acme.more:*")
     assert load_settings().signature_modules == ("acme.signatures",)
     assert load_settings().own_modules == ("acme.programs:RAG", "acme.more:*")
+
+
+PYTHONS = {"rag": "/opt/rag/bin/python", "judge-2": "/opt/judge/bin/python"}
+
+
+@pytest.mark.parametrize(
+    "value", ["rag=/opt/rag/bin/python, judge-2 = /opt/judge/bin/python", json.dumps(PYTHONS)], ids=["pairs", "json"]
+)
+def test_environments(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    assert load_settings().environments == {}
+    monkeypatch.setenv("DSPEX_ENVIRONMENTS", value)
+    assert load_settings().environments == PYTHONS
+    assert load_settings(environments={"own": "/bin/python"}).environments == {"own": "/bin/python"}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("/opt/rag/bin/python", "is not name=path, each name once"),
+        ("rag=/a,rag=/b", "is not name=path, each name once"),
+        ("rag=", "is not name=path, each name once"),
+        ("rag=bin/python", "rag: is not the absolute path of a Python"),
+        ("RAG=/a", "string should match pattern"),
+        ("{rag}", "is not valid JSON"),
+        ('{"rag": 1}', "rag: "),
+    ],
+)
+def test_wrong_environments(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
+    (line,) = refused(monkeypatch, DSPEX_ENVIRONMENTS=value)
+    assert line.startswith("DSPEX_ENVIRONMENTS: ")
+    assert said in line
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from adapters.own_modules import OwnModules
 from adapters.port import AdapterError
+from adapters.registry import AdapterRegistry
 from dspex.errors import DspexError, SettingsError
 from store import executions
 from store.database.engine import READ_ONLY, make_engine
@@ -92,8 +93,11 @@ def run(options: RunOptions) -> int:
 
 def _with_code(subject: Subject, settings: Settings) -> Subject:
     """With the code of its module: what ran on other code, runs again."""
+    configuration = subject.spec.configuration
     try:
-        code = OwnModules(settings.own_modules).find(subject.spec.configuration.module)
+        with closing(AdapterRegistry(environments=settings.environments)) as adapters:
+            modules = OwnModules(settings.own_modules, adapters.find_module)
+            code = modules.find(configuration.module, configuration.environment)
     except AdapterError as error:
         raise RunFailed(f"the program cannot be built: {error.message}") from None
     return replace(subject, spec=replace(subject.spec, code=code))

@@ -73,7 +73,8 @@ def read_subject(options: RunOptions) -> Subject:
 def _subject(
     adapter_type: str, signature: Signature, configuration: Configuration, policy: ExecutionPolicy | None = None
 ) -> Subject:
-    saved_with = configuration.state and configuration.state.metadata
+    here = configuration.environment is None  # another has versions of its own
+    saved_with = configuration.state.metadata if here and configuration.state else None
     other = saved_with and other_versions(saved_with)
     return Subject(
         ProgramSpec(adapter_type, signature, configuration.bound_to(signature)),

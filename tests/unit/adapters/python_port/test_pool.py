@@ -27,6 +27,7 @@ class FakeChild:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.environment: str | None = None
         self.programs: dict[str, None] = {}
         self.runs = 0
         self.spare_runs = 1_000
@@ -57,16 +58,22 @@ class FakeServer:
         self.children: list[FakeChild] = []
         self.failures = 0
         self.forking = 0
+        self.slow = 0
+        self.may_come_up = threading.Event()
         self.may_fork = threading.Event()
         self.may_fork.set()
 
-    def fork(self) -> FakeChild:
+    def fork(self, environment: str | None) -> FakeChild:
         self.forking += 1
+        if environment == "slow":
+            self.slow += 1
+            self.may_come_up.wait(PATIENCE)
         self.may_fork.wait(PATIENCE)
         if self.failures:
             self.failures -= 1
             raise AdapterError(ErrorCode.TRANSIENT, "no room")
         self.children.append(FakeChild(len(self.children)))
+        self.children[-1].environment = environment
         return self.children[-1]
 
 
@@ -207,7 +214,7 @@ def test_beside_a_child_that_builds_no_run_gets_one_more(
     building = threads.submit(taken, pool, lambda _: built.wait(PATIENCE), builds=True)
     assert wait_until(lambda: server.forking == 2, PATIENCE)
     assert pool.counts() == (1, 0, 2)
-    assert not pool._short  # a second would go to who waits to run
+    assert pool._next() is None  # a second would go to who waits to run
     server.may_fork.set()
     assert wait_until(lambda: pool.counts() == (2, 0, 1), PATIENCE)
     built.set()
@@ -243,3 +250,43 @@ def test_a_child_to_build_with_goes_to_no_run_when_nobody_builds_any_more(
     assert pool.counts() == (1, 0, 1)
     done.set()
     assert running.result(PATIENCE) == waiting.result(PATIENCE) == 0
+
+
+def test_a_child_runs_in_one_environment_only(make: Callable[..., Pool], server: FakeServer) -> None:
+    pool = make(max_children=3)
+    assert [taken(pool, environment=name) for name in (None, "rag", None, "rag", "judge")] == [0, 1, 0, 1, 2]
+    assert [child.environment for child in server.children] == [None, "rag", "judge"]
+
+
+def test_where_there_is_no_room_one_that_is_idle_elsewhere_ends(make: Callable[..., Pool], server: FakeServer) -> None:
+    pool = make(max_children=2)
+    assert [taken(pool, environment=name) for name in ("a", "b", "b", "c")] == [0, 1, 1, 2]
+    assert [child.closed for child in server.children] == [True, False, False]  # the one that was idle longest
+    assert pool.counts() == (0, 2, 0)
+
+
+def test_who_has_waited_longest_gets_the_room_of_another_environment(
+    make: Callable[..., Pool], server: FakeServer, threads: ThreadPoolExecutor
+) -> None:
+    pool, order = make(max_children=1), list[str]()
+    with pool.child("backend", None, Run(), "a"):
+        first = threads.submit(taken, pool, partial(noted, order, "b"), environment="b")
+        assert wait_until(lambda: so_many_wait(pool, 1), PATIENCE)
+        second = threads.submit(taken, pool, partial(noted, order, "a"), environment="a")
+        assert wait_until(lambda: so_many_wait(pool, 2), PATIENCE)
+    assert (first.result(PATIENCE), second.result(PATIENCE)) == (1, 2)
+    assert order == ["b", "a"]
+    assert [child.closed for child in server.children] == [True, True, False]
+
+
+def test_an_environment_that_does_not_come_up_takes_no_room_from_others(
+    make: Callable[..., Pool], server: FakeServer, threads: ThreadPoolExecutor
+) -> None:
+    pool = make(max_children=8)
+    slow = [threads.submit(taken, pool, environment="slow") for _ in range(5)]
+    assert wait_until(lambda: so_many_wait(pool, 5), PATIENCE)
+    assert taken(pool, environment="rag") == 0
+    assert server.slow == 1
+    server.may_come_up.set()
+    assert len({waiting.result(PATIENCE) for waiting in slow}) >= 1
+    assert pool.failure is None

@@ -148,3 +148,11 @@ def test_every_other_code_may_have_a_fallback() -> None:
     assert sorted((*SAME_ANYWHERE, *ANOTHER_MAY_HELP)) == sorted(ErrorCode)
     configuration = Configuration.model_validate({"fallbacks": [{"on": ANOTHER_MAY_HELP, "adapter_type": "mock"}]})
     assert list(configuration.fallbacks[0].on) == ANOTHER_MAY_HELP
+
+
+def test_the_environment_is_left_out_where_there_is_none() -> None:
+    assert "environment" not in Configuration().model_dump()
+    assert Configuration(environment="rag-2").model_dump()["environment"] == "rag-2"
+    one, other = (ProgramSpec("python_port", SIGNATURE, Configuration(environment=name)) for name in ("a", "b"))
+    assert one.backend_id != other.backend_id
+    assert "environment: string should match pattern" in refusal(environment="../bin/python")
