@@ -112,8 +112,8 @@ def _pairs(value: Any) -> Any:
         return value
     if value.lstrip().startswith("{"):
         try:
-            return json.loads(value)
-        except ValueError:
+            return read_json(value)
+        except NotJson:
             raise ValueError("is not valid JSON: use rag=/opt/rag/bin/python") from None
     pairs = [item.partition("=") for item in value.split(",")]
     names = [name.strip() for name, _, _ in pairs]

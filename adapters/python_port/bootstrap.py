@@ -19,9 +19,6 @@ from typing import Any, Final
 OLDEST: Final = (3, 11)
 """The oldest Python that runs DSPex (pyproject.toml: requires-python)."""
 
-CHECK: Final = "check"
-"""The argument that asks what an environment has; otherwise the server starts."""
-
 MODULES: Final = "dspex.modules"
 
 
@@ -76,7 +73,7 @@ def found() -> dict[str, Any]:
 if __name__ == "__main__":
     given, *rest = sys.argv[1:]
     prepare(json.loads(given))
-    if rest == [CHECK]:
+    if rest == ["check"]:
         print(json.dumps(found()))
     else:
         from adapters.python_port.forkserver import main

@@ -19,12 +19,15 @@ import adapters
 import dspex
 from adapters import versions
 from adapters.port import MAX_QUOTE, NotHere
-from adapters.python_port import bootstrap
 from adapters.python_port.limits import Limits
 
 FIELD: Final = "environment"
 SETTING: Final = "DSPEX_ENVIRONMENTS"
 
+BOOTSTRAP: Final = Path(__file__).with_name("bootstrap.py")
+"""Run in other processes, and never imported here: it loads DSPy."""
+CHECK: Final = "check"
+"""Its argument that asks what an environment has; otherwise the server starts."""
 CHECK_SECONDS: Final = 20.0
 
 
@@ -51,7 +54,7 @@ class Environment:
         """
         try:
             ended = subprocess.run(
-                [*command_of(self), bootstrap.CHECK],
+                [*command_of(self), CHECK],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 check=False,
@@ -93,7 +96,7 @@ def command_of(environment: Environment | None) -> list[str]:
     else:
         packages = {package.__name__: str(Path(package.__path__[0]).parent) for package in (adapters, dspex)}
         python, needs = environment.python, {"packages": packages, "ranges": versions.of_environments()}
-    return [python, "-I", bootstrap.__file__, json.dumps(needs)]
+    return [python, "-I", str(BOOTSTRAP), json.dumps(needs)]
 
 
 def find(pythons: Mapping[str, str], name: str) -> Environment:
