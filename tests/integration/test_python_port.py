@@ -267,7 +267,7 @@ def test_a_server_that_dies_takes_its_children_with_it_and_is_replaced(
     with ThreadPoolExecutor(2) as pool:
         running = [pool.submit(run, port) for _ in range(2)]
         wait_until(lambda: len(lm.requests) == 2)
-        server = port._server.pid
+        server = port._servers.of(None).pid
         assert server is not None
         children = children_of(server)
         os.kill(server, signal.SIGKILL)
@@ -293,14 +293,14 @@ def test_a_service_that_is_stopped_lets_runs_end(make: Make, lm: LMServer, held:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run, port)
         wait_until(lambda: len(lm.requests) == 1)
-        server = port._server.pid
+        server = port._servers.of(None).pid
         for sent in (signal.SIGTERM, signal.SIGINT):
             for pid in (server, *children_of(server)):
                 assert pid is not None
                 os.kill(pid, sent)
         held.set()
         assert running.result(PATIENCE).outputs == {"answer": "an answer"}
-    assert port._server.pid == server
+    assert port._servers.of(None).pid == server
 
 
 def test_no_room_for_another_child_is_transient_and_harms_no_other(
@@ -326,10 +326,10 @@ def test_the_thread_that_ran_first_may_end(make: Make) -> None:
     thread = threading.Thread(target=run, args=(port,))
     thread.start()
     thread.join()
-    server = port._server.pid
+    server = port._servers.of(None).pid
     children = children_of(server)
     assert run(port).outputs == {"answer": "an answer"}
-    assert (port._server.pid, children_of(server)) == (server, children)
+    assert (port._servers.of(None).pid, children_of(server)) == (server, children)
 
 
 # Ending
@@ -339,7 +339,7 @@ def test_closing_leaves_no_process(make: Make, lm: LMServer, held: threading.Eve
     port = make()
     held.set()
     run(port)
-    server = port._server.pid
+    server = port._servers.of(None).pid
     held.clear()
     with ThreadPoolExecutor(3) as pool:
         running = [pool.submit(run, port, run_id=str(number)) for number in range(3)]
@@ -371,7 +371,7 @@ def test_no_process_outlives_the_worker(lm: LMServer, held: threading.Event, sen
         for number in range(3):
             run = (backend_id, {{"question": "why"}}, RunOptions(str(number)))
             threading.Thread(target=adapter.execute_program, args=run, daemon=True).start()
-        server = adapter._server.pid
+        server = adapter._servers.of(None).pid
         children = Path(f"/proc/{{server}}/task/{{server}}/children")
         while len(children.read_text().split()) < 3:
             time.sleep(0.01)
@@ -403,7 +403,7 @@ def test_no_key_of_the_environment_is_in_a_child(make: Make, monkeypatch: pytest
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     port = make()
     run(port)
-    server = port._server.pid
+    server = port._servers.of(None).pid
     processes = [server, *children_of(server)]
     assert len(processes) == 2
     for pid in processes:
