@@ -63,6 +63,9 @@ class LocalClient(Interface):
     def __init__(self, app: Application, principal: Principal = EVERYBODY) -> None:
         self._app = app
         self._principal = principal
+        self.tenant = principal.tenant
+        self.blobs = app.blobs
+        self.blob_threshold = app.settings.blob_threshold
         self._poller = Poller(self._look_up, longest=lambda _: LONGEST_SECONDS)
         self._refusals: WeakKeyDictionary[Pending, UUID] = WeakKeyDictionary()  # the ids of possible rejections
         self._wakeups = None

@@ -17,6 +17,7 @@ from adapters.lm import LMAlias
 from dspex.amqp.url import login_of, url_problem
 from dspex.blobs.address import checked_address
 from dspex.blobs.store import MAX_BYTES
+from dspex.blobs.values import THRESHOLD_BYTES
 from dspex.contract.callback import WebhookSecretName
 from dspex.contract.configuration import EnvironmentName
 from dspex.contract.envelope import MAX_MESSAGE_BYTES
@@ -206,7 +207,9 @@ class Settings(BaseSettings):
     blobs: Annotated[str, AfterValidator(_blobs)] | None = None
     """The blob store: the path of a folder, `file:///…`, or `s3://bucket/prefix?endpoint=…&region=…`."""
     blob_max_bytes: int = Field(default=MAX_BYTES, ge=1024, le=5 * 1024**3)
-    """The size cap of a blob."""
+    """The size cap of a blob, and of all that an execution's inputs have."""
+    blob_threshold: int = Field(default=THRESHOLD_BYTES, ge=1024, le=64 * 1024 * 1024)
+    """The size from which on an input or output goes to the blob store, if there is one."""
 
     lms: dict[str, LMAlias] = Field(default_factory=dict)
     """LMs by alias, as JSON: `{"fast": {"model": "openai/gpt-4o-mini", "api_base": "https://…", "secret": "NAME"}}`."""

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 from uuid import UUID
 
+from dspex.blobs.values import BLOBS
 from dspex.client import completion
 from dspex.client.async_verbs import AsyncVerbs
 from dspex.client.call_threads import THREADS, CallThreads
@@ -156,7 +157,8 @@ class AsyncClient(AsyncVerbs):
             validate=validate,
             timeout=timeout,
         )
-        return await handle.execution(deadline - time.monotonic())
+        view = await handle.execution(deadline - time.monotonic())
+        return await self._run(lambda: self.client.whole(view, inputs=False), timeout)
 
     async def handle(self, execution_id: UUID | None = None, *, idempotency_key: str | None = None) -> AsyncHandle:
         """See `ExecutionVerbs.handle`."""
@@ -271,7 +273,14 @@ class AsyncHandle:
         self, timeout: float | None = None, *, result_type: type[Model] | None = None
     ) -> dict[str, Any] | Model:
         """See `Handle.result`."""
-        return result_of(await self.execution(timeout), result_type)
+        view = await self.execution(timeout)
+        if view.outputs is not None and BLOBS in view.outputs:
+            whole = functools.partial(self.handle.result, 0)
+            read: dict[str, Any] | Model = await self._run(
+                whole if result_type is None else lambda: whole(result_type=result_type)
+            )
+            return read
+        return result_of(view, result_type)
 
     async def cancel(self, *, traceparent: str | None = None) -> ExecutionView:
         """See `Handle.cancel`."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine
 
+from dspex.blobs import open_store
 from dspex.client.interface import Interface
 from dspex.client.remote import RemoteClient
 from store.database.engine import make_engine
@@ -91,7 +92,8 @@ def connection(engine: Engine) -> Iterator[Connection]:
 )
 def dspex(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interface]:
     """The interface, with a worker behind it."""
-    common: dict[str, Any] = {"threads": 8, "lease_seconds": 3, "log_level": "WARNING"}
+    blobs = str(tmp_path_factory.mktemp("blobs"))
+    common: dict[str, Any] = {"threads": 8, "lease_seconds": 3, "log_level": "WARNING", "blobs": blobs}
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('interface') / 'dspex.db'}"
         with working(Settings(database_url=url, broker_url="memory://", **common)) as app, LocalClient(app) as client:
@@ -107,6 +109,6 @@ def dspex(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             amqp.check(broker_url)
             with (
                 working(Settings(database_url=url, broker_url=broker_url, **common)),
-                RemoteClient(broker_url, source="/tests") as client,
+                RemoteClient(broker_url, source="/tests", blobs=open_store(blobs)) as client,
             ):
                 yield client

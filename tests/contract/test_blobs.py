@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pytest
 from obstore.store import MemoryStore
@@ -21,7 +21,6 @@ from dspex.blobs.memory import MemoryObjects
 from dspex.blobs.objects import Objects
 from dspex.blobs.s3 import ObstoreObjects
 from dspex.errors import BlobCorrupt, BlobsUnavailable, BlobTooLarge, InvalidBlob, NotFound
-from tests.pages import block
 
 ABSENT = "sha256:" + "0" * 64
 
@@ -267,15 +266,6 @@ def test_the_callers_file_stays_open(blobs: BlobStore) -> None:
     file: BinaryIO = io.BytesIO(b"body")
     blobs.put(file, tenant="acme")
     assert not file.closed
-
-
-def test_the_block_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = block("docs/blobs.md", "python").replace("/srv/dspex/blobs", str(tmp_path / "blobs"))
-    (tmp_path / "report.pdf").write_bytes(b"%PDF-")
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(code, names)
-    assert names["blobs"].get(names["blob"].digest, tenant="default") == b"%PDF-"
 
 
 # Addresses

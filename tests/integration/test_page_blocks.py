@@ -25,11 +25,20 @@ SIGNATURE = "question -> answer, confidence: float"
 
 
 @pytest.fixture(scope="module")
-def broker_url(own_amqp_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the worker's blobs."""
+    return tmp_path_factory.mktemp("blobs")
+
+
+@pytest.fixture(scope="module")
+def broker_url(own_amqp_url: str, blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A RabbitMQ with a worker."""
     amqp.check(own_amqp_url)
     database_url = f"sqlite:///{tmp_path_factory.mktemp('pages') / 'dspex.db'}"
-    with working(Settings(database_url=database_url, broker_url=own_amqp_url, threads=4, log_level="WARNING")):
+    settings = Settings(
+        database_url=database_url, broker_url=own_amqp_url, threads=4, log_level="WARNING", blobs=str(blobs)
+    )
+    with working(settings):
         yield own_amqp_url
 
 
@@ -84,6 +93,24 @@ def test_a_producer(client: RemoteClient, broker_url: str) -> None:
         return [it.status for it in found] == [ExecutionStatus.COMPLETED]
 
     wait_until(completed, "it has run")
+
+
+def test_blobs(
+    client: RemoteClient,
+    broker_url: str,
+    blobs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.txt").write_text("A report.", encoding="utf-8")
+    program = ready(client, "document -> answer")
+    code = put(put(block("docs/blobs.md", "python"), "amqp://...", broker_url), "/srv/dspex/blobs", str(blobs))
+    run(code, {"program_id": program.program_id})
+    printed = capsys.readouterr().out
+    assert "{'answer': 'mock answer" in printed
+    assert printed.endswith("b'A report.'\n")
 
 
 def test_one_interface(broker_url: str) -> None:

@@ -238,6 +238,11 @@ def _inputs(client: Interface, program_id: UUID, pairs: tuple[str, ...]) -> Mapp
     return row.inputs
 
 
+def _get_execution(client: Interface, execution_id: UUID, whole: bool) -> Any:
+    found = client.get_execution(execution_id)
+    return client.whole(found) if whole else found
+
+
 def _list_executions(client: Interface, labels: tuple[str, ...] = (), **filters: Any) -> Any:
     return client.list_executions(metadata=_named("--label", labels) or None, **zoned(filters))
 
@@ -281,6 +286,7 @@ _SPECIAL: dict[str, Any] = {
     "validate_module": _validate_module,
     "create_program": _create_program,
     "execute_program": _execute_program,
+    "get_execution": _get_execution,
     "get_program_prompt": _get_program_prompt,
     "list_executions": _list_executions,
     "count_executions": _count_executions,

@@ -174,7 +174,11 @@ verb(
     execution, "count", "count_executions", "Count executions by status, the newest 100,000 at most.",
     of_program, error_code, label, when("since"), when("until"),
 )  # fmt: skip
-verb(execution, "show", "get_execution", "Show an execution, with its timeline.", id_of("execution"))
+verb(
+    execution, "show", "get_execution", "Show an execution, with its timeline.",
+    id_of("execution"),
+    click.option("--whole", is_flag=True, help="Also what is in the blob store; else its digest and size."),
+)  # fmt: skip
 verb(
     execution, "trace", "get_execution_trace",
     "Show the steps of an execution: prompts, answers, tools. (Ask for them: options.trace, policy.trace_rate.)",

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from workers.cli.blobs import blob
 from workers.cli.dead_letters import dead_letter
 from workers.cli.entities import as_json, execution, program, signature, tenant
 from workers.cli.webhooks import webhook
@@ -223,5 +224,5 @@ def declare() -> None:
     say(declare_topology())
 
 
-for group in (signature, program, execution, dead_letter, webhook):
+for group in (signature, program, execution, dead_letter, webhook, blob):
     main.add_command(group)

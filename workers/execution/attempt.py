@@ -8,8 +8,6 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic_core import to_json
-
 from adapters.port import AdapterError, NotHere, Outcome, RunOptions, TraceStep
 from adapters.trace import fitting
 from dspex import Configuration, ErrorCode, ErrorDetail, LMParameters, Usage
@@ -21,6 +19,7 @@ from store.executions import Claimed, Finish, Request, Retry, Trace
 from store.programs import Program
 from workers.application.program_cache import ChangedProgram
 from workers.application.wiring import Application
+from workers.execution.blobs import kept_outputs, whole_inputs
 from workers.execution.retry import Again, Failed, decide, not_here
 from workers.outbound.error_details import detail_of, internal
 from workers.persistence.group_commit import WriterClosed
@@ -66,7 +65,7 @@ class Attempt:
         try:
             outcome = self._run()
             usage, self._steps = outcome.usage, outcome.trace
-            outputs = _within(self._app.settings.max_message_bytes, outcome)
+            outputs = kept_outputs(self._app, outcome, self.request.tenant)
             if self._is_cancelled:
                 return self.cancelled(usage)
             return self.completed(usage, outputs, outcome.extra_outputs)
@@ -138,7 +137,8 @@ class Attempt:
         options = RunOptions(self.run_id, seed=asked.seed, timeout=timeout, trace=self._is_traced, lm=asked.lm)
         if asked.lm is not None:
             _check_parameters(asked.lm, loaded.spec.configuration)
-        inputs = loaded.signature.validate_inputs(request.inputs)
+        given = whole_inputs(app, request.inputs, loaded.signature, request.tenant)
+        inputs = loaded.signature.validate_inputs(given)
         self._ran = True
         return loaded.execute(inputs, options)
 
@@ -276,14 +276,3 @@ def _not_ready(app: Application, request: Request) -> AdapterError:
         ErrorCode.PROGRAM_NOT_READY,
         f"program {program.id} is {program.status}{reason}: {_WAYS_OUT.get(program.status, _WAIT)}",
     )
-
-
-def _within(max_bytes: int, outcome: Outcome) -> Mapping[str, Any]:
-    size = len(to_json(outcome.outputs))
-    if size > max_bytes:
-        raise AdapterError(
-            ErrorCode.INVALID_OUTPUT,
-            f"the outputs have {size} bytes; DSPEX_MAX_MESSAGE_BYTES allows {max_bytes}",
-            usage=outcome.usage,
-        )
-    return outcome.outputs

@@ -39,6 +39,7 @@ from workers.application.state_versions import other_versions
 from workers.application.wiring import Application
 from workers.brokers.settlement import PutAside, Requeue
 from workers.execution.admission import CHANGES
+from workers.execution.blobs import whole_inputs
 from workers.handlers.registry import handles
 from workers.handlers.waits import wait_for_another_worker
 from workers.outbound.error_details import internal
@@ -322,8 +323,9 @@ def get_prompt(app: Application, received: Received[GetProgramPrompt]) -> Progra
     asked = received.command
     with app.read(received.tenant) as connection:
         program = programs.get(connection, asked.program_id, tenant=received.tenant)
-    inputs = program.signature.validate_inputs(asked.inputs)
     with _here_or_elsewhere(app, program):
+        given = whole_inputs(app, asked.inputs, program.signature, received.tenant)
+        inputs = program.signature.validate_inputs(given)
         loaded = app.programs.build(app.programs.spec_of(program))
         prompt = loaded.first_prompt(inputs)
     return ProgramPrompt(

@@ -24,7 +24,7 @@ from dspex.blobs.objects import CHUNK_BYTES, Objects, StoredObject
 from dspex.blobs.reference import OCTETS, Blob, checked_digest, checked_media_type
 from dspex.errors import BlobCorrupt, BlobsUnavailable, BlobTooLarge, InvalidBlob, NotFound
 
-MAX_BYTES: Final = 256 * 1024 * 1024
+MAX_BYTES: Final = 64 * 1024 * 1024
 """The largest blob by default, in bytes."""
 STORED_AGAIN_AFTER: Final = timedelta(hours=1)
 """How old the newest object of a blob is at least when the same body is stored once more."""

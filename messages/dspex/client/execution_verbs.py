@@ -10,13 +10,14 @@ from uuid import UUID
 
 import pydantic
 
+from dspex.blobs.values import BLOBS, offloaded, placed
 from dspex.cached import cached
 from dspex.client.arguments import arguments_checked
+from dspex.client.blob_verbs import BlobVerbs
 from dspex.client.completion import as_done, as_stored, in_order
 from dspex.client.deadline import within
 from dspex.client.handles import Handle
 from dspex.client.pending import Pending
-from dspex.client.port import Port
 from dspex.client.signature_cache import RENEW_SECONDS, SignatureCache
 from dspex.contract.callback import Callback
 from dspex.contract.commands import CancelExecution, ExecuteProgram
@@ -41,7 +42,7 @@ IN_FLIGHT = 256
 
 
 @arguments_checked
-class ExecutionVerbs(Port):
+class ExecutionVerbs(BlobVerbs):
     """The part of the client for executions."""
 
     def submit_program(
@@ -150,7 +151,8 @@ class ExecutionVerbs(Port):
             command = self._command(
                 program_id, inputs, options, execution_id, idempotency_key, callback, metadata, validate
             )
-            return self.call(command, ExecutionView, timeout=timeout, traceparent=traceparent)
+            view = self.call(command, ExecutionView, timeout=timeout, traceparent=traceparent)
+            return self.whole(view, inputs=False)
 
     def handle(self, execution_id: UUID | None = None, *, idempotency_key: str | None = None) -> Handle:
         """Attach to an execution by its id or its idempotency key. Any process may have started it."""
@@ -300,13 +302,17 @@ class ExecutionVerbs(Port):
         if _mapping(inputs) is None:
             reason = f"must be a mapping of names to values, not {type(inputs).__name__}"
             raise InvalidInput([Problem("inputs", reason)])
-        if self.validate if validate is None else validate:
+        inputs = placed(inputs)
+        # What is in the blob store is checked by the worker, which reads it.
+        if BLOBS not in inputs and (self.validate if validate is None else validate):
             self._check(program_id, inputs)
+        if self.blobs is not None:
+            inputs = offloaded(inputs, self.blobs, tenant=self.tenant, threshold=self.blob_threshold)
         try:
             return ExecuteProgram(
                 execution_id=execution_id or uuid7(),
                 program_id=program_id,
-                inputs=dict(inputs),
+                inputs=inputs,
                 options=options or ExecutionOptions(),
                 idempotency_key=idempotency_key,
                 callback=callback,

@@ -26,6 +26,8 @@ class Asks(Protocol):
 
     def cancel_execution(self, execution_id: UUID, *, traceparent: str | None = None) -> ExecutionView: ...
 
+    def whole(self, execution: ExecutionView, *, inputs: bool = True) -> ExecutionView: ...
+
 
 class Handle:
     """An execution that was submitted, or attached to by its id. Thread-safe.
@@ -106,9 +108,10 @@ class Handle:
         Raises:
             ExecutionError: the execution failed or was cancelled; `code` says why, `execution` is its view.
             InvalidOutput: the outputs do not fit `result_type`; it names each wrong field.
+            BlobsUnavailable: outputs are in the blob store, which cannot be reached, or the client has none.
             NoAnswer, RequestFailed, PublishError: see `execution`.
         """
-        return result_of(self.execution(timeout), result_type)
+        return result_of(self._client.whole(self.execution(timeout), inputs=False), result_type)
 
     def cancel(self, *, traceparent: str | None = None) -> ExecutionView:
         """Cancel the execution: a pending one at once, a running one as soon as its adapter can stop.

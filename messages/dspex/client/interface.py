@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from dspex.blobs.values import placed
 from dspex.client import program_lookup
 from dspex.client.arguments import arguments_checked
 from dspex.client.deadline import left, within
@@ -250,7 +251,7 @@ class Interface(ExecutionVerbs, WebhookVerbs, DeploymentVerbs):
 
     def get_program_prompt(self, program_id: UUID, inputs: Mapping[str, Any]) -> ProgramPrompt:
         """What a program would send to its LM for these inputs: the messages of its first call, which is not made."""
-        return self.call(GetProgramPrompt(program_id=program_id, inputs=dict(inputs)), ProgramPrompt)
+        return self.call(GetProgramPrompt(program_id=program_id, inputs=placed(inputs)), ProgramPrompt)
 
     def get_stats(self, program_id: UUID) -> ProgramStats:
         """A program and the main figures of its executions."""

@@ -19,10 +19,13 @@ from typing import Self, TypeVar
 
 from pydantic import BaseModel
 
+from dspex.blobs import BlobStore
+from dspex.blobs.values import THRESHOLD_BYTES
 from dspex.client.deadline import left, within
 from dspex.client.pending import Pending
 from dspex.contract.commands import Command, ExecuteProgram
 from dspex.contract.queries import GetExecution
+from dspex.ids import DEFAULT_TENANT
 
 View = TypeVar("View", bound=BaseModel)
 
@@ -36,10 +39,16 @@ class Port(abc.ABC):
     Attributes:
         timeout: seconds to wait for an answer, unless a call gives its own.
         validate: whether inputs are checked against the program's signature before they are published.
+        tenant: whose blobs it stores and reads.
+        blobs: the blob store; None: it has none.
+        blob_threshold: from how many bytes on an input goes to the blob store, if there is one.
     """
 
     timeout: float = DEFAULT_TIMEOUT
     validate: bool = True
+    tenant: str = DEFAULT_TENANT
+    blobs: BlobStore | None = None
+    blob_threshold: int = THRESHOLD_BYTES
 
     @abc.abstractmethod
     def ask(self, command: Command, answer: type[View], *, timeout: float, traceparent: str | None = None) -> View:

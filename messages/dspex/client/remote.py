@@ -20,6 +20,8 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from dspex.amqp.publication import command_publication
+from dspex.blobs import BlobStore
+from dspex.blobs.values import THRESHOLD_BYTES
 from dspex.client.completion import as_completed
 from dspex.client.deadline import left
 from dspex.client.handles import Handle
@@ -35,6 +37,7 @@ from dspex.contract.queries import GetExecution, Query
 from dspex.contract.results import ExecutionView
 from dspex.errors import BrokerUnavailable, Denied, NoAnswer, NotFound, PublishError
 from dspex.forks import renew_in_child
+from dspex.ids import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from dspex.amqp.replies import Expecting
@@ -70,7 +73,11 @@ class RemoteClient(Interface):
             of the end of an execution that another client started; without it, only at the next look-up. Needs
             `dspex[redis]`.
         ssl_context: for `amqps://`; by default the system's authorities are trusted.
-        tenant: for the workers' own login, which may act for any tenant. Any other login has one tenant.
+        tenant: for the workers' own login, which may act for any tenant. Any other login has one tenant, and gives it
+            only where it has blobs.
+        blobs: the same store as the workers' `DSPEX_BLOBS`: `dspex.blobs.open_store(…)`. With it, large inputs go
+            there, and results come from there.
+        blob_threshold: from how many bytes on an input goes to the blob store.
 
     Raises:
         SettingsError: a URL is invalid, or redis is not installed.
@@ -86,6 +93,8 @@ class RemoteClient(Interface):
         redis_url: str | None = None,
         ssl_context: SSLContext | None = None,
         tenant: str | None = None,
+        blobs: BlobStore | None = None,
+        blob_threshold: int = THRESHOLD_BYTES,
     ) -> None:
         # loads pika, which a process that only reads messages does not need
         from dspex.amqp.publisher import AmqpPublisher
@@ -97,6 +106,9 @@ class RemoteClient(Interface):
         self._parameters = amqp_parameters(url, name, ssl_context)
         self._source = source
         self._tenant = tenant
+        self.tenant = tenant or DEFAULT_TENANT
+        self.blobs = blobs
+        self.blob_threshold = blob_threshold
         self._redis_url = redis_url
         self._publisher = AmqpPublisher(url, timeout=timeout, ssl_context=ssl_context, name=name, patient=True)
         self._closed = False

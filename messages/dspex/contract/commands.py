@@ -12,12 +12,14 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, JsonValue, StrictBool, StrictInt, field_validator, model_validator
 
+from dspex.blobs.values import references_of
 from dspex.contract.callback import Callback
 from dspex.contract.configuration import AdapterType, Configuration, ConfigurationChange
 from dspex.contract.options import ExecutionOptions, Metadata
 from dspex.contract.queues import EXECUTIONS_QUEUE, PROGRAMS_QUEUE, REQUESTS_QUEUE
 from dspex.contract.results import Created, ExecutionView, Nothing, ProgramView, SignatureList, SignatureView
 from dspex.contract.retry_policy import ExecutionPolicy
+from dspex.errors import InvalidBlob
 from dspex.model import Frozen, Sparse
 from dspex.scalars import WHOLE
 from dspex.signatures.signature import ModuleName, SemVer, Signature
@@ -264,6 +266,15 @@ class ExecuteProgram(Command):
     idempotency_key: IdempotencyKey | None = None
     callback: Callback | None = None
     metadata: Metadata | None = None
+
+    @field_validator("inputs")
+    @classmethod
+    def _blobs(cls, inputs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            references_of(inputs)
+        except InvalidBlob as error:
+            raise ValueError(error.message) from None
+        return inputs
 
 
 class CancelExecution(Command):

@@ -23,7 +23,7 @@ from tests.pages import OURS, ROOT, Block, blocks, page
 
 RUN = {
     ("README.md", "from dspex.client import RemoteClient"): "tests/integration/test_page_blocks.py",
-    ("docs/blobs.md", "from pathlib"): "tests/contract/test_blobs.py",
+    ("docs/blobs.md", "from pathlib"): "tests/integration/test_page_blocks.py",
     ("docs/client.md", "from dspex.client import RemoteClient  #"): "tests/integration/test_page_blocks.py",
     ("docs/client.md", "from dspex.client import RemoteClient, as_completed"): "tests/integration/test_page_blocks.py",
     ("docs/client.md", "import pydantic"): "tests/integration/test_page_blocks.py",

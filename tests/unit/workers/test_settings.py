@@ -55,6 +55,7 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "tenancy": True,
         "blobs": "s3://bucket/prefix?endpoint=https://minio:9000",
         "blob_max_bytes": 5000,
+        "blob_threshold": 2000,
         "lm_proxy": "http://127.0.0.1:3128",
         "metrics_address": "127.0.0.1:9464",
         "webhook_threads": 0,

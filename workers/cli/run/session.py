@@ -15,11 +15,15 @@ from rich.console import Console
 from sqlalchemy import Engine
 
 from dspex import ExecuteProgram
+from dspex.blobs import BlobStore
+from dspex.blobs.values import BLOBS, offloaded, whole
+from dspex.cached import cached
 from dspex.contract.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import DspexError, Problem
 from dspex.producer import Producer
 from store import executions
 from store.executions import Result
+from workers.application.blobs import open_blobs
 from workers.cli.inputs.reading import Inputs
 from workers.cli.inputs.rows import Row
 from workers.cli.output import cell
@@ -172,11 +176,29 @@ class Session:
         )
         return True
 
-    def _too_large(self, row: Row) -> tuple[Problem, ...]:
-        """Check that a row fits into a message: workers would reject it, and the run would wait for ever."""
+    @cached
+    def _blobs(self) -> BlobStore | None:
+        return open_blobs(self._crew.settings)
+
+    def _offloaded(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The inputs as they are sent: large ones are in the blob store, if there is one."""
+        if self._blobs is None:
+            return inputs
+        return offloaded(inputs, self._blobs, tenant=self._tenant, threshold=self._crew.settings.blob_threshold)
+
+    def _whole(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return whole(outputs, self._blobs, tenant=self._tenant)
+        except DspexError as error:
+            logger.warning("Outputs are left as their blobs: %s", error)
+            return outputs
+
+    def _too_large(self, inputs: Mapping[str, Any]) -> tuple[Problem, ...]:
+        """Check that inputs fit into a message: workers would reject it, and the run would wait for ever."""
         allowed = min(self._crew.settings.max_message_bytes, MAX_MESSAGE_BYTES) - ENVELOPE_BYTES
-        size = len(to_json(row.inputs))
-        return (Problem("", f"has {size} bytes; at most {allowed} fit into a message"),) if size > allowed else ()
+        size = len(to_json(inputs))
+        text = f"has {size} bytes; at most {allowed} fit into a message: set DSPEX_BLOBS, where large values go"
+        return (Problem("", text),) if size > allowed else ()
 
     def _send(self, rows: Sequence[tuple[int, Row]]) -> None:
         """Send the rows that have not run, and take the results of the others."""
@@ -188,18 +210,20 @@ class Session:
             if execution_id in ended:
                 self.summary.earlier += 1
                 self._take(place, row, ended[execution_id])
-            elif not self._refuse(place, row, self._too_large(row)):
-                new.append((execution_id, (place, row)))
+            else:
+                inputs = self._offloaded(row.inputs or {})
+                if not self._refuse(place, row, self._too_large(inputs)):
+                    new.append((execution_id, (place, row, inputs)))
         for start in range(0, len(new), IN_FLIGHT // 2):
             while len(self._waiting) > IN_FLIGHT // 2 or (self._order.full and self._waiting):
                 self._collect()
             self._stop.check()
             producer = self._begin()
             some = dict(new[start : start + IN_FLIGHT // 2])
-            self._waiting |= some
+            self._waiting |= {execution_id: (place, row) for execution_id, (place, row, _) in some.items()}
             producer.send_all(
-                ExecuteProgram(execution_id=execution_id, program_id=self._program.id, inputs=row.inputs or {})
-                for execution_id, (_, row) in some.items()
+                ExecuteProgram(execution_id=execution_id, program_id=self._program.id, inputs=dict(inputs))
+                for execution_id, (_, _, inputs) in some.items()
             )
 
     def _collect_all(self) -> None:
@@ -243,9 +267,9 @@ class Session:
 
     def _take(self, place: int, row: Row, result: Result) -> None:
         self.summary.add(result)
-        outputs = result.outputs and self._in_order(result.outputs)
+        outputs = result.outputs and self._in_order(self._whole(result.outputs))
         name = self.options.expect
-        if name and name in row.other and outputs:
+        if name and name in row.other and outputs and name in outputs:
             self.summary.compare(row.other[name], outputs[name])
         usage = result.usage or {}
         self._put(
@@ -276,4 +300,4 @@ class Session:
     def _in_order(self, outputs: dict[str, Any]) -> dict[str, Any]:
         if list(outputs) == self._outputs:
             return outputs
-        return {name: outputs[name] for name in self._outputs if name in outputs}
+        return {name: outputs[name] for name in (*self._outputs, BLOBS) if name in outputs}

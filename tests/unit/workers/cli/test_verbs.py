@@ -97,6 +97,7 @@ WITHOUT = {
 BUILT_ON_OTHERS = {
     *("start_program", "execute_program", "handle", "map", "quick_execute", "signature_of", "output_model"),
     *("plan_deployment", "deploy", "find_program"),
+    *("upload", "download", "whole"),  # which ask the blob store
     *("list_active_signatures", "recent_executions", "list_dead_executions", "list_dead_messages"),
 }
 LINES_OF_THEIR_OWN = {"signature from-module", "signature validate-module"}
