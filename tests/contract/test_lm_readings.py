@@ -208,6 +208,9 @@ TYPED: list[tuple[str, str, Any]] = [
     ("Optional[Decimal]", "0.10", "0.10"),
     ("Optional[Decimal]", "null", None),
     ("Decimal", "12.50 EUR", None),
+    ("list[Decimal]", "[0.123456789012345678, 12.50]", ["0.123456789012345678", "12.50"]),
+    ("Union[Decimal, bool]", "12345678901234567.89", "12345678901234567.89"),
+    ("Any", "[1.50, 1e3]", [1.5, 1000.0]),
     ("Optional[int]", "null", None),
     ("Optional[list[str]]", '["x"]', ["x"]),
     ("list[str]", '["alpha", "beta", "gam', None),
@@ -228,6 +231,19 @@ def test_a_value_of_a_type_is_read_without_guessing(asked: Asked, kind: str, tex
         assert execution.error.code == ErrorCode.PARSE_FAILURE
     else:
         assert execution.outputs == {"answer": value}, execution.error
+
+
+def test_numbers_of_an_object_keep_their_digits_where_they_count(asked: Asked) -> None:
+    text = '{"total": 12345678901234567.890, "share": 0.50, "answer": 1.50, "rest": {"a": 1.50}}'
+    execution = asked(
+        "q -> total: Decimal, share: float, answer, rest: Any", lm_server.text(text), prompt_adapter="json"
+    )
+    assert execution.outputs == {
+        "total": "12345678901234567.890",
+        "share": 0.5,
+        "answer": "1.5",
+        "rest": {"a": 1.5},
+    }
 
 
 def test_the_order_of_sections_does_not_matter(asked: Asked) -> None:

@@ -9,15 +9,13 @@ or not).
 from __future__ import annotations
 
 import ast
-import contextlib
 import json
 import re
 import warnings
 from collections.abc import Collection, Iterator
-from decimal import Decimal
 from enum import EnumMeta
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, Union, get_args, get_origin
+from typing import Any, Final, Literal, Self, Union, get_args, get_origin
 
 import dspy
 from dspy.adapters.utils import find_enum_member, parse_value
@@ -65,9 +63,6 @@ def value_of(text: str, annotation: Any, name: str) -> Any:
     if origin in (Union, UnionType) and str in get_args(annotation):
         value = NOTHING if NoneType in get_args(annotation) else read(fenced(text))  # as DSPy: adapters/utils.py
         return adapter.validate_python(text if value is NOTHING else value)
-    if annotation is Decimal or (origin in (Union, UnionType) and set(get_args(annotation)) == {Decimal, NoneType}):
-        with contextlib.suppress(ValueError):
-            return adapter.validate_python(fenced(text).strip())  # as a JSON number it would lose digits
     value = read(fenced(text))
     if value is NOTHING:
         value = _within(text)
@@ -89,7 +84,7 @@ def plain_value(given: Any, annotation: Any, name: str) -> Any:
     if annotation is str:
         if given is None:
             raise ValueError(f"{name}: is null")
-        return json.dumps(given, ensure_ascii=False) if isinstance(given, dict | list) else str(given)
+        return json.dumps(given, ensure_ascii=False) if isinstance(given, dict | list) else f"{given}"
     return parse_value(given, annotation)
 
 
@@ -165,7 +160,25 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, strict=False)
+class _Written(float):
+    """A number of an answer. It is a float for all but pydantic, which makes a `Decimal` of its text: every digit."""
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __format__(self, spec: str) -> str:
+        return float.__format__(float(self), spec)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, strict=False, parse_float=_Written)
 
 
 def _cleaned(found: re.Match[str]) -> str:
