@@ -213,7 +213,7 @@ def test_a_program_is_found_behind_any_number_of_archived_ones(dspex: Interface)
         ({"nam": "x"}, "nam"),
         ({"name": ""}, "name"),
         ({"signature": "x"}, "signature: is no arrow form"),
-        ({"signature": "acme.m:C"}, "signature: a class is read by `dspex deploy`"),
+        ({"signature": "acme.m:C"}, "signature: 'acme.m:C' cannot be imported here: ModuleNotFoundError"),
         ({"signature": "no.json"}, "signature: no.json cannot be read: No such file or directory"),
         ({"state": "no.json"}, "state: no.json cannot be read: No such file or directory"),
         ({"lm": {"modell": "x"}}, "lm.modell"),

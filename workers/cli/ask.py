@@ -16,9 +16,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from dspex import LM, Configuration, Signature, state_of
+from dspex import Configuration, Signature, state_of
 from dspex.client.interface import Interface
+from dspex.client.subject import NamedProgram, read_signature, read_subject
 from dspex.contract.callback import Callback
+from dspex.contract.configuration import ConfigurationChange
+from dspex.contract.deployment import Deployment
 from dspex.contract.options import ExecutionOptions
 from dspex.contract.results import (
     DeliveryView,
@@ -43,9 +46,8 @@ from workers.cli.from_module import create_from_module
 from workers.cli.inputs.reading import read_rows
 from workers.cli.operator import operator_of
 from workers.cli.output import cell, of_known, say, say_json
-from workers.cli.run import load_signature
 from workers.cli.steps import show_prompt, show_steps
-from workers.handlers.signature_modules import validate_module
+from workers.handlers.signature_modules import import_named, validate_module
 from workers.local import LocalClient
 from workers.process.worker import WorkerProcess
 from workers.settings import Settings, load_settings
@@ -131,7 +133,7 @@ def zoned(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _create_signature(client: Interface, signature: str, draft: bool) -> Any:
-    return client.create_signature(load_signature(signature), activate=not draft)
+    return client.create_signature(_signature(signature), activate=not draft)
 
 
 def _validate_module(client: Interface, module: str) -> bool:  # noqa: ARG001
@@ -142,34 +144,52 @@ def _create_program(
     client: Interface,
     name: str,
     signature: str,
-    adapter_type: str,
-    module: str,
+    adapter_type: str | None = None,
+    module: str | None = None,
     model: str | None = None,
     state: str | None = None,
     extra_outputs: tuple[str, ...] = (),
     environment: str | None = None,
 ) -> Any:
-    configuration = Configuration(
-        module=module,
-        lm=LM(model=model) if model else None,
-        state=state_of(Path(state)) if state else None,
-        extra_outputs=extra_outputs,
-        environment=environment,
-    )
-    return client.create_program(
-        name, _id_or_signature(signature), adapter_type=adapter_type, configuration=configuration
-    )
+    given: dict[str, Any] = {"module": module, "lm": model and {"model": model}, "environment": environment}
+    given["extra_outputs"] = list(extra_outputs) or None
+    given = {member: value for member, value in given.items() if value is not None}
+    if state:
+        given["state"] = state_of(Path(state))
+    subject = read_subject(signature, changes=given, import_class=import_named)
+    if isinstance(subject, NamedProgram) and (id_ := _uuid(signature)):
+        return client.create_program(name, id_, adapter_type=adapter_type, configuration=_configuration(given))
+    configuration = None
+    if isinstance(subject, NamedProgram):
+        found = client.find_program(subject.given)
+        configuration = ConfigurationChange.model_validate(given).of(found.configuration)
+        subject = NamedProgram(found.program_id)
+    elif not isinstance(subject, Deployment):
+        configuration = _configuration(given)
+    return client.create_program(name, subject, adapter_type=adapter_type, configuration=configuration)
 
 
-def _id_or_signature(text: str) -> UUID | Signature:
+def _configuration(given: Mapping[str, Any]) -> Configuration | None:
+    return Configuration.model_validate(given) if given else None
+
+
+def _uuid(text: str) -> UUID | None:
     try:
         return UUID(text)
     except ValueError:
-        return load_signature(text)
+        return None
+
+
+def _id_or_signature(text: str) -> UUID | Signature:
+    return _uuid(text) or _signature(text)
+
+
+def _signature(text: str) -> Signature:
+    return read_signature(text, import_class=import_named)
 
 
 def _update_signature(client: Interface, signature_id: UUID, signature: str) -> Any:
-    return client.update_signature(signature_id, load_signature(signature))
+    return client.update_signature(signature_id, _signature(signature))
 
 
 def _update_program(

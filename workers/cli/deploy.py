@@ -24,7 +24,7 @@ from dspex.json_text import NotJson, read_json
 from workers.cli.ask import asking
 from workers.cli.operator import operator_of
 from workers.cli.output import say, say_json
-from workers.cli.run.subject import read_class
+from workers.handlers.signature_modules import import_named
 from workers.settings import Settings, load_settings
 
 DEPLOY_SECONDS = 300.0
@@ -76,11 +76,11 @@ def _deployment(options: DeployOptions) -> Deployment:
     if options.file is None:
         if not members.keys() >= {"name", "signature"}:
             raise SettingsError("FILE: give the file of a deployment, or --name and --signature")
-        return as_deployment(members, Path.cwd(), read_class=read_class)
+        return as_deployment(members, Path.cwd(), import_class=import_named)
     for name in ("signature", "state"):  # a path on the command line begins here, and not at the file
         if str(members.get(name, "")).endswith(".json"):
             members[name] = str(Path(members[name]).absolute())
-    return read_deployment(options.file, members, read_class=read_class)
+    return read_deployment(options.file, members, import_class=import_named)
 
 
 def _check_inputs(deployment: Deployment, given: str | None) -> Mapping[str, Any] | None:

@@ -125,10 +125,12 @@ verb(
 )  # fmt: skip
 verb(program, "show", "get_program", "Show a program.", id_of("program"))
 verb(
-    program, "create", "create_program", "Create a program of a signature: an id, the arrow form, or a JSON file.",
+    program, "create", "create_program",
+    "Create a program of a signature: an id, the arrow form, a JSON file, package.module:Class. Or as another is: its "
+    "id or name, or a deployment's file.",
     click.argument("name"), click.argument("signature"),
-    click.option("--adapter", "adapter_type", default="python_port", show_default=True),
-    click.option("--module", default="Predict", show_default=True, help="The DSPy module."),
+    click.option("--adapter", "adapter_type", help="The adapter; python_port by default."),
+    click.option("--module", help="The DSPy module; Predict by default."),
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS."), state,
     extra_output("reasoning; repeat it."), environment,
 )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from dspex import Signature
 from dspex.client.interface import Interface
@@ -12,7 +11,7 @@ from dspex.contract.status import SignatureStatus
 from dspex.errors import SettingsError
 from dspex.signatures.compatibility import compare
 from store.signatures import precedence
-from workers.handlers.signature_modules import read_signatures
+from workers.handlers.signature_modules import read_signatures, renamed
 
 
 def create_from_module(
@@ -39,15 +38,8 @@ def create_from_module(
     """
     if version is not None and bump:
         raise SettingsError("--version and --bump: give one of them")
-    found = read_signatures(module, allowed_prefixes=None)
-    if name is not None and len(found) != 1:
-        raise SettingsError(f"--name: {module} has {len(found)} signatures: give one of them, as package.module:Class")
-    given = {key: value for key, value in (("name", name), ("version", version)) if value is not None}
-    return tuple(_created(client, _with(signature, given), activate=activate, bump=bump) for signature in found)
-
-
-def _with(signature: Signature, given: dict[str, Any]) -> Signature:
-    return Signature.parse(signature.model_dump(mode="json") | given) if given else signature
+    found = renamed(read_signatures(module, allowed_prefixes=None), module, name=name, version=version)
+    return tuple(_created(client, signature, activate=activate, bump=bump) for signature in found)
 
 
 def _created(client: Interface, signature: Signature, *, activate: bool, bump: bool) -> SignatureView:
@@ -58,7 +50,7 @@ def _created(client: Interface, signature: Signature, *, activate: bool, bump: b
         is_waiting = activate and found.status == SignatureStatus.DRAFT
         return client.activate_signature(found.signature_id) if is_waiting else found
     if bump and versions:
-        signature = _with(signature, {"version": _next(versions, signature)})
+        signature = signature.model_copy(update={"version": _next(versions, signature)})
     return client.create_signature(signature, activate=activate)
 
 

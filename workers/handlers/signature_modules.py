@@ -19,7 +19,7 @@ from typing import Any
 
 from adapters import versions
 from dspex import DspexError, Problem, Signature
-from dspex.errors import InvalidModule, InvalidSignature, ModuleNotAllowed
+from dspex.errors import InvalidModule, InvalidSignature, InvalidValues, ModuleNotAllowed
 from dspex.signatures.dspy_class import signature_of
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -57,6 +57,19 @@ def read_signatures(reference: str, *, allowed_prefixes: Collection[str] | None)
         return _read(path, _listed(module) if name is None else {name: _named(module, name)})
 
 
+def renamed(found: list[Signature], reference: str, *, name: str | None, version: str | None) -> list[Signature]:
+    """The signatures of a reference under another name or version.
+
+    Raises:
+        InvalidValues: a name is given for several.
+    """
+    if name is not None and len(found) != 1:
+        reason = f"{reference} has {len(found)} signatures: give one of them, as package.module:Class"
+        raise InvalidValues([Problem("name", reason)])
+    given = {key: value for key, value in (("name", name), ("version", version)) if value is not None}
+    return [Signature.parse(each.model_dump(mode="json") | given) for each in found] if given else found
+
+
 def _read(path: str, classes: Mapping[str, Any]) -> list[Signature]:
     signatures: list[Signature] = []
     wrong: list[Problem] = []
@@ -68,6 +81,19 @@ def _read(path: str, classes: Mapping[str, Any]) -> list[Signature]:
     if wrong:
         raise InvalidSignature(wrong)
     return signatures
+
+
+def import_named(reference: str) -> Any:
+    """Import `package.module:Class` for an operator's command, which may import any module on this machine.
+
+    Raises:
+        InvalidModule: the module or the name does not exist, or the module's code failed.
+    """
+    path, _, name = reference.partition(":")
+    found = getattr(_imported(path), name, None)
+    if found is None:
+        raise _nothing(path, name)
+    return found
 
 
 def validate_module(reference: str, allowed_prefixes: Collection[str] | None) -> bool:
@@ -130,10 +156,14 @@ def _named(module: types.ModuleType, name: str) -> Any:
     nothing = object()
     found = getattr(module, name, nothing)
     if found is nothing:
-        raise InvalidModule(f"{module.__name__} has no {name}: correct the name, or define the class")
+        raise _nothing(module.__name__, name)
     if not _is_signature(found):
         raise InvalidModule(f"{module.__name__}:{name} is not a signature: use a class derived from dspy.Signature")
     return found
+
+
+def _nothing(path: str, name: str) -> InvalidModule:
+    return InvalidModule(f"{path} has no {name}: correct the name, or define the class")
 
 
 def _listed(module: types.ModuleType) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from store import signatures
 from workers.application.wiring import Application
 from workers.execution.admission import CHANGES
 from workers.handlers.registry import handles
-from workers.handlers.signature_modules import read_signatures, validate_module
+from workers.handlers.signature_modules import read_signatures, renamed, validate_module
 from workers.outbound.serializers import page_of, signature_view
 from workers.security.authorization import ADMINS, EVERY_ROLE, MAKERS, OPERATORS
 from workers.security.request import Received
@@ -46,7 +46,9 @@ def create_signature(app: Application, received: Received[CreateSignature]) -> S
 @handles(CreateSignatureFromModule, roles=OPERATORS, priority=CHANGES)
 def create_from_module(app: Application, received: Received[CreateSignatureFromModule]) -> SignatureList:
     """Create drafts of a module's signatures. Existing ones are not changed."""
-    found = read_signatures(received.command.module, allowed_prefixes=app.settings.signature_modules)
+    asked = received.command
+    found = read_signatures(asked.module, allowed_prefixes=app.settings.signature_modules)
+    found = renamed(found, asked.module, name=asked.name, version=asked.version)
     rows = app.write(
         lambda connection: [
             signatures.find_or_create(connection, signature, activate=False, tenant=received.tenant)

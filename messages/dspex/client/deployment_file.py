@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from dspex.client.classes import REFERENCE, Import, import_class, signature_of_class
 from dspex.contract.deployment import Deployment
 from dspex.contract.saved_state import state_of
 from dspex.errors import InvalidValues, Problem
@@ -19,14 +19,9 @@ from dspex.signatures.signature import Signature
 MAX_BYTES = 16 * 1024 * 1024
 """The largest file that is read."""
 
-CLASS = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-"""A class of a module: `package.module:Class`."""
-
-ReadClass = Callable[[str], Signature]
-
 
 def read_deployment(
-    path: Path, changes: Mapping[str, Any] | None = None, *, read_class: ReadClass | None = None
+    path: Path, changes: Mapping[str, Any] | None = None, *, import_class: Import = import_class
 ) -> Deployment:
     """Read a deployment.
 
@@ -36,22 +31,22 @@ def read_deployment(
     Args:
         changes: members that replace those of the file; those of objects one by one. Paths in them are relative to
             the file, too.
-        read_class: reads the signature of `package.module:Class`. It imports the module; None: refuse such a signature.
+        import_class: imports `package.module:Class`.
 
     Raises:
         InvalidValues: the file, or one that it names, cannot be read, or a member is wrong. It names each.
     """
-    data = _json(path, str(path)) if path.suffix == ".json" else _toml(path)
+    data = json_file(path, str(path)) if path.suffix == ".json" else _toml(path)
     if not isinstance(data, dict):
         raise InvalidValues([Problem(str(path), "must have members, such as name and signature")])
-    return as_deployment(_merged(data, changes or {}), path.parent, read_class=read_class)
+    return as_deployment(_merged(data, changes or {}), path.parent, import_class=import_class)
 
 
-def as_deployment(data: Mapping[str, Any], folder: Path, *, read_class: ReadClass | None = None) -> Deployment:
+def as_deployment(data: Mapping[str, Any], folder: Path, *, import_class: Import = import_class) -> Deployment:
     """A deployment of the members that a file may have. See `read_deployment`; `folder` is where paths begin."""
     found = dict(data)
     if isinstance(given := found.get("signature"), str):
-        found["signature"] = _signature(given, folder, read_class)
+        found["signature"] = _signature(given, folder, import_class)
     if isinstance(given := found.get("state"), str):
         found["state"] = state_of(folder / given)
     try:
@@ -70,18 +65,15 @@ def _merged(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _signature(given: str, folder: Path, read_class: ReadClass | None) -> Any:
+def _signature(given: str, folder: Path, import_class: Import) -> Any:
     if "->" in given:
         return Signature.parse(given)
     if given.endswith(".json"):
-        return _json(folder / given, "signature")
-    if not CLASS.fullmatch(given):
+        return json_file(folder / given, "signature")
+    if not REFERENCE.fullmatch(given):
         reason = "is no arrow form ('question -> answer'), no path of a .json file, and no package.module:Class"
         raise InvalidValues([Problem("signature", reason)])
-    if read_class is None:
-        reason = "a class is read by `dspex deploy`; here, give its data, or the arrow form"
-        raise InvalidValues([Problem("signature", reason)])
-    return read_class(given)
+    return signature_of_class(import_class(given), asked=given)
 
 
 def _toml(path: Path) -> Any:
@@ -91,7 +83,12 @@ def _toml(path: Path) -> Any:
         raise InvalidValues([Problem(str(path), str(error))]) from None
 
 
-def _json(path: Path, member: str) -> Any:
+def json_file(path: Path, member: str) -> Any:
+    """Read a JSON file. An error is that of `member`.
+
+    Raises:
+        InvalidValues: it cannot be read.
+    """
     try:
         return read_json(_text(path, member))
     except NotJson as error:

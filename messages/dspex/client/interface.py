@@ -6,9 +6,9 @@
         dspex.initialize_program(program.program_id)
         execution = dspex.execute_program(program.program_id, {"question": "..."})
 
-The verbs are written once, here and in `execution_verbs`, `webhook_verbs` and `deployment_verbs`. They use two methods
-of `dspex.client.port`: `call` sends a command and returns its answer; `start` submits an execution and returns a
-`Pending` to wait for.
+The verbs are written once, here and in `subject_verbs`, `execution_verbs`, `webhook_verbs` and `deployment_verbs`. They
+use two methods of `dspex.client.port`: `call` sends a command and returns its answer; `start` submits an execution and
+returns a `Pending` to wait for.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ from typing import Any
 from uuid import UUID
 
 from dspex.blobs.values import placed
-from dspex.client import program_lookup
 from dspex.client.arguments import arguments_checked
-from dspex.client.deadline import left, within
 from dspex.client.deployment_verbs import DeploymentVerbs
-from dspex.client.execution_verbs import ExecutionVerbs
+from dspex.client.subject import read_signature
+from dspex.client.subject_verbs import SubjectVerbs
 from dspex.client.webhook_verbs import WebhookVerbs
 from dspex.contract.callback import Callback
 from dspex.contract.commands import (
     ActivateSignature,
     ArchiveProgram,
-    CreateProgramWithSignature,
     CreateSignature,
     CreateSignatureFromModule,
     DeprecateSignature,
@@ -59,7 +57,6 @@ from dspex.contract.queries import (
 from dspex.contract.results import (
     Affected,
     Answer,
-    Created,
     ExecutionView,
     Page,
     ProgramPrompt,
@@ -72,15 +69,14 @@ from dspex.contract.results import (
     SignatureView,
 )
 from dspex.contract.retry_policy import ExecutionPolicy
-from dspex.contract.status import DeadLetterStatus, ExecutionStatus, ProgramStatus, SignatureStatus
-from dspex.errors import RequestFailed
+from dspex.contract.status import DeadLetterStatus, ExecutionStatus, SignatureStatus
 from dspex.ids import uuid7
 from dspex.signatures.compatibility import Compatibility
 from dspex.signatures.signature import Signature
 
 
 @arguments_checked
-class Interface(ExecutionVerbs, WebhookVerbs, DeploymentVerbs):
+class Interface(SubjectVerbs, WebhookVerbs, DeploymentVerbs):
     """The verbs. Each raises `RequestFailed` (in process, another `DspexError`) with the reason and its code.
 
     A wrong argument raises `InvalidValues`, which names it; nothing is sent then.
@@ -89,25 +85,39 @@ class Interface(ExecutionVerbs, WebhookVerbs, DeploymentVerbs):
     # Signatures
 
     def create_signature(
-        self, signature: Signature | str | Mapping[str, Any], *, activate: bool = True, signature_id: UUID | None = None
+        self,
+        signature: Signature | str | Mapping[str, Any] | type,
+        *,
+        activate: bool = True,
+        signature_id: UUID | None = None,
     ) -> SignatureView:
-        """Create a signature from data or from the arrow form."""
-        parsed = signature if isinstance(signature, Signature) else Signature.parse(signature)
-        command = CreateSignature(signature_id=signature_id or uuid7(), signature=parsed, activate=activate)
+        """Create a signature from data, the arrow form, or a class (also as `package.module:Class`, imported here)."""
+        found = read_signature(signature)
+        command = CreateSignature(signature_id=signature_id or uuid7(), signature=found, activate=activate)
         return self.call(command, SignatureView)
 
-    def create_signature_from_module(self, module: str) -> tuple[SignatureView, ...]:
-        """Create drafts of the DSPy signatures in `package.module` or `package.module:Class` on the worker."""
-        return self.call(CreateSignatureFromModule(module=module), SignatureList).signatures
+    def create_signature_from_module(
+        self, module: str, *, name: str | None = None, version: str | None = None
+    ) -> tuple[SignatureView, ...]:
+        """Create drafts of the DSPy signatures in `package.module` or `package.module:Class` on the worker.
+
+        Args:
+            name: instead of the class's name; for one signature.
+            version: instead of 1.0.0.
+        """
+        command = CreateSignatureFromModule(module=module, name=name, version=version)
+        return self.call(command, SignatureList).signatures
 
     def validate_module(self, module: str) -> bool:
         """Whether a module can be read and contains DSPy signatures."""
         return self.call(ValidateModule(module=module), Answer).value
 
-    def update_signature(self, signature_id: UUID, signature: Signature | str | Mapping[str, Any]) -> SignatureView:
-        """Replace the content of a draft."""
-        parsed = signature if isinstance(signature, Signature) else Signature.parse(signature)
-        return self.call(UpdateSignature(signature_id=signature_id, signature=parsed), SignatureView)
+    def update_signature(
+        self, signature_id: UUID, signature: Signature | str | Mapping[str, Any] | type
+    ) -> SignatureView:
+        """Replace the content of a draft. The signature is given as for `create_signature`."""
+        found = read_signature(signature)
+        return self.call(UpdateSignature(signature_id=signature_id, signature=found), SignatureView)
 
     def activate_signature(self, signature_id: UUID) -> SignatureView:
         """draft → active."""
@@ -150,30 +160,6 @@ class Interface(ExecutionVerbs, WebhookVerbs, DeploymentVerbs):
 
     # Programs
 
-    def create_program(
-        self,
-        name: str,
-        signature: UUID | Signature | ModuleVersion | str | Mapping[str, Any],
-        *,
-        adapter_type: str = "python_port",
-        configuration: Configuration | None = None,
-        policy: ExecutionPolicy | None = None,
-        callback: Callback | None = None,
-        program_id: UUID | None = None,
-    ) -> ProgramView:
-        """Create a program, and find or create its signature (an id, a module and version, data, or the arrow form)."""
-        found = Signature.parse(signature) if isinstance(signature, str | Mapping) else signature
-        command = CreateProgramWithSignature(
-            program_id=program_id or uuid7(),
-            name=name,
-            signature=found,
-            adapter_type=adapter_type,
-            configuration=configuration or Configuration(),
-            policy=policy,
-            callback=callback,
-        )
-        return self.call(command, Created).program
-
     def initialize_program(
         self, program_id: UUID, *, traceparent: str | None = None, timeout: float | None = None
     ) -> ProgramView:
@@ -186,7 +172,7 @@ class Interface(ExecutionVerbs, WebhookVerbs, DeploymentVerbs):
         program_id: UUID,
         configuration: Configuration | Mapping[str, Any] | None = None,
         *,
-        signature: UUID | Signature | ModuleVersion | str | Mapping[str, Any] | None = None,
+        signature: UUID | ModuleVersion | Signature | str | Mapping[str, Any] | type | None = None,
         allow_breaking: bool = False,
         adapter_type: str | None = None,
         name: str | None = None,
@@ -201,8 +187,8 @@ class Interface(ExecutionVerbs, WebhookVerbs, DeploymentVerbs):
         Args:
             configuration: a `Configuration` replaces the program's. A mapping changes only the members that it names,
                 such as `{"lm": {"model": "openai/gpt-4o-mini"}, "state": None}`; None resets a member.
-            signature: an id, a module and version, data, or the arrow form; for executions that are claimed from then
-                on.
+            signature: an id, a module and version, or as for `create_signature`; for executions that are claimed from
+                then on.
             allow_breaking: take a signature that callers of the old one do not fit, too.
 
         Raises:
@@ -211,7 +197,7 @@ class Interface(ExecutionVerbs, WebhookVerbs, DeploymentVerbs):
         command = UpdateProgram(
             program_id=program_id,
             configuration=configuration,  # type: ignore[arg-type]  # read or refused by the model
-            signature=Signature.parse(signature) if isinstance(signature, str | Mapping) else signature,
+            signature=signature if isinstance(signature, UUID | ModuleVersion | None) else read_signature(signature),
             allow_breaking=allow_breaking or None,
             adapter_type=adapter_type,
             name=name,
@@ -235,16 +221,6 @@ class Interface(ExecutionVerbs, WebhookVerbs, DeploymentVerbs):
         """One program."""
         return self.call(GetProgram(program_id=program_id), ProgramView)
 
-    def find_program(self, program: UUID | str) -> ProgramView:
-        """The program with this id, or the one with this name that is not archived.
-
-        Raises:
-            RequestFailed, NotFound, IllegalTransition, Conflict: there is none, it is archived, or several have the
-                name.
-        """
-        with within(self.timeout):
-            return program_lookup.find_program(program_lookup.AskedPrograms(self), program)
-
     def list_programs(self, /, **filters: Any) -> Page[ProgramView]:
         """A page of programs; the filters are the fields of `dspex.contract.queries.ListPrograms`."""
         return self.call(ListPrograms(**filters), Page[ProgramView])
@@ -263,47 +239,6 @@ class Interface(ExecutionVerbs, WebhookVerbs, DeploymentVerbs):
         """Statistics of a program's executions, of all time or of a window of time."""
         query = GetProgramStatistics(program_id=program_id, since=since, until=until)
         return self.call(query, ProgramStatistics)
-
-    # All of it
-
-    def quick_execute(
-        self,
-        signature: Signature | str | Mapping[str, Any],
-        inputs: Mapping[str, Any],
-        adapter_type: str = "mock",
-        *,
-        configuration: Configuration | None = None,
-        metadata: Mapping[str, str] | None = None,
-        traceparent: str | None = None,
-        timeout: float | None = None,
-    ) -> dict[str, Any]:
-        """Run a signature on inputs and return the outputs. Creates the signature and the program if they do not exist.
-
-        Args:
-            metadata: for the execution, see `submit_program`.
-            traceparent: W3C Trace Context of the caller's span.
-            timeout: seconds for the whole call.
-
-        Raises:
-            RequestFailed: the program could not be built; the code says why.
-            ExecutionError: the execution failed; the code says why.
-        """
-        parsed = signature if isinstance(signature, Signature) else Signature.parse(signature)
-        timeout = self.timeout if timeout is None else timeout
-        with within(timeout):
-            program = self.create_program(
-                f"quick {parsed.name}", parsed, adapter_type=adapter_type, configuration=configuration
-            )
-            program = self.initialize_program(program.program_id, traceparent=traceparent, timeout=timeout)
-            if program.status != ProgramStatus.READY:
-                raise RequestFailed(
-                    program.error.code if program.error else "internal",
-                    program.error.message if program.error else f"the program is {program.status}",
-                )
-            handle = self.submit_program(
-                program.program_id, inputs, metadata=metadata, traceparent=traceparent, timeout=timeout
-            )
-            return handle.result(left(timeout))
 
     # Dead letters
 

@@ -21,9 +21,11 @@ class Programs(Protocol):
 
     def by_id(self, program_id: UUID) -> ProgramView | None:
         """The program with this id."""
+        ...
 
     def by_name(self, name: str, *, archived: bool, limit: int) -> Sequence[ProgramView]:
         """The newest programs with this name, of those that are archived or of those that are not."""
+        ...
 
 
 class AskedPrograms:

@@ -78,13 +78,16 @@ class CreateSignature(Command):
 class CreateSignatureFromModule(Command):
     """Create drafts of the DSPy signatures that a Python module on the worker's machine defines.
 
-    Only modules under the import prefixes that the operator allows (`DSPEX_MODULES`) are read.
+    Only modules under the import prefixes that the operator allows (`DSPEX_MODULES`) are read. `name` is instead of
+    the class's, for one signature; `version` instead of 1.0.0.
     """
 
     type = "dspex.signature.create_from_module.v1"
     answer = SignatureList
 
     module: ModuleReference
+    name: Name | None = None
+    version: SemVer | None = None
 
 
 class UpdateSignature(Command):

@@ -67,8 +67,11 @@ class _Inexpressible(Exception):
         self.problem = Problem(field, message)
 
 
-def signature_of(signature: Any, *, name: str, module: str | None = None) -> Signature:
+def signature_of(signature: Any, *, name: str | None = None, module: str | None = None) -> Signature:
     """Convert a class derived from `dspy.Signature` to data.
+
+    Args:
+        name: of the signature; None: derived from its fields.
 
     Raises:
         InvalidSignature: fields cannot be converted. The text names each, with its type.
@@ -85,7 +88,8 @@ def signature_of(signature: Any, *, name: str, module: str | None = None) -> Sig
                 wrong += problems(error, (field,))
     if wrong:
         raise InvalidSignature(wrong)
-    return Signature.parse({"name": name, "module": module, "instructions": _instructions(signature), **read})
+    named = {} if name is None else {"name": name}
+    return Signature.parse({**named, "module": module, "instructions": _instructions(signature), **read})
 
 
 def _instructions(signature: Any) -> str | None:

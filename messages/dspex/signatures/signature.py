@@ -34,6 +34,7 @@ from dspex.signatures.arrow import MAX_LENGTH, parse_arrow
 from dspex.signatures.classes import has_objects
 from dspex.signatures.field import SignatureField
 from dspex.signatures.measures import count_types, count_values, in_order
+from dspex.signatures.names import GENERIC, with_name
 from dspex.signatures.types import DIALECT
 
 MAX_FIELDS = 64
@@ -58,14 +59,19 @@ SemVer = Annotated[
 
 
 class Signature(Sparse):
-    """Typed inputs and outputs, with instructions.
+    """Typed inputs and outputs, with instructions. Without a name it gets one from its fields.
 
     Written as data (`inputs`, `outputs`) or with the arrow form: `{"arrow": "question -> answer"}`, or just the text.
     """
 
     model_config = ConfigDict(ignored_types=(cached,))
 
-    name: str = Field(default="signature", min_length=1, max_length=200)
+    name: str = Field(
+        default=GENERIC,
+        min_length=1,
+        max_length=200,
+        description=f"without one, or with the word `{GENERIC}`, it is made of the names of the fields",
+    )
     module: ModuleName | None = None
     version: SemVer = "1.0.0"
     instructions: str | None = Field(default=None, max_length=20_000)
@@ -103,7 +109,7 @@ class Signature(Sparse):
         if "arrow" not in value:
             if info.context is not _ACCEPTED:
                 _check_size([*_listed(value.get("inputs")), *_listed(value.get("outputs"))])
-            return value
+            return with_name(value)
         data = dict(value)
         arrow = data.pop("arrow")
         if not isinstance(arrow, str) or "inputs" in data or "outputs" in data:
@@ -116,7 +122,7 @@ class Signature(Sparse):
             data[key] = [
                 {"name": f.name, "type": f.type} | ({"default": f.default} if f.has_default else {}) for f in fields
             ]
-        return data
+        return with_name(data)
 
     @model_validator(mode="after")
     def _check_fields(self, info: ValidationInfo) -> Signature:

@@ -6,7 +6,7 @@ import math
 import random
 import statistics as exact
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from uuid import UUID
@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, update
 
 from dspex import Usage, uuid7
+from dspex.contract.results import ProgramStatistics
 from dspex.errors import NotFound
 from store import counters, executions, histogram, statistics
+from store.executions import Claimed, Finish, Request
 from store.statistics import Statistics
 from store.tables import executions as executions_table
 from tests.contract.store.rows import (
@@ -33,6 +35,7 @@ from tests.contract.store.rows import (
     take,
     taken,
 )
+from tests.pages import ROOT
 
 
 def run(connection: Connection, program_id: UUID, durations: Sequence[float], *, failing: int = 3) -> None:
@@ -120,6 +123,58 @@ class TestAllTime:
         unknown = uuid7()
         with pytest.raises(NotFound, match=str(unknown)):
             statistics.all_time(connection, unknown)
+
+
+def edges() -> dict[str, dict[str, str]]:
+    """What statistics say at the edges: the columns of the table in docs/programs.md."""
+    page = (ROOT / "docs/programs.md").read_text(encoding="utf-8")
+    section = page[page.index("## Statistics") :].split("\n## ")[0]
+    head, *lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")
+    ]
+    return {name: {line[0].strip("`"): line[column] for line in lines} for column, name in enumerate(head) if name}
+
+
+USED = Usage(calls=1, input_tokens=10, output_tokens=2, cost=0.25)
+
+
+@pytest.mark.parametrize(
+    ("column", "make", "number", "usage"),
+    [
+        ("none has ended", None, 0, USED),
+        ("only failures: 2", failed, 2, USED),
+        ("only cancelled, unbegun: 2", None, 2, USED),
+        ("1 completed", completed, 1, USED),
+        ("1 completed, without a price", completed, 1, Usage(calls=1, input_tokens=10, output_tokens=2)),
+    ],
+)
+def test_the_edges_are_as_the_page_has_them(
+    connection: Connection, column: str, make: Callable[[Request, Claimed], Finish] | None, number: int, usage: Usage
+) -> None:
+    program_id = ready_program(connection)
+    since = clock(connection)
+    for _ in range(number):
+        item = request(program_id)
+        if make is None:
+            executions.create(connection, item)
+            executions.cancel(connection, item.id, by="ann")
+            continue
+        end = replace(make(item, take(connection, item)), duration_ms=100.0, usage=usage)
+        assert executions.finish(connection, 1, [end])
+    whole = statistics.all_time(connection, program_id)
+    part = statistics.window(connection, program_id, since, clock(connection) + timedelta(seconds=1))
+    expected = edges()[column]
+    assert expected.keys() == ProgramStatistics.model_fields.keys() - {"program_id", "name", "since", "until"}
+    for found in (whole, part):
+        told = ProgramStatistics.model_validate(vars(found)).model_dump(mode="json")
+        for name, value in expected.items():
+            if name == "last_executed_at":
+                assert (told[name] is not None) is (value == "a time" and found is whole)
+            elif value == "null":
+                assert told[name] is None
+            else:
+                assert told[name] == pytest.approx(float(value), rel=0.0875 if name.startswith("p") else 1e-9)
+                assert type(told[name]) is (float if "." in value else int)
 
 
 class TestWindow:

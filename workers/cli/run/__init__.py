@@ -5,6 +5,6 @@ read, and not run again.
 """
 
 from workers.cli.run.command import run
-from workers.cli.run.options import RunOptions, load_signature
+from workers.cli.run.options import RunOptions
 
-__all__ = ["RunOptions", "load_signature", "run"]
+__all__ = ["RunOptions", "run"]

@@ -28,7 +28,7 @@ from workers.cli.run.program import POLL_SECONDS
 from workers.cli.run.results import Results, open_results
 from workers.cli.run.session import Session
 from workers.cli.run.stop import Stop, Stopped
-from workers.cli.run.subject import Subject, find_subject, is_program, read_subject
+from workers.cli.run.subject import Subject, find_subject, read_given
 from workers.settings import Settings, load_settings
 
 QUIET_SECONDS = 2.5
@@ -42,7 +42,7 @@ def run(options: RunOptions) -> int:
     """
     if options.inputs_file and options.pairs:
         raise SettingsError("--inputs and --input: give one of them")
-    subject = None if is_program(options.signature) else read_subject(options)
+    given = read_given(options)
     if options.output and options.inputs_file and _same(options.output, Path(options.inputs_file)):
         raise SettingsError("--output: this is the file of --inputs, which it would overwrite: choose another")
     console, stop = Console(stderr=True), Stop()
@@ -51,7 +51,7 @@ def run(options: RunOptions) -> int:
             settings = load_settings()
             configure_logging(settings)
             tenant = operator_of(settings, options.tenant).tenant
-            subject = subject or _found(settings, options, tenant)
+            subject = given if isinstance(given, Subject) else _found(settings, options, tenant)
         signature = subject.signature
         if options.expect and options.expect not in {f.name for f in signature.outputs}:
             raise SettingsError(f"--expect: '{options.expect}' is not an output of the signature")

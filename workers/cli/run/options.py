@@ -10,9 +10,8 @@ from typing import Any
 
 import pydantic
 
-from dspex import LM, Configuration, Signature, state_of
+from dspex import LM, Configuration, state_of
 from dspex.errors import DspexError, SettingsError
-from dspex.json_text import NotJson, read_json
 from dspex.model import problems
 from workers.cli.inputs.reading import Reading
 
@@ -105,23 +104,3 @@ def options_checked() -> Generator[None]:
     except pydantic.ValidationError as error:
         lines = [f"--{p.field.removesuffix('_type')}: {p.message}" for p in problems(error)]
         raise SettingsError("\n".join(lines)) from None
-
-
-def load_signature(text: str) -> Signature:
-    """Read a signature from the arrow form or a JSON file.
-
-    Raises:
-        InvalidSignature: the signature is invalid.
-        SettingsError: there is no such file.
-    """
-    if "->" in text:
-        return Signature.parse(text)
-    try:
-        data = read_json(Path(text).read_text(encoding="utf-8"))
-    except NotJson as error:
-        raise SettingsError(f"SIGNATURE: {text} {error}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"SIGNATURE: {text} is not UTF-8 text") from None
-    except OSError as error:
-        raise SettingsError(f"SIGNATURE: {text}: {error.strerror}; or write it as 'question -> answer'") from None
-    return Signature.parse(data)

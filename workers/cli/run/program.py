@@ -6,13 +6,13 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
 from adapters.port import AdapterError
-from dspex import CreateProgram, CreateSignature, InitializeProgram, ProgramStatus
+from dspex import CreateProgram, CreateSignature, InitializeProgram, ProgramStatus, Signature
 from dspex.amqp.publication import command_publication
 from dspex.amqp.topology import PROGRAMS_QUEUE
 from dspex.contract.commands import Command
@@ -20,6 +20,7 @@ from dspex.contract.envelope import wrap
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.errors import NotFound
 from dspex.ids import DEFAULT_TENANT, digest
+from dspex.signatures.names import GENERIC, with_name
 from store import programs, rejections
 from store.programs import Program
 from store.rejections import Rejection
@@ -63,7 +64,7 @@ class RunProgram:
         signature = spec.signature.model_copy(update={"module": None})
         # Each tenant has its own id, even for the same signature.
         namespace = NAMESPACE if tenant == DEFAULT_TENANT else uuid.uuid5(NAMESPACE, tenant)
-        signature_id = uuid.uuid5(namespace, digest(signature.model_dump(mode="json")))
+        signature_id = uuid.uuid5(namespace, digest(_without_derived_name(signature)))
         # The policy is part of what a program is, and so of its id; the usual one has none.
         policy = subject.policy if subject.policy != ExecutionPolicy() else None
         content = spec.backend_id if policy is None else f"{spec.backend_id}/{digest(policy.model_dump(mode='json'))}"
@@ -116,12 +117,20 @@ class RunProgram:
                 app.programs.build(replace(self._spec, tenant=self._tenant))
             except AdapterError as error:
                 raise RunFailed(f"the program cannot be built: {error.message}") from None
-        sent = [id_ for command in self._commands for id_ in _send(app, command, self._tenant)]
+        # One that is there may have been renamed since.
+        commands = self._commands if before is None else self._commands[-1:]
+        sent = [id_ for command in commands for id_ in _send(app, command, self._tenant)]
         _wait_for(app, self.id, self._tenant, sent, before.lock_version if before else 0)
 
     def _before(self, engine: Engine) -> Program | None:
         with reading(engine, self._tenant) as connection:
             return _find(connection, self.id, self._tenant)
+
+
+def _without_derived_name(signature: Signature) -> dict[str, Any]:
+    """What ids are made of: a derived name as it was before names were, so that what ran then does not run again."""
+    data = signature.model_dump(mode="json")
+    return data | {"name": GENERIC} if data == with_name(data | {"name": GENERIC}) else data
 
 
 def _send(app: Application, command: Command, tenant: str) -> tuple[UUID, UUID]:

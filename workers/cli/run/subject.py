@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
 from adapters.port import ProgramSpec
 from dspex import Configuration, Signature
-from dspex.client.deployment_file import CLASS, read_deployment
+from dspex.client.classes import OwnModule
 from dspex.client.program_lookup import find_program
+from dspex.client.subject import NamedProgram, read_subject
+from dspex.contract.deployment import Deployment
 from dspex.contract.results import ProgramView
 from dspex.contract.retry_policy import ExecutionPolicy
-from dspex.errors import Conflict, IllegalTransition, InvalidModule, NotFound, SettingsError
+from dspex.errors import Conflict, IllegalTransition, NotFound, SettingsError
 from store import programs
 from store.programs import Program
 from workers.application.state_versions import other_versions
-from workers.cli.run.options import RunOptions, load_signature
+from workers.cli.run.options import RunOptions
 from workers.cli.run.reading import reading
-from workers.handlers.signature_modules import read_signatures
+from workers.handlers.signature_modules import import_named
 from workers.outbound.serializers import program_view
 
-_FILES = (".json", ".toml")
 _OPTIONS = {"adapter_type": "adapter", "lm": "model", "extra_outputs": "extra-output"}
 """The options of members that have another name."""
 
@@ -51,23 +51,24 @@ class Subject:
         return self.spec.signature
 
 
-def is_program(given: str) -> bool:
-    """Whether this can only be the id or the name of a program."""
-    return not ("->" in given or given.endswith(_FILES) or CLASS.fullmatch(given) or Path(given).exists())
-
-
-def read_subject(options: RunOptions) -> Subject:
-    """What is given as a text or as a file.
+def read_given(options: RunOptions) -> Subject | NamedProgram:
+    """What is given: as what is run, or as the id or the name of a program.
 
     Raises:
         InvalidSignature, InvalidModule, InvalidValues, SettingsError: it cannot be read.
     """
-    given = options.signature
-    if given.endswith(".toml"):
-        deployment = read_deployment(Path(given), options.members, read_class=read_class)
-        return _subject(deployment.adapter_type, deployment.signature, deployment.configuration, deployment.policy)
-    signature = read_class(given) if CLASS.fullmatch(given) else load_signature(given)
-    return _subject(options.adapter, signature, options.configuration)
+    match read_subject(options.signature, changes=options.members, import_class=import_named):
+        case Deployment() as wanted:
+            return _subject(wanted.adapter_type, wanted.signature, wanted.configuration, wanted.policy)
+        case OwnModule() as own:
+            if options.module not in (None, own.name):
+                raise SettingsError(f"--module: SIGNATURE is the module {own.name} itself: leave one of them out")
+            given = options.configuration.model_dump() | {"module": own.name}
+            return _subject(options.adapter, own.signature, Configuration.model_validate(given))
+        case NamedProgram() as named:
+            return named
+        case Signature() as signature:
+            return _subject(options.adapter, signature, options.configuration)
 
 
 def _subject(
@@ -81,18 +82,6 @@ def _subject(
         policy,
         said=(f"{other}: prompts may differ",) if other else (),
     )
-
-
-def read_class(reference: str) -> Signature:
-    """The signature of `package.module:Class`. An operator's command may import any module on this machine.
-
-    Raises:
-        InvalidModule, InvalidSignature: the class cannot be read.
-    """
-    found = read_signatures(reference, allowed_prefixes=None)
-    if len(found) != 1:
-        raise InvalidModule(f"signature: {reference} has several signatures: {', '.join(s.name for s in found)}")
-    return found[0]
 
 
 def find_subject(engine: Engine, options: RunOptions, tenant: str) -> Subject:

@@ -13,6 +13,7 @@ import pytest
 from adapters.port import ProgramSpec
 from adapters.programs import Programs
 from dspex import CreateSignature, Signature, uuid7
+from dspex.client.subject import read_signature
 from dspex.contract.envelope import decode_command
 from dspex.contract.results import Page, SignatureList, SignatureView
 from dspex.contract.status import SignatureStatus
@@ -22,7 +23,6 @@ from dspex.signatures.annotations import MAX_NAMED
 from dspex.signatures.arrow import MAX_LENGTH
 from dspex.signatures.compatibility import compare
 from dspex.signatures.measures import count_types, count_values
-from workers.cli.run import load_signature
 from workers.handlers.signature_modules import read_signatures
 
 MEGABYTE = 1 << 20
@@ -106,7 +106,7 @@ def test_in_a_file_and_in_a_module(tmp_path: Any, monkeypatch: pytest.MonkeyPatc
     path = tmp_path / "large.json"
     path.write_text(json.dumps(_signature(8, 256)))
     with pytest.raises(InvalidSignature, match="4113"):
-        load_signature(str(path))
+        read_signature(str(path))
     fields = "\n".join(
         f"    a{i}: Literal[{', '.join(map(str, range(i, i + 250)))}] = dspy.InputField()" for i in range(9)
     )

@@ -93,7 +93,7 @@ def test_without_a_bump_a_version_keeps_its_content(write: Write) -> None:
 def test_options_that_do_not_fit_are_refused(write: Write) -> None:
     write(BEGIN + BEGIN.replace("Triage", "Other"))
     assert asked("--name", "x", code=2) == (
-        f"dspex: --name: {MODULE} has 2 signatures: give one of them, as package.module:Class\n"
+        f"dspex: name: {MODULE} has 2 signatures: give one of them, as package.module:Class\n"
     )
     assert asked("--version", "2.0.0", "--bump", code=2) == "dspex: --version and --bump: give one of them\n"
     assert "version" in asked("--version", "two", code=2)

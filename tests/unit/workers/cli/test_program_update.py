@@ -31,7 +31,7 @@ CONFIGURATION = Configuration.model_validate(
     {
         "parameters": {"latency_ms": 0},
         "lm": {"model": "openai/gpt-4o", "secret": "A_OPENAI_API_KEY", "parameters": {"temperature": 0.5}},
-        "fallbacks": [{"on": ["timeout"], "adapter_type": "mock"}],
+        "environment": "blue",
         "state": {"self": STATE},
         "extra_outputs": ["reasoning"],
     }
@@ -44,6 +44,7 @@ FLAGS: dict[str, tuple[str, str, Any]] = {
     "--model": ("openai/o3", "configuration.lm.model", "openai/o3"),
     "--secret": ("", "configuration.lm.secret", None),
     "--state": ("", "configuration.state", None),
+    "--environment": ("", "configuration.environment", None),
     "--extra-output": ("sources", "configuration.extra_outputs", ["sources"]),
 }
 """Each flag, with a value, the member that it changes, and what that becomes."""
@@ -67,7 +68,7 @@ def created() -> ProgramView:
         return client.create_program(
             "before",
             "question -> answer",
-            adapter_type="mock",
+            adapter_type="python_port",
             configuration=CONFIGURATION,
             policy=ExecutionPolicy(max_attempts=2),
             callback=Callback(url="https://receiver.example/hook", secret="A_WEBHOOK_SECRET"),
@@ -94,8 +95,9 @@ def test_every_flag_is_tried() -> None:
 @example(flags=frozenset(FLAGS) - {"--module", "--signature"})
 @given(flags=st.sets(st.sampled_from(sorted(FLAGS)), min_size=1).map(frozenset))
 def test_what_is_named_changes_and_nothing_else(flags: frozenset[str]) -> None:
-    # A state belongs to its module and its signature, so these take it along, or are refused.
+    # A state belongs to its module and its signature, and an environment to python_port: they go, or it is refused.
     wanted = flags | {"--state"} if flags & {"--module", "--signature"} else flags
+    wanted = wanted | {"--environment"} if "--adapter" in flags else wanted
     before = created()
     pairs = [part for flag in sorted(wanted) for part in (flag, FLAGS[flag][0])]
     done = runner().invoke(main, ["program", "update", str(before.program_id), *pairs, "--json"])

@@ -9,8 +9,12 @@ from uuid import UUID
 
 import pytest
 
+from adapters.port import ProgramSpec
+from dspex import Configuration, Signature
 from tests.click_runner import runner
 from workers.cli.main import main
+from workers.cli.run.program import RunProgram
+from workers.cli.run.subject import Subject
 
 FILE = """
 name = "triage"
@@ -62,7 +66,7 @@ def test_a_deployments_file() -> None:
     ran = run("triage.toml", *INPUT)
     assert ran["outputs"] == {"urgency": "high"}
     program = json_of("program", "show", ran["program_id"])
-    assert (program["name"], program["policy"]) == ("signature", {"max_attempts": 2} | program["policy"])
+    assert (program["name"], program["policy"]) == ("ticket_to_urgency", {"max_attempts": 2} | program["policy"])
     assert program["policy"]["max_attempts"] == 2
     assert run("triage.toml", *INPUT)["execution_id"] == ran["execution_id"]
     other = run("triage.toml", *INPUT, "--module", "ChainOfThought")
@@ -111,3 +115,22 @@ def test_nothing_of_the_name_and_several() -> None:
     said = run("same", *INPUT, code=2)
     assert said == f"dspex: SIGNATURE: program {second}, which 'same' names, is archived\n"
     assert f"program {second}, which '{second}' names, is archived" in run(second, *INPUT, code=2)
+
+
+@pytest.mark.parametrize(
+    ("given", "program_id"),
+    [
+        ("question -> answer", "c9dfb1fa-4bec-52e8-be25-a3a74aaaa54f"),
+        ({"arrow": "question -> answer", "name": "QA"}, "d7ddd044-8141-5d06-8ed0-4687d82becb8"),
+    ],
+)
+def test_what_ran_before_names_were_derived_does_not_run_again(given: Any, program_id: str) -> None:
+    subject = Subject(ProgramSpec("mock", Signature.parse(given), Configuration()))
+    assert str(RunProgram(subject, "default").id) == program_id
+
+
+def test_a_program_of_a_run_may_be_renamed() -> None:
+    first = run("ticket -> urgency", *INPUT)
+    json_of("program", "update", first["program_id"], "--name", "mine")
+    assert run("ticket -> urgency", *INPUT)["execution_id"] == first["execution_id"]
+    assert run("mine", "--input", "ticket=other")["program_id"] == first["program_id"]
