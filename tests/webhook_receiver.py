@@ -124,6 +124,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.number = self.receiver.connections
         super().setup()
 
+    def do_GET(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}

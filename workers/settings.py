@@ -24,7 +24,9 @@ from dspex.contract.envelope import MAX_MESSAGE_BYTES
 from dspex.errors import InvalidBlob, Problem, SettingsError
 from dspex.json_text import NotJson, read_json
 from dspex.model import problems
+from dspex.signatures.media import MAX_BYTES as MAX_ATTACHED_BYTES
 from dspex.text import masked
+from workers.attachments.hosts import Hosts
 from workers.brokers.topology import QueueType
 from workers.environment import PREFIX, look_over
 from workers.security.authorization import Role
@@ -211,6 +213,13 @@ class Settings(BaseSettings):
     blob_threshold: int = Field(default=THRESHOLD_BYTES, ge=1024, le=64 * 1024 * 1024)
     """The size from which on an input or output goes to the blob store, if there is one."""
 
+    fetch_hosts: Annotated[tuple[str, ...], *_listed("images.example.com")] = ()
+    """Where images, audio and files of inputs may be fetched from: `*` (any public address), `host`, `host:port`."""
+    fetch_timeout: float = Field(default=20, ge=1, le=300)
+    """Seconds for what one execution fetches, all in all."""
+    fetch_max_bytes: int = Field(default=10 * 1024 * 1024, ge=1024, le=MAX_ATTACHED_BYTES)
+    """The most bytes that are fetched, or read from blobs, for one execution's images, audio and files."""
+
     lms: dict[str, LMAlias] = Field(default_factory=dict)
     """LMs by alias, as JSON: `{"fast": {"model": "openai/gpt-4o-mini", "api_base": "https://…", "secret": "NAME"}}`."""
     lm_secrets: dict[Tenant, tuple[Annotated[str, AfterValidator(_secret_name)], ...]] = Field(default_factory=dict)
@@ -269,6 +278,12 @@ class Settings(BaseSettings):
             if other is not None:
                 raise ValueError(f"'{other}' begins with '{login}.', as the queues of '{login}' do: rename one of them")
         return principals
+
+    @field_validator("fetch_hosts")
+    @classmethod
+    def _hosts_to_fetch_from(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        Hosts(hosts)  # raises if one is invalid
+        return hosts
 
     @field_validator("webhook_hosts")
     @classmethod

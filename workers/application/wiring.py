@@ -38,6 +38,7 @@ from workers.application.notifications import Notifications
 from workers.application.own import Own
 from workers.application.pace import Pace
 from workers.application.program_cache import ProgramCache
+from workers.attachments.resolving import Attachments
 from workers.brokers.amqp import AmqpBroker, can_read
 from workers.brokers.encoding import CloudEventEncoder
 from workers.brokers.memory import LOGIN, MemoryBroker, MemoryPublisher
@@ -74,6 +75,7 @@ class Application:
     principals: Principals
     unwritten: Unwritten
     callbacks: CallbackCheck
+    attachments: Attachments
     blobs: BlobStore | None = None
     """The blob store; None: there is none here."""
     own: Own | None = None
@@ -141,6 +143,7 @@ class Application:
         self.claimer.close()
         self.writer.close()
         self.notifications.close()
+        self.attachments.close()
         self.broker.close()
         self.adapters.close()
         self.engine.dispose()
@@ -178,6 +181,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         max_attempts=settings.max_attempts,
     )
     principals, episodes = _principals(settings), Episodes()
+    blobs = open_blobs(settings)
     broker, publisher = _messaging(settings, f"dspex worker {worker}", principals)
     dramatiq.set_encoder(CloudEventEncoder(settings.max_message_bytes))
     application = Application(
@@ -198,7 +202,14 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         principals=principals,
         unwritten=Unwritten(2 * settings.threads),
         callbacks=CallbackCheck(settings, episodes),
-        blobs=open_blobs(settings),
+        attachments=Attachments(
+            settings.fetch_hosts,
+            blobs,
+            max_bytes=settings.fetch_max_bytes,
+            timeout=settings.fetch_timeout,
+            episodes=episodes,
+        ),
+        blobs=blobs,
         own=None if run_others else Own(worker),
         direct_replies=_direct_replies(settings),
         notifications=Notifications(settings.redis_url),

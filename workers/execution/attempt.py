@@ -130,17 +130,30 @@ class Attempt:
         loaded = app.programs.load(request.program_id, claimed.backend_id, request.tenant, self._begin)
         app.in_flight.hand_over(self, loaded)
         self._check()
-        limit = claimed.policy.time_limit
-        left = self.seconds_left
-        timeout = limit if left is None else min(limit, left)
         asked = request.options
-        options = RunOptions(self.run_id, seed=asked.seed, timeout=timeout, trace=self._is_traced, lm=asked.lm)
         if asked.lm is not None:
             _check_parameters(asked.lm, loaded.spec.configuration)
+<<<<<<< HEAD
         given = whole_inputs(app, request.inputs, loaded.signature, request.tenant)
         inputs = loaded.signature.validate_inputs(given)
+=======
+        inputs = loaded.signature.validate_inputs(request.inputs)
+        timeout = self._timeout
+        if loaded.signature.attachments:
+            inputs = app.attachments.resolve(loaded.signature, inputs, request.tenant, timeout)
+            if self._is_cancelled:
+                raise AdapterError(ErrorCode.CANCELLED, "it was cancelled before it was run")
+            timeout = max(self._timeout - self.elapsed, SHORTEST_SECONDS)
+        options = RunOptions(self.run_id, seed=asked.seed, timeout=timeout, trace=self._is_traced, lm=asked.lm)
+>>>>>>> 4480a50 (Images, audio and files by an https address or a blob, which the worker brings the body of)
         self._ran = True
         return loaded.execute(inputs, options)
+
+    @property
+    def _timeout(self) -> float:
+        """The seconds that a run may take that begins now."""
+        limit, left = self.claimed.policy.time_limit, self.seconds_left
+        return limit if left is None else min(limit, left)
 
     def _check(self) -> None:
         """Raise if the execution must not run any more."""
@@ -246,6 +259,9 @@ class Attempt:
             **how,
         )
 
+
+SHORTEST_SECONDS = 0.001
+"""What a run has left, at least, whose inputs took all its time to come."""
 
 GRACE_SECONDS = 2.0
 """Seconds for an adapter to stop a run whose time is over."""

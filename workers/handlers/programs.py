@@ -317,6 +317,10 @@ def list_programs(app: Application, received: Received[ListPrograms]) -> Page[Pr
     return page_of(page, program_view, Page[ProgramView])
 
 
+FETCH_SECONDS = 5.0
+"""How long a query may fetch the images, audio and files of its inputs. A thread waits for it."""
+
+
 @handles(GetProgramPrompt, roles=MAKERS, priority=CHANGES)
 def get_prompt(app: Application, received: Received[GetProgramPrompt]) -> ProgramPrompt:
     """Show what the first LM call would send. The program's status does not matter."""
@@ -327,6 +331,8 @@ def get_prompt(app: Application, received: Received[GetProgramPrompt]) -> Progra
         given = whole_inputs(app, asked.inputs, program.signature, received.tenant)
         inputs = program.signature.validate_inputs(given)
         loaded = app.programs.build(app.programs.spec_of(program))
+        if program.signature.attachments:
+            inputs = app.attachments.resolve(program.signature, inputs, received.tenant, FETCH_SECONDS)
         prompt = loaded.first_prompt(inputs)
     return ProgramPrompt(
         program_id=program.id, backend_id=loaded.spec.backend_id, model=prompt.model, messages=prompt.messages

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Final
+from typing import Final, NamedTuple
 
 from dspex.contract.callback import Target, host_port, parse_url
 from dspex.errors import ForbiddenAddress, SettingsError
@@ -23,6 +23,25 @@ from workers.telemetry.episodes import Episodes
 
 HOSTS_SETTING: Final = "DSPEX_WEBHOOK_HOSTS"
 PORTS_SETTING: Final = "DSPEX_WEBHOOK_PORTS"
+
+
+class Words(NamedTuple):
+    """How refusals are told.
+
+    Attributes:
+        refused: what is refused, as the beginning of a line of the log.
+        may_not: what the address is that is refused.
+        hosts_setting: the setting that allows a host.
+        ports_setting: the setting that allows a port.
+    """
+
+    refused: str
+    may_not: str
+    hosts_setting: str
+    ports_setting: str
+
+
+WEBHOOKS: Final = Words("Webhooks", "that webhooks may not go to", HOSTS_SETTING, PORTS_SETTING)
 
 Resolver = Callable[[str, float], Sequence[str]]
 """Resolves a host within so many seconds. Raises OSError, or TimeoutError if it takes longer."""
@@ -113,6 +132,7 @@ class Guard:
     receivers. Link-local addresses and metadata services are refused for them, too.
         resolver: resolves names.
         episodes: logs refusals.
+        words: how they are told.
 
     Raises:
         SettingsError: one of `hosts` is not `host:port`.
@@ -124,9 +144,11 @@ class Guard:
         hosts: Iterable[str] = (),
         resolver: Resolver = resolve,
         episodes: Episodes | None = None,
+        words: Words = WEBHOOKS,
     ) -> None:
         self._ports = frozenset(ports)
-        self._hosts = frozenset(map(_named, hosts))
+        self._words = words
+        self._hosts = frozenset(_named(host, words.hosts_setting) for host in hosts)
         self._resolver = resolver
         self._episodes = episodes or Episodes()
 
@@ -144,12 +166,13 @@ class Guard:
             return target
         if target.scheme != "https":
             raise ForbiddenAddress(
-                f"url: use https; an operator can allow '{target.host_port}' without it by {HOSTS_SETTING}"
+                f"url: use https; an operator can allow '{target.host_port}' without it by {self._words.hosts_setting}"
             )
         if target.port not in self._ports:
             allowed = ", ".join(map(str, sorted(self._ports)))
             raise ForbiddenAddress(
-                f"url: the port {target.port} is not one of {allowed}; an operator can allow it by {PORTS_SETTING}"
+                f"url: the port {target.port} is not one of {allowed}; "
+                f"an operator can allow it by {self._words.ports_setting}"
             )
         if _parsed(target.host) is not None:
             self._require((target.host,), target.host, target.port)
@@ -173,18 +196,19 @@ class Guard:
         named = place in self._hosts
         for address in addresses:
             if not (is_public(address) or (named and is_local(address))):
-                self._episodes.tell("Webhooks are refused", f"one to {place} would go to {address}")
-                advice = "it never may" if named else f"an operator can allow '{place}' by {HOSTS_SETTING}"
-                raise ForbiddenAddress(f"url: the host '{host}' has an address that webhooks may not go to; {advice}")
+                words = self._words
+                self._episodes.tell(f"{words.refused} are refused", f"one to {place} would go to {address}")
+                advice = "it never may" if named else f"an operator can allow '{place}' by {words.hosts_setting}"
+                raise ForbiddenAddress(f"url: the host '{host}' has an address {words.may_not}; {advice}")
 
 
-def _named(value: str) -> str:
+def _named(value: str, setting: str) -> str:
     try:
         target = parse_url(f"https://{value}")
     except ValueError as error:
-        raise SettingsError(f"{HOSTS_SETTING}: '{value}' {error}; give host:port") from None
+        raise SettingsError(f"{setting}: '{value}' {error}; give host:port") from None
     if not value.lower().endswith(f":{target.port}"):
-        raise SettingsError(f"{HOSTS_SETTING}: '{value}' must be host:port")
+        raise SettingsError(f"{setting}: '{value}' must be host:port")
     return target.host_port
 
 

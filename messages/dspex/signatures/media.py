@@ -1,5 +1,8 @@
 """Images, audio and files as values of inputs: a data URL, checked by its type, its first bytes and its size.
 
+Or the address or the blob that a worker brings the body of (`workers.attachments`): `https://example.org/cat.png`,
+`blob:sha256:` and 64 digits.
+
 | type  | a value is, for instance                              | media types                                        |
 |-------|-------------------------------------------------------|----------------------------------------------------|
 | image | data:image/png;base64,iVBORw0...                      | png, jpeg, gif, webp                               |
@@ -76,6 +79,10 @@ _DATA_URL = re.compile(
     r"data:(?P<type>[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,80})(?:;name=(?P<name>[A-Za-z0-9._~%-]{1,1800}))?;base64,",
     re.ASCII,
 )
+_BLOB = re.compile(r"blob:(sha256:[0-9a-f]{64})", re.ASCII)
+_ADDRESS = re.compile(r"https?://[!-~]{1,2000}", re.ASCII)
+_UNTOLD: Final = ("", "application/octet-stream", "binary/octet-stream")
+"""Media types of servers that do not know it."""
 _NAME = re.compile(r"[^\x00-\x1f\x7f<>\"\\/]+")
 """A name is no path, and cannot end what it is quoted in."""
 
@@ -154,12 +161,40 @@ def check_body(kind: Kind, media_type: str, body: bytes) -> None:
         raise ValueError(f"is not what '{media_type}' says: its first bytes are those of something else")
 
 
+def check_value(kind: Kind, value: str) -> None:
+    """Check a value of an input. What stands at an address, or in a blob, is checked when it is there.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if value.startswith("data:"):
+        parse(kind, value)
+    elif not (_BLOB.fullmatch(value) or _ADDRESS.fullmatch(value)):
+        raise ValueError(
+            f"is no {kind}: give a data URL (data:{_example(kind)};base64,...), an https address, or blob:sha256:..."
+        )
+
+
+def blob_of(value: str) -> str | None:
+    """The digest of the blob that a value names; None if it names none."""
+    match = _BLOB.fullmatch(value)
+    return match[1] if match else None
+
+
+def told(kind: Kind, media_type: str, body: bytes) -> str:
+    """The media type of a body: as its server, or whoever stored it, says, or else by its first bytes."""
+    if media_type not in _UNTOLD:
+        return media_type
+    begins = ((name, begin) for name, begin in _BEGINNINGS[kind].items() if begin not in (None, _ZIP))
+    return next((name for name, begin in begins if begin and re.match(begin, body, re.DOTALL)), media_type)
+
+
 def annotation(kind: Kind) -> Any:
     """The annotation of a text that is a value of this kind, and stays text."""
 
     def check(value: str) -> str:
         try:
-            parse(kind, value)
+            check_value(kind, value)
         except ValueError as error:
             # Not a ValueError: pydantic keeps that with its traceback, a kilobyte for each wrong value.
             raise PydanticCustomError("media", "{text}", {"text": str(error)}) from None
