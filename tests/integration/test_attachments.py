@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from adapters.port import AdapterError
+from adapters.port import AdapterError, NotHere
 from dspex import Configuration, ErrorCode, Signature
 from dspex.blobs import BlobStore
 from dspex.blobs.memory import MemoryObjects
@@ -278,7 +278,8 @@ def test_a_blob_is_found_by_its_tenant_and_checked(host: WebhookReceiver) -> Non
     said_wrong = store.put(b"<html>", tenant="acme", media_type="image/png")
     assert problem(made, SEEN, image=said_wrong.uri).startswith("image: is not what 'image/png' says")
     assert "at most 5 are allowed" in problem(attachments(host, store, max_bytes=5), SEEN, image=stored.uri)
-    assert "there is no blob store here" in problem(attachments(host), SEEN, image=stored.uri)
+    with pytest.raises(NotHere, match="image: in the blob store, and this worker has none"):
+        attachments(host).resolve(SEEN, {"image": stored.uri}, "acme", 5)
     assert not host.requests
 
 

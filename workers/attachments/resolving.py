@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from adapters.port import AdapterError
+from adapters.port import AdapterError, NotHere
 from dspex import ErrorCode, Signature
 from dspex.blobs import BlobStore
 from dspex.errors import BlobCorrupt, BlobsUnavailable, BlobTooLarge, InvalidInput, NotFound, Problem
@@ -57,7 +57,9 @@ class Attachments:
 
         Raises:
             InvalidInput: one of them may not be fetched, is not there, or is not what its field takes.
-            AdapterError: `transient`: the host, or the store, does not answer now.
+            AdapterError: `transient`: the host, or the store, does not answer now; `permanent`: a body in the store is
+                another.
+            NotHere: this worker has no blob store.
         """
         one = _Execution(self, tenant, min(self._timeout, seconds_left))
         return mapped(signature.attachments, signature.attachments_of_turns, inputs, one.resolved)
@@ -127,8 +129,7 @@ class _Execution:
     def _stored(self, path: str, digest: str) -> tuple[str, bytes]:
         store = self._of.blobs
         if store is None:
-            text = "there is no blob store here: send a data URL, or set DSPEX_BLOBS"
-            raise InvalidInput([Problem(path, text)])
+            raise NotHere(f"{path}: in the blob store, and this worker has none: set DSPEX_BLOBS")
         try:
             blob = store.find(digest, tenant=self._tenant)
             return blob.media_type, store.get(digest, tenant=self._tenant, max_bytes=self._left)

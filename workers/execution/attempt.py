@@ -133,11 +133,8 @@ class Attempt:
         asked = request.options
         if asked.lm is not None:
             _check_parameters(asked.lm, loaded.spec.configuration)
-<<<<<<< HEAD
         given = whole_inputs(app, request.inputs, loaded.signature, request.tenant)
         inputs = loaded.signature.validate_inputs(given)
-=======
-        inputs = loaded.signature.validate_inputs(request.inputs)
         timeout = self._timeout
         if loaded.signature.attachments:
             inputs = app.attachments.resolve(loaded.signature, inputs, request.tenant, timeout)
@@ -145,7 +142,6 @@ class Attempt:
                 raise AdapterError(ErrorCode.CANCELLED, "it was cancelled before it was run")
             timeout = max(self._timeout - self.elapsed, SHORTEST_SECONDS)
         options = RunOptions(self.run_id, seed=asked.seed, timeout=timeout, trace=self._is_traced, lm=asked.lm)
->>>>>>> 4480a50 (Images, audio and files by an https address or a blob, which the worker brings the body of)
         self._ran = True
         return loaded.execute(inputs, options)
 
