@@ -104,7 +104,7 @@ _SAMPLES: Final[Mapping[Kind, Sequence[Mapping[str, Any]]]] = {
 
 def sample_blocks(signature: Signature) -> list[Mapping[str, Any]]:
     """Content blocks like those of the signature's audio and files."""
-    kinds = {kind_of(field.type) for field in signature.attachments}
+    kinds: set[Kind | None] = {kind_of(field.type) for field in signature.attachments}
     return [block for kind in kinds if kind is not None for block in _SAMPLES[kind]]
 
 

@@ -56,6 +56,8 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "blobs": "s3://bucket/prefix?endpoint=https://minio:9000",
         "blob_max_bytes": 5000,
         "blob_threshold": 2000,
+        "fetch_timeout": 12.5,
+        "fetch_max_bytes": 4096,
         "lm_proxy": "http://127.0.0.1:3128",
         "metrics_address": "127.0.0.1:9464",
         "webhook_threads": 0,
@@ -66,7 +68,7 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(f"DSPEX_{name.upper()}", str(value))
     settings = load_settings()
     webhooks = {f"webhook_{name}" for name in ("retries", "ports", "hosts", "secrets", "secret_hosts")}
-    lists = {"lms", "lm_secrets", "modules", "environments", "principals", *webhooks}
+    lists = {"fetch_hosts", "lms", "lm_secrets", "modules", "environments", "principals", *webhooks}
     assert settings.model_dump(exclude=lists) == given
     assert {*given, *lists} == set(Settings.model_fields)
     assert not settings.embedded

@@ -106,8 +106,8 @@ def test_size(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_values_of_a_signature() -> None:
     given = {"image": IMAGE, "more": [IMAGE, IMAGE]}
     assert SIGNATURE.validate_inputs(given) == {**given, "file": None}
-    assert refused(SIGNATURE, image="cat.png").startswith("image: is no data URL: give data:image/png;base64,...")
-    assert refused(SIGNATURE, image=IMAGE, more=[IMAGE, "cat.png", "dog.png"]).startswith("more.1: is no data URL")
+    assert refused(SIGNATURE, image="cat.png").startswith("image: is no image: give a data URL (data:image/png;")
+    assert refused(SIGNATURE, image=IMAGE, more=[IMAGE, "cat.png", "dog.png"]).startswith("more.1: is no image")
     assert refused(SIGNATURE, image={"url": IMAGE, "download": True}) == "image: input should be a valid string"
     assert refused(SIGNATURE, image=IMAGE, more=[IMAGE] * 10_000).startswith("more.99: is one too many: at most 100")
 
@@ -122,7 +122,7 @@ def test_turns() -> None:
         ({"answr": "x"}, "history.messages.0.answr: is not a known field: remove it"),
         ({"history": {"messages": []}}, "history.messages.0.history: is not a known field: remove it"),
         ({"score": "high"}, "history.messages.0.score: input should be a valid number"),
-        ({"image": "cat.png"}, "history.messages.0.image: is no data URL"),
+        ({"image": "cat.png"}, "history.messages.0.image: is no image"),
         ({}, "history.messages.0: dictionary should have at least 1 item"),
     ):
         assert refused(TALK, question="?", history={"messages": [turn]}).startswith(why)
