@@ -38,7 +38,7 @@ python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!(?:dspex|adapters|store|workers)\.).*"),  # of others
     ("py:.*", r"dspex\.model\..*"),  # bases of models
-    ("py:.*", r"dspex\.client\.(async_verbs|execution_verbs|webhook_verbs|pending)\..*"),  # bases of the client
+    ("py:.*", r"dspex\.client\.(async_verbs|(execution|external|webhook)_verbs|pending)\..*"),  # bases of the client
     ("py:.*", r"dspex\.contract\.results\.Page\[\w+\]"),
     ("py:.*", r"dspex\.errors\._Problems|workers\.settings\.Settings"),
     ("py:.*", r"[\w.]+\.(Model|View|Result|Data|Annotated|Context|Item)"),  # type variables, and names of unions

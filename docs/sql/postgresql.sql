@@ -810,14 +810,17 @@ WHERE webhook_endpoints.id = %(id_1)s::UUID AND webhook_endpoints.tenant = %(ten
 --   runs: for one that has not ended
 --   needs: pk_executions
 UPDATE executions
-SET lease_expires_at=CASE WHEN (executions.status = 'pending') THEN NULL ELSE executions.lease_expires_at END,
-    finished_at=CASE WHEN (executions.status = 'pending') THEN (clock_timestamp()) ELSE NULL END, status=CASE
-    WHEN (executions.status = 'pending') THEN %(param_1)s ELSE executions.status END, lock_version=CASE WHEN
-    (executions.status = 'pending') THEN executions.lock_version + %(lock_version_1)s::INTEGER ELSE
+SET lease_expires_at=CASE WHEN (executions.status = 'pending' OR executions.request_digest LIKE 'external:%%')
+    THEN NULL ELSE executions.lease_expires_at END, finished_at=CASE WHEN (executions.status = 'pending' OR
+    executions.request_digest LIKE 'external:%%') THEN (clock_timestamp()) ELSE NULL END, status=CASE WHEN
+    (executions.status = 'pending' OR executions.request_digest LIKE 'external:%%') THEN %(param_1)s ELSE
+    executions.status END, lock_version=CASE WHEN (executions.status = 'pending' OR executions.request_digest
+    LIKE 'external:%%') THEN executions.lock_version + %(lock_version_1)s::INTEGER ELSE
     executions.lock_version END, updated_at=(clock_timestamp()), cancel_requested=%(cancel_requested)s,
-    timeline=CASE WHEN (executions.status = 'pending' OR NOT executions.cancel_requested) THEN ((CASE WHEN
-    jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE executions.timeline - 0 END) ||
-    jsonb_build_object('status', CAST(CASE WHEN (executions.status = 'pending') THEN %(param_2)s ELSE
+    timeline=CASE WHEN (executions.status = 'pending' OR executions.request_digest LIKE 'external:%%' OR NOT
+    executions.cancel_requested) THEN ((CASE WHEN jsonb_array_length(executions.timeline) < 50 THEN
+    executions.timeline ELSE executions.timeline - 0 END) || jsonb_build_object('status', CAST(CASE WHEN
+    (executions.status = 'pending' OR executions.request_digest LIKE 'external:%%') THEN %(param_2)s ELSE
     %(param_3)s::VARCHAR END AS text), 'at', clock_timestamp(), 'attempt', CAST(executions.attempt AS
     integer), 'by', CAST(%(continued_1)s::VARCHAR AS text))) ELSE executions.timeline END, input_tokens=CASE
     WHEN (executions.status = 'pending' AND executions.started_at IS NULL) THEN %(param_4)s::INTEGER ELSE
@@ -874,6 +877,7 @@ SELECT executions.id, executions.program_id, executions.duration_ms, executions.
     executions.output_tokens, executions.cost
 FROM executions
 WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR AND executions.status = 'failed'
+    AND executions.request_digest NOT LIKE 'external:%%'
 ORDER BY executions.id FOR UPDATE;
 
 -- lock programs

@@ -766,20 +766,23 @@ WHERE webhook_endpoints.id = ? AND webhook_endpoints.tenant = ? AND webhook_endp
 --   runs: for one that has not ended
 --   needs: pk_executions
 UPDATE executions
-SET lease_expires_at=CASE WHEN (executions.status = 'pending') THEN NULL ELSE executions.lease_expires_at END,
-    finished_at=CASE WHEN (executions.status = 'pending') THEN (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
-    ELSE NULL END, status=CASE WHEN (executions.status = 'pending') THEN ? ELSE executions.status END,
-    lock_version=CASE WHEN (executions.status = 'pending') THEN executions.lock_version + ? ELSE
-    executions.lock_version END, updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'),
-    cancel_requested=?, timeline=CASE WHEN (executions.status = 'pending' OR executions.cancel_requested = 0)
-    THEN json_insert(CASE WHEN json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE
-    json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status', CASE WHEN (executions.status =
-    'pending') THEN ? ELSE ? END, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', executions.attempt,
-    'by', ?)) ELSE executions.timeline END, input_tokens=CASE WHEN (executions.status = 'pending' AND
-    executions.started_at IS NULL) THEN ? ELSE executions.input_tokens END, output_tokens=CASE WHEN
-    (executions.status = 'pending' AND executions.started_at IS NULL) THEN ? ELSE executions.output_tokens
-    END, cost=CASE WHEN (executions.status = 'pending' AND executions.started_at IS NULL) THEN ? ELSE
-    executions.cost END, due_at=NULL
+SET lease_expires_at=CASE WHEN (executions.status = 'pending' OR executions.request_digest LIKE 'external:%')
+    THEN NULL ELSE executions.lease_expires_at END, finished_at=CASE WHEN (executions.status = 'pending' OR
+    executions.request_digest LIKE 'external:%') THEN (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') ELSE
+    NULL END, status=CASE WHEN (executions.status = 'pending' OR executions.request_digest LIKE 'external:%')
+    THEN ? ELSE executions.status END, lock_version=CASE WHEN (executions.status = 'pending' OR
+    executions.request_digest LIKE 'external:%') THEN executions.lock_version + ? ELSE executions.lock_version
+    END, updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), cancel_requested=?, timeline=CASE WHEN
+    (executions.status = 'pending' OR executions.request_digest LIKE 'external:%' OR
+    executions.cancel_requested = 0) THEN json_insert(CASE WHEN json_array_length(executions.timeline) < 50
+    THEN executions.timeline ELSE json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status',
+    CASE WHEN (executions.status = 'pending' OR executions.request_digest LIKE 'external:%') THEN ? ELSE ?
+    END, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', executions.attempt, 'by', ?)) ELSE
+    executions.timeline END, input_tokens=CASE WHEN (executions.status = 'pending' AND executions.started_at
+    IS NULL) THEN ? ELSE executions.input_tokens END, output_tokens=CASE WHEN (executions.status = 'pending'
+    AND executions.started_at IS NULL) THEN ? ELSE executions.output_tokens END, cost=CASE WHEN
+    (executions.status = 'pending' AND executions.started_at IS NULL) THEN ? ELSE executions.cost END,
+    due_at=NULL
 WHERE executions.id = ? AND executions.tenant = ? AND executions.status IN ('pending', 'running')
 RETURNING id, program_id, inputs, options, request_digest, source, traceparent, backend_id, attempt, worker,
     lease_expires_at, outputs, error, usage, duration_ms, started_at, finished_at, status, lock_version,
@@ -820,7 +823,8 @@ LIMIT ? OFFSET ?;
 SELECT executions.id, executions.program_id, executions.duration_ms, executions.input_tokens,
     executions.output_tokens, executions.cost
 FROM executions
-WHERE executions.id IN (...) AND executions.tenant = ? AND executions.status = 'failed'
+WHERE executions.id IN (...) AND executions.tenant = ? AND executions.status = 'failed' AND
+    executions.request_digest NOT LIKE 'external:%'
 ORDER BY executions.id;
 
 -- lock programs

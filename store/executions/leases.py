@@ -29,7 +29,7 @@ from store.column_types import database_now, seconds_until, statement_now
 from store.database.batch import encode, records
 from store.database.identity import Identity, is_found, is_one_of
 from store.executions.rows import KEPT, Lease, Request, request_of
-from store.executions.statements import PENDING, RUNNING
+from store.executions.statements import IS_EXTERNAL, PENDING, RUNNING
 from store.executions.timeline import continued
 from store.tables import NOW, executions
 
@@ -163,9 +163,9 @@ def anything_due(connection: Connection) -> bool:
 
 
 def left(connection: Connection, most: int) -> list[Identity]:
-    """Up to `most` executions that are pending, or whose lease has run out."""
+    """Up to `most` executions that are pending, or whose lease has run out; no external ones."""
     c = executions.c
-    found = [select(c.id, c.tenant).where(look).limit(most) for look in (PENDING, _LOST)]
+    found = [select(c.id, c.tenant).where(look, ~IS_EXTERNAL).limit(most) for look in (PENDING, _LOST)]
     return [Identity(row.id, row.tenant) for look in found for row in connection.execute(look)][:most]
 
 

@@ -17,7 +17,7 @@ from dspex.ids import DEFAULT_TENANT
 from store import counters, event_outbox, histogram
 from store.counters import Counts
 from store.database.identity import Identity
-from store.executions.statements import FAILED
+from store.executions.statements import FAILED, IS_EXTERNAL
 from store.executions.timeline import DISCARDED, continued
 from store.tables import NOW, executions, programs
 
@@ -30,7 +30,8 @@ def replay(
 ) -> int:
     """failed → pending, due at once, with all attempts; also for discarded executions.
 
-    Skips executions that are not failed, so repeating it has no effect, and those whose program was destroyed. The
+    Skips executions that are not failed, so repeating it has no effect, external ones, which no worker could run, and
+    those whose program was destroyed. The
     usage of earlier attempts stays, and the next ones add to it. The error stays visible until the next end. The
     schedule and the deadline are removed.
 
@@ -41,7 +42,8 @@ def replay(
     Returns:
         How many became pending.
     """
-    failed = _with_program(connection, connection.execute(_lock(ids, tenant)).all(), tenant)
+    held = _lock(ids, tenant).where(~IS_EXTERNAL)
+    failed = _with_program(connection, connection.execute(held).all(), tenant)
     if not failed:
         return 0
     c, taken = executions.c, [row.id for row in failed]

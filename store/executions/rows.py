@@ -58,6 +58,15 @@ class Request(Identified):
         return digest(asked if self.callback is None else asked | {"callback": kept_callback(self.callback)})
 
 
+EXTERNAL = "external:"
+"""The begin of the digest of an external execution's request. No other has it, so no claim ever matches the row."""
+
+
+def external_digest(request: Request) -> str:
+    """The digest of a request to create an external execution: never that of a request to execute."""
+    return (EXTERNAL + request.digest)[:64]
+
+
 def kept_callback(callback: Callback | None) -> dict[str, Any] | None:
     """The stored form of a callback: the members that differ from the defaults."""
     return None if callback is None else callback.model_dump(mode="json", exclude_defaults=True)
@@ -214,7 +223,13 @@ class Execution(Identified):
     metadata: Mapping[str, str] = field(default_factory=dict)
     extensions: Mapping[str, Any] = field(default_factory=dict)
     requested_at: datetime | None = None
+    request_digest: str = ""
     extra_outputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def external(self) -> bool:
+        """Whether a service runs it itself, see `store.executions.external`."""
+        return self.request_digest.startswith(EXTERNAL)
 
 
 @dataclass(frozen=True)
@@ -384,7 +399,8 @@ def _used(usage: Usage) -> dict[str, Any]:
 
 def cost_of(usage: Usage) -> float | None:
     """The cost for the column; None if not known, 0 if there were no calls."""
-    return usage.cost if usage.calls or usage.cost is not None else 0.0
+    unknown = usage.calls or usage.cost is not None or usage.input_tokens is None
+    return usage.cost if unknown else 0.0
 
 
 def _error(error: ErrorDetail | None) -> dict[str, Any]:

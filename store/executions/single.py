@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, case, null, select, update
+from sqlalchemy import Connection, Row, case, null, or_, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from dspex import ErrorDetail, ExecutionStatus, Usage
@@ -30,7 +30,7 @@ from store.executions.rows import (
     request_of,
     request_row,
 )
-from store.executions.statements import OPEN, PENDING
+from store.executions.statements import IS_EXTERNAL, OPEN, PENDING
 from store.executions.timeline import CANCEL_REQUESTED, continued
 from store.executions.transitions import claim, finish
 from store.tables import NOW, executions
@@ -67,8 +67,8 @@ def cancel(
     event_in: float = 30.0,
     webhook_in: float = 0.0,
 ) -> Execution:
-    """Cancel an execution: a pending one at once. A running one is marked, and its worker learns of it by the
-    heartbeat.
+    """Cancel an execution: a pending one, and an external one, at once. One that a worker runs is marked, and its
+    worker learns of it by the heartbeat.
 
     Repeating it changes nothing. If the worker dies, the next one to claim the execution sees the mark. Cancel only one
     execution in a transaction: several could deadlock with a batch that ends others of the same program.
@@ -110,26 +110,27 @@ def _cancelled(row: Row[Any]) -> Counts:
 
 
 _NEVER_RAN = PENDING & executions.c.started_at.is_(null())
+_AT_ONCE = or_(PENDING, IS_EXTERNAL)
 
 
 def _cancel(execution_id: UUID, tenant: str, by: str) -> ReturningUpdate[Any]:
     c = executions.c
-    entry = case((PENDING, ExecutionStatus.CANCELLED), else_=CANCEL_REQUESTED)
+    entry = case((_AT_ONCE, ExecutionStatus.CANCELLED), else_=CANCEL_REQUESTED)
     return (
         update(executions)
         .where(c.id == execution_id, c.tenant == tenant, OPEN)
         .values(
-            status=case((PENDING, ExecutionStatus.CANCELLED), else_=c.status),
+            status=case((_AT_ONCE, ExecutionStatus.CANCELLED), else_=c.status),
             cancel_requested=True,
             # The usage is 0 if it never ran.
             **{name: case((_NEVER_RAN, 0), else_=c[name]) for name in ("input_tokens", "output_tokens", "cost")},
-            lock_version=case((PENDING, c.lock_version + 1), else_=c.lock_version),
-            lease_expires_at=case((PENDING, null()), else_=c.lease_expires_at),
+            lock_version=case((_AT_ONCE, c.lock_version + 1), else_=c.lock_version),
+            lease_expires_at=case((_AT_ONCE, null()), else_=c.lease_expires_at),
             due_at=null(),
-            finished_at=case((PENDING, NOW), else_=null()),
+            finished_at=case((_AT_ONCE, NOW), else_=null()),
             updated_at=NOW,
             timeline=case(
-                (PENDING | ~c.cancel_requested, continued(c.timeline, entry, c.attempt, by)), else_=c.timeline
+                (_AT_ONCE | ~c.cancel_requested, continued(c.timeline, entry, c.attempt, by)), else_=c.timeline
             ),
         )
         .returning(*c)

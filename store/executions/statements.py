@@ -28,7 +28,7 @@ from dspex import ErrorCode, ExecutionStatus, ProgramStatus
 from store import event_outbox
 from store.column_types import database_now, seconds_until
 from store.database.batch import records, writes_in_with
-from store.executions.rows import CLAIMED_COLUMNS, REQUEST_COLUMNS
+from store.executions.rows import CLAIMED_COLUMNS, EXTERNAL, REQUEST_COLUMNS
 from store.executions.timeline import begun, continued
 from store.tables import NOW, REGISTERED, executions, programs, webhook_endpoints
 
@@ -53,6 +53,9 @@ DUE = PENDING & or_(executions.c.not_before.is_(None), executions.c.not_before <
 """The condition that a pending execution may be claimed."""
 ABANDONED = RUNNING & (executions.c.lease_expires_at < NOW)
 """The condition that the lease has run out."""
+
+IS_EXTERNAL = executions.c.request_digest.like(literal_column(f"'{EXTERNAL}%'"))
+"""The condition that no worker runs the execution, but a service, see `store.executions.external`."""
 
 PUSHED = (executions.c.callback, executions.c.program_callback)
 LISTENING = select(webhook_endpoints.c.tenant).where(REGISTERED)

@@ -131,6 +131,9 @@ def test_the_page_of_the_client(client: RemoteClient, broker_url: str, redis_url
         assert names["Outputs"].model_fields.keys() == {"answer", "confidence"}
         names["handles"] = [client.submit_program(program_id, row) for row in rows]
         run(block("docs/client.md", "python", "from dspex import DspexError"), names)
+        run(block("docs/client.md", "python", "created = client.create_execution("), names)
+        marked = client.get_execution(names["created"].execution_id)
+        assert (marked.status, marked.lock_version) == (ExecutionStatus.COMPLETED, 3)
     finally:
         names["client"].close()
     names["execution_id"] = names["handle"].execution_id

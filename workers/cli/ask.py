@@ -42,6 +42,7 @@ from dspex.text import visible_json
 from store.database.tenancy import ALL, owners
 from workers.application.wiring import bootstrap
 from workers.cli.begin import check_servers, configure_logging
+from workers.cli.external import mark_completed, mark_failed
 from workers.cli.from_module import create_from_module
 from workers.cli.inputs.reading import read_rows
 from workers.cli.operator import operator_of
@@ -263,6 +264,13 @@ def _get_execution(client: Interface, execution_id: UUID, whole: bool) -> Any:
     return client.whole(found) if whole else found
 
 
+def _create_execution(
+    client: Interface, program_id: UUID, pairs: tuple[str, ...], metadata: tuple[str, ...] = (), **given: Any
+) -> Any:
+    inputs, kept = _inputs(client, program_id, pairs), _named("--metadata", metadata)
+    return client.create_execution(program_id, inputs, metadata=kept, **given)
+
+
 def _list_executions(client: Interface, labels: tuple[str, ...] = (), **filters: Any) -> Any:
     return client.list_executions(metadata=_named("--label", labels) or None, **zoned(filters))
 
@@ -308,6 +316,9 @@ _SPECIAL: dict[str, Any] = {
     "execute_program": _execute_program,
     "get_execution": _get_execution,
     "get_program_prompt": _get_program_prompt,
+    "create_execution": _create_execution,
+    "mark_completed": mark_completed,
+    "mark_failed": mark_failed,
     "list_executions": _list_executions,
     "count_executions": _count_executions,
     "update_program": _update_program,

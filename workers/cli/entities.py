@@ -23,7 +23,7 @@ def program() -> None:
 
 @click.group()
 def execution() -> None:
-    """Executions: list, count, show, trace, cancel. (`dspex run` makes them.)"""
+    """Executions: list, count, show, trace, cancel; and those that a service runs itself: create, mark-…"""
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
@@ -189,3 +189,35 @@ verb(
 verb(
     execution, "cancel", "cancel_execution", "Cancel an execution that has not ended.", id_of("execution"), traceparent
 )
+
+version = click.option("--lock-version", type=click.IntRange(1), required=True, help="The one that was told last.")
+usage = click.option("--usage", metavar="JSON", help='Such as {"calls": 1, "input_tokens": 9}; else not known.')
+duration = click.option("--duration-ms", type=click.FloatRange(0), help="Else the time since it was marked running.")
+mark = click.option("--mark", type=click.UUID, help="The id of this mark, to repeat it after a lost answer.")
+
+verb(
+    execution, "create", "create_execution", "Create an execution that no worker runs: mark it running, then its end.",
+    id_of("program"),
+    click.option("--input", "pairs", multiple=True, metavar="NAME=VALUE", help="One input; repeat it."),
+    click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="Kept with the execution; repeat it."),
+    click.option("--idempotency-key"), traceparent,
+)  # fmt: skip
+verb(
+    execution, "mark-running", "mark_running", "pending → running, for some seconds; or renew these.",
+    id_of("execution"), version,
+    click.option("--expires-in", type=float, default=300.0, show_default=True, metavar="SECONDS"), mark, traceparent,
+)  # fmt: skip
+verb(
+    execution, "mark-completed", "mark_completed", "running → completed, with outputs that fit the signature.",
+    id_of("execution"), version,
+    click.option("--outputs", metavar="JSON", required=True, help="An object."),
+    click.option("--extra-outputs", metavar="JSON", help="An object; those that the program asks for."),
+    usage, duration, mark, traceparent,
+)  # fmt: skip
+verb(
+    execution, "mark-failed", "mark_failed", "running → failed.",
+    id_of("execution"), version,
+    click.option("--code", default="permanent", show_default=True),
+    click.option("--message", required=True, help="One line for people."),
+    usage, duration, mark, traceparent,
+)  # fmt: skip

@@ -35,6 +35,14 @@ def announce(app: Application, execution: Execution) -> None:
     Announcement(app, entry, [event]).send(execution)
 
 
+def tell_end(app: Application, execution: Execution) -> None:
+    """Count an execution that no worker of this process ran, and has ended here, and send its event."""
+    if app.own is not None:
+        app.own.deliver([execution.identity])
+    app.metrics.execution_ended(execution.status, None if execution.error is None else execution.error.code)
+    announce(app, execution)
+
+
 def prepared(app: Application, ended: Finish, attempt: Attempt) -> Announcement:
     """Prepare the announcement of an end with its event. An answer is made later, from the row."""
     claimed = attempt.claimed

@@ -10,6 +10,7 @@ from dspex.errors import Denied
 from workers.application.wiring import Application
 from workers.handlers import dead_letters as dead_letters
 from workers.handlers import executions as executions
+from workers.handlers import external as external
 from workers.handlers import programs as programs
 from workers.handlers import signatures as signatures
 from workers.handlers import webhooks as webhooks

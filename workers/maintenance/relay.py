@@ -1,6 +1,7 @@
 """The relay: publishes what is due in the database. It runs in every worker process; any number may run together.
 
 It finds retries, scheduled executions, executions of lost workers, rows whose message was lost, and unconfirmed events.
+It ends external executions whose service has let the lease run out.
 It finds all of them by status and time, never by a position. If publishing fails, they become due again later.
 """
 
@@ -18,10 +19,10 @@ from dspex.errors import MessageTooLarge, PublishError, TooLargeForBroker
 from store import event_outbox, executions
 from store.database.engine import READ_ONLY
 from store.database.identity import Identity
-from store.executions import Request
+from store.executions import Execution, Request, external
 from workers.application.wiring import Application
 from workers.execution.completion import give_up
-from workers.execution.event_publisher import announce
+from workers.execution.event_publisher import announce, tell_end
 from workers.execution.request import envelope_of
 from workers.persistence.operations import RELAY_LIMIT
 
@@ -39,6 +40,7 @@ class Relay:
         self._app = app
         self._unclaimed = unclaimed
         self._look_at_events = 0.0  # the time of the next look at the event outbox
+        self._look_at_external = 0.0  # the same for external executions
 
     def run(self) -> None:
         """Publish everything that is due now.
@@ -46,6 +48,7 @@ class Relay:
         Raises:
             PublishError: the broker did not confirm. Try again later.
         """
+        self._end_expired()
         own = self._app.own
         if own is not None:
             # Ends need no relay here: only this process listens, and it has announced them.
@@ -82,6 +85,18 @@ class Relay:
         waiting = self._unclaimed()
         self._publish([request for request, again in due if not (again and waiting)])
         return max(len(rescued), len(due)) >= RELAY_LIMIT
+
+    def _end_expired(self) -> None:
+        """End external executions whose lease has run out; looks from time to time only."""
+        app = self._app
+        if time.monotonic() < self._look_at_external:
+            return
+        ended: list[Execution] | None = None
+        while (ended is None or len(ended) >= RELAY_LIMIT) and self._is_due(external.anything_expired):
+            ended = app.writer.call(app.writes.end_expired, None)
+            for execution in ended:
+                tell_end(app, execution)
+        self._look_at_external = time.monotonic() + app.settings.lease_seconds / 3
 
     def _events(self) -> bool:
         due = self._app.writer.call(self._app.writes.events_due, None)

@@ -14,7 +14,7 @@ from store import event_outbox, executions, programs, rejections
 from store.database.failures import Cause, cause_of
 from store.database.identity import Identity
 from store.event_outbox import OutboxEntry
-from store.executions import Claim, Due, Execution, Finish, Heartbeat, Lease, Request, Retry
+from store.executions import Claim, Due, Execution, Finish, Heartbeat, Lease, Request, Retry, external
 from store.rejections import Rejection
 from workers.persistence.group_commit import Refused
 
@@ -101,6 +101,15 @@ class Writes:
             due = event_outbox.due(connection, self.lease.seconds, RELAY_LIMIT)
             found.append(executions.of_all_tenants(connection, due))
         return found
+
+    def end_expired(self, connection: Connection, items: Sequence[None]) -> list[list[Execution]]:
+        """End external executions whose lease has run out."""
+        return [
+            external.end_expired(
+                connection, self.shard, RELAY_LIMIT, event_in=self.lease.seconds, webhook_in=self.webhook_in
+            )
+            for _ in items
+        ]
 
     def reject(self, connection: Connection, rejected: Sequence[Rejection]) -> list[None]:
         """Record rejected messages."""

@@ -115,6 +115,7 @@ NO_FALLBACK = frozenset(
         ErrorCode.PROGRAM_NOT_READY,
         ErrorCode.ATTEMPTS_EXHAUSTED,
         ErrorCode.EXPIRED,
+        ErrorCode.LEASE_EXPIRED,
     }
 )
 """Codes of failures that no other LM or adapter can avoid."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Generic, Literal, TypeVar
 from uuid import UUID
 
@@ -157,7 +158,8 @@ class ExecutionView(Frozen):
     While it is pending or running again, `error` is the error of its last attempt, and `not_before` the earliest start
     of the next. A failed execution is a dead letter until it is replayed or `discarded`. `callback` is its own, or else
     the program's at the time of the claim. `requested_at` is the `time` of the message that asked for it first, by the
-    clock of its sender: from then until the first entry of the timeline it waited in a queue.
+    clock of its sender: from then until the first entry of the timeline it waited in a queue. `external` (left out if
+    false): a service runs it itself and marks it; no worker does.
     """
 
     execution_id: UUID
@@ -181,6 +183,7 @@ class ExecutionView(Frozen):
     metadata: dict[str, str] = Field(default_factory=dict)
     timeline: tuple[Transition, ...]
     requested_at: AwareDatetime | None = None
+    external: bool = Field(default=False, exclude_if=operator.not_)
     inserted_at: AwareDatetime
     executed_at: AwareDatetime | None
     finished_at: AwareDatetime | None

@@ -111,4 +111,5 @@ class ErrorCode(StrEnum):
     PERMANENT = "permanent"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     EXPIRED = "expired"
+    LEASE_EXPIRED = "lease_expired"
     INTERNAL = "internal"

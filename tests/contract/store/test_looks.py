@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, event, text
 from dspex import uuid7
 from store import executions
 from store.database.engine import Plans
+from store.executions import external
 from tests.contract.store.rows import expire, published, ready_program, request, take
 from tests.sizes import sized
 
@@ -87,6 +88,8 @@ def test_no_look_reads_the_table(full: Connection) -> None:
         "anything_due": executions.anything_due,
         "due": lambda connection: executions.due(connection, 30.0, 100),
         "rescue": lambda connection: executions.rescue(connection, 0.0, 100),
+        "anything_expired": external.anything_expired,
+        "end_expired": lambda connection: external.end_expired(connection, 0, 100),
         "count": executions.count,
         "count of a program": lambda connection: executions.count(connection, uuid7()),
         "page by metadata": lambda connection: executions.page(connection, metadata={"batch": "7"}, most=1000),

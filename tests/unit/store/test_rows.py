@@ -13,7 +13,7 @@ from store.tables import executions
 
 COLUMNS = {column.name for column in executions.c}
 NOT_READ = {
-    *("request_digest", "policy", "lease_expires_at", "due_at", "deadline", "carried", "lost"),
+    *("policy", "lease_expires_at", "due_at", "deadline", "carried", "lost"),
     *("error_code", "input_tokens", "output_tokens", "cost"),
 }
 """What statements alone look at."""

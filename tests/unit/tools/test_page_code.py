@@ -28,6 +28,7 @@ RUN = {
     ("docs/client.md", "from dspex.client import RemoteClient, as_completed"): "tests/integration/test_page_blocks.py",
     ("docs/client.md", "import pydantic"): "tests/integration/test_page_blocks.py",
     ("docs/client.md", "from dspex import DspexError"): "tests/integration/test_page_blocks.py",
+    ("docs/client.md", "created = client.create_execution("): "tests/integration/test_page_blocks.py",
     ("docs/client.md", "from contextlib"): "tests/integration/test_page_blocks.py",
     ("docs/client.md", "client = RemoteClient("): "tests/integration/test_page_blocks.py",
     ("docs/deploy.md", "from workers.local import embedded"): "tests/integration/test_page_blocks.py",

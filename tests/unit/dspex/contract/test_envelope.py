@@ -16,6 +16,7 @@ from dspex import (
     CreateProgram,
     CreateSignature,
     Envelope,
+    ErrorCode,
     ExecuteProgram,
     ExecutionCompleted,
     ExecutionOptions,
@@ -69,6 +70,14 @@ from dspex.contract.events import (
     Reply,
     WebhookDisabled,
 )
+from dspex.contract.external import (
+    CreateExecution,
+    MarkCompleted,
+    MarkFailed,
+    MarkRunning,
+    ReportedError,
+    ReportedUsage,
+)
 from dspex.contract.queries import (
     CompareSignatures,
     CountExecutions,
@@ -103,6 +112,8 @@ CALLBACK = Callback(
     url="https://receiver.example/hook", secret="A_WEBHOOK_SECRET", headers={"Authorization": "A_WEBHOOK_TOKEN"}
 )
 
+REPORTED = ReportedUsage(calls=1, input_tokens=3)
+NO_LUCK = ReportedError(code=ErrorCode.PERMANENT, message="no luck")
 A_COMMAND_OF_EACH = [
     CreateSignature(signature_id=ID, signature=Signature.parse("q, k: int = 3 -> a: Literal['x', 'y']")),
     CreateProgram(program_id=ID, signature_id=OTHER, name="p", adapter_type="mock", configuration=Configuration()),
@@ -131,6 +142,10 @@ A_COMMAND_OF_EACH = [
     ArchiveProgram(program_id=ID),
     DestroyProgram(program_id=ID),
     CancelExecution(execution_id=ID),
+    CreateExecution(execution_id=ID, program_id=OTHER, inputs={"q": "é"}, metadata={"batch": "7"}),
+    MarkRunning(execution_id=ID, lock_version=1, mark=OTHER, expires_in=60.0),
+    MarkCompleted(execution_id=ID, lock_version=2, mark=OTHER, outputs={"a": 1}, usage=REPORTED, duration_ms=1.5),
+    MarkFailed(execution_id=ID, lock_version=2, mark=OTHER, error=NO_LUCK),
     GetSignature(signature_id=ID),
     GetSignatureSchema(signature_id=ID),
     GetSignatureSchema(name="qa"),

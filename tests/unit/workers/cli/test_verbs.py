@@ -44,9 +44,15 @@ ASKED = {
     "dspex.delivery.replay.v1": Asked("replay_deliveries", "webhook delivery replay ID"),
     "dspex.execution.cancel.v1": Asked("cancel_execution", "execution cancel ID"),
     "dspex.execution.count.v1": Asked("count_executions", "execution count"),
+    "dspex.execution.create.v1": Asked("create_execution", "execution create ID --input question=?"),
     "dspex.execution.discard.v1": Asked("discard_executions", "dead-letter discard --kind execution --all"),
     "dspex.execution.get.v1": Asked("get_execution", "execution show ID"),
     "dspex.execution.list.v1": Asked("list_executions", "execution list"),
+    "dspex.execution.mark_completed.v1": Asked(
+        "mark_completed", "execution mark-completed ID --lock-version 2 --outputs {}"
+    ),
+    "dspex.execution.mark_failed.v1": Asked("mark_failed", "execution mark-failed ID --lock-version 2 --message m"),
+    "dspex.execution.mark_running.v1": Asked("mark_running", "execution mark-running ID --lock-version 1"),
     "dspex.execution.replay.v1": Asked("replay_executions", "dead-letter replay --kind execution --all"),
     "dspex.execution.trace.v1": Asked("get_execution_trace", "execution trace ID"),
     "dspex.message.discard.v1": Asked("discard_messages", "dead-letter discard --kind message --all"),
@@ -117,6 +123,10 @@ REQUIRED: dict[str, Any] = {
     "module": "acme.signatures",
     "name": "p",
     "inputs": {},
+    "outputs": {},
+    "lock_version": 2,
+    "code": "permanent",
+    "message": "it did not work",
     "callback": {"url": URL, "secret": SECRET},
     "secret": SECRET,
 }

@@ -30,6 +30,7 @@ MEANT = {
     ErrorCode.PERMANENT: FINAL,
     ErrorCode.ATTEMPTS_EXHAUSTED: FINAL,
     ErrorCode.EXPIRED: FINAL,
+    ErrorCode.LEASE_EXPIRED: FINAL,
     ErrorCode.INTERNAL: FINAL,
 }
 """What follows each failure, written out: a code that moves from one list of the product to another is seen here."""

@@ -129,6 +129,7 @@ def test_of_its_own_it_sends_what_is_due_and_ends(
         taken.append(only)
         return more[len(taken) - 1]
 
+    monkeypatch.setattr(relay, "_end_expired", lambda: None)
     monkeypatch.setattr(relay, "_is_due", lambda _look: next(looked))
     monkeypatch.setattr(relay, "_executions", send)
     relay.run()
