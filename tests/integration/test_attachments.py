@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import dspy
 import pytest
 
 from adapters.port import AdapterError, NotHere
@@ -21,6 +22,7 @@ from dspex.contract.results import ExecutionView
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.contract.status import ExecutionStatus
 from dspex.errors import InvalidInput, SettingsError
+from dspex.signatures.dspy_values import plain_values
 from tests import lm_server
 from tests.forbidden_addresses import FORBIDDEN_ADDRESSES, FORBIDDEN_URLS
 from tests.lm_server import LMServer
@@ -350,6 +352,32 @@ def test_the_lm_gets_what_is_in_the_blob(dspex: LocalClient, server: LMServer) -
     blob = store.put(PNG, tenant="default", media_type="image/png")
     assert run(dspex, server, "native", blob.uri).outputs == {"answer": "a cat"}
     assert sent_images(server) == [{"type": "image_url", "image_url": {"url": URL}}]
+
+
+def test_a_client_takes_dspys_objects(dspex: LocalClient, server: LMServer, tmp_path: Path) -> None:
+    server.script = lm_server.fields(answer="a cat")
+    server.requests.clear()
+    (tmp_path / "cat.png").write_bytes(PNG)
+    (tmp_path / "a b.pdf").write_bytes(b"%PDF-1.7")
+    cat = dspy.Image.from_path(str(tmp_path / "cat.png"))
+    arrow = "image: dspy.Image, more: list[dspy.Image], history: dspy.History, question -> answer"
+    program = dspex.create_program(
+        "objects", arrow, adapter_type="native", configuration=Configuration.model_validate({"lm": {"model": "local"}})
+    )
+    dspex.initialize_program(program.program_id)
+    turns = dspy.History(messages=[{"image": cat, "question": "Who?", "answer": "Tom"}])
+    inputs = {"image": cat, "more": [cat], "history": turns, "question": "And now?"}
+    found = dspex.execute_program(program.program_id, inputs, timeout=60)
+    assert found.outputs == {"answer": "a cat"}
+    assert len(sent_images(server)) == 2
+    assert found.inputs["history"] == {"messages": [{"image": URL, "question": "Who?", "answer": "Tom"}]}
+    report = dspy.File.from_path(str(tmp_path / "a b.pdf"))
+    assert plain_values({"file": report, "audio": dspy.Audio(data="AA==", audio_format="wav")}) == {
+        "file": "data:application/pdf;name=a%20b.pdf;base64,JVBERi0xLjc=",
+        "audio": "data:audio/wav;base64,AA==",
+    }
+    with pytest.raises(InvalidInput, match="file: is the id of a file at a provider"):
+        dspex.execute_program(program.program_id, {"file": dspy.File.from_file_id("file-1")})
 
 
 def test_what_may_not_be_fetched_fails_at_once_and_calls_no_lm(

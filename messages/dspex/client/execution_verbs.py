@@ -36,6 +36,7 @@ from dspex.contract.trace import ExecutionTrace
 from dspex.errors import InvalidInput, MessageError, NoAnswer, Problem, PublishError
 from dspex.ids import uuid7
 from dspex.model import problems
+from dspex.signatures.dspy_values import plain_values
 from dspex.signatures.signature import Signature
 
 IN_FLIGHT = 256
@@ -302,7 +303,7 @@ class ExecutionVerbs(BlobVerbs):
         if _mapping(inputs) is None:
             reason = f"must be a mapping of names to values, not {type(inputs).__name__}"
             raise InvalidInput([Problem("inputs", reason)])
-        inputs = placed(inputs)
+        inputs = placed(plain_values(inputs))
         # What is in the blob store is checked by the worker, which reads it.
         if BLOBS not in inputs and (self.validate if validate is None else validate):
             self._check(program_id, inputs)

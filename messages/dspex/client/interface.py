@@ -73,6 +73,7 @@ from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.contract.status import DeadLetterStatus, ExecutionStatus, SignatureStatus
 from dspex.ids import uuid7
 from dspex.signatures.compatibility import Compatibility
+from dspex.signatures.dspy_values import plain_values
 from dspex.signatures.signature import Signature
 
 
@@ -228,7 +229,7 @@ class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, DeploymentVerbs):
 
     def get_program_prompt(self, program_id: UUID, inputs: Mapping[str, Any]) -> ProgramPrompt:
         """What a program would send to its LM for these inputs: the messages of its first call, which is not made."""
-        return self.call(GetProgramPrompt(program_id=program_id, inputs=placed(inputs)), ProgramPrompt)
+        return self.call(GetProgramPrompt(program_id=program_id, inputs=placed(plain_values(inputs))), ProgramPrompt)
 
     def get_stats(self, program_id: UUID) -> ProgramStats:
         """A program and the main figures of its executions."""

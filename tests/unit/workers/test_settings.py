@@ -369,6 +369,7 @@ def test_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("WEBHOOK_RETRIES", "[0", "use 0,5,300"),
         ("WEBHOOK_PORTS", "0", "0: "),
         ("WEBHOOK_HOSTS", "receiver.internal", "host:port"),
+        ("FETCH_HOSTS", "https://images.example.com", "host:port"),
         ("WEBHOOK_HOSTS", "http://receiver.internal:80", "host:port"),
         ("WEBHOOK_SECRETS", '{"acme": ["OPENAI_API_KEY"]}', "acme.0: "),
         ("WEBHOOK_SECRETS", "{", "is not valid JSON"),

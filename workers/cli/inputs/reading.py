@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from dspex import Signature
+from workers.cli.inputs.attached import with_files
 from workers.cli.inputs.delimited import Table
 from workers.cli.inputs.json_rows import array_rows, line_rows, object_rows
 from workers.cli.inputs.rows import Fitting, Row, UnreadableInputs
@@ -104,7 +105,7 @@ def open_inputs(
     if unknown is not None:
         raise UnreadableInputs(f"--column: '{unknown}' is not an input of the signature")
     if pairs:
-        yield Inputs([fitting.of_text(1, _from_pairs(pairs))])
+        yield Inputs([fitting.of_text(1, with_files(signature, _from_pairs(pairs)))])
         return
     with opened(inputs_file or "-") as source:
         said: list[str] = []
