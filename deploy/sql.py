@@ -26,7 +26,7 @@ from deploy.sql_operators import OPERATORS
 from dspex import Usage
 from store import counters, event_outbox, executions, webhooks
 from store.counters import Counts
-from store.executions import Finish, Trace, traces
+from store.executions import Finish, Trace, blobs, traces
 
 DIALECTS: dict[str, Callable[[], Dialect]] = {"postgresql": psycopg.dialect, "sqlite": sqlite.dialect}
 WIDTH = 110
@@ -129,6 +129,17 @@ CALLS = (
         (
             Statement(
                 "keep traces", "after `finish` or `retry`, in its transaction, where one was asked for", (TRACES, KEY)
+            ),
+        ),
+    ),
+    Call(
+        blobs.keep,
+        ({ID: ["sha256:0"]},),
+        (
+            Statement(
+                "keep blobs",
+                "after `claim` or `finish`, in its transaction, where values are in the blob store",
+                ("pk_blob_references", KEY),
             ),
         ),
     ),

@@ -219,6 +219,19 @@ execution_traces = Table(
     ForeignKeyConstraint(["execution_id", "tenant"], [executions.c.id, executions.c.tenant], ondelete="CASCADE"),
 )
 
+blob_references = Table(
+    "blob_references",
+    metadata,
+    # The blobs that an execution refers to; see `store.executions.blobs`.
+    Column("execution_id", Uuid, primary_key=True),
+    _tenant(in_key=True),
+    Column("digest", String(71), primary_key=True),
+    # They go with their execution.
+    ForeignKeyConstraint(["execution_id", "tenant"], [executions.c.id, executions.c.tenant], ondelete="CASCADE"),
+    # To find whether a blob is in use.
+    Index("ix_blob_references_digest", "digest", "tenant"),
+)
+
 program_counters = Table(
     "program_counters",
     metadata,
@@ -381,6 +394,7 @@ PROTECTED = (
     programs,
     executions,
     execution_traces,
+    blob_references,
     program_counters,
     program_durations,
     rejected_messages,

@@ -212,6 +212,8 @@ class Settings(BaseSettings):
     """The size cap of a blob, and of all that an execution's inputs have."""
     blob_threshold: int = Field(default=THRESHOLD_BYTES, ge=1024, le=64 * 1024 * 1024)
     """The size from which on an input or output goes to the blob store, if there is one."""
+    blob_days: float = Field(default=7, ge=0.1, le=3650)
+    """How many days a blob is kept that no execution refers to."""
 
     fetch_hosts: Annotated[tuple[str, ...], *_listed("images.example.com")] = ()
     """Where images, audio and files of inputs may be fetched from: `*` (any public address), `host`, `host:port`."""

@@ -315,6 +315,17 @@ WHERE records.execution_id IS NOT NULL
 ON CONFLICT (execution_id, tenant) DO UPDATE SET attempt = excluded.attempt, steps = excluded.steps, shortened
     = excluded.shortened, inserted_at = excluded.inserted_at;
 
+-- keep blobs
+--   function: store.executions.blobs.keep (store/executions/blobs.py)
+--   runs: after `claim` or `finish`, in its transaction, where values are in the blob store
+--   needs: pk_blob_references, pk_executions
+INSERT INTO blob_references (execution_id, tenant, digest)
+SELECT records.execution_id, records.tenant, records.digest
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(execution_id UUID, tenant VARCHAR(64),
+    digest VARCHAR(71))
+WHERE records.execution_id IS NOT NULL
+ON CONFLICT (execution_id, tenant, digest) DO NOTHING;
+
 -- add events
 --   function: store.event_outbox.add (store/event_outbox.py)
 --   runs: where one is cancelled; on SQLite after each `count`

@@ -9,12 +9,13 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from dspex import ExecutionStatus
+from dspex.blobs.values import BLOBS
 from store import counters, event_outbox, histogram, webhooks
 from store.counters import Counts
-from store.database.batch import encode, execute, upsert, writes_in_with
+from store.database.batch import PARAMETER, encode, execute, upsert, writes_in_with
 from store.database.identity import Identity, is_one_of, lock_order
 from store.event_outbox import OutboxEntry
-from store.executions import statements, traces
+from store.executions import blobs, statements, traces
 from store.executions.idempotency import Holder, Key, give_back, take
 from store.executions.queries import of_all_tenants
 from store.executions.rows import (
@@ -118,7 +119,8 @@ def _claim_each(
 ) -> dict[Identity, Claim]:
     dialect, by = connection.dialect.name, {"worker": lease.worker, "lease_seconds": lease.seconds}
     rows = [request_row(request) for request in requests]
-    found = execute(connection, statements.claim(dialect, upsert(connection)), encode(rows) | by)
+    encoded = encode(rows)
+    found = execute(connection, statements.claim(dialect, upsert(connection)), encoded | by)
     outcome = {Identity(row.id, row.tenant): claim_of(row) for row in found}
     if len(outcome) < len(rows):
         there = [
@@ -131,6 +133,9 @@ def _claim_each(
             given[statements.ALONE_AT] = alone_at
         found = execute(connection, statements.claim_again(dialect, alone=alone_at is None), given)
         outcome |= {Identity(row.id, row.tenant): claim_of(row) for row in found}
+    if blobs.MARK in encoded[PARAMETER]:
+        claimed = [request for request in requests if request.identity in outcome]
+        blobs.keep(connection, {request.identity: blobs.digests_in(request.inputs) for request in claimed})
     if len(outcome) == len(rows):
         return outcome
     refused = [request for request in requests if request.identity not in outcome]
@@ -224,6 +229,9 @@ def finish_and_read(
         _count(counts[program], item)
     counters.increment(connection, shard, counts)
     traces.keep(connection, [asked[key] for key in ended])
+    stored = {key[0]: item.outputs for key in ended if (item := asked[key]).outputs and BLOBS in item.outputs}
+    if stored:
+        blobs.keep(connection, {execution: blobs.digests_in(outputs) for execution, outputs in stored.items()})
     if ended and not writes_in_with(dialect):
         ends = [OutboxEntry(identity.id, lock_version + 1, identity.tenant) for identity, lock_version, _ in ended]
         event_outbox.add(connection, ends, event_in)

@@ -80,7 +80,7 @@ def fill(engine: Engine) -> None:
             executions.Request(
                 uuid7(),
                 program_id,
-                {"question": "é"},
+                {"question": "é", "image": "blob:sha256:" + "a" * 64},
                 ExecutionOptions(seed=1),
                 "/tests",
                 idempotency_key=key,

@@ -1,4 +1,4 @@
-"""`dspex blob`: stores, reads and shows blobs. It needs the blob store alone, no database and no broker."""
+"""`dspex blob`: stores, reads, shows and prunes blobs. All but the last need the blob store alone, no database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ digest = click.argument("digest", metavar="DIGEST")
 
 @click.group()
 def blob() -> None:
-    """Blobs: put, get, show. (DSPEX_BLOBS says where they are.)"""
+    """Blobs: put, get, show, prune. (DSPEX_BLOBS says where they are.)"""
 
 
 @blob.command()
@@ -70,6 +70,25 @@ def show(digest: str, tenant: str | None, as_json: bool) -> None:
     """Show the size and the media type of a blob."""
     store, owner = _opened(tenant)
     _show(store.find(digest, tenant=owner), as_json)
+
+
+@blob.command()
+def prune() -> None:
+    """Remove the blobs that no execution of this database refers to, older than DSPEX_BLOB_DAYS. Workers do so, too."""
+    from workers.application.wiring import bootstrap
+    from workers.cli.begin import check_servers
+    from workers.cli.output import say
+    from workers.maintenance.blobs import remove_unused
+    from workers.settings import load_settings
+
+    settings = load_settings()
+    store, _ = _opened(None)
+    check_servers(settings)
+    app = bootstrap(settings, run_others=False)
+    try:
+        say(f"{remove_unused(app, store)} removed.")
+    finally:
+        app.close()
 
 
 def _opened(tenant: str | None) -> tuple[BlobStore, str]:

@@ -1,6 +1,6 @@
-"""The two maintenance threads: the heartbeat renews leases, the relay publishes what is due.
+"""The maintenance threads: the heartbeat renews leases, the relay publishes what is due, a third removes unused blobs.
 
-Both run in every worker process; any number may run together.
+They run in every worker process; any number may run together.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from store.database.failures import describe, passing
 from workers.application.wiring import Application
 from workers.execution.attempt import Attempt
 from workers.execution.completion import end
+from workers.maintenance.blobs import UnusedBlobs
 from workers.maintenance.relay import Relay
 from workers.persistence.group_commit import WriterClosed
 from workers.security.audit import audit
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 CANCEL_SECONDS = 2.0
 RELAY_SECONDS = 1.0
+BLOBS_SECONDS = 30.0
 MAX_PAUSE_SECONDS = 30.0
 """The longest pause between attempts while a server is unavailable, in seconds."""
 
@@ -40,6 +42,9 @@ class MaintenanceThreads:
             self._thread("heartbeat", min(lease / 3, CANCEL_SECONDS), self._heartbeat),
             self._thread("relay", min(lease / 3, RELAY_SECONDS), Relay(app, unclaimed).run),
         ]
+        # A process without servers may have a database of its own beside a store that others use, too.
+        if app.blobs is not None and not app.settings.embedded:
+            self.threads.append(self._thread("blobs", BLOBS_SECONDS, UnusedBlobs(app).run))
 
     def start(self) -> None:
         """Start the threads."""

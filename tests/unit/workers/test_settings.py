@@ -58,6 +58,7 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "blob_threshold": 2000,
         "fetch_timeout": 12.5,
         "fetch_max_bytes": 4096,
+        "blob_days": 0.5,
         "lm_proxy": "http://127.0.0.1:3128",
         "metrics_address": "127.0.0.1:9464",
         "webhook_threads": 0,
