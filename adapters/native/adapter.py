@@ -94,7 +94,9 @@ class NativeAdapter:
                 for field, lm in configuration.named_lms.items()
             }
             given = {glob: lms[f"lms.{glob}"] for glob in configuration.lms}
-            module = build_module(signature, configuration, resolved[MAIN].model, code, given)
+            parts = configuration.modules.items()
+            of_parts = {glob: lms[f"modules.{glob}.lm"] for glob, part in parts if part.lm is not None}
+            module = build_module(signature, configuration, resolved[MAIN].model, code, given, of_parts)
             program = _Program(
                 signature=signature,
                 module=module,

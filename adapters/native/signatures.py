@@ -33,11 +33,13 @@ LARGE_BYTES = 1_000_000
 """Above this size, the caches of `typing` are cleared of a signature's classes."""
 
 
-def dspy_signature(signature: Signature) -> Any:
-    """The signature as a DSPy class.
+def dspy_signature(signature: Signature | type[dspy.Signature]) -> Any:
+    """The signature as a DSPy class, which it may be already.
 
     Does not use DSPy's text form, because its parser imports the modules that a text names.
     """
+    if not isinstance(signature, Signature):
+        return signature
     fields = {field.name: (_annotation(field), dspy.InputField(**_details(field))) for field in signature.inputs}
     fields |= {field.name: (_annotation(field), dspy.OutputField(**_details(field))) for field in signature.outputs}
     made = make_signature(fields, signature.instructions or None)

@@ -29,7 +29,7 @@ class AgentParameters(Parameters):
 class Agent(dspy.ReAct):  # type: ignore[misc]  # DSPy has no type information
     """`dspy.ReAct`, with tools given by name."""
 
-    def __init__(self, signature: Signature, parameters: AgentParameters) -> None:
+    def __init__(self, signature: Signature | type[dspy.Signature], parameters: AgentParameters) -> None:
         super().__init__(dspy_signature(signature), _tools(parameters.tools), parameters.max_iters)
 
 

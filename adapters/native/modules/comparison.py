@@ -31,7 +31,9 @@ class ComparisonParameters(Parameters):
 class ChainsCompared(dspy.Module):  # type: ignore[misc]  # DSPy has no type information
     """Makes the chains of thought, which `dspy.MultiChainComparison` only compares."""
 
-    def __init__(self, signature: Signature, parameters: ComparisonParameters, model: str) -> None:
+    def __init__(
+        self, signature: Signature | type[dspy.Signature], parameters: ComparisonParameters, model: str
+    ) -> None:
         super().__init__()
         self.count = parameters.M
         config: dict[str, Any] = temperature_of(parameters.temperature, TEMPERATURE, model)

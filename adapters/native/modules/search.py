@@ -61,7 +61,7 @@ class BestOfN(dspy.Module):  # type: ignore[misc]  # DSPy has no type informatio
     run.
     """
 
-    def __init__(self, signature: Signature, parameters: SearchParameters, model: str) -> None:
+    def __init__(self, signature: Signature | type[dspy.Signature], parameters: SearchParameters, model: str) -> None:
         super().__init__()
         self.search = parameters
         self.config = temperature_of(parameters.temperature, TEMPERATURE, model)
@@ -75,7 +75,8 @@ class BestOfN(dspy.Module):  # type: ignore[misc]  # DSPy has no type informatio
         for number in range(self.search.N):
             try:
                 prediction = self.attempt(inputs)
-                self._signature.validate_outputs(json_outputs(self._signature, prediction))
+                if isinstance(self._signature, Signature):  # else DSPy has read the outputs by its own class
+                    self._signature.validate_outputs(json_outputs(self._signature, prediction))
             except (AdapterParseError, InvalidOutput) as error:
                 failure = error
                 continue
@@ -120,7 +121,7 @@ class Refine(BestOfN):
     As with `dspy.Refine`, the LM sees the source of the reward, which tells what is wanted.
     """
 
-    def __init__(self, signature: Signature, parameters: SearchParameters, model: str) -> None:
+    def __init__(self, signature: Signature | type[dspy.Signature], parameters: SearchParameters, model: str) -> None:
         super().__init__(signature, parameters, model)
         self.advise = dspy.Predict(_advice_signature())
         self._code = _source(self.reward)

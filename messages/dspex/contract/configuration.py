@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
@@ -153,8 +154,32 @@ CHAT, TWO_STEP = "chat", "two_step"
 MAX_LMS = 16
 PredictorGlob = Annotated[str, Field(pattern=r"^[A-Za-z_*?\[][A-Za-z0-9_.*?!\[\]'-]*$", max_length=100)]
 
-_LEFT_OUT = frozenset({"state", "fallbacks", "extraction_lm", "lms", "extra_outputs", "environment"})
+_LEFT_OUT = frozenset({"state", "fallbacks", "extraction_lm", "lms", "modules", "extra_outputs", "environment"})
 """The members that a configuration is written without where they are empty."""
+
+
+def _named(lm: Any) -> Any:
+    return {"model": lm} if isinstance(lm, str) else lm
+
+
+class Part(Frozen):
+    """A part of a module of one's own: what runs in the place of a predictor, over the predictor's own signature.
+
+    `module` is one of DSPy's, with its `parameters`; without it, the predictor stays as the code has it. `lm` is an LM
+    of its own, or the name of one.
+    """
+
+    module: Annotated[str, Field(pattern=_DSPY_MODULE["pattern"], max_length=64)] | None = None
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    lm: Annotated[LM | None, BeforeValidator(_named, json_schema_input_type=ModelName | LM | None)] = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.module is None and self.parameters:
+            raise ValueError("parameters: they are of a module: give 'module', too")
+        if self.module is None and self.lm is None:
+            raise ValueError("give 'module', 'lm' or both")
+        return self
 
 
 class Configuration(Frozen):
@@ -172,6 +197,9 @@ class Configuration(Frozen):
     `{"answer": …, "judge.*": …}`. Names may be patterns (`*`, `?`, `[ab]`). The name itself comes before a pattern, and
     a longer pattern before a shorter one.
 
+    `modules` names the parts of a module of one's own, by the same names: `{"answer": {"module": "ChainOfThought"},
+    "judge": {"module": "BestOfN", "parameters": {…}, "lm": "house"}}`. The state is that of the module with them.
+
     `environment` names the Python that the program runs on, of those that an operator offers (`DSPEX_ENVIRONMENTS`); by
     default it is the worker's own. Only `python_port` runs programs in environments.
 
@@ -183,6 +211,7 @@ class Configuration(Frozen):
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     lm: LM | None = None
     lms: dict[PredictorGlob, LM] = Field(default_factory=dict, max_length=MAX_LMS)  # before the state, which names LMs
+    modules: dict[PredictorGlob, Part] = Field(default_factory=dict, max_length=MAX_LMS)
     state: State | None = None
     fallbacks: tuple[Fallback, ...] = Field(default=(), max_length=8)
     prompt_adapter: PromptAdapterName = CHAT
@@ -195,6 +224,7 @@ class Configuration(Frozen):
         """The LMs that a run may call, by their fields; without those of fallbacks."""
         named = {"lm": self.lm, "extraction_lm": self.extraction_lm}
         named |= {f"lms.{glob}": lm for glob, lm in self.lms.items()}
+        named |= {f"modules.{glob}.lm": part.lm for glob, part in self.modules.items()}
         return {name: lm for name, lm in named.items() if lm is not None}
 
     @property
@@ -210,6 +240,15 @@ class Configuration(Frozen):
         if self.prompt_adapter != TWO_STEP and self.extraction_lm is not None:
             raise ValueError(f"extraction_lm: '{self.prompt_adapter}' calls no second LM: remove it")
         return self
+
+    @field_validator("modules")
+    @classmethod
+    def _have_one_lm(cls, modules: dict[str, Part], info: ValidationInfo) -> dict[str, Part]:
+        lms = info.data.get("lms", {})
+        for name, part in modules.items():
+            if part.lm is not None and name in lms:
+                raise wrong_at((name, "lm"), f"'lms' has an LM for '{name}', too: remove one of them")
+        return modules
 
     @field_validator("extra_outputs")
     @classmethod
@@ -228,7 +267,8 @@ class Configuration(Frozen):
         if state.module not in (None, module):
             raise wrong_at(("module",), f"it was found for '{state.module}', not for '{module}'")
         lm: LM | None = info.data.get("lm")
-        lms: dict[str, LM] = info.data.get("lms", {})
+        parts: dict[str, Part] = info.data.get("modules", {})
+        lms = {*info.data.get("lms", {}), *(name for name, part in parts.items() if part.lm is not None)}
         for path, predictor in state.predictors.items():
             is_given = matching(path, lms) or (lm is not None and predictor.lm == lm.model)
             if predictor.lm is not None and not is_given:
@@ -305,6 +345,7 @@ class ConfigurationChange(Change):
     prompt_adapter: PromptAdapterName | None = None
     extraction_lm: LM | None = None
     lms: Annotated[dict[PredictorGlob, LM], Field(max_length=MAX_LMS)] | None = None
+    modules: Annotated[dict[PredictorGlob, Part], Field(max_length=MAX_LMS)] | None = None
     extra_outputs: Annotated[tuple[ExtraName, ...], Field(max_length=16)] | None = None
     environment: EnvironmentName | None = None
 

@@ -71,6 +71,7 @@ MODELS: dict[tuple[str, str], Callable[[Any], object]] = {
     ("docs/programs.md", "Parameters of an LM"): Configuration.model_validate,
     ("docs/programs.md", "State"): lambda value: State.model_validate(value | {"signature_digest": "0" * 64}),
     ("docs/programs.md", "LMs of predictors"): lambda value: Configuration.model_validate({"lms": value}),
+    ("docs/programs.md", "Parts of a module of one's own"): Configuration.model_validate,
     ("docs/programs.md", "Fallbacks"): TypeAdapter(list[Fallback]).validate_python,
     ("docs/plugins.md", "Plug-ins"): Configuration.model_validate,
     ("docs/testing.md", "Testing with the mock adapter"): MockParameters.model_validate,
