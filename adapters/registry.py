@@ -40,7 +40,8 @@ class AdapterRegistry:
         """The adapter with this name. No distribution can replace a built-in one.
 
         Raises:
-            AdapterError: `permanent`: there is no such adapter, or its distribution is broken.
+            NotHere: there is no such adapter in this process, or the DSPy that it needs is another.
+            AdapterError: `permanent`: its distribution is broken.
         """
         adapter = self._adapters.get(adapter_type)
         if adapter is not None:
@@ -55,9 +56,7 @@ class AdapterRegistry:
         if module is None:
             return _plugged_in(adapter_type, self._catalog)
         if adapter_type in _ON_DSPY and (wrong := versions.of(versions.ON_USE)):
-            raise AdapterError(
-                ErrorCode.PERMANENT, f"adapter_type: '{adapter_type}' cannot be used: {'; '.join(wrong)}"
-            )
+            raise NotHere(f"adapter_type: '{adapter_type}' cannot be used: {'; '.join(wrong)}")
         given = {"environments": self._environments} if adapter_type == PYTHON_PORT else {}
         adapter: Adapter = import_module(module).create_adapter(self._catalog, **given)
         return adapter

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from adapters.registry import AdapterRegistry
 from deploy.environments import make_environment
 from dspex import LM, Configuration, ExecutionStatus, ProgramStatus, Signature
 from dspex.client.remote import RemoteClient
+from dspex.contract.results import ProgramCode
 from tests.conftest import new_database
 from tests.contract.interface import working
 from tests.lm_server import LMServer, answers_by
@@ -118,6 +120,13 @@ def test_a_module_that_is_only_there_runs_there_and_sees_nothing_of_the_worker(
         "python": python,
     }
     assert outcome.usage.calls == 1
+
+
+def digest_of(python: str) -> str:
+    """As a worker takes it, of the file in the environment."""
+    site = Path(python).parents[1] / "lib" / _version() / "site-packages"
+    data = (site / "acme_there.py").read_bytes()
+    return sha256(f"acme_there.py\0{len(data)}\0".encode() + data).hexdigest()
 
 
 def _version() -> str:
@@ -228,6 +237,10 @@ def test_a_worker_without_the_environment_gives_its_executions_back(
         assert view.error.message.endswith("nor has any other worker taken it")
         having = stack.enter_context(working(settings.model_copy(update={"environments": {"rag": python}})))
         assert client.initialize_program(program.program_id).status == ProgramStatus.READY
+        wait_until(lambda: client.get_program(program.program_id).code is not None, "the one that has built it answers")
+        code = ProgramCode(module=WHERE, distribution="acme-there", version="2.1", digest=digest_of(python), built=True)
+        codes = [client.get_program(program.program_id).code for _ in range(4)]
+        assert [found for found in codes if found is not None] == [code] * (4 - codes.count(None))
         rows = [client.submit_program(program.program_id, {"question": str(number)}) for number in range(3)]
         views = [row.execution(timeout=60) for row in rows]
         assert {view.status for view in views} == {ExecutionStatus.COMPLETED}

@@ -89,6 +89,9 @@ def test_new_code_runs_when_the_program_is_initialized_again(settings: Settings,
             program = client.create_program("rag", "question -> answer", adapter_type="mock", configuration=OWN)
             before = client.initialize_program(program.program_id)
             assert client.initialize_program(program.program_id).lock_version == before.lock_version
+            code = client.get_program(program.program_id).code
+            assert code is not None
+            assert (code.module, code.distribution, code.version, code.built) == (NAME, None, None, True)
         (package / "programs.py").write_text("")
         own_modules._digests.clear()  # a worker that starts later
         with working(given):
@@ -100,9 +103,13 @@ def test_new_code_runs_when_the_program_is_initialized_again(settings: Settings,
                 return [view.error.message for view in found if view.error and given_back in view.error.message]
 
             wait_until(lambda: bool(told()), "it is given back")
+            other = client.get_program(program.program_id).code
+            assert other is not None
+            assert (other.built, other.digest == code.digest) == (False, False)
             after = client.initialize_program(program.program_id)
             assert (after.status, after.backend_id == before.backend_id) == (ProgramStatus.READY, False)
             assert handle.execution(timeout=30).attempt == 1
+            assert client.get_program(program.program_id).code == other.model_copy(update={"built": True})
 
 
 @pytest.mark.usefixtures("example_plugin")

@@ -11,7 +11,7 @@ import pydantic
 from adapters.fallback import LoadedProgram, check_environment
 from adapters.lm import LMCatalog
 from adapters.own_modules import OwnModules
-from adapters.port import AdapterError, NotHere, ProgramSpec
+from adapters.port import AdapterError, ModuleCode, NotHere, ProgramSpec
 from adapters.programs import Programs
 from adapters.registry import AdapterRegistry
 from dspex import LM, Configuration, ErrorCode
@@ -59,7 +59,8 @@ class ProgramCache:
         decides.
 
         Raises:
-            AdapterError: there is no such adapter here, or the LM is not allowed. The text begins with the field.
+            NotHere: there is no such adapter here, or no such alias.
+            AdapterError: the LM is not allowed, or an adapter runs in no environment. The text begins with the field.
         """
         self._check_adapter("adapter_type", adapter_type)
         try:
@@ -85,7 +86,7 @@ class ProgramCache:
         names = self._adapters.names()
         if name not in names:
             advice = "install the distribution that offers it on the workers, or name another"
-            raise AdapterError(ErrorCode.PERMANENT, f"{field}: '{name}' is not one of {', '.join(names)}: {advice}")
+            raise NotHere(f"{field}: '{name}' is not one of {', '.join(names)}: {advice}")
 
     def spec_of(self, program: Program) -> ProgramSpec:
         """The specification from which an adapter builds a program.
@@ -102,6 +103,22 @@ class ProgramCache:
         """The specification with the code that its module has in this process. Raises as `spec_of`."""
         configuration = spec.configuration
         return replace(spec, code=self.modules.find(configuration.module, configuration.environment))
+
+    def code_of(self, program: Program) -> tuple[ModuleCode, bool] | None:
+        """The code of a program's own module, and whether the program was built with it; None: not known here.
+
+        Starts no environment: the code of what runs in one is known where the program was built.
+        """
+        built = program.backend_id and self._loaded.find(_key(program.tenant, program.backend_id))
+        if built:
+            return None if built.spec.code is None else (built.spec.code, True)
+        if program.configuration.environment is not None:
+            return None
+        try:
+            spec = self.spec_of(program)
+        except AdapterError:
+            return None
+        return None if spec.code is None else (spec.code, spec.backend_id == program.backend_id)
 
     def build(self, spec: ProgramSpec) -> LoadedProgram:
         """Build a program and its fallbacks by their adapters, and cache it.

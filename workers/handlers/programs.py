@@ -205,7 +205,7 @@ def _here_or_elsewhere(app: Application, program: Program) -> Generator[None]:
     except NotHere as error:
         if not app.settings.embedded:
             app.episodes.tell(f"Program {program.id} cannot be built here", error.message)
-            wait_for_another_worker(program.tenant, program.id)
+            wait_for_another_worker(program.tenant)
             raise NotHere(f"{error.message}; nor has any other worker taken it", error.code) from None
         raise
 
@@ -241,7 +241,8 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
     adapter_type = command.adapter_type or before.adapter_type
     is_built_again = any(part is not None for part in (command.configuration, command.signature, command.adapter_type))
     if is_built_again:
-        _check(app, received, adapter_type, configuration)
+        with _here_or_elsewhere(app, before):
+            _check(app, received, adapter_type, configuration)
         if before.status == ProgramStatus.READY:
             spec = ProgramSpec(adapter_type, signature or before.signature, configuration, tenant)
             with _here_or_elsewhere(app, before):
@@ -294,9 +295,10 @@ def destroy_program(app: Application, received: Received[DestroyProgram]) -> Not
 
 @handles(GetProgram, roles=EVERY_ROLE)
 def get_program(app: Application, received: Received[GetProgram]) -> ProgramView:
-    """Read one program."""
+    """Read one program, with the code of its own module."""
     with app.read(received.tenant) as connection:
-        return program_view(programs.get(connection, received.command.program_id, tenant=received.tenant))
+        program = programs.get(connection, received.command.program_id, tenant=received.tenant)
+    return program_view(program, app.programs.code_of(program))
 
 
 @handles(ListPrograms, roles=EVERY_ROLE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from typing import Final, NoReturn
-from uuid import UUID
 
 from dspex.backoff import doubled, spread
 from dspex.contract.commands import CreateProgram, InitializeProgram
@@ -52,22 +51,22 @@ _in_vain = _InVain()
 
 
 class _Looks:
-    """How often this process could not build a program of late."""
+    """How often this process could not carry out a command of late."""
 
     SECONDS = 30.0
-    _counts: Lru[tuple[str, UUID], tuple[int, float]] = Lru(1_000)
+    _counts: Lru[tuple[str, str], tuple[int, float]] = Lru(1_000)
 
-    def another(self, program: tuple[str, UUID]) -> int:
-        """Count one more look at a program, and return their number."""
-        count, since = self._counts.get(program) or (0, 0.0)
+    def another(self, command: tuple[str, str]) -> int:
+        """Count one more look at a command, and return their number."""
+        count, since = self._counts.get(command) or (0, 0.0)
         now = time.monotonic()
         count, since = (count, since) if now < since + self.SECONDS else (0, now)
-        self._counts.put(program, (count + 1, since), 1)
+        self._counts.put(command, (count + 1, since), 1)
         return count + 1
 
-    def forget(self, program: tuple[str, UUID]) -> None:
+    def forget(self, command: tuple[str, str]) -> None:
         """Begin to count anew."""
-        self._counts.put(program, (0, 0.0), 1)
+        self._counts.put(command, (0, 0.0), 1)
 
 
 _looks = _Looks()
@@ -116,24 +115,25 @@ def wait_for_dependency(command_type: str, tenant: str, most: int, share: int) -
     _in_vain.add(tenant)
 
 
-def wait_for_another_worker(tenant: str, program_id: UUID) -> None:
-    """Give a command back to its queue, as another worker may have what this one lacks for the program.
+def wait_for_another_worker(tenant: str) -> None:
+    """Give a command back to its queue, as another worker may have what this one lacks for its program.
 
-    Returns outside of an actor, and if this process has looked at the program often enough: whoever else has it would
+    Returns outside of an actor, and if this process has looked at the command often enough: whoever else has it would
     have taken the command by now, as RabbitMQ gives it to the consumers in turn.
 
     Raises:
         PutAside: the command must be handled again, and then goes back to its queue.
         Requeue: it goes back at once.
     """
-    delivery, program = handled(), (tenant, program_id)
+    delivery = handled()
     if delivery is None:
         return
+    command = (tenant, delivery.message_id)
     if delivery.tries > 1:
         raise Requeue("it has paused here")
-    looks = _looks.another(program)
+    looks = _looks.another(command)
     if looks >= LOOKS:
-        _looks.forget(program)
+        _looks.forget(command)
         return
     if looks > 1 and len(aside()) < ASIDE:
         raise PutAside(doubled(_FIRST_LOOK_AGAIN, _LAST_LOOK_AGAIN, looks - 2))

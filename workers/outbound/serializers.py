@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from adapters.port import ModuleCode
 from dspex import ErrorDetail
 from dspex.contract.results import (
     DeliveryAttempt,
@@ -17,6 +18,7 @@ from dspex.contract.results import (
     EndpointView,
     ExecutionView,
     Page,
+    ProgramCode,
     ProgramView,
     RejectedMessageView,
     SignatureView,
@@ -37,9 +39,25 @@ def signature_view(row: SignatureRow) -> SignatureView:
     return _view(SignatureView, row, signature_id=row.id, digest=row.signature.digest, compatibility=None)
 
 
-def program_view(row: Program) -> ProgramView:
-    """A program."""
-    return _view(ProgramView, row, program_id=row.id)
+def program_view(row: Program, code: tuple[ModuleCode, bool] | None = None) -> ProgramView:
+    """A program.
+
+    Args:
+        code: of its own module, and whether the program was built with it.
+    """
+    return _view(ProgramView, row, program_id=row.id, code=None if code is None else _code_view(*code))
+
+
+def _code_view(code: ModuleCode, built: bool) -> ProgramCode:
+    distribution, _, version = code.distribution.rpartition(" ")
+    is_one = bool(distribution) and " " not in distribution
+    return ProgramCode(
+        module=code.reference,
+        distribution=distribution if is_one else None,
+        version=version if is_one else None,
+        digest=code.digest,
+        built=built,
+    )
 
 
 def execution_view(row: Execution) -> ExecutionView:

@@ -13,7 +13,7 @@ from adapters.native.prompts.chat import CHAT, AskedAgainAsJson, Json
 from adapters.native.prompts.guards import Neutral
 from adapters.native.prompts.two_step import TwoStep
 from adapters.native.prompts.xml import Xml
-from adapters.port import MAX_QUOTE, AdapterError
+from adapters.port import MAX_QUOTE, AdapterError, NotHere
 from dspex import ErrorCode
 
 _OWN: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
@@ -32,8 +32,8 @@ def prompt_adapter(name: str, lms: Mapping[str, Any], module: Any) -> Any:
         lms: the LMs of the program, by their fields.
 
     Raises:
-        AdapterError: `permanent`: there is none with this name, it cannot be made, or it cannot show a type of the
-            signature.
+        NotHere: no distribution on this worker registers it, or the DSPy here has none of this name.
+        AdapterError: `permanent`: it cannot be made, or it cannot show a type of the signature.
     """
     if name == "chat":
         return CHAT
@@ -57,7 +57,7 @@ def _baml() -> Any:
     try:
         from adapters.native.prompts.baml import Baml  # older versions of DSPy have none
     except ImportError:
-        raise AdapterError(ErrorCode.PERMANENT, f"prompt_adapter: DSPy {dspy.__version__} has no 'baml'") from None
+        raise NotHere(f"prompt_adapter: DSPy {dspy.__version__} has no 'baml'") from None
     return Baml()
 
 
@@ -66,7 +66,7 @@ def _registered(name: str) -> Any:
     if plugins.find(plugins.PROMPT_ADAPTERS, name, asked_by="prompt_adapter") is None:
         known = ", ".join([*_OWN, *plugins.registered(plugins.PROMPT_ADAPTERS)])
         text = f"prompt_adapter: '{name}' is not one of {known}, and no distribution registers it here"
-        raise AdapterError(ErrorCode.PERMANENT, text)
+        raise NotHere(text)
     found = plugins.load(plugins.PROMPT_ADAPTERS, name, asked_by="prompt_adapter")
     if not (isinstance(found, type) and issubclass(found, dspy.Adapter)):
         raise AdapterError(ErrorCode.PERMANENT, f"prompt_adapter: '{name}' is not a subclass of dspy.Adapter")

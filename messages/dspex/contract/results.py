@@ -66,8 +66,25 @@ class SignatureList(Frozen):
     signatures: tuple[SignatureView, ...]
 
 
+class ProgramCode(Frozen):
+    """The code of a module of one's own, as the worker that answers has it.
+
+    Attributes:
+        module: `package.module:name`.
+        distribution, version: what it was installed by; null for files that belong to none, or to several.
+        digest: of the source files of its package.
+        built: whether the program was built with this code. If not, initialize it to run it on this code.
+    """
+
+    module: str
+    distribution: str | None = None
+    version: str | None = None
+    digest: str
+    built: bool
+
+
 class ProgramView(Frozen):
-    """A program."""
+    """A program. `code`: of one that is asked for by its id; absent where the worker that answers does not have it."""
 
     program_id: UUID
     name: str
@@ -79,6 +96,7 @@ class ProgramView(Frozen):
     status: ProgramStatus
     backend_id: str | None
     error: ErrorDetail | None
+    code: ProgramCode | None = Field(default=None, exclude_if=operator.not_)
     execution_count: int
     last_executed_at: AwareDatetime | None
     lock_version: int
