@@ -19,7 +19,7 @@ from dspex.errors import Conflict, IllegalTransition, NotFound
 from dspex.ids import DEFAULT_TENANT
 from store.column_types import Json, database_now, seconds_until, statement_now
 from store.database.batch import encode, upsert
-from store.executions import statements
+from store.executions import blobs, statements
 from store.executions.idempotency import Holder, Key, take
 from store.executions.rows import Execution, Finish, Request, execution_of, external_digest, request_row
 from store.executions.statements import IS_EXTERNAL, OPEN, PENDING, RUNNING
@@ -95,6 +95,7 @@ def create(connection: Connection, request: Request) -> Execution:
         raise NotFound(f"program_id: there is no program {request.program_id}")
     if found.request_digest != digest:
         raise Conflict(f"execution_id: {request.id} belongs to another request")
+    blobs.keep(connection, {found.identity: blobs.digests_in(request.inputs)})
     return found
 
 

@@ -134,6 +134,19 @@ def test_what_is_no_reference_is_refused_before_it_is_sent(
         dspex.execute_program(program, inputs)
 
 
+def test_an_execution_that_a_service_runs(dspex: Interface, program: Any) -> None:
+    inputs, outputs = {"document": LARGE, "k": [1]}, {"answer": "y" * 1_200_000, "sections": ["a"]}
+    created = dspex.create_execution(program, inputs)
+    assert BLOBS in created.inputs
+    assert dspex.whole(created).inputs == inputs
+    running = dspex.mark_running(created.execution_id, created.lock_version)
+    done = dspex.mark_completed(running.execution_id, running.lock_version, outputs)
+    assert done.outputs == outputs
+    stored = dspex.get_execution(created.execution_id).outputs
+    assert stored is not None
+    assert list(references_of(stored)) == ["answer"]
+
+
 def test_a_client_without_a_store_says_what_it_needs(dspex: Interface, program: Any) -> None:
     execution_id = dspex.execute_program(program, {"document": LARGE}).execution_id
     kept, dspex.blobs = dspex.blobs, None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import to_json
 
 from adapters.port import AdapterError, NotHere, Outcome
-from dspex import ErrorCode, Signature
+from dspex import ErrorCode, Signature, SignatureField
 from dspex.blobs.values import BLOBS, offloaded, references_of, value_of
 from dspex.errors import (
     BlobCorrupt,
@@ -30,13 +30,22 @@ def whole_inputs(app: Application, inputs: Mapping[str, Any], signature: Signatu
         NotHere: this worker has no blob store.
         AdapterError: `transient`: the store cannot be reached; `permanent`: a body in it is another.
     """
-    if BLOBS not in inputs:
-        return inputs
+    return inputs if BLOBS not in inputs else _whole(app, inputs, signature.inputs, tenant)
+
+
+def whole_outputs(app: Application, outputs: Mapping[str, Any], signature: Signature, tenant: str) -> Mapping[str, Any]:
+    """The outputs that a service tells, with those that are in the blob store. Raises the errors of `whole_inputs`."""
+    return outputs if BLOBS not in outputs else _whole(app, outputs, signature.outputs, tenant)
+
+
+def _whole(
+    app: Application, given: Mapping[str, Any], fields: Sequence[SignatureField], tenant: str
+) -> Mapping[str, Any]:
     try:
-        blobs = references_of(inputs)
+        blobs = references_of(given)
     except InvalidBlob as error:
         raise InvalidInput(error.message) from None
-    names = {field.name for field in signature.inputs}
+    names = {field.name for field in fields}
     unknown = [Problem(name, "is not a known field: remove it") for name in blobs if name not in names]
     if unknown:
         raise InvalidInput(unknown)
@@ -46,7 +55,7 @@ def whole_inputs(app: Application, inputs: Mapping[str, Any], signature: Signatu
     if total > most:
         text = f"the blobs have {total} bytes; DSPEX_BLOB_MAX_BYTES allows {most} in all"
         raise InvalidInput([Problem(name, text) for name in blobs])
-    values = {name: value for name, value in inputs.items() if name != BLOBS}
+    values = {name: value for name, value in given.items() if name != BLOBS}
     for name, blob in blobs.items():
         try:
             values[name] = value_of(blob, app.blobs, tenant=tenant)
@@ -55,6 +64,7 @@ def whole_inputs(app: Application, inputs: Mapping[str, Any], signature: Signatu
         except BlobCorrupt as error:
             raise AdapterError(ErrorCode.PERMANENT, f"{name}: {error.message}") from None
         except BlobsUnavailable as error:
+            _tell(app, error)
             raise AdapterError(ErrorCode.TRANSIENT, f"{name}: DSPEX_BLOBS: {error.message}") from None
     return values
 
@@ -78,6 +88,7 @@ def kept_outputs(app: Application, outcome: Outcome, tenant: str) -> Mapping[str
                 ErrorCode.INVALID_OUTPUT, f"DSPEX_BLOB_MAX_BYTES: {error.message}", usage=outcome.usage
             ) from None
         except BlobsUnavailable as error:
+            _tell(app, error)
             down = error
     size = len(to_json(outputs))
     if size <= most:
@@ -89,3 +100,7 @@ def kept_outputs(app: Application, outcome: Outcome, tenant: str) -> Mapping[str
         f"the outputs have {size} bytes; DSPEX_MAX_MESSAGE_BYTES allows {most}",
         usage=outcome.usage,
     )
+
+
+def _tell(app: Application, error: BlobsUnavailable) -> None:
+    app.episodes.tell("The blob store cannot be reached", f"DSPEX_BLOBS: {error.message}")

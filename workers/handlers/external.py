@@ -8,7 +8,7 @@ from typing import Any
 
 from adapters.extras import bounded_extras
 from adapters.port import AdapterError, Outcome
-from dspex import ErrorCode, ErrorDetail, ProgramStatus, Usage
+from dspex import ErrorCode, ErrorDetail, ProgramStatus, Signature, Usage
 from dspex.contract.external import CreateExecution, Mark, MarkCompleted, MarkFailed, MarkRunning, ReportedUsage
 from dspex.contract.options import ExecutionOptions
 from dspex.contract.results import ExecutionView
@@ -20,7 +20,7 @@ from store import executions, programs
 from store.executions import Request, external
 from store.programs import Program
 from workers.application.wiring import Application
-from workers.execution.blobs import kept_outputs, whole_inputs
+from workers.execution.blobs import kept_outputs, whole_inputs, whole_outputs
 from workers.execution.event_publisher import tell_end
 from workers.handlers.registry import handles
 from workers.outbound.serializers import execution_view
@@ -81,7 +81,7 @@ def mark_completed(app: Application, received: Received[MarkCompleted]) -> Execu
     result = external.Result()
     if program is not None:  # else it was ended by this very mark, whatever the signature is now, or is a conflict
         result = external.Result(
-            outputs=_kept(app, program.signature.validate_outputs(command.outputs), tenant),
+            outputs=_kept(app, program.signature, command.outputs, tenant),
             extra_outputs=_extras(program, command.extra_outputs or {}),
             usage=_usage(command.usage),
             duration_ms=command.duration_ms,
@@ -127,10 +127,11 @@ def _usage(reported: ReportedUsage | None) -> Usage:
     return external.UNKNOWN if reported is None else Usage(**reported.model_dump())
 
 
-def _kept(app: Application, outputs: Mapping[str, Any], tenant: str) -> Mapping[str, Any]:
-    """The outputs as the row has them: large ones are in the blob store, if there is one."""
+def _kept(app: Application, signature: Signature, outputs: Mapping[str, Any], tenant: str) -> Mapping[str, Any]:
+    """The outputs, once they are validated, as the row has them: large ones are in the blob store, if there is one."""
     with _refused():
-        return kept_outputs(app, Outcome(outputs), tenant)
+        whole = whole_outputs(app, outputs, signature, tenant)
+        return kept_outputs(app, Outcome(signature.validate_outputs(whole)), tenant)
 
 
 @contextmanager

@@ -105,11 +105,14 @@ class ExternalVerbs(BlobVerbs):
             duration_ms: None: since it was marked running.
             mark: the id of this mark, for a repetition.
         """
+        given = placed(outputs)
+        if self.blobs is not None:
+            given = offloaded(given, self.blobs, tenant=self.tenant, threshold=self.blob_threshold)
         command = MarkCompleted(
             execution_id=execution_id,
             lock_version=lock_version,
             mark=mark or uuid7(),
-            outputs=dict(outputs),
+            outputs=given,
             extra_outputs=None if extra_outputs is None else dict(extra_outputs),
             usage=usage,  # type: ignore[arg-type]  # read or refused by the model
             duration_ms=duration_ms,

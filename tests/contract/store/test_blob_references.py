@@ -12,7 +12,7 @@ from sqlalchemy import Connection, delete, event
 from dspex.blobs.values import BLOBS
 from store import executions
 from store.database.identity import Identity
-from store.executions import blobs
+from store.executions import blobs, external
 from store.tables import executions as executions_table
 from tests.contract.store.rows import completed, ready_program, request, take
 
@@ -54,6 +54,14 @@ def test_a_claim_and_an_end_keep_what_they_refer_to(connection: Connection, sent
     assert len(sent) == without + 2
     assert sum("blob_references" in text for text in sent) == 2
     assert blobs.referred(connection, [("sha256:" + "d" * 64, asked.tenant)])
+
+
+def test_an_execution_that_a_service_runs(connection: Connection) -> None:
+    asked = replace(request(ready_program(connection)), inputs={"image": f"blob:{A}", BLOBS: {"question": stored(B)}})
+    wanted = {(A, asked.tenant), (B, asked.tenant)}
+    for _ in range(2):
+        external.create(connection, asked)
+        assert blobs.referred(connection, wanted) == wanted
 
 
 def test_what_is_claimed_again_keeps_the_same(connection: Connection) -> None:
