@@ -126,6 +126,39 @@ class Flag(str, enum.Enum):  # noqa: UP042  as people have it
     OFF = "off"
 
 
+class Node(BaseModel):
+    """A part of a document."""
+
+    title: str
+    children: list[Node] = []
+    next: Node | None = Field(default=None, description="the one after it")
+    notes: dict[str, Note] = Field(default_factory=dict, examples=[{"a": {"text": "b"}}])
+
+
+class Note(BaseModel):
+    text: str
+    about: Node | Severity | None = None
+    where: Address = Field(description="of the note")
+
+
+class Leaf(BaseModel):
+    """It has no others."""
+
+    kind: Literal["leaf"]
+    value: int
+
+
+class Branch(BaseModel):
+    kind: Literal["branch"]
+    left: Tree
+    right: Tree
+
+
+Tree = Annotated[Leaf | Branch, Field(discriminator="kind")]
+Node.model_rebuild()
+Branch.model_rebuild()
+
+
 class Extract(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
     """Find the people.
 
@@ -216,6 +249,20 @@ class Unions(dspy.Signature):  # type: ignore[misc]  # DSPy has no type informat
     size: float | int = dspy.OutputField()
     pair: tuple[int, Severity] = dspy.OutputField()
     words: set[str] = dspy.OutputField()
+
+
+class Outline(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    """Outline it."""
+
+    before: Node = dspy.InputField(desc="the outline so far")
+    tree: Tree = dspy.InputField()
+    root: Node = dspy.OutputField()
+    parts: list[Node] = dspy.OutputField(desc="all of them")
+    notes: dict[str, Note] = dspy.OutputField()
+    best: Node | None = dspy.OutputField()
+    whole: Tree = dspy.OutputField()
+    branches: list[Branch] = dspy.OutputField()
+    home: Address = dspy.OutputField()
 
 
 class Typed(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
@@ -313,3 +360,6 @@ TALK: dict[str, Any] = {
         ]
     ),
 }
+NODE = Node(title="a", children=[Node(title="b", next=Node(title="c"))], notes={"x": Note(text="d", where=HOME)})
+LEAF = Leaf(kind="leaf", value=1)
+OUTLINE: dict[str, Any] = {"before": NODE, "tree": Branch(kind="branch", left=LEAF, right=LEAF)}

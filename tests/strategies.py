@@ -185,6 +185,22 @@ def field_types() -> st.SearchStrategy[Schema]:
 
 
 @st.composite
+def named_types(draw: st.DrawFn) -> tuple[Schema, dict[str, Schema]]:
+    """A type, and definitions to which it and they refer; they may contain themselves, or have no values."""
+    names = [f"D{number}" for number in range(draw(st.integers(1, 4)))]
+    refs = st.sampled_from(names).map(lambda name: {"$ref": f"#/$defs/{name}"})
+    leaves = st.one_of(strings(), integers(), st.just({"type": "boolean"}), constants(), refs, refs)
+    several = st.recursive(
+        leaves,
+        lambda inner: st.one_of(arrays(inner), maps(inner), objects(inner), optional(inner), tuples(inner)),
+        max_leaves=3,
+    )
+    choices = st.lists(several.filter(lambda schema: "anyOf" not in schema), min_size=2, max_size=3)
+    types = st.one_of(several, objects(several), choices.map(lambda some: {"anyOf": some}))
+    return draw(types), {name: draw(types) for name in names}
+
+
+@st.composite
 def signatures(draw: st.DrawFn) -> dict[str, Any]:
     """Signatures as data."""
     fields = st.fixed_dictionaries({"name": NAMES, "type": field_types()})

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from adapters.extras import check_extras
 from adapters.mock.draws import Draws
 from adapters.mock.parameters import MockParameters
-from adapters.mock.values import Make, least_size, maker
+from adapters.mock.values import Make, maker
 from adapters.modules import check_module
 from adapters.parameters import read_parameters
 from adapters.port import (
@@ -34,6 +34,7 @@ from dspex import ErrorCode, LMCall, Signature, Usage
 from dspex.errors import InvalidOutput
 from dspex.model import problems
 from dspex.signatures.annotations import object_model
+from dspex.signatures.definitions import least_size
 
 CAPACITY: Final = 1024
 """How many programs are kept."""

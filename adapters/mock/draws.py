@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from dspex.ids import canonical_json
@@ -17,9 +18,14 @@ class Draws:
     """Pseudo-random numbers: SplitMix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195), seeded by SHA-256.
 
     The `random` module is not used: between Python versions, only its `random()` is guaranteed to stay the same.
+
+    Attributes:
+        ending: the value that is made should end as soon as it can.
     """
 
     def __init__(self, *key: Any) -> None:
+        self.ending = False
+        self._depth = self._count = 0
         self._state = int.from_bytes(hashlib.sha256(canonical_json(key)).digest()[:8], "big")
 
     def bits(self) -> int:
@@ -44,3 +50,15 @@ class Draws:
     def choice(self, items: Sequence[Item]) -> Item:
         """One of the items."""
         return items[self.below(len(items))]
+
+    @contextmanager
+    def nested(self, deepest: int, most: int) -> Generator[None]:
+        """Make a value in others: they are `ending` where they nest deeper than this, or when there are so many."""
+        before = self.ending
+        self._depth, self._count = self._depth + 1, self._count + 1
+        self.ending = before or self._depth > deepest or self._count > most
+        try:
+            yield
+        finally:
+            self.ending = before
+            self._depth -= 1

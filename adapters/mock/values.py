@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapters.mock.draws import Draws
 from adapters.mock.texts import formed
 from adapters.port import AdapterError
 from dspex import ErrorCode
 from dspex.ids import canonical_json
+from dspex.signatures.definitions import least_size
+from dspex.signatures.references import RefType
 from dspex.signatures.scalar_types import BooleanType, ConstType, EnumType, IntegerType, NumberType, StringType
 from dspex.signatures.types import (
     AnyArrayType,
@@ -33,6 +35,13 @@ from dspex.signatures.types import (
 
 Make = Callable[[Draws], Any]
 
+MAX_NESTED = 4
+MAX_VALUES = 40
+"""How deep values of types with names nest, and how many there are, before each that may end does so."""
+
+MAX_OPTIONAL = 100_000
+"""The least size of a value that need not be there, and is made."""
+
 TRIES = 20
 """How often an item is made again for a set, for each that it must have."""
 
@@ -47,13 +56,29 @@ _OF_ANY: Mapping[type[Any], FieldType] = {
 """What is made where any value fits."""
 
 
+class Output(NamedTuple):
+    """An output that values are made for.
+
+    Attributes:
+        makers: those of the types that it names, which are compiled once.
+    """
+
+    name: str
+    makers: dict[str, Make]
+
+
 def maker(field_type: FieldType, name: str) -> Make:
-    """Compile a type to a function that makes values of it. Texts contain `name`.
+    """Compile the type of an output to a function that makes values of it. Texts contain `name`.
 
     Raises:
         AdapterError: `permanent`: a text has a pattern that no text was found for.
     """
+    return _maker(field_type, Output(name, {}))
+
+
+def _maker(field_type: FieldType, output: Output) -> Make:
     field_type = _OF_ANY.get(type(field_type), field_type)
+    name = output.name
     match field_type:
         case StringType(enum=None, format=None, pattern=None):
             return _text(field_type, name.replace("_", " "))
@@ -70,27 +95,59 @@ def maker(field_type: FieldType, name: str) -> Make:
         case BooleanType():
             return lambda draws: draws.below(2) == 1
         case ArrayType():
-            return _array(field_type, name)
+            return _array(field_type, output)
         case MapType():
-            return _map(field_type, name)
+            return _map(field_type, output)
         case ObjectType():
-            return _object(field_type)
-        case OptionalType() | UnionType() | TaggedUnionType() | TupleType():
-            return _several(field_type, name)
+            return _object(field_type, output)
+        case RefType() | OptionalType() | UnionType() | TaggedUnionType() | TupleType():
+            return _several(field_type, output)
     raise AssertionError(field_type)
 
 
-def _several(field_type: OptionalType | UnionType | TaggedUnionType | TupleType, name: str) -> Make:
+def _named(ref: RefType, output: Output) -> Make:
+    """Makes values of a type with a name: only so many, as they may multiply from name to name, or never end."""
+    makers = output.makers
+    if ref.name not in makers:
+        makers[ref.name] = _unmade  # which the type itself may refer to
+        makers[ref.name] = _nested(_maker(ref.target, output))
+    return lambda draws: makers[ref.name](draws)
+
+
+def _unmade(_draws: Draws) -> Any:
+    raise AssertionError("a value was asked for while its type is compiled")
+
+
+def _nested(made: Make) -> Make:
+    def make(draws: Draws) -> Any:
+        with draws.nested(MAX_NESTED, MAX_VALUES):
+            return made(draws)
+
+    return make
+
+
+def _several(field_type: RefType | OptionalType | UnionType | TaggedUnionType | TupleType, output: Output) -> Make:
     match field_type:
+        case RefType():
+            return _named(field_type, output)
         case OptionalType(anyOf=(inner, _)):
-            some = maker(inner, name)
-            return lambda draws: some(draws) if draws.below(4) else None
+            some = _maker(inner, output)
+            may_be = _is_small(inner)
+            return lambda draws: some(draws) if may_be and not draws.ending and draws.below(4) else None
         case UnionType(anyOf=choices) | TaggedUnionType(oneOf=choices):
-            makers = [_null if isinstance(choice, NullType) else maker(choice, name) for choice in choices]
-            return lambda draws: draws.choice(makers)(draws)
+            makers = [_null if isinstance(choice, NullType) else _maker(choice, output) for choice in choices]
+            sizes = [least_size(choice) for choice in choices]
+            least = makers[sizes.index(min(sizes))]
+            small = [made for made, size in zip(makers, sizes, strict=True) if size <= MAX_OPTIONAL] or [least]
+            return lambda draws: least(draws) if draws.ending else draws.choice(small)(draws)
         case TupleType(prefixItems=items):
-            each = [maker(item, name) for item in items]
+            each = [_maker(item, output) for item in items]
             return lambda draws: [item(draws) for item in each]
+
+
+def _is_small(field_type: FieldType) -> bool:
+    """Whether a value that need not be there is made."""
+    return least_size(field_type) <= MAX_OPTIONAL
 
 
 def _null(_draws: Draws) -> None:
@@ -99,23 +156,6 @@ def _null(_draws: Draws) -> None:
 
 def _one_of(listed: tuple[Any, ...]) -> Make:
     return lambda draws: draws.choice(listed)
-
-
-def least_size(field_type: FieldType) -> int:
-    """The approximate size of the smallest value of this type, in characters and members."""
-    match field_type:
-        case StringType():
-            return 1 + (field_type.minLength or 0)
-        case ArrayType():
-            return 1 + (field_type.minItems or 0) * least_size(field_type.items)
-        case TupleType(prefixItems=items):
-            return 1 + sum(map(least_size, items))
-        case UnionType(anyOf=choices) | TaggedUnionType(oneOf=choices):
-            return min(1 if isinstance(choice, NullType) else least_size(choice) for choice in choices)
-        case ObjectType():
-            return 1 + sum(least_size(field_type.properties[name]) for name in field_type.required)
-        case _:
-            return 1
 
 
 def _text(field_type: StringType, name: str) -> Make:
@@ -173,15 +213,16 @@ def _number(field_type: NumberType) -> Make:
     return make
 
 
-def _array(field_type: ArrayType, name: str) -> Make:
-    item = maker(field_type.items, name)
+def _array(field_type: ArrayType, output: Output) -> Make:
+    item = _maker(field_type.items, output)
     least, most = field_type.minItems or 0, field_type.maxItems
+    may_be = _is_small(field_type.items)
 
     def make(draws: Draws) -> list[Any]:
-        length = max(least, 1 + draws.below(3))
+        length = max(least, 1 + draws.below(3)) if may_be and not draws.ending else least
         return [item(draws) for _ in range(length if most is None else min(length, most))]
 
-    return _set(make, item, least, name) if field_type.uniqueItems else make
+    return _set(make, item, least, output.name) if field_type.uniqueItems else make
 
 
 def _set(make: Callable[[Draws], list[Any]], item: Make, least: int, name: str) -> Make:
@@ -202,21 +243,30 @@ def _set(make: Callable[[Draws], list[Any]], item: Make, least: int, name: str) 
     return different
 
 
-def _map(field_type: MapType, name: str) -> Make:
-    value = maker(field_type.additionalProperties, name)
+def _map(field_type: MapType, output: Output) -> Make:
+    value = _maker(field_type.additionalProperties, output)
+    may_be = _is_small(field_type.additionalProperties)
 
     def make(draws: Draws) -> dict[str, Any]:
+        if draws.ending or not may_be:
+            return {}
         first = draws.below(len(KEYS))
         return {KEYS[(first + number) % len(KEYS)]: value(draws) for number in range(1 + draws.below(3))}
 
     return make
 
 
-def _object(field_type: ObjectType) -> Make:
+def _object(field_type: ObjectType, output: Output) -> Make:
     required = frozenset(field_type.required)
-    members = [(name, name in required, maker(member, name)) for name, member in field_type.properties.items()]
+    members = [
+        (name, name in required, _maker(member, output._replace(name=name)))
+        for name, member in field_type.properties.items()
+        if name in required or _is_small(member)
+    ]
 
     def make(draws: Draws) -> dict[str, Any]:
-        return {name: member(draws) for name, always, member in members if always or draws.below(2)}
+        return {
+            name: member(draws) for name, always, member in members if always or (not draws.ending and draws.below(2))
+        }
 
     return make

@@ -17,6 +17,7 @@ from adapters.port import AdapterError
 from dspex import ErrorCode, Signature, SignatureField
 from dspex.signatures.annotations import LENIENT, constraints, forget_types, unconstrained
 from dspex.signatures.classes import is_class
+from dspex.signatures.references import RefType, resolved
 from dspex.signatures.scalar_types import StringType
 from dspex.signatures.types import (
     ArrayType,
@@ -83,13 +84,15 @@ def _details(field: SignatureField) -> dict[str, Any]:
     # DSPy shows the LM the constraints of the field, but not those in its annotation.
     details = constraints(field.type)
     # Of a class with a name, the description is in its schema.
-    description = field.description or (None if is_class(field.type) else field.type.description)
+    has_own = is_class(field.type) and not isinstance(field.type, RefType)
+    description = field.description or (None if has_own else field.type.description)
     return details | ({"desc": description} if description else {})
 
 
 def _plain(value: Any, field_type: FieldType) -> Any:
+    field_type = resolved(field_type)
     if isinstance(field_type, OptionalType):
-        inner = field_type.anyOf[0]
+        inner = resolved(field_type.anyOf[0])
         if isinstance(inner, StringType) and value in ("None", "null"):
             return None  # DSPy does not convert texts by which an LM says "nothing"
         return None if value is None else _plain(value, inner)
@@ -118,16 +121,16 @@ def _dumped(value: Any) -> Any:
 
 def _pruned(value: Any, field_type: FieldType) -> Any:
     """The value without the nulls that an LM writes for omitted properties."""
-    match field_type, value:
+    match resolved(field_type), value:
         case ObjectType(properties=properties, required=required), dict():
             return {
                 key: _pruned(item, properties[key])
                 for key, item in value.items()
                 if item is not None or key in required or takes_null(properties[key])
             }
-        case ArrayType(items=inner), list():
+        case ArrayType(items=inner, uniqueItems=is_set), list():
             items = [_pruned(item, inner) for item in value]
-            return sorted(items, key=to_json) if field_type.uniqueItems else items  # a set has no order, or any
+            return sorted(items, key=to_json) if is_set else items  # a set has no order, or any
         case TupleType(prefixItems=inners), list() if len(inners) == len(value):
             return [_pruned(item, inner) for item, inner in zip(value, inners, strict=True)]
         case MapType(additionalProperties=inner), dict():

@@ -35,6 +35,7 @@ SIGNATURES: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
     "dates, ids, any value": (notebook.Events, notebook.SINCE),
     "generic, nested and derived classes": (notebook.Kinds, {"parcel": notebook.PARCEL}),
     "unions, tuples, sets": (notebook.Unions, notebook.APART),
+    "classes that contain themselves": (notebook.Outline, notebook.OUTLINE),
     "typed inputs": (notebook.Typed, notebook.TYPED),
     "images": (notebook.Seen, notebook.SEEN),
     "turns": (notebook.Talk, notebook.TALK),
@@ -147,6 +148,7 @@ NOT_DSPYS = {
     # TwoStepAdapter writes them as text.
     ("images", "two_step"),
     ("turns", "two_step"),
+    ("classes that contain themselves", "baml"),
 }
 
 

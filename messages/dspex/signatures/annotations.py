@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple, Optional, Union
+from typing import Annotated, Any, Literal, NamedTuple, Optional, Union, get_origin
 
 import pydantic
 from pydantic import (
@@ -14,6 +15,7 @@ from pydantic import (
     ConfigDict,
     FailFast,
     Field,
+    GetCoreSchemaHandler,
     JsonValue,
     Strict,
     StrictBool,
@@ -22,13 +24,15 @@ from pydantic import (
     StrictStr,
     TypeAdapter,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from dspex.ids import canonical_json
 from dspex.scalars import WHOLE, whole
 from dspex.signatures import attachments, formats, media
-from dspex.signatures.classes import attribute, enum_class, object_class
+from dspex.signatures.classes import attribute, deferred, enum_class, object_class
 from dspex.signatures.field import SignatureField
+from dspex.signatures.references import RefType
 from dspex.signatures.scalar_types import BooleanType, ConstType, EnumType, IntegerType, NumberType, Scalar, StringType
 from dspex.signatures.types import (
     AnyArrayType,
@@ -114,7 +118,7 @@ def constraints(field_type: FieldType) -> dict[str, Any]:
         return {}  # it has as many items as its types
     if isinstance(field_type, TaggedUnionType):
         name = field_type.discriminator.propertyName
-        return {"discriminator": attribute(field_type.oneOf[0].properties[name].attribute or name, ())}
+        return {"discriminator": attribute(field_type.objects[0].properties[name].attribute or name, ())}
     return {} if isinstance(field_type, StringType) and field_type.format is not None else _limits(field_type)
 
 
@@ -129,6 +133,8 @@ def unconstrained(field_type: FieldType, reading: Reading = JSON, *, name: str =
     if type(field_type) in _PLAIN:
         return _PLAIN[type(field_type)][not strict]
     match field_type:
+        case RefType():
+            return _named(field_type, reading)
         case StringType(enum=None):
             return _text(field_type, reading)
         case StringType(enum=values) | EnumType(enum=values):
@@ -168,7 +174,7 @@ def _several(field_type: TupleType | UnionType | TaggedUnionType, reading: Readi
             classes = [annotation(one, reading, name=f"{name}Choice{number}") for number, one in enumerate(objects, 1)]
             if not reading.strict:
                 return Union[tuple(classes)]  # noqa: UP007
-            tags = [tags_of(one, by.propertyName) for one in objects]
+            tags = [tags_of(one, by.propertyName) for one in field_type.objects]
             return by_property(by.propertyName, list(zip(tags, classes, strict=True)))
 
 
@@ -189,6 +195,8 @@ def is_hashable(field_type: FieldType) -> bool:
             return is_hashable(inner)
         case TupleType(prefixItems=items):
             return all(map(is_hashable, items))
+        case RefType():
+            return field_type.known("is hashable", is_hashable)
         case _:
             scalars = StringType | IntegerType | NumberType | BooleanType | EnumType | ConstType
             return isinstance(field_type, scalars)
@@ -249,7 +257,44 @@ def _nested(field_type: ObjectType, reading: Reading, *, name: str) -> type[pyda
             inner = Optional[inner]  # an LM may write null for a member that it omits  # noqa: UP045
         default = ... if required else None
         members[attribute(key, members)] = (inner, Field(default=default, alias=key, description=member.description))
-    return pydantic.create_model(name, __config__=_CONFIG, **members)
+    return pydantic.create_model(name, __config__=_CONFIG | deferred(field_type), **members)
+
+
+def _named(ref: RefType, reading: Reading) -> Any:
+    """The annotation of what a reference names. Each is made once; what is being made already is looked up later."""
+    made, key = ref.definitions.made, (ref.name, reading)
+    if key in made:
+        return made[key]
+    making = _making.__dict__.setdefault("keys", set())
+    this = (id(made), *key)
+    if this in making:
+        return Annotated[Any, Later(ref, reading)]
+    making.add(this)
+    try:
+        bare = annotation(ref.target, reading, name=ref.name)
+    finally:
+        making.remove(this)
+    # An alias, as a class is one already: pydantic describes and checks it once.
+    is_class = isinstance(bare, type) and get_origin(bare) is None
+    return made.setdefault(key, bare if is_class else TypeAliasType(ref.name, bare))
+
+
+_making = threading.local()
+
+
+class Later(NamedTuple):
+    """Stands for a type in a type that it contains."""
+
+    ref: RefType
+    reading: Reading
+
+    @property
+    def annotation(self) -> Any:
+        """The type, which is there when all is made."""
+        return _named(self.ref, self.reading)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return handler.generate_schema(self.annotation)
 
 
 MAX_NAMED = 50

@@ -64,11 +64,11 @@ def check_places(inputs: Iterable[SignatureField], outputs: Iterable[SignatureFi
         ValueError: the first that may not be there, by its field, and why.
     """
     for field in outputs:
-        if found := _any(field.type):
+        if found := _any_of(field):
             raise ValueError(f"output '{field.name}' has {found}: LMs answer in text, so only inputs have it")
     for field in inputs:
         allowed = is_history(field.type) or (kind_of(field.type) is not None and _is_flat(field.type))
-        if not allowed and (found := _any(field.type)):
+        if not allowed and (found := _any_of(field)):
             lists = "" if found == "a history" else ", or a list of it"
             raise ValueError(f"input '{field.name}' has {found} inside of another type: make it an input itself{lists}")
 
@@ -80,9 +80,12 @@ def holders(inputs: Iterable[SignatureField]) -> tuple[SignatureField, ...]:
 
 def fields_of_turns(inputs: Iterable[SignatureField], outputs: Iterable[SignatureField]) -> tuple[SignatureField, ...]:
     """The fields that a turn may have."""
-    known = {field.name: field.type for field in (*inputs, *outputs) if not is_history(field.type)}
-    known.setdefault("reasoning", StringType())
-    return tuple(SignatureField(name=name, type=OptionalType(anyOf=(kind, NullType()))) for name, kind in known.items())
+    known = {field.name: (field.type, field.defs) for field in (*inputs, *outputs) if not is_history(field.type)}
+    known.setdefault("reasoning", (StringType(), None))
+    return tuple(
+        SignatureField.model_validate({"name": name, "type": OptionalType(anyOf=(kind, NullType())), "$defs": defs})
+        for name, (kind, defs) in known.items()
+    )
 
 
 def mapped(
@@ -153,6 +156,11 @@ def _is_flat(field_type: FieldType) -> bool:
             lists += 2 if field_type.uniqueItems else 1
         field_type = field_type.items if isinstance(field_type, ArrayType) else field_type.anyOf[0]
     return lists <= 1
+
+
+def _any_of(field: SignatureField) -> str | None:
+    """What of these a field contains."""
+    return next((found for one in (field.type, *(field.defs or {}).values()) if (found := _any(one))), None)
 
 
 def _any(field_type: Type) -> str | None:

@@ -20,8 +20,10 @@ from weakref import WeakValueDictionary
 import pydantic
 from pydantic import ConfigDict, Field, model_validator
 
+from dspex.signatures.definitions import is_circular, refs_in
 from dspex.signatures.formats import TITLED
 from dspex.signatures.media import KINDS
+from dspex.signatures.references import RefType, resolved
 from dspex.signatures.scalar_types import EnumType, StringType
 from dspex.signatures.types import (
     AnyType,
@@ -83,12 +85,15 @@ def has_objects(field_type: FieldType) -> bool:
             return name not in KINDS
         case TupleType():
             return True
+        case RefType():
+            return field_type.known("has objects", has_objects)
         case _:
             return is_class(field_type)
 
 
 def is_class(field_type: FieldType) -> bool:
     """Whether the title of a type is the name of a class."""
+    field_type = resolved(field_type)
     if isinstance(field_type, StringType) and field_type.enum is None:
         return False
     return field_type.title is not None and isinstance(field_type, ObjectType | StringType | EnumType)
@@ -109,15 +114,16 @@ def _model(field_type: ObjectType, annotation: Callable[..., Any]) -> type[pydan
         details: dict[str, Any] = {"alias": key, "description": _said_here(member)}
         if member.examples is not None:
             details["examples"] = list(member.examples)
-        if member.title not in (None, *TITLED) and not is_class(member):
+        if member.title not in (None, *TITLED) and (isinstance(member, RefType) or not is_class(member)):
             details["title"] = member.title
         if key not in field_type.required:
             # Without a default, the author's class has a function for it: pydantic shows none.
-            known = member.default is not None or takes_null(member) or isinstance(member, AnyType)
+            known = member.default is not None or takes_null(member) or isinstance(resolved(member), AnyType)
             details |= {"default": member.default} if known else {"default_factory": _made_anew(member)}
         kind = annotation(member, name=key.title())
         members[attribute(member.attribute or key, members)] = (kind, Field(**details))
     config = ConfigDict(protected_namespaces=(), hide_input_in_errors=True, allow_inf_nan=False)
+    config |= deferred(field_type)
     if field_type.additionalProperties is False:
         config["extra"] = "forbid"
     made: type[pydantic.BaseModel] = pydantic.create_model(  # pyright: ignore[reportCallIssue]
@@ -149,7 +155,8 @@ def _without_nulls(field_type: ObjectType) -> Callable[[Any], Any]:
 
 def _key(field_type: FieldType) -> str:
     place = {"default"} if getattr(field_type, "docstring", None) is None else {"default", "description"}
-    return field_type.model_dump_json(exclude=place)
+    refs = {ref.name: ref.definitions.keys[ref.name] for ref in refs_in(field_type)}
+    return "\n".join([field_type.model_dump_json(exclude=place), *refs.values()])
 
 
 def _docstring(field_type: ObjectType | StringType | EnumType) -> str | None:
@@ -158,10 +165,18 @@ def _docstring(field_type: ObjectType | StringType | EnumType) -> str | None:
 
 def _said_here(member: FieldType) -> str | None:
     """The description of the place: that of the class is its docstring."""
+    if isinstance(member, RefType):
+        return member.description
     return None if is_class(member) and getattr(member, "docstring", None) is None else member.description
 
 
+def deferred(field_type: ObjectType) -> ConfigDict:
+    """The configuration of a class that contains itself: pydantic looks at it when all that it needs is made."""
+    return ConfigDict(defer_build=True) if is_circular(field_type) else ConfigDict()
+
+
 def _made_anew(member: FieldType) -> Callable[[], Any]:
+    member = resolved(member)
     return list if isinstance(member, ArrayType) else dict if isinstance(member, MapType) else _nothing
 
 

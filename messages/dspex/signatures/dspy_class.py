@@ -48,10 +48,12 @@ from pydantic_core import to_jsonable_python
 
 from dspex.errors import InvalidSignature, Problem
 from dspex.model import problems
-from dspex.signatures.annotations import object_model
+from dspex.signatures.annotations import Later, object_model
 from dspex.signatures.field import SignatureField
 from dspex.signatures.formats import OBJECTS as FORMATS
-from dspex.signatures.signature import Signature
+from dspex.signatures.named_classes import NamedClasses
+from dspex.signatures.signature import MAX_TYPES, Signature
+from dspex.signatures.types import MAX_DEPTH
 
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 _MAX_LENGTH = 200
@@ -77,19 +79,27 @@ def signature_of(signature: Any, *, name: str | None = None, module: str | None 
         InvalidSignature: fields cannot be converted. The text names each, with its type.
     """
     wrong: list[Problem] = []
-    read: dict[str, list[SignatureField]] = {"inputs": [], "outputs": []}
-    for direction, members in (("inputs", signature.input_fields), ("outputs", signature.output_fields)):
-        for field, info in members.items():
-            try:
-                read[direction].append(_field(field, info))
-            except _Inexpressible as error:
-                wrong.append(error.problem)
-            except ValidationError as error:
-                wrong += problems(error, (field,))
+    converted: dict[str, tuple[_Schema, NamedClasses]] = {}
+    for field, info in signature.fields.items():
+        classes = NamedClasses()
+        try:
+            converted[field] = _field(field, info, classes), classes
+        except _Inexpressible as error:
+            wrong.append(error.problem)
+    extents = [classes.extent(data["type"]) for data, classes in converted.values()]
+    all_named = sum(one.types for one in extents) > MAX_TYPES or any(one.depth > MAX_DEPTH for one in extents)
+    read: dict[str, SignatureField] = {}
+    for field, (data, classes) in converted.items():
+        schema, definitions = classes.written(data["type"], all_named=all_named)
+        try:
+            read[field] = SignatureField.model_validate(data | {"type": schema, "$defs": definitions})
+        except ValidationError as error:
+            wrong += problems(error, (field,))
     if wrong:
         raise InvalidSignature(wrong)
-    named = {} if name is None else {"name": name}
-    return Signature.parse({**named, "module": module, "instructions": _instructions(signature), **read})
+    inputs, outputs = ([read[name] for name in each] for each in (signature.input_fields, signature.output_fields))
+    texts = ({} if name is None else {"name": name}) | {"module": module, "instructions": _instructions(signature)}
+    return Signature.parse({**texts, "inputs": inputs, "outputs": outputs})
 
 
 def _instructions(signature: Any) -> str | None:
@@ -99,8 +109,8 @@ def _instructions(signature: Any) -> str | None:
     return None if text in ("", f"Given the fields {inputs}, produce the fields {outputs}.") else text
 
 
-def _field(name: str, info: FieldInfo) -> SignatureField:
-    data: _Schema = {"name": name, "type": _of_field(info, _Place(name))}
+def _field(name: str, info: FieldInfo, classes: NamedClasses) -> _Schema:
+    data: _Schema = {"name": name, "type": _of_field(info, _Place(name, classes))}
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     description = extra.get("desc")
     if description == f"${{{name}}}":  # DSPy's default description
@@ -111,7 +121,7 @@ def _field(name: str, info: FieldInfo) -> SignatureField:
         default = _default(name, info)
         if not (default is None and "anyOf" in data["type"]):  # an optional input that is absent is null anyway
             data["default"] = default
-    return SignatureField.model_validate(data)
+    return data
 
 
 def _default(name: str, info: FieldInfo) -> Any:
@@ -129,10 +139,11 @@ def _examples(name: str, given: list[Any]) -> Any:
 
 
 class _Place(NamedTuple):
-    """The place of a type: its path, and the models around it."""
+    """The place of a type: its path, the classes of its field, and the names for types around it."""
 
     path: str
-    models: tuple[type[BaseModel], ...] = ()
+    classes: NamedClasses
+    aliases: tuple[Any, ...] = ()
 
     def inside(self, suffix: str) -> _Place:
         return self._replace(path=self.path + suffix)
@@ -152,10 +163,17 @@ def _schema(annotation: Any, metadata: Iterable[Any], place: _Place) -> _Schema:
     while True:
         if get_origin(annotation) is Annotated:
             annotation, *inner = get_args(annotation)
-            found = [*inner, *found]
+            later = next((item for item in inner if isinstance(item, Later)), None)
+            if later is None:
+                found = [*inner, *found]
+            else:
+                annotation = later.annotation
         elif hasattr(annotation, "__supertype__"):  # NewType
             annotation = annotation.__supertype__
         elif hasattr(annotation, "__value__"):  # `type Name = ...`
+            if annotation in place.aliases:
+                raise place.refuse(f"{_called(annotation)} refers to itself without a pydantic model between: use one")
+            place = place._replace(aliases=(*place.aliases, annotation))
             annotation = annotation.__value__
         else:
             break
@@ -201,7 +219,7 @@ def _unconstrained(annotation: Any, place: _Place) -> _Schema:
                 | _names(annotation)
             )
         if issubclass(annotation, BaseModel) and not _is_of_dspy(annotation):
-            return _object(annotation, place)
+            return place.classes.ref(annotation, lambda: _object(annotation, place._replace(aliases=())))
         if (annotation.__module__, annotation.__qualname__) in _OF_DSPY:
             return dict(_OF_DSPY[annotation.__module__, annotation.__qualname__])
     raise _unknown(annotation, place)
@@ -297,8 +315,6 @@ def _is_of_dspy(model: type[BaseModel]) -> bool:
 
 def _object(model: type[BaseModel], place: _Place) -> _Schema:
     called = _called(model)
-    if model in place.models:
-        raise place.refuse(f"{called} refers to itself: a type has an end")
     own_rules = any(getattr(model.__pydantic_decorators__, kind.name) for kind in fields(model.__pydantic_decorators__))
     if own_rules or issubclass(model, RootModel) or _has_own_schema(model):
         raise place.refuse(f"{called} has validators or serializers of its own, which cannot be kept as data")
@@ -308,8 +324,7 @@ def _object(model: type[BaseModel], place: _Place) -> _Schema:
     required: list[str] = []
     for name, info in model.model_fields.items():
         key = _key(name, info, place)
-        inner = place.inside(f".{key}")._replace(models=(*place.models, model))
-        properties[key] = _of_field(info, inner)
+        properties[key] = _of_field(info, place.inside(f".{key}"))
         _describe(properties[key], info.description)
         if key != name and not _made_of_data(model) and _PLAIN.fullmatch(name):
             properties[key]["attribute"] = name

@@ -10,20 +10,27 @@ from dspex.signatures.scalar_types import Type
 from dspex.signatures.types import is_null
 
 
-def json_schema(field_type: Type) -> dict[str, Any]:
-    """The type as JSON Schema 2020-12: its own members, without those that are not set."""
-    return _standard(field_type.model_dump(mode="json"))
+def json_schema(field_type: Type, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The type as JSON Schema 2020-12: its own members, without those that are not set.
+
+    Args:
+        names: other names of the definitions that it refers to.
+    """
+    return _standard(field_type.model_dump(mode="json"), names or {})
 
 
-def _standard(schema: dict[str, Any]) -> dict[str, Any]:
+def _standard(schema: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """The schema in the words of the standard, with all that is checked. What is passed in is changed."""
+    if "$ref" in schema:
+        start, _, name = schema["$ref"].rpartition("/")
+        schema["$ref"] = f"{start}/{names.get(name, name)}"
     for ours in ("docstring", "attribute", "names"):
         schema.pop(ours, None)
     if "properties" in schema:
         schema["additionalProperties"] = False
     for member in members_of(schema):
         if isinstance(member, dict):
-            _standard(member)
+            _standard(member, names)
     return schema
 
 
@@ -80,6 +87,19 @@ def count_values(value: object) -> int:
                 rest.extend(many)
         count += 1
     return count
+
+
+def nests_deeper(value: object, limit: int) -> bool:
+    """Whether a JSON value nests deeper than this; a scalar is 0."""
+    rest = [(value, 0)]
+    while rest:
+        one, level = rest.pop()
+        inner = one.values() if isinstance(one, dict) else one if isinstance(one, list | tuple) else None
+        if inner is not None:
+            if level == limit:
+                return True
+            rest += [(item, level + 1) for item in inner]
+    return False
 
 
 def members_of(of: Mapping[str, Any]) -> Iterator[object]:

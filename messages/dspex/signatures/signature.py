@@ -32,10 +32,11 @@ from dspex.signatures import attachments
 from dspex.signatures.annotations import JSON, LENIENT, OBJECTS, Reading, forget_types, object_model, unconstrained
 from dspex.signatures.arrow import MAX_LENGTH, parse_arrow
 from dspex.signatures.classes import has_objects
+from dspex.signatures.definitions import MAX_VALUE_DEPTH, contains_itself
+from dspex.signatures.documents import SharedDefinitions, document
 from dspex.signatures.field import SignatureField
-from dspex.signatures.measures import count_types, count_values, in_order
+from dspex.signatures.measures import count_types, count_values, in_order, nests_deeper
 from dspex.signatures.names import GENERIC, with_name
-from dspex.signatures.types import DIALECT
 
 MAX_FIELDS = 64
 MAX_TYPES = 2_000
@@ -165,7 +166,8 @@ class Signature(Sparse):
         """SHA-256 of what the LM and callers depend on: instructions, inputs and outputs, without name and version."""
         content = self.model_dump(mode="json", include={"instructions", "inputs", "outputs"})
         for field in (*content["inputs"], *content["outputs"]):
-            in_order(field["type"])
+            for one in (field["type"], *field.get("$defs", {}).values()):
+                in_order(one)
         return digest(content)
 
     @cached
@@ -183,18 +185,17 @@ class Signature(Sparse):
 
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of both, as the properties `inputs` and `outputs` of one object."""
+        definitions = SharedDefinitions()
+        both = {"inputs": definitions.properties(self.inputs), "outputs": definitions.properties(self.outputs)}
         described = {"title": self.name} | ({"description": self.instructions} if self.instructions else {})
-        both = {"inputs": self.input_schema(), "outputs": self.output_schema()}
-        for schema in both.values():
-            del schema["$schema"]
-        return {
-            "$schema": DIALECT,
+        whole = {
             **described,
             "type": "object",
             "properties": both,
             "required": list(both),
             "additionalProperties": False,
         }
+        return document(whole, definitions)
 
     def validate_inputs(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Validate inputs. Returns JSON values with defaults filled in. Coerces nothing: `"3"` is not an integer.
@@ -202,6 +203,7 @@ class Signature(Sparse):
         Raises:
             InvalidInput: the inputs do not fit. It names every wrong field.
         """
+        self._check_depth(values, InvalidInput)
         given = _validate(self._input_model, values, InvalidInput)
         if self.attachments:
             given = self._with_checked_turns(given)
@@ -214,7 +216,18 @@ class Signature(Sparse):
         Raises:
             InvalidOutput: the outputs do not fit. It names every wrong field.
         """
+        self._check_depth(values, InvalidOutput)
         return _validate(self._output_model, values, InvalidOutput)
+
+    def _check_depth(self, values: Mapping[str, Any], raises: type[InvalidValues]) -> None:
+        deep = [name for name in self._endless if nests_deeper(values.get(name), MAX_VALUE_DEPTH)]
+        if deep:
+            raise raises([Problem(name, f"nests deeper than {MAX_VALUE_DEPTH}") for name in deep])
+
+    @cached
+    def _endless(self) -> tuple[str, ...]:
+        """The fields whose types contain themselves."""
+        return tuple(field.name for field in self.inputs + self.outputs if contains_itself(field.type))
 
     @cached
     def attachments(self) -> tuple[SignatureField, ...]:
@@ -256,9 +269,10 @@ class Signature(Sparse):
         absent = {field.name: None for field in self.inputs if not field.required}
         if not given:
             return absent
+        values = {field.name: field.default for field in given}
+        self._check_depth(values, InvalidInput)
         # Not cached: the signature may still be refused.
-        model = _compiled("Defaults", given)
-        return absent | _validate(model, {field.name: field.default for field in given}, InvalidInput)
+        return absent | _validate(_compiled("Defaults", given), values, InvalidInput)
 
     @cached
     def _input_model(self) -> type[pydantic.BaseModel]:
@@ -338,24 +352,25 @@ def _count(fields: Sequence[object]) -> int:
     for field in fields:
         given = field if isinstance(field, Mapping) else {}
         if isinstance(field, SignatureField):
-            given = {name: getattr(field, name) for name in field.model_fields_set}
+            given = {name: getattr(field, name) for name in field.model_fields_set} | {"$defs": field.defs}
         count += count_types(given.get("type"))
+        for types in (given.get("$defs"), _mapping(given.get("type")).get("$defs")):
+            count += sum(map(count_types, _mapping(types).values()))
         if "default" in given:
             count += count_values(given["default"])
     return count
+
+
+def _mapping(given: object) -> Mapping[str, object]:
+    return given if isinstance(given, Mapping) else {}
 
 
 _FIELDS = pydantic.TypeAdapter(tuple[SignatureField, ...], config=ConfigDict(defer_build=True))
 
 
 def _object_schema(fields: tuple[SignatureField, ...]) -> dict[str, Any]:
-    return {
-        "$schema": DIALECT,
-        "type": "object",
-        "properties": {field.name: field.json_schema() for field in fields},
-        "required": [field.name for field in fields if field.required],
-        "additionalProperties": False,
-    }
+    definitions = SharedDefinitions()
+    return document(definitions.properties(fields), definitions)
 
 
 def _validate(

@@ -18,6 +18,7 @@
 | {"type": "array", "items": T, "uniqueItems": true}          | set[T]                                   |
 | {"type": "string", "format": "image"} (`media.py`)          | dspy.Image, dspy.Audio, dspy.File        |
 | {"type": "object", "format": "history"} (`attachments.py`)  | dspy.History                             |
+| {"$ref": "#/$defs/Node"} (`references.py`)                  | (no arrow form)                          |
 
 A string may also have `enum` or `pattern`; constraints are JSON Schema's own keywords (minimum, maxLength, minItems,
 ...). A pattern finds a part of a text, unless it has ^ and $, and is in the syntax of Rust's regular expressions
@@ -33,7 +34,7 @@ values. These two and `docstring` are not JSON Schema's words.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     Discriminator,
@@ -45,6 +46,7 @@ from pydantic import (
 )
 
 from dspex.model import Sparse
+from dspex.signatures.references import RefType, resolved
 from dspex.signatures.scalar_types import (
     LATER,
     MAX_MEMBERS,
@@ -215,27 +217,47 @@ class TaggedUnionType(Type):
 
     model_config = LATER
 
-    oneOf: tuple[ObjectType, ...] = Field(min_length=2, max_length=MAX_CHOICES)
+    oneOf: tuple[ObjectOrRef, ...] = Field(min_length=2, max_length=MAX_CHOICES)
     discriminator: Discriminating
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        name, known = self.discriminator.propertyName, set[str]()
-        for number, one in enumerate(self.oneOf):
-            tags = tags_of(one, name)
-            if not tags or name not in one.required:
-                raise ValueError(
-                    f"oneOf.{number}: needs '{name}' as a required property that is a const or an enum of texts"
-                )
-            if not known.isdisjoint(tags):
-                raise ValueError(f"oneOf.{number}: '{name}' is that of another one")
-            known.update(tags)
+        if not any(isinstance(one, RefType) for one in self.oneOf):
+            check_told_apart(self)
         return self
+
+    @property
+    def objects(self) -> tuple[ObjectType, ...]:
+        """The types themselves."""
+        found = tuple(resolved(one) for one in self.oneOf)
+        for number, one in enumerate(found):
+            if not isinstance(one, ObjectType):
+                raise ValueError(f"oneOf.{number}: is no object with properties")
+        return cast("tuple[ObjectType, ...]", found)
+
+
+def check_told_apart(union: TaggedUnionType) -> None:
+    """Check that the property tells the types apart.
+
+    Raises:
+        ValueError: a type does not require it as a `const` or an `enum` of texts, or two have a text in common.
+    """
+    name, known = union.discriminator.propertyName, set[str]()
+    for number, one in enumerate(union.objects):
+        tags = tags_of(one, name)
+        if not tags or name not in one.required:
+            raise ValueError(
+                f"oneOf.{number}: needs '{name}' as a required property that is a const or an enum of texts"
+            )
+        if not known.isdisjoint(tags):
+            raise ValueError(f"oneOf.{number}: '{name}' is that of another one")
+        known.update(tags)
 
 
 def tags_of(one: ObjectType, name: str) -> tuple[str, ...]:
     """The texts that a property of an object may be; empty if it may be others."""
-    match one.properties.get(name):
+    given = one.properties.get(name)
+    match given and resolved(given):
         case ConstType(const=str() as value):
             return (value,)
         case StringType(enum=values) if values:
@@ -246,6 +268,8 @@ def tags_of(one: ObjectType, name: str) -> tuple[str, ...]:
 
 def takes_null(field_type: FieldType) -> bool:
     """Whether the type says that null fits. An input of such a type may be left out."""
+    if isinstance(field_type, RefType):
+        return field_type.known("takes null", takes_null)
     return isinstance(field_type, OptionalType) or (
         isinstance(field_type, UnionType)
         and any(isinstance(one, NullType) or takes_null(one) for one in field_type.anyOf)
@@ -258,6 +282,8 @@ def _kind(value: Any) -> str | None:
         return f"<{type(value).__name__.removesuffix('Type').lower()}>"
     if not isinstance(value, dict):
         return None
+    if "$ref" in value:
+        return "<ref>"
     if value.get("type") in ("array", "object") and "const" not in value and "enum" not in value:
         return _container(value)
     match value:
@@ -273,7 +299,7 @@ def _kind(value: Any) -> str | None:
             return "<enum>"
         case {"type": "string" | "integer" | "number" | "boolean" as name}:
             return f"<{name}>"
-        case {"type": _} | {"$ref": _}:
+        case {"type": _}:
             return None
         case _:
             return "<any>"
@@ -314,16 +340,27 @@ FieldType = Annotated[
     | Annotated[TupleType, Tag("<tuple>")]
     | Annotated[UnionType, Tag("<union>")]
     | Annotated[TaggedUnionType, Tag("<taggedunion>")]
-    | Annotated[OptionalType, Tag("<optional>")],
+    | Annotated[OptionalType, Tag("<optional>")]
+    | Annotated[RefType, Tag("<ref>")],
     Discriminator(
         _kind,
         custom_error_type="unknown_type",
         custom_error_message=(
             "is not a known type: use string, integer, number, boolean, array, object, enum, const, anyOf, oneOf "
-            "(with a discriminator), or {} for any JSON value"
+            "(with a discriminator), $ref, or {} for any JSON value"
         ),
     ),
 ]
+
+ObjectOrRef = Annotated[
+    Annotated[ObjectType, Tag("<object>")] | Annotated[RefType, Tag("<ref>")],
+    Discriminator(
+        lambda value: (
+            "<ref>" if isinstance(value, RefType) or (isinstance(value, dict) and "$ref" in value) else "<object>"
+        )
+    ),
+]
+"""One of the objects that a property tells apart."""
 
 Member = Annotated[
     Annotated[FieldType, Tag("<type>")] | Annotated[NullType, Tag("<null>")],

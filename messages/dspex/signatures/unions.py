@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple, Union
 from pydantic import BaseModel, Discriminator, GetCoreSchemaHandler, Tag
 from pydantic_core import CoreSchema
 
+from dspex.signatures.references import RefType
 from dspex.signatures.scalar_types import BooleanType, ConstType, EnumType, IntegerType, NumberType, StringType
 from dspex.signatures.types import (
     AnyArrayType,
@@ -63,6 +64,8 @@ def kinds_of(field_type: FieldType | NullType) -> frozenset[str]:
             return frozenset({KINDS[type(value)]})
         case OptionalType(anyOf=choices) | UnionType(anyOf=choices):
             return frozenset[str]().union(*map(kinds_of, choices))
+        case RefType():
+            return field_type.known("kinds", kinds_of)
         case _:
             known = _OF_TYPES.get(type(field_type))
             return frozenset(KINDS.values()) if known is None else frozenset({known})

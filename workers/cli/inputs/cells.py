@@ -28,6 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dspex.json_text import NotJson, read_json
 from dspex.signatures.annotations import annotation
+from dspex.signatures.references import resolved
 from dspex.signatures.scalar_types import BooleanType, ConstType, EnumType, IntegerType, NumberType, StringType
 from dspex.signatures.types import FieldType, NullType, OptionalType, UnionType
 
@@ -40,6 +41,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 def read_cell(field_type: FieldType, text: str) -> Any:
     """Convert text to a value of a type, or to `NO_VALUE`. Returns invalid text unchanged, for validation to report."""
+    field_type = resolved(field_type)
     if isinstance(field_type, StringType) and field_type.format is None:
         return _member(field_type.enum, text) if field_type.enum else text
     stripped = text.strip()
@@ -70,7 +72,7 @@ def read_cell(field_type: FieldType, text: str) -> Any:
 
 
 def _first_fitting(choices: Sequence[FieldType | NullType], stripped: str, text: str) -> Any:
-    for choice in sorted(choices, key=lambda choice: isinstance(choice, StringType) and not choice.enum):
+    for choice in sorted(choices, key=_takes_any_text):
         if isinstance(choice, NullType):
             if stripped == "null":
                 return None
@@ -84,12 +86,18 @@ def _first_fitting(choices: Sequence[FieldType | NullType], stripped: str, text:
     return text
 
 
+def _takes_any_text(choice: FieldType | NullType) -> bool:
+    choice = choice if isinstance(choice, NullType) else resolved(choice)
+    return isinstance(choice, StringType) and not choice.enum
+
+
 def whole(field_type: FieldType, value: Any) -> Any:
     """Convert 3.0 to 3 for a whole number, like JSON Schema (https://json-schema.org/draft/2020-12, 6.1.1)."""
     if not isinstance(value, float) or not value.is_integer():
         return value
+    field_type = resolved(field_type)
     while isinstance(field_type, OptionalType):
-        field_type = field_type.anyOf[0]
+        field_type = resolved(field_type.anyOf[0])
     return int(value) if isinstance(field_type, IntegerType) else value
 
 

@@ -212,7 +212,7 @@ def told_apart(*kinds: dict[str, Any], required: Any = ("kind",)) -> dict[str, A
         ({"type": "text"}, "is not a known type"),
         ({"type": "null"}, "is not a known type"),
         ({"type": ["string", "null"]}, "is not a known type"),
-        ({"$ref": "#/x"}, "is not a known type"),
+        ({"$ref": "#/x"}, r"\$ref: only types in \$defs"),
         (3, "is not a known type"),
         ({"type": "string", "format": "ipv7"}, "format: input should be 'date', 'date-time', "),
         ({"type": "string", "enum": ["a"], "format": "date"}, "remove format"),
