@@ -250,6 +250,13 @@ def dspy_signature(kind: Any) -> Any:
     return dspy.Signature({"q": (str, dspy.InputField()), "a": (kind, dspy.OutputField())}, "Do it.")
 
 
+def read(schema: Schema, definitions: Schema) -> tuple[Signature | None, str]:
+    try:
+        return of(schema, definitions), ""
+    except InvalidSignature as error:
+        return None, error.message
+
+
 PROPERTIES = settings(deadline=None, max_examples=sized(40, 400), suppress_health_check=list(HealthCheck))
 
 
@@ -257,13 +264,8 @@ PROPERTIES = settings(deadline=None, max_examples=sized(40, 400), suppress_healt
 @given(named_types())
 def test_of_any_types_with_names(given_types: tuple[Schema, Schema]) -> None:
     """They come back from JSON as they were, equal themselves, and what is made for them fits; so says JSON Schema."""
-    try:
-        signature = of(*given_types)
-    except InvalidSignature as error:
-        refused = error.message
-    else:
-        refused = ""
-    if refused:
+    signature, refused = read(*given_types)
+    if signature is None:
         assert any(said in refused for said in ("has no value that ends", "without an object", "nest"))
         return
     again = Signature.parse(json.loads(signature.model_dump_json()))
