@@ -276,7 +276,10 @@ def _named(ref: RefType, reading: Reading) -> Any:
         making.remove(this)
     # An alias, as a class is one already: pydantic describes and checks it once.
     is_class = isinstance(bare, type) and get_origin(bare) is None
-    return made.setdefault(key, bare if is_class else TypeAliasType(ref.name, bare))
+    return made.setdefault(key, bare if is_class else _alias(ref.name, bare))
+
+
+_alias: Callable[[str, Any], Any] = TypeAliasType
 
 
 _making = threading.local()
