@@ -17,7 +17,7 @@ from adapters.port import AdapterError
 from dspex import ErrorCode, Signature, SignatureField
 from dspex.signatures.annotations import LENIENT, constraints, forget_types, unconstrained
 from dspex.signatures.classes import is_class
-from dspex.signatures.references import RefType, resolved
+from dspex.signatures.references import RefType
 from dspex.signatures.scalar_types import StringType
 from dspex.signatures.types import (
     ArrayType,
@@ -27,6 +27,7 @@ from dspex.signatures.types import (
     OptionalType,
     TupleType,
     UnionType,
+    resolved,
     takes_null,
 )
 

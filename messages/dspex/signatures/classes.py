@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field, model_validator
 from dspex.signatures.definitions import is_circular, refs_in
 from dspex.signatures.formats import TITLED
 from dspex.signatures.media import KINDS
-from dspex.signatures.references import RefType, resolved
+from dspex.signatures.references import RefType
 from dspex.signatures.scalar_types import EnumType, StringType
 from dspex.signatures.types import (
     AnyType,
@@ -36,6 +36,7 @@ from dspex.signatures.types import (
     TaggedUnionType,
     TupleType,
     UnionType,
+    resolved,
     takes_null,
 )
 

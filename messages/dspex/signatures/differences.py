@@ -13,7 +13,7 @@ from dspex.ids import canonical_json
 from dspex.signatures.definitions import refs_in
 from dspex.signatures.inclusion import bounds, includes, members, within
 from dspex.signatures.measures import count_types, json_schema
-from dspex.signatures.references import RefType, resolved
+from dspex.signatures.references import RefType
 from dspex.signatures.scalar_types import Scalar
 from dspex.signatures.types import (
     AnyArrayType,
@@ -29,6 +29,7 @@ from dspex.signatures.types import (
     TaggedUnionType,
     TupleType,
     UnionType,
+    resolved,
     takes_null,
 )
 

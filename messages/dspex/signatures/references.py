@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, StrictStr
 
 from dspex.signatures.scalar_types import LATER, Type
-
-if TYPE_CHECKING:
-    from dspex.signatures.types import FieldType
 
 Found = TypeVar("Found")
 
@@ -49,7 +46,7 @@ class RefType(Type):
         """Tell the reference what its field defines."""
         self._definitions = definitions
 
-    def belongs_to(self, types: Mapping[str, FieldType]) -> bool:
+    def belongs_to(self, types: Mapping[str, Any]) -> bool:
         """Whether it was told already that these are the definitions."""
         known = {} if self._definitions is None else self._definitions.types
         return bool(known) and known.keys() == types.keys() and all(known[name] is one for name, one in types.items())
@@ -62,11 +59,11 @@ class RefType(Type):
         return self._definitions
 
     @property
-    def target(self) -> FieldType:
-        """The type that it refers to, which may be a reference itself."""
+    def target(self) -> Any:
+        """The type that it refers to, which may be a reference itself: a `FieldType`, whose file imports this one."""
         return self.definitions.types[self.name]
 
-    def known(self, what: str, find: Callable[[FieldType], Found]) -> Found:
+    def known(self, what: str, find: Callable[[Any], Found]) -> Found:
         """What is true of the type referred to, which is found out once."""
         found: dict[tuple[str, str], Any] = self.definitions.known
         key = what, self.name
@@ -94,17 +91,10 @@ class Definitions:
         size: how many types they contain, in all.
     """
 
-    def __init__(self, types: Mapping[str, FieldType]) -> None:
+    def __init__(self, types: Mapping[str, Any]) -> None:
         self.types = types
         self.known: dict[tuple[str, str], Any] = {}
         self.made: dict[tuple[str, Any], Any] = {}
         self.keys: dict[str, str] = {}
         self.circular: frozenset[str] = frozenset()
         self.size = 0
-
-
-def resolved(field_type: FieldType) -> FieldType:
-    """The type itself, or what it refers to."""
-    while isinstance(field_type, RefType):
-        field_type = field_type.target
-    return field_type

@@ -46,7 +46,7 @@ from pydantic import (
 )
 
 from dspex.model import Sparse
-from dspex.signatures.references import RefType, resolved
+from dspex.signatures.references import RefType
 from dspex.signatures.scalar_types import (
     LATER,
     MAX_MEMBERS,
@@ -252,6 +252,13 @@ def check_told_apart(union: TaggedUnionType) -> None:
         if not known.isdisjoint(tags):
             raise ValueError(f"oneOf.{number}: '{name}' is that of another one")
         known.update(tags)
+
+
+def resolved(field_type: FieldType) -> FieldType:
+    """The type itself, or what it refers to."""
+    while isinstance(field_type, RefType):
+        field_type = field_type.target
+    return field_type
 
 
 def tags_of(one: ObjectType, name: str) -> tuple[str, ...]:

@@ -28,9 +28,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from dspex.json_text import NotJson, read_json
 from dspex.signatures.annotations import annotation
-from dspex.signatures.references import resolved
 from dspex.signatures.scalar_types import BooleanType, ConstType, EnumType, IntegerType, NumberType, StringType
-from dspex.signatures.types import FieldType, NullType, OptionalType, UnionType
+from dspex.signatures.types import FieldType, NullType, OptionalType, UnionType, resolved
 
 NO_VALUE: Final = object()
 """The value of an empty cell of a type other than text."""
