@@ -16,20 +16,22 @@ import json
 from collections.abc import Mapping, Sequence
 from secrets import token_hex
 from typing import Any, Final, Optional
+from urllib.parse import quote
 
 import dspy
 from dspy.adapters.types.base_type import CUSTOM_TYPE_END_IDENTIFIER, CUSTOM_TYPE_START_IDENTIFIER
 from pydantic import BaseModel, model_serializer
+from pydantic_core import from_json
 
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature
 from dspex.signatures.attachments import is_history, kind_of, mapped
-from dspex.signatures.media import Kind, parse
+from dspex.signatures.media import Kind, Media, parse
 from dspex.signatures.scalar_types import StringType
 from dspex.signatures.types import ArrayType, FieldType, HistoryType, OptionalType
 
 _KEY: Final = f"attachment-{token_hex(16)}-"
-_CLASSES: Final[Mapping[str, Any]] = {"image": dspy.Image, "audio": dspy.Audio, "file": dspy.File}
+_CLASSES: Final[Mapping[Kind, Any]] = {"image": dspy.Image, "audio": dspy.Audio, "file": dspy.File}
 
 
 def annotation_of(field_type: FieldType) -> Any:
@@ -84,6 +86,10 @@ def _object(path: str, kind: Kind, value: str) -> Any:
         media = parse(kind, value)
     except ValueError as error:
         raise AdapterError(ErrorCode.INVALID_INPUT, f"{path}: {error}") from None
+    return _made(kind, media)
+
+
+def _made(kind: Kind, media: Media) -> Any:
     match kind:
         case "image":
             return dspy.Image(url=media.url)
@@ -110,11 +116,7 @@ def sample_blocks(signature: Signature) -> list[Mapping[str, Any]]:
 
 def has_media(signature: Any) -> bool:
     """Whether one of DSPy's signatures has an image, audio or a file as an input."""
-    return any(
-        found in _CLASSES.values()
-        for field in signature.input_fields.values()
-        for found in dspy.Type.extract_custom_type_from_annotation(field.annotation)
-    )
+    return any(holds_media(field.annotation) for field in signature.input_fields.values())
 
 
 class _Shown(BaseModel):
@@ -139,6 +141,47 @@ def shown(value: Any) -> Any:
             return {key: shown(item) for key, item in value.items()}
         case _:
             return value
+
+
+def demo_value(annotation: Any, value: Any) -> Any:
+    """The value of a demo in a state as an object: DSPy dumps objects as they stand in a prompt, with the marker.
+
+    Args:
+        annotation: that of the field (`holds_media`).
+
+    Raises:
+        ValueError: it holds no body, or is none of the field's kind.
+    """
+    if isinstance(value, list):
+        return [demo_value(annotation, item) for item in value]
+    kinds = [kind for kind, made in _CLASSES.items() if made in _media_in(annotation)]
+    if not isinstance(value, str):
+        raise ValueError("is no text")
+    text = value.removeprefix(CUSTOM_TYPE_START_IDENTIFIER).removesuffix(CUSTOM_TYPE_END_IDENTIFIER)
+    return _made(kinds[0], parse(kinds[0], value if text == value else _url_of(text)))
+
+
+def _url_of(text: str) -> str:
+    match from_json(text):
+        case [{"type": "image_url", "image_url": {"url": str() as url}}]:
+            return url
+        case [{"type": "input_audio", "input_audio": {"data": str() as data, "format": str() as form}}]:
+            return f"data:audio/{form};base64,{data}"
+        case [{"type": "file", "file": {"file_data": str() as data, **rest}}] if rest.keys() <= {"filename"}:
+            named = f";name={quote(str(rest['filename']), safe='')}" if rest else ""
+            return data.replace(";base64,", f"{named};base64,", 1)
+        case _:
+            raise ValueError("is no image, audio or file that holds its body")
+
+
+def holds_media(annotation: Any) -> bool:
+    """Whether a field of one of DSPy's signatures has images, audio or files."""
+    return bool(_media_in(annotation))
+
+
+def _media_in(annotation: Any) -> list[Any]:
+    found = dspy.Type.extract_custom_type_from_annotation(annotation)
+    return [kind for kind in found if kind in _CLASSES.values()]
 
 
 def as_blocks(value: Any) -> Any:

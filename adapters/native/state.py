@@ -14,6 +14,7 @@ import pydantic
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
+from adapters.native.media import demo_value, holds_media
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature, SignatureField
 from dspex.contract.state import PredictorState, SignatureText, State
@@ -54,8 +55,20 @@ def apply_state(module: Any, signature: Signature, state: State, *, own: bool = 
         predictor = predictors[path]
         if found.signature is not None:
             predictor.signature = predictor.signature.load_state(found.signature.model_dump())
-        shown = {"augmented", *predictor.signature.fields}
-        predictor.demos = [{name: value for name, value in demo.items() if name in shown} for demo in found.demos]
+        predictor.demos = [_shown(predictor.signature.fields, demo) for demo in found.demos]
+
+
+def _shown(fields: Mapping[str, Any], demo: Mapping[str, Any]) -> dict[str, Any]:
+    """What DSPy shows of a demo: the values of fields, with objects for images, audio and files."""
+    return {
+        name: demo_value(fields[name].annotation, value) if _is_media(fields, name, value) else value
+        for name, value in demo.items()
+        if name == "augmented" or name in fields
+    }
+
+
+def _is_media(fields: Mapping[str, Any], name: str, value: Any) -> bool:
+    return name in fields and value is not None and holds_media(fields[name].annotation)
 
 
 def _kind(field: SignatureField) -> tuple[Any, bool]:
@@ -74,7 +87,12 @@ def _check(where: str, predictor: Any, found: PredictorState, ours: Mapping[str,
     for number, demo in enumerate(found.demos):
         here = f"{where}.demos.{number}"
         for name, value in demo.items():
-            if name == "augmented":
+            if _is_media(fields, name, value):
+                try:
+                    demo_value(fields[name].annotation, value)
+                except ValueError as error:
+                    raise _refusal(f"{here}.{name}", str(error)) from None
+            elif name == "augmented":
                 _validate(bool, True, value, f"{here}.{name}")
             elif name in fields and value is not None:  # None: not supplied
                 _validate(*ours.get(name, (fields[name].annotation, False)), value, f"{here}.{name}")

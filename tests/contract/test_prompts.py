@@ -212,7 +212,7 @@ MODULES: Mapping[str, tuple[Callable[[Any], Any], Mapping[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["a class of people", "typed inputs"])
+@pytest.mark.parametrize("name", ["a class of people", "typed inputs", "images", "turns"])
 @pytest.mark.parametrize("module", MODULES)
 def test_every_module(server: LMServer, module: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     registered = {"half": reward, "capital_of": capital_of}
@@ -246,3 +246,29 @@ def test_with_a_state(server: LMServer, deployed: Adapter) -> None:
     given = {"signature_digest": as_data(notebook.Extract).digest, "module": "ChainOfThought", "predictors": state}
     assert "bobby" in sent[0]
     assert as_deployed(server, deployed, notebook.Extract, TEXT, module="ChainOfThought", state=given) == sent
+
+
+def test_with_images_in_a_state(server: LMServer) -> None:
+    """DSPy dumps an image as it stands in a prompt."""
+    native = NativeAdapter(LMCatalog({"local": LMAlias("openai/gpt-4o-mini", api_base=server.url)}))
+    found = dspy.Predict(notebook.Seen)
+    found.demos = [dspy.Example(augmented=True, **notebook.SEEN, answer="a cat"), dspy.Example(**notebook.SEEN)]
+    state = json.loads(json.dumps(to_jsonable_python(found.dump_state())))
+
+    def loaded() -> Any:
+        module = dspy.Predict(notebook.Seen)
+        module.load_state(state)
+        return module
+
+    sent = in_the_notebook(server, loaded, notebook.SEEN)
+    assert "a cat" in sent[0]
+    assert sent[0].count("image_url") > 6
+    given: dict[str, Any] = {"signature_digest": as_data(notebook.Seen).digest, "predictors": {"self": state}}
+    assert as_deployed(server, native, notebook.Seen, notebook.SEEN, state=given) == sent
+    for wrong in ("https://example.org/a.png", "/etc/passwd", "<<CUSTOM-TYPE-START-IDENTIFIER>>[]", 3):
+        state["demos"][0]["image"] = wrong
+        configuration = Configuration.model_validate({"lm": {"model": "local"}, "state": given})
+        spec = ProgramSpec("any", as_data(notebook.Seen), configuration)
+        with pytest.raises(AdapterError, match=r"^state.predictors.self.demos.0.image: is no "):
+            native.create_program(spec)
+    native.close()
