@@ -65,6 +65,7 @@ docs/README
 docs/files
 docs/programs
 docs/deploy
+docs/shapes
 examples/rag/README
 docs/types
 docs/client

@@ -102,6 +102,13 @@ def assert_asked(expected: tuple[Asked, ...], requests: list[Request]) -> None:
     assert left == []
 
 
+def test_each_file_is_tried_and_shown() -> None:
+    files = {path.stem for path in SHAPES_FOLDER.glob("*.toml")}
+    assert files == {*SHAPES, "overridden", "traced", "pyproject"}
+    page = (Path(__file__).parents[2] / "docs" / "shapes.md").read_text(encoding="utf-8")
+    assert not [name for name in files if f"acceptance/shapes/{name}.toml)" not in page]
+
+
 @pytest.mark.parametrize("adapter", ON_AN_LM)
 @pytest.mark.parametrize("name", SHAPES)
 def test_from_its_file_to_a_completed_execution(fleet: Fleet, name: str, adapter: str) -> None:

@@ -16,17 +16,22 @@ SMALL, LARGE, REASONS = "gpt-4o-mini", "gpt-4.1", "o3"
 
 
 class Asked:
-    """A request: texts that its messages have, and members of its body."""
+    """A request: texts and attachments that its messages have, and members of its body."""
 
-    def __init__(self, *texts: str, **members: Any) -> None:
-        self.texts = texts
+    def __init__(self, *texts: str | Mapping[str, Any], **members: Any) -> None:
+        self.texts = [text for text in texts if isinstance(text, str)]
+        self.blocks = [block for block in texts if not isinstance(block, str)]
         self.members = {"model": SMALL} | members
 
     def missing(self, request: Request) -> list[object]:
         """What a request does not have."""
-        messages = "\n".join(message["content"] for message in request.body["messages"])
-        texts: list[object] = [text for text in self.texts if text not in messages]
-        return texts + [pair for pair in self.members.items() if request.body.get(pair[0]) != pair[1]]
+        contents = [message["content"] for message in request.body["messages"]]
+        blocks = [block for content in contents if not isinstance(content, str) for block in content]
+        said = [content for content in contents if isinstance(content, str)]
+        said += [block["text"] for block in blocks if block["type"] == "text"]
+        missing: list[object] = [text for text in self.texts if text not in "\n".join(said)]
+        missing += [block for block in self.blocks if block not in blocks]
+        return missing + [pair for pair in self.members.items() if request.body.get(pair[0]) != pair[1]]
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,44 @@ SHAPES: Mapping[str, Shape] = {
         outputs={"order": {"sku": "ABC-12", "count": 2, "ship-to": "Elm Street"}, "express": False},
         asked=(Asked("`order` (Order)", '"ship-to"', "^[A-Z]{3}-[0-9]+$"),),
         answers=(fields(order={"sku": "ABC-12", "count": 2, "ship-to": "Elm Street"}, express=False),),
+    ),
+    # Attachments, and what was said before
+    "image": Shape(
+        outputs={"part": "tray 2"},
+        asked=(
+            Asked(
+                "Name the part in the photo.",
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgp0aGUgYnJva2VuIHBhcnQ="}},
+                {"type": "image_url", "image_url": {"url": "data:image/gif;base64,R0lGODlhIG9mIGEgdHJheQ=="}},
+            ),
+        ),
+        answers=(fields(part="tray 2"),),
+    ),
+    "history": Shape(
+        outputs={"answer": "In room 114."},
+        asked=(Asked("[[ ## question ## ]]\nWhere is the paper?", "[[ ## answer ## ]]\nIn tray 2.", "And the toner?"),),
+        answers=(fields(answer="In room 114."),),
+    ),
+    "document": Shape(
+        outputs={"number": 42},
+        asked=(
+            Asked(
+                "Find the number of the contract.",
+                {
+                    "type": "file",
+                    "file": {
+                        "file_data": "data:application/pdf;base64,JVBERi0xLjcgY29udHJhY3QgNDI=",
+                        "filename": "contract.pdf",
+                    },
+                },
+            ),
+        ),
+        answers=(fields(number=42),),
+    ),
+    "audio": Shape(
+        outputs={"text": "It is on fire."},
+        asked=(Asked({"type": "input_audio", "input_audio": {"data": "UklGRiAgICBXQVZFZm10IA==", "format": "wav"}}),),
+        answers=(fields(text="It is on fire."),),
     ),
     # Modules of one's own
     "retriever": Shape(
