@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from deploy.environments import make_environment
+from dspex.blobs import open_store
 from dspex.client.remote import RemoteClient
-from dspex.contract.configuration import LMParameters
+from dspex.contract.configuration import LM, Configuration, LMParameters
 from dspex.contract.options import ExecutionOptions
 from dspex.contract.results import ExecutionError
 from tests import plugin
@@ -28,7 +32,7 @@ from tests.queues import declare_empty
 from workers.cli.main import main
 
 SHAPES_FOLDER = Path(__file__).parent / "shapes"
-OWN_MODULES = "desk.programs:*,desk.tools:Buyer"
+OWN_MODULES = "desk.programs:*,desk.tools:Buyer,search_manual:SearchManual"
 SECONDS = 60.0
 
 
@@ -39,6 +43,7 @@ class Fleet:
     broker_url: str
     lm: LMServer
     log: Path
+    blobs: Path
 
     def deploy(self, name: str, adapter: str) -> Mapping[str, Any]:
         """`dspex deploy` of the file of a shape: what it tells."""
@@ -76,9 +81,15 @@ def fleet(programs: Path, own_amqp_url: str, postgres_url: str, migrated_templat
             "judge": {"model": f"openai/{LARGE}", "api_base": lm.url},
             "thinker": {"model": f"openai/{REASONS}", "api_base": lm.url},
         }
+        environment_python = make_environment(programs / "search", list((SHAPES_FOLDER / "apart").glob("*.py")))
+        blobs = programs / "blobs"
+        blobs.mkdir()
         environment = environment_of(own_amqp_url, database_url) | {
             "DSPEX_LMS": json.dumps(aliases),
             "DSPEX_MODULES": OWN_MODULES,
+            "DSPEX_BLOBS": str(blobs),
+            "DSPEX_ENVIRONMENTS": f"search={environment_python}",
+            "DSPEX_FETCH_HOSTS": "*",
             "PYTHONPATH": str(programs),
         }
         log = programs / "worker.log"
@@ -86,7 +97,7 @@ def fleet(programs: Path, own_amqp_url: str, postgres_url: str, migrated_templat
         with log.open("wb") as output:
             worker = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
-            yield Fleet(own_amqp_url, lm, log)
+            yield Fleet(own_amqp_url, lm, log, blobs)
         finally:
             worker.terminate()
             worker.wait(SECONDS)
@@ -109,8 +120,9 @@ def test_each_file_is_tried_and_shown() -> None:
     assert not [name for name in files if f"acceptance/shapes/{name}.toml)" not in page]
 
 
-@pytest.mark.parametrize("adapter", ON_AN_LM)
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    ("name", "adapter"), [(name, adapter) for name, shape in SHAPES.items() for adapter in shape.adapters]
+)
 def test_from_its_file_to_a_completed_execution(fleet: Fleet, name: str, adapter: str) -> None:
     shape = SHAPES[name]
     fleet.lm.requests.clear()
@@ -159,3 +171,77 @@ def test_labels_and_a_trace(fleet: Fleet, adapter: str) -> None:
     assert "Where is the toner?" in shown[0]
     assert "Toner is in room 114." in shown[1]
     assert "In room 114." in shown[1]
+
+
+@pytest.mark.parametrize("adapter", ON_AN_LM)
+def test_a_class_and_its_module_in_one_step(fleet: Fleet, adapter: str) -> None:
+    label = import_module("desk.tickets").Label
+    module = import_module("desk.programs").AnswerFromManual
+    house = Configuration(module="ChainOfThought", lm=LM(model="house"))
+    inputs = {"ticket": "The chair squeaks."}
+    fleet.lm.requests.clear()
+    fleet.lm.script = fields(reasoning="A chair.", label="low")
+    with RemoteClient(fleet.broker_url, source="/tests", timeout=SECONDS) as client:
+        program = client.create_program(f"by class, {adapter}", label, adapter_type=adapter, configuration=house)
+        assert client.initialize_program(program.program_id).status == "ready"
+        assert client.execute_program(program.program_id, inputs).outputs == {"label": "low"}
+        by_name = client.quick_execute("desk.tickets:Label", inputs, adapter_type=adapter, configuration=house)
+        assert by_name == {"label": "low"}
+        fleet.lm.script = in_turn(fields(query="toner"), fields(reasoning="It says so.", answer="In room 114."))
+        own = Configuration(lm=LM(model="house"))
+        asked = {"question": "Where is the toner?"}
+        found = client.quick_execute(module, asked, adapter_type=adapter, configuration=own)
+        assert found["answer"] == "In room 114."
+    labelled = Asked("Judge how urgent a ticket is.", "low or high", "The chair squeaks.")
+    manual = (Asked("[[ ## query ## ]]"), Asked("Toner is in room 114."))
+    assert_asked((labelled, labelled, *manual), list(fleet.lm.requests))
+
+
+PHOTO = b"\x89PNG\r\n\x1a\nthe broken part"
+PHOTO_BLOCK = {
+    "type": "image_url",
+    "image_url": {"url": f"data:image/png;base64,{base64.b64encode(PHOTO).decode()}"},
+}
+
+
+@pytest.mark.parametrize("adapter", ON_AN_LM)
+def test_a_photo_of_the_blob_store(fleet: Fleet, adapter: str) -> None:
+    program_id = UUID(fleet.deploy("image", adapter)["program"]["program_id"])
+    fleet.lm.requests.clear()
+    fleet.lm.script = fields(part="tray 2")
+    with RemoteClient(fleet.broker_url, source="/tests", timeout=SECONDS, blobs=open_store(str(fleet.blobs))) as client:
+        photo = client.upload(PHOTO, media_type="image/png")
+        ran = client.execute_program(program_id, {"photo": photo.uri, "others": []})
+        assert (ran.status, ran.outputs) == ("completed", {"part": "tray 2"})
+        assert ran.inputs == {"photo": photo.uri, "others": []}
+        missing = f"blob:sha256:{'0' * 64}"
+        refused = client.execute_program(program_id, {"photo": missing, "others": []})
+    assert refused.error is not None
+    assert refused.error.code == "invalid_input"
+    assert_asked((Asked(PHOTO_BLOCK),), list(fleet.lm.requests))
+
+
+@pytest.mark.parametrize("adapter", ON_AN_LM)
+def test_a_photo_of_this_machine_is_not_fetched(fleet: Fleet, adapter: str) -> None:
+    program_id = UUID(fleet.deploy("image", adapter)["program"]["program_id"])
+    fleet.lm.requests.clear()
+    with RemoteClient(fleet.broker_url, source="/tests", timeout=SECONDS) as client:
+        ran = client.execute_program(program_id, {"photo": "https://127.0.0.1/photo.png", "others": []})
+    assert (ran.status, ran.attempt) == ("failed", 1)
+    assert ran.error is not None
+    assert ran.error.code == "invalid_input"
+    assert not fleet.lm.requests
+
+
+@pytest.mark.parametrize("adapter", ON_AN_LM)
+def test_a_ticket_that_is_too_long_for_a_message(fleet: Fleet, adapter: str) -> None:
+    program_id = UUID(fleet.deploy("predict", adapter)["program"]["program_id"])
+    fleet.lm.requests.clear()
+    fleet.lm.script = fields(urgency="high", team="network")
+    with RemoteClient(fleet.broker_url, source="/tests", timeout=SECONDS, blobs=open_store(str(fleet.blobs))) as client:
+        ticket = f"{adapter}: {'It is slow. ' * 100_000}Here it ends."
+        ran = client.execute_program(program_id, {"ticket": ticket})
+        assert (ran.status, ran.outputs) == ("completed", {"urgency": "high", "team": "network"})
+        assert "ticket" in json.loads(ran.model_dump_json())["inputs"]["$blobs"]
+        assert client.whole(ran).inputs == {"ticket": ticket}
+    assert_asked((Asked("It is slow. Here it ends."),), list(fleet.lm.requests))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.lm_server import Answer, Request, Script, answers_by, fields, rate_limited, text
+from tests.on_an_lm import ON_AN_LM
 
 SMALL, LARGE, REASONS = "gpt-4o-mini", "gpt-4.1", "o3"
 """The models of the aliases `house`, `judge` and `thinker`."""
@@ -44,6 +45,7 @@ class Shape:
         answers: those of the LM, in turn.
         extra: what is kept beside the outputs.
         never: members that no request has.
+        adapters: on which it runs.
     """
 
     outputs: Mapping[str, Any]
@@ -51,6 +53,7 @@ class Shape:
     answers: tuple[Script, ...]
     extra: Mapping[str, Any] = field(default_factory=dict)
     never: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ON_AN_LM
 
 
 TRIAGE = {"urgency": "high", "team": "printers"}
@@ -219,6 +222,14 @@ SHAPES: Mapping[str, Shape] = {
         asked=(Asked("Is the toner in room 114?"), Asked("[[ ## answer ## ]]\nYes.", model=LARGE, temperature=0.0)),
         answers=(fields(answer="Yes."), fields(is_right=True)),
     ),
+    "parts": Shape(
+        outputs={"answer": "Yes.", "is_right": True},
+        asked=(
+            Asked("Is the toner in room 114?"),
+            Asked("`reasoning` (str)", "[[ ## answer ## ]]\nYes.", model=LARGE),
+        ),
+        answers=(fields(answer="Yes."), fields(reasoning="It is there.", is_right=True)),
+    ),
     "async_tool": Shape(
         outputs={"answer": "12.50 EUR"},
         asked=(
@@ -227,6 +238,12 @@ SHAPES: Mapping[str, Shape] = {
             Asked("12.50 EUR"),
         ),
         answers=(PRICE_CALL, FINISH, fields(answer="12.50 EUR")),
+    ),
+    "environment": Shape(
+        outputs={"answer": "In room 114."},
+        asked=(Asked('["Toner is in room 114."]', "Where is the toner?"),),
+        answers=(fields(answer="In room 114."),),
+        adapters=("python_port",),
     ),
     # DSPy's modules
     "agent": Shape(

@@ -20,6 +20,8 @@ def look_up(query: str, k: int) -> list[str]:
 class AnswerFromManual(dspy.Module):
     """Two predictors and a retriever."""
 
+    signature = "question -> answer"
+
     def __init__(self, k: int = 1):
         super().__init__()
         self.k = k
