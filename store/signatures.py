@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, case, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, func, select
 from sqlalchemy import update as update_rows
 from sqlalchemy.exc import IntegrityError
 
@@ -22,7 +22,7 @@ from store.database.batch import upsert
 from store.database.pages import DEFAULT_LIMIT, Page
 from store.tables import NOW, programs, signatures
 
-CONTENT = ("name", "module", "version", "instructions", "inputs", "outputs")
+CONTENT = ("name", "module", "version", "description", "instructions", "inputs", "outputs")
 """The columns with the content of a `Signature`."""
 
 _NAMESPACE = UUID("7a2f0c1e-5d0b-5c9a-8f3e-2b6d4e9a1c75")
@@ -64,21 +64,22 @@ def find_or_create(
 ) -> SignatureRow:
     """Find the signature with this name, module, version and content, in any status, or create it.
 
-    Concurrent callers get the same one.
+    Concurrent callers get the same one. One that is found takes the description that is given; without one it keeps
+    its own.
 
     Raises:
         Conflict: the module has this version with another content or name.
     """
     found = _of_content(connection, signature, tenant)
     if found is not None:
-        return found
+        return _described(connection, found, signature.description)
     content = [tenant, signature.name, signature.module, signature.version, signature.digest]
     # An id derived from the content makes sure that there is one row. It may be taken, by a draft that was changed.
     signature_id = uuid.uuid5(_NAMESPACE, canonical_json(content).decode())
     while not _insert(connection, signature_id, signature, activate, tenant):
         found = _of_content(connection, signature, tenant)
         if found is not None:
-            return found
+            return _described(connection, found, signature.description)
         if _of_version(connection, signature, tenant) is not None:
             raise _taken(signature)
         signature_id = uuid.uuid5(_NAMESPACE, signature_id.hex)
@@ -147,7 +148,7 @@ def update(
     lock_version: int | None = None,
     tenant: str = DEFAULT_TENANT,
 ) -> SignatureRow:
-    """Replace the content of a draft.
+    """Replace the content of a draft. Of others, only the description can be changed.
 
     Args:
         lock_version: the version on which the change is based; None: the current one.
@@ -162,7 +163,8 @@ def update(
         with connection.begin_nested():  # otherwise an error would abort the transaction on PostgreSQL
             changed = connection.execute(
                 update_rows(signatures)
-                .where(c.id == signature_id, c.tenant == tenant, c.status == SignatureStatus.DRAFT, _at(lock_version))
+                .where(c.id == signature_id, c.tenant == tenant, _at(lock_version))
+                .where((c.status == SignatureStatus.DRAFT) | _has_content(signature))
                 .values(**_content(signature), lock_version=c.lock_version + 1, updated_at=NOW)
                 .returning(c.id)
             ).one_or_none()
@@ -171,7 +173,8 @@ def update(
     row = get(connection, signature_id, tenant=tenant)
     if changed is None:
         if row.status != SignatureStatus.DRAFT:
-            raise IllegalTransition(f"Only draft signatures can be updated: {signature_id} is {row.status}")
+            text = f"Only draft signatures can be updated: {signature_id} is {row.status}"
+            raise IllegalTransition(f"{text}, so that no more than its description may differ")
         raise Conflict(f"signature {signature_id} has been changed: it is at lock_version {row.lock_version}")
     return row
 
@@ -237,7 +240,7 @@ def signature_of(row: Any, prefix: str = "") -> Signature:
     Cached: equal content gives the same object, with its compiled validators.
     """
     content = {name: getattr(row, prefix + name) for name in CONTENT}
-    key = (getattr(row, f"{prefix}digest"), content["name"], content["module"], content["version"])
+    key = (getattr(row, f"{prefix}digest"), *(content[name] for name in _NOT_IN_DIGEST))
     signature = _read.get(key)
     if signature is None:
         signature = Signature.accepted(content)
@@ -247,7 +250,9 @@ def signature_of(row: Any, prefix: str = "") -> Signature:
 
 READ_BYTES = 64 * 1024 * 1024
 
-_read: Lru[tuple[str, str, str | None, str], Signature] = Lru(READ_BYTES)
+_NOT_IN_DIGEST = ("name", "module", "version", "description")
+
+_read: Lru[tuple[str | None, ...], Signature] = Lru(READ_BYTES)
 """The cache of `signature_of`, by the digest and the members that the digest does not include."""
 
 
@@ -284,6 +289,7 @@ def _content(signature: Signature) -> dict[str, Any]:
         "name": signature.name,
         "module": signature.module,
         "version": signature.version,
+        "description": signature.description,
         "instructions": signature.instructions,
         "inputs": data["inputs"],
         "outputs": data["outputs"],
@@ -318,17 +324,35 @@ def _of_content(connection: Connection, signature: Signature, tenant: str) -> Si
     order = case((c.status == SignatureStatus.ACTIVE, 0), (c.status == SignatureStatus.DRAFT, 1), else_=2)
     row: Row[Any] | None = connection.execute(
         select(signatures)
-        .where(
-            c.tenant == tenant,
-            c.digest == signature.digest,
-            c.name == signature.name,
-            c.module.is_not_distinct_from(signature.module),
-            c.version == signature.version,
-        )
+        .where(c.tenant == tenant, _has_content(signature))
         .order_by(order, c.inserted_at, c.id)
         .limit(1)
     ).one_or_none()
     return None if row is None else row_of(row)
+
+
+def _has_content(signature: Signature) -> ColumnElement[bool]:
+    """All but the description."""
+    c = signatures.c
+    return and_(
+        c.digest == signature.digest,
+        c.name == signature.name,
+        c.module.is_not_distinct_from(signature.module),
+        c.version == signature.version,
+    )
+
+
+def _described(connection: Connection, found: SignatureRow, description: str | None) -> SignatureRow:
+    """The signature with this description; without one it keeps its own."""
+    if description is None or description == found.signature.description:
+        return found
+    c = signatures.c
+    connection.execute(
+        update_rows(signatures)
+        .where(c.id == found.id, c.tenant == found.tenant)
+        .values(description=description, lock_version=c.lock_version + 1, updated_at=NOW)
+    )
+    return get(connection, found.id, tenant=found.tenant)
 
 
 def _one(connection: Connection, *conditions: Any) -> SignatureRow | None:

@@ -94,6 +94,8 @@ signatures = Table(
     *_status(SignatureStatus),
     *_versioned(),
     _tenant(in_key=True),
+    # For people; the digest is without it.
+    Column("description", Text),
     Index(None, "tenant", "module", "version", unique=True),
     Index(None, "tenant", "inserted_at"),
     Index(None, "tenant", "name", "inserted_at"),

@@ -2,7 +2,7 @@
 
 Workers of the previous version keep working during and after it. On PostgreSQL, `callbacks` becomes a partitioned table
 whose only partition is `event_outbox`. So these workers insert, read and lock rows of `event_outbox` by the old name,
-and can name the primary key in ON CONFLICT, which a view does not allow. Migration 0013 drops the old name, when
+and can name the primary key in ON CONFLICT, which a view does not allow. Migration 0015 drops the old name, when
 these workers are gone. Workers of this version use only `event_outbox`, so migrate first.
 
 On PostgreSQL, it changes the catalogue in one transaction, and reads no row; it waits at most 2 s for the table. If it

@@ -133,8 +133,8 @@ def zoned(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _create_signature(client: Interface, signature: str, draft: bool) -> Any:
-    return client.create_signature(_signature(signature), activate=not draft)
+def _create_signature(client: Interface, signature: str, draft: bool, description: str | None = None) -> Any:
+    return client.create_signature(_signature(signature, description), activate=not draft)
 
 
 def _validate_module(client: Interface, module: str) -> bool:  # noqa: ARG001
@@ -185,12 +185,15 @@ def _id_or_signature(text: str) -> UUID | Signature:
     return _uuid(text) or _signature(text)
 
 
-def _signature(text: str) -> Signature:
-    return read_signature(text, import_class=import_named)
+def _signature(text: str, description: str | None = None) -> Signature:
+    found = read_signature(text, import_class=import_named)
+    if description is None:
+        return found
+    return Signature.parse(found.model_dump(mode="json") | {"description": description})
 
 
-def _update_signature(client: Interface, signature_id: UUID, signature: str) -> Any:
-    return client.update_signature(signature_id, _signature(signature))
+def _update_signature(client: Interface, signature_id: UUID, signature: str, description: str | None = None) -> Any:
+    return client.update_signature(signature_id, _signature(signature, description))
 
 
 def _update_program(

@@ -77,6 +77,7 @@ state = click.option(
     "--state", metavar="FILE", help='What an optimizer found: the JSON file that DSPy\'s program.save("x.json") wrote.'
 )
 environment = click.option("--environment", help="The Python that it runs on, of those in DSPEX_ENVIRONMENTS.")
+description = click.option("--description", help="What it is for, for people. The LM is not shown it.")
 draft = click.option("--draft", is_flag=True, help="Leave it a draft.")
 
 verb(
@@ -91,13 +92,13 @@ verb(
 )  # fmt: skip
 verb(
     signature, "create", "create_signature", "Create a signature from the arrow form or a JSON file.",
-    click.argument("signature"), draft,
+    click.argument("signature"), description, draft,
 )  # fmt: skip
 verb(
     signature, "from-module", "create_signature_from_module",
     "Create drafts of the DSPy signatures in package.module or package.module:Class, which is imported here.",
     click.argument("module"),
-    click.option("--name", help="Its name, instead of the class's."),
+    click.option("--name", help="Its name, instead of the class's."), description,
     click.option("--version", help="Its version, instead of 1.0.0."),
     click.option("--bump", is_flag=True, help="If it has changed: the next version, by what has changed."),
     click.option("--activate", is_flag=True, help="Also make it active."),
@@ -107,7 +108,7 @@ verb(
 )
 verb(
     signature, "update", "update_signature", "Replace the content of a draft: the arrow form or a JSON file.",
-    id_of("signature"), click.argument("signature"),
+    id_of("signature"), click.argument("signature"), description,
 )  # fmt: skip
 verb(signature, "activate", "activate_signature", "draft → active.", id_of("signature"))
 verb(signature, "deprecate", "deprecate_signature", "active → deprecated.", id_of("signature"))

@@ -18,6 +18,7 @@ def create_from_module(
     client: Interface,
     module: str,
     name: str | None = None,
+    description: str | None = None,
     version: str | None = None,
     activate: bool = False,
     bump: bool = False,
@@ -28,6 +29,7 @@ def create_from_module(
 
     Args:
         name: instead of the class's name; for one signature.
+        description: for people; for one signature.
         version: instead of 1.0.0.
         activate: also make them active.
         bump: give one that has changed the next version by what changed: a major one if it breaks callers, a minor one
@@ -38,7 +40,9 @@ def create_from_module(
     """
     if version is not None and bump:
         raise SettingsError("--version and --bump: give one of them")
-    found = renamed(read_signatures(module, allowed_prefixes=None), module, name=name, version=version)
+    found = renamed(
+        read_signatures(module, allowed_prefixes=None), module, name=name, description=description, version=version
+    )
     return tuple(_created(client, signature, activate=activate, bump=bump) for signature in found)
 
 
@@ -47,6 +51,9 @@ def _created(client: Interface, signature: Signature, *, activate: bool, bump: b
     same = [view for view in versions if _is_same(view.signature, signature, of_any_version=bump)]
     if same:
         found = same[0]
+        if signature.description not in (None, found.signature.description):
+            described = found.signature.model_copy(update={"description": signature.description})
+            found = client.update_signature(found.signature_id, described)
         is_waiting = activate and found.status == SignatureStatus.DRAFT
         return client.activate_signature(found.signature_id) if is_waiting else found
     if bump and versions:

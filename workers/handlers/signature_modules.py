@@ -57,16 +57,24 @@ def read_signatures(reference: str, *, allowed_prefixes: Collection[str] | None)
         return _read(path, _listed(module) if name is None else {name: _named(module, name)})
 
 
-def renamed(found: list[Signature], reference: str, *, name: str | None, version: str | None) -> list[Signature]:
-    """The signatures of a reference under another name or version.
+def renamed(
+    found: list[Signature],
+    reference: str,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    version: str | None = None,
+) -> list[Signature]:
+    """The signatures of a reference under another name or version, or with a description.
 
     Raises:
-        InvalidValues: a name is given for several.
+        InvalidValues: a name or a description is given for several.
     """
-    if name is not None and len(found) != 1:
+    of_one = {"name": name, "description": description}
+    given = {key: value for key, value in {**of_one, "version": version}.items() if value is not None}
+    if len(found) != 1 and (wrong := given.keys() & of_one.keys()):
         reason = f"{reference} has {len(found)} signatures: give one of them, as package.module:Class"
-        raise InvalidValues([Problem("name", reason)])
-    given = {key: value for key, value in (("name", name), ("version", version)) if value is not None}
+        raise InvalidValues([Problem(member, reason) for member in sorted(wrong)])
     return [Signature.parse(each.model_dump(mode="json") | given) for each in found] if given else found
 
 

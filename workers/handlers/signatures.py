@@ -45,10 +45,10 @@ def create_signature(app: Application, received: Received[CreateSignature]) -> S
 
 @handles(CreateSignatureFromModule, roles=OPERATORS, priority=CHANGES)
 def create_from_module(app: Application, received: Received[CreateSignatureFromModule]) -> SignatureList:
-    """Create drafts of a module's signatures. Existing ones are not changed."""
+    """Create drafts of a module's signatures. Of existing ones nothing but the description is changed."""
     asked = received.command
     found = read_signatures(asked.module, allowed_prefixes=app.settings.signature_modules)
-    found = renamed(found, asked.module, name=asked.name, version=asked.version)
+    found = renamed(found, asked.module, name=asked.name, description=asked.description, version=asked.version)
     rows = app.write(
         lambda connection: [
             signatures.find_or_create(connection, signature, activate=False, tenant=received.tenant)
@@ -121,6 +121,7 @@ def get_schema(app: Application, received: Received[GetSignatureSchema]) -> Sign
         signature_id=row.id,
         name=row.signature.name,
         version=row.signature.version,
+        description=row.signature.description,
         status=row.status,
         digest=row.signature.digest,
         inputs=row.signature.input_schema(),

@@ -25,6 +25,7 @@ from dspex.contract.status import ProgramStatus
 from dspex.errors import IllegalTransition, RequestFailed
 from dspex.ids import uuid7
 from dspex.signatures.compatibility import check_compatible, compare
+from dspex.signatures.signature import Signature
 
 NAMESPACE = UUID("6a7d6a5e-6d0c-5f0e-9c65-0d6f6f0b8a51")
 LOOK_SECONDS = 0.2
@@ -60,7 +61,7 @@ class DeploymentVerbs(Port):
         return Plan(
             program_id=program.program_id,
             program=program,
-            differences=tuple(differences(_members(program), _members(wanted))),
+            differences=(*differences(_members(program), _members(wanted)), *_described(signature, wanted.signature)),
             signature=None if signature.digest == wanted.signature.digest else compare(signature, wanted.signature),
             initialize=program.status != ProgramStatus.READY,
         )
@@ -124,7 +125,7 @@ class DeploymentVerbs(Port):
             program_id=program.program_id,
             # A whole configuration; without a change in it, the program is not built again.
             configuration=wanted.configuration if changed & Configuration.model_fields.keys() else None,  # type: ignore[arg-type]
-            signature=None if planned.signature is None else wanted.signature,
+            signature=wanted.signature if planned.signature is not None or "signature" in changed else None,
             allow_breaking=True if planned.breaking else None,
             adapter_type=wanted.adapter_type if "adapter_type" in changed else None,
             name=wanted.name if "name" in changed else None,
@@ -177,6 +178,13 @@ def _members(of: Deployment | ProgramView) -> dict[str, Any]:
         "policy": ExecutionPolicy().model_dump(mode="json") | of.policy.model_dump(mode="json"),
         "callback": None if of.callback is None else of.callback.model_dump(mode="json"),
     }
+
+
+def _described(before: Signature, after: Signature) -> tuple[Difference, ...]:
+    """The description of the signature, if another is given. It is not a part of what `compare` compares."""
+    if after.description in (None, before.description):
+        return ()
+    return (Difference(member="signature.description", before=before.description, after=after.description),)
 
 
 def _from_nothing(wanted: Deployment) -> tuple[Difference, ...]:

@@ -99,15 +99,21 @@ class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, DeploymentVerbs):
         return self.call(command, SignatureView)
 
     def create_signature_from_module(
-        self, module: str, *, name: str | None = None, version: str | None = None
+        self,
+        module: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        version: str | None = None,
     ) -> tuple[SignatureView, ...]:
         """Create drafts of the DSPy signatures in `package.module` or `package.module:Class` on the worker.
 
         Args:
             name: instead of the class's name; for one signature.
+            description: for people; for one signature.
             version: instead of 1.0.0.
         """
-        command = CreateSignatureFromModule(module=module, name=name, version=version)
+        command = CreateSignatureFromModule(module=module, name=name, description=description, version=version)
         return self.call(command, SignatureList).signatures
 
     def validate_module(self, module: str) -> bool:
@@ -117,7 +123,11 @@ class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, DeploymentVerbs):
     def update_signature(
         self, signature_id: UUID, signature: Signature | str | Mapping[str, Any] | type
     ) -> SignatureView:
-        """Replace the content of a draft. The signature is given as for `create_signature`."""
+        """Replace the content of a draft, given as for `create_signature`. Of others only the description may differ.
+
+        Raises:
+            IllegalTransition, RequestFailed: it is no draft, and something else differs.
+        """
         found = read_signature(signature)
         return self.call(UpdateSignature(signature_id=signature_id, signature=found), SignatureView)
 

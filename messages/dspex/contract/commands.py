@@ -25,6 +25,7 @@ from dspex.scalars import WHOLE
 from dspex.signatures.signature import ModuleName, SemVer, Signature
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+Description = Annotated[str, Field(max_length=20_000)]
 ModuleReference = Annotated[
     str,
     Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?$", max_length=300, examples=["pkg.module:Class"]),
@@ -79,7 +80,7 @@ class CreateSignatureFromModule(Command):
     """Create drafts of the DSPy signatures that a Python module on the worker's machine defines.
 
     Only modules under the import prefixes that the operator allows (`DSPEX_MODULES`) are read. `name` is instead of
-    the class's, for one signature; `version` instead of 1.0.0.
+    the class's, and `description` is for people: both for one signature; `version` instead of 1.0.0.
     """
 
     type = "dspex.signature.create_from_module.v1"
@@ -87,11 +88,12 @@ class CreateSignatureFromModule(Command):
 
     module: ModuleReference
     name: Name | None = None
+    description: Description | None = None
     version: SemVer | None = None
 
 
 class UpdateSignature(Command):
-    """Replace the content of a draft."""
+    """Replace the content of a draft. Of one that is active, only the description may differ."""
 
     type = "dspex.signature.update.v1"
     answer = SignatureView

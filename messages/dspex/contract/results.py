@@ -56,6 +56,7 @@ class SignatureSchema(Frozen):
     version: str
     status: SignatureStatus
     digest: str
+    description: str | None = None
     inputs: dict[str, JsonValue]
     outputs: dict[str, JsonValue]
 

@@ -75,6 +75,9 @@ class Signature(Sparse):
     )
     module: ModuleName | None = None
     version: SemVer = "1.0.0"
+    description: str | None = Field(
+        default=None, max_length=20_000, description="for people; the LM is shown the instructions alone"
+    )
     instructions: str | None = Field(default=None, max_length=20_000)
     inputs: tuple[SignatureField, ...] = Field(min_length=1, max_length=MAX_FIELDS)
     outputs: tuple[SignatureField, ...] = Field(min_length=1, max_length=MAX_FIELDS)
@@ -163,7 +166,10 @@ class Signature(Sparse):
 
     @cached
     def digest(self) -> str:
-        """SHA-256 of what the LM and callers depend on: instructions, inputs and outputs, without name and version."""
+        """SHA-256 of what the LM and callers depend on: instructions, inputs and outputs.
+
+        Without name, version and description, which are for people.
+        """
         content = self.model_dump(mode="json", include={"instructions", "inputs", "outputs"})
         for field in (*content["inputs"], *content["outputs"]):
             for one in (field["type"], *field.get("$defs", {}).values()):
@@ -187,7 +193,8 @@ class Signature(Sparse):
         """JSON Schema 2020-12 of both, as the properties `inputs` and `outputs` of one object."""
         definitions = SharedDefinitions()
         both = {"inputs": definitions.properties(self.inputs), "outputs": definitions.properties(self.outputs)}
-        described = {"title": self.name} | ({"description": self.instructions} if self.instructions else {})
+        text = self.description or self.instructions
+        described = {"title": self.name} | ({"description": text} if text else {})
         whole = {
             **described,
             "type": "object",

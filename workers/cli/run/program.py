@@ -64,11 +64,13 @@ class RunProgram:
         signature = spec.signature.model_copy(update={"module": None})
         # Each tenant has its own id, even for the same signature.
         namespace = NAMESPACE if tenant == DEFAULT_TENANT else uuid.uuid5(NAMESPACE, tenant)
-        signature_id = uuid.uuid5(namespace, digest(_without_derived_name(signature)))
+        content_id = uuid.uuid5(namespace, digest(_without_derived_name(signature)))
+        told = signature.description
+        signature_id = content_id if told is None else uuid.uuid5(content_id, told)
         # The policy is part of what a program is, and so of its id; the usual one has none.
         policy = subject.policy if subject.policy != ExecutionPolicy() else None
         content = spec.backend_id if policy is None else f"{spec.backend_id}/{digest(policy.model_dump(mode='json'))}"
-        self.id = self.namespace = uuid.uuid5(signature_id, content)
+        self.id = self.namespace = uuid.uuid5(content_id, content)
         with options_checked():
             self._commands = (
                 CreateSignature(signature_id=signature_id, signature=signature),
@@ -129,7 +131,7 @@ class RunProgram:
 
 def _without_derived_name(signature: Signature) -> dict[str, Any]:
     """What ids are made of: a derived name as it was before names were, so that what ran then does not run again."""
-    data = signature.model_dump(mode="json")
+    data = signature.model_dump(mode="json", exclude={"description"})
     return data | {"name": GENERIC} if data == with_name(data | {"name": GENERIC}) else data
 
 

@@ -90,6 +90,17 @@ def test_without_a_bump_a_version_keeps_its_content(write: Write) -> None:
     assert "1.0.0" in asked(code=2)
 
 
+def test_a_description_is_given_and_changed_without_a_new_version(write: Write) -> None:
+    write(BEGIN)
+    (first,) = asked("--description", "For the support team.", "--activate")
+    assert first["signature"]["description"] == "For the support team."
+    (same,) = asked()
+    assert same == first
+    (changed,) = asked("--description", "For all.", "--bump")
+    assert changed["signature"] == first["signature"] | {"description": "For all."}
+    assert (changed["signature_id"], changed["digest"]) == (first["signature_id"], first["digest"])
+
+
 def test_options_that_do_not_fit_are_refused(write: Write) -> None:
     write(BEGIN + BEGIN.replace("Triage", "Other"))
     assert asked("--name", "x", code=2) == (
