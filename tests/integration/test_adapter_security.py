@@ -213,6 +213,13 @@ def test_a_signature_may_carry_a_name_of_a_module_and_nobody_imports_it(
     assert "told_by_a_message" not in sys.modules
 
 
+@pytest.mark.parametrize("place", ["file:///etc/passwd", ELSEWHERE, "/etc/passwd", "other.json#/$defs/A", "#/inputs/0"])
+def test_a_reference_reads_no_file_and_no_address(place: str) -> None:
+    field = {"name": "question", "type": {"$ref": place}, "$defs": {"A": {"type": "string"}}}
+    found = rejected_signature({"inputs": [field], "outputs": [{"name": "answer", "type": "str"}]})
+    assert "data.signature.inputs.0.type.$ref: only types in $defs of the same field can be referred to" in found
+
+
 # A state holding `config` or `lm`
 
 

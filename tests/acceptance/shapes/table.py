@@ -146,6 +146,11 @@ SHAPES: Mapping[str, Shape] = {
         asked=(Asked("`within` (tuple[float, float])", "[[ ## within ## ]]\n[53.0, 8.8]", "`tags` (set[str])"),),
         answers=(fields(place=[53.1, 8.8], tags=["north", "depot", "north"]),),
     ),
+    "recursive": Shape(
+        outputs={"outline": {"title": "Printers", "parts": [{"title": "Paper", "parts": [{"title": "Tray 2"}]}]}},
+        asked=(Asked("`outline` (Part)", "A part of a manual.", '"$ref": "#/$defs/Part"'),),
+        answers=(fields(outline={"title": "Printers", "parts": [{"title": "Paper", "parts": [{"title": "Tray 2"}]}]}),),
+    ),
     "json_schema": Shape(
         outputs={"order": {"sku": "ABC-12", "count": 2, "ship-to": "Elm Street"}, "express": False},
         asked=(Asked("`order` (Order)", '"ship-to"', "^[A-Z]{3}-[0-9]+$"),),
