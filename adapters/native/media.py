@@ -26,12 +26,16 @@ from pydantic_core import from_json
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature
 from dspex.signatures.attachments import is_history, kind_of, mapped
-from dspex.signatures.media import Kind, Media, parse
+from dspex.signatures.media import KINDS, Kind, Media, parse
 from dspex.signatures.scalar_types import StringType
 from dspex.signatures.types import ArrayType, FieldType, HistoryType, OptionalType
 
 _KEY: Final = f"attachment-{token_hex(16)}-"
 _CLASSES: Final[Mapping[Kind, Any]] = {"image": dspy.Image, "audio": dspy.Audio, "file": dspy.File}
+
+
+_OBJECTS: Final = tuple(_CLASSES.values())
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
 def annotation_of(field_type: FieldType) -> Any:
@@ -131,14 +135,16 @@ class _Shown(BaseModel):
 
 def shown(value: Any) -> Any:
     """A value of a prompt, in which an object that holds its body has a marker with the key."""
+    if type(value) in _PLAIN:
+        return value
     match value:
-        case dspy.Image() | dspy.Audio() | dspy.File():
+        case list() if any(isinstance(item, _OBJECTS) for item in value):
+            return [shown(item) for item in value]
+        case dict() if any(isinstance(item, _OBJECTS) for item in value.values()):
+            return {key: shown(item) for key, item in value.items()}
+        case _ if isinstance(value, _OBJECTS):
             blocks = _blocks(value)
             return value if blocks is None else _Shown(blocks=blocks)
-        case list() if any(isinstance(item, dspy.Image | dspy.Audio | dspy.File) for item in value):
-            return [shown(item) for item in value]
-        case dict() if any(isinstance(item, dspy.Image | dspy.Audio | dspy.File) for item in value.values()):
-            return {key: shown(item) for key, item in value.items()}
         case _:
             return value
 
@@ -154,11 +160,12 @@ def demo_value(annotation: Any, value: Any) -> Any:
     """
     if isinstance(value, list):
         return [demo_value(annotation, item) for item in value]
-    kinds = [kind for kind, made in _CLASSES.items() if made in _media_in(annotation)]
+    found = _media_in(annotation)
+    kind: Kind = next(kind for kind in KINDS if _CLASSES[kind] in found)
     if not isinstance(value, str):
         raise ValueError("is no text")
     text = value.removeprefix(CUSTOM_TYPE_START_IDENTIFIER).removesuffix(CUSTOM_TYPE_END_IDENTIFIER)
-    return _made(kinds[0], parse(kinds[0], value if text == value else _url_of(text)))
+    return _made(kind, parse(kind, value if text == value else _url_of(text)))
 
 
 def _url_of(text: str) -> str:

@@ -406,3 +406,10 @@ def test_the_prompt_of_a_program_fetches_too(dspex: LocalClient, server: LMServe
     prompt = dspex.get_program_prompt(program.program_id, {"image": host.url(), "question": "what?"})
     assert f"({len(PNG)} bytes, sha256:" in str(prompt.messages)
     assert host.requests
+
+
+def test_the_mock_answers_for_images(dspex: LocalClient, server: LMServer, host: WebhookReceiver) -> None:
+    found = run(dspex, server, "mock", host.url(path="/cat.png"))
+    assert found.status == ExecutionStatus.COMPLETED
+    assert not server.requests
+    assert [request.path for request in host.requests] == ["/cat.png"]

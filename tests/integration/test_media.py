@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -13,6 +14,7 @@ from dspy.adapters.types.base_type import CUSTOM_TYPE_END_IDENTIFIER, CUSTOM_TYP
 
 from adapters.lm import LMAlias, LMCatalog
 from adapters.native import NativeAdapter, media
+from adapters.own_modules import OwnModules
 from adapters.port import AdapterError, ProgramSpec, RunOptions
 from dspex import Configuration, ErrorCode, Signature
 from tests import lm_server
@@ -140,3 +142,36 @@ def test_two_step_takes_no_image(native: NativeAdapter) -> None:
     given = {"prompt_adapter": "two_step", "extraction_lm": {"model": "local"}}
     with pytest.raises(AdapterError, match="DSPy's 'two_step' writes images, audio and files as text"):
         run(native, SEEN, {"image": PNG, "question": "what?"}, **given)
+
+
+LOOK = '''
+import dspy
+
+
+class Look(dspy.Module):
+    """Describes the image, and looks again, at two: one that it makes itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.describe = dspy.Predict("image: dspy.Image, question -> answer")
+        self.compare = dspy.Predict("images: list[dspy.Image], question -> answer")
+
+    def forward(self, image, question):
+        assert isinstance(image, dspy.Image)
+        first = self.describe(image=image, question=question)
+        return self.compare(images=[image, dspy.Image(image.url)], question=first.answer)
+'''
+
+
+def test_a_module_of_ones_own_hands_images_on(
+    native: NativeAdapter, server: LMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "looking_twice.py").write_text(LOOK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    server.script = lm_server.fields(answer=BAIT)
+    given = Configuration.model_validate({"lm": {"model": "local"}, "module": "looking_twice:Look"})
+    code = OwnModules(("looking_twice:Look",)).find("looking_twice:Look")
+    backend_id = native.create_program(ProgramSpec("any", Signature.parse(SEEN), given, code=code))
+    native.execute_program(backend_id, {"image": PNG, "question": "what?"}, RunOptions("run"))
+    assert [block for block in blocks(server) if block["type"] != "text"] == [PNG_BLOCK, PNG_BLOCK]
+    assert len(server.requests) == 2
