@@ -151,6 +151,11 @@ SHAPES: Mapping[str, Shape] = {
         asked=(Asked("`outline` (Part)", "A part of a manual.", '"$ref": "#/$defs/Part"'),),
         answers=(fields(outline={"title": "Printers", "parts": [{"title": "Paper", "parts": [{"title": "Tray 2"}]}]}),),
     ),
+    "model_schema": Shape(
+        outputs={"meeting": MEETING},
+        asked=(Asked("`meeting` (Meeting)", "Something in the calendar.", '"$ref": "#/$defs/Person"'),),
+        answers=(fields(meeting=MEETING),),
+    ),
     "json_schema": Shape(
         outputs={"order": {"sku": "ABC-12", "count": 2, "ship-to": "Elm Street"}, "express": False},
         asked=(Asked("`order` (Order)", '"ship-to"', "^[A-Z]{3}-[0-9]+$"),),
