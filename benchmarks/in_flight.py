@@ -27,8 +27,10 @@ from benchmarks.lm_server import running
 from dspex import LM, Configuration, ExecuteProgram, uuid7
 from dspex.producer import Producer
 from workers.application.wiring import bootstrap
+from workers.cli.begin import collect_seldom
 from workers.local import LocalClient
 from workers.persistence.schema import require_schema
+from workers.process.switching import switch_seldom
 from workers.process.worker import WorkerProcess
 from workers.settings import load_settings
 
@@ -73,6 +75,8 @@ def worker(address: str, calls: int, window: int) -> Generator[Done]:
     alias = {"local": {"model": "openai/gpt-4o-mini", "api_base": address}}
     app = bootstrap(load_settings(log_level="WARNING", threads=calls, lms=alias))
     require_schema(app.engine)
+    collect_seldom()
+    switch_seldom(calls)
     process = WorkerProcess(app)
     process.start()
     client = LocalClient(app)

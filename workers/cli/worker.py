@@ -18,6 +18,7 @@ from workers.cli.begin import check_servers, collect_seldom, configure_logging
 from workers.process import watchdog
 from workers.process.open_files import allow_open_files
 from workers.process.supervisor import KILL_MARGIN_SECONDS, Children, deliverer, supervise
+from workers.process.switching import switch_seldom
 from workers.process.worker import WorkerProcess
 from workers.settings import Settings, load_settings
 from workers.telemetry.metrics import require_free
@@ -55,6 +56,7 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
         logger.info("Starting %d processes.", settings.processes)
         return supervise(settings, stop)
     allow_open_files(settings.threads)
+    switch_seldom(settings.threads)
     app = bootstrap(settings)
     for address in settings.metrics_addresses:
         app.metrics.serve(address)

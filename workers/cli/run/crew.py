@@ -43,9 +43,11 @@ class Crew:
             collect_seldom()
             if self.runs_here:
                 from workers.process.open_files import allow_open_files
+                from workers.process.switching import switch_seldom
                 from workers.process.worker import WorkerProcess
 
                 allow_open_files(self.settings.threads)
+                switch_seldom(self.settings.threads)
                 self._worker = WorkerProcess(self._app)
                 self._worker.start()
             elif not self.somebody_works():
