@@ -37,7 +37,7 @@ test: lint ## linters, type checkers and every test, on real servers
 .PHONY: torture
 torture: .venv/.dev ## the tests of faults and of properties at their full size, and mutants: hours
 	@deploy/system_packages.sh tests
-	DSPEX_TEST_TORTURE=1 $(BIN)/pytest tests/unit tests/contract/store/test_lifecycle.py tests/acceptance/test_asyncapi.py tests/faults
+	DSPEX_TEST_TORTURE=1 $(BIN)/pytest tests/unit tests/contract/store/test_lifecycle.py tests/contract/test_adapters.py tests/acceptance/test_asyncapi.py tests/faults
 	$(BIN)/python -m deploy.mutants
 
 .PHONY: mutants

@@ -193,7 +193,11 @@ def _digest(root: Path) -> str:
     """The digest of the source files, as this process read them first: later ones it does not import any more."""
     with _reading:
         if root not in _digests:
-            _digests[root] = _read(root)
+            try:
+                _digests[root] = _read(root)
+            except OSError as error:
+                text = f"{_FIELD}: the source files of '{root.name}' cannot be read: {error.strerror}"
+                raise NotHere(text) from None
         return _digests[root]
 
 

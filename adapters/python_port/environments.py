@@ -66,9 +66,10 @@ class Environment:
         if ended.returncode != 0:
             raise self.broken(last_line(ended.stderr.decode(errors="replace")) or f"it exited with {ended.returncode}")
         try:
-            told = json.loads(ended.stdout)
+            # What a package of the environment prints when Python starts comes before it.
+            told = json.loads(ended.stdout.splitlines()[-1])
             return Found(told["python"], told["dspy"], tuple(told["modules"]))
-        except (ValueError, KeyError, TypeError):
+        except (IndexError, ValueError, KeyError, TypeError):
             raise self.broken("it is no Python") from None
 
 

@@ -15,10 +15,13 @@ from adapters.mock import MockAdapter
 from adapters.native import NativeAdapter
 from adapters.port import ProgramSpec
 from adapters.python_port import Limits, PythonPortAdapter
+from adapters.python_port.environments import Environment
 from adapters.python_port.server import Server
 from adapters.registry import BUILT_IN, AdapterRegistry
+from deploy.environments import make_environment
 from dspex import LM, Configuration, ErrorCode
 from tests import lm_server
+from tests.sizes import TORTURE
 
 
 class TestMock(AdapterContract):
@@ -127,6 +130,23 @@ class TestPythonPort(AdapterContract):
                 secret=SECRET,
                 passes_on=frozenset(Limits().environment),
             )
+
+
+@pytest.fixture(scope="module")
+def server_of_an_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    python = make_environment(tmp_path_factory.mktemp("environment") / "rag")
+    server = Server(Limits(), Environment("rag", str(python)))
+    yield server
+    server.close()
+
+
+@pytest.mark.skipif(not TORTURE, reason="make torture; tests/integration/test_environments.py has what differs")
+class TestPythonPortInAnEnvironment(TestPythonPort):
+    """The same, its child processes on the Python of an environment, in which DSPex is not installed."""
+
+    @pytest.fixture
+    def server_of_children(self, server_of_an_environment: Server) -> Server:
+        return server_of_an_environment
 
 
 class TestPlugin(AdapterContract):

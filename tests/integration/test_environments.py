@@ -27,6 +27,7 @@ from tests.conftest import new_database
 from tests.contract.interface import working
 from tests.lm_server import LMServer, answers_by
 from tests.waiting import wait_until
+from workers.cli import worker
 from workers.settings import Settings
 
 MODULE = """
@@ -213,6 +214,17 @@ def test_what_an_environment_has_is_told(python: str) -> None:
     assert told.startswith(f"Python {sys.version_info.major}.{sys.version_info.minor}.")
     assert ", DSPy 3." in told
     assert told.endswith(", modules there")
+
+
+def test_the_first_lines_of_a_worker_tell_each(
+    python: str, broken: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger=worker.__name__)
+    worker._tell_environments(Settings(environments={"rag": python, "bare": str(broken["bare"])}))
+    told, lacking = caplog.records
+    assert told.getMessage().startswith("Programs may run in the environment rag: Python 3.")
+    assert lacking.levelname == "WARNING"
+    assert f"environment: 'bare' cannot be used: {broken['bare']}: dspy is not installed" in lacking.getMessage()
 
 
 @pytest.mark.integration

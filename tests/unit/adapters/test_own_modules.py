@@ -97,6 +97,13 @@ def test_a_package_without_end_is_refused(package: Package, monkeypatch: pytest.
         found("acme_big.a:RAG")
 
 
+def test_source_files_that_cannot_be_read_are_told(package: Package, tmp_path: Path) -> None:
+    package("x", acme_torn__in____init__="", acme_torn__in__a="")
+    (tmp_path / "x" / "acme_torn" / "b.py").symlink_to("nowhere.py")
+    with pytest.raises(NotHere, match="module: the source files of 'acme_torn' cannot be read: No such file"):
+        found("acme_torn.a:RAG")
+
+
 def test_the_backend_id_has_the_code() -> None:
     spec = ProgramSpec("native", Signature.parse("a -> b"), Configuration(module="acme.rag:RAG"))
     code = ModuleCode(reference="acme.rag:RAG", distribution="acme 1.0", digest="0" * 64)
