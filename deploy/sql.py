@@ -26,7 +26,7 @@ from deploy.sql_operators import OPERATORS
 from dspex import Usage
 from store import counters, event_outbox, executions, webhooks
 from store.counters import Counts
-from store.executions import Finish, Trace, blobs, traces
+from store.executions import Finish, Trace, blobs, external, traces
 
 DIALECTS: dict[str, Callable[[], Dialect]] = {"postgresql": psycopg.dialect, "sqlite": sqlite.dialect}
 WIDTH = 110
@@ -216,6 +216,22 @@ CALLS = (
             Statement("find left", "the same, for what workers from before 0004 have left", ("ix_executions_pending",)),
             Statement("take due", "for those that are published then", (KEY,)),
         ),
+    ),
+    Call(
+        external.anything_expired,
+        (),
+        (
+            Statement(
+                "any lease of a service expired",
+                "by the relay, three times a lease: it locks nothing",
+                ("ix_executions_running",),
+            ),
+        ),
+    ),
+    Call(
+        external.end_expired,
+        (0, 100),
+        (Statement("find expired", "where there is one; they are ended as by `finish`", ("ix_executions_running",)),),
     ),
     Call(
         event_outbox.anything_due,

@@ -553,6 +553,27 @@ RETURNING executions.id, executions.program_id, executions.inputs, executions.op
     executions.traceparent, executions.tenant, executions.reply_to, executions.correlation_id,
     executions.callback, executions.metadata, executions.extensions, executions.requested_at;
 
+-- any lease of a service expired
+--   function: store.executions.external.anything_expired (store/executions/external.py)
+--   runs: by the relay, three times a lease: it locks nothing
+--   needs: ix_executions_running
+SELECT EXISTS (SELECT executions.id
+FROM executions
+WHERE executions.status = 'running' AND executions.lease_expires_at IS NULL AND executions.request_digest LIKE
+    'external:%%' AND (executions.due_at IS NULL OR executions.due_at < statement_timestamp())) AS anon_1;
+
+-- find expired
+--   function: store.executions.external.end_expired (store/executions/external.py)
+--   runs: where there is one; they are ended as by `finish`
+--   needs: ix_executions_running
+SELECT executions.id, executions.tenant, executions.program_id, executions.lock_version,
+    executions.cancel_requested
+FROM executions
+WHERE executions.status = 'running' AND executions.lease_expires_at IS NULL AND executions.request_digest LIKE
+    'external:%%' AND (executions.due_at IS NULL OR executions.due_at < statement_timestamp())
+LIMIT 100
+FOR UPDATE SKIP LOCKED;
+
 -- any event due
 --   function: store.event_outbox.anything_due (store/event_outbox.py)
 --   runs: by the relay, three times a lease; the table is small

@@ -12,7 +12,19 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Float, bindparam, case, exists, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    bindparam,
+    case,
+    exists,
+    literal,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from dspex import ErrorCode, ErrorDetail, ExecutionStatus, Usage
 from dspex.errors import Conflict, IllegalTransition, NotFound
@@ -190,7 +202,8 @@ def end_expired(
     """
     c = executions.c
     columns = (c.id, c.tenant, c.program_id, c.lock_version, c.cancel_requested)
-    found = connection.execute(select(*columns).where(_EXPIRED).limit(limit).with_for_update(skip_locked=True))
+    most: ColumnElement[int] = literal_column(str(int(limit)))  # part of the text, as in `store.executions.leases`
+    found = connection.execute(select(*columns).where(_EXPIRED).limit(most).with_for_update(skip_locked=True))
     late = ErrorDetail(
         code=ErrorCode.LEASE_EXPIRED,
         message="the service that runs it neither ended nor renewed it in time: see expires_in of mark_running",

@@ -6,15 +6,20 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import JsonValue
 
-from dspex import Configuration, DspexError, ErrorCode, ExecutionStatus, uuid7
+from dspex import Configuration, DspexError, ErrorCode, ExecutionStatus, uuid7, wrap
+from dspex.amqp.publication import Publication
+from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.client.interface import Interface
+from dspex.client.remote import RemoteClient
+from dspex.contract.external import MarkCompleted
 from dspex.contract.results import ExecutionView
 from tests.contract.interface import code_of, ready
 from tests.waiting import wait_until
 
 INPUTS = {"question": "why?"}
-OUTPUTS = {"answer": "because", "score": 0.5}
+OUTPUTS: dict[str, JsonValue] = {"answer": "because", "score": 0.5}
 END = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
 
 
@@ -278,3 +283,25 @@ def test_large_values_go_to_the_blob_store_and_come_back_whole(dspex: Interface,
     assert dspex.mark_completed(created.execution_id, 2, {"answer": answer, "score": 0.5}, mark=mark) == done
     wrong = {"$blobs": {"k": {"digest": "0" * 64, "size": 3, "media_type": "text/plain"}}, "question": "q"}
     assert code_of(lambda: dspex.create_execution(program_id, wrong)) == "invalid_input"
+
+
+def test_a_mark_whose_message_comes_again_is_made_once(dspex: Interface, program_id: UUID) -> None:
+    """As after a worker that died between the commit and the ack."""
+    if not isinstance(dspex, RemoteClient):
+        pytest.skip("over a broker")
+    running = begun(dspex, program_id)
+    mark = MarkCompleted(execution_id=running.execution_id, lock_version=2, mark=uuid4(), outputs={**OUTPUTS})
+    envelope = wrap(mark, source="/tests")
+    twice = Publication(envelope.encode(), exchange=COMMANDS_EXCHANGE, routing_key=envelope.type)
+    for _ in range(2):
+        dspex._publisher.publish(twice)
+    wait_until(lambda: dspex.get_execution(running.execution_id).status in END, "it is completed")
+    stale = wrap(mark.model_copy(update={"mark": uuid4()}), source="/tests")
+    dspex._publisher.publish(Publication(stale.encode(), exchange=COMMANDS_EXCHANGE, routing_key=stale.type))
+
+    def rejected() -> list[str | None]:
+        return [item.message_id for item in dspex.list_dead_messages(error_code="conflict").items]
+
+    wait_until(lambda: stale.id in rejected(), "the one of another service is rejected")
+    assert envelope.id not in rejected()
+    assert dspex.get_execution(running.execution_id).lock_version == 3

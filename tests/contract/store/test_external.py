@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, null, select, true, update
 
-from dspex import ErrorCode, ExecutionStatus, Usage, uuid7
+from dspex import Configuration, ErrorCode, ExecutionStatus, Usage, uuid7
+from dspex.contract.callback import Callback
 from dspex.errors import Conflict, DspexError, IllegalTransition, NotFound
-from store import counters, event_outbox, executions
+from store import counters, event_outbox, executions, programs, webhooks
 from store.column_types import database_now
 from store.executions import Conflicting, Heartbeat, Request, external
 from store.executions.external import Mark, Result
@@ -109,6 +110,28 @@ def test_an_end_is_counted_and_told_of(connection: Connection) -> None:
         ("running", 1, "external:ann"),
         ("completed", 1, "external:ann"),
     ]
+
+
+def test_every_end_is_pushed_to_its_callback_or_the_programs(connection: Connection) -> None:
+    program_id = ready_program(connection)
+    own = Callback(url="https://own.example/hook", secret="A_WEBHOOK_SECRET")
+    of_program = Callback(url="https://program.example/hook", secret="A_WEBHOOK_SECRET")
+    programs.update(connection, program_id, configuration=Configuration(), callback=of_program, backend_id="backend-2")
+    asked = replace(request(program_id), callback=own)
+    external.create(connection, asked)
+    external.mark_running(connection, mark(asked, 1), 60.0)
+    external.end(connection, mark(asked, 2), DONE, shard=0)
+    failed, late, stopped = (running(connection, program_id, seconds) for seconds in (60.0, EXPIRED, 60.0))
+    external.end(connection, mark(failed, 2), FAILED, shard=0)
+    external.end_expired(connection, 0, 10)
+    executions.cancel(connection, stopped.id, by="ann")
+    found = {it.execution_id: (it.host, it.event, it.event_id) for it in webhooks.deliveries(connection).items}
+    assert found == {
+        asked.id: ("own.example:443", "completed", f"{asked.id}.3"),
+        failed.id: ("program.example:443", "failed", f"{failed.id}.3"),
+        late.id: ("program.example:443", "failed", f"{late.id}.3"),
+        stopped.id: ("program.example:443", "cancelled", f"{stopped.id}.3"),
+    }
 
 
 def test_another_tenants_is_not_found(connection: Connection) -> None:

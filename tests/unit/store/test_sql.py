@@ -10,7 +10,7 @@ import pytest
 
 from deploy.sql import ALL_CALLS, DIALECTS, document, statements
 from store import event_outbox
-from store.executions import leases, replays, single, transitions
+from store.executions import external, leases, replays, single, transitions
 from store.tables import metadata
 from store.webhooks import sending
 
@@ -19,6 +19,7 @@ NOT_SHOWN: dict[ModuleType, set[str]] = {
     leases: {"left"},  # at the end of `dspex run`
     replays: set(),
     single: {"create", "mark_running", "mark_completed", "mark_failed"},  # of callers that run one on their own
+    external: {"create", "mark_running", "end"},  # of services that run one on their own
     sending: set(),
     event_outbox: {"pending", "adding", "forget"},  # of a message that comes again; in `finish`; in `replay`
 }
