@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from dspex import Configuration, DspexError, ErrorCode, ExecutionStatus, uuid7, wrap
 from dspex.amqp.publication import Publication
+from dspex.amqp.publisher import Publisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.client.interface import Interface
 from dspex.client.remote import RemoteClient
@@ -17,6 +18,7 @@ from dspex.contract.external import MarkCompleted
 from dspex.contract.results import ExecutionView
 from tests.contract.interface import code_of, ready
 from tests.waiting import wait_until
+from workers.local import LocalClient
 
 INPUTS = {"question": "why?"}
 OUTPUTS: dict[str, JsonValue] = {"answer": "because", "score": 0.5}
@@ -287,17 +289,17 @@ def test_large_values_go_to_the_blob_store_and_come_back_whole(dspex: Interface,
 
 def test_a_mark_whose_message_comes_again_is_made_once(dspex: Interface, program_id: UUID) -> None:
     """As after a worker that died between the commit and the ack."""
-    if not isinstance(dspex, RemoteClient):
-        pytest.skip("over a broker")
+    assert isinstance(dspex, LocalClient | RemoteClient)
+    publisher: Publisher = dspex._app.publisher if isinstance(dspex, LocalClient) else dspex._publisher
     running = begun(dspex, program_id)
     mark = MarkCompleted(execution_id=running.execution_id, lock_version=2, mark=uuid4(), outputs={**OUTPUTS})
     envelope = wrap(mark, source="/tests")
     twice = Publication(envelope.encode(), exchange=COMMANDS_EXCHANGE, routing_key=envelope.type)
     for _ in range(2):
-        dspex._publisher.publish(twice)
+        publisher.publish(twice)
     wait_until(lambda: dspex.get_execution(running.execution_id).status in END, "it is completed")
     stale = wrap(mark.model_copy(update={"mark": uuid4()}), source="/tests")
-    dspex._publisher.publish(Publication(stale.encode(), exchange=COMMANDS_EXCHANGE, routing_key=stale.type))
+    publisher.publish(Publication(stale.encode(), exchange=COMMANDS_EXCHANGE, routing_key=stale.type))
 
     def rejected() -> list[str | None]:
         return [item.message_id for item in dspex.list_dead_messages(error_code="conflict").items]
