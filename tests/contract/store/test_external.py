@@ -19,7 +19,7 @@ from dspex.contract.callback import Callback
 from dspex.errors import Conflict, DspexError, IllegalTransition, NotFound
 from store import counters, event_outbox, executions, programs, webhooks
 from store.column_types import database_now
-from store.executions import Conflicting, Heartbeat, Request, external
+from store.executions import Conflicting, Heartbeat, Request, blobs, external
 from store.executions.external import Mark, Result
 from store.tables import executions as executions_table
 from tests.contract.store.rows import (
@@ -132,6 +132,19 @@ def test_every_end_is_pushed_to_its_callback_or_the_programs(connection: Connect
         late.id: ("program.example:443", "failed", f"{late.id}.3"),
         stopped.id: ("program.example:443", "cancelled", f"{stopped.id}.3"),
     }
+
+
+def test_its_blobs_are_referred_to(connection: Connection) -> None:
+    program_id = ready_program(connection)
+    question, answer = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+    kept = {"size": 3, "media_type": "text/plain"}
+    asked = replace(request(program_id), inputs={"$blobs": {"question": {"digest": question, **kept}}})
+    external.create(connection, asked)
+    external.mark_running(connection, mark(asked, 1), 60.0)
+    outputs = {"$blobs": {"answer": {"digest": answer, **kept}}, "score": 1.0}
+    external.end(connection, mark(asked, 2), replace(DONE, outputs=outputs), shard=0)
+    both = {(question, "default"), (answer, "default")}
+    assert blobs.referred(connection, both | {(question, "other")}) == both
 
 
 def test_another_tenants_is_not_found(connection: Connection) -> None:
