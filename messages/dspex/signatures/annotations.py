@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, Optional, Union, get_origin
 
@@ -285,7 +286,8 @@ _alias: Callable[[str, Any], Any] = TypeAliasType
 _making = threading.local()
 
 
-class Later(NamedTuple):
+@dataclass(frozen=True, eq=False)  # `typing` keeps what it was given: an equal one would be of another signature
+class Later:
     """Stands for a type in a type that it contains."""
 
     ref: RefType

@@ -138,6 +138,16 @@ def test_values_of_a_type_that_contains_itself() -> None:
     assert read_cell(of(ref("Count"), {"Count": {"type": "integer"}}).inputs[0].type, " 3 ") == 3
 
 
+def test_types_of_one_name_in_two_signatures_are_two() -> None:
+    for name in ("a", "b", "a b", "copy"):
+        signature = of(ref("Node"), {"Node": an_object(**{name: ref("Node")})})
+        value: Schema = {name: {name: {name: {}}}}
+        assert signature.validate_inputs({"x": value}) == {"x": value}
+        assert signature.output_model.model_validate({"y": value}).model_dump(by_alias=True, exclude_unset=True)["y"]
+        shown = TypeAdapter(unconstrained(signature.outputs[0].type, LENIENT)).json_schema()
+        assert list(shown["$defs"]["Node"]["properties"]) == [name]
+
+
 def test_how_deep_a_value_is() -> None:
     signature = of(ref("Node"), {"Node": NODE})
     signature.validate_inputs({"x": tree(MAX_VALUE_DEPTH - 1)})
