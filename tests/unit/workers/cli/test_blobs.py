@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -74,6 +75,7 @@ def test_a_run_of_rows_that_are_larger_than_a_message(folder: Path, monkeypatch:
     signature = {"inputs": [{"name": "question", "type": "str"}], "outputs": [{"name": "words", "type": words}]}
     (folder / "signature.json").write_text(json.dumps(signature), encoding="utf-8")
     (folder / "rows.jsonl").write_text(json.dumps({"question": LARGE}), encoding="utf-8")
+    result: dict[str, Any] = {}
     for _ in range(2):  # the second time, they are results of an earlier run
         lines("run", "signature.json", "--inputs", "rows.jsonl", "--output", "out.jsonl", "--adapter", "mock")
         result = json.loads((folder / "out.jsonl").read_text(encoding="utf-8"))
