@@ -234,6 +234,14 @@ blob_references = Table(
     Index("ix_blob_references_digest", "digest", "tenant"),
 )
 
+blob_owners = Table(
+    "blob_owners",
+    metadata,
+    # The marks of this database in blob stores; see `store.blob_owners`.
+    Column("id", Uuid, primary_key=True),
+    Column("inserted_at", UtcDateTime, nullable=False),
+)
+
 program_counters = Table(
     "program_counters",
     metadata,

@@ -26,6 +26,7 @@ DspexError
 ├── BlobTooLarge              blob_too_large: more than the cap of blobs
 ├── BlobCorrupt               blob_corrupt: a body in the store is not that of its digest
 ├── BlobsUnavailable          blobs_unavailable: the blob store cannot be reached or written to
+├── NotTheOwner               not_the_owner: another database refers to what is in the blob store; nothing is removed
 ├── AnswerTooLarge            answer_too_large: more than the broker takes
 ├── RequestFailed             (the worker's code) a request was answered with an error
 ├── ExecutionError            (`dspex.contract.results`; one of `dspex.ErrorCode`) an execution ended without outputs
@@ -238,6 +239,12 @@ class BlobsUnavailable(DspexError):
     """The blob store cannot be reached or written to. The request itself may be fine. The text has no secret in it."""
 
     code = "blobs_unavailable"
+
+
+class NotTheOwner(DspexError):
+    """Executions of another database may refer to what is in the blob store: nothing is removed from it."""
+
+    code = "not_the_owner"
 
 
 class AnswerTooLarge(DspexError):

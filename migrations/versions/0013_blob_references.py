@@ -1,4 +1,4 @@
-"""Creates the table of references to blobs: which executions have values in the blob store.
+"""Creates the table of references to blobs, which executions have values in the blob store, and that of its owners.
 
 Workers of the previous version keep working during and after it: none of their executions has such values, as they
 refuse them. Workers of this version write references, so migrate first.
@@ -23,6 +23,7 @@ depends_on: str | Sequence[str] | None = None
 serves_from: dict[str, str] = {"postgresql": "0007", "sqlite": "0010"}
 
 TABLE = "blob_references"
+OWNERS = "blob_owners"
 LOSSES = {"references to blobs, which are removed for unused after the next upgrade": TABLE}
 """What a downgrade loses, and where there is some of it."""
 
@@ -45,13 +46,20 @@ def upgrade() -> None:
         ),
     )
     op.create_index(op.f(f"ix_{TABLE}_digest"), TABLE, ["digest", "tenant"])
+    op.create_table(
+        OWNERS,
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("inserted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{OWNERS}")),
+    )
     if postgresql:
         op.execute(f"ALTER TABLE {TABLE} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
         op.execute(f"CREATE POLICY tenant ON {TABLE} USING ({POLICY})")
 
 
 def downgrade() -> None:
-    """Loses every reference."""
+    """Loses every reference, and the marks of owners: unused blobs are kept then, until the store is adopted."""
     if op.get_context().dialect.name == "postgresql":
         op.execute(LOCK_TIMEOUT_HERE)
+    op.drop_table(OWNERS)
     op.drop_table(TABLE)

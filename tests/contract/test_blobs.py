@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 import pytest
 from obstore.store import MemoryStore
@@ -172,6 +173,18 @@ def test_a_removal_beside_storing_and_reading(blobs: BlobStore, monkeypatch: pyt
         finally:
             done.set()
         remover.result()
+
+
+def test_marks_of_owners_are_no_blobs(blobs: BlobStore) -> None:
+    assert blobs.marks() == set()
+    marks = {uuid4(), uuid4()}
+    for mark in marks:
+        blobs.mark(mark)
+        blobs.mark(mark)
+    assert blobs.marks() == marks
+    assert list(blobs.stored()) == []
+    blobs.tidy(datetime.now(UTC) + timedelta(days=1))
+    assert blobs.marks() == marks
 
 
 def test_a_store_that_works_is_checked_without_a_trace(blobs: BlobStore) -> None:

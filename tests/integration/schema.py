@@ -12,7 +12,7 @@ from sqlalchemy import Engine, select, text
 from dspex import Configuration, ExecutionOptions, Signature, Usage, uuid7
 from dspex.contract.callback import Callback
 from dspex.contract.status import DeliveryStatus
-from store import executions, programs, rejections, signatures, webhooks
+from store import blob_owners, executions, programs, rejections, signatures, webhooks
 from store.tables import metadata
 
 SCHEMA = {
@@ -100,6 +100,7 @@ def fill(engine: Engine) -> None:
         webhooks.settle(connection, [webhooks.Settled(due, DeliveryStatus.PENDING, 5, "it failed", "failed")])
         executions.create(connection, executions.Request(uuid7(), program_id, {}, ExecutionOptions(), "/tests"))
         rejections.record(connection, rejections.Rejection("q", "malformed_message", "not JSON", b"\x00{", 2))
+        blob_owners.add(connection, [uuid7()])
 
 
 def content(engine: Engine) -> Rows:

@@ -73,7 +73,8 @@ def show(digest: str, tenant: str | None, as_json: bool) -> None:
 
 
 @blob.command()
-def prune() -> None:
+@click.option("--adopt", is_flag=True, help="The other databases that have used this store are gone.")
+def prune(adopt: bool) -> None:
     """Remove the blobs that no execution of this database refers to, older than DSPEX_BLOB_DAYS. Workers do so, too."""
     from workers.application.wiring import bootstrap
     from workers.cli.begin import check_servers
@@ -86,7 +87,7 @@ def prune() -> None:
     check_servers(settings)
     app = bootstrap(settings, run_others=False)
     try:
-        say(f"{remove_unused(app, store)} removed.")
+        say(f"{remove_unused(app, store, adopt=adopt)} removed.")
     finally:
         app.close()
 

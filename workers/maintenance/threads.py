@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from dspex import ErrorCode, ErrorDetail
 from dspex.backoff import doubled
-from dspex.errors import PublishError
+from dspex.errors import BlobsUnavailable, PublishError
 from store.database.failures import describe, passing
 from workers.application.wiring import Application
 from workers.execution.attempt import Attempt
 from workers.execution.completion import end
-from workers.maintenance.blobs import UnusedBlobs
+from workers.maintenance.blobs import UnusedBlobs, leave_mark
 from workers.maintenance.relay import Relay
 from workers.persistence.group_commit import WriterClosed
 from workers.security.audit import audit
@@ -42,12 +43,15 @@ class MaintenanceThreads:
             self._thread("heartbeat", min(lease / 3, CANCEL_SECONDS), self._heartbeat),
             self._thread("relay", min(lease / 3, RELAY_SECONDS), Relay(app, unclaimed).run),
         ]
-        # A process without servers may have a database of its own beside a store that others use, too.
+        # A process without servers is short-lived: it leaves the removal to `dspex blob prune`.
         if app.blobs is not None and not app.settings.embedded:
             self.threads.append(self._thread("blobs", BLOBS_SECONDS, UnusedBlobs(app).run))
 
     def start(self) -> None:
         """Start the threads."""
+        if self._app.blobs is not None and self._app.settings.embedded:
+            with suppress(BlobsUnavailable):  # it is told by what needs the store
+                leave_mark(self._app, self._app.blobs)
         for thread in self.threads:
             thread.start()
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from store import event_outbox, executions, programs, rejections
+from store import blob_owners, event_outbox, executions, programs, rejections
 from store.database.failures import Cause, cause_of
 from store.database.identity import Identity
 from store.event_outbox import OutboxEntry
@@ -110,6 +110,11 @@ class Writes:
             )
             for _ in items
         ]
+
+    def own_blobs(self, connection: Connection, marks: Sequence[UUID]) -> list[None]:
+        """Make these marks in a blob store those of this database."""
+        blob_owners.add(connection, marks)
+        return [None] * len(marks)
 
     def reject(self, connection: Connection, rejected: Sequence[Rejection]) -> list[None]:
         """Record rejected messages."""

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
+from uuid import UUID
 
 from dspex.blobs.objects import CHUNK_BYTES, Objects, StoredObject
 from dspex.blobs.reference import OCTETS, Blob, checked_digest, checked_media_type
@@ -31,6 +32,8 @@ STORED_AGAIN_AFTER: Final = timedelta(hours=1)
 IN_MEMORY_BYTES: Final = 1024 * 1024
 """A stream up to this size is kept in memory until it is stored; a larger one in a temporary file."""
 
+_MARKS: Final = ".owners/"
+_MARK = re.compile(r"[0-9a-f]{32}\Z")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _PART = "([a-z0-9][a-z0-9.+_-]{0,62})"
 _KEY = re.compile(rf"([A-Za-z0-9][A-Za-z0-9_-]*)/[0-9a-f]{{2}}/([0-9a-f]{{64}})/[0-9a-f]{{32}}\.{_PART}={_PART}\Z")
@@ -154,6 +157,23 @@ class BlobStore:
             BlobsUnavailable: the store cannot be reached.
         """
         self._objects.delete(stored.key)
+
+    def marks(self) -> set[UUID]:
+        """The marks of the databases whose workers remove here what nothing refers to.
+
+        Raises:
+            BlobsUnavailable: the store cannot be reached.
+        """
+        names = (found.key.removeprefix(_MARKS) for found in self._objects.under(_MARKS))
+        return {UUID(hex=name) for name in names if _MARK.match(name)}
+
+    def mark(self, owner: UUID) -> None:
+        """Leave a mark here.
+
+        Raises:
+            BlobsUnavailable: the store cannot be reached or written to.
+        """
+        self._objects.write(f"{_MARKS}{owner.hex}", io.BytesIO(b"dspex"))
 
     def tidy(self, before: datetime) -> None:
         """Remove what processes have left that were killed before this time while they stored something."""

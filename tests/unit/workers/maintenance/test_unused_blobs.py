@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -21,11 +23,11 @@ from dspex.blobs import Blob, BlobStore, open_store
 from dspex.blobs.memory import MemoryObjects
 from dspex.blobs.objects import StoredObject
 from dspex.blobs.values import BLOBS
-from dspex.errors import BlobsUnavailable, NotFound
+from dspex.errors import BlobsUnavailable, NotFound, NotTheOwner
 from tests.unit.system import System
 from workers.application.wiring import Application
 from workers.maintenance import blobs as maintenance
-from workers.maintenance.blobs import UnusedBlobs, remove_unused
+from workers.maintenance.blobs import UnusedBlobs, leave_mark, remove_unused
 
 
 class Aged(MemoryObjects):
@@ -138,8 +140,11 @@ def test_many_that_store_beside_many_that_remove(app: Application, aged: Aged) -
     stop, lost = threading.Event(), list[Exception]()
 
     def remove() -> None:
-        while not stop.is_set():
-            remove_unused(app, blobs)
+        try:
+            while not stop.is_set():
+                remove_unused(app, blobs)
+        except Exception as error:  # noqa: BLE001  told below
+            lost.append(error)
 
     def store(number: int) -> None:
         try:
@@ -163,6 +168,59 @@ def test_many_that_store_beside_many_that_remove(app: Application, aged: Aged) -
         thread.join()
     assert lost == []
     assert left(app) == {b"body 0", b"body 1"}
+
+
+def test_what_another_database_may_refer_to_is_kept(
+    app: Application, aged: Aged, start: Callable[..., System], migrated: Path, tmp_path: Path
+) -> None:
+    """Each leaves a mark, whoever comes first; where there are two, nobody removes anything."""
+    blobs = app.blobs
+    assert blobs is not None
+    aged.age = timedelta(days=8)
+    put(app, b"old")
+    shutil.copy(migrated, tmp_path / "other.db")
+    other = start(database_url=f"sqlite:///{tmp_path}/other.db").app
+    object.__setattr__(other, "blobs", blobs)
+    assert leave_mark(app, blobs) == set()
+    assert leave_mark(app, blobs) == set()
+    assert len(blobs.marks()) == 1
+    for one in (other, app):
+        with pytest.raises(NotTheOwner, match=r"nothing is removed.*--adopt"):
+            remove_unused(one, blobs)
+    assert len(blobs.marks()) == 2
+    assert left(app) == {b"old"}
+    assert remove_unused(app, blobs, adopt=True) == 1
+    assert remove_unused(app, blobs) == 0
+    with pytest.raises(NotTheOwner):
+        remove_unused(other, blobs)
+
+
+def test_a_worker_leaves_its_mark_before_it_looks_through_the_store(
+    app: Application, aged: Aged, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert app.blobs is not None
+    clock = [1_000_000.0]
+    monkeypatch.setattr("workers.maintenance.blobs.time.monotonic", lambda: clock[0])
+    aged.age = timedelta(days=8)
+    unused = UnusedBlobs(app)
+    put(app, b"old")
+    unused.run()
+    assert len(app.blobs.marks()) == 1
+    app.blobs.mark(uuid4())
+    clock[0] += maintenance.PASS_SECONDS
+    unused.run()
+    unused.run()
+    assert left(app) == {b"old"}
+    (told,) = (record.message for record in caplog.records if "another database" in record.message)
+    assert told == (
+        "DSPEX_BLOBS: memory:// is another database's, too: nothing is removed. Give each database a folder or prefix "
+        "of its own. If the other is gone: dspex blob prune --adopt"
+    )
+
+
+def test_a_process_without_servers_leaves_its_mark_when_it_starts(start: Callable[..., System], tmp_path: Path) -> None:
+    start(blobs=str(tmp_path / "blobs"))
+    assert len(open_store(str(tmp_path / "blobs")).marks()) == 1
 
 
 def test_a_store_that_is_down_is_looked_at_again(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
