@@ -192,7 +192,7 @@ def test_an_answer_of_the_lm_attaches_nothing_to_the_next_prompt(adapter: Adapte
 # A signature type naming a module
 
 
-@pytest.mark.parametrize("kind", ["{module}.Type", "list[{module}.Type]", "dspy.Image", "{module}"])
+@pytest.mark.parametrize("kind", ["{module}.Type", "list[{module}.Type]", "dspy.Prediction", "{module}"])
 def test_a_type_is_never_imported(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "told_by_a_message.py").write_text("Type = str\n")
     monkeypatch.syspath_prepend(str(tmp_path))

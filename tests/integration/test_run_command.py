@@ -193,7 +193,7 @@ class TestOptions:
             (["question -> answer: strange"], "strange"),
             (
                 ["missing.json"],
-                "SIGNATURE: missing.json: No such file or directory; or write it as 'question -> answer'",
+                "signature: missing.json cannot be read: No such file or directory",
             ),
             (["broken.json"], "broken.json is not JSON"),
             (["q -> a", "--inputs", "missing.jsonl"], "--inputs: missing.jsonl: No such file"),

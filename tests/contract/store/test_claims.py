@@ -67,6 +67,7 @@ class TestClaim:
             tenant="default",
             cancel_requested=False,
             timeline=(TimelineEntry("running", kept.timeline[0].at, 1, "alice"),),
+            request_digest=asked.digest,
         )
         assert before <= kept.timeline[0].at <= after
 

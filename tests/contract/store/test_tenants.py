@@ -81,11 +81,12 @@ def keep(connection: Connection, tenant: str) -> Kept:
     assert ready is not None
     pending, running, done, bad = (replace(request(program.id), tenant=tenant) for _ in range(4))
     executions.create(connection, pending, due_in=60)
+    given = {"image": f"blob:sha256:{'a' * 64}"}
     claimed = take(connection, replace(running, idempotency_key="key"))
     webhooks.register(
         connection, uuid7(), Callback(url="https://receiver.example/", secret="A_WEBHOOK_SECRET"), tenant=tenant
     )
-    end = replace(completed(done, take(connection, done)), tenant=tenant, trace=Trace(1, []))
+    end = replace(completed(done, take(connection, replace(done, inputs=given))), tenant=tenant, trace=Trace(1, []))
     failure = replace(failed(bad, take(connection, bad)), tenant=tenant)
     assert executions.finish(connection, 0, [end, failure]) == [True, True]
     for due in webhooks.take(connection, {f"{tenant} receiver.example:443": 2}, 60):
