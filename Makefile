@@ -29,15 +29,15 @@ demo: .venv/.runtime ## run an example on the mock adapter: no server, no key
 	echo "  $(DEMO_REAL)"
 
 .PHONY: test
-test: lint ## linters, type checkers and every test, on real servers
+test: lint .venv/.environments ## linters, type checkers and every test, on real servers
 	@deploy/system_packages.sh tests
 	$(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder --ignore tests/faults
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/faults
 
 .PHONY: torture
-torture: .venv/.dev ## the tests of faults and of properties at their full size, and mutants: hours
+torture: .venv/.environments ## the tests of faults and of properties at their full size, and mutants: hours
 	@deploy/system_packages.sh tests
-	DSPEX_TEST_TORTURE=1 $(BIN)/pytest tests/unit tests/contract/store/test_lifecycle.py tests/contract/test_adapters.py tests/acceptance/test_asyncapi.py tests/faults
+	DSPEX_TEST_TORTURE=1 $(BIN)/pytest tests/unit tests/contract/store/test_lifecycle.py tests/contract/test_adapters.py tests/integration/test_dspy_versions.py tests/acceptance/test_asyncapi.py tests/faults
 	$(BIN)/python -m deploy.mutants
 
 .PHONY: mutants
@@ -130,6 +130,11 @@ clean: down ## remove what was built, and the data of local servers
 .venv/.dev: .venv/.runtime constraints/dev.txt
 	@echo "Installing the tools of development"
 	$(PIP) install --require-hashes -r constraints/dev.txt
+	touch $@
+
+.venv/.environments: .venv/.dev deploy/environments.py $(wildcard constraints/dspy-*.txt)
+	@echo "Installing older versions of DSPy for the tests"
+	$(BIN)/python -m deploy.environments
 	touch $@
 
 .venv/.docs: .venv/.dev constraints/docs.txt

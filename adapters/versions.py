@@ -15,7 +15,7 @@ DISTRIBUTIONS: Final = ("dspex-server", "dspex")
 ON_USE: Final = frozenset({"dspy", "dspy-ai"})
 """Packages that are checked when an adapter that needs them is made, and not at the start."""
 
-DSPY_OF_ENVIRONMENTS: Final = ">=3.4,<3.5"
+DSPY_OF_ENVIRONMENTS: Final = ">=3.0,<3.5"
 """The versions of DSPy that programs run on in environments of their own."""
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*(?:\[[^\]]*\])?\s*\(?([<>=!~0-9a-z.*,\s]*)\)?")

@@ -1,5 +1,8 @@
 """Write constraints/runtime.txt, dev.txt, bench.txt and docs.txt from both pyproject.toml files: `make constraints`.
 
+And for each minor version of DSPy that programs may run on in an environment, constraints/dspy-3.0.txt and so on: only
+DSPy itself, and what is not in dev.txt or does not fit there.
+
 Every third-party package is pinned to one version and to the sha256 of each of its files, so an install
 with `pip install --require-hashes -r constraints/dev.txt` gets the same bytes everywhere. The distributions
 of this repository are left out: they are installed from their folders with `--no-deps`. Nothing about the
@@ -17,6 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 OWN_DISTRIBUTIONS = frozenset({"dspex", "dspex-server"})
 BUILD_REQUIREMENTS = ("hatchling", "editables", "pip")
 """What `pip install --no-build-isolation -e` of the two distributions needs to find installed."""
+
+
+OLDER_DSPY = {
+    "3.0": ("asyncer", "backoff", "gepa", "joblib", "magicattr", "xxhash"),
+    "3.1": ("asyncer", "gepa", "xxhash"),
+    "3.2": ("asyncer", "gepa", "typeguard", "xxhash"),
+    "3.3": (),
+}
+"""What a DSPy before the worker's needs beside the packages of dev.txt. 3.0 lists pillow, too, which no test needs."""
 
 
 def requirement_name(requirement: str) -> str:
@@ -56,6 +68,19 @@ def tidy(text: str) -> str:
     return f"{header}\n\n{text.strip()}\n"
 
 
+def only(text: str, names: tuple[str, ...]) -> str:
+    """The pins of these packages in a compiled file, without the notes on who needs them."""
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    kept: list[str] = []
+    wanted = False
+    for line in lines:
+        if not line.startswith(" "):
+            wanted = bool(line) and requirement_name(line) in names
+        if wanted:
+            kept.append(line)
+    return tidy("\n".join(kept))
+
+
 def main() -> None:
     """Compile all files; `--upgrade` moves every pin to the newest version allowed."""
     upgrade = "--upgrade" in sys.argv[1:]
@@ -69,6 +94,10 @@ def main() -> None:
     compile_requirements(dev, folder / "dev.txt", folder / "runtime.txt", upgrade)
     compile_requirements(bench, folder / "bench.txt", folder / "runtime.txt", upgrade)
     compile_requirements(docs, folder / "docs.txt", folder / "dev.txt", upgrade)  # beside them in one environment
+    for minor, beside in OLDER_DSPY.items():
+        output = folder / f"dspy-{minor}.txt"
+        compile_requirements([f"dspy=={minor}.*"], output, None, upgrade)
+        output.write_text(only(output.read_text(encoding="utf-8"), ("dspy", *beside)), encoding="utf-8")
 
 
 if __name__ == "__main__":

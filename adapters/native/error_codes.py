@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from dspy.utils import exceptions as dspy_errors
-
+from adapters.native import lm_errors
 from adapters.native.failures.meanings import meaning
 from adapters.native.failures.said import Said, said_by_exception, said_in_answer
 from adapters.native.recorder import Recorder
@@ -16,18 +15,18 @@ from dspex import ErrorCode
 from dspex.errors import InvalidOutput
 
 _CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
-    (dspy_errors.ContextWindowExceededError, ErrorCode.CONTEXT_WINDOW),
-    (dspy_errors.LMAuthError, ErrorCode.AUTH),
-    (dspy_errors.LMNotConfiguredError, ErrorCode.AUTH),
-    (dspy_errors.LMBillingError, ErrorCode.BILLING),
-    (dspy_errors.LMRateLimitError, ErrorCode.RATE_LIMITED),
-    (dspy_errors.LMTimeoutError, ErrorCode.TIMEOUT),
-    (dspy_errors.LMTransportError, ErrorCode.TRANSIENT),
-    (dspy_errors.LMServerError, ErrorCode.TRANSIENT),
-    (dspy_errors.LMLockTimeoutError, ErrorCode.TRANSIENT),
-    (dspy_errors.LMProviderError, ErrorCode.PERMANENT),  # unsupported model, invalid request, other refusals
-    (dspy_errors.LMUnsupportedFeatureError, ErrorCode.PERMANENT),
-    (dspy_errors.LMConfigurationError, ErrorCode.PERMANENT),
+    (lm_errors.ContextWindowExceededError, ErrorCode.CONTEXT_WINDOW),
+    (lm_errors.LMAuthError, ErrorCode.AUTH),
+    (lm_errors.LMNotConfiguredError, ErrorCode.AUTH),
+    (lm_errors.LMBillingError, ErrorCode.BILLING),
+    (lm_errors.LMRateLimitError, ErrorCode.RATE_LIMITED),
+    (lm_errors.LMTimeoutError, ErrorCode.TIMEOUT),
+    (lm_errors.LMTransportError, ErrorCode.TRANSIENT),
+    (lm_errors.LMServerError, ErrorCode.TRANSIENT),
+    (lm_errors.LMLockTimeoutError, ErrorCode.TRANSIENT),
+    (lm_errors.LMProviderError, ErrorCode.PERMANENT),  # unsupported model, invalid request, other refusals
+    (lm_errors.LMUnsupportedFeatureError, ErrorCode.PERMANENT),
+    (lm_errors.LMConfigurationError, ErrorCode.PERMANENT),
 )
 """By class, subclasses first (dspy 3.4: clients/errors.py)."""
 
@@ -36,10 +35,10 @@ _TIMEOUTS = frozenset({"TimeoutError", "ConnectTimeout", "ReadTimeout", "WriteTi
 """
 
 _NOT_OF_PROVIDERS = (
-    dspy_errors.LMNotConfiguredError,
-    dspy_errors.LMUnsupportedFeatureError,
-    dspy_errors.LMConfigurationError,
-    dspy_errors.LMLockTimeoutError,
+    lm_errors.LMNotConfiguredError,
+    lm_errors.LMUnsupportedFeatureError,
+    lm_errors.LMConfigurationError,
+    lm_errors.LMLockTimeoutError,
 )
 """Errors that are raised before anything is sent."""
 
@@ -61,12 +60,12 @@ def adapter_error(error: Exception, recorder: Recorder, secrets: Collection[str]
         )
     if isinstance(error, InvalidOutput):
         return AdapterError(ErrorCode.INVALID_OUTPUT, error.message, usage=recorder.usage)
-    if isinstance(error, dspy_errors.AdapterParseError):
+    if isinstance(error, lm_errors.AdapterParseError):
         text = f"no outputs can be read from the answer: {(clean(error.lm_response) or '')[: MAX_QUOTE // 2]!r}"
         return AdapterError(ErrorCode.PARSE_FAILURE, text, usage=recorder.usage)
     said = said_of(error, recorder.call)
     code = code_of(error, said)
-    if code is ErrorCode.INTERNAL and isinstance(error, dspy_errors.LMUnexpectedError) and recorder.call.succeeded:
+    if code is ErrorCode.INTERNAL and isinstance(error, lm_errors.LMUnexpectedError) and recorder.call.succeeded:
         # Transient, like an answer that is not JSON: it usually comes from a gateway in between.
         begin = clean(recorder.call.body[:MAX_QUOTE].decode(errors="replace")) or ""
         text = f"the response is not in the expected format: {begin[: MAX_QUOTE // 2]!r}"
@@ -87,7 +86,7 @@ def adapter_error(error: Exception, recorder: Recorder, secrets: Collection[str]
 
 def said_of(error: Exception, call: Call) -> Said:
     """What the provider said, for an exception of an LM call."""
-    if not isinstance(error, dspy_errors.LMError) or isinstance(error, _NOT_OF_PROVIDERS):
+    if not isinstance(error, lm_errors.LMError) or isinstance(error, _NOT_OF_PROVIDERS):
         return Said()
     return said_in_answer(call) or said_by_exception(error)
 
@@ -98,7 +97,7 @@ def code_of(error: Exception, said: Said) -> ErrorCode:
     if code is not None:
         return code
     code = next((code for kind, code in _CODES if isinstance(error, kind)), ErrorCode.INTERNAL)
-    if type(error) is dspy_errors.LMProviderError and (getattr(error, "status", None) or 200) < 400:
+    if type(error) is lm_errors.LMProviderError and (getattr(error, "status", None) or 200) < 400:
         return ErrorCode.TRANSIENT  # an answer that is not JSON: it usually comes from a gateway in between
     if code is ErrorCode.TRANSIENT and any(type(cause).__name__ in _TIMEOUTS for cause in _causes(error)):
         return ErrorCode.TIMEOUT

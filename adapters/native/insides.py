@@ -6,38 +6,23 @@
 from __future__ import annotations
 
 import re
-import select
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Final
 
 import dspy
-from dspy._vendor.lm15.transports import StdlibTransport
-from dspy._vendor.lm15.transports._sync import _SyncConnection
 from dspy.adapters.utils import format_field_value, serialize_for_json
-from dspy.clients.backend_selection import select_backend
-from dspy.clients.engines.lm15_engine import LM15Engine
-from dspy.clients.model_metadata import model_info
-from dspy.lm15 import LM15Error, RouterConfig, request_from_openai_chat
 from pydantic import TypeAdapter
 
 __all__ = [
-    "CONNECT_SECONDS",
-    "Transport",
-    "calls_through",
-    "carries",
     "extraction_signature",
     "fixed_temperature",
-    "not_sent",
+    "has_nested_elements",
     "raw_answer",
-    "reasons",
     "rebound",
     "user_message_content",
     "value_of_elements",
 ]
-
-CONNECT_SECONDS: Final = 10.0
-"""The connect timeout of DSPy's HTTP client (dspy 3.4: _vendor/lm15/transports/_limits.py)."""
 
 
 def rebound(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
@@ -58,33 +43,6 @@ def rebound(function: Callable[..., Any], **names: Any) -> Callable[..., Any]:
     return made
 
 
-class _Connection(_SyncConnection):  # type: ignore[misc]  # DSPy has no type information
-    """A connection whose descriptor may have any number.
-
-    DSPy looks with `select` whether the other side has closed a connection. That fails for numbers from 1024 on, and
-    DSPy opens another connection for each call then.
-    """
-
-    __slots__ = ()
-
-    def is_stale(self) -> bool:
-        """Whether it cannot be used again: it was closed, or there is something to read before anything was asked."""
-        if self.closed:
-            return True
-        poll = select.poll()
-        try:
-            poll.register(self.sock, select.POLLIN)
-        except (OSError, ValueError):
-            return True
-        return bool(poll.poll(0))
-
-
-class Transport(StdlibTransport):  # type: ignore[misc]  # DSPy has no type information
-    """DSPy's HTTP client, for more than a thousand connections."""
-
-    _open = rebound(StdlibTransport._open, _SyncConnection=_Connection)  # noqa: SLF001
-
-
 _KINDS: Final = (str, int, float, bool, type(None), list, dict)
 """The types of JSON values."""
 
@@ -102,53 +60,6 @@ user_message_content: Final = rebound(
     ),
 )
 """`ChatAdapter.format_user_message_content`, which makes no pydantic `TypeAdapter` for each value."""
-
-
-class _Engine(LM15Engine):  # type: ignore[misc]  # DSPy has no type information
-    """DSPy's HTTP client for one LM, which looks for the provider of its model once."""
-
-    def resolve(self, model: str) -> Any:
-        """See `LM15Engine`."""
-        if self.resolved is None or self.resolved[0] != model:
-            self.resolved = model, super().resolve(model)
-        return self.resolved[1]
-
-    resolved: tuple[str, Any] | None = None
-
-
-class _OneEngine(dict[Any, Any]):
-    """Replaces an LM's dict of engines, which DSPy keeps by settings (clients/execution.py: `_select_engine`)."""
-
-    def __init__(self, engine: LM15Engine) -> None:
-        super().__init__()
-        self.engine = engine
-
-    def get(self, _key: Any, _default: Any = None) -> Any:
-        """The engine, whatever the settings."""
-        return self.engine
-
-
-def calls_through(lm: Any, transport: Any, api_key: str, api_base: str | None) -> bool:
-    """Make an LM use DSPy's own HTTP client with this transport. Returns False if that client does not support the LM.
-
-    `dspy.LM` cannot pass a transport to its engines, and a custom engine has no prices and no capabilities.
-    """
-    try:
-        provider = select_backend(lm).resolution.provider
-    except LM15Error:
-        return False
-    lm._engine_store = _OneEngine(  # noqa: SLF001
-        _Engine(
-            RouterConfig(
-                env={},  # otherwise addresses and regions come from the environment
-                api_keys={provider: api_key},
-                base_urls=None if api_base is None else {provider: api_base},
-                transport=transport,
-            ),
-            model_type=lm.model_type,
-        )
-    )
-    return True
 
 
 def raw_answer(response: Any) -> Mapping[str, Any] | None:
@@ -183,45 +94,11 @@ def extraction_signature(adapter: Any, signature: Any) -> Any:
     return adapter._create_extractor_signature(signature)  # noqa: SLF001
 
 
+def has_nested_elements() -> bool:
+    """Whether `dspy.XMLAdapter` has nested elements for what has parts: from 3.3 on."""
+    return hasattr(dspy.XMLAdapter, "_elements_to_value")
+
+
 def value_of_elements(elements: Sequence[Any], schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
     """What XML elements stand for by a JSON Schema, as `dspy.XMLAdapter` sees it (adapters/xml_adapter.py)."""
     return dspy.XMLAdapter._elements_to_value(list(elements), schema, definitions)  # noqa: SLF001
-
-
-def carries(lm: Any, blocks: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether DSPy's own HTTP client can send these content blocks to an LM. Makes a request without sending it.
-
-    Args:
-        lm: an LM that `calls_through`.
-    """
-    body = {"model": lm.model, "messages": [{"role": "user", "content": list(blocks)}]}
-    try:
-        lm._engine_store.get(None).plan(request_from_openai_chat(body, compat=select_backend(lm).resolution.compat))  # noqa: SLF001
-    except (LM15Error, TypeError, ValueError):
-        return False
-    return True
-
-
-def not_sent(lm: Any, settings: Mapping[str, Any]) -> str | None:
-    """Why DSPy's own HTTP client would not send these settings to an LM as they are; None if it would.
-
-    Makes a request without sending it. That a value is changed into the nearest one that the provider takes is no
-    reason.
-
-    Args:
-        lm: an LM that `calls_through`.
-    """
-    body = {"model": lm.model, "messages": [{"role": "user", "content": "?"}], **settings}
-    try:
-        request = request_from_openai_chat(body, compat=select_backend(lm).resolution.compat)
-        plan = lm._engine_store.get(None).plan(request)  # noqa: SLF001
-    except (LM15Error, TypeError, ValueError) as error:
-        return str(error)
-    return next((adapted.reason for adapted in plan if adapted.action == "dropped"), None)
-
-
-def reasons(lm: Any) -> bool | None:
-    """Whether the model of an LM is one that reasons, by DSPy's list; None if it is not in the list."""
-    route = select_backend(lm).resolution
-    info = model_info(route.provider, route.model)
-    return bool(info.get("supports_reasoning")) if info else None

@@ -39,6 +39,9 @@ def prepare_litellm(proxy: str | None) -> None:
 
     Args:
         proxy: `http://host:port`, the proxy for all LM calls.
+
+    Raises:
+        RuntimeError: the LiteLLM here is too old to be kept from redirects. That of an environment may be any.
     """
     global _done
     with _lock:
@@ -60,6 +63,10 @@ def prepare_litellm(proxy: str | None) -> None:
                 options["follow_redirects"] = False
                 return super().send(request, **options)
 
+        if not hasattr(http_handler.HTTPHandler, "create_client"):
+            raise RuntimeError(
+                "this LiteLLM makes its connections in a way that DSPex does not know: install a later one"
+            )
         unbounded = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 
         def create(handler: http_handler.HTTPHandler | None = None) -> httpx.Client:

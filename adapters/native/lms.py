@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import dspy
 from dspy.utils.callback import with_callbacks
-from dspy.utils.exceptions import ContextWindowExceededError, LMError, LMUnexpectedError
 
 from adapters.lm import ResolvedLM
 from adapters.native.answers.shapes import without_odd_parts
-from adapters.native.calls import execute
+from adapters.native.by_version import BaseLM, calls_through, carries, execute
 from adapters.native.error_codes import code_of, said_of
-from adapters.native.insides import calls_through, carries, fixed_temperature
+from adapters.native.insides import fixed_temperature
 from adapters.native.lite import prepare_litellm
+from adapters.native.lm_errors import ContextWindowExceededError, LMError, LMUnexpectedError
 from adapters.native.modules.temperature import check_temperature
 from adapters.native.parameters import check_parameters, settings_of
 from adapters.native.recorder import Recorder
@@ -36,7 +36,7 @@ LOW, VARIED = 0.15, 0.7
 """DSPy's temperature for several completions (predict/predict.py): at a low one they would be equal."""
 
 
-class RecordingLM(dspy.LM):  # type: ignore[misc]  # DSPy has no type information
+class RecordingLM(BaseLM):  # type: ignore[misc]  # DSPy has no type information
     """A `dspy.LM` that reports to the run's `Recorder`, and uses its seed and its remaining time.
 
     It keeps no history, neither its own nor DSPy's global one.

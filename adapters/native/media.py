@@ -23,6 +23,7 @@ from dspy.adapters.types.base_type import CUSTOM_TYPE_END_IDENTIFIER, CUSTOM_TYP
 from pydantic import BaseModel, model_serializer
 from pydantic_core import from_json
 
+from adapters.native.by_version import File
 from adapters.port import AdapterError
 from dspex import ErrorCode, Signature
 from dspex.signatures.attachments import is_history, kind_of, mapped
@@ -31,7 +32,7 @@ from dspex.signatures.scalar_types import StringType
 from dspex.signatures.types import ArrayType, FieldType, HistoryType, OptionalType
 
 _KEY: Final = f"attachment-{token_hex(16)}-"
-_CLASSES: Final[Mapping[Kind, Any]] = {"image": dspy.Image, "audio": dspy.Audio, "file": dspy.File}
+_CLASSES: Final[Mapping[Kind, Any]] = {"image": dspy.Image, "audio": dspy.Audio, "file": File}
 
 
 _OBJECTS: Final = tuple(_CLASSES.values())
@@ -39,9 +40,16 @@ _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
 def annotation_of(field_type: FieldType) -> Any:
-    """The annotation of a field that has images, audio, files or turns; None for another one."""
+    """The annotation of a field that has images, audio, files or turns; None for another one.
+
+    Raises:
+        AdapterError: `permanent`: an older DSPy has no such type.
+    """
     match field_type:
         case StringType(format="image" | "audio" | "file" as kind):
+            if not issubclass(_CLASSES[kind], dspy.Type):
+                text = f"signature: DSPy {dspy.__version__} has no type for a {kind}: use a later one"
+                raise AdapterError(ErrorCode.PERMANENT, text)
             return _CLASSES[kind]
         case HistoryType():
             return dspy.History
@@ -101,7 +109,7 @@ def _made(kind: Kind, media: Media) -> Any:
             format_name = media.media_type.removeprefix("audio/").removeprefix("x-")
             return dspy.Audio(data=media.data, audio_format=format_name)
         case "file":
-            return dspy.File(file_data=media.url, filename=media.name)
+            return File(file_data=media.url, filename=media.name)
 
 
 _SAMPLES: Final[Mapping[Kind, Sequence[Mapping[str, Any]]]] = {
@@ -194,7 +202,7 @@ def _media_in(annotation: Any) -> list[Any]:
 def as_blocks(value: Any) -> Any:
     """A value for a trace: objects as their content blocks, as DSPy's own `format` keeps the last 32 images."""
     match value:
-        case dspy.Image() | dspy.Audio() | dspy.File():
+        case dspy.Image() | dspy.Audio() | File():
             blocks = _blocks(value)
             return value if blocks is None else blocks
         case dspy.History():
@@ -219,7 +227,7 @@ def _blocks(value: Any) -> list[dict[str, Any]] | None:
             return [{"type": "image_url", "image_url": {"url": url}}]
         case dspy.Audio(data=str() as data):
             return [{"type": "input_audio", "input_audio": {"data": data, "format": value.audio_format}}]
-        case dspy.File(file_data=str() as data, file_id=None) if data.startswith("data:"):
+        case File(file_data=str() as data, file_id=None) if data.startswith("data:"):
             named = {"filename": value.filename} if value.filename else {}
             return [{"type": "file", "file": {"file_data": data, **named}}]
         case _:

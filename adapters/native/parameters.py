@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from adapters.native.insides import fixed_temperature, not_sent, reasons
+from adapters.native.by_version import not_sent, reasons
+from adapters.native.insides import fixed_temperature
 from adapters.native.modules.temperature import ITS_OWN, check_temperature
 from adapters.port import AdapterError
 from dspex import ErrorCode, LMParameters

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
-from adapters.native.insides import CONNECT_SECONDS, Transport
+from adapters.native.by_version import CONNECT_SECONDS, Transport
 
 UNBOUNDED: Final = 1 << 20
 """The most connections: more than there are threads. A thread makes one call at a time, which bounds them."""

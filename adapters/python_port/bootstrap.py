@@ -8,6 +8,7 @@ then only Python's standard library is used, in a form that older Pythons read.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -48,7 +49,8 @@ def prepare(needs: Mapping[str, Any]) -> None:
 
     Args:
         needs: `path`, of the worker's own Python; or for an environment `packages`, DSPex's own with the folder of
-            each, and `ranges`, of the versions of what they need.
+            each, `ranges`, of the versions of what they need, and `variables`, which an older DSPy reads when it is
+            imported.
     """
     if "path" in needs:
         sys.path[:] = needs["path"]
@@ -56,6 +58,7 @@ def prepare(needs: Mapping[str, Any]) -> None:
     if sys.version_info < OLDEST:
         have, need = (".".join(map(str, version[:2])) for version in (sys.version_info, OLDEST))
         sys.exit(f"it is Python {have}, and DSPex needs {need} or later: make it of a later Python")
+    os.environ.update(needs["variables"])
     sys.meta_path.insert(0, Packages(needs["packages"]))
     from adapters.versions import out_of
 

@@ -26,6 +26,14 @@ SETTING: Final = "DSPEX_ENVIRONMENTS"
 
 BOOTSTRAP: Final = Path(__file__).with_name("bootstrap.py")
 """Run in other processes, and never imported here: it loads DSPy."""
+VARIABLES: Final = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_MODE": "PRODUCTION",
+    "DSPY_CACHEDIR": str(Path(os.devnull) / "dspy"),
+}
+"""Variables of every environment. A DSPy before 3.3 imports LiteLLM, which reads the first two then (for what they do
+see `adapters.native.setup`); one before 3.4 opens its disk cache: there is none.
+"""
 CHECK: Final = "check"
 """Its argument that asks what an environment has; otherwise the server starts."""
 CHECK_SECONDS: Final = 20.0
@@ -97,6 +105,7 @@ def command_of(environment: Environment | None) -> list[str]:
     else:
         packages = {package.__name__: str(Path(package.__path__[0]).parent) for package in (adapters, dspex)}
         python, needs = environment.python, {"packages": packages, "ranges": versions.of_environments()}
+        needs["variables"] = VARIABLES
     return [python, "-I", str(BOOTSTRAP), json.dumps(needs)]
 
 

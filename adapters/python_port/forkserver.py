@@ -30,9 +30,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from dspy.clients import model_metadata
-
-from adapters.native import setup
+from adapters.native import by_version, setup
 from adapters.own_modules import OwnModules
 from adapters.port import AdapterError
 from adapters.python_port import child
@@ -41,9 +39,6 @@ from adapters.python_port.linux import die_with, limit_memory
 
 MAX_PACKET: Final = 64 * 1024
 KEPT_STATUSES: Final = 4_096
-
-LATE_IMPORTS: Final = ("dspy.clients.execution", "dspy.clients.engines.streaming", "difflib")
-"""Modules that DSPy imports at the first call. Loading them and the prices here saves each child 45 ms and some MB."""
 
 
 class ForkServer:
@@ -190,8 +185,8 @@ def main(control: int, parent: int, options: Mapping[str, Any]) -> None:
         # Not SIG_IGN, as programs that a child starts would inherit it.
         signal.signal(sent, lambda *_: None)
     setup.prepare_dspy()
-    model_metadata.source_info()  # loads the list of prices
-    for module in (*LATE_IMPORTS, *options["preload"]):
+    by_version.preload(options["lm_proxy"])
+    for module in (*by_version.LATE_IMPORTS, *options["preload"]):
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # otherwise the first collection in a child writes to every shared page

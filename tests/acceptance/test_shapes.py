@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from deploy.environments import make_environment
+from deploy.environments import make_environment, packages_of, with_dspy
 from dspex.blobs import open_store
 from dspex.client.remote import RemoteClient
 from dspex.contract.configuration import LM, Configuration, LMParameters
@@ -32,7 +32,7 @@ from tests.queues import declare_empty
 from workers.cli.main import main
 
 SHAPES_FOLDER = Path(__file__).parent / "shapes"
-OWN_MODULES = "desk.programs:*,desk.tools:Buyer,search_manual:SearchManual"
+OWN_MODULES = "desk.programs:*,desk.tools:Buyer,search_manual:SearchManual,on_an_older_dspy:AnswerOnAnOlderDSPy"
 SECONDS = 60.0
 
 
@@ -81,14 +81,16 @@ def fleet(programs: Path, own_amqp_url: str, postgres_url: str, migrated_templat
             "judge": {"model": f"openai/{LARGE}", "api_base": lm.url},
             "thinker": {"model": f"openai/{REASONS}", "api_base": lm.url},
         }
-        environment_python = make_environment(programs / "search", list((SHAPES_FOLDER / "apart").glob("*.py")))
+        apart = list((SHAPES_FOLDER / "apart").glob("*.py"))
+        search = make_environment(programs / "search", apart)
+        older = make_environment(programs / "older", [*packages_of(with_dspy("3.1")), *apart], dspy=None)
         blobs = programs / "blobs"
         blobs.mkdir()
         environment = environment_of(own_amqp_url, database_url) | {
             "DSPEX_LMS": json.dumps(aliases),
             "DSPEX_MODULES": OWN_MODULES,
             "DSPEX_BLOBS": str(blobs),
-            "DSPEX_ENVIRONMENTS": f"search={environment_python}",
+            "DSPEX_ENVIRONMENTS": f"search={search},older={older}",
             "DSPEX_FETCH_HOSTS": "*",
             "PYTHONPATH": str(programs),
         }

@@ -18,7 +18,7 @@ from adapters.python_port import Limits, PythonPortAdapter
 from adapters.python_port.environments import Environment
 from adapters.python_port.server import Server
 from adapters.registry import BUILT_IN, AdapterRegistry
-from deploy.environments import make_environment
+from deploy.environments import OLDER, make_environment, with_dspy
 from dspex import LM, Configuration, ErrorCode
 from tests import lm_server
 from tests.sizes import TORTURE
@@ -132,15 +132,21 @@ class TestPythonPort(AdapterContract):
             )
 
 
-@pytest.fixture(scope="module")
-def server_of_an_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    python = make_environment(tmp_path_factory.mktemp("environment") / "rag")
+@pytest.fixture(scope="module", params=["own", *OLDER])
+def server_of_an_environment(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """With the worker's own version of DSPy, and with each older minor version."""
+    if request.param == "own":
+        python = make_environment(tmp_path_factory.mktemp("environment") / "rag")
+    else:
+        python = with_dspy(request.param)
     server = Server(Limits(), Environment("rag", str(python)))
     yield server
     server.close()
 
 
-@pytest.mark.skipif(not TORTURE, reason="make torture; tests/integration/test_environments.py has what differs")
+@pytest.mark.skipif(not TORTURE, reason="make torture; tests/integration has what differs")
 class TestPythonPortInAnEnvironment(TestPythonPort):
     """The same, its child processes on the Python of an environment, in which DSPex is not installed."""
 

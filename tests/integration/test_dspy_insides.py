@@ -1,4 +1,4 @@
-"""What of DSPy's insides the adapter leans on (adapters/native/insides.py), tried against the DSPy installed."""
+"""What of DSPy's insides the adapter leans on (insides.py and http_client.py), tried against the DSPy installed."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ from dspy.utils.callback import BaseCallback
 from dspy.utils.usage_tracker import UsageTracker
 
 from adapters.native import calls, media
-from adapters.native.insides import (
+from adapters.native.http_client import (
     CONNECT_SECONDS,
     Transport,
     _Connection,
     calls_through,
     carries,
+    not_sent,
+    reasons,
+)
+from adapters.native.insides import (
     extraction_signature,
     fixed_temperature,
     headers_of,
-    not_sent,
     raw_answer,
-    reasons,
     rebound,
     user_message_content,
     value_of_elements,

@@ -24,8 +24,8 @@ from importlib import import_module
 from typing import Any, Final
 
 import dspy
-from dspy.utils.exceptions import AdapterParseError, LMError
 
+from adapters.native.lm_errors import AdapterParseError, LMError
 from adapters.native.signatures import dspy_signature
 from adapters.own_modules import is_current, package_of
 from adapters.port import AdapterError, ModuleCode, NotHere

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from dspy.adapters.types.base_type import CUSTOM_TYPE_START_IDENTIFIER
 
 from adapters.native import media
+from adapters.native.by_version import AsksOnce
 from adapters.native.prompts.kept import Kept
 from adapters.native.prompts.readings import Reading, outputs_of
 
@@ -34,7 +35,7 @@ class Neutral:
         return media.with_markers(neutral(content))
 
 
-class Guarded(Neutral, Kept):
+class Guarded(AsksOnce, Neutral, Kept):
     """A base for subclasses of DSPy's own adapters: our parser reads the answer. They keep parts of their prompts.
 
     Attributes:

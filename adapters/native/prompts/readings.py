@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dspy.adapters.utils import apply_output_field_defaults
 from dspy.utils.exceptions import AdapterParseError
 
 from adapters.native.answers.sections import Unclear, sections, without_drafts
 from adapters.native.answers.values import containers, plain_value
+from adapters.native.by_version import apply_output_field_defaults
 
 Reading = Callable[[Any, str], Mapping[str, Any]]
 """Takes a signature and an answer; gives the outputs that it finds, or nothing. A text is parsed by its output's type.

@@ -13,9 +13,9 @@ from dspy.adapters.utils import parse_value
 from pydantic import TypeAdapter
 
 from adapters.native.answers.sections import Unclear, check, without_drafts
-from adapters.native.insides import value_of_elements
+from adapters.native.insides import has_nested_elements, value_of_elements
 from adapters.native.prompts.chat import AskedAgainAsJson
-from adapters.native.prompts.readings import by_object, by_sections
+from adapters.native.prompts.readings import by_elements, by_object, by_sections
 
 MAX_DEPTH: Final = 64
 """The deepest nesting of elements. DSPy's conversion calls itself for each."""
@@ -117,4 +117,9 @@ def _parsed(name: str, text: str) -> Any:
 class Xml(AskedAgainAsJson, dspy.XMLAdapter):  # type: ignore[misc]  # DSPy has no type information
     """`dspy.XMLAdapter`. An answer may have text around the elements, and texts in them that are no XML."""
 
-    readings = (_by_nested_elements, by_object, by_sections)
+    # Before 3.3, what has parts is JSON in an element.
+    readings = (
+        (_by_nested_elements if has_nested_elements() else by_elements),
+        by_object,
+        by_sections,
+    )

@@ -255,6 +255,12 @@ SHAPES: Mapping[str, Shape] = {
         answers=(fields(answer="In room 114."),),
         adapters=("python_port",),
     ),
+    "older_dspy": Shape(
+        outputs={"answer": "In room 114.", "dspy_version": "3.1.3"},
+        asked=(Asked("`reasoning` (str)", "Where is the toner?"),),
+        answers=(fields(reasoning="It is there.", answer="In room 114."),),
+        adapters=("python_port",),
+    ),
     # DSPy's modules
     "agent": Shape(
         outputs={"answer": "37.50 EUR"},
