@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from dspex import Configuration, Signature, state_of
 from dspex.client.interface import Interface
+from dspex.client.losses import SignatureWarning
 from dspex.client.subject import NamedProgram, read_signature, read_subject
 from dspex.contract.callback import Callback
 from dspex.contract.configuration import ConfigurationChange
@@ -46,7 +48,7 @@ from workers.cli.external import mark_completed, mark_failed
 from workers.cli.from_module import create_from_module
 from workers.cli.inputs.reading import read_rows
 from workers.cli.operator import operator_of
-from workers.cli.output import cell, of_known, say, say_json
+from workers.cli.output import cell, of_known, say, say_json, say_warnings
 from workers.cli.steps import show_prompt, show_steps
 from workers.handlers.signature_modules import import_named, validate_module
 from workers.local import LocalClient
@@ -85,7 +87,9 @@ def ask(verb: str, *, tenant: str | None = None, **arguments: Any) -> Any:
     # Without a server, this process must run the execution itself.
     with asking(settings, tenant, work=settings.embedded and verb == "execute_program") as client:
         prepare = _SPECIAL.get(verb)
-        found = prepare(client, **arguments) if prepare else getattr(client, verb)(**zoned(arguments))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SignatureWarning)  # `show` tells them
+            found = prepare(client, **arguments) if prepare else getattr(client, verb)(**zoned(arguments))
         if found == 0 or (isinstance(found, Page) and not found.items):
             client.refuse_others(value for value in arguments.values() if isinstance(value, UUID))
         return found
@@ -133,8 +137,10 @@ def zoned(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _create_signature(client: Interface, signature: str, draft: bool, description: str | None = None) -> Any:
-    return client.create_signature(_signature(signature, description), activate=not draft)
+def _create_signature(
+    client: Interface, signature: str, draft: bool, description: str | None = None, strict: bool = False
+) -> Any:
+    return client.create_signature(_signature(signature, description), activate=not draft, strict=strict)
 
 
 def _validate_module(client: Interface, module: str) -> bool:  # noqa: ARG001
@@ -151,6 +157,7 @@ def _create_program(
     state: str | None = None,
     extra_outputs: tuple[str, ...] = (),
     environment: str | None = None,
+    strict: bool = False,
 ) -> Any:
     given: dict[str, Any] = {"module": module, "lm": model and {"model": model}, "environment": environment}
     given["extra_outputs"] = list(extra_outputs) or None
@@ -167,7 +174,7 @@ def _create_program(
         subject = NamedProgram(found.program_id)
     elif not isinstance(subject, Deployment):
         configuration = _configuration(given)
-    return client.create_program(name, subject, adapter_type=adapter_type, configuration=configuration)
+    return client.create_program(name, subject, adapter_type=adapter_type, configuration=configuration, strict=strict)
 
 
 def _configuration(given: Mapping[str, Any]) -> Configuration | None:
@@ -189,11 +196,13 @@ def _signature(text: str, description: str | None = None) -> Signature:
     found = read_signature(text, import_class=import_named)
     if description is None:
         return found
-    return Signature.parse(found.model_dump(mode="json") | {"description": description})
+    return Signature.parse(found.model_dump(mode="json") | {"description": description}).losing(found.lost)
 
 
-def _update_signature(client: Interface, signature_id: UUID, signature: str, description: str | None = None) -> Any:
-    return client.update_signature(signature_id, _signature(signature, description))
+def _update_signature(
+    client: Interface, signature_id: UUID, signature: str, description: str | None = None, strict: bool = False
+) -> Any:
+    return client.update_signature(signature_id, _signature(signature, description), strict=strict)
 
 
 def _update_program(
@@ -210,6 +219,7 @@ def _update_program(
     extra_outputs: tuple[str, ...] = (),
     environment: str | None = None,
     traceparent: str | None = None,
+    strict: bool = False,
 ) -> Any:
     change: dict[str, Any] = {} if module is None else {"module": module}
     if state is not None:
@@ -231,6 +241,7 @@ def _update_program(
         adapter_type=adapter_type,
         name=name,
         traceparent=traceparent,
+        strict=strict,
     )
 
 
@@ -331,6 +342,7 @@ _SPECIAL: dict[str, Any] = {
 
 def show(answer: Any, *, as_json: bool) -> None:
     """Print an answer. A negative validation exits with code 1."""
+    _tell_losses(answer)
     match answer:
         case bool():
             say("true" if answer else "false")
@@ -355,6 +367,12 @@ def show(answer: Any, *, as_json: bool) -> None:
             _show_compatibility(answer)
         case _:
             _show_one(answer)
+
+
+def _tell_losses(answer: Any) -> None:
+    for view in answer if isinstance(answer, tuple) else (answer,):
+        if isinstance(view, SignatureView | ProgramView):
+            say_warnings(view.warnings)
 
 
 def _json(answer: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pydantic_core import to_json
 
 from dspex.client.deployment_file import as_deployment, read_deployment
 from dspex.client.interface import Interface
+from dspex.client.losses import SignatureWarning
 from dspex.client.remote import RemoteClient
 from dspex.contract.deployment import Deployment, Difference, Plan
 from dspex.contract.results import ExecutionView, ProgramView
@@ -23,7 +25,7 @@ from dspex.errors import InvalidInput, Problem, SettingsError
 from dspex.json_text import NotJson, read_json
 from workers.cli.ask import asking
 from workers.cli.operator import operator_of
-from workers.cli.output import say, say_json
+from workers.cli.output import say, say_json, say_warnings
 from workers.handlers.signature_modules import import_named
 from workers.settings import Settings, load_settings
 
@@ -44,6 +46,7 @@ class DeployOptions:
     yes: bool
     dry_run: bool
     allow_breaking: bool
+    strict: bool
     as_json: bool
     tenant: str | None
 
@@ -55,13 +58,18 @@ def deploy(options: DeployOptions) -> int:
         DspexError: the file is wrong, nobody agreed, or a server does not answer.
     """
     deployment = _deployment(options)
+    if options.strict:
+        deployment.signature.check_whole()
+    say_warnings(deployment.signature.warnings)
     check = _check_inputs(deployment, options.check)
     with _interface(load_settings(), options.tenant) as dspex:
-        plan = dspex.plan_deployment(deployment)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SignatureWarning)  # they were told above
+            plan = dspex.plan_deployment(deployment)
         if not options.as_json:
             _show_plan(deployment, plan)
         if options.dry_run:
-            return _end(options, plan)
+            return _end(options, plan, deployment=deployment)
         if not plan.is_empty and (options.allow_breaking or not plan.breaking):  # otherwise it is refused anyway
             _agree(options, plan)
         program = dspex.deploy(deployment, plan=plan, allow_breaking=options.allow_breaking, timeout=DEPLOY_SECONDS)
@@ -170,7 +178,10 @@ def _end(
 ) -> int:
     """Print what came of it. Returns the exit code."""
     if options.as_json:
-        say_json(to_json({"plan": plan, "program": program, "check": ran}, indent=2).decode())
+        told: dict[str, Any] = {"plan": plan, "program": program, "check": ran}
+        if deployment is not None and deployment.signature.lost:
+            told["warnings"] = deployment.signature.warnings
+        say_json(to_json(told, indent=2).decode())
     elif program is not None and deployment is not None:
         renewed = plan.is_empty and plan.program is not None and plan.program.backend_id != program.backend_id
         said = "was built again with the code of its module, and is" if renewed else "is"

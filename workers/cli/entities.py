@@ -78,6 +78,7 @@ state = click.option(
 )
 environment = click.option("--environment", help="The Python that it runs on, of those in DSPEX_ENVIRONMENTS.")
 description = click.option("--description", help="What it is for, for people. The LM is not shown it.")
+strict = click.option("--strict", is_flag=True, help="Refuse what would be lost of a class, or of a JSON Schema.")
 draft = click.option("--draft", is_flag=True, help="Leave it a draft.")
 
 verb(
@@ -92,7 +93,7 @@ verb(
 )  # fmt: skip
 verb(
     signature, "create", "create_signature", "Create a signature from the arrow form or a JSON file.",
-    click.argument("signature"), description, draft,
+    click.argument("signature"), description, draft, strict,
 )  # fmt: skip
 verb(
     signature, "from-module", "create_signature_from_module",
@@ -101,14 +102,14 @@ verb(
     click.option("--name", help="Its name, instead of the class's."), description,
     click.option("--version", help="Its version, instead of 1.0.0."),
     click.option("--bump", is_flag=True, help="If it has changed: the next version, by what has changed."),
-    click.option("--activate", is_flag=True, help="Also make it active."),
+    click.option("--activate", is_flag=True, help="Also make it active."), strict,
 )  # fmt: skip
 verb(
     signature, "validate-module", "validate_module", "Whether a module holds DSPy signatures.", click.argument("module")
 )
 verb(
     signature, "update", "update_signature", "Replace the content of a draft: the arrow form or a JSON file.",
-    id_of("signature"), click.argument("signature"), description,
+    id_of("signature"), click.argument("signature"), description, strict,
 )  # fmt: skip
 verb(signature, "activate", "activate_signature", "draft → active.", id_of("signature"))
 verb(signature, "deprecate", "deprecate_signature", "active → deprecated.", id_of("signature"))
@@ -133,7 +134,7 @@ verb(
     click.option("--adapter", "adapter_type", help="The adapter; python_port by default."),
     click.option("--module", help="The DSPy module; Predict by default."),
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS."), state,
-    extra_output("reasoning; repeat it."), environment,
+    extra_output("reasoning; repeat it."), environment, strict,
 )  # fmt: skip
 verb(program, "initialize", "initialize_program", "Have the adapter build a program.", id_of("program"), traceparent)
 verb(
@@ -146,7 +147,7 @@ verb(
     click.option("--model", help="The LM: provider/model, or an alias of DSPEX_LMS. Its parameters stay."),
     click.option("--secret", help="The name of the LM's secret; an empty one: that of its provider."),
     click.option("--state", metavar="FILE", help="The state, as for create; an empty one: none."),
-    extra_output("reasoning; an empty one: none."), environment, traceparent,
+    extra_output("reasoning; an empty one: none."), environment, traceparent, strict,
 )  # fmt: skip
 verb(
     program, "execute", "execute_program", "Run a program once, and wait for it.",

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from dspex import Signature
 from dspex.client.interface import Interface
+from dspex.client.losses import with_warnings
 from dspex.contract.results import SignatureView
 from dspex.contract.status import SignatureStatus
 from dspex.errors import SettingsError
 from dspex.signatures.compatibility import compare
 from store.signatures import precedence
-from workers.handlers.signature_modules import read_signatures, renamed
+from workers.handlers.signature_modules import check_whole, read_signatures, renamed
 
 
 def create_from_module(
@@ -22,6 +23,7 @@ def create_from_module(
     version: str | None = None,
     activate: bool = False,
     bump: bool = False,
+    strict: bool = False,
 ) -> tuple[SignatureView, ...]:
     """Create the signatures of a module, which is imported: an operator's command may import any on this machine.
 
@@ -34,6 +36,7 @@ def create_from_module(
         activate: also make them active.
         bump: give one that has changed the next version by what changed: a major one if it breaks callers, a minor one
             if it does not, a patch if only texts for the LM changed.
+        strict: refuse classes of which something would be lost.
 
     Raises:
         DspexError: the module cannot be read, an option does not fit, or the version has another content.
@@ -43,7 +46,11 @@ def create_from_module(
     found = renamed(
         read_signatures(module, allowed_prefixes=None), module, name=name, description=description, version=version
     )
-    return tuple(_created(client, signature, activate=activate, bump=bump) for signature in found)
+    if strict:
+        check_whole(found)
+    return tuple(
+        with_warnings(_created(client, signature, activate=activate, bump=bump), signature) for signature in found
+    )
 
 
 def _created(client: Interface, signature: Signature, *, activate: bool, bump: bool) -> SignatureView:

@@ -12,7 +12,7 @@ import click
 
 from workers.cli.blobs import blob
 from workers.cli.dead_letters import dead_letter
-from workers.cli.entities import as_json, execution, program, signature, tenant
+from workers.cli.entities import as_json, execution, program, signature, strict, tenant
 from workers.cli.webhooks import webhook
 
 USAGE_ERROR = 2
@@ -119,6 +119,7 @@ def main() -> None:
 @click.option("--sheet", help="The sheet of Excel: by default the first one.")
 @click.option("--retry-failed", is_flag=True, help="Run again the lines that failed in an earlier run.")
 @click.option("--run-others", is_flag=True, help="Without RabbitMQ: also run what other runs left in the database.")
+@strict
 @tenant
 @click.option("--with-worker", is_flag=True, help="With RabbitMQ: also run the jobs here, as a worker.")
 def run(**options: Any) -> None:
@@ -148,6 +149,7 @@ def run(**options: Any) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--allow-breaking", is_flag=True, help="Also a signature that breaks callers of the old one.")
+@strict
 @tenant
 @as_json
 def deploy(**options: Any) -> None:
@@ -160,7 +162,7 @@ def deploy(**options: Any) -> None:
     from workers.cli.deploy import DeployOptions
     from workers.cli.deploy import deploy as deploy_command
 
-    names = ("file", "check", "yes", "dry_run", "allow_breaking", "as_json", "tenant")
+    names = ("file", "check", "yes", "dry_run", "allow_breaking", "strict", "as_json", "tenant")
     own = {name: options.pop(name) for name in names}
     members = {name: value for name, value in options.items() if value is not None}
     if (model := members.pop("model", None)) is not None:

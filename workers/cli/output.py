@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 import click
@@ -18,6 +19,12 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False)
 def say(text: str, *, err: bool = False) -> None:
     """Print lines."""
     click.echo(visible_lines(masked(text)), err=err)
+
+
+def say_warnings(lines: Iterable[str]) -> None:
+    """Print what is lost of a signature, one line each, on standard error."""
+    for line in lines:
+        say(f"warning: {line}", err=True)
 
 
 def say_json(text: str) -> None:

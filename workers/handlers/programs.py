@@ -95,7 +95,8 @@ def create_with_signature(app: Application, received: Received[CreateProgramWith
             callback=command.callback,
             tenant=tenant,
         )
-        return Created(program=program_view(program), signature=signature_view(signature))
+        given = command.signature
+        return Created(program=program_view(program, given=given), signature=signature_view(signature, given))
 
     return app.write(create)
 
@@ -268,7 +269,7 @@ def update_program(app: Application, received: Received[UpdateProgram]) -> Progr
     row = app.write(change)
     if is_built_again and row.status == ProgramStatus.READY:
         app.emit(_event_of(row), tenant, received.context)
-    return program_view(row)
+    return program_view(row, given=wanted)
 
 
 def _changed(program: Program, change: ConfigurationChange | None) -> Configuration:

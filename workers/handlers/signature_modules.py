@@ -75,7 +75,20 @@ def renamed(
     if len(found) != 1 and (wrong := given.keys() & of_one.keys()):
         reason = f"{reference} has {len(found)} signatures: give one of them, as package.module:Class"
         raise InvalidValues([Problem(member, reason) for member in sorted(wrong)])
-    return [Signature.parse(each.model_dump(mode="json") | given) for each in found] if given else found
+    if not given:
+        return found
+    return [Signature.parse(each.model_dump(mode="json") | given).losing(each.lost) for each in found]
+
+
+def check_whole(found: list[Signature]) -> None:
+    """Check that nothing of the classes was lost.
+
+    Raises:
+        InvalidSignature: something was. It names each.
+    """
+    lost = [Problem(f"{each.name}.{one.field}", one.message) for each in found for one in each.lost]
+    if lost:
+        raise InvalidSignature(lost)
 
 
 def _read(path: str, classes: Mapping[str, Any]) -> list[Signature]:

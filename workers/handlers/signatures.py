@@ -19,7 +19,7 @@ from store import signatures
 from workers.application.wiring import Application
 from workers.execution.admission import CHANGES
 from workers.handlers.registry import handles
-from workers.handlers.signature_modules import read_signatures, renamed, validate_module
+from workers.handlers.signature_modules import check_whole, read_signatures, renamed, validate_module
 from workers.outbound.serializers import page_of, signature_view
 from workers.security.authorization import ADMINS, EVERY_ROLE, MAKERS, OPERATORS
 from workers.security.request import Received
@@ -35,12 +35,12 @@ def create_signature(app: Application, received: Received[CreateSignature]) -> S
         )
     )
     if row.signature.module is None:
-        return signature_view(row)
+        return signature_view(row, command.signature)
     with app.read(tenant) as connection:
         versions = signatures.versions(connection, row.signature.module, tenant=tenant)
     earlier = versions[[version.id for version in versions].index(row.id) + 1 :]
     changes = compare(earlier[0].signature, row.signature) if earlier else None
-    return signature_view(row).model_copy(update={"compatibility": changes})
+    return signature_view(row, command.signature).model_copy(update={"compatibility": changes})
 
 
 @handles(CreateSignatureFromModule, roles=OPERATORS, priority=CHANGES)
@@ -49,13 +49,15 @@ def create_from_module(app: Application, received: Received[CreateSignatureFromM
     asked = received.command
     found = read_signatures(asked.module, allowed_prefixes=app.settings.signature_modules)
     found = renamed(found, asked.module, name=asked.name, description=asked.description, version=asked.version)
+    if asked.strict:
+        check_whole(found)
     rows = app.write(
         lambda connection: [
             signatures.find_or_create(connection, signature, activate=False, tenant=received.tenant)
             for signature in found
         ]
     )
-    return SignatureList(signatures=tuple(map(signature_view, rows)))
+    return SignatureList(signatures=tuple(map(signature_view, rows, found)))
 
 
 @handles(ValidateModule, roles=OPERATORS, priority=CHANGES)
@@ -71,7 +73,7 @@ def update_signature(app: Application, received: Received[UpdateSignature]) -> S
     row = app.write(
         lambda connection: signatures.update(connection, command.signature_id, command.signature, tenant=tenant)
     )
-    return signature_view(row)
+    return signature_view(row, command.signature)
 
 
 @handles(ActivateSignature, roles=OPERATORS)

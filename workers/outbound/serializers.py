@@ -11,7 +11,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from adapters.port import ModuleCode
-from dspex import ErrorDetail
+from dspex import ErrorDetail, Signature
 from dspex.contract.results import (
     DeliveryAttempt,
     DeliveryView,
@@ -34,18 +34,35 @@ Row = TypeVar("Row")
 View = TypeVar("View", bound=BaseModel)
 
 
-def signature_view(row: SignatureRow) -> SignatureView:
-    """A signature."""
-    return _view(SignatureView, row, signature_id=row.id, digest=row.signature.digest, compatibility=None)
+def signature_view(row: SignatureRow, given: object = None) -> SignatureView:
+    """A signature.
+
+    Args:
+        given: what it was given as: the view says what is lost of it.
+    """
+    return _view(
+        SignatureView,
+        row,
+        signature_id=row.id,
+        digest=row.signature.digest,
+        compatibility=None,
+        warnings=_warnings(given),
+    )
 
 
-def program_view(row: Program, code: tuple[ModuleCode, bool] | None = None) -> ProgramView:
+def program_view(row: Program, code: tuple[ModuleCode, bool] | None = None, *, given: object = None) -> ProgramView:
     """A program.
 
     Args:
         code: of its own module, and whether the program was built with it.
+        given: what its signature was given as: the view says what is lost of it.
     """
-    return _view(ProgramView, row, program_id=row.id, code=None if code is None else _code_view(*code))
+    own = None if code is None else _code_view(*code)
+    return _view(ProgramView, row, program_id=row.id, code=own, warnings=_warnings(given))
+
+
+def _warnings(given: object) -> tuple[str, ...]:
+    return given.warnings if isinstance(given, Signature) else ()
 
 
 def _code_view(code: ModuleCode, built: bool) -> ProgramCode:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from dspex.client.classes import REFERENCE, Import, import_class, signature_of_class
 from dspex.contract.deployment import Deployment
 from dspex.contract.saved_state import state_of
-from dspex.errors import InvalidValues, Problem
+from dspex.errors import InvalidSignature, InvalidValues, Problem
 from dspex.json_text import NotJson, NotToml, read_json, read_toml
 from dspex.model import problems
 from dspex.signatures.signature import Signature
@@ -47,6 +47,8 @@ def as_deployment(data: Mapping[str, Any], folder: Path, *, import_class: Import
     found = dict(data)
     if isinstance(given := found.get("signature"), str):
         found["signature"] = _signature(given, folder, import_class)
+    if isinstance(given := found.get("signature"), Mapping):
+        found["signature"] = _of_data(given)
     if isinstance(given := found.get("state"), str):
         found["state"] = state_of(folder / given)
     try:
@@ -74,6 +76,14 @@ def _signature(given: str, folder: Path, import_class: Import) -> Any:
         reason = "is no arrow form ('question -> answer'), no path of a .json file, and no package.module:Class"
         raise InvalidValues([Problem("signature", reason)])
     return signature_of_class(import_class(given), asked=given)
+
+
+def _of_data(given: Mapping[str, Any]) -> Signature:
+    try:
+        return Signature.given(given)
+    except InvalidSignature as error:
+        wrong = [Problem(f"signature.{one.field}".rstrip("."), one.message) for one in error.problems]
+        raise InvalidValues(wrong) from None
 
 
 def _toml(path: Path) -> Any:

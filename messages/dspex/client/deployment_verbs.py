@@ -13,6 +13,7 @@ from uuid import UUID
 from dspex.client.arguments import arguments_checked
 from dspex.client.deadline import left, within
 from dspex.client.deployment_file import as_deployment, read_deployment
+from dspex.client.losses import tell_losses, with_warnings
 from dspex.client.port import Port
 from dspex.client.program_lookup import AskedPrograms, program_named
 from dspex.contract.commands import CreateProgramWithSignature, InitializeProgram, UpdateProgram
@@ -37,11 +38,12 @@ Given = Deployment | Mapping[str, Any] | Path | str
 class DeploymentVerbs(Port):
     """The part of the client for deployments."""
 
-    def plan_deployment(self, deployment: Deployment | Mapping[str, Any] | Path | str) -> Plan:
+    def plan_deployment(self, deployment: Deployment | Mapping[str, Any] | Path | str, *, strict: bool = False) -> Plan:
         """What `deploy` would change. Changes nothing.
 
         Args:
             deployment: the program as it is to be, or the path of its file (TOML or JSON).
+            strict: refuse what would be lost of a signature; see `create_signature`.
 
         Raises:
             InvalidValues: the file cannot be read, or a member is wrong.
@@ -49,6 +51,7 @@ class DeploymentVerbs(Port):
             IllegalTransition: its program is archived.
         """
         wanted = _read(deployment)
+        tell_losses(wanted.signature, strict=strict)
         with within(self.timeout):
             program = self._deployed(wanted)
             if program is None:
@@ -73,6 +76,7 @@ class DeploymentVerbs(Port):
         plan: Plan | None = None,
         allow_breaking: bool = False,
         timeout: float | None = None,
+        strict: bool = False,
     ) -> ProgramView:
         """Create the program of a deployment, or change what differs in it, and wait until it is ready.
 
@@ -83,6 +87,7 @@ class DeploymentVerbs(Port):
             plan: what was planned before; if the program was changed since, nothing is done. None: plan now.
             allow_breaking: take a signature that callers of the old one do not fit, too.
             timeout: seconds for the whole call.
+            strict: see `plan_deployment`.
 
         Raises:
             InvalidValues, Conflict, IllegalTransition: see `plan_deployment`; also, something else initializes it.
@@ -90,8 +95,10 @@ class DeploymentVerbs(Port):
             RequestFailed: the program cannot be built. One that was ready stays as it was.
         """
         wanted = _read(deployment)
+        if strict:
+            wanted.signature.check_whole()
         with within(self.timeout if timeout is None else timeout):
-            planned = plan or self.plan_deployment(wanted)
+            planned = plan or self.plan_deployment(wanted, strict=strict)
             if planned.signature is not None and not allow_breaking:
                 check_compatible(planned.signature, planned.program_id)
             before = planned.program
@@ -103,7 +110,7 @@ class DeploymentVerbs(Port):
         if program.status != ProgramStatus.READY:
             code, said = (program.error.code, program.error.message) if program.error else ("internal", program.status)
             raise RequestFailed(code, f"program {program.program_id} cannot be built: {said}")
-        return program
+        return with_warnings(program, wanted.signature)
 
     def _make(self, wanted: Deployment, planned: Plan) -> ProgramView:
         command = CreateProgramWithSignature(

@@ -22,6 +22,7 @@ from dspex.blobs.values import placed
 from dspex.client.arguments import arguments_checked
 from dspex.client.deployment_verbs import DeploymentVerbs
 from dspex.client.external_verbs import ExternalVerbs
+from dspex.client.losses import tell_losses, with_warnings
 from dspex.client.subject import read_signature
 from dspex.client.subject_verbs import SubjectVerbs
 from dspex.client.webhook_verbs import WebhookVerbs
@@ -92,11 +93,22 @@ class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, DeploymentVerbs):
         *,
         activate: bool = True,
         signature_id: UUID | None = None,
+        strict: bool = False,
     ) -> SignatureView:
-        """Create a signature from data, the arrow form, or a class (also as `package.module:Class`, imported here)."""
-        found = read_signature(signature)
+        """Create a signature from data, the arrow form, or a class (also as `package.module:Class`, imported here).
+
+        The types of data may be any JSON Schema. What is lost of it, or of a class, is told by `SignatureWarning`s, and
+        is in `warnings` of the view.
+
+        Args:
+            strict: refuse what would be lost.
+
+        Raises:
+            InvalidSignature: it cannot be read; with `strict`, also: something would be lost. It names each.
+        """
+        found = tell_losses(read_signature(signature), strict=strict)
         command = CreateSignature(signature_id=signature_id or uuid7(), signature=found, activate=activate)
-        return self.call(command, SignatureView)
+        return with_warnings(self.call(command, SignatureView), found)
 
     def create_signature_from_module(
         self,
@@ -105,6 +117,7 @@ class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, DeploymentVerbs):
         name: str | None = None,
         description: str | None = None,
         version: str | None = None,
+        strict: bool = False,
     ) -> tuple[SignatureView, ...]:
         """Create drafts of the DSPy signatures in `package.module` or `package.module:Class` on the worker.
 
@@ -112,8 +125,11 @@ class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, DeploymentVerbs):
             name: instead of the class's name; for one signature.
             description: for people; for one signature.
             version: instead of 1.0.0.
+            strict: refuse classes of which something would be lost. Without it, `warnings` of the views name that.
         """
-        command = CreateSignatureFromModule(module=module, name=name, description=description, version=version)
+        command = CreateSignatureFromModule(
+            module=module, name=name, description=description, version=version, strict=strict or None
+        )
         return self.call(command, SignatureList).signatures
 
     def validate_module(self, module: str) -> bool:
@@ -121,15 +137,19 @@ class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, DeploymentVerbs):
         return self.call(ValidateModule(module=module), Answer).value
 
     def update_signature(
-        self, signature_id: UUID, signature: Signature | str | Mapping[str, Any] | type
+        self, signature_id: UUID, signature: Signature | str | Mapping[str, Any] | type, *, strict: bool = False
     ) -> SignatureView:
         """Replace the content of a draft, given as for `create_signature`. Of others only the description may differ.
+
+        Args:
+            strict: as for `create_signature`.
 
         Raises:
             IllegalTransition, RequestFailed: it is no draft, and something else differs.
         """
-        found = read_signature(signature)
-        return self.call(UpdateSignature(signature_id=signature_id, signature=found), SignatureView)
+        found = tell_losses(read_signature(signature), strict=strict)
+        view = self.call(UpdateSignature(signature_id=signature_id, signature=found), SignatureView)
+        return with_warnings(view, found)
 
     def activate_signature(self, signature_id: UUID) -> SignatureView:
         """draft → active."""
@@ -193,6 +213,7 @@ class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, DeploymentVerbs):
         remove_callback: bool = False,
         lock_version: int | None = None,
         traceparent: str | None = None,
+        strict: bool = False,
     ) -> ProgramView:
         """Change the given parts of a program. If its configuration changes, it is built again.
 
@@ -202,14 +223,18 @@ class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, DeploymentVerbs):
             signature: an id, a module and version, or as for `create_signature`; for executions that are claimed from
                 then on.
             allow_breaking: take a signature that callers of the old one do not fit, too.
+            strict: as for `create_signature`.
 
         Raises:
             BreakingChange, RequestFailed: the new signature breaks callers of the old one.
         """
+        found = signature if isinstance(signature, UUID | ModuleVersion | None) else read_signature(signature)
+        if isinstance(found, Signature):
+            tell_losses(found, strict=strict)
         command = UpdateProgram(
             program_id=program_id,
             configuration=configuration,  # type: ignore[arg-type]  # read or refused by the model
-            signature=signature if isinstance(signature, UUID | ModuleVersion | None) else read_signature(signature),
+            signature=found,
             allow_breaking=allow_breaking or None,
             adapter_type=adapter_type,
             name=name,
@@ -218,7 +243,7 @@ class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, DeploymentVerbs):
             remove_callback=remove_callback or None,
             lock_version=lock_version,
         )
-        return self.call(command, ProgramView, traceparent=traceparent)
+        return with_warnings(self.call(command, ProgramView, traceparent=traceparent), found)
 
     def archive_program(self, program_id: UUID) -> ProgramView:
         """Archive a program: it takes no new executions."""

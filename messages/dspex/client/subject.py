@@ -63,7 +63,7 @@ def read_subject(
         case Mapping():
             if _deploys(given):
                 return as_deployment(given, Path(), import_class=import_class)
-            return Signature.parse(given)
+            return Signature.given(given)
         case str():
             return _text(given, changes, import_class)
     reason = "give a signature, a class derived from dspy.Signature or dspy.Module, a file, or a program's id or name"
@@ -97,7 +97,7 @@ def _file(path: Path, changes: Mapping[str, Any] | None, import_class: Import) -
     if path.suffix != ".toml":
         data = json_file(path, "signature")
         if not (isinstance(data, Mapping) and _deploys(data)):
-            return Signature.parse(data)
+            return Signature.given(data)
     return read_deployment(path, changes, import_class=import_class)
 
 

@@ -12,6 +12,7 @@ from dspex.client.arguments import arguments_checked
 from dspex.client.classes import OwnModule
 from dspex.client.deadline import left, within
 from dspex.client.execution_verbs import ExecutionVerbs
+from dspex.client.losses import tell_losses, with_warnings
 from dspex.client.subject import Given, NamedProgram, read_subject
 from dspex.contract.callback import Callback
 from dspex.contract.commands import CreateProgramWithSignature, InitializeProgram, ModuleVersion
@@ -55,6 +56,7 @@ class SubjectVerbs(ExecutionVerbs):
         policy: ExecutionPolicy | None = None,
         callback: Callback | None = None,
         program_id: UUID | None = None,
+        strict: bool = False,
     ) -> ProgramView:
         """Create a program as a draft, and find or create its signature.
 
@@ -64,6 +66,8 @@ class SubjectVerbs(ExecutionVerbs):
                 derived from `dspy.Module` also names the module. Of a deployment, its file, or a program (by its id or
                 name), the new one has all that is not given otherwise.
             adapter_type: by default that of the deployment or the program, or else `python_port`.
+            strict: refuse what would be lost of a class, or of a JSON Schema. Without it, `SignatureWarning`s and
+                `warnings` of the view name that.
 
         Raises:
             InvalidSignature, InvalidValues: what is given cannot be read.
@@ -72,6 +76,8 @@ class SubjectVerbs(ExecutionVerbs):
         with within(self.timeout):
             try:
                 parts = self._parts(signature, configuration)
+                if isinstance(parts.signature, Signature):
+                    tell_losses(parts.signature, strict=strict)
                 return self._create(name, parts, adapter_type, policy, callback, program_id)
             except DspexError as error:
                 if not isinstance(signature, UUID) or error.code != NotFound.code:
@@ -102,6 +108,7 @@ class SubjectVerbs(ExecutionVerbs):
         metadata: Mapping[str, str] | None = None,
         traceparent: str | None = None,
         timeout: float | None = None,
+        strict: bool = False,
     ) -> dict[str, Any]:
         """Run a signature, a module, a deployment or a program that is there on inputs, and return the outputs.
 
@@ -113,6 +120,7 @@ class SubjectVerbs(ExecutionVerbs):
             metadata: for the execution, see `submit_program`.
             traceparent: W3C Trace Context of the caller's span.
             timeout: seconds for the whole call.
+            strict: as for `create_program`.
 
         Raises:
             RequestFailed: the program could not be built; the code says why.
@@ -128,6 +136,8 @@ class SubjectVerbs(ExecutionVerbs):
                     raise InvalidValues([Problem("configuration" if configuration else "adapter_type", reason)])
             else:
                 parts = self._parts(subject, configuration)
+                if isinstance(parts.signature, Signature):
+                    tell_losses(parts.signature, strict=strict)
                 adapter_type = adapter_type or parts.adapter_type or QUICK_ADAPTER
                 program = self._create(f"quick {parts.name}", parts, adapter_type)
             if program.status != ProgramStatus.READY:
@@ -183,7 +193,7 @@ class SubjectVerbs(ExecutionVerbs):
             policy=policy or parts.policy,
             callback=callback or parts.callback,
         )
-        return self.call(command, Created).program
+        return with_warnings(self.call(command, Created).program, parts.signature)
 
 
 def _parts_of_program(program: ProgramView, configuration: Configuration | None) -> _Parts:

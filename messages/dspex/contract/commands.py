@@ -7,10 +7,21 @@ If the message names a reply queue, the answer goes there (`dspex.reply.v1`). Th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from pydantic import BaseModel, Field, JsonValue, StrictBool, StrictInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    StrictBool,
+    StrictInt,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from dspex.blobs.values import references_of
 from dspex.contract.callback import Callback
@@ -19,9 +30,10 @@ from dspex.contract.options import ExecutionOptions, Metadata
 from dspex.contract.queues import EXECUTIONS_QUEUE, PROGRAMS_QUEUE, REQUESTS_QUEUE
 from dspex.contract.results import Created, ExecutionView, Nothing, ProgramView, SignatureList, SignatureView
 from dspex.contract.retry_policy import ExecutionPolicy
-from dspex.errors import InvalidBlob
+from dspex.errors import InvalidBlob, InvalidSignature
 from dspex.model import Frozen, Sparse
 from dspex.scalars import WHOLE
+from dspex.signatures.as_it_comes import as_it_comes
 from dspex.signatures.signature import ModuleName, SemVer, Signature
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -61,10 +73,35 @@ class Command(Sparse):
         return None
 
 
+class GivesSignature(Command):
+    """Base of those with a signature, whose types may be any JSON Schema (`dspex.signatures.as_it_comes`).
+
+    What is lost of it is in the answer, as `warnings`; with `strict` it is refused.
+    """
+
+    strict: StrictBool | None = None
+
+    @field_validator("signature", mode="wrap", check_fields=False)
+    @classmethod
+    def _as_it_comes(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        if not isinstance(value, Mapping) or not ("inputs" in value or "outputs" in value):
+            return read(value)
+        try:
+            data, lost = as_it_comes(value)
+            found = read(data)
+            if isinstance(found, Signature):
+                found.losing(lost)
+            if lost and info.data.get("strict"):
+                raise InvalidSignature(lost)
+        except InvalidSignature as error:
+            raise ValueError(error.message) from None
+        return found
+
+
 # Signatures
 
 
-class CreateSignature(Command):
+class CreateSignature(GivesSignature):
     """Create a signature. With `activate: false` it stays a draft, with which no program can be initialized."""
 
     type = "dspex.signature.create.v1"
@@ -90,9 +127,10 @@ class CreateSignatureFromModule(Command):
     name: Name | None = None
     description: Description | None = None
     version: SemVer | None = None
+    strict: StrictBool | None = None
 
 
-class UpdateSignature(Command):
+class UpdateSignature(GivesSignature):
     """Replace the content of a draft. Of one that is active, only the description may differ."""
 
     type = "dspex.signature.update.v1"
@@ -157,7 +195,7 @@ class ModuleVersion(Frozen):
     version: SemVer | None = None
 
 
-class CreateProgramWithSignature(Command):
+class CreateProgramWithSignature(GivesSignature):
     """Create a program, and find or create its signature: by id, by module and version, or by its content."""
 
     type = "dspex.program.create_with_signature.v1"
@@ -183,7 +221,7 @@ class InitializeProgram(Command):
     program_id: UUID
 
 
-class UpdateProgram(Command):
+class UpdateProgram(GivesSignature):
     """Change the given parts of a program. Absent members stay as they are.
 
     The same goes inside of `configuration`, where null resets a member. The members of `lm` change one by one; any

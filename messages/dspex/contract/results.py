@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field, JsonValue
@@ -20,6 +20,15 @@ from dspex.signatures.compatibility import Compatibility
 from dspex.signatures.signature import StoredSignature
 
 Item = TypeVar("Item")
+
+
+Warnings = Annotated[
+    tuple[str, ...],
+    Field(
+        exclude_if=operator.not_,
+        description="of a signature that was just given as another JSON Schema or as a class: what is lost of it",
+    ),
+]
 
 
 class Nothing(Frozen):
@@ -46,6 +55,7 @@ class SignatureView(Frozen):
     lock_version: int
     inserted_at: AwareDatetime
     updated_at: AwareDatetime
+    warnings: Warnings = ()
 
 
 class SignatureSchema(Frozen):
@@ -103,6 +113,7 @@ class ProgramView(Frozen):
     lock_version: int
     inserted_at: AwareDatetime
     updated_at: AwareDatetime
+    warnings: Warnings = ()
 
 
 class ProgramPrompt(Frozen):

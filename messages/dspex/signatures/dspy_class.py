@@ -18,8 +18,8 @@ The Python of a DSPy class is converted to data (`dspex.signatures.types`), or r
 | ge, le, gt, lt, multiple_of, min_length, pattern  | minimum, maximum, ..., minLength or minItems, pattern     |
 | desc, the docstring, a default of an input        | description, instructions, default                        |
 | dspy.Image, dspy.Audio, dspy.File, dspy.History   | text with a format, and an object with one; inputs only   |
-| other classes, validators and                     | InvalidSignature: it names the field and the type         |
-| serializers, keys that are not str                |                                                           |
+| validators and serializers of one's own           | lost, and named (`own_rules.py`)                          |
+| other classes, keys that are not str              | InvalidSignature: it names the field and the type         |
 
 Converting a signature to DSPy's class (`adapters.native.signatures`) and back keeps fields, types, constraints,
 descriptions and instructions. It loses what DSPy's class cannot represent or distinguish:
@@ -37,17 +37,17 @@ import math
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
 from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import annotated_types
-from pydantic import AllowInfNan, AnyHttpUrl, BaseModel, EmailStr, HttpUrl, RootModel, Strict, ValidationError
+from pydantic import AllowInfNan, AnyHttpUrl, BaseModel, EmailStr, HttpUrl, Strict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from dspex.errors import InvalidSignature, Problem
 from dspex.model import problems
+from dspex.signatures import own_rules
 from dspex.signatures.annotations import Later, object_model
 from dspex.signatures.field import SignatureField
 from dspex.signatures.formats import OBJECTS as FORMATS
@@ -79,11 +79,12 @@ def signature_of(signature: Any, *, name: str | None = None, module: str | None 
         InvalidSignature: fields cannot be converted. The text names each, with its type.
     """
     wrong: list[Problem] = []
+    lost: list[Problem] = []
     converted: dict[str, tuple[_Schema, NamedClasses]] = {}
     for field, info in signature.fields.items():
         classes = NamedClasses()
         try:
-            converted[field] = _field(field, info, classes), classes
+            converted[field] = _field(field, info, _Place(field, classes, lost)), classes
         except _Inexpressible as error:
             wrong.append(error.problem)
     extents = [classes.extent(data["type"]) for data, classes in converted.values()]
@@ -99,7 +100,7 @@ def signature_of(signature: Any, *, name: str | None = None, module: str | None 
         raise InvalidSignature(wrong)
     inputs, outputs = ([read[name] for name in each] for each in (signature.input_fields, signature.output_fields))
     texts = ({} if name is None else {"name": name}) | {"module": module, "instructions": _instructions(signature)}
-    return Signature.parse({**texts, "inputs": inputs, "outputs": outputs})
+    return Signature.parse({**texts, "inputs": inputs, "outputs": outputs}).losing(dict.fromkeys(lost))
 
 
 def _instructions(signature: Any) -> str | None:
@@ -109,8 +110,8 @@ def _instructions(signature: Any) -> str | None:
     return None if text in ("", f"Given the fields {inputs}, produce the fields {outputs}.") else text
 
 
-def _field(name: str, info: FieldInfo, classes: NamedClasses) -> _Schema:
-    data: _Schema = {"name": name, "type": _of_field(info, _Place(name, classes))}
+def _field(name: str, info: FieldInfo, place: _Place) -> _Schema:
+    data: _Schema = {"name": name, "type": _of_field(info, place)}
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     description = extra.get("desc")
     if description == f"${{{name}}}":  # DSPy's default description
@@ -139,14 +140,18 @@ def _examples(name: str, given: list[Any]) -> Any:
 
 
 class _Place(NamedTuple):
-    """The place of a type: its path, the classes of its field, and the names for types around it."""
+    """The place of a type: its path, the classes of its field, what is lost, and the names for types around it."""
 
     path: str
     classes: NamedClasses
+    lost: list[Problem]
     aliases: tuple[Any, ...] = ()
 
     def inside(self, suffix: str) -> _Place:
         return self._replace(path=self.path + suffix)
+
+    def lose(self, what: str) -> None:
+        self.lost.append(Problem(self.path, what))
 
     def refuse(self, why: str) -> _Inexpressible:
         return _Inexpressible(self.path, why)
@@ -314,12 +319,10 @@ def _is_of_dspy(model: type[BaseModel]) -> bool:
 
 
 def _object(model: type[BaseModel], place: _Place) -> _Schema:
-    called = _called(model)
-    own_rules = any(getattr(model.__pydantic_decorators__, kind.name) for kind in fields(model.__pydantic_decorators__))
-    if own_rules or issubclass(model, RootModel) or _has_own_schema(model):
-        raise place.refuse(f"{called} has validators or serializers of its own, which cannot be kept as data")
-    if model.model_config.get("extra") == "allow":
-        raise place.refuse(f"{called} allows keys that it does not know: use dict[str, ...], or forbid them")
+    if why := own_rules.refused(model):
+        raise place.refuse(f"{_called(model)} {why}")
+    for said in own_rules.lost(model):
+        place.lose(f"{_called(model)} {said}")
     properties: _Schema = {}
     required: list[str] = []
     for name, info in model.model_fields.items():
@@ -332,6 +335,8 @@ def _object(model: type[BaseModel], place: _Place) -> _Schema:
             properties[key]["title"] = info.title
         if info.examples:
             properties[key]["examples"] = _examples(key, info.examples)
+        for word in own_rules.lost_of_field(info):
+            place.inside(f".{key}").lose(f"{word} is not shown")
         if info.is_required():
             required.append(key)
         elif info.default_factory is None and (default := _default(key, info)) is not None:
@@ -352,11 +357,6 @@ def _class_of(kind: type) -> _Schema:
 def _made_of_data(kind: type) -> bool:
     """Whether a class was made of a type without a title, and has a name that says nothing."""
     return kind.__module__ == object_model.__module__
-
-
-def _has_own_schema(model: type[BaseModel]) -> bool:
-    own = model.__mro__[: model.__mro__.index(BaseModel)]
-    return any("__get_pydantic_core_schema__" in vars(base) for base in own)
 
 
 def _key(name: str, info: FieldInfo, place: _Place) -> str:
@@ -401,8 +401,11 @@ def _limits(metadata: Iterable[Any], place: _Place) -> Iterator[tuple[str, Any]]
         elif list(_given(item)) == ["pattern"]:
             yield "pattern", item.pattern
         elif not _harmless(item):
-            rules = list(_given(item))
-            raise place.refuse(f"{', '.join(rules) or _called(type(item))} cannot be kept as data: remove it")
+            said = own_rules.lost_of(item)
+            if said is None:
+                rules = list(_given(item))
+                raise place.refuse(f"{', '.join(rules) or _called(type(item))} cannot be kept as data: remove it")
+            place.lose(said)
 
 
 def _given(item: Any) -> dict[str, Any]:
@@ -423,7 +426,8 @@ def _harmless(item: Any) -> bool:
 def _constrain(schema: _Schema, limit: str, value: Any, annotation: Any, place: _Place) -> None:
     keyword = None if "enum" in schema else _KEYWORDS.get(schema.get("type", ""), {}).get(limit)
     if keyword is None:
-        raise place.refuse(f"{limit} cannot be kept for {_called(annotation)}: remove it")
+        place.lose(f"{limit} is not checked: it cannot be kept for {_called(annotation)}")
+        return
     if limit == "pattern" and not isinstance(value, str):
         raise place.refuse("a compiled pattern cannot be kept: give its text")  # pydantic runs it by Python's engine
     if keyword in schema and limit == "pattern":

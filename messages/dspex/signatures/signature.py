@@ -6,7 +6,7 @@ A signature generates the JSON Schemas of its inputs and outputs, and validates 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Annotated, Any
 
@@ -31,6 +31,7 @@ from dspex.model import Sparse, problems
 from dspex.signatures import attachments
 from dspex.signatures.annotations import JSON, LENIENT, OBJECTS, Reading, forget_types, object_model, unconstrained
 from dspex.signatures.arrow import MAX_LENGTH, parse_arrow
+from dspex.signatures.as_it_comes import as_it_comes
 from dspex.signatures.classes import has_objects
 from dspex.signatures.definitions import MAX_VALUE_DEPTH, contains_itself
 from dspex.signatures.documents import SharedDefinitions, document
@@ -93,6 +94,18 @@ class Signature(Sparse):
             return cls.model_validate(value)
         except pydantic.ValidationError as error:
             raise InvalidSignature(problems(error)) from None
+
+    @classmethod
+    def given(cls, value: str | Mapping[str, Any]) -> Signature:
+        """A signature from the arrow form, or from data whose types may be any JSON Schema. `lost` says what is lost.
+
+        Raises:
+            InvalidSignature: the signature is invalid, or a type of it would mean something else as ours.
+        """
+        if not isinstance(value, Mapping):
+            return cls.parse(value)
+        data, lost = as_it_comes(value)
+        return cls.parse(data).losing(lost)
 
     @classmethod
     def accepted(cls, value: Any, *, of_any_version: bool = False) -> Signature:
@@ -175,6 +188,33 @@ class Signature(Sparse):
             for one in (field["type"], *field.get("$defs", {}).values()):
                 in_order(one)
         return digest(content)
+
+    @cached
+    def lost(self) -> tuple[Problem, ...]:
+        """What the types of the signature cannot say of what it was read from: a schema, or a class.
+
+        It is told to whoever gave it, and is no part of the data.
+        """
+        return ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The same, as lines."""
+        return tuple(map(str, self.lost))
+
+    def losing(self, lost: Iterable[Problem]) -> Signature:
+        """This signature, which was read with losses."""
+        self.__dict__["lost"] = tuple(lost)
+        return self
+
+    def check_whole(self) -> None:
+        """Check that nothing was lost.
+
+        Raises:
+            InvalidSignature: something was. It names each.
+        """
+        if self.lost:
+            raise InvalidSignature(self.lost)
 
     @cached
     def size(self) -> int:

@@ -41,6 +41,7 @@ class RunOptions:
     state: Path | None = None
     extra_outputs: tuple[str, ...] = ()
     tenant: str | None = None
+    strict: bool = False
 
     @property
     def adapter(self) -> str:

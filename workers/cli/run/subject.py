@@ -57,7 +57,10 @@ def read_given(options: RunOptions) -> Subject | NamedProgram:
     Raises:
         InvalidSignature, InvalidModule, InvalidValues, SettingsError: it cannot be read.
     """
-    match read_subject(options.signature, changes=options.members, import_class=import_named):
+    found = read_subject(options.signature, changes=options.members, import_class=import_named)
+    if options.strict and not isinstance(found, NamedProgram):
+        (found if isinstance(found, Signature) else found.signature).check_whole()
+    match found:
         case Deployment() as wanted:
             return _subject(wanted.adapter_type, wanted.signature, wanted.configuration, wanted.policy)
         case OwnModule() as own:
@@ -77,10 +80,11 @@ def _subject(
     here = configuration.environment is None  # another has versions of its own
     saved_with = configuration.state.metadata if here and configuration.state else None
     other = saved_with and other_versions(saved_with)
+    versions = (f"{other}: prompts may differ",) if other else ()
     return Subject(
         ProgramSpec(adapter_type, signature, configuration.bound_to(signature)),
         policy,
-        said=(f"{other}: prompts may differ",) if other else (),
+        said=(*(f"warning: {line}" for line in signature.warnings), *versions),
     )
 
 
