@@ -10,7 +10,21 @@ import uuid
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import dspy
-from pydantic import AnyUrl, BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    AnyUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    PlainSerializer,
+    TypeAdapter,
+    WrapValidator,
+    computed_field,
+    field_validator,
+    model_validator,
+)
 
 Thing = TypeVar("Thing")
 
@@ -159,6 +173,35 @@ Node.model_rebuild()
 Branch.model_rebuild()
 
 
+class Line(BaseModel):
+    """A line of an order."""
+
+    model_config = ConfigDict(str_strip_whitespace=True)
+
+    sku: str = Field(description="as on the shelf")
+    count: Annotated[int, BeforeValidator(int), Field(gt=0)] = 1
+
+    @field_validator("sku")
+    @classmethod
+    def _of_the_shelf(cls, sku: str) -> str:
+        return sku.upper()
+
+
+class Order(BaseModel):
+    lines: Annotated[list[Line], AfterValidator(sorted)]
+    code: Annotated[str, WrapValidator(lambda value, read: read(value))] | None = None
+    due: Annotated[datetime.date, PlainSerializer(str)]
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Order:
+        raise ValueError("no order is right")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def size(self) -> int:
+        return len(self.lines)
+
+
 class Extract(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
     """Find the people.
 
@@ -249,6 +292,20 @@ class Unions(dspy.Signature):  # type: ignore[misc]  # DSPy has no type informat
     size: float | int = dspy.OutputField()
     pair: tuple[int, Severity] = dspy.OutputField()
     words: set[str] = dspy.OutputField()
+
+
+class Ruled(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information
+    """Read the order."""
+
+    line: Line = dspy.InputField()
+    k: Annotated[int, AfterValidator(abs)] = dspy.InputField(desc="how many")
+    order: Order = dspy.OutputField()
+    more: dict[str, Order] = dspy.OutputField()
+    number: Annotated[int, BeforeValidator(int)] = dspy.OutputField(ge=1)
+    lines: list[Line] = dspy.OutputField()
+
+
+RULED: dict[str, Any] = {"line": Line(sku="AB", count=2), "k": 3}
 
 
 class Outline(dspy.Signature):  # type: ignore[misc]  # DSPy has no type information

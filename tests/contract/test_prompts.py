@@ -35,6 +35,7 @@ SIGNATURES: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
     "dates, ids, any value": (notebook.Events, notebook.SINCE),
     "generic, nested and derived classes": (notebook.Kinds, {"parcel": notebook.PARCEL}),
     "unions, tuples, sets": (notebook.Unions, notebook.APART),
+    "classes with rules of their own": (notebook.Ruled, notebook.RULED),
     "classes that contain themselves": (notebook.Outline, notebook.OUTLINE),
     "typed inputs": (notebook.Typed, notebook.TYPED),
     "images": (notebook.Seen, notebook.SEEN),
@@ -145,6 +146,7 @@ NOT_DSPYS = {
     ("an enum of numbers, a class that is there twice", "baml"),
     ("generic, nested and derived classes", "baml"),
     ("unions, tuples, sets", "baml"),
+    ("classes with rules of their own", "baml"),
     # TwoStepAdapter writes them as text.
     ("images", "two_step"),
     ("turns", "two_step"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -40,6 +41,9 @@ from uuid import UUID
 import dspy
 from pydantic import AnyUrl, Discriminator, HttpUrl, Tag
 from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints, field_validator
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, RootModel, WrapSerializer
+from pydantic import WrapValidator, computed_field, field_serializer, model_serializer, model_validator
+from annotated_types import Predicate
 """
 
 
@@ -176,13 +180,17 @@ def test_a_module_installed_later_is_found(write: Write) -> None:
 
 
 def read_field(write: Write, annotation: str, field: str = "", before: str = "") -> Schema:
+    data: Schema = read_class(write, annotation, field, before).inputs[0].model_dump(mode="json")
+    assert data.pop("name") == "x"
+    return data
+
+
+def read_class(write: Write, annotation: str, field: str = "", before: str = "") -> Signature:
     text = (
         f"\nclass S(dspy.Signature):\n    x: {annotation} = dspy.InputField({field})\n    y: str = dspy.OutputField()"
     )
     (found,) = read_signatures(write(textwrap.dedent(before) + text) + ":S", allowed_prefixes=None)
-    data: Schema = found.inputs[0].model_dump(mode="json")
-    assert data.pop("name") == "x"
-    return data
+    return found
 
 
 NULL = {"type": "null"}
@@ -337,18 +345,47 @@ def test_a_model_as_a_default_is_kept_as_data(write: Write) -> None:
 
 
 BAD = """
-class Tree(BaseModel):
-    children: list["Tree"]
-
 class Open(BaseModel):
     model_config = ConfigDict(extra="allow")
     a: str
 
 class Strange(BaseModel):
     a: str
-    @field_validator("a")
+    @field_validator("a", mode="plain")
     def check(cls, value):
         return value
+
+class Rooted(RootModel[list[str]]):
+    ...
+
+class Ruled(BaseModel):
+    model_config = ConfigDict(str_to_lower=True, json_schema_extra={"x-team": "desk"}, json_encoders={date: str})
+    a: str = Field(deprecated=True)
+    b: Annotated[list[int], AfterValidator(sorted), Field(json_schema_extra={"x-unit": "m"})]
+    c: Annotated[int, PlainSerializer(str)] = 1
+
+    @field_validator("a", "b")
+    def check(cls, value):
+        raise ValueError("sesame")
+
+    @model_validator(mode="after")
+    def agree(self):
+        raise ValueError("sesame")
+
+    @field_serializer("c")
+    def shown(self, value):
+        return "sesame"
+
+    @model_serializer(mode="wrap")
+    def written(self, handler):
+        return handler(self)
+
+    @computed_field
+    def total(self) -> int:
+        return 1
+
+    def model_post_init(self, context):
+        raise ValueError("sesame")
 
 class Aliased(BaseModel):
     a: str = Field(validation_alias="b")
@@ -405,19 +442,20 @@ class Two(BaseModel):
         ),
         ("Literal[b'a']", "", "S.x: Literal[b'a'] holds what is not text"),
         ("Wide", "", "S.x: acme_test.signatures.Wide holds what is not text"),
-        ("Open", "", "S.x: acme_test.signatures.Open allows keys"),
-        ("Strange", "", "S.x: acme_test.signatures.Strange has validators"),
+        ("Strange", "", "S.x: acme_test.signatures.Strange reads a by its validator check alone"),
+        ("Rooted", "", "S.x: acme_test.signatures.Rooted is a RootModel: use the type in it"),
+        ("Annotated[int, PlainValidator(int)]", "", "PlainValidator cannot be kept as data"),
+        (
+            "Annotated[int, BeforeValidator(int, json_schema_input_type=str)]",
+            "",
+            "BeforeValidator cannot be kept as data",
+        ),
         ("Aliased", "", "S.x: its a has several aliases"),
         ("Empty", "", "S.x.type.properties: "),
         ("Holder", "", "S.x.when[]: complex cannot"),
         ("str", "pattern='a' * 201", "S.x.type.pattern: a pattern has at most 200 characters"),
         ("str", "pattern=re.compile('a')", "S.x: a compiled pattern cannot be kept"),
-        ("int", "pattern='a'", "S.x: pattern cannot be kept for int"),
         ("Annotated[str, Field(pattern='a')]", "pattern='b'", "S.x: has several patterns"),
-        ("date", "ge=date(2026, 1, 1)", "S.x: ge cannot be kept for datetime.date"),
-        ("Annotated[str, StringConstraints(to_lower=True)]", "", "S.x: to_lower cannot be kept as data"),
-        ("float", "multiple_of=0.5", "S.x: multiple_of cannot be kept for float"),
-        ("dict[str, str]", "min_length=1", "S.x: min_length cannot be kept for dict[str, str]"),
         ("float", "ge=float('-inf')", "S.x.type.minimum: "),
         ("int", "default_factory=broken", "S.x: its default raised ValueError"),
         ("str", "default_factory=object", "S.x: its default raised PydanticSerializationError"),
@@ -432,6 +470,54 @@ def test_what_cannot_be_kept_is_named(write: Write, annotation: str, field: str,
     assert "sesame" not in caught.value.message
     assert len(caught.value.problems) == 1
     assert validate_module("acme_test.signatures:S", ["acme_test"]) is False
+
+
+@pytest.mark.parametrize(
+    ("annotation", "field", "lost"),
+    [
+        ("Open", "", "x: acme_test.signatures.Open allows keys that it does not know (extra), which are refused"),
+        ("int", "pattern='a'", "x: pattern is not checked: it cannot be kept for int"),
+        ("date", "ge=date(2026, 1, 1)", "x: ge is not checked: it cannot be kept for datetime.date"),
+        ("Annotated[str, StringConstraints(to_lower=True)]", "", "x: to_lower is not applied"),
+        ("float", "multiple_of=0.5", "x: multiple_of is not checked: it cannot be kept for float"),
+        ("dict[str, str]", "min_length=1", "x: min_length is not checked: it cannot be kept for dict[str, str]"),
+        ("Annotated[int, AfterValidator(abs)]", "", "x: AfterValidator(abs) is not run"),
+        ("list[Annotated[int, BeforeValidator(int)]]", "", "x[]: BeforeValidator(int) is not run"),
+        ("Annotated[int, WrapValidator(lambda value, read: 1)]", "", "x: WrapValidator(<lambda>) is not run"),
+        ("Annotated[int, WrapSerializer(lambda value, write: 1)]", "", "x: WrapSerializer(<lambda>) is not run"),
+        ("Annotated[str, Predicate(str.isupper)]", "", "x: Predicate(isupper) is not checked"),
+    ],
+)
+def test_what_is_lost_of_a_class_is_named(write: Write, annotation: str, field: str, lost: str) -> None:
+    found = read_class(write, annotation, field, BAD)
+    (line,) = found.warnings
+    assert line.startswith(lost)
+    with pytest.raises(InvalidSignature, match=re.escape(lost)):
+        found.check_whole()
+    assert found == Signature.parse(found.model_dump(mode="json"))
+
+
+def test_all_rules_of_a_model_are_named_and_none_is_run(write: Write) -> None:
+    found = read_class(write, "Ruled | None", "", BAD)
+    of_model = "x: acme_test.signatures.Ruled "
+    assert sorted(found.warnings) == sorted(
+        [
+            f"{of_model}checks a, b by its validator check, which is not run",
+            f"{of_model}has the validator agree, which is not run",
+            f"{of_model}writes c by its serializer shown, which is not run",
+            f"{of_model}has the serializer written, which is not run",
+            f"{of_model}computes total, which is neither shown nor kept",
+            f"{of_model}has a model_post_init of its own, which is not run",
+            f"{of_model}has str_to_lower in its configuration, which is not applied",
+            f"{of_model}has json_schema_extra in its configuration, which is not shown",
+            f"{of_model}has json_encoders in its configuration, which is not applied",
+            "x.a: deprecated is not shown",
+            "x.b: AfterValidator(sorted) is not run",
+            "x.b: json_schema_extra is not shown",
+            "x.c: PlainSerializer(str) is not run",
+        ]
+    )
+    assert found.validate_inputs({"x": {"a": "A", "b": [2, 1]}}) == {"x": {"a": "A", "b": [2, 1]}}
 
 
 def test_every_wrong_field_of_every_class_is_named(write: Write) -> None:

@@ -7,7 +7,6 @@ If the message names a reply queue, the answer goes there (`dspex.reply.v1`). Th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
@@ -33,8 +32,7 @@ from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.errors import InvalidBlob, InvalidSignature
 from dspex.model import Frozen, Sparse
 from dspex.scalars import WHOLE
-from dspex.signatures.as_it_comes import as_it_comes
-from dspex.signatures.signature import ModuleName, SemVer, Signature
+from dspex.signatures.signature import ModuleName, SemVer, Signature, in_our_form
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Description = Annotated[str, Field(max_length=20_000)]
@@ -84,12 +82,10 @@ class GivesSignature(Command):
     @field_validator("signature", mode="wrap", check_fields=False)
     @classmethod
     def _as_it_comes(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-        if not isinstance(value, Mapping) or not ("inputs" in value or "outputs" in value):
-            return read(value)
         try:
-            data, lost = as_it_comes(value)
+            data, lost = in_our_form(value)
             found = read(data)
-            if isinstance(found, Signature):
+            if lost and isinstance(found, Signature):
                 found.losing(lost)
             if lost and info.data.get("strict"):
                 raise InvalidSignature(lost)

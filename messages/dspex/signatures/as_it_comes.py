@@ -135,7 +135,11 @@ class _Reader:
             return {} if schema else self._nothing_fits(path)
         if not isinstance(schema, Mapping):
             return schema
-        found = {word: value for word, value in schema.items() if word not in _SILENT}
+        found = {
+            word: value
+            for word, value in schema.items()
+            if word not in _SILENT and (value is not None or word in ("const", "default"))  # else, null is absent
+        }
         if "allOf" in found:
             found = self._all(found, path, level)
         if found.get("nullable") is True:

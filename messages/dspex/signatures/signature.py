@@ -102,9 +102,7 @@ class Signature(Sparse):
         Raises:
             InvalidSignature: the signature is invalid, or a type of it would mean something else as ours.
         """
-        if not isinstance(value, Mapping):
-            return cls.parse(value)
-        data, lost = as_it_comes(value)
+        data, lost = in_our_form(value)
         return cls.parse(data).losing(lost)
 
     @classmethod
@@ -374,6 +372,23 @@ def _compiled(name: str, fields: tuple[SignatureField, ...], reading: Reading = 
     finally:
         if _count(fields) > MAX_TYPES // 20:
             forget_types()
+
+
+def in_our_form(value: Any) -> tuple[Any, tuple[Problem, ...]]:
+    """Data for a signature whose types may be any JSON Schema, in our own form, and what is lost.
+
+    What is no such data, or too much, stays as it is: it is refused when it is read.
+
+    Raises:
+        InvalidSignature: a type would mean something else in our form.
+    """
+    if not isinstance(value, Mapping) or not ("inputs" in value or "outputs" in value):
+        return value, ()
+    try:
+        _check_size([*_listed(value.get("inputs")), *_listed(value.get("outputs"))])
+    except ValueError:
+        return value, ()
+    return as_it_comes(value)
 
 
 def _listed(fields: object) -> Sequence[object]:

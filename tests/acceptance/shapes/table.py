@@ -161,6 +161,11 @@ SHAPES: Mapping[str, Shape] = {
         asked=(Asked("`order` (Order)", '"ship-to"', "^[A-Z]{3}-[0-9]+$"),),
         answers=(fields(order={"sku": "ABC-12", "count": 2, "ship-to": "Elm Street"}, express=False),),
     ),
+    "rules_of_its_own": Shape(
+        outputs={"order": {"sku": "ab-12", "count": 2, "street": "Elm Street"}},
+        asked=(Asked("`order` (Order)", "where it goes", '"exclusiveMinimum": 0'),),
+        answers=(fields(order={"sku": "ab-12", "count": 2, "street": "Elm Street"}),),
+    ),
     # Attachments, and what was said before
     "image": Shape(
         outputs={"part": "tray 2"},

@@ -33,7 +33,8 @@ UNSAID = re.compile(
     r"|is not a URL of the form|has other characters than ASCII|the years 1 to 9999"
     r"|expected .* found|unexpected '|unknown type|the default of \w+: |is listed twice|not one for each value"
     r"|a value is no \w+|a pattern has at most|is not a pattern|null is listed twice|minItems and maxItems must be"
-    r"|oneOf.\d+: |only inputs can have one|enum already lists the values|there are too many extension attributes"
+    r"|oneOf.\d+: |only inputs can have one|no value fits its schema"
+    r"|enum already lists the values|there are too many extension attributes"
 )
 """What a schema has no words for."""
 
@@ -145,6 +146,18 @@ def loosely(message: dict[str, Any]) -> list[str]:
     ]
 
 
+def in_our_form(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with types of our own where a signature has those of another JSON Schema, which are taken, too."""
+    new = copy.deepcopy(message)
+    signature = new.get("data", {}).get("signature")
+    for side in ("inputs", "outputs"):
+        for field in signature.get(side) or () if isinstance(signature, dict) else ():
+            if isinstance(field, dict) and isinstance(field.get("type"), dict):
+                field["type"] = "str"
+                field.pop("$defs", None)
+    return new
+
+
 def _problems(errors: Any) -> Iterator[Any]:
     for error in errors:
         if not error.context:
@@ -203,6 +216,6 @@ def test_schemas_and_decoder_take_the_same(change: tuple[Place, Any], second: An
     fits = validator(A_COMMAND_OF_EACH[number].type).is_valid(message)
     refusal = refused(message)
     if refusal is None:
-        assert fits or loosely(message) == []
+        assert fits or loosely(message) == [] or loosely(in_our_form(message)) == []
     elif fits:
         assert UNSAID.search(refusal), refusal

@@ -48,7 +48,7 @@ FLAGS: dict[str, tuple[str, str, Any]] = {
     "--extra-output": ("sources", "configuration.extra_outputs", ["sources"]),
 }
 """Each flag, with a value, the member that it changes, and what that becomes."""
-CHANGE_NOTHING = {"program_id", "--allow-breaking", "--traceparent", "--tenant", "--json"}
+CHANGE_NOTHING = {"program_id", "--allow-breaking", "--traceparent", "--tenant", "--json", "--strict"}
 
 
 @pytest.fixture(scope="module", autouse=True)
