@@ -179,7 +179,7 @@ class Line(BaseModel):
     model_config = ConfigDict(str_strip_whitespace=True)
 
     sku: str = Field(description="as on the shelf")
-    count: Annotated[int, BeforeValidator(int), Field(gt=0)] = 1
+    count: Annotated[int, Field(gt=0), BeforeValidator(int)] = 1
 
     @field_validator("sku")
     @classmethod
@@ -191,6 +191,8 @@ class Order(BaseModel):
     lines: Annotated[list[Line], AfterValidator(sorted)]
     code: Annotated[str, WrapValidator(lambda value, read: read(value))] | None = None
     due: Annotated[datetime.date, PlainSerializer(str)]
+    marks: tuple[int, ...] = Field(description="of the pallets")
+    words: frozenset[str]
 
     @model_validator(mode="after")
     def _agrees(self) -> Order:

@@ -35,6 +35,7 @@ HEAD = """
 from typing import Annotated, Any, List, Literal, NewType, Optional, Union
 import enum
 import re
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -185,11 +186,13 @@ def read_field(write: Write, annotation: str, field: str = "", before: str = "")
     return data
 
 
-def read_class(write: Write, annotation: str, field: str = "", before: str = "") -> Signature:
+def read_class(
+    write: Write, annotation: str, field: str = "", before: str = "", *, name: str = "signatures"
+) -> Signature:
     text = (
         f"\nclass S(dspy.Signature):\n    x: {annotation} = dspy.InputField({field})\n    y: str = dspy.OutputField()"
     )
-    (found,) = read_signatures(write(textwrap.dedent(before) + text) + ":S", allowed_prefixes=None)
+    (found,) = read_signatures(write(textwrap.dedent(before) + text, name) + ":S", allowed_prefixes=None)
     return found
 
 
@@ -429,9 +432,9 @@ class Two(BaseModel):
         ("object", "", "S.x: object cannot"),
         ("bytes", "", "S.x: bytes cannot"),
         ("None", "", "S.x: NoneType cannot"),
-        ("tuple[int, ...]", "", "S.x: tuple[int, ...] cannot"),
         ("tuple", "", "S.x: tuple cannot"),
-        ("frozenset[str]", "", "S.x: frozenset[str] cannot"),
+        ("frozenset", "", "S.x: frozenset cannot"),
+        ("Mapping[int, str]", "", "has keys that are not str"),
         ("set", "", "S.x: set cannot"),
         ("dict[int, str]", "", "S.x: dict[int, str] has keys that are not str"),
         ("int | bytes", "", "S.x<2>: bytes cannot"),
@@ -495,6 +498,23 @@ def test_what_is_lost_of_a_class_is_named(write: Write, annotation: str, field: 
     with pytest.raises(InvalidSignature, match=re.escape(lost)):
         found.check_whole()
     assert found == Signature.parse(found.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "same", "shown"),
+    [
+        ("tuple[int, ...]", "list[int]", "list"),
+        ("Sequence[Optional[date]]", "list[Optional[date]]", "list"),
+        ("frozenset[str]", "set[str]", "set"),
+        ("Mapping[str, One]", "dict[str, One]", "dict"),
+    ],
+)
+def test_types_that_have_the_values_of_others(write: Write, annotation: str, same: str, shown: str) -> None:
+    found = read_class(write, f"list[{annotation}]", "", BAD)
+    (line,) = found.warnings
+    assert line.startswith("x[]: ")
+    assert line.endswith(f" is kept as {shown}[...], and shown as that")
+    assert found.inputs[0].type == read_class(write, f"list[{same}]", "", BAD, name="again").inputs[0].type
 
 
 def test_all_rules_of_a_model_are_named_and_none_is_run(write: Write) -> None:

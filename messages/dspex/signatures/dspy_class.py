@@ -11,6 +11,8 @@ The Python of a DSPy class is converted to data (`dspex.signatures.types`), or r
 | Optional[T], T | None                             | the type or null; such an input may be left out           |
 | Union[T, U], T | U, Field(discriminator="kind")   | anyOf; oneOf with a discriminator                         |
 | tuple[T, U], set[T]                               | an array with prefixItems, or with uniqueItems            |
+| tuple[T, ...], Sequence[T], frozenset[T],         | list[T], set[T], dict[str, T]: the values are the same, a |
+| Mapping[str, T]                                   | prompt may have the other name, which is a loss           |
 | Literal[...], an Enum's values                    | enum; an Enum's name is its title                         |
 | a pydantic model                                  | an object, of its fields by their aliases, with their     |
 |                                                   | defaults; its name is the title, its docstring and those  |
@@ -36,7 +38,7 @@ import inspect
 import math
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -214,6 +216,10 @@ def _unconstrained(annotation: Any, place: _Place) -> _Schema:
         return _optional(_enum([value for value in arguments if value is not None], annotation, place), arguments)
     if origin in (Union, types.UnionType):
         return _union(arguments, place)
+    nearest = list if origin is tuple and arguments[-1:] == (...,) else _NEAREST.get(origin)
+    if nearest is not None and arguments:
+        place.lose(f"{_called(annotation)} is kept as {nearest.__name__}[...], and shown as that")
+        return _container(annotation, nearest, arguments if nearest is dict else arguments[:1], place)
     if origin in (list, dict, set, tuple):
         return _container(annotation, origin, arguments, place)
     if isinstance(annotation, type) and origin is None:
@@ -254,6 +260,9 @@ def _container(annotation: Any, origin: Any, arguments: tuple[Any, ...], place: 
         return {"type": "object", "additionalProperties": _schema(arguments[1], (), place.inside("{}"))}
     raise _unknown(annotation, place)
 
+
+_NEAREST: Mapping[Any, Any] = {frozenset: set, Sequence: list, Mapping: dict}
+"""What has the same values in JSON."""
 
 _HTTP = {"type": "string", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?:"}
 _SCALARS: list[tuple[Any, _Schema]] = [

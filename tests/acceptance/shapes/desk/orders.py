@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_va
 
 class Order(BaseModel):
     sku: Annotated[str, AfterValidator(str.upper)]
-    count: Annotated[int, BeforeValidator(int), Field(gt=0)]
+    count: Annotated[int, Field(gt=0), BeforeValidator(int)]
     street: str = Field(description="where it goes")
 
     @model_validator(mode="after")
