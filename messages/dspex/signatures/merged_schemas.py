@@ -73,5 +73,5 @@ def together(one: Any, other: Any) -> Any:
         return one
     if one is True or one == {}:
         return other
-    several = one["allOf"] if isinstance(one, Mapping) and one.keys() == {"allOf"} else [one]
+    several = one["allOf"] if isinstance(one, Mapping) and list(one) == ["allOf"] else [one]
     return {"allOf": [*several, other]} if isinstance(several, list) else {"allOf": [one, other]}

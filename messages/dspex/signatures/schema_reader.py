@@ -41,9 +41,11 @@ class Reader(Protocol):
 
     def kept(self, found: Schema, words: Iterable[str], path: str) -> Schema:
         """What is in `words`. All else is lost."""
+        ...
 
     def refuse(self, path: str, why: str) -> NoReturn:
         """Refuse the schema."""
+        ...
 
 
 def of_type(found: Schema, path: str, level: int, reader: Reader) -> Any:

@@ -202,7 +202,7 @@ class Signature(Sparse):
 
     def losing(self, lost: Iterable[Problem]) -> Signature:
         """This signature, which was read with losses."""
-        self.__dict__["lost"] = tuple(lost)
+        vars(self)["lost"] = tuple(lost)
         return self
 
     def check_whole(self) -> None:
