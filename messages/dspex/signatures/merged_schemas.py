@@ -14,6 +14,10 @@ _LOWER = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties
 _UPPER = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 
 
+_RULES = ("if", "then", "else", "not", "dependentSchemas")
+"""They are lost, once what they add to an object was looked at."""
+
+
 class Contradiction(Exception):
     """No value fits two schemas that hold together."""
 
@@ -32,6 +36,8 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any], path: str, lose: Lo
     for word, value in other.items():
         if word not in new:
             new[word] = value
+        elif word in _RULES:
+            new[word] = {"allOf": [new[word], value]}
         elif new[word] != value and word not in TEXTS:
             new[word] = _of_both(word, new[word], value, path, lose)
     return new

@@ -172,6 +172,10 @@ def test_what_is_lost_is_named_by_its_path_and_word(schema: Schema, kept: Schema
         ({"allOf": []}, "x.m: allOf needs a list of schemas"),
         (TEXT | {"contentMediaType": "image/png"}, "x.m: contentMediaType: it is image/png, and the LM"),
         (obj(a=TEXT) | {"then": {"properties": {"b": TEXT}}}, "x.m: then may add 'b' to the object"),
+        (
+            obj(a=TEXT) | {"allOf": [{"then": {"required": ["a"]}}, {"then": {"properties": {"c": TEXT}}}]},
+            "x.m: then may add 'c' to the object",
+        ),
         (obj(a=TEXT) | {"dependentSchemas": {"a": {"properties": {"b": TEXT}}}}, "x.m: dependentSchemas may add 'b'"),
         (obj(a=TEXT) | {"anyOf": [{"$ref": "#/$defs/A"}]}, "x.m: anyOf may add '#/$defs/A'"),
         ({"allOf": [{"$ref": "#/$defs/Gone"}, {}]}, "x.m: #/$defs/Gone is not there"),
