@@ -88,12 +88,12 @@ def listed(found: Schema, path: str, reader: Reader) -> Any:
         if "type" in found and found["type"] not in list(VALUES):
             del found["type"]
         return reader.kept(found, ("type", "const", *ABOUT), path)
-    values = found.pop("enum", None)
+    values = found.pop("enum", [found.get("const")])
+    if not isinstance(values, list | tuple):
+        reader.refuse(path, "enum needs a list of values")
     if "const" in found:
         const = found.pop("const")
-        values = [const] if values is None or const in values else []
-    if not isinstance(values, list | tuple):
-        return {**found, "enum": values}
+        values = [const] if const in values else []
     fit = [whole(value) for value in values if not allowed or is_of(value, allowed)]
     some = list({_identity(value): value for value in fit if value is not None}.values())
     if not fit:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from dspex.errors import InvalidSignature
@@ -15,6 +16,7 @@ from dspex.signatures.as_it_comes import MAX_LOSSES, as_it_comes
 from dspex.signatures.signature import Signature
 from dspex.signatures.types import DIALECT
 from tests import strategies
+from tests.sizes import TORTURE, sized
 
 Schema = dict[str, Any]
 
@@ -303,3 +305,33 @@ def test_a_thousand_losses_are_counted() -> None:
 def test_a_word_or_a_path_of_any_length_is_cut() -> None:
     found = Signature.given(of(TEXT | {"x" * 10_000: 1}))
     assert len(found.warnings[0]) < 200
+
+
+WORDS = st.sampled_from(
+    [
+        *("type", "enum", "const", "anyOf", "oneOf", "allOf", "not", "if", "then", "$ref", "$defs", "nullable"),
+        *("properties", "required", "items", "prefixItems", "additionalProperties", "patternProperties"),
+        *("minimum", "exclusiveMinimum", "multipleOf", "minLength", "maxItems", "minItems", "uniqueItems", "pattern"),
+        *("format", "title", "description", "default", "examples", "discriminator", "propertyName", "contentMediaType"),
+    ]
+)
+NAMES = st.sampled_from(["string", "integer", "number", "null", "object", "array", "a", "#/$defs/a", "image/png", "("])
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False) | NAMES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(WORDS, inner, max_size=5)
+        | st.dictionaries(NAMES, inner, max_size=2)
+    ),
+    max_leaves=25,
+)
+
+
+@settings(max_examples=sized(400, 20_000), deadline=None, derandomize=not TORTURE)
+@given(st.dictionaries(WORDS, ANYTHING, max_size=6), st.dictionaries(NAMES, ANYTHING, max_size=2))
+def test_whatever_is_given_is_read_or_refused(schema: Schema, definitions: Schema) -> None:
+    try:
+        found = Signature.given(of(schema, **definitions))
+    except InvalidSignature:
+        return
+    assert Signature.parse(found.model_dump(mode="json")) == found
