@@ -65,6 +65,8 @@ def as_it_comes(signature: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Pro
                 fields.append(reader.field(field))
             except _Refused as error:
                 wrong.append(error.problem)
+            except (TypeError, ValueError, AttributeError, LookupError):  # a word has a value that it cannot have
+                wrong.append(Problem(str(field.get("name", ""))[:64], "its type is no JSON Schema: correct it"))
             lost += dict.fromkeys(reader.lost)
             count = reader.count
         data[side] = fields
@@ -133,8 +135,10 @@ class _Reader:
         self._check(path, level)
         if isinstance(schema, bool):
             return {} if schema else self._nothing_fits(path)
+        if schema is None or isinstance(schema, list | tuple | str | int | float):
+            self.refuse(path, "needs a schema: an object of JSON, or true")
         if not isinstance(schema, Mapping):
-            return schema
+            return schema  # a type of ours, from Python
         found = {
             word: value
             for word, value in schema.items()
@@ -253,6 +257,8 @@ class _Reader:
 
     def _of_types(self, found: Schema, several: list[Any], path: str, level: int) -> Any:
         """Of `"type": [...]`: each type with the words that are about it."""
+        if not all(isinstance(name, str) for name in several):
+            self.refuse(path, "type needs the name of a type, or a list of names")
         around, inner = _split(found)
         about = {word for words in KEPT.values() for word in words}
         others = {word: value for word, value in inner.items() if word not in about and word != "type"}
@@ -286,7 +292,7 @@ class _Reader:
         by = found.pop("discriminator", None)
         around = self.kept(found, ABOUT, path)
         if len(types) == 1:
-            return {**types[0], **around}
+            return {**types[0], **around} if isinstance(types[0], Mapping) else types[0]
         if by is not None and word == "oneOf" and self._told_apart(some, by):
             union = {"oneOf": some, "discriminator": {"propertyName": by["propertyName"]}}
             return {**around, **union} if some == types else {**around, "anyOf": [union, {"type": "null"}]}
