@@ -24,8 +24,8 @@ from store.signatures import SignatureRow
 from store.webhooks import Delivery, Endpoint
 
 MADE: dict[type[BaseModel], set[str]] = {
-    SignatureView: {"signature_id", "digest", "compatibility"},
-    ProgramView: {"program_id", "code"},
+    SignatureView: {"signature_id", "digest", "compatibility", "warnings"},
+    ProgramView: {"program_id", "code", "warnings"},
     ExecutionView: {"execution_id", "executed_at", "callback", "metadata", "extra_outputs", "timeline"},
     RejectedMessageView: {"rejection_id", "error", "body", "body_encoding"},
     EndpointView: {"endpoint_id", "previous_until"},
