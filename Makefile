@@ -13,8 +13,6 @@ PIP := $(BIN)/python -m pip -q --disable-pip-version-check
 # What we are measured against has an environment of its own: it is for nothing else.
 BENCH := .venv/bench/bin/python -m
 
-PYRIGHT := nice $(BIN)/pyright --warnings --project pyproject.toml > .venv/pyright.log
-
 DEMO := DSPEX_DATABASE_URL=sqlite:///.demo/dspex.db $(BIN)/dspex run examples/debian_sections/signature.json --inputs examples/debian_sections/packages.jsonl --output demo-output.jsonl
 DEMO_REAL := OPENAI_API_KEY=... $(BIN)/dspex run examples/debian_sections/signature.json --inputs examples/debian_sections/packages.jsonl --output demo-output.jsonl --expect section --model openai/gpt-4o-mini
 
@@ -31,14 +29,10 @@ demo: .venv/.runtime ## run an example on the mock adapter: no server, no key
 	echo "  $(DEMO_REAL)"
 
 .PHONY: test
-test: .venv/.dev .venv/.environments ## linters, type checkers and every test, on real servers
+test: lint-quick .venv/.environments ## linters, mypy and every test, on real servers; pyright, two minutes more, is in `make check`
 	@deploy/system_packages.sh tests
-	$(PYRIGHT) &  # beside the tests, which wait for much
-	pyright=$$!; trap 'kill $$pyright 2> /dev/null || true' EXIT
-	$(MAKE) lint-quick
 	$(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder --ignore tests/faults
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder tests/faults
-	wait $$pyright || { cat .venv/pyright.log; exit 1; }
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/faults
 
 .PHONY: torture
 torture: .venv/.environments ## the tests of faults and of properties at their full size, and mutants: hours
@@ -61,14 +55,14 @@ check: lint ## linters, type checkers and the tests that need no server
 
 .PHONY: lint
 lint: .venv/.dev
-	@$(PYRIGHT) &
+	@$(BIN)/pyright --warnings --project pyproject.toml > .venv/pyright.log &
 	pyright=$$!; trap 'kill $$pyright 2> /dev/null || true' EXIT
 	$(MAKE) lint-quick
 	wait $$pyright || { cat .venv/pyright.log; exit 1; }
 
 .PHONY: lint-quick
 lint-quick: .venv/.dev
-	@echo "ruff, pyright, mypy --strict, import-linter"
+	@echo "ruff, mypy --strict, import-linter"
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet || { $(BIN)/ruff format --check; exit 1; }
 	$(BIN)/mypy --strict --no-error-summary
