@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from adapters.port import AdapterError, NotHere
 from dspex import ErrorCode, Signature
 from dspex.blobs import BlobStore
-from dspex.errors import BlobCorrupt, BlobsUnavailable, BlobTooLarge, InvalidInput, NotFound, Problem
+from dspex.errors import InvalidInput, Problem
 from dspex.signatures import media
 from dspex.signatures.attachments import mapped
 from workers.attachments.hosts import Hosts
+from workers.attachments.store_errors import store_errors
 from workers.telemetry.episodes import Episodes
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Attachments:
     ) -> None:
         self._hosts = Hosts(hosts, episodes=episodes)
         self._blobs = blobs
+        self.episodes = episodes
         self._max_bytes = max_bytes
         self._timeout = timeout
         self._fetcher: Fetcher | None = None
@@ -130,12 +132,6 @@ class _Execution:
         store = self._of.blobs
         if store is None:
             raise NotHere(f"{path}: in the blob store, and this worker has none: set DSPEX_BLOBS")
-        try:
-            blob = store.find(digest, tenant=self._tenant)
-            return blob.media_type, store.get(digest, tenant=self._tenant, max_bytes=self._left)
-        except (NotFound, BlobTooLarge) as error:
-            raise InvalidInput([Problem(path, error.message)]) from None
-        except BlobCorrupt as error:
-            raise AdapterError(ErrorCode.PERMANENT, f"{path}: {error.message}") from None
-        except BlobsUnavailable as error:
-            raise AdapterError(ErrorCode.TRANSIENT, f"{path}: {error.message}") from None
+        with store_errors(path, self._of.episodes):
+            blob, body = store.read(digest, tenant=self._tenant, max_bytes=self._left)
+        return blob.media_type, body

@@ -10,16 +10,9 @@ from pydantic_core import to_json
 from adapters.port import AdapterError, NotHere, Outcome
 from dspex import ErrorCode, Signature, SignatureField
 from dspex.blobs.values import BLOBS, offloaded, references_of, value_of
-from dspex.errors import (
-    BlobCorrupt,
-    BlobsUnavailable,
-    BlobTooLarge,
-    InvalidBlob,
-    InvalidInput,
-    NotFound,
-    Problem,
-)
+from dspex.errors import BlobsUnavailable, BlobTooLarge, InvalidBlob, InvalidInput, Problem
 from workers.application.wiring import Application
+from workers.attachments.store_errors import store_errors, tell_away
 
 
 def whole_inputs(app: Application, inputs: Mapping[str, Any], signature: Signature, tenant: str) -> Mapping[str, Any]:
@@ -57,15 +50,8 @@ def _whole(
         raise InvalidInput([Problem(name, text) for name in blobs])
     values = {name: value for name, value in given.items() if name != BLOBS}
     for name, blob in blobs.items():
-        try:
+        with store_errors(name, app.episodes):
             values[name] = value_of(blob, app.blobs, tenant=tenant)
-        except (NotFound, InvalidBlob, BlobTooLarge) as error:
-            raise InvalidInput([Problem(name, error.message)]) from None
-        except BlobCorrupt as error:
-            raise AdapterError(ErrorCode.PERMANENT, f"{name}: {error.message}") from None
-        except BlobsUnavailable as error:
-            _tell(app, error)
-            raise AdapterError(ErrorCode.TRANSIENT, f"{name}: DSPEX_BLOBS: {error.message}") from None
     return values
 
 
@@ -88,7 +74,7 @@ def kept_outputs(app: Application, outcome: Outcome, tenant: str) -> Mapping[str
                 ErrorCode.INVALID_OUTPUT, f"DSPEX_BLOB_MAX_BYTES: {error.message}", usage=outcome.usage
             ) from None
         except BlobsUnavailable as error:
-            _tell(app, error)
+            tell_away(app.episodes, error)
             down = error
     size = len(to_json(outputs))
     if size <= most:
@@ -100,7 +86,3 @@ def kept_outputs(app: Application, outcome: Outcome, tenant: str) -> Mapping[str
         f"the outputs have {size} bytes; DSPEX_MAX_MESSAGE_BYTES allows {most}",
         usage=outcome.usage,
     )
-
-
-def _tell(app: Application, error: BlobsUnavailable) -> None:
-    app.episodes.tell("The blob store cannot be reached", f"DSPEX_BLOBS: {error.message}")

@@ -99,10 +99,7 @@ class BlobStore:
             NotFound: the tenant has no such blob.
             BlobsUnavailable: the store cannot be reached.
         """
-        newest = self._newest(tenant, checked_digest(digest))
-        if newest is None:
-            raise NotFound(f"there is no blob {digest}: upload it, again if it is long ago")
-        return newest.blob
+        return self._require(digest, tenant).blob
 
     def open(self, digest: str, *, tenant: str) -> Iterator[bytes]:
         """The parts of a body. The last is followed by an error if the body is not that of the digest.
@@ -111,20 +108,14 @@ class BlobStore:
             InvalidBlob, NotFound, BlobsUnavailable: as for `find`; from the first part on.
             BlobCorrupt: the body in the store is another: do not use what was read.
         """
-        newest = self._newest(tenant, checked_digest(digest))
-        while newest is not None:
-            try:
-                parts = self._objects.read(newest.key)
-            except FileNotFoundError:  # it was removed just now; a newer one may be there
-                again = self._newest(tenant, digest)
-                newest = None if again == newest else again
-                continue
-            yield from _verified(parts, newest.blob)
-            return
-        raise NotFound(f"there is no blob {digest}: upload it, again if it is long ago")
+        yield from self._parts(self._require(digest, tenant))
 
     def get(self, digest: str, *, tenant: str, max_bytes: int | None = None) -> bytes:
-        """A body as a whole, verified.
+        """A body as a whole, verified. Arguments and errors are those of `read`."""
+        return self.read(digest, tenant=tenant, max_bytes=max_bytes)[1]
+
+    def read(self, digest: str, *, tenant: str, max_bytes: int | None = None) -> tuple[Blob, bytes]:
+        """A blob, and its body as a whole, verified.
 
         Args:
             max_bytes: refuse a larger one before it is read; by default as the store's.
@@ -134,10 +125,27 @@ class BlobStore:
             InvalidBlob, NotFound, BlobCorrupt, BlobsUnavailable: as for `open`.
         """
         limit = self.max_bytes if max_bytes is None else max_bytes
-        size = self.find(digest, tenant=tenant).size
-        if size > limit:
-            raise BlobTooLarge(f"blob {digest} has {size} bytes; at most {limit} are allowed here")
-        return b"".join(self.open(digest, tenant=tenant))
+        stored = self._require(digest, tenant)
+        if stored.blob.size > limit:
+            raise BlobTooLarge(f"blob {digest} has {stored.blob.size} bytes; at most {limit} are allowed here")
+        return stored.blob, b"".join(self._parts(stored))
+
+    def _require(self, digest: str, tenant: str) -> StoredBlob:
+        newest = self._newest(tenant, checked_digest(digest))
+        if newest is None:
+            raise _not_found(digest)
+        return newest
+
+    def _parts(self, stored: StoredBlob) -> Iterator[bytes]:
+        try:
+            parts = self._objects.read(stored.key)
+        except FileNotFoundError:  # it was removed just now; a newer one may be there
+            newest = self._require(stored.blob.digest, stored.tenant)
+            if newest == stored:
+                raise _not_found(stored.blob.digest) from None
+            yield from self._parts(newest)
+        else:
+            yield from _verified(parts, stored.blob)
 
     def stored(self, tenant: str | None = None) -> Iterator[StoredBlob]:
         """Every object of a tenant's blobs, or of all. What else is in the storage is passed over.
@@ -240,6 +248,10 @@ def _opened(source: bytes | Path | BinaryIO) -> Generator[BinaryIO]:
             yield file
     else:
         yield source
+
+
+def _not_found(digest: str) -> NotFound:
+    return NotFound(f"there is no blob {digest}: upload it, again if it is long ago")
 
 
 def _prefix(tenant: str) -> str:
