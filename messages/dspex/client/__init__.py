@@ -1,7 +1,15 @@
 """The client: the code interface, what its verbs give back, and its implementation over the broker.
 
 Each name is imported at its first use, so a client in the process of the workers loads no pika.
-"""
+
+| to learn | open |
+|---|---|
+| which verbs there are, and over what they run | `interface.py`, `arguments.py`, `port.py`, `remote.py`; asyncio: `async_verbs.py`, `call_threads.py` |
+| the verbs of executions, and how one waits | `execution_verbs.py`, `handles.py`, `completion.py`, `pending.py`, `poller.py`, `wakeups.py`, `deadline.py` |
+| what a program is made of, and found by | `subject.py`, `subject_verbs.py`, `classes.py`, `losses.py`, `program_lookup.py`, `signature_cache.py` |
+| deployments | `deployment_file.py`, `deployment_verbs.py` |
+| external executions, blobs, webhooks | `external_verbs.py`, `blob_verbs.py`, `webhook_verbs.py` |
+"""  # noqa: E501  a table
 
 from typing import TYPE_CHECKING
 
