@@ -29,7 +29,7 @@ demo: .venv/.runtime ## run an example on the mock adapter: no server, no key
 	echo "  $(DEMO_REAL)"
 
 .PHONY: test
-test: lint-quick .venv/.environments ## linters, mypy and every test, on real servers; pyright, two minutes more, is in `make check`
+test: lint .venv/.environments ## linters, type checkers and every test, on real servers
 	@deploy/system_packages.sh tests
 	$(BIN)/pytest -n 5 --dist loadfile --no-loadscope-reorder --ignore tests/faults
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/faults
@@ -55,18 +55,14 @@ check: lint ## linters, type checkers and the tests that need no server
 
 .PHONY: lint
 lint: .venv/.dev
-	@$(BIN)/pyright --warnings --project pyproject.toml > .venv/pyright.log &
+	@echo "ruff, pyright, mypy --strict, import-linter"
+	$(BIN)/pyright --warnings --project pyproject.toml > .venv/pyright.log &
 	pyright=$$!; trap 'kill $$pyright 2> /dev/null || true' EXIT
-	$(MAKE) lint-quick
-	wait $$pyright || { cat .venv/pyright.log; exit 1; }
-
-.PHONY: lint-quick
-lint-quick: .venv/.dev
-	@echo "ruff, mypy --strict, import-linter"
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet || { $(BIN)/ruff format --check; exit 1; }
 	$(BIN)/mypy --strict --no-error-summary
 	$(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+	wait $$pyright || { cat .venv/pyright.log; exit 1; }
 
 .PHONY: bench
 bench: .venv/.bench servers ## measure DSPex against its peers, three hours; ARGUMENTS=--quick tries it out, five minutes

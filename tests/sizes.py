@@ -15,7 +15,7 @@ def sized(usual: int, torture: int) -> int:
 
 
 def set_examples() -> None:
-    """How many examples a property is tried on that says nothing else: 25, and under torture Hypothesis's own 100.
+    """How many examples a property is tried on that says nothing else: 40, and under torture Hypothesis's own 100.
 
     A usual run draws the same ones each time, as a change that touches no property must not fail by one; a run under
     torture draws others. How long the machine took to make the examples is no matter of the property: a busy one is
@@ -23,7 +23,7 @@ def set_examples() -> None:
     """
     settings.register_profile(
         "dspex",
-        max_examples=sized(25, 100),
+        max_examples=sized(40, 100),
         derandomize=not TORTURE,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],

@@ -65,7 +65,7 @@ class CommandLine:
         return done.stdout
 
 
-@pytest.mark.parametrize("adapter", ["native"])  # python_port: `test_deployed_to_workers`, and `test_shapes.py`
+@pytest.mark.parametrize("adapter", ["native", "python_port"])
 def test_deployed_and_run_without_a_server(tmp_path: Path, example: Path, lm: LMServer, adapter: str) -> None:
     dspex = CommandLine(tmp_path, example, lm)
     dspex("migrate")
