@@ -160,7 +160,7 @@ executions = Table(
     Column("input_tokens", BigInteger),
     Column("output_tokens", BigInteger),
     Column("cost", Float),
-    # If pending: when the relay publishes it (again), and the earliest time of a claim.
+    # If pending: when a relay from before 0015 publishes it, and the earliest time of a claim.
     Column("due_at", UtcDateTime),
     Column("not_before", UtcDateTime),
     Column("deadline", UtcDateTime),
@@ -183,6 +183,12 @@ executions = Table(
     Column("extensions", Json),
     # When it was asked for, by the clock of who did: it waited from then on.
     Column("requested_at", UtcDateTime),
+    # The number of its lane, see `dspex.contract.options.Lane`.
+    Column("lane", SmallInteger, nullable=False, server_default=text("1")),
+    # Tells its queue from others of the same program and lane, by its labels with a limit; '': it has none.
+    Column("group_key", String(64), nullable=False, server_default=text("''")),
+    # If pending: from when on it may be chosen. NULL: an external one, or a worker from before 0015 has left it.
+    Column("run_at", UtcDateTime),
     # Lists by tenant.
     Index(None, "tenant", "inserted_at"),
     # Lists by program. It includes the columns for statistics of a window, so that PostgreSQL reads no rows.
@@ -203,7 +209,41 @@ executions = Table(
     _partial("ix_executions_running", "worker", where="status = 'running'"),
     # Pending executions, by the time when they are due.
     _partial("ix_executions_pending", "due_at", where="status = 'pending'"),
+    # The waiting executions of a queue, in the order in which they are chosen.
+    _partial(
+        "ix_executions_queue", *("tenant", "program_id", "lane", "group_key", "run_at"), where="status = 'pending'"
+    ),
     postgresql_with={"fillfactor": "85"},
+)
+
+queues = Table(
+    "queues",
+    metadata,
+    # The waiting executions of one program, lane and group; see `store.queues`.
+    Column("tenant", String(64), primary_key=True),
+    Column("program_id", Uuid, primary_key=True),
+    Column("lane", SmallInteger, primary_key=True, autoincrement=False),
+    Column("group_key", String(64), primary_key=True, server_default=text("''")),
+    # Why it is looked at: '' when something in it may run; the key of a gate when that gate holds it; NULL: not now.
+    Column("holder", String(400)),
+    # If there is no holder: when something in it may run. NULL: nothing waits.
+    Column("wake_at", UtcDateTime),
+    # The labels of its group; NULL: it has none.
+    Column("labels", Json),
+    Column("inserted_at", UtcDateTime, nullable=False),
+    _partial("ix_queues_holder", *("holder", "lane", "tenant", "program_id", "group_key"), where="holder IS NOT NULL"),
+    _partial("ix_queues_wake", "wake_at", where="holder IS NULL AND wake_at IS NOT NULL"),
+    postgresql_with={"fillfactor": "70"},
+)
+
+early_cancels = Table(
+    "early_cancels",
+    metadata,
+    # Who cancelled an execution before its command was accepted; for a moment only.
+    Column("execution_id", Uuid, primary_key=True),
+    _tenant(in_key=True),
+    Column("by", String(400), nullable=False),
+    Column("inserted_at", UtcDateTime, nullable=False),
 )
 
 execution_traces = Table(

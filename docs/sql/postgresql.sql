@@ -110,7 +110,7 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
     executions.output_tokens, executions.cost, executions.due_at, executions.not_before, executions.deadline,
     executions.policy, executions.reply_to, executions.correlation_id, executions.carried, executions.lost,
     executions.discarded, executions.callback, executions.program_callback, executions.metadata,
-    executions.extensions, executions.requested_at
+    executions.extensions, executions.requested_at, executions.lane, executions.group_key, executions.run_at
 FROM executions
 WHERE executions.id IN (...);
 
@@ -241,7 +241,8 @@ RETURNING executions.id, executions.program_id, executions.inputs, executions.op
     executions.not_before, executions.deadline, executions.policy, executions.reply_to,
     executions.correlation_id, executions.carried, executions.lost, executions.discarded, executions.callback,
     executions.program_callback, executions.metadata, executions.extensions, executions.requested_at,
-    executions.tenant IN (SELECT webhook_endpoints.tenant
+    executions.lane, executions.group_key, executions.run_at, executions.tenant IN (SELECT
+    webhook_endpoints.tenant
 FROM webhook_endpoints
 WHERE webhook_endpoints.registered) AS registered), added AS (INSERT INTO event_outbox (execution_id,
     lock_version, tenant, due_at)
@@ -258,7 +259,7 @@ SELECT ended.id, ended.program_id, ended.inputs, ended.options, ended.request_di
     ended.timeline, ended.error_code, ended.input_tokens, ended.output_tokens, ended.cost, ended.due_at,
     ended.not_before, ended.deadline, ended.policy, ended.reply_to, ended.correlation_id, ended.carried,
     ended.lost, ended.discarded, ended.callback, ended.program_callback, ended.metadata, ended.extensions,
-    ended.requested_at, ended.registered
+    ended.requested_at, ended.lane, ended.group_key, ended.run_at, ended.registered
 FROM ended;
 
 -- count
@@ -611,7 +612,7 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
     executions.output_tokens, executions.cost, executions.due_at, executions.not_before, executions.deadline,
     executions.policy, executions.reply_to, executions.correlation_id, executions.carried, executions.lost,
     executions.discarded, executions.callback, executions.program_callback, executions.metadata,
-    executions.extensions, executions.requested_at
+    executions.extensions, executions.requested_at, executions.lane, executions.group_key, executions.run_at
 FROM executions
 WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR;
 
@@ -871,7 +872,8 @@ RETURNING executions.id, executions.program_id, executions.inputs, executions.op
     executions.input_tokens, executions.output_tokens, executions.cost, executions.due_at,
     executions.not_before, executions.deadline, executions.policy, executions.reply_to,
     executions.correlation_id, executions.carried, executions.lost, executions.discarded, executions.callback,
-    executions.program_callback, executions.metadata, executions.extensions, executions.requested_at;
+    executions.program_callback, executions.metadata, executions.extensions, executions.requested_at,
+    executions.lane, executions.group_key, executions.run_at;
 
 -- find endpoints of a tenant
 --   function: store.executions.single.cancel (store/executions/single.py)

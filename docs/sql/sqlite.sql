@@ -107,7 +107,7 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
     executions.output_tokens, executions.cost, executions.due_at, executions.not_before, executions.deadline,
     executions.policy, executions.reply_to, executions.correlation_id, executions.carried, executions.lost,
     executions.discarded, executions.callback, executions.program_callback, executions.metadata,
-    executions.extensions, executions.requested_at
+    executions.extensions, executions.requested_at, executions.lane, executions.group_key, executions.run_at
 FROM executions
 WHERE executions.id IN (...);
 
@@ -224,7 +224,8 @@ RETURNING id, program_id, inputs, options, request_digest, source, traceparent, 
     lease_expires_at, outputs, error, usage, duration_ms, started_at, finished_at, status, lock_version,
     inserted_at, updated_at, tenant, cancel_requested, timeline, error_code, input_tokens, output_tokens,
     cost, due_at, not_before, deadline, policy, reply_to, correlation_id, carried, lost, discarded, callback,
-    program_callback, metadata, extensions, requested_at, tenant IN (SELECT webhook_endpoints.tenant
+    program_callback, metadata, extensions, requested_at, lane, group_key, run_at, tenant IN (SELECT
+    webhook_endpoints.tenant
 FROM webhook_endpoints
 WHERE webhook_endpoints.registered) AS registered;
 
@@ -580,7 +581,7 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
     executions.output_tokens, executions.cost, executions.due_at, executions.not_before, executions.deadline,
     executions.policy, executions.reply_to, executions.correlation_id, executions.carried, executions.lost,
     executions.discarded, executions.callback, executions.program_callback, executions.metadata,
-    executions.extensions, executions.requested_at
+    executions.extensions, executions.requested_at, executions.lane, executions.group_key, executions.run_at
 FROM executions
 WHERE executions.id IN (...) AND executions.tenant = ?;
 
@@ -822,7 +823,7 @@ RETURNING id, program_id, inputs, options, request_digest, source, traceparent, 
     lease_expires_at, outputs, error, usage, duration_ms, started_at, finished_at, status, lock_version,
     inserted_at, updated_at, tenant, cancel_requested, timeline, error_code, input_tokens, output_tokens,
     cost, due_at, not_before, deadline, policy, reply_to, correlation_id, carried, lost, discarded, callback,
-    program_callback, metadata, extensions, requested_at;
+    program_callback, metadata, extensions, requested_at, lane, group_key, run_at;
 
 -- find endpoints of a tenant
 --   function: store.executions.single.cancel (store/executions/single.py)

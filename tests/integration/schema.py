@@ -7,13 +7,13 @@ from typing import Any
 
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, insert, select, text
 
 from dspex import Configuration, ExecutionOptions, Signature, Usage, uuid7
 from dspex.contract.callback import Callback
 from dspex.contract.status import DeliveryStatus
 from store import blob_owners, executions, programs, rejections, signatures, webhooks
-from store.tables import metadata
+from store.tables import NOW, early_cancels, metadata, queues
 
 SCHEMA = {
     "sqlite": ("SELECT type, name, tbl_name, sql FROM sqlite_master",),
@@ -101,6 +101,9 @@ def fill(engine: Engine) -> None:
         executions.create(connection, executions.Request(uuid7(), program_id, {}, ExecutionOptions(), "/tests"))
         rejections.record(connection, rejections.Rejection("q", "malformed_message", "not JSON", b"\x00{", 2))
         blob_owners.add(connection, [uuid7()])
+        waits = {"tenant": "default", "program_id": program_id, "lane": 1, "holder": "", "inserted_at": NOW}
+        connection.execute(insert(queues).values(waits))
+        connection.execute(insert(early_cancels).values(execution_id=uuid7(), by="login", inserted_at=NOW))
 
 
 def content(engine: Engine) -> Rows:

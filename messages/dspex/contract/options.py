@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, StrictBool, StrictInt, StrictStr, model_validator
@@ -17,6 +18,22 @@ Metadata = Annotated[
 """A caller's notes on an execution: at most 16 short strings by name. DSPex stores and returns them, and reads none."""
 
 
+class Lane(StrEnum):
+    """Which of the waiting executions of all programs are chosen first: by weights, so that no lane stands still."""
+
+    HIGH = "high"
+    DEFAULT = "default"
+    BULK = "bulk"
+
+    @property
+    def number(self) -> int:
+        """Its place in the order: 0 is chosen most often."""
+        return _LANES.index(self)
+
+
+_LANES = tuple(Lane)
+
+
 class ExecutionOptions(Sparse):
     """How one execution runs, and when.
 
@@ -30,6 +47,8 @@ class ExecutionOptions(Sparse):
     """Whether to keep the steps of its last attempt, with prompts and answers. By default its program's policy says."""
     lm: LMParameters | None = None
     """Parameters of its LM calls, in the place of the program's. Its LM says which may be given (`lm.overridable`)."""
+    lane: Lane | None = None
+    """`high`, `default` or `bulk`; `default` by default."""
     not_before: Moment | None = None
     deadline: Moment | None = None
 
