@@ -27,7 +27,7 @@ depends_on: str | Sequence[str] | None = None
 serves_from: dict[str, str] = {"postgresql": "0007", "sqlite": "0010"}
 
 QUEUES, CANCELS, INDEX = "queues", "early_cancels", "ix_executions_queue"
-LOSSES = {"lanes of executions that wait": "executions WHERE status = 'pending' AND lane <> 1"}
+LOSSES = {"lanes of executions": "executions WHERE lane <> 1"}
 """What a downgrade loses, and where there is some of it: a table, with a condition."""
 
 JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -76,19 +76,34 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """What waits is due for a relay again, at the time when it may run; lanes are lost, and who cancels too early."""
-    due = "UPDATE executions SET due_at = run_at WHERE status = 'pending' AND run_at IS NOT NULL"
-    op.drop_table(CANCELS)
-    op.drop_table(QUEUES)
     if op.get_context().dialect.name == "sqlite":
-        op.execute(due)
+        op.execute(DUE)
+        op.execute(FORGET_SQLITE)
         op.drop_index(INDEX, "executions")
         for column in columns():
             op.execute(f"ALTER TABLE executions DROP COLUMN {column.name}")
+        _drop_tables()
         return
-    op.execute(due)
+    with op.get_context().autocommit_block():
+        op.execute(DUE)
+        op.execute(FORGET_POSTGRESQL)
     op.execute(LOCK_TIMEOUT_HERE)
+    _drop_tables()
     # The index of a column is dropped with the column.
     op.execute(f"ALTER TABLE executions {', '.join(f'DROP COLUMN IF EXISTS {column.name}' for column in columns())}")
+
+
+DUE = "UPDATE executions SET due_at = run_at WHERE status = 'pending' AND run_at IS NOT NULL"
+FORGET_POSTGRESQL = "UPDATE executions SET options = options - 'lane' WHERE jsonb_exists(options, 'lane')"
+FORGET_SQLITE = (
+    "UPDATE executions SET options = json_remove(options, '$.lane') WHERE json_type(options, '$.lane') IS NOT NULL"
+)
+"""Workers of the previous version cannot read the member."""
+
+
+def _drop_tables() -> None:
+    op.drop_table(CANCELS)
+    op.drop_table(QUEUES)
 
 
 def _create_tables() -> None:

@@ -48,12 +48,12 @@ class Request(Identified):
         conflict.
 
         Members that are not set do not affect it, so that later versions can add members. Metadata, extension
-        attributes and whether there is a trace are not part of it; those of the first request are kept.
+        attributes, the lane and whether there is a trace are not part of it; those of the first request are kept.
         """
         asked = {
             "program": self.program_id.hex,
             "inputs": _exact(self.inputs),
-            "options": self.options.model_dump(mode="json", exclude={"trace"}),
+            "options": self.options.model_dump(mode="json", exclude={"trace", "lane"}),
         }
         return digest(asked if self.callback is None else asked | {"callback": kept_callback(self.callback)})
 

@@ -15,6 +15,7 @@ COLUMNS = {column.name for column in executions.c}
 NOT_READ = {
     *("policy", "lease_expires_at", "due_at", "deadline", "carried", "lost"),
     *("error_code", "input_tokens", "output_tokens", "cost"),
+    *("lane", "group_key", "run_at"),
 }
 """What statements alone look at."""
 ERROR = ErrorDetail(code="timeout", message="no")
