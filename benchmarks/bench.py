@@ -14,18 +14,14 @@ import signal
 import sys
 import tempfile
 import time
-from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pika.exceptions
-import psycopg
-
 from benchmarks.harness import plot, results, tables
-from benchmarks.harness.failures import Void
-from benchmarks.harness.results import Measured, Measurement
+from benchmarks.harness.results import Measured
+from benchmarks.harness.rounds import once
 from benchmarks.harness.runs import Stage
-from benchmarks.harness.scenario import Options, Scenario
+from benchmarks.harness.scenario import Options, Scenario, add_sizes, sizes
 from benchmarks.harness.servers import servers
 from benchmarks.harness.targets import targets
 from benchmarks.scenarios import SCENARIOS, drain, end_to_end
@@ -37,7 +33,7 @@ def main() -> int:
     """Measure, print and write."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, for an orderly end
     given = _arguments()
-    options = _options(given)
+    options = sizes(given)
     chosen = given.system or list(SYSTEMS)
     kept = results.load(given.output)
     began = time.monotonic()
@@ -68,23 +64,8 @@ def _measure(scenario: Scenario, stage: Stage, options: Options, chosen: list[st
         turn = number % max(1, len(systems))
         for variant in scenario.variants(options):
             for name in systems[turn:] + systems[:turn]:
-                measured.runs.append(_once(scenario, stage, options, name, variant, number + 1))
+                measured.runs.append(once(scenario, stage, options, SYSTEMS[name], variant, number + 1))
     return measured
-
-
-def _once(scenario: Scenario, stage: Stage, options: Options, name: str, variant: str, number: int) -> Measurement:
-    for log in stage.directory.glob("*.log"):
-        log.write_bytes(b"")
-    try:
-        figures = scenario.measure(stage, options, SYSTEMS[name], variant)
-    except (Void, OSError, ValueError, psycopg.Error, pika.exceptions.AMQPError) as error:
-        measurement = Measurement(variant, name, number, void=f"{type(error).__name__}: {error}")
-        print(f"  {scenario.name}, {variant}, {name}: {measurement.void}", file=sys.stderr, flush=True)
-        return measurement
-    main_column = scenario.columns[0]
-    shown = tables.number(figures[main_column.key], main_column.digits)
-    print(f"  {scenario.name}, {variant}, round {number}: {name} {shown} {main_column.title}", flush=True)
-    return Measurement(variant, name, number, figures)
 
 
 def _write(output: Path, measured: dict[str, Measured]) -> None:
@@ -114,18 +95,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="again for several; all by default")
     parser.add_argument("--system", action="append", choices=SYSTEMS, help="again for several; all by default")
-    parser.add_argument("--quick", action="store_true", help="small sizes and one round, to try it out")
     parser.add_argument("--limit", type=float, default=900, metavar="SECONDS", help="how long one run may take")
     parser.add_argument("--output", type=Path, default=results.DIRECTORY)
-    for option in fields(Options):
-        parser.add_argument(f"--{option.name.replace('_', '-')}", type=type(option.default), metavar="N")
+    add_sizes(parser)
     return parser.parse_args()
-
-
-def _options(given: argparse.Namespace) -> Options:
-    chosen = {option.name: getattr(given, option.name) for option in fields(Options)}
-    options = Options.quick() if given.quick else Options()
-    return replace(options, **{name: value for name, value in chosen.items() if value is not None})
 
 
 if __name__ == "__main__":

@@ -22,12 +22,16 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 STOP_SECONDS = 20.0
 
 
-def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Our environment, without settings of DSPex from outside of the run."""
+def environment(extra: Mapping[str, str], tree: Path = ROOT) -> dict[str, str]:
+    """Our environment, without settings of DSPex from outside of the run.
+
+    Args:
+        tree: the checkout whose code the process runs; it has to begin there, too.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
     # The commands of the peers are beside the interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}"
-    return {**inherited, "PATH": path, "PYTHONPATH": f"{ROOT / 'messages'}{os.pathsep}{ROOT}"} | dict(extra)
+    return {**inherited, "PATH": path, "PYTHONPATH": f"{tree / 'messages'}{os.pathsep}{tree}"} | dict(extra)
 
 
 def _words(command: Sequence[str]) -> list[str]:
@@ -60,16 +64,18 @@ class Workers:
 
 
 @contextmanager
-def workers(commands: Sequence[Sequence[str]], extra: Mapping[str, str], log: Path) -> Generator[Workers]:
-    """Start workers. At the end they are asked to stop, and then killed."""
+def workers(
+    commands: Sequence[Sequence[str]], extra: Mapping[str, str], log: Path, tree: Path = ROOT
+) -> Generator[Workers]:
+    """Start workers from a checkout. At the end they are asked to stop, and then killed."""
     roots: list[Process] = []
     try:
         with log.open("ab") as output:
             for command in commands:
                 child = subprocess.Popen(
                     _words(command),
-                    cwd=ROOT,
-                    env=environment(extra),
+                    cwd=tree,
+                    env=environment(extra, tree),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -129,13 +135,13 @@ class Producer:
 
 
 @contextmanager
-def producer(peer: str, extra: Mapping[str, str], log: Path, deadline: float) -> Generator[Producer]:
-    """Start the process of a producer; it ends with the context."""
+def producer(peer: str, extra: Mapping[str, str], log: Path, deadline: float, tree: Path = ROOT) -> Generator[Producer]:
+    """Start the process of a producer from a checkout; it ends with the context."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             _words([sys.executable, "-m", "benchmarks.peers", peer]),
-            cwd=ROOT,
-            env=environment(extra),
+            cwd=tree,
+            env=environment(extra, tree),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,

@@ -47,13 +47,17 @@ class Measured:
 
     def ratio(self, variant: str, system: str, to: str, key: str) -> float | None:
         """The median, over the rounds, of the ratio of two systems' figures."""
+        found = self.ratios(variant, system, to, key)
+        return spread(found).median if found else None
+
+    def ratios(self, variant: str, system: str, to: str, key: str) -> list[float]:
+        """The ratio of two systems' figures in each round that has both."""
         theirs = {run.round: run.figures[key] for run in self._of(variant, to) if key in run.figures}
-        found = [
+        return [
             run.figures[key] / theirs[run.round]
             for run in self._of(variant, system)
             if key in run.figures and theirs.get(run.round)
         ]
-        return spread(found).median if found else None
 
     def voids(self) -> list[Measurement]:
         """The runs that are void."""

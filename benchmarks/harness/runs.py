@@ -13,7 +13,7 @@ import psycopg
 
 from benchmarks.harness.failures import Void
 from benchmarks.harness.process_tree import Processes
-from benchmarks.harness.processes import Producer, Workers, producer, workers
+from benchmarks.harness.processes import ROOT, Producer, Workers, producer, workers
 from benchmarks.harness.servers import Servers
 from benchmarks.harness.statistics import Progress
 from benchmarks.systems import System
@@ -46,6 +46,7 @@ class Run:
     directory: Path
     connection: psycopg.Connection[tuple[int, ...]]
     ending: ExitStack
+    tree: Path = ROOT
     workers: Workers | None = None
     before: tuple[int, int, int] = (0, 0, 0)
     published: int = 0
@@ -59,7 +60,7 @@ class Run:
     def start_workers(self, concurrency: int | None = None) -> Workers:
         """Start the worker processes; they end with the run."""
         commands = self.system.commands(concurrency or self.system.concurrency)
-        started = workers(commands, self.environment, self.directory / "workers.log")
+        started = workers(commands, self.environment, self.directory / "workers.log", self.tree)
         self.workers = self.ending.enter_context(started)
         return self.workers
 
@@ -140,11 +141,13 @@ class Stage:
 
     Attributes:
         seconds: the time limit of a run.
+        tree: the checkout whose workers and producers run.
     """
 
     servers: Servers
     directory: Path
     seconds: float
+    tree: Path = ROOT
 
     @contextmanager
     def run(
@@ -168,13 +171,13 @@ class Stage:
             self.servers.empty(DATABASE, system.queues)
         with ExitStack() as ending:
             log = self.directory / "producer.log"
-            told = ending.enter_context(producer(system.name, environment, log, deadline))
+            told = ending.enter_context(producer(system.name, environment, log, deadline, self.tree))
             if not kept:
                 told.do("prepare")
             url = self.servers.database_url(kept or DATABASE)
             connection = ending.enter_context(psycopg.connect(url, autocommit=True))
             self.servers.settle()
-            run = Run(system, self.servers, told, deadline, environment, self.directory, connection, ending)
+            run = Run(system, self.servers, told, deadline, environment, self.directory, connection, ending, self.tree)
             if kept:
                 run.before = run.there()
             yield run

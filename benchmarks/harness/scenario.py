@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from benchmarks.harness.runs import Stage
 from benchmarks.systems import System
@@ -46,6 +47,20 @@ class Options:
             embedded=500,
             in_flight_seconds=1,
         )
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """An argument for each size, and `--quick`."""
+    parser.add_argument("--quick", action="store_true", help="small sizes and one round, to try it out")
+    for option in fields(Options):
+        parser.add_argument(f"--{option.name.replace('_', '-')}", type=type(option.default), metavar="N")
+
+
+def sizes(given: argparse.Namespace) -> Options:
+    """The sizes that these arguments ask for."""
+    chosen = {option.name: getattr(given, option.name) for option in fields(Options)}
+    options = Options.quick() if given.quick else Options()
+    return replace(options, **{name: value for name, value in chosen.items() if value is not None})
 
 
 @dataclass(frozen=True)

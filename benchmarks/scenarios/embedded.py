@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.harness.failures import Void
-from benchmarks.harness.processes import ROOT, environment
+from benchmarks.harness.processes import environment
 from benchmarks.harness.runs import Stage
 from benchmarks.harness.scenario import Column, Figures, Options, Scenario
 from benchmarks.systems import OWN, System
@@ -22,8 +22,8 @@ def measure(stage: Stage, options: Options, system: System, variant: str) -> Fig
         settings = {"DSPEX_DATABASE_URL": f"sqlite:///{Path(directory) / 'bench.db'}"}
         done = subprocess.run(
             command,
-            cwd=ROOT,
-            env=environment(settings),
+            cwd=stage.tree,
+            env=environment(settings, stage.tree),
             capture_output=True,
             text=True,
             timeout=stage.seconds,

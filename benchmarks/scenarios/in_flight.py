@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from benchmarks.harness.failures import Void
-from benchmarks.harness.processes import ROOT, environment
+from benchmarks.harness.processes import environment
 from benchmarks.harness.runs import DATABASE, Stage
 from benchmarks.harness.scenario import Column, Figures, Options, Scenario
 from benchmarks.systems import OWN, System
@@ -23,40 +23,46 @@ def measure(stage: Stage, options: Options, system: System, variant: str) -> Fig
     """The worker, and, with one process, our adapter and bare DSPy without a worker."""
     calls, processes = VARIANTS[variant]
     stage.servers.empty(DATABASE, system.queues)
-    settings = environment(stage.servers.environment(DATABASE))
+    settings = environment(stage.servers.environment(DATABASE), stage.tree)
     for command in ("migrate", "declare"):
         done = subprocess.run(
-            [sys.executable, "-m", "workers.cli", command], cwd=ROOT, env=settings, capture_output=True, check=False
+            [sys.executable, "-m", "workers.cli", command],
+            cwd=stage.tree,
+            env=settings,
+            capture_output=True,
+            check=False,
         )
         if done.returncode:
             raise Void(done.stderr.decode(errors="replace").strip()[-800:])
-    figures = _together("worker", calls, processes, options, settings, stage.seconds)
+    figures = _together("worker", calls, processes, options, settings, stage)
     if processes == 1:
         for subject in BESIDE:
-            beside = _together(subject, calls, 1, options, settings, stage.seconds)
+            beside = _together(subject, calls, 1, options, settings, stage)
             figures |= {f"{key} {subject}": value for key, value in beside.items()}
     return figures
 
 
 def _together(
-    subject: str, calls: int, processes: int, options: Options, settings: dict[str, str], seconds: float
+    subject: str, calls: int, processes: int, options: Options, settings: dict[str, str], stage: Stage
 ) -> Figures:
     """The means of so many processes at the same time."""
     command = [sys.executable, "-m", "benchmarks.in_flight", "--of", subject, "--calls", str(calls)]
     command += ["--latency", str(options.in_flight_seconds)]
     started = [
-        subprocess.Popen(command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, cwd=stage.tree, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(processes)
     ]
     found: list[Figures] = []
     try:
         for process in started:
-            output, said = process.communicate(timeout=seconds)
+            output, said = process.communicate(timeout=stage.seconds)
             if process.returncode:
                 raise Void(said.strip()[-800:])
             found.append(json.loads(output))
     except subprocess.TimeoutExpired:
-        raise Void(f"{subject} took longer than {seconds:g} s") from None
+        raise Void(f"{subject} took longer than {stage.seconds:g} s") from None
     finally:
         for process in started:
             process.kill()

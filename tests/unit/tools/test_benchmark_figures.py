@@ -14,6 +14,7 @@ from benchmarks.harness.statistics import Progress, middle_rate, percentile, rea
 from benchmarks.harness.targets import Target, targets
 from benchmarks.scenarios import SCENARIOS, drain
 from benchmarks.systems import FLOOR, OWN, SYSTEMS
+from benchmarks.turns import compared
 
 
 def test_the_median_is_between_the_least_and_the_greatest() -> None:
@@ -72,6 +73,16 @@ def test_a_ratio_is_the_median_of_the_ratios_of_each_round() -> None:
     assert measured().ratio(drain.SPREAD, FLOOR, OWN, "rate") == pytest.approx((2 + 4 / 3) / 2)
     assert measured().ratio(drain.SPREAD, "dramatiq_orm", OWN, "rate") == pytest.approx(0.1)
     assert measured().ratio(drain.SPREAD, "celery_redis", OWN, "rate") is None
+
+
+def test_versions_in_turns_are_compared_round_by_round() -> None:
+    runs = [
+        Measurement(drain.SPREAD, name, number, {"rate": rate})
+        for name, rates in {"before": (1000.0, 3000.0), "now": (1100.0, 2400.0)}.items()
+        for number, rate in enumerate(rates, 1)
+    ]
+    table = compared(SCENARIOS["drain"], Measured("2026-11-30", "a machine", Options(), runs), ["before", "now"])
+    assert "| 100 programs: jobs/s | 2,000 | 1,750 | 0.950 | 1.10 0.80 |" in table
 
 
 def test_targets_are_compared_with_the_fastest_peer_that_was_measured() -> None:
