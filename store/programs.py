@@ -1,4 +1,4 @@
-"""Programs: create, initialize in two steps around the adapter's work, update, archive, destroy, find."""
+"""Programs: create, initialize in two steps around the adapter's work, update, archive, restore, destroy, find."""
 
 from __future__ import annotations
 
@@ -304,6 +304,51 @@ def archive(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_T
     if changed is None:
         raise IllegalTransition(f"program {program_id} cannot be archived: it is {program.status}")
     return program
+
+
+def restore(
+    connection: Connection, archived: Program, *, backend_id: str | None = None, tenant: str = DEFAULT_TENANT
+) -> Program:
+    """Take a program out of the archive: it has the status that it had before.
+
+    Args:
+        archived: the program as it was read; it is restored only if it has not changed since.
+        backend_id: the new one, if it was ready, and was built again; None: it stays.
+
+    Raises:
+        NotFound: there is no such program.
+        Conflict: the program was changed meanwhile.
+        IllegalTransition: it is not archived.
+    """
+    c = programs.c
+    # A draft has neither, and one with an error has no backend id: see `end_initialize` and `update`.
+    before = case(
+        (c.backend_id.is_not(null()), ProgramStatus.READY),
+        (c.error_code.is_not(null()), ProgramStatus.ERROR),
+        else_=ProgramStatus.DRAFT,
+    )
+    changed = connection.execute(
+        update_rows(programs)
+        .where(
+            c.id == archived.id,
+            c.tenant == tenant,
+            c.status == ProgramStatus.ARCHIVED,
+            c.lock_version == archived.lock_version,
+        )
+        .values(
+            status=before,
+            backend_id=case((c.backend_id.is_not(null()), func.coalesce(backend_id, c.backend_id)), else_=null()),
+            lock_version=c.lock_version + 1,
+            updated_at=NOW,
+        )
+        .returning(c.id)
+    ).one_or_none()
+    program = get(connection, archived.id, tenant=tenant)
+    if changed is not None:
+        return program
+    if program.status == ProgramStatus.ARCHIVED:
+        raise Conflict(f"program {program.id} has been changed: it is at lock_version {program.lock_version}")
+    raise IllegalTransition(f"program {program.id} cannot be restored: it is {program.status}")
 
 
 def destroy(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> None:

@@ -177,6 +177,18 @@ class TestPrograms:
         dspex.destroy_program(program.program_id)
         assert code_of(lambda: dspex.get_program(program.program_id)) == "not_found"
 
+    def test_an_archived_one_is_restored_as_it_was(self, dspex: Interface) -> None:
+        program = ready(dspex)
+        assert code_of(lambda: dspex.restore_program(program.program_id)) == "illegal_transition"
+        dspex.archive_program(program.program_id)
+        restored = dspex.restore_program(program.program_id)
+        assert (restored.status, restored.backend_id) == (ProgramStatus.READY, program.backend_id)
+        assert dspex.execute_program(program.program_id, {"question": "?"}).status == ExecutionStatus.COMPLETED
+        draft = dspex.create_program("draft", "question -> answer", adapter_type="mock")
+        dspex.archive_program(draft.program_id)
+        assert dspex.restore_program(draft.program_id).status == ProgramStatus.DRAFT
+        assert code_of(lambda: dspex.restore_program(uuid4())) == "not_found"
+
     def test_lists_are_filtered(self, dspex: Interface) -> None:
         program = ready(dspex, f"in_{uuid4().hex} -> b")
         by_signature = dspex.list_programs(signature_id=program.signature_id)

@@ -92,6 +92,9 @@ def test_new_code_runs_when_the_program_is_initialized_again(settings: Settings,
             code = client.get_program(program.program_id).code
             assert code is not None
             assert (code.module, code.distribution, code.version, code.built) == (NAME, None, None, True)
+            kept = client.create_program("kept", "question -> answer", adapter_type="mock", configuration=OWN)
+            client.initialize_program(kept.program_id)
+            client.archive_program(kept.program_id)
         (package / "programs.py").write_text("")
         own_modules._digests.clear()  # a worker that starts later
         with working(given):
@@ -110,6 +113,8 @@ def test_new_code_runs_when_the_program_is_initialized_again(settings: Settings,
             assert (after.status, after.backend_id == before.backend_id) == (ProgramStatus.READY, False)
             assert handle.execution(timeout=30).attempt == 1
             assert client.get_program(program.program_id).code == other.model_copy(update={"built": True})
+            restored = client.restore_program(kept.program_id)
+            assert (restored.status, restored.backend_id) == (ProgramStatus.READY, after.backend_id)
 
 
 @pytest.mark.usefixtures("example_plugin")

@@ -158,6 +158,13 @@ verb(
     traceparent,
 )  # fmt: skip
 verb(program, "archive", "archive_program", "Archive a program: it takes no new executions.", id_of("program"))
+verb(
+    program,
+    "restore",
+    "restore_program",
+    "Take a program out of the archive: it is what it was before.",
+    id_of("program"),
+)
 verb(program, "destroy", "destroy_program", "Delete an archived program.", id_of("program"))
 verb(
     program, "prompt", "get_program_prompt", "Show what a program would send to its LM first, without sending it.",

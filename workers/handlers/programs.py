@@ -21,6 +21,7 @@ from dspex.contract.commands import (
     DestroyProgram,
     InitializeProgram,
     ModuleVersion,
+    RestoreProgram,
     UpdateProgram,
 )
 from dspex.contract.configuration import ConfigurationChange
@@ -284,6 +285,29 @@ def archive_program(app: Application, received: Received[ArchiveProgram]) -> Pro
     """Archive a program: it takes no new executions."""
     program_id, tenant = received.command.program_id, received.tenant
     return program_view(app.write(lambda connection: programs.archive(connection, program_id, tenant=tenant)))
+
+
+@handles(RestoreProgram, roles=OPERATORS, priority=CHANGES)
+def restore_program(app: Application, received: Received[RestoreProgram]) -> ProgramView:
+    """Take a program out of the archive. One that was ready is built first, if its code has changed.
+
+    Raises:
+        AdapterError: it cannot be built, or may not be. Nothing was changed.
+    """
+    tenant = received.tenant
+    with app.read(tenant) as connection:
+        program = programs.get(connection, received.command.program_id, tenant=tenant)
+    backend_id = None
+    if program.status == ProgramStatus.ARCHIVED and program.backend_id is not None:
+        with _here_or_elsewhere(app, program):
+            _check(app, received, program.adapter_type, program.configuration)
+            spec = app.programs.spec_of(program)
+            if spec.backend_id != program.backend_id:
+                backend_id = app.programs.build(spec).spec.backend_id
+    row = app.write(lambda connection: programs.restore(connection, program, backend_id=backend_id, tenant=tenant))
+    if row.status == ProgramStatus.READY:
+        app.emit(_event_of(row), tenant, received.context)
+    return program_view(row)
 
 
 @handles(DestroyProgram, roles=ADMINS)

@@ -60,6 +60,7 @@ class AsyncVerbs(InThreads):
     replay_deliveries = in_thread(Interface.replay_deliveries)
     replay_executions = in_thread(Interface.replay_executions)
     replay_messages = in_thread(Interface.replay_messages)
+    restore_program = in_thread(Interface.restore_program)
     rotate_secret = in_thread(Interface.rotate_secret)
     signature_of = in_thread(Interface.signature_of)
     update_endpoint = in_thread(Interface.update_endpoint)

@@ -37,6 +37,7 @@ from dspex.contract.commands import (
     DestroySignature,
     InitializeProgram,
     ModuleVersion,
+    RestoreProgram,
     UpdateProgram,
     UpdateSignature,
 )
@@ -248,6 +249,15 @@ class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, DeploymentVerbs):
     def archive_program(self, program_id: UUID) -> ProgramView:
         """Archive a program: it takes no new executions."""
         return self.call(ArchiveProgram(program_id=program_id), ProgramView)
+
+    def restore_program(self, program_id: UUID, *, timeout: float | None = None) -> ProgramView:
+        """Take a program out of the archive: it is what it was before, and takes executions if it was ready.
+
+        Raises:
+            RequestFailed, AdapterError: it cannot be built any more; the code says why. It stays archived.
+            RequestFailed, IllegalTransition: it is not archived.
+        """
+        return self.call(RestoreProgram(program_id=program_id), ProgramView, timeout=timeout)
 
     def destroy_program(self, program_id: UUID) -> None:
         """Delete an archived program."""

@@ -274,6 +274,19 @@ class ArchiveProgram(Command):
     program_id: UUID
 
 
+class RestoreProgram(Command):
+    """Take a program out of the archive: it is a draft, ready or in error, as before.
+
+    One that was ready is built again if the code of its module has changed since. If it cannot be built, it stays
+    archived.
+    """
+
+    type = "dspex.program.restore.v1"
+    answer = ProgramView
+
+    program_id: UUID
+
+
 class DestroyProgram(Command):
     """Delete an archived program. Its executions stay."""
 

@@ -16,7 +16,10 @@ class SignatureStatus(StrEnum):
 
 
 class ProgramStatus(StrEnum):
-    """draft → initializing → ready | error → archived; error may be initialized again."""
+    """draft → initializing → ready | error → archived; error may be initialized again.
+
+    One that is archived may be restored: it is what it was before.
+    """
 
     DRAFT = "draft"
     INITIALIZING = "initializing"
@@ -74,7 +77,7 @@ PROGRAM_TRANSITIONS: Mapping[ProgramStatus, frozenset[ProgramStatus]] = MappingP
         ProgramStatus.INITIALIZING: frozenset({ProgramStatus.READY, ProgramStatus.ERROR}),
         ProgramStatus.READY: frozenset({ProgramStatus.ARCHIVED}),
         ProgramStatus.ERROR: frozenset({ProgramStatus.INITIALIZING, ProgramStatus.ARCHIVED}),
-        ProgramStatus.ARCHIVED: frozenset(),
+        ProgramStatus.ARCHIVED: frozenset({ProgramStatus.DRAFT, ProgramStatus.READY, ProgramStatus.ERROR}),
     }
 )
 

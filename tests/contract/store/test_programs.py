@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -179,6 +180,34 @@ class TestPrograms:
             with pytest.raises(IllegalTransition, match="it is archived"):
                 programs.archive(connection, program_id)
             assert programs.get(connection, program_id) == archived
+
+    def test_what_is_archived_is_restored_as_it_was(self, connection: Connection) -> None:
+        draft, wrong = keep_program(connection), keep_program(connection)
+        ready = ready_program(connection)
+        error = ErrorDetail(code="auth", message="no key")
+        programs.end_initialize(connection, programs.begin_initialize(connection, wrong), error)
+        for program_id in (draft, wrong, ready):
+            before = programs.get(connection, program_id)
+            restored = programs.restore(connection, programs.archive(connection, program_id))
+            same = replace(restored, lock_version=before.lock_version, updated_at=before.updated_at)
+            assert same == before
+            assert restored.lock_version == before.lock_version + 2
+            with pytest.raises(IllegalTransition, match=f"cannot be restored: it is {before.status}"):
+                programs.restore(connection, restored)
+
+    def test_what_was_built_again_has_its_new_backend_id(self, connection: Connection) -> None:
+        archived = programs.archive(connection, ready_program(connection))
+        assert programs.restore(connection, archived, backend_id="new").backend_id == "new"
+        draft = programs.archive(connection, keep_program(connection))
+        restored = programs.restore(connection, draft, backend_id="new")
+        assert (restored.status, restored.backend_id) == (ProgramStatus.DRAFT, None)
+
+    def test_it_is_restored_only_as_it_was_read(self, connection: Connection) -> None:
+        read = programs.archive(connection, ready_program(connection))
+        again = programs.archive(connection, programs.restore(connection, read).id)
+        with pytest.raises(Conflict, match=f"lock_version {again.lock_version}"):
+            programs.restore(connection, read)
+        assert programs.get(connection, read.id) == again
 
     def test_what_is_initializing_is_not_archived(self, connection: Connection) -> None:
         begun = programs.begin_initialize(connection, keep_program(connection))

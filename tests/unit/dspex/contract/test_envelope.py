@@ -42,6 +42,7 @@ from dspex.contract.commands import (
     DestroyProgram,
     DestroySignature,
     ModuleVersion,
+    RestoreProgram,
     UpdateProgram,
     UpdateSignature,
 )
@@ -140,6 +141,7 @@ A_COMMAND_OF_EACH = [
         program_id=ID, configuration=ConfigurationChange.to(Configuration(module="ChainOfThought")), lock_version=3
     ),
     ArchiveProgram(program_id=ID),
+    RestoreProgram(program_id=ID),
     DestroyProgram(program_id=ID),
     CancelExecution(execution_id=ID),
     CreateExecution(execution_id=ID, program_id=OTHER, inputs={"q": "é"}, metadata={"batch": "7"}),

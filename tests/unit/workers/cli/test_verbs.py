@@ -67,6 +67,7 @@ ASKED = {
     "dspex.program.get.v1": Asked("get_program", "program show ID"),
     "dspex.program.initialize.v1": Asked("initialize_program", "program initialize ID"),
     "dspex.program.list.v1": Asked("list_programs", "program list"),
+    "dspex.program.restore.v1": Asked("restore_program", "program restore ID"),
     "dspex.program.statistics.v1": Asked("get_program_statistics", "program statistics ID"),
     "dspex.program.prompt.v1": Asked("get_program_prompt", "program prompt ID --input question=?"),
     "dspex.program.stats.v1": Asked("get_stats", "program stats ID"),
