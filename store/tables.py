@@ -246,6 +246,65 @@ early_cancels = Table(
     Column("inserted_at", UtcDateTime, nullable=False),
 )
 
+gates = Table(
+    "gates",
+    metadata,
+    # What is paused or limited; see `store.gates`. `key` is made of kind, tenant and name.
+    Column("key", String(400), primary_key=True),
+    # '*': it is the operators'.
+    Column("tenant", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("name", String(330), nullable=False),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("paused_by", String(400)),
+    Column("paused_reason", Text),
+    Column("paused_at", UtcDateTime),
+    # The limits. With the least in flight, the number adapts between the two, and `allowed` has it.
+    Column("in_flight", Integer),
+    Column("least_in_flight", Integer),
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
+    Column("limited_by", String(400)),
+    Column("allowed", Float),
+    Column("shrunk_at", UtcDateTime),
+    # The buckets of what may be used within a minute, as they were at `filled_at`.
+    Column("requests_left", Float),
+    Column("tokens_left", Float),
+    Column("filled_at", UtcDateTime),
+    # How many tokens an execution uses, on average: the estimate that is reserved for the next one.
+    Column("tokens_each", Float),
+    # When slots of executions that do not run any more were looked for.
+    Column("swept_at", UtcDateTime),
+    # The provider takes no calls until then, and afterwards one, until it has succeeded. How often in a row it closed.
+    Column("closed_until", UtcDateTime),
+    Column("closures", Integer, nullable=False, server_default=text("0")),
+    *_versioned(),
+    Index(None, "updated_at"),
+    postgresql_with={"fillfactor": "70"},
+)
+
+slots = Table(
+    "slots",
+    metadata,
+    # What a running execution holds of a gate's limits; see `store.gates`.
+    Column("gate_key", String(400), primary_key=True),
+    Column("execution_id", Uuid, primary_key=True),
+    _tenant(in_key=True),
+    # That of the claim: a slot whose execution does not run with it is free.
+    Column("lock_version", Integer, nullable=False),
+    # The tokens that are reserved for it.
+    Column("reserved", Float, nullable=False, server_default=text("0")),
+    # It finds out whether the provider takes calls again.
+    Column("probe", Boolean, nullable=False, server_default=text("false")),
+    # How it ended, and what it used; NULL: it has not ended.
+    Column("outcome", String(16)),
+    Column("calls", Integer),
+    Column("tokens", BigInteger),
+    Column("inserted_at", UtcDateTime, nullable=False),
+    Index("ix_slots_execution", "execution_id", "tenant"),
+    postgresql_with={"fillfactor": "70"},
+)
+
 execution_traces = Table(
     "execution_traces",
     metadata,

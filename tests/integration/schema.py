@@ -13,7 +13,7 @@ from dspex import Configuration, ExecutionOptions, Signature, Usage, uuid7
 from dspex.contract.callback import Callback
 from dspex.contract.status import DeliveryStatus
 from store import blob_owners, executions, programs, rejections, signatures, webhooks
-from store.tables import NOW, early_cancels, metadata, queues
+from store.tables import NOW, early_cancels, gates, metadata, queues, slots
 
 SCHEMA = {
     "sqlite": ("SELECT type, name, tbl_name, sql FROM sqlite_master",),
@@ -103,6 +103,11 @@ def fill(engine: Engine) -> None:
         blob_owners.add(connection, [uuid7()])
         waits = {"tenant": "default", "program_id": program_id, "lane": 1, "holder": "", "inserted_at": NOW}
         connection.execute(insert(queues).values(waits))
+        key = {"key": "lane:*:bulk", "tenant": "*", "kind": "lane", "name": "bulk"}
+        connection.execute(insert(gates).values(**key, in_flight=1, inserted_at=NOW, updated_at=NOW))
+        connection.execute(
+            insert(slots).values(gate_key="lane:*:bulk", execution_id=uuid7(), lock_version=1, inserted_at=NOW)
+        )
         connection.execute(insert(early_cancels).values(execution_id=uuid7(), by="login", inserted_at=NOW))
 
 

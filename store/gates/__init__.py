@@ -1,0 +1,19 @@
+"""Gates: what is paused or limited, of all that waits. What a gate holds takes no thread and no attempt.
+
+A gate is of everything, a lane, a tenant, a program, an LM, a worker or a label, and exists only while it is paused,
+limited, or closed by its provider.
+"""
+
+from store.gates.rows import Gate, GateKey, Limits
+from store.gates.steering import listing, pause, remove_limit, resume, set_limit
+
+__all__ = [
+    "Gate",
+    "GateKey",
+    "Limits",
+    "listing",
+    "pause",
+    "remove_limit",
+    "resume",
+    "set_limit",
+]
