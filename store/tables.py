@@ -236,6 +236,39 @@ queues = Table(
     postgresql_with={"fillfactor": "70"},
 )
 
+queue_moves = Table(
+    "queue_moves",
+    metadata,
+    # How many executions were made pending, and how many are not any more; see `store.queues.counts`.
+    Column("id", Uuid, primary_key=True),
+    Column("program_id", Uuid, nullable=False),
+    Column("lane", SmallInteger, nullable=False),
+    Column("came", Integer, nullable=False),
+    Column("went", Integer, nullable=False),
+    _tenant(),
+)
+
+queue_counts = Table(
+    "queue_counts",
+    metadata,
+    # The sums of `queue_moves`, without those that are still there.
+    Column("tenant", String(64), primary_key=True),
+    Column("program_id", Uuid, primary_key=True),
+    Column("lane", SmallInteger, primary_key=True, autoincrement=False),
+    Column("waiting", BigInteger, nullable=False),
+    # From when on the first may run.
+    Column("oldest_at", UtcDateTime),
+    # How many came and went in a period of a minute, and in the one before.
+    Column("period", BigInteger, nullable=False),
+    Column("came", BigInteger, nullable=False),
+    Column("went", BigInteger, nullable=False),
+    Column("came_before", BigInteger, nullable=False, server_default=text("0")),
+    Column("went_before", BigInteger, nullable=False, server_default=text("0")),
+    # The first move after two periods without one.
+    Column("moving_since", UtcDateTime, nullable=False),
+    postgresql_with={"fillfactor": "50"},
+)
+
 early_cancels = Table(
     "early_cancels",
     metadata,
@@ -512,5 +545,7 @@ PROTECTED = (
     webhook_endpoints,
     webhook_deliveries,
     webhook_attempts,
+    queue_moves,
+    queue_counts,
 )
 """The tables with row-level security on PostgreSQL: all tables with tenants."""

@@ -13,6 +13,7 @@ from dspex import Configuration, ExecutionOptions, Signature, Usage, uuid7
 from dspex.contract.callback import Callback
 from dspex.contract.status import DeliveryStatus
 from store import blob_owners, executions, programs, rejections, signatures, webhooks
+from store.queues import counts
 from store.tables import NOW, early_cancels, gates, metadata, queues, slots
 
 SCHEMA = {
@@ -108,6 +109,10 @@ def fill(engine: Engine) -> None:
         connection.execute(
             insert(slots).values(gate_key="lane:*:bulk", execution_id=uuid7(), lock_version=1, inserted_at=NOW)
         )
+        waiting = counts.Counted("default", program_id)
+        counts.came(connection, [waiting, waiting])
+        counts.fold(connection, 1)
+        counts.went(connection, [waiting])
         connection.execute(insert(early_cancels).values(execution_id=uuid7(), by="login", inserted_at=NOW))
 
 

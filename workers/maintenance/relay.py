@@ -24,6 +24,7 @@ from workers.application.wiring import Application
 from workers.execution.completion import give_up
 from workers.execution.event_publisher import announce, tell_end
 from workers.execution.request import envelope_of
+from workers.maintenance.queue_counts import QueueCounts
 from workers.persistence.operations import RELAY_LIMIT
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Relay:
     def __init__(self, app: Application, unclaimed: Callable[[], bool] = lambda: False) -> None:
         self._app = app
         self._unclaimed = unclaimed
+        self._counts = QueueCounts(app)
         self._look_at_events = 0.0  # the time of the next look at the event outbox
         self._look_at_external = 0.0  # the same for external executions
 
@@ -49,6 +51,7 @@ class Relay:
             PublishError: the broker did not confirm. Try again later.
         """
         self._end_expired()
+        self._counts.run()
         own = self._app.own
         if own is not None:
             # Ends need no relay here: only this process listens, and it has announced them.

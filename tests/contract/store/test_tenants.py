@@ -24,9 +24,10 @@ from store.database import tenancy
 from store.database.engine import make_engine
 from store.executions import Claimed, Heartbeat, NoProgram, Request, Running, Trace
 from store.programs import Program
+from store.queues import counts
 from store.rejections import Rejection
 from store.signatures import SignatureRow
-from store.tables import PROTECTED
+from store.tables import PROTECTED, queue_counts
 from store.tables import executions as executions_table
 from store.tables import rejected_messages as rejected_table
 from store.webhooks import Settled
@@ -92,6 +93,10 @@ def keep(connection: Connection, tenant: str) -> Kept:
     for due in webhooks.take(connection, {f"{tenant} receiver.example:443": 2}, 60):
         assert webhooks.settle(connection, [Settled(due, DeliveryStatus.DELIVERED, outcome="delivered")]) == [True]
     rejections.record(connection, Rejection("q", "malformed_message", "no", b"{", 1, tenant=tenant))
+    counts.came(connection, [counts.Counted(tenant, program.id)])
+    numbers = dict.fromkeys(("lane", "waiting", "period", "came", "went"), 1)
+    counted = {"tenant": tenant, "program_id": program.id, "moving_since": FUTURE, **numbers}
+    connection.execute(insert(queue_counts).values(counted))
     return Kept(signature, ready, pending, running, claimed, done, bad)
 
 

@@ -1,0 +1,44 @@
+"""Keeps the counts of what waits: adds up what has moved, and compares some of them with the rows from time to time."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from store.database.engine import READ_ONLY
+from store.queues import counts
+from store.queues.counts import Counted
+from workers.application.wiring import Application
+
+FOLD_LIMIT = 2_000
+REPAIR_SECONDS = 10.0
+REPAIR_LIMIT = 50
+
+
+class QueueCounts:
+    """For one thread. Any number of processes may do this together."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        self._repaired: Counted | None = None
+        self._repair_at = time.monotonic() + REPAIR_SECONDS
+
+    def run(self) -> None:
+        """Add up everything that has moved until now; every ten seconds, look at some counts."""
+        engine = self._app.engine
+        with engine.connect().execution_options(**READ_ONLY) as connection:
+            more = counts.anything_moved(connection)
+        while more:
+            with engine.begin() as connection:
+                more = counts.fold(connection, FOLD_LIMIT) == FOLD_LIMIT
+        if time.monotonic() < self._repair_at:
+            return
+        self._repair_at = time.monotonic() + REPAIR_SECONDS
+        with engine.begin() as connection:
+            self._repaired, corrected = counts.repair(connection, self._repaired, REPAIR_LIMIT)
+        if corrected:
+            self._app.episodes.tell(
+                "Counts of waiting executions were corrected, as after workers of an older version",
+                f"{corrected} queues",
+                level=logging.INFO,
+            )
