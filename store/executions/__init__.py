@@ -4,6 +4,7 @@ A claim takes the row for one worker: status running, attempt + 1, lock_version 
 clock. Every later write contains the claimed lock_version; if the row has another, the write changes nothing.
 """
 
+from store.executions.cancels import MAX_CANCELS, cancel_many
 from store.executions.leases import Due, Heartbeat, anything_due, due, heartbeat, left, release, rescue
 from store.executions.queries import (
     Result,
@@ -14,6 +15,7 @@ from store.executions.queries import (
     of_all_tenants,
     page,
     results,
+    unended,
 )
 from store.executions.replays import MAX_REPLAYS, discard, replay
 from store.executions.rows import (
@@ -37,6 +39,7 @@ from store.executions.single import cancel, create, mark_completed, mark_failed,
 from store.executions.transitions import claim, finish, finish_and_read, retry
 
 __all__ = [
+    "MAX_CANCELS",
     "MAX_REPLAYS",
     "Carried",
     "Claim",
@@ -58,6 +61,7 @@ __all__ = [
     "Waiting",
     "anything_due",
     "cancel",
+    "cancel_many",
     "claim",
     "count",
     "create",
@@ -80,4 +84,5 @@ __all__ = [
     "rescue",
     "results",
     "retry",
+    "unended",
 ]

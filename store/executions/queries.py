@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from dspex import ExecutionStatus
+from dspex.contract.options import Lane
 from dspex.ids import DEFAULT_TENANT
 from dspex.text import storable
 from store.database import pages
@@ -234,6 +235,50 @@ def dead(
     columns = [c.id, c.inserted_at]
     return pages.read(
         connection, select(*columns).where(*conditions), executions, attrgetter("id"), cursor=cursor, limit=limit
+    )
+
+
+MOST_PASSED = 5_000
+"""How many rows a page of `unended` looks through at most."""
+
+
+def unended(
+    connection: Connection,
+    *,
+    program_id: UUID | None = None,
+    status: ExecutionStatus | None = None,
+    lane: Lane | None = None,
+    error_code: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    cursor: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+    tenant: str = DEFAULT_TENANT,
+    most: int = MOST_PASSED,
+) -> Page[UUID]:
+    """The ids of executions that have not ended, and that nobody has asked to cancel. The filters are those of `page`.
+
+    It looks at them by the time when they were inserted, newest first, and not by their status, as that changes between
+    two pages: each that was there at the first page is seen once. A page may be short or empty, and the next one not.
+
+    Args:
+        status: pending or running; None: both.
+        most: how many rows a page looks through at most, those that have ended included.
+    """
+    c = executions.c
+    looked_at = _conditions(program_id, None, since, until, None, None, tenant)
+    conditions = [*looked_at, OPEN if status is None else _OPEN[status], ~c.cancel_requested]
+    if lane is not None:
+        conditions.append(c.lane == lane.number)
+    if error_code is not None:
+        conditions.append(c.error_code == error_code)
+    if metadata:
+        conditions.append(_said(connection.dialect.name, c.metadata, metadata))
+    statement = select(c.id, c.inserted_at).where(*conditions)
+    searched = Searched(looked_at, most)
+    return pages.read(
+        connection, statement, executions, attrgetter("id"), cursor=cursor, limit=limit, searched=searched
     )
 
 

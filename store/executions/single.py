@@ -6,17 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, case, null, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, case, null, or_, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from dspex import ErrorDetail, ExecutionStatus, Usage
 from dspex.errors import Conflict, IllegalTransition, NotFound
 from dspex.ids import DEFAULT_TENANT
-from store import counters, event_outbox, webhooks
-from store.counters import Counts
 from store.database.batch import encode, upsert
-from store.database.identity import Identity
-from store.event_outbox import OutboxEntry
 from store.executions import statements
 from store.executions.rows import (
     Claimed,
@@ -33,6 +29,7 @@ from store.executions.rows import (
 from store.executions.statements import IS_EXTERNAL, OPEN, PENDING
 from store.executions.timeline import CANCEL_REQUESTED, continued
 from store.executions.transitions import claim, finish
+from store.executions.unrun import count_and_tell
 from store.tables import NOW, executions
 
 
@@ -88,37 +85,29 @@ def cancel(
     """
     row = None
     while row is None:
-        row = connection.execute(_cancel(execution_id, tenant, by)).one_or_none()
+        this = (executions.c.id == execution_id) & (executions.c.tenant == tenant)
+        row = connection.execute(cancelling(this, by)).one_or_none()
         if row is None:
             status = ExecutionStatus(_row(connection, execution_id, tenant).status)
             if status.terminal:
                 raise IllegalTransition(f"execution {execution_id} cannot be cancelled: it is {status}")
             # It was created at the same moment.
     if row.status == ExecutionStatus.CANCELLED:
-        counts = {Identity(row.program_id, tenant): _cancelled(row)}
-        counters.increment(connection, shard, counts, executed=row.started_at is not None)
-        event_outbox.add(connection, [OutboxEntry(row.id, row.lock_version, tenant)], event_in)
-        webhooks.fan_out(connection, [webhooks.end_of(row, registered=True)], webhook_in)
+        count_and_tell(connection, [row], shard=shard, event_in=event_in, webhook_in=webhook_in)
     return execution_of(row)
-
-
-def _cancelled(row: Row[Any]) -> Counts:
-    """The counts of a cancelled execution, which may have usage from earlier attempts."""
-    counts = Counts(cancelled=1)
-    counts.use(row.input_tokens, row.output_tokens, row.cost)
-    return counts
 
 
 _NEVER_RAN = PENDING & executions.c.started_at.is_(null())
 _AT_ONCE = or_(PENDING, IS_EXTERNAL)
 
 
-def _cancel(execution_id: UUID, tenant: str, by: str) -> ReturningUpdate[Any]:
+def cancelling(which: ColumnElement[bool], by: str) -> ReturningUpdate[Any]:
+    """The statement that cancels those of these that have not ended. It returns them."""
     c = executions.c
     entry = case((_AT_ONCE, ExecutionStatus.CANCELLED), else_=CANCEL_REQUESTED)
     return (
         update(executions)
-        .where(c.id == execution_id, c.tenant == tenant, OPEN)
+        .where(which, OPEN)
         .values(
             status=case((_AT_ONCE, ExecutionStatus.CANCELLED), else_=c.status),
             cancel_requested=True,

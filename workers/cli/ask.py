@@ -254,7 +254,7 @@ def _execute_program(
     traceparent: str | None = None,
 ) -> Any:
     inputs = _inputs(client, program_id, pairs)
-    kept = _named("--metadata", metadata)
+    kept = named("--metadata", metadata)
     options = ExecutionOptions(trace=trace or None)
     return client.execute_program(
         program_id, inputs, options=options, metadata=kept, traceparent=traceparent, timeout=EXECUTE_SECONDS
@@ -281,19 +281,19 @@ def _get_execution(client: Interface, execution_id: UUID, whole: bool) -> Any:
 def _create_execution(
     client: Interface, program_id: UUID, pairs: tuple[str, ...], metadata: tuple[str, ...] = (), **given: Any
 ) -> Any:
-    inputs, kept = _inputs(client, program_id, pairs), _named("--metadata", metadata)
+    inputs, kept = _inputs(client, program_id, pairs), named("--metadata", metadata)
     return client.create_execution(program_id, inputs, metadata=kept, **given)
 
 
 def _list_executions(client: Interface, labels: tuple[str, ...] = (), **filters: Any) -> Any:
-    return client.list_executions(metadata=_named("--label", labels) or None, **zoned(filters))
+    return client.list_executions(metadata=named("--label", labels) or None, **zoned(filters))
 
 
 def _count_executions(client: Interface, labels: tuple[str, ...] = (), **filters: Any) -> Any:
-    return client.count_executions(metadata=_named("--label", labels), **zoned(filters))
+    return client.count_executions(metadata=named("--label", labels), **zoned(filters))
 
 
-def _named(option: str, pairs: tuple[str, ...]) -> dict[str, str]:
+def named(option: str, pairs: tuple[str, ...]) -> dict[str, str]:
     """Parse options of the form NAME=VALUE."""
     named: dict[str, str] = {}
     for pair in pairs:

@@ -15,10 +15,12 @@ from dspex.contract.results import Affected
 from dspex.contract.status import DeadLetterStatus
 from dspex.errors import NotFound, SettingsError
 from workers.cli.ask import MAX_IDS, asking, show, show_list, zoned
+from workers.cli.batches import counted, in_batches, in_parts
 from workers.cli.output import say, say_json
 from workers.settings import load_settings
 
 RUNS_LATER = "Executions are pending and due: a worker on this database runs them, or `dspex run` while it lasts."
+_DONE = {"replay": "Replayed", "discard": "Discarded"}
 NO_BROKER = "DSPEX_BROKER_URL: messages are sent again to RabbitMQ (amqp://user:password@host:5672/), there is none"
 
 
@@ -100,11 +102,11 @@ def change_dead_letters(
     if as_json:
         _show_json(changed)
     else:
-        told = (_counted(answer.count, kind) for kind, answer in changed.items())
-        say(f"{'Replayed' if verb == 'replay' else 'Discarded'} {' and '.join(told)}.")
+        told = (counted(answer.count, kind) for kind, answer in changed.items())
+        say(f"{_DONE[verb]} {' and '.join(told)}.")
     for kind, answer in changed.items():
         if answer.refused:
-            say(f"{_counted(answer.refused, kind)} cannot be replayed: named by ID, it says why.", err=True)
+            say(f"{counted(answer.refused, kind)} cannot be replayed: named by ID, it says why.", err=True)
     if alone and changed["execution"].count:
         say(RUNS_LATER, err=True)
 
@@ -118,13 +120,7 @@ def _change(
     traceparent: str | None,
 ) -> Affected:
     change = partial(getattr(client, f"{verb}_{kind}s"), traceparent=traceparent)
-    parts = [ids[start : start + MAX_IDS] for start in range(0, len(ids), MAX_IDS)]
-    answers: list[Affected] = [change(part) for part in parts] or [change(**filters)]
-    return Affected(count=sum(a.count for a in answers), refused=sum(a.refused for a in answers))
-
-
-def _counted(count: int, kind: str) -> str:
-    return f"{count} {kind}{'' if count == 1 else 's'}"
+    return in_parts(change, ids, MAX_IDS) if ids else in_batches(change, filters, f"{kind}s {_DONE[verb].lower()}")
 
 
 def _show_json(answers: Mapping[str, BaseModel]) -> None:

@@ -195,9 +195,6 @@ verb(
     "Show the steps of an execution: prompts, answers, tools. (Ask for them: options.trace, policy.trace_rate.)",
     id_of("execution"),
 )  # fmt: skip
-verb(
-    execution, "cancel", "cancel_execution", "Cancel an execution that has not ended.", id_of("execution"), traceparent
-)
 
 version = click.option("--lock-version", type=click.IntRange(1), required=True, help="The one that was told last.")
 usage = click.option("--usage", metavar="JSON", help='Such as {"calls": 1, "input_tokens": 9}; else not known.')

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from workers.cli.blobs import blob
+from workers.cli.cancels import cancel
 from workers.cli.dead_letters import dead_letter
 from workers.cli.entities import as_json, execution, program, signature, strict, tenant
 from workers.cli.webhooks import webhook
@@ -226,5 +227,6 @@ def declare() -> None:
     say(declare_topology())
 
 
+execution.add_command(cancel)
 for group in (signature, program, execution, dead_letter, webhook, blob):
     main.add_command(group)

@@ -7,7 +7,7 @@ are not processed again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from uuid import UUID
@@ -15,21 +15,22 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from dspex.amqp.publication import command_publication
-from dspex.contract.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages, Selection
+from dspex.contract.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
 from dspex.contract.envelope import decode_command
 from dspex.contract.queries import GetRejectedMessage, ListRejectedMessages
 from dspex.contract.results import Affected, Page, RejectedMessageView
+from dspex.contract.selections import Selection
 from dspex.contract.status import DeadLetterStatus
 from dspex.errors import Denied, DspexError, InvalidMessage, InvalidValues, Problem, PublishError
 from dspex.model import MAX_PROBLEMS
 from store import executions, rejections
-from store.database import pages
 from store.database.identity import Identity
 from store.executions import MAX_REPLAYS
 from store.rejections import RecordedRejection
 from workers.application.wiring import Application
 from workers.execution.admission import CHANGES
 from workers.handlers.registry import handles
+from workers.handlers.selections import Find, chosen
 from workers.outbound.serializers import page_of, rejected_message_view
 from workers.security.authorization import EVERY_ROLE, OPERATORS, authorize, told_of
 from workers.security.principals import on_behalf
@@ -41,8 +42,6 @@ MESSAGES_AT_ONCE = 50
 """How many messages are read and sent at a time, as each may have the largest size."""
 MAX_MESSAGE_ID_BYTES = 255
 """The limit of the AMQP property. The envelope always has the id."""
-
-Find = Callable[..., pages.Page[UUID]]
 
 
 @handles(ReplayExecutions, roles=OPERATORS, priority=CHANGES)
@@ -87,10 +86,11 @@ def replay_messages(app: Application, received: Received[ReplayMessages]) -> Aff
         InvalidValues: some messages that were named cannot be sent. The others were sent.
         PublishError: the broker did not confirm all. Confirmed ones are marked.
     """
-    count, refused = 0, list[Problem]()
-    for ids in _chosen(app, received, rejections.dead, MESSAGES_AT_ONCE):
+    count, refused, cursor = 0, list[Problem](), None
+    for page in chosen(app, received, rejections.dead, MESSAGES_AT_ONCE):
+        cursor = page.next_cursor
         with app.read(received.tenant) as connection:
-            found = rejections.find(connection, ids, tenant=received.tenant)
+            found = rejections.find(connection, page.items, tenant=received.tenant)
         sent = list[tuple[RecordedRejection, Future[None]]]()
         for rejection in found:
             try:
@@ -110,7 +110,7 @@ def replay_messages(app: Application, received: Received[ReplayMessages]) -> Aff
         if count:
             told.append(Problem("", f"of the others, {count} were sent"))
         raise InvalidValues(told)
-    return Affected(count=count, refused=len(refused))
+    return Affected(count=count, refused=len(refused), next_cursor=cursor)
 
 
 @handles(GetRejectedMessage, roles=EVERY_ROLE)
@@ -142,27 +142,12 @@ def list_rejected_messages(app: Application, received: Received[ListRejectedMess
 def _change(
     app: Application, received: Received[Selection], find: Find, change: Callable[[Sequence[UUID], Connection], int]
 ) -> Affected:
-    count = 0
-    for ids in _chosen(app, received, find, MAX_REPLAYS):
-        count += app.write(partial(change, ids))
-    logger.info("%s: %d by %s", received.command.type, count, received.principal.name)
-    return Affected(count=count)
-
-
-def _chosen(app: Application, received: Received[Selection], find: Find, size: int) -> Iterator[Sequence[UUID]]:
-    """Yield the ids that were given or that match the filter, in batches."""
-    asked, tenant = received.command, received.tenant
-    if asked.ids is not None:
-        yield from (asked.ids[start : start + size] for start in range(0, len(asked.ids), size))
-        return
-    cursor = None
-    while True:
-        with app.read(tenant) as connection:
-            page = find(connection, **asked.filters, cursor=cursor, limit=size, tenant=tenant)
-        yield page.items
+    count, cursor = 0, None
+    for page in chosen(app, received, find, MAX_REPLAYS):
+        count += app.write(partial(change, page.items))
         cursor = page.next_cursor
-        if cursor is None:
-            return
+    logger.info("%s: %d by %s", received.command.type, count, received.principal.name)
+    return Affected(count=count, next_cursor=cursor)
 
 
 def _send(app: Application, received: Received[ReplayMessages], rejection: RecordedRejection) -> Future[None]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from uuid import UUID
 
-from dspex import ExecuteProgram, ExecutionStatus
-from dspex.contract.commands import CancelExecution
+from dspex import ExecuteProgram
 from dspex.contract.queries import CountExecutions, ExecutionCounts, GetExecution, GetExecutionTrace, ListExecutions
 from dspex.contract.results import ExecutionView, Page
 from dspex.contract.trace import ExecutionTrace
 from dspex.errors import Conflict, NotFound
 from store import event_outbox, executions, programs
-from store.database.identity import Identity
 from store.executions import (
     Conflicting,
     Ended,
@@ -72,30 +70,6 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
         case NoProgram():
             raise NotFound(f"program_id: there is no program {request.program_id}")
     return None
-
-
-@handles(CancelExecution, roles=MAKERS)
-def cancel_execution(app: Application, received: Received[CancelExecution]) -> ExecutionView:
-    """Cancel a pending execution at once; ask the worker of a running one to stop it."""
-    execution_id, tenant = received.command.execution_id, received.tenant
-    if app.own is not None:
-        app.own.deliver([Identity(execution_id, tenant)])
-    execution = app.write(
-        lambda connection: executions.cancel(
-            connection,
-            execution_id,
-            by=received.principal.name,
-            shard=app.writes.shard,
-            tenant=tenant,
-            webhook_in=app.writes.webhook_in,
-        )
-    )
-    if execution.status == ExecutionStatus.CANCELLED:
-        app.metrics.execution_ended(execution.status)
-        announce(app, execution)
-    else:
-        app.in_flight.cancel({execution.identity})
-    return execution_view(execution)
 
 
 @handles(GetExecution, roles=EVERY_ROLE)

@@ -12,6 +12,7 @@ class AsyncVerbs(InThreads):
     activate_signature = in_thread(Interface.activate_signature)
     archive_program = in_thread(Interface.archive_program)
     cancel_execution = in_thread(Interface.cancel_execution)
+    cancel_executions = in_thread(Interface.cancel_executions)
     compare_signatures = in_thread(Interface.compare_signatures)
     count_executions = in_thread(Interface.count_executions)
     create_execution = in_thread(Interface.create_execution)

@@ -31,7 +31,8 @@ from dspex.contract.queries import (
     GetSignature,
     ListExecutions,
 )
-from dspex.contract.results import ExecutionView, Page, ProgramView, SignatureView
+from dspex.contract.results import Affected, ExecutionView, Page, ProgramView, SignatureView
+from dspex.contract.selections import CancelExecutions
 from dspex.contract.trace import ExecutionTrace
 from dspex.errors import InvalidInput, MessageError, NoAnswer, Problem, PublishError
 from dspex.ids import uuid7
@@ -204,6 +205,17 @@ class ExecutionVerbs(BlobVerbs):
     def cancel_execution(self, execution_id: UUID, *, traceparent: str | None = None) -> ExecutionView:
         """Cancel an execution: a pending one at once, a running one as soon as its adapter can stop."""
         return self.call(CancelExecution(execution_id=execution_id), ExecutionView, traceparent=traceparent)
+
+    def cancel_executions(
+        self, /, execution_ids: Iterable[UUID] | None = None, *, traceparent: str | None = None, **filters: Any
+    ) -> Affected:
+        """Cancel many: those with these ids, or all that have not ended and match the filters; without either, all.
+
+        The filters are the other fields of `dspex.contract.selections.CancelExecutions`. With `limit`, it ends after so
+        many, and with `cursor=answer.next_cursor` it goes on; with `dry_run`, it only counts them.
+        """
+        ids = None if execution_ids is None else tuple(execution_ids)
+        return self.call(CancelExecutions(execution_ids=ids, **filters), Affected, traceparent=traceparent)
 
     def get_execution(self, execution_id: UUID | None = None, *, idempotency_key: str | None = None) -> ExecutionView:
         """One execution, by its id or by its idempotency key."""

@@ -1,53 +1,10 @@
-"""The commands for dead letters: failed executions and rejected messages.
-
-Each command applies to the dead letters with the given ids, or to all that match a filter; without either, to all of
-the tenant. `since` and `until` compare the time when they were first recorded. Repeating a command has no further
-effect: it skips what is no longer a dead letter.
-"""
+"""The commands for dead letters: failed executions and rejected messages; see `dspex.contract.selections`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import Field, model_validator
-
-from dspex.contract.commands import Command
-from dspex.contract.results import Affected
-from dspex.scalars import Moment, Until
-
-Ids = Annotated[tuple[UUID, ...], Field(min_length=1, max_length=1000)]
-ErrorCodeName = Annotated[str, Field(max_length=64)]
-QueueName = Annotated[str, Field(max_length=255)]
-
-
-class Selection(Command):
-    """Base of the commands: ids, or a filter."""
-
-    answer = Affected
-
-    error_code: ErrorCodeName | None = None
-    since: Moment | None = None
-    until: Until | None = None
-
-    @property
-    def ids(self) -> tuple[UUID, ...] | None:
-        """The ids, if any are given."""
-        ids: tuple[UUID, ...] | None = next(
-            getattr(self, name) for name in type(self).model_fields if name.endswith("_ids")
-        )
-        return ids
-
-    @property
-    def filters(self) -> dict[str, Any]:
-        """The filters, by name."""
-        return {name: getattr(self, name) for name in type(self).model_fields if not name.endswith("_ids")}
-
-    @model_validator(mode="after")
-    def _ids_or_filter(self) -> Self:
-        if self.ids is not None and any(value is not None for value in self.filters.values()):
-            raise ValueError("give ids or a filter, not both")
-        return self
+from dspex.contract.selections import Ids, QueueName, Selection
 
 
 class ExecutionSelection(Selection):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, JsonValue, StrictBool, StrictInt, model_validator
+from pydantic import AwareDatetime, JsonValue, StrictBool, model_validator
 
 from dspex.contract.commands import Command, IdempotencyKey, ModuleReference
-from dspex.contract.dead_letters import ErrorCodeName, QueueName
 from dspex.contract.options import Metadata
 from dspex.contract.results import (
     Answer,
@@ -24,14 +22,12 @@ from dspex.contract.results import (
     SignatureSchema,
     SignatureView,
 )
+from dspex.contract.selections import Cursor, ErrorCodeName, Limit, QueueName
 from dspex.contract.status import DeadLetterStatus, DeliveryStatus, ExecutionStatus, ProgramStatus, SignatureStatus
 from dspex.contract.trace import ExecutionTrace
 from dspex.model import Frozen
-from dspex.scalars import WHOLE, Moment, Until
+from dspex.scalars import Moment, Until
 from dspex.signatures.compatibility import Compatibility
-
-Limit = Annotated[StrictInt, Field(ge=1, le=1000), WHOLE]
-Cursor = Annotated[str, Field(max_length=500)]
 
 
 class Query(Command):

@@ -260,10 +260,14 @@ class RejectedMessageView(Frozen):
 
 
 class Affected(Frozen):
-    """How many dead letters a command changed, and how many matched its filter but could not be replayed."""
+    """How many things a command changed, and how many matched its filter but could not be replayed.
+
+    With `next_cursor` it ended at its `limit`: the same command with it as `cursor` goes on.
+    """
 
     count: int
     refused: int = 0
+    next_cursor: str | None = None
 
 
 class Answer(Frozen):

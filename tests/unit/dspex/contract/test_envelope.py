@@ -79,6 +79,7 @@ from dspex.contract.external import (
     ReportedError,
     ReportedUsage,
 )
+from dspex.contract.options import Lane
 from dspex.contract.queries import (
     CompareSignatures,
     CountExecutions,
@@ -102,6 +103,7 @@ from dspex.contract.queries import (
     ValidateModule,
 )
 from dspex.contract.requests import REQUESTS
+from dspex.contract.selections import CancelExecutions
 from dspex.contract.status import DeadLetterStatus, DeliveryStatus
 from dspex.errors import InvalidMessage, MalformedMessage, MessageError, MessageTooLarge, UnknownMessageType
 
@@ -141,6 +143,15 @@ A_COMMAND_OF_EACH = [
         program_id=ID, configuration=ConfigurationChange.to(Configuration(module="ChainOfThought")), lock_version=3
     ),
     ArchiveProgram(program_id=ID),
+    CancelExecutions(
+        status=ExecutionStatus.PENDING,
+        program_id=ID,
+        lane=Lane.BULK,
+        metadata={"customer": "7"},
+        limit=100,
+        cursor="from-here",
+        dry_run=True,
+    ),
     RestoreProgram(program_id=ID),
     DestroyProgram(program_id=ID),
     CancelExecution(execution_id=ID),

@@ -23,7 +23,7 @@ from dspex.contract.queries import GetExecution, GetProgram, GetSignature
 from dspex.contract.requests import REQUESTS
 from dspex.errors import NotFound
 from tests.answers import PROGRAM_VIEW, SIGNATURE_VIEW
-from workers.cli import ask, dead_letter_answers
+from workers.cli import ask, cancel_answers, dead_letter_answers
 from workers.cli.main import main
 
 ID = UUID("0190f6a0-0000-7000-8000-000000000000")
@@ -43,6 +43,7 @@ ASKED = {
     "dspex.delivery.list.v1": Asked("list_deliveries", "webhook delivery list"),
     "dspex.delivery.replay.v1": Asked("replay_deliveries", "webhook delivery replay ID"),
     "dspex.execution.cancel.v1": Asked("cancel_execution", "execution cancel ID"),
+    "dspex.execution.cancel_many.v1": Asked("cancel_executions", "execution cancel --all"),
     "dspex.execution.count.v1": Asked("count_executions", "execution count"),
     "dspex.execution.create.v1": Asked("create_execution", "execution create ID --input question=?"),
     "dspex.execution.discard.v1": Asked("discard_executions", "dead-letter discard --kind execution --all"),
@@ -213,6 +214,7 @@ def test_a_line_sends_its_command(type_: str, line: str, monkeypatch: pytest.Mon
     monkeypatch.setenv("DSPEX_BROKER_URL", "amqp://guest:guest@127.0.0.1/")
     monkeypatch.setattr(ask, "asking", asking)
     monkeypatch.setattr(dead_letter_answers, "asking", asking)
+    monkeypatch.setattr(cancel_answers, "asking", asking)
     done = CliRunner().invoke(main, [str(ID) if word == "ID" else word for word in line.split()])
     assert client.sent[-1:] == [type_], done.output
 
