@@ -38,7 +38,7 @@ from workers.brokers.topology import DEAD_LETTERS
 from workers.execution.admission import CHANGES, slot_of
 from workers.handlers.dispatch import dispatch
 from workers.handlers.registry import REGISTRY
-from workers.handlers.waits import wait_for_broker, wait_for_database, wait_for_dependency
+from workers.handlers.waits import room, wait_for_broker, wait_for_database, wait_for_dependency
 from workers.outbound.encoder import Encoded, encode_answer, encode_error
 from workers.outbound.error_details import detail_of
 from workers.persistence.group_commit import WriterClosed
@@ -91,10 +91,8 @@ def _handle(app: Application, *, envelope: Envelope[Command], body: bytes, origi
             app.episodes.tell("A message waits, as its event cannot be published", error)
             wait_for_broker(error)
         if isinstance(error, NotFound):
-            # The rest of the prefetched messages is for other commands.
-            most = max(1, app.settings.prefetch_count * 3 // 4)
-            share = most // 2 if app.settings.tenancy else most
-            wait_for_dependency(envelope.type, app.principals.tenant_of(origin.user_id, envelope.tenant), most, share)
+            tenant = app.principals.tenant_of(origin.user_id, envelope.tenant)
+            wait_for_dependency(envelope.type, tenant, *room(app.settings))
         if not isinstance(error, DspexError):
             app.episodes.tell(
                 f"Messages of type {envelope.type} fail unexpectedly",

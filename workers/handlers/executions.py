@@ -27,6 +27,7 @@ from workers.execution.admission import EXECUTIONS, admitted
 from workers.execution.completion import run, run_alone
 from workers.execution.event_publisher import announce
 from workers.handlers.registry import handles
+from workers.handlers.waits import Overtaking
 from workers.outbound.serializers import execution_view, page_of
 from workers.security.authorization import EVERY_ROLE, MAKERS
 from workers.security.request import Received
@@ -75,14 +76,7 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
 @handles(GetExecution, roles=EVERY_ROLE)
 def get_execution(app: Application, received: Received[GetExecution]) -> ExecutionView:
     """Read one execution."""
-    asked, tenant = received.command, received.tenant
-    execution_id = asked.execution_id
-    if asked.idempotency_key is not None:
-        with app.read(tenant) as connection:
-            execution_id = idempotency.find(connection, asked.idempotency_key, tenant=tenant)
-    if execution_id is None:
-        raise NotFound(f"idempotency_key: there is no execution of '{asked.idempotency_key}'")
-    return execution_view(_read(app, execution_id, tenant))
+    return execution_view(_read(app, received.tenant, received.command.execution_id, received.command.idempotency_key))
 
 
 @handles(GetExecutionTrace, roles=EVERY_ROLE)
@@ -92,7 +86,7 @@ def get_execution_trace(app: Application, received: Received[GetExecutionTrace])
     with app.read(tenant) as connection:
         found = traces.get(connection, execution_id, tenant=tenant)
     if found is None:
-        execution = _read(app, execution_id, tenant)
+        execution = _read(app, tenant, execution_id)
         raise NotFound(
             f"execution_id: execution {execution.id} has no trace: ask for one by options.trace, or policy.trace_rate "
             "of its program; it is there when an attempt has ended"
@@ -140,9 +134,31 @@ def count_executions(app: Application, received: Received[CountExecutions]) -> E
     return ExecutionCounts.model_validate({**counted.by_status, "complete": counted.complete, "oldest": counted.oldest})
 
 
-def _read(app: Application, execution_id: UUID, tenant: str) -> Execution:
-    with app.read(tenant) as connection:
-        found = executions.get(connection, [execution_id], tenant=tenant)
-    if not found:
-        raise NotFound(f"execution_id: there is no execution {execution_id}")
-    return found[0]
+QUERY_SECONDS = 1.0
+"""How long a query waits for an execution whose command may not be accepted yet."""
+EMBEDDED_SECONDS = 0.3
+"""The same in a process that takes its commands itself."""
+
+
+def _read(app: Application, tenant: str, execution_id: UUID | None, key: str | None = None) -> Execution:
+    """The execution with this id, or of this idempotency key.
+
+    Raises:
+        NotFound: there is none.
+        PutAside: its command may not be accepted yet; look again.
+    """
+    overtaking = Overtaking(app.settings, tenant, QUERY_SECONDS, EMBEDDED_SECONDS if app.settings.embedded else 0.0)
+    while True:
+        with app.read(tenant) as connection:
+            if key is not None:
+                execution_id = idempotency.find(connection, key, tenant=tenant)
+            found = [] if execution_id is None else executions.get(connection, [execution_id], tenant=tenant)
+        if found:
+            return found[0]
+        pause = overtaking.pause()
+        if pause is None:
+            break
+        overtaking.wait(pause)
+    if execution_id is None:
+        raise NotFound(f"idempotency_key: there is no execution of '{key}'")
+    raise NotFound(f"execution_id: there is no execution {execution_id}")

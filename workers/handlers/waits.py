@@ -10,7 +10,9 @@ from dspex.backoff import doubled, spread
 from dspex.contract.commands import CreateProgram, InitializeProgram
 from dspex.errors import DatabaseUnavailable, PublishError
 from dspex.lru import Lru
+from workers.brokers.delivery import Delivery
 from workers.brokers.settlement import PutAside, Requeue, aside, handled
+from workers.settings import Settings
 
 FOLLOWERS: Final = frozenset({CreateProgram.type, InitializeProgram.type})
 """Commands that senders give right after the command that creates the entity they refer to."""
@@ -96,23 +98,81 @@ def wait_for_dependency(command_type: str, tenant: str, most: int, share: int) -
     Raises:
         PutAside: the message must be handled again.
     """
-    delivery, now = handled(), time.monotonic()
+    delivery = handled()
     if delivery is None or command_type not in FOLLOWERS:
         return
+    pause = _pause(delivery, DEPENDENCY_SECONDS, tenant, most, share)
+    if pause is not None:
+        raise PutAside(pause)
+
+
+def room(settings: Settings) -> tuple[int, int]:
+    """How many messages may wait for others, and how many of one tenant: see `wait_for_dependency`."""
+    # The rest of the prefetched messages is for other commands.
+    most = max(1, settings.prefetch_count * 3 // 4)
+    return most, most // 2 if settings.tenancy else most
+
+
+class Overtaking:
+    """The wait of a command that may have overtaken the `execute` it is about: there is no such execution, yet.
+
+    A message waits aside, without a thread, and is handled again. A caller in this process waits in its own thread.
+
+    Args:
+        seconds: how long a message waits.
+        direct_seconds: how long another caller does.
+    """
+
+    def __init__(self, settings: Settings, tenant: str, seconds: float, direct_seconds: float) -> None:
+        self._delivery = handled()
+        self._room = room(settings)
+        self._tenant = tenant
+        self._seconds = seconds
+        self._until = time.monotonic() + direct_seconds
+        self._looks = 0
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether the execution has been looked for before."""
+        return self._looks > 0 or (self._delivery is not None and self._delivery.tries > 1)
+
+    def pause(self) -> float | None:
+        """How many seconds to wait now; None: it has waited long enough, or too many wait."""
+        if self._delivery is not None:
+            return _pause(self._delivery, self._seconds, self._tenant, *self._room)
+        pause = doubled(_FIRST_LOOK, _LAST_LOOK, self._looks)
+        return pause if time.monotonic() + pause < self._until else None
+
+    def wait(self, pause: float) -> None:
+        """Wait, and then look again.
+
+        Raises:
+            PutAside: the message must be handled again.
+        """
+        if self._delivery is not None:
+            raise PutAside(pause)
+        self._looks += 1
+        time.sleep(pause)
+
+
+def _pause(delivery: Delivery, seconds: float, tenant: str, most: int, share: int) -> float | None:
+    """How long a message waits until it is handled again; None: it does not."""
+    now = time.monotonic()
     # After a database error, the previous command may itself be waiting, and take the room.
     without_database = now < _database.missed_at + DEPENDENCY_SECONDS
     if not without_database:
         waiting = aside()
         if len(waiting) >= most and _in_vain.count(None) >= most:
-            return
+            return None
         if sum(other.tenant == tenant for other in waiting) >= share and _in_vain.count(tenant) >= share:
-            return
-    left = max(delivery.first_tried, _database.missed_at) + DEPENDENCY_SECONDS - now
+            return None
+    left = max(delivery.first_tried, _database.missed_at) + seconds - now
     pause = doubled(_FIRST_LOOK, _LAST_LOOK, delivery.tries - 1)
     if pause < left:
         delivery.tenant = tenant
-        raise PutAside(pause)
+        return pause
     _in_vain.add(tenant)
+    return None
 
 
 def wait_for_another_worker(tenant: str) -> None:

@@ -24,6 +24,7 @@ from workers.application.wiring import Application
 from workers.execution.completion import give_up
 from workers.execution.event_publisher import announce, tell_end
 from workers.execution.request import envelope_of
+from workers.maintenance.early_cancels import EarlyCancels
 from workers.maintenance.queue_counts import QueueCounts
 from workers.persistence.operations import RELAY_LIMIT
 
@@ -41,6 +42,7 @@ class Relay:
         self._app = app
         self._unclaimed = unclaimed
         self._counts = QueueCounts(app)
+        self._early_cancels = EarlyCancels(app)
         self._look_at_events = 0.0  # the time of the next look at the event outbox
         self._look_at_external = 0.0  # the same for external executions
 
@@ -52,6 +54,7 @@ class Relay:
         """
         self._end_expired()
         self._counts.run()
+        self._early_cancels.run()
         own = self._app.own
         if own is not None:
             # Ends need no relay here: only this process listens, and it has announced them.

@@ -23,6 +23,8 @@ SLOW = {
     "dspex.program.initialize.v1",
     "dspex.program.update.v1",
     "dspex.program.prompt.v1",
+    "dspex.program.restore.v1",
+    "dspex.execution.cancel_many.v1",
     "dspex.execution.replay.v1",
     "dspex.execution.discard.v1",
     "dspex.message.replay.v1",
@@ -34,7 +36,7 @@ SLOW = {
 
 def test_every_command_has_a_handler_and_roles() -> None:
     assert set(REGISTRY) == {action.type for action in ROLES} == set(REQUESTS)
-    assert len(REQUESTS) == 49
+    assert len(REQUESTS) == 51
 
 
 @pytest.mark.parametrize("type_", sorted(REQUESTS))
