@@ -4,16 +4,28 @@ A gate is of everything, a lane, a tenant, a program, an LM, a worker or a label
 limited, or closed by its provider.
 """
 
+from store.gates.choice import Choice, with_room
+from store.gates.known import KnownGates
 from store.gates.rows import Gate, GateKey, Limits
-from store.gates.steering import listing, pause, remove_limit, resume, set_limit
+from store.gates.scopes import Subject
+from store.gates.settlement import Used, close, settle
+from store.gates.steering import listing, pause, remove_limit, resume, set_limit, sweep
 
 __all__ = [
+    "Choice",
     "Gate",
     "GateKey",
+    "KnownGates",
     "Limits",
+    "Subject",
+    "Used",
+    "close",
     "listing",
     "pause",
     "remove_limit",
     "resume",
     "set_limit",
+    "settle",
+    "sweep",
+    "with_room",
 ]

@@ -42,11 +42,11 @@ def pause(connection: Connection, key: GateKey, *, by: str, reason: str | None =
     Raises:
         InvalidValues: the key is not one.
     """
-    before = _made(connection, key)
+    before = made(connection, key)
     why = None if reason is None else storable(reason)[:MAX_REASON]
     if before.paused:
-        return before if why is None else _change(connection, key, paused_reason=why)
-    return _change(connection, key, paused=True, paused_by=by, paused_reason=why, paused_at=database_now())
+        return before if why is None else change(connection, key, paused_reason=why)
+    return change(connection, key, paused=True, paused_by=by, paused_reason=why, paused_at=database_now())
 
 
 def resume(connection: Connection, key: GateKey, *, by: str) -> Gate | None:  # noqa: ARG001 - whoever may
@@ -66,13 +66,13 @@ def set_limit(connection: Connection, key: GateKey, limits: Limits, *, by: str) 
         InvalidValues: the key is not one, or the limits cannot be.
     """
     wanted = checked_limits(limits)
-    before = _made(connection, key)
+    before = made(connection, key)
     if before.limits == wanted:
         return before
     # The buckets begin anew, as their size is another one; the number that adapts begins at its upper bound.
     anew = dict.fromkeys(("allowed", "requests_left", "tokens_left", "filled_at"), null())
-    changed = _change(connection, key, **asdict(wanted), limited_by=by, **anew)
-    _wake(connection)
+    changed = change(connection, key, **asdict(wanted), limited_by=by, **anew)
+    wake(connection)
     return changed
 
 
@@ -122,7 +122,7 @@ def sweep(connection: Connection) -> int:
         connection.execute(delete(slots).where(slots.c.gate_key.in_(keys)))
         connection.execute(delete(gates).where(_C.key.in_(keys), ~_HAS_EFFECT, ~holds))
     if ready:
-        _wake(connection)
+        wake(connection)
     return ready
 
 
@@ -132,7 +132,7 @@ def _locked(connection: Connection, key: GateKey) -> Gate | None:
     return None if row is None else gate_of(row)
 
 
-def _made(connection: Connection, key: GateKey) -> Gate:
+def made(connection: Connection, key: GateKey) -> Gate:
     """The gate, locked as by `_locked`. Makes it if there is none."""
     named = {"key": checked_key(key).text, "kind": key.kind, "name": key.name, "tenant": key.tenant}
     new = upsert(connection)(gates).values(**named, inserted_at=NOW, updated_at=NOW)
@@ -144,19 +144,19 @@ def _made(connection: Connection, key: GateKey) -> Gate:
 
 def _without(connection: Connection, key: GateKey, values: dict[str, Any]) -> Gate:
     """The gate without its pause, or its limits. Lets go what it holds; the row stays until all is, see `sweep`."""
-    gate = _change(connection, key, **values)
+    gate = change(connection, key, **values)
     if not gate.has_effect:
         make_ready(connection, key.text)
-    _wake(connection)
+    wake(connection)
     return gate
 
 
-def _change(connection: Connection, key: GateKey, **values: Any) -> Gate:
+def change(connection: Connection, key: GateKey, **values: Any) -> Gate:
     changed = update(gates).where(_C.key == key.text)
     changed = changed.values(**values, lock_version=_C.lock_version + 1, updated_at=database_now())
     return gate_of(connection.execute(changed.returning(*_C)).one())
 
 
-def _wake(connection: Connection) -> None:
+def wake(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_notify(bindparam("channel", CHANNEL, Text), bindparam("none", "", Text))))

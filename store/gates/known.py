@@ -1,0 +1,124 @@
+"""The gates that a process knows. Without any, a choice and a claim cost a look at an empty list.
+
+It may be half a second old. A choice locks the gates that it needs, and reads them again; what is kept here only says
+which these may be.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, func, or_, select
+
+from dspex.contract.options import Lane
+from store.database.identity import Identity
+from store.gates.rows import EVERYTHING, LANE, LIMITS, LM, WORKER, GateKey
+from store.gates.scopes import Called, Subject, called_by, keys_of
+from store.tables import gates
+
+SECONDS: Final = 0.5
+"""How old the list may be."""
+PROGRAM_SECONDS: Final = 2.0
+"""For how long the LMs of a program are taken to be the same."""
+MAX_PROGRAMS: Final = 10_000
+
+_C = gates.c
+_VERSION = select(func.count(), func.sum(_C.lock_version), func.max(_C.updated_at))
+_COUNTED = or_(_C.closed_until.is_not(None), *(_C[name].is_not(None) for name in LIMITS)).label("counted")
+
+
+class _Known(NamedTuple):
+    """An immutable state of the list, since several threads read it."""
+
+    version: Any = None
+    keys: frozenset[str] = frozenset()
+    counted: frozenset[str] = frozenset()
+    paused: frozenset[str] = frozenset()
+    has_lms: bool = False
+
+
+class KnownGates:
+    """The list of one process. One thread refreshes it, any may ask.
+
+    Args:
+        worker: the name of the process in its leases.
+    """
+
+    def __init__(self, worker: str) -> None:
+        self._worker = GateKey(WORKER, worker).text
+        self._now = _Known()
+        self._refreshed = -SECONDS
+        self._built: dict[str, Called] = {}
+        self._programs: dict[Identity, tuple[float, Called]] = {}
+        self.freed: set[str] = set()
+        """Gates of which this process has given slots back since it chose last."""
+        self.cursor = ""
+        """Up to which gate the last choice has looked for room."""
+
+    def __bool__(self) -> bool:
+        return bool(self._now.keys)
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of all gates, also of those that only have to let go what they held."""
+        return self._now.keys
+
+    @property
+    def counted(self) -> frozenset[str]:
+        """The keys of the gates that have slots."""
+        return self._now.counted
+
+    @property
+    def stopped(self) -> bool:
+        """Whether this process chooses nothing: all is paused, or its worker is."""
+        return GateKey(EVERYTHING).text in self._now.paused or self._worker in self._now.paused
+
+    @property
+    def lanes_paused(self) -> frozenset[int]:
+        """The numbers of the lanes of which nothing is chosen."""
+        return frozenset(lane.number for lane in Lane if GateKey(LANE, lane).text in self._now.paused)
+
+    def refresh(self, connection: Connection, *, now: float | None = None) -> None:
+        """Read the list again if it is too old. Reads one row unless something has changed."""
+        now = time.monotonic() if now is None else now
+        if now - self._refreshed < SECONDS:
+            return
+        version = tuple(connection.execute(_VERSION).one())
+        if version != self._now.version:
+            rows = connection.execute(select(_C.key, _C.kind, _C.paused, _COUNTED)).all()
+            self._now = _Known(
+                version,
+                frozenset(row.key for row in rows),
+                frozenset(row.key for row in rows if row.counted),
+                frozenset(row.key for row in rows if row.paused),
+                any(row.kind == LM for row in rows),
+            )
+        self._refreshed = now
+
+    def may_begin(self, subject: Subject) -> bool:
+        """Whether no gate is known for it. If there is one, or its LMs are not known, it has to wait to be chosen."""
+        if not self._now.keys:
+            return True
+        if self.stopped:
+            return False
+        lms: Collection[str] = ()
+        if self._now.has_lms:
+            at, called = self._programs.get(Identity(subject.program_id, subject.tenant), (0.0, None))
+            if called is None or time.monotonic() - at > PROGRAM_SECONDS:
+                return False
+            lms = called.lms
+        return self._now.keys.isdisjoint(keys_of(subject, lms))
+
+    def called_by(self, connection: Connection, which: Collection[Identity]) -> dict[Identity, Called]:
+        """The LMs of programs; nothing where no gate is of an LM."""
+        if not self._now.has_lms:
+            return {}
+        for kept in (self._built, self._programs):
+            if len(kept) > MAX_PROGRAMS:
+                kept.clear()
+        called, now = called_by(connection, which, self._built), time.monotonic()
+        for identity in which:
+            self._programs[identity] = now, called.get(identity, Called())
+        return called
