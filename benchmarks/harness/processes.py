@@ -52,6 +52,13 @@ class Workers:
         """The processes that were started; their children are below them."""
         return [root.pid for root in self._roots]
 
+    def kill(self) -> None:
+        """Kill them and their children, and wait until they are gone."""
+        families = [member for root in self._roots for member in root.family()]
+        for member in families:
+            member.send(signal.SIGKILL)
+        wait_until(lambda: not any(member.alive() for member in families), STOP_SECONDS)
+
     def check(self) -> None:
         """Raises Void if one has ended."""
         if not all(root.alive() for root in self._roots):

@@ -31,6 +31,19 @@ class Options:
     embedded: int = 10_000
     in_flight_seconds: float = 5
     """How long the LM takes whose calls are in flight."""
+    accepted: int = 100_000
+    bulk: int = 100_000
+    """Executions of a backlog that is not urgent."""
+    urgent: int = 200
+    few: int = 500
+    """What each of those sends that sends little."""
+    limited: int = 10_000
+    limit_seconds: float = 180
+    """How long the tokens of an LM are counted."""
+    refused: int = 5_000
+    """Executions that wait for an LM that refuses."""
+    refused_seconds: float = 300
+    cancels: int = 10_000
 
     @classmethod
     def quick(cls) -> Options:
@@ -46,6 +59,15 @@ class Options:
             rows=50_000,
             embedded=500,
             in_flight_seconds=1,
+            accepted=2_000,
+            bulk=2_000,
+            urgent=40,
+            few=40,
+            limited=200,
+            limit_seconds=15,
+            refused=300,
+            refused_seconds=5,
+            cancels=200,
         )
 
 
@@ -75,6 +97,10 @@ class Column:
 CPU_COLUMNS = tuple(
     Column(f"cpu {part}", f"CPU s per 1,000: {part}", 2) for part in ("worker", "PostgreSQL", "RabbitMQ", "producer")
 )
+
+
+CPU_OF_WORK = CPU_COLUMNS[:-1]
+"""Without the producer, where it has done its work before."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,11 @@ class Progress(NamedTuple):
 
     at: float
     done: int
+
+    @classmethod
+    def now(cls, done: int) -> Progress:
+        """So many are done at this moment."""
+        return cls(time.monotonic(), done)
 
 
 class Spread(NamedTuple):

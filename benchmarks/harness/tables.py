@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.harness.results import Measured
 from benchmarks.harness.scenario import Column, Scenario
-from benchmarks.harness.targets import Target
+from benchmarks.harness.target import Target
 from benchmarks.systems import OWN, SYSTEMS
 
 Row = Sequence[str]

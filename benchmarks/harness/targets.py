@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from benchmarks.harness import queue_targets
 from benchmarks.harness.results import Measured
+from benchmarks.harness.target import Target, median
 from benchmarks.scenarios import backlog, drain, end_to_end, full_table, in_flight
 from benchmarks.systems import FLOOR, HAND_WRITTEN, OWN, PROCESSES, SYSTEMS
-
-
-@dataclass(frozen=True)
-class Target:
-    """A target and the figure found. `least`: whether more is better. `found` is None if it is unknown."""
-
-    text: str
-    wanted: float
-    found: float | None
-    least: bool = True
-
-    @property
-    def met(self) -> bool:
-        """Whether it was reached."""
-        return self.found is not None and (self.found >= self.wanted if self.least else self.found <= self.wanted)
 
 
 def targets(all_measured: Mapping[str, Measured]) -> list[Target]:
@@ -38,6 +24,7 @@ def targets(all_measured: Mapping[str, Measured]) -> list[Target]:
         ("full_table", _full_table),
         ("backlog", _backlog),
         ("embedded", _embedded),
+        *queue_targets.OF_SCENARIOS.items(),
     ):
         if name in all_measured:
             found += of(all_measured[name])
@@ -74,14 +61,14 @@ def _end_to_end(measured: Measured) -> Iterable[Target]:
 
 
 def _publish(measured: Measured) -> Iterable[Target]:
-    yield Target("Publish with confirms, messages/s", 8000, _median(measured, "1 kB", "rate"))
+    yield Target("Publish with confirms, messages/s", 8000, median(measured, "1 kB", "rate"))
 
 
 def _latency(measured: Measured) -> Iterable[Target]:
     variant = "one in flight"
     ratio = measured.ratio(variant, OWN, HAND_WRITTEN, "p50")
     yield Target("Latency p50, to Dramatiq with psycopg by hand", 1.5, ratio, least=False)
-    p50, p99 = (_median(measured, variant, key) for key in ("p50", "p99"))
+    p50, p99 = (median(measured, variant, key) for key in ("p50", "p99"))
     yield Target("Latency p99, to p50", 3, p99 / p50 if p99 and p50 else None, least=False)
 
 
@@ -89,8 +76,8 @@ def _waiting(measured: Measured) -> Iterable[Target]:
     memory: dict[int, float] = {}
     for variant in dict.fromkeys(run.variant for run in measured.runs):
         concurrency = int(variant.split()[0])
-        yield Target(f"I/O-bound, {variant}: share of the ideal", 0.95, _median(measured, variant, "share"))
-        if (used := _median(measured, variant, "memory")) is not None:
+        yield Target(f"I/O-bound, {variant}: share of the ideal", 0.95, median(measured, variant, "share"))
+        if (used := median(measured, variant, "memory")) is not None:
             memory[concurrency] = used
     if len(memory) > 1:
         low, high = min(memory), max(memory)
@@ -100,23 +87,23 @@ def _waiting(measured: Measured) -> Iterable[Target]:
 
 def _in_flight(measured: Measured) -> Iterable[Target]:
     for variant, wanted in ((in_flight.MANY, 0.92), (in_flight.MOST, 0.85)):
-        yield Target(f"LM calls in flight, {variant}: share of the ideal", wanted, _median(measured, variant, "share"))
-    few, many = (_median(measured, variant, "cpu") for variant in (in_flight.FEW, in_flight.MANY))
+        yield Target(f"LM calls in flight, {variant}: share of the ideal", wanted, median(measured, variant, "share"))
+    few, many = (median(measured, variant, "cpu") for variant in (in_flight.FEW, in_flight.MANY))
     ratio = many / few if few and many else None
     yield Target(f"LM calls in flight, CPU of a call, {in_flight.MANY}, to {in_flight.FEW}", 1.5, ratio, least=False)
-    memory = _median(measured, in_flight.MANY, "memory")
+    memory = median(measured, in_flight.MANY, "memory")
     yield Target(f"LM calls in flight, {in_flight.MANY}: memory MB", 300, memory, least=False)
 
 
 def _full_table(measured: Measured) -> Iterable[Target]:
-    empty, full = (_median(measured, variant, "rate") for variant in (full_table.EMPTY, full_table.FULL))
+    empty, full = (median(measured, variant, "rate") for variant in (full_table.EMPTY, full_table.FULL))
     text = f"Drain with {measured.options.rows:,} executions in the table, to empty tables"
     yield Target(text, 0.9, full / empty if full and empty else None)
 
 
 def _backlog(measured: Measured) -> Iterable[Target]:
     (empty, small), (full, large) = (
-        (_median(measured, variant, "p99"), _median(measured, variant, "memory"))
+        (median(measured, variant, "p99"), median(measured, variant, "memory"))
         for variant in (backlog.EMPTY, backlog.FULL)
     )
     size = f"{measured.options.backlog:,}"
@@ -128,9 +115,4 @@ def _backlog(measured: Measured) -> Iterable[Target]:
 
 
 def _embedded(measured: Measured) -> Iterable[Target]:
-    yield Target("Embedded, executions/s", 1500, _median(measured, "SQLite", "rate"))
-
-
-def _median(measured: Measured, variant: str, key: str) -> float | None:
-    found = measured.spread(variant, OWN, key)
-    return found.median if found else None
+    yield Target("Embedded, executions/s", 1500, median(measured, "SQLite", "rate"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from benchmarks.harness.runs import Stage, cpu_per_thousand
-from benchmarks.harness.scenario import CPU_COLUMNS, Column, Figures, Options, Scenario
+from benchmarks.harness.scenario import CPU_OF_WORK, Column, Figures, Options, Scenario
 from benchmarks.harness.statistics import middle_rate
 from benchmarks.systems import OWN, System
 
@@ -67,7 +67,7 @@ SCENARIO = Scenario(
     "full_table",
     "Executions already in the table",
     "The drain of 100 programs, with empty tables and with a table of executions of a year, 4 % of them failed.",
-    (Column("rate", "jobs/s"), *(column for column in CPU_COLUMNS if column.key != "cpu producer")),
+    (Column("rate", "jobs/s"), *CPU_OF_WORK),
     (OWN,),
     lambda _: (EMPTY, FULL),
     measure,

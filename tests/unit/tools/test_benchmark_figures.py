@@ -11,7 +11,8 @@ from benchmarks.harness.results import Measured, Measurement
 from benchmarks.harness.scenario import Options
 from benchmarks.harness.stacks import LIBRARY, read_stacks
 from benchmarks.harness.statistics import Progress, middle_rate, percentile, reached, spread
-from benchmarks.harness.targets import Target, targets
+from benchmarks.harness.target import Target
+from benchmarks.harness.targets import targets
 from benchmarks.scenarios import SCENARIOS, drain
 from benchmarks.systems import FLOOR, OWN, SYSTEMS
 from benchmarks.turns import compared
@@ -91,6 +92,19 @@ def test_targets_are_compared_with_the_fastest_peer_that_was_measured() -> None:
     assert (orm.found, orm.met) == (10.0, True)
     floor = found[f"Drain, {drain.SPREAD}, to the floor without a database"]
     assert (floor.found, floor.met) == (0.625, False)
+
+
+def test_figures_of_the_queue_are_compared_with_what_is_wanted() -> None:
+    variants = SCENARIOS["lanes"].variants(Options())
+    delays = {variants[0]: 10.0, variants[1]: 25.0}
+    runs = [Measurement(variant, OWN, 1, {"p95": p95}) for variant, p95 in delays.items()]
+    (goal,) = targets({"lanes": Measured("2026-11-30", "a machine", Options(), runs)})
+    assert (goal.text, goal.wanted, goal.found, goal.met) == (
+        "Start delay p95 of urgent ones behind 100,000 of bulk, to an empty system",
+        3,
+        2.5,
+        True,
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""How fast what waits in the database is chosen, run and ended."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from benchmarks.harness.failures import Void
+from benchmarks.harness.fleet import Fleet, commands, fleet, mock, per_thousand, some_day
+from benchmarks.harness.runs import COUNTED, Stage
+from benchmarks.harness.scenario import CPU_OF_WORK, Column, Figures, Options, Scenario
+from benchmarks.harness.statistics import Progress, middle_rate
+from benchmarks.systems import OWN, PROCESSES, System
+
+THREADS = 64
+PROGRAMS, TENANTS = 10_000, 1_000
+STEP = 100_000
+FEW = "{:,} wait"
+WIDE = "{:,} wait, of 10,000 programs of 1,000 tenants"
+
+COLUMNS = """
+SELECT string_agg(quote_ident(column_name), ', ' ORDER BY ordinal_position),
+    string_agg(CASE column_name WHEN 'id' THEN 'gen_random_uuid()' WHEN 'program_id' THEN 'p.id'
+        WHEN 'tenant' THEN 'p.tenant' WHEN 'inserted_at' THEN 'now()' WHEN 'run_at' THEN 'now()'
+        WHEN 'not_before' THEN 'NULL' WHEN 'options' THEN '''{}''' ELSE 'e.' || quote_ident(column_name) END,
+        ', ' ORDER BY ordinal_position)
+FROM information_schema.columns WHERE table_name = 'executions' AND table_schema = current_schema()
+"""
+MORE_SIGNATURES = """
+INSERT INTO signatures SELECT (jsonb_populate_record(s, jsonb_build_object('tenant', 'tenant ' || n))).*
+FROM signatures AS s, generate_series(1, %(tenants)s::int) AS n
+"""
+MORE_PROGRAMS = """
+INSERT INTO programs SELECT (jsonb_populate_record(p, jsonb_build_object('id', gen_random_uuid(), 'name', 'p ' || n,
+    'tenant', 'tenant ' || 1 + n %% %(tenants)s::int))).*
+FROM programs AS p, generate_series(1, %(programs)s::int) AS n
+"""
+QUEUES = """
+INSERT INTO queues (tenant, program_id, lane, group_key, holder, inserted_at)
+SELECT DISTINCT tenant, program_id, lane, group_key, '', now() FROM executions WHERE status = 'pending'
+ON CONFLICT (tenant, program_id, lane, group_key) DO UPDATE SET holder = ''
+"""
+
+
+def measure(stage: Stage, options: Options, system: System, variant: str) -> Figures:
+    """Make the rows, then start the workers, and follow the first of them."""
+    waiting = int(variant.split()[0].replace(",", ""))
+    with fleet(stage, system) as made:
+        with made.client() as client:
+            program_id = mock(client)
+            wait_in_rows(made, program_id, waiting, wide="programs" in variant)
+        jobs = min(options.jobs, waiting)
+        with made.workers(THREADS, PROCESSES) as workers:
+            progress, before = list[Progress](), made.cpu(workers)
+
+            def enough() -> bool:
+                progress.append(Progress.now(int(made.number(COUNTED))))
+                return progress[-1].done >= jobs
+
+            made.wait(enough, f"the first {jobs} of {waiting} are done", workers)
+            cpu = per_thousand(before, made.cpu(workers), progress[-1].done - progress[0].done)
+            return {"rate": middle_rate(progress, jobs), **cpu}
+
+
+def wait_in_rows(made: Fleet, program_id: UUID, count: int, *, wide: bool = False) -> None:
+    """Make so many rows that wait, as copies of one that a worker has accepted.
+
+    Args:
+        wide: of many programs and tenants, instead of this program alone.
+    """
+    if not made.lanes:
+        raise Void("this version has no queue in the database")
+    made.send(commands([program_id], 1, not_before=some_day()))
+    made.wait(lambda: made.number("SELECT count(*) FROM executions") == 1, "one row waits")
+    connection = made.connection
+    if wide:
+        connection.execute(MORE_SIGNATURES, {"tenants": TENANTS})
+        connection.execute(MORE_PROGRAMS, {"tenants": TENANTS, "programs": PROGRAMS})
+    names, values = made.rows(COLUMNS)[0]
+    source = "(SELECT *, row_number() OVER () - 1 AS number, count(*) OVER () AS count FROM programs) AS p"
+    for first in range(0, count, STEP):
+        last = min(first + STEP, count) - 1
+        statement = (
+            f"INSERT INTO executions ({names}) SELECT {values} FROM generate_series({first}, {last}) AS n "
+            f"JOIN {source} ON p.number = n % p.count "
+            "CROSS JOIN LATERAL (SELECT * FROM executions WHERE NOT options = '{}') AS e"
+        )
+        connection.execute(statement.encode())
+    connection.execute("DELETE FROM executions WHERE NOT options = '{}'")
+    connection.execute(QUEUES)
+    connection.execute("VACUUM (ANALYZE) executions, queues, programs")
+
+
+SCENARIO = Scenario(
+    "choose",
+    "Chosen from a backlog in the database",
+    "The rows are made by SQL, then two worker processes start: jobs a second between 5 % and 95 % of the first ones.",
+    (Column("rate", "jobs/s"), *CPU_OF_WORK),
+    (OWN,),
+    lambda options: (FEW.format(options.jobs), FEW.format(options.backlog), WIDE.format(options.backlog)),
+    measure,
+)
