@@ -10,10 +10,12 @@ from benchmarks.harness import results, tables
 from benchmarks.harness.results import Measured, Measurement
 from benchmarks.harness.scenario import Options
 from benchmarks.harness.stacks import LIBRARY, read_stacks
+from benchmarks.harness.stamps import Stamp, Stamps, Step
 from benchmarks.harness.statistics import Progress, middle_rate, percentile, reached, spread
 from benchmarks.harness.target import Target
 from benchmarks.harness.targets import targets
 from benchmarks.scenarios import SCENARIOS, drain
+from benchmarks.steps import BEGAN, ENDED, by_execution, steps_of
 from benchmarks.systems import FLOOR, OWN, SYSTEMS
 from benchmarks.turns import compared
 
@@ -136,3 +138,28 @@ def test_the_report_says_what_each_was_given() -> None:
 def test_what_was_measured_is_kept(tmp_path: Path) -> None:
     results.save(tmp_path, {"drain": measured()})
     assert results.load(tmp_path) == {"drain": measured()}
+
+
+def test_the_steps_of_an_execution_are_those_between_its_question_and_its_answer() -> None:
+    client = [Stamp(1.0, BEGAN, "m"), Stamp(1.5, ENDED, "m"), Stamp(2.0, BEGAN, "m"), Stamp(2.75, ENDED, "m")]
+    worker = [Stamp(at, "ack", "c") for at in (1.25, 1.75, 2.5)]
+    found = by_execution(client, worker)
+    assert [[stamp.at for stamp in stamps] for stamps in found] == [[1.0, 1.25, 1.5], [2.0, 2.5, 2.75]]
+    assert steps_of(found[1], [BEGAN, "ack", "never", ENDED]) == {BEGAN: 0.0, "ack": 500.0, ENDED: 250.0}
+
+
+def test_a_function_is_stamped_where_it_is_entered_and_left_by_a_thread_of_this_name() -> None:
+    class Worker:
+        def run(self) -> str:
+            return "ran"
+
+    stamps = Stamps()
+    stamps.put(
+        [
+            Step("begins", Worker, "run"),
+            Step("has run", Worker, "run", left=True),
+            Step("elsewhere", Worker, "run", only="other-"),
+        ]
+    )
+    assert Worker().run() == "ran"
+    assert [stamp.step for stamp in stamps.noted] == ["begins", "has run"]
