@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from operator import attrgetter
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from dspex.contract.callback import Callback
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.ids import DEFAULT_TENANT, digest
 from dspex.text import storable
+from store.column_types import UtcDateTime
 from store.database.batch import moment
 from store.database.identity import Identified, Identity
 from store.executions import timeline
@@ -417,7 +418,13 @@ def usage_of(value: Mapping[str, Any] | None) -> Usage:
     return Usage.model_validate(value or {}, extra="ignore")
 
 
+def _in_utc(value: datetime | None) -> datetime | None:
+    """A time as the driver read it: a session whose URL says so has another time zone."""
+    return None if value is None else value.astimezone(UTC)
+
+
 _READ: dict[str, Callable[[Any], Any]] = {
+    **{column.name: _in_utc for column in executions.c if isinstance(column.type, UtcDateTime)},
     "status": ExecutionStatus,
     "options": lambda value: ExecutionOptions(**value),
     "error": lambda value: ErrorDetail(**value) if value else None,

@@ -217,8 +217,7 @@ def finish_and_read(
     statement = statements.finish(dialect, upsert(connection), tuple(rows[0]), whole=whole)
     if writes_in_with(dialect):
         parameters[event_outbox.DUE_IN] = event_in
-    # Whole rows do not go to the driver as text, as their times would not be in UTC.
-    found = (connection.execute(statement, parameters) if whole else execute(connection, statement, parameters)).all()
+    found = execute(connection, statement, parameters).all()
     ended = {_key(row) for row in found}
     counts: dict[Identity, Counts] = {}
     for key in ended:

@@ -236,7 +236,9 @@ class TestAtOnce:
             for moment in (100.0, 100.9, 101.0, 101.9, 102.0):
                 now[0] = moment
                 plans.renew(connection)
-            assert said == ["SET plan_cache_mode = force_generic_plan", "DISCARD PLANS", "DISCARD PLANS"]
+            keep = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+            assert said == [keep, "DISCARD PLANS", "DISCARD PLANS"]
+            assert connection.exec_driver_sql("SHOW enable_seqscan").scalar_one() == "off"
             for number in range(8):
                 assert connection.exec_driver_sql("SELECT 1 + %(n)s::int", {"n": number}).scalar_one() == 1 + number
             assert connection.exec_driver_sql(kept).scalar_one() > 0
