@@ -96,7 +96,7 @@ class _EndWrite:
         writes = self._app.writes
         operation: Any = writes.finish if isinstance(self._ended, Finish) else writes.retry
         try:
-            self._app.writer.submit(operation, self._ended, self._written, self._app.may_gather)
+            self._app.writer.submit(operation, self._ended, self._written, self._app.may_gather, here=True)
         except WriterClosed:
             self._leave()
             raise

@@ -19,6 +19,7 @@ from typing import Any
 
 import pika
 from pika import SelectConnection, URLParameters, frame, spec
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.channel import Channel
 from pika.exceptions import (
     ChannelWrongStateError,
@@ -151,7 +152,8 @@ class _Assembler:
 class PublishingConnection(TolerantConnection):
     """Publishes many messages per second, with a confirm for each.
 
-    The frames of many messages go to the socket in one write; pika 1.4.4 makes a system call for each frame. An ack
+    The frames of many messages go to the socket in one write, at once; pika 1.4.4 makes a system call for each frame,
+    and asks the operating system first, which for a single message takes longer than to write it. An ack
     goes straight to `on_ack`; pika looks its callback up in four dictionaries. If a later pika lacks the methods that
     are overridden here, messages and acks go pika's own way.
 
@@ -192,6 +194,17 @@ class PublishingConnection(TolerantConnection):
         finally:
             self._gathering = False
             self._output_marshaled_frames(self._frames)
+            self._write_now()
+
+    def _write_now(self) -> None:
+        """Write what pika would write when the socket is writable; what does not fit waits for that.
+
+        Over TLS, all of it waits: a write may have to wait for a read there.
+        """
+        transport: Any = self._transport  # pyright: ignore[reportAttributeAccessIssue]
+        plain = isinstance(transport, _AsyncPlaintextTransport)
+        if plain and transport.get_write_buffer_size():
+            transport._on_socket_writable()  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue]
 
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
         if self._gathering:

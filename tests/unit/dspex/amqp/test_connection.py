@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import frame, spec
+from pika.adapters.utils.io_services_utils import _AsyncPlaintextTransport
 from pika.callback import CallbackManager
 from pika.channel import Channel, ContentFrameAssembler
 from pika.connection import Connection
@@ -125,6 +126,7 @@ def test_pika_has_what_is_replaced() -> None:
     assert list(inspect.signature(connection._create_channel).parameters)[1:] == ["channel_number", "on_open_callback"]
     assert list(inspect.signature(frame.Header).parameters) == ["channel_number", "body_size", "props"]
     assert "_impl_class" in inspect.signature(pika.BlockingConnection).parameters
+    assert "self._produce()" in inspect.getsource(_AsyncPlaintextTransport._on_socket_writable)
 
 
 def test_what_comes_after_the_end_of_a_connection_is_not_read() -> None:

@@ -56,6 +56,24 @@ def kept(engine: Engine) -> list[int]:
         return list(connection.execute(select(numbers.c.id).order_by(numbers.c.id)).scalars())
 
 
+class Told:
+    """What follows a write: its result or its error, and the thread that said so."""
+
+    def __init__(self) -> None:
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.thread = ""
+        self._told = threading.Event()
+
+    def __call__(self, result: Any, error: Exception | None) -> None:
+        self.result, self.error, self.thread = result, error, threading.current_thread().name
+        self._told.set()
+
+    def wait(self) -> Told:
+        assert self._told.wait(30)
+        return self
+
+
 class Gate:
     """An operation that holds the writer until it is opened, while others gather behind it."""
 
@@ -138,6 +156,76 @@ def test_writes_that_may_wait_are_gathered(writer: Writer, engine: Engine) -> No
         writer.submit(add, number, then, within=0.05)
     wait_until(lambda: len(told) == 3, 30)
     assert (kept(engine), len(commits)) == ([0, 1, 2], 1)
+
+
+def test_a_write_is_made_in_its_own_thread_while_nothing_else_is_written(writer: Writer, engine: Engine) -> None:
+    told = Told()
+    writer.submit(add, 1, told, here=True)
+    assert (told.result, told.thread, kept(engine)) == ("added 1", threading.current_thread().name, [1])
+
+
+def test_a_write_that_would_wait_goes_to_the_writer(writer: Writer, engine: Engine, pool: ThreadPoolExecutor) -> None:
+    gate, told = Gate(writer, pool), Told()
+    writer.submit(add, 1, told, here=True)
+    assert told.thread == ""
+    gate.open()
+    assert (told.wait().result, told.thread, kept(engine)) == ("added 1", "writer", [1])
+
+
+def test_what_comes_while_a_caller_writes_is_one_transaction_of_the_writer(writer: Writer, engine: Engine) -> None:
+    batches: list[list[int]] = []
+    inside = [Told() for _ in range(3)]
+
+    def note(connection: Connection, items: Sequence[int]) -> list[str]:
+        batches.append(list(items))
+        return add(connection, items)
+
+    def while_it_is_written(connection: Connection, items: Sequence[int]) -> list[str]:
+        writer.post(note, 5)
+        for number, told in enumerate(inside, 2):
+            writer.submit(note, number, told, here=True)
+        return add(connection, items)
+
+    first = Told()
+    writer.submit(while_it_is_written, 1, first, here=True)
+    assert first.result == "added 1"
+    assert [told.wait().thread for told in inside] == ["writer"] * 3
+    assert wait_until(lambda: kept(engine) == [1, 2, 3, 4, 5], 30)
+    assert batches[0][:3] == [2, 3, 4]
+
+
+def test_what_fails_in_its_own_thread_is_tried_again_by_the_writer(writer: Writer, engine: Engine) -> None:
+    tries: list[str] = []
+
+    def break_once(_connection: Connection) -> None:
+        tries.append(threading.current_thread().name)
+        if len(tries) == 1:
+            raise OperationalError("COMMIT", None, Exception("gone"), connection_invalidated=True)
+
+    event.listen(engine, "commit", break_once)
+    told, twice = Told(), Told()
+    writer.submit(add, 1, told, here=True)
+    assert (told.wait().result, told.thread, kept(engine)) == ("added 1", "writer", [1])
+    assert tries == [threading.current_thread().name, "writer"]
+    writer.submit(add, 1, twice, here=True)
+    assert isinstance(twice.wait().error, IntegrityError)
+
+
+def test_a_writer_that_closes_waits_for_the_caller_that_writes(engine: Engine) -> None:
+    writer, told = Writer(engine), Told()
+    writer.start()
+    closing = threading.Thread(target=writer.close)
+
+    def while_it_is_written(connection: Connection, items: Sequence[int]) -> list[str]:
+        closing.start()
+        assert wait_until(writer._closing.is_set, 30)
+        return add(connection, items)
+
+    writer.submit(while_it_is_written, 1, told, here=True)
+    closing.join(30)
+    assert (told.result, kept(engine), writer.threads[0].is_alive()) == ("added 1", [1], False)
+    with pytest.raises(WriterClosed):
+        writer.submit(add, 2, told, here=True)
 
 
 def test_a_write_that_may_not_wait_takes_along_those_that_may(writer: Writer, engine: Engine) -> None:
