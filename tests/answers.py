@@ -23,8 +23,10 @@ from dspex import (
     Try,
     Usage,
 )
+from dspex.contract.backlog import Backlog, BacklogView, By, Holder
 from dspex.contract.callback import Callback
 from dspex.contract.events import ProblemDetail
+from dspex.contract.options import Lane
 from dspex.contract.queries import ExecutionCounts
 from dspex.contract.results import (
     Affected,
@@ -46,6 +48,7 @@ from dspex.contract.results import (
     SignatureSchema,
     SignatureView,
     Transition,
+    Waiting,
 )
 from dspex.contract.status import DeadLetterStatus, DeliveryStatus
 from dspex.contract.trace import ExecutionTrace, TraceStep
@@ -156,6 +159,12 @@ EXECUTION_VIEW = ExecutionView(
     finished_at=AT,
     lock_version=3,
 )
+WAITING_VIEW = EXECUTION_VIEW.model_copy(
+    update={
+        "status": ExecutionStatus.PENDING,
+        "waiting": Waiting(since=AT, lane=Lane.BULK, reason="limit", held_by="lm fast", ahead=7, expected_seconds=9.5),
+    }
+)
 CALLBACK = Callback(url="https://receiver.example/hook", secret="A_WEBHOOK_SECRET", events=("failed",), thin=True)
 ENDPOINT_VIEW = EndpointView(
     endpoint_id=ID,
@@ -212,6 +221,20 @@ REJECTED_MESSAGE_VIEW = RejectedMessageView(
     updated_at=AT,
 )
 
+_BACKLOG = Backlog(
+    tenant="acme",
+    program_id=ID,
+    name="triage",
+    lane=Lane.BULK,
+    waiting=3,
+    running=1,
+    oldest_at=AT,
+    came_per_minute=2.5,
+    went_per_minute=1.5,
+    expected_seconds=120.0,
+    held_by=(Holder(scope="lm fast", paused=True),),
+)
+
 AN_ANSWER_OF_EACH: list[BaseModel] = [
     Nothing(),
     Answer(value=True),
@@ -258,6 +281,7 @@ AN_ANSWER_OF_EACH: list[BaseModel] = [
         last_executed_at=AT,
     ),
     EXECUTION_VIEW,
+    WAITING_VIEW,
     ExecutionTrace(
         execution_id=ID,
         attempt=2,
@@ -278,4 +302,5 @@ AN_ANSWER_OF_EACH: list[BaseModel] = [
     REJECTED_MESSAGE_VIEW,
     Page[RejectedMessageView](items=(REJECTED_MESSAGE_VIEW,)),
     Affected(count=2, refused=1),
+    BacklogView(by=By.PROGRAM, total=_BACKLOG, items=(_BACKLOG,), next_cursor="n"),
 ]

@@ -21,6 +21,7 @@ from dspex import Configuration, Signature, state_of
 from dspex.client.interface import Interface
 from dspex.client.losses import SignatureWarning
 from dspex.client.subject import NamedProgram, read_signature, read_subject
+from dspex.contract.backlog import BacklogView
 from dspex.contract.callback import Callback
 from dspex.contract.configuration import ConfigurationChange
 from dspex.contract.deployment import Deployment
@@ -43,6 +44,7 @@ from dspex.signatures.compatibility import Compatibility
 from dspex.text import visible_json
 from store.database.tenancy import ALL, owners
 from workers.application.wiring import bootstrap
+from workers.cli.backlog import show_backlog
 from workers.cli.begin import check_servers, configure_logging
 from workers.cli.external import mark_completed, mark_failed
 from workers.cli.from_module import create_from_module
@@ -363,6 +365,8 @@ def show(answer: Any, *, as_json: bool) -> None:
             show_prompt(answer)
         case ExecutionTrace():
             show_steps(answer)
+        case BacklogView():
+            show_backlog(answer)
         case Compatibility():
             _show_compatibility(answer)
         case _:

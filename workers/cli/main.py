@@ -13,7 +13,7 @@ import click
 from workers.cli.blobs import blob
 from workers.cli.cancels import cancel
 from workers.cli.dead_letters import dead_letter
-from workers.cli.entities import as_json, execution, program, signature, strict, tenant
+from workers.cli.entities import as_json, cursor, execution, limit, of_program, program, signature, strict, tenant, verb
 from workers.cli.webhooks import webhook
 
 USAGE_ERROR = 2
@@ -230,3 +230,10 @@ def declare() -> None:
 execution.add_command(cancel)
 for group in (signature, program, execution, dead_letter, webhook, blob):
     main.add_command(group)
+verb(
+    main, "queue", "get_backlog",
+    "Show how much waits and runs, since when, how fast it moves, and what holds it.",
+    click.option("--by", type=click.Choice(["lane", "tenant", "program"]), default="lane", show_default=True),
+    of_program, click.option("--lane", type=click.Choice(["high", "default", "bulk"])),
+    click.option("--all-tenants", is_flag=True, help="Of all tenants, not of one."), limit, cursor,
+)  # fmt: skip

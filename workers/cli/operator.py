@@ -20,4 +20,4 @@ def operator_of(settings: Settings, tenant: str | None) -> Principal:
         return EVERYBODY
     if not settings.tenancy:
         raise SettingsError(f"--tenant: there is one tenant, '{EVERYBODY.tenant}': set DSPEX_TENANCY for others")
-    return Principal(EVERYBODY.name, tenant, EVERYBODY.roles)
+    return Principal(EVERYBODY.name, tenant, EVERYBODY.roles, fleet=True)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from dspex.errors import Denied
 from workers.application.wiring import Application
+from workers.handlers import backlog as backlog
 from workers.handlers import cancels as cancels
 from workers.handlers import dead_letters as dead_letters
 from workers.handlers import executions as executions

@@ -26,6 +26,7 @@ from workers.application.wiring import Application
 from workers.execution.admission import EXECUTIONS, admitted
 from workers.execution.completion import run, run_alone
 from workers.execution.event_publisher import announce
+from workers.handlers.backlog import waiting_view
 from workers.handlers.registry import handles
 from workers.handlers.waits import Overtaking
 from workers.outbound.serializers import execution_view, page_of
@@ -76,7 +77,8 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
 @handles(GetExecution, roles=EVERY_ROLE)
 def get_execution(app: Application, received: Received[GetExecution]) -> ExecutionView:
     """Read one execution."""
-    return execution_view(_read(app, received.tenant, received.command.execution_id, received.command.idempotency_key))
+    execution = _read(app, received.tenant, received.command.execution_id, received.command.idempotency_key)
+    return execution_view(execution, waiting_view(app, execution))
 
 
 @handles(GetExecutionTrace, roles=EVERY_ROLE)

@@ -6,13 +6,15 @@ import logging
 import time
 
 from store.database.engine import READ_ONLY
-from store.queues import counts
+from store.database.tenancy import ALL
+from store.queues import counts, figures
 from store.queues.counts import Counted
 from workers.application.wiring import Application
 
 FOLD_LIMIT = 2_000
 REPAIR_SECONDS = 10.0
 REPAIR_LIMIT = 50
+METRICS_SECONDS = 15.0
 
 
 class QueueCounts:
@@ -22,6 +24,7 @@ class QueueCounts:
         self._app = app
         self._repaired: Counted | None = None
         self._repair_at = time.monotonic() + REPAIR_SECONDS
+        self._shown_at = 0.0
 
     def run(self) -> None:
         """Add up everything that has moved until now; every ten seconds, look at some counts."""
@@ -31,6 +34,9 @@ class QueueCounts:
         while more:
             with engine.begin() as connection:
                 more = counts.fold(connection, FOLD_LIMIT) == FOLD_LIMIT
+        if self._app.settings.metrics_address and time.monotonic() >= self._shown_at:
+            self._shown_at = time.monotonic() + METRICS_SECONDS
+            self._show()
         if time.monotonic() < self._repair_at:
             return
         self._repair_at = time.monotonic() + REPAIR_SECONDS
@@ -42,3 +48,11 @@ class QueueCounts:
                 f"{corrected} queues",
                 level=logging.INFO,
             )
+
+    def _show(self) -> None:
+        with self._app.engine.connect().execution_options(**READ_ONLY) as connection:
+            lanes, now = figures.lanes(connection, figures.Scope(ALL)), counts.clock(connection)
+        for row in lanes:
+            if row.lane is not None:
+                since = (now - row.oldest_at).total_seconds() if row.oldest_at is not None else 0.0
+                self._app.metrics.backlog(row.lane, row.waiting, max(since, 0.0))

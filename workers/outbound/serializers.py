@@ -22,6 +22,7 @@ from dspex.contract.results import (
     ProgramView,
     RejectedMessageView,
     SignatureView,
+    Waiting,
 )
 from store.database import pages
 from store.executions import Execution
@@ -77,8 +78,8 @@ def _code_view(code: ModuleCode, built: bool) -> ProgramCode:
     )
 
 
-def execution_view(row: Execution) -> ExecutionView:
-    """An execution."""
+def execution_view(row: Execution, waiting: Waiting | None = None) -> ExecutionView:
+    """An execution; `waiting`: what it waits for, if that was looked up."""
     return _view(
         ExecutionView,
         row,
@@ -87,6 +88,7 @@ def execution_view(row: Execution) -> ExecutionView:
         callback=row.callback or row.program_callback,
         metadata=dict(row.metadata),
         extra_outputs=dict(row.extra_outputs),
+        waiting=waiting,
         timeline=[{"status": t.status, "at": t.at, "attempt": t.attempt, "by": t.by} for t in row.timeline],
     )
 

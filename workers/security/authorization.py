@@ -26,11 +26,16 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Principal:
-    """The sender of a command: its name, the tenant whose entities it sees, and its roles."""
+    """The sender of a command: its name, the tenant whose entities it sees, and its roles.
+
+    Attributes:
+        fleet: whether it may pause and limit what all tenants share: it has the database, or there are no tenants.
+    """
 
     name: str
     tenant: str = DEFAULT_TENANT
     roles: frozenset[Role] = field(default_factory=frozenset)
+    fleet: bool = False
 
 
 EVERY_ROLE = frozenset({Role.ADMIN, Role.OPERATOR, Role.PRODUCER, Role.VIEWER})

@@ -10,7 +10,7 @@ from dspex.errors import Denied
 from dspex.ids import DEFAULT_TENANT
 from workers.security.authorization import Principal, Role
 
-EVERYBODY = Principal("everybody", DEFAULT_TENANT, frozenset({Role.ADMIN}))
+EVERYBODY = Principal("everybody", DEFAULT_TENANT, frozenset({Role.ADMIN}), fleet=True)
 """The principal of everybody while tenancy is off: there is one tenant, and every publisher may do everything."""
 
 

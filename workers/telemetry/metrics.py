@@ -15,6 +15,7 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
 
 from dspex import ErrorCode, ExecutionStatus, errors
+from dspex.contract.options import Lane
 from dspex.errors import DspexError, SettingsError
 
 OTHER = "other"
@@ -47,6 +48,8 @@ class Metrics:
             namespace="dspex",
             registry=self.registry,
         )
+        self._waiting = self._by_lane("waiting_executions", "Executions that wait, in the whole fleet")
+        self._oldest = self._by_lane("oldest_waiting_seconds", "For how long the oldest might have run")
         # Create all series now: a rate misses the first count of a series that appears with it.
         self._executions.labels(ExecutionStatus.COMPLETED, "")
         for code in FAILURES:
@@ -58,6 +61,17 @@ class Metrics:
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
         return Counter(name, f"{what}.", labels, namespace="dspex", registry=self.registry)
+
+    def _by_lane(self, name: str, what: str) -> Gauge:
+        gauge = Gauge(name, f"{what}.", ("lane",), namespace="dspex", registry=self.registry)
+        for lane in Lane:
+            gauge.labels(lane)
+        return gauge
+
+    def backlog(self, lane: Lane, waiting: int, oldest_seconds: float) -> None:
+        """So many executions wait in a lane, and the oldest might have run for so long."""
+        self._waiting.labels(lane).set(waiting)
+        self._oldest.labels(lane).set(oldest_seconds)
 
     def execution_ended(self, status: ExecutionStatus, error_code: str | None = None) -> None:
         """This process has written the end of an execution."""

@@ -30,6 +30,7 @@ class AsyncVerbs(InThreads):
     download = in_thread(Interface.download)
     enable_endpoint = in_thread(Interface.enable_endpoint)
     find_program = in_thread(Interface.find_program)
+    get_backlog = in_thread(Interface.get_backlog)
     get_delivery = in_thread(Interface.get_delivery)
     get_endpoint = in_thread(Interface.get_endpoint)
     get_execution = in_thread(Interface.get_execution)

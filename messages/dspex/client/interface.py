@@ -20,6 +20,7 @@ from uuid import UUID
 
 from dspex.blobs.values import placed
 from dspex.client.arguments import arguments_checked
+from dspex.client.backlog_verbs import BacklogVerbs
 from dspex.client.deployment_verbs import DeploymentVerbs
 from dspex.client.external_verbs import ExternalVerbs
 from dspex.client.losses import tell_losses, with_warnings
@@ -80,7 +81,7 @@ from dspex.signatures.signature import Signature
 
 
 @arguments_checked
-class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, DeploymentVerbs):
+class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, BacklogVerbs, DeploymentVerbs):
     """The verbs. Each raises `RequestFailed` (in process, another `DspexError`) with the reason and its code.
 
     A wrong argument raises `InvalidValues`, which names it; nothing is sent then.

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field, JsonValue
 from dspex.contract.callback import Callback, CallbackEvent
 from dspex.contract.configuration import Configuration
 from dspex.contract.events import ErrorDetail, Extras, Usage
-from dspex.contract.options import ExecutionOptions
+from dspex.contract.options import ExecutionOptions, Lane
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.contract.status import DeadLetterStatus, DeliveryStatus, ExecutionStatus, ProgramStatus, SignatureStatus
 from dspex.errors import DspexError, Problem
@@ -182,6 +182,25 @@ class Transition(Frozen):
     by: str | None = None
 
 
+class Waiting(Frozen):
+    """What a pending execution waits for.
+
+    Attributes:
+        since: when it became pending.
+        reason: `place`: a worker has none free; `not_before` and `retry`: its time has not come; `paused` and `limit`:
+            `held_by` says by what, such as `lm fast`.
+        ahead: how many of its queue come first, about.
+        expected_seconds: until it runs, about; null: nothing of its program and lane has gone for a minute.
+    """
+
+    since: AwareDatetime
+    lane: Lane
+    reason: Literal["place", "not_before", "retry", "paused", "limit"]
+    held_by: str | None = None
+    ahead: int | None = None
+    expected_seconds: float | None = None
+
+
 class ExecutionView(Frozen):
     """An execution.
 
@@ -189,7 +208,8 @@ class ExecutionView(Frozen):
     of the next. A failed execution is a dead letter until it is replayed or `discarded`. `callback` is its own, or else
     the program's at the time of the claim. `requested_at` is the `time` of the message that asked for it first, by the
     clock of its sender: from then until the first entry of the timeline it waited in a queue. `external` (left out if
-    false): a service runs it itself and marks it; no worker does.
+    false): a service runs it itself and marks it; no worker does. `waiting`: of a pending one that is asked for by its
+    id or key.
     """
 
     execution_id: UUID
@@ -214,6 +234,7 @@ class ExecutionView(Frozen):
     timeline: tuple[Transition, ...]
     requested_at: AwareDatetime | None = None
     external: bool = Field(default=False, exclude_if=operator.not_)
+    waiting: Waiting | None = Field(default=None, exclude_if=operator.not_)
     inserted_at: AwareDatetime
     executed_at: AwareDatetime | None
     finished_at: AwareDatetime | None

@@ -97,4 +97,5 @@ def test_every_metric_has_its_line() -> None:
     for found in Metrics().registry.collect():
         labels = {name for sample in found.samples for name in sample.labels}
         if found.name.startswith("dspex_") and labels:
-            assert set(re.findall(r"`(\w+)`", table[f"{found.name}_total"])) == labels
+            name = found.name if found.type == "gauge" else f"{found.name}_total"
+            assert set(re.findall(r"`(\w+)`", table[name])) == labels

@@ -30,6 +30,7 @@ from dspex import (
     uuid7,
     wrap,
 )
+from dspex.contract.backlog import By, GetBacklog
 from dspex.contract.callback import Callback
 from dspex.contract.commands import (
     ActivateSignature,
@@ -175,6 +176,7 @@ A_COMMAND_OF_EACH = [
     GetExecutionTrace(execution_id=ID),
     ListExecutions(metadata={"batch": "7"}),
     CountExecutions(program_id=ID, error_code="auth", since=datetime(2026, 1, 1, tzinfo=UTC)),
+    GetBacklog(by=By.PROGRAM, program_id=ID, lane=Lane.BULK, limit=3, cursor="c"),
     ReplayExecutions(execution_ids=(ID, OTHER)),
     DiscardExecutions(program_id=ID, error_code="auth", since=datetime(2026, 1, 1, tzinfo=UTC)),
     ReplayMessages(queue="q", until=datetime(2026, 1, 1, tzinfo=UTC)),

@@ -73,6 +73,7 @@ ASKED = {
     "dspex.program.prompt.v1": Asked("get_program_prompt", "program prompt ID --input question=?"),
     "dspex.program.stats.v1": Asked("get_stats", "program stats ID"),
     "dspex.program.update.v1": Asked("update_program", "program update ID --name p"),
+    "dspex.queue.get.v1": Asked("get_backlog", "queue"),
     "dspex.signature.activate.v1": Asked("activate_signature", "signature activate ID"),
     "dspex.signature.compare.v1": Asked("compare_signatures", "signature compare ID ID"),
     "dspex.signature.create.v1": Asked("create_signature", "signature create question->answer"),

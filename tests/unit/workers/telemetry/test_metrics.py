@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dspex import ErrorCode, ExecutionStatus
+from dspex.contract.options import Lane
 from dspex.errors import SettingsError
 from workers.telemetry.metrics import Metrics, require_free
 
@@ -47,6 +48,14 @@ def test_each_thing_that_happens_has_its_counter(metrics: Metrics) -> None:
     assert value(metrics, "dspex_rejected_messages_total", error_code="malformed_message") == 1
     assert value(metrics, "dspex_events_sent_total") == 5
     assert value(metrics, "dspex_redeliveries_total") == 1
+
+
+def test_what_waits_is_shown_by_lane(metrics: Metrics) -> None:
+    metrics.backlog(Lane.BULK, 1_000_000, 60.5)
+    metrics.backlog(Lane.BULK, 900_000, 50.5)
+    assert value(metrics, "dspex_waiting_executions", lane="bulk") == 900_000
+    assert value(metrics, "dspex_oldest_waiting_seconds", lane="bulk") == 50.5
+    assert value(metrics, "dspex_waiting_executions", lane="high") == 0
 
 
 def test_what_has_not_happened_is_zero(metrics: Metrics) -> None:

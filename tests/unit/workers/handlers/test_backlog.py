@@ -1,0 +1,166 @@
+"""The backlog as people see it: of whom, by what, held by what; and what one that waits waits for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import insert, update
+
+from dspex import uuid7
+from dspex.contract.backlog import Backlog, BacklogView, By, Holder
+from dspex.contract.options import Lane
+from dspex.errors import Denied, InvalidValues
+from store import executions, gates
+from store.gates import GateKey
+from store.queues import counts
+from store.queues.counts import Counted
+from store.tables import executions as executions_table
+from store.tables import queues
+from tests.contract.store.rows import request
+from tests.unit.system import System
+from workers.cli.backlog import show_backlog, span
+from workers.local import LocalClient
+from workers.security.authorization import Principal, Role
+
+
+def as_one(system: System, tenant: str = "default", *, fleet: bool = False) -> LocalClient:
+    return LocalClient(system.app, Principal("ann", tenant, frozenset({Role.VIEWER}), fleet=fleet))
+
+
+def program(system: System, name: str, tenant: str = "default") -> UUID:
+    maker = LocalClient(system.app, Principal("maker", tenant, frozenset({Role.PRODUCER})))
+    return maker.create_program(name, "question -> answer", adapter_type="mock").program_id
+
+
+def waits(system: System, program_id: UUID, number: int, *, tenant: str = "default", lane: Lane = Lane.BULK) -> None:
+    with system.app.engine.begin() as connection:
+        counts.came(connection, [Counted(tenant, program_id, lane.number)] * number)
+
+
+def queue(system: System, program_id: UUID, holder: str, lane: Lane = Lane.BULK) -> None:
+    where = {"tenant": "default", "program_id": program_id, "lane": lane.number, "group_key": ""}
+    with system.app.engine.begin() as connection:
+        connection.execute(insert(queues).values(**where, holder=holder, inserted_at=datetime.now(UTC)))
+
+
+def numbers(view: BacklogView) -> list[tuple[str | None, int]]:
+    return [(row.name or row.tenant or row.lane, row.waiting) for row in view.items]
+
+
+def test_by_lane_program_and_tenant(system: System) -> None:
+    one, other = program(system, "one"), program(system, "other")
+    waits(system, one, 3)
+    waits(system, other, 5, lane=Lane.HIGH)
+    waits(system, uuid7(), 7, tenant="acme")
+    ann, fleet = as_one(system), as_one(system, fleet=True)
+    assert numbers(ann.get_backlog()) == [("high", 5), ("default", 0), ("bulk", 3)]
+    assert numbers(ann.get_backlog("program")) == [("other", 5), ("one", 3)]
+    assert numbers(ann.get_backlog(By.PROGRAM, lane="bulk")) == [("one", 3)]
+    assert numbers(ann.get_backlog(By.LANE, program_id=one)) == [("high", 0), ("default", 0), ("bulk", 3)]
+    assert numbers(ann.get_backlog(By.TENANT)) == [("default", 8)]
+    assert ann.get_backlog().total.waiting == 8
+    everything = fleet.get_backlog(By.TENANT, all_tenants=True)
+    assert (numbers(everything), everything.total.waiting) == ([("default", 8), ("acme", 7)], 15)
+    first = fleet.get_backlog(By.TENANT, all_tenants=True, limit=1)
+    assert numbers(first) == [("default", 8)]
+    assert numbers(fleet.get_backlog(By.TENANT, all_tenants=True, cursor=first.next_cursor)) == [("acme", 7)]
+
+
+def test_a_tenant_sees_its_own_alone(system: System) -> None:
+    waits(system, uuid7(), 7, tenant="acme")
+    assert as_one(system).get_backlog().total.waiting == 0
+    assert as_one(system, "acme").get_backlog().total.waiting == 7
+    for by in By:
+        with pytest.raises(Denied, match="all_tenants: 'ann' sees tenant 'default' alone"):
+            as_one(system).get_backlog(by, all_tenants=True)
+
+
+def test_wrong_arguments(system: System) -> None:
+    for wrong in ({"lane": "none"}, {"by": "lm"}, {"cursor": "c"}, {"limit": 0}, {"by": "program", "cursor": "c"}):
+        with pytest.raises(InvalidValues):
+            as_one(system).get_backlog(**wrong)
+
+
+def test_what_holds_it(system: System) -> None:
+    program_id = program(system, "held")
+    waits(system, program_id, 1)
+    queue(system, program_id, "lm:*:fast")
+    queue(system, program_id, f"program:default:{program_id}", Lane.HIGH)
+    limit = gates.Limits(in_flight=1)
+    with system.app.engine.begin() as connection:
+        gates.set_limit(connection, GateKey("lm", "fast"), limit, by="ops")
+        gates.set_limit(connection, GateKey("lm", "slow"), limit, by="ops")
+        gates.pause(connection, GateKey("program", str(program_id), "default"), by="ops")
+        gates.pause(connection, GateKey("lane", "bulk"), by="ops")
+        gates.pause(connection, GateKey("tenant", "acme"), by="ops")
+    ann = as_one(system)
+    [found] = ann.get_backlog("program").items
+    assert found.held_by == (Holder(scope="lm fast", paused=False), Holder(scope=f"program {program_id}", paused=True))
+    bulk = (Holder(scope="lane bulk", paused=True),)
+    assert [row.held_by for row in ann.get_backlog().items] == [(), (), bulk]
+    assert ann.get_backlog().total.held_by == ()
+    with system.app.engine.begin() as connection:
+        gates.pause(connection, GateKey("everything"), by="ops")
+        gates.pause(connection, GateKey("tenant", "default"), by="ops")
+    everything = Holder(scope="everything", paused=True)
+    assert ann.get_backlog().total.held_by == (everything,)
+    [tenant] = ann.get_backlog("tenant").items
+    assert tenant.held_by == (everything, Holder(scope="tenant default", paused=True))
+
+
+def test_what_one_that_waits_waits_for(system: System) -> None:
+    program_id, ann = program(system, "one"), as_one(system)
+    asked = request(program_id)
+    with system.app.engine.begin() as connection:
+        executions.create(connection, asked, due_in=3600)
+    assert ann.get_execution(asked.id).waiting is None  # nothing that a worker chooses
+    run_at = datetime.now(UTC) + timedelta(hours=1)
+    change = update(executions_table).where(executions_table.c.id == asked.id)
+    with system.app.engine.begin() as connection:
+        connection.execute(change.values(run_at=run_at, lane=2))
+    found = ann.get_execution(asked.id).waiting
+    assert found is not None
+    assert (found.reason, found.lane, found.held_by, found.ahead) == ("not_before", Lane.BULK, None, None)
+    with system.app.engine.begin() as connection:
+        connection.execute(change.values(run_at=run_at - timedelta(hours=2)))
+    queue(system, program_id, "lm:*:fast")
+    waits(system, program_id, 1)
+    found = ann.get_execution(asked.id).waiting
+    assert found is not None
+    assert (found.reason, found.held_by, found.ahead, found.expected_seconds) == ("limit", "lm fast", 0, None)
+    assert all(item.waiting is None for item in ann.list_executions().items)
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    row = Backlog(
+        tenant="acme",
+        program_id=uuid7(),
+        name="triage\x1b[31m",
+        waiting=1_000_000,
+        running=64,
+        oldest_at=datetime.now(UTC) - timedelta(minutes=90, seconds=30),
+        came_per_minute=6000.4,
+        went_per_minute=12_000,
+        expected_seconds=5000,
+        held_by=(Holder(scope="lm fast", paused=False), Holder(scope="lane bulk", paused=True)),
+    )
+    still = row.model_copy(update={"oldest_at": None, "expected_seconds": None, "held_by": (), "name": None})
+    show_backlog(BacklogView(by=By.PROGRAM, total=still, items=(row, still), next_cursor="abc"))
+    printed = capsys.readouterr()
+    words = ["1000000", "64", "1 h 30 min", "6000", "12000", "1 h 23 min", "lm fast, lane bulk (paused)"]
+    [line] = [line for line in printed.out.splitlines() if "triage" in line]
+    assert all(word in line for word in words)
+    assert "\x1b" not in line.replace("\x1b[0m", "").replace("\x1b[1m", "")
+    assert "(gone)" in printed.out
+    assert "not known" in printed.out
+    assert "--cursor abc" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (60, "1 min"), (61, "1 min 1 s"), (7200, "2 h"), (90_000, "1 d 1 h")],
+)
+def test_a_length_of_time(seconds: float, text: str) -> None:
+    assert span(seconds) == text

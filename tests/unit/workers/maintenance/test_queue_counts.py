@@ -1,0 +1,64 @@
+"""The relay's tick adds up what has moved, corrects what nobody has counted, and shows what waits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import func, insert, select, update
+
+from dspex import uuid7
+from dspex.contract.options import Lane
+from store import executions
+from store.database.tenancy import ALL
+from store.queues import counts, figures
+from store.queues.counts import Counted
+from store.tables import NOW, queue_moves, queues
+from store.tables import executions as executions_table
+from tests.contract.store.rows import ready_program, request
+from tests.unit.system import System
+from workers.maintenance import queue_counts
+from workers.maintenance.queue_counts import QueueCounts
+
+
+def waiting(system: System) -> int:
+    with system.app.engine.begin() as connection:
+        return figures.total(figures.lanes(connection, figures.Scope(ALL))).waiting
+
+
+def test_it_adds_up_everything(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_counts, "FOLD_LIMIT", 3)
+    for _ in range(7):
+        with system.app.engine.begin() as connection:
+            counts.came(connection, [Counted("acme", uuid7())])
+    QueueCounts(system.app).run()
+    with system.app.engine.begin() as connection:
+        assert connection.execute(select(func.count()).select_from(queue_moves)).scalar_one() == 0
+    assert waiting(system) == 7
+
+
+def test_it_corrects_from_time_to_time(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_counts, "REPAIR_SECONDS", 0.0)
+    with system.app.engine.begin() as connection:
+        asked = request(ready_program(connection))
+        executions.create(connection, asked, due_in=60)
+        connection.execute(update(executions_table).values(run_at=NOW))
+        where = {"tenant": "default", "program_id": asked.program_id, "lane": 1, "holder": ""}
+        connection.execute(insert(queues).values(**where, inserted_at=NOW))
+    assert waiting(system) == 0
+    QueueCounts(system.app).run()
+    assert waiting(system) == 1
+
+
+def test_it_shows_what_waits_where_somebody_looks(system: System) -> None:
+    with system.app.engine.begin() as connection:
+        counts.came(connection, [Counted("acme", uuid7(), Lane.BULK.number)] * 3)
+
+    def shown() -> float | None:
+        return system.app.metrics.registry.get_sample_value("dspex_waiting_executions", {"lane": "bulk"})
+
+    QueueCounts(system.app).run()
+    assert shown() == 0
+    looked_at = system.app.settings.model_copy(update={"metrics_address": "127.0.0.1:9"})
+    QueueCounts(replace(system.app, settings=looked_at)).run()
+    assert shown() == 3
