@@ -10,10 +10,9 @@ from sqlalchemy import Connection, select
 
 from dspex import ExecutionStatus
 from dspex.ids import DEFAULT_TENANT
-from store.database.identity import is_found
+from store.database.identity import Identity, is_one_of
 from store.executions.rows import Execution, execution_of
 from store.executions.single import cancelling
-from store.executions.statements import OPEN
 from store.executions.unrun import count_and_tell
 from store.tables import executions
 
@@ -48,9 +47,13 @@ def cancel_many(
     Waits for no row that is locked, so it cannot deadlock with a batch that ends others of the same program.
     """
     c = executions.c
-    which = (c.id.in_(ids), c.tenant == tenant, OPEN, ~c.cancel_requested)
-    held = select(c.id, c.tenant).where(*which).order_by(c.id).with_for_update(skip_locked=True)
-    rows = connection.execute(cancelling(is_found(executions, held), by)).all()
+    # Expressions that fit no index, so that each row is found by its id, as in `statements.finish`.
+    unended = c.status.concat("").in_([ExecutionStatus.PENDING, ExecutionStatus.RUNNING])
+    which = (c.id.in_(ids), c.tenant.concat("") == tenant, unended, ~c.cancel_requested)
+    held = connection.execute(select(c.id, c.tenant).where(*which).order_by(c.id).with_for_update(skip_locked=True))
+    # By their ids: PostgreSQL might join what a subquery finds with the whole table.
+    these = is_one_of(executions, [Identity(*row) for row in held])
+    rows = connection.execute(cancelling(these, by)).all()
     ended = [row for row in rows if row.status == ExecutionStatus.CANCELLED]
     count_and_tell(connection, ended, shard=shard, event_in=event_in, webhook_in=webhook_in)
     # In a new statement, which sees what has been committed since.

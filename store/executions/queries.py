@@ -238,7 +238,7 @@ def dead(
     )
 
 
-MOST_PASSED = 5_000
+MOST_PASSED = 1_000
 """How many rows a page of `unended` looks through at most."""
 
 

@@ -85,7 +85,7 @@ def cancel(
     """
     row = None
     while row is None:
-        this = (executions.c.id == execution_id) & (executions.c.tenant == tenant)
+        this = (executions.c.id == execution_id) & (executions.c.tenant == tenant) & OPEN
         row = connection.execute(cancelling(this, by)).one_or_none()
         if row is None:
             status = ExecutionStatus(_row(connection, execution_id, tenant).status)
@@ -102,12 +102,12 @@ _AT_ONCE = or_(PENDING, IS_EXTERNAL)
 
 
 def cancelling(which: ColumnElement[bool], by: str) -> ReturningUpdate[Any]:
-    """The statement that cancels those of these that have not ended. It returns them."""
+    """The statement that cancels these, none of which has ended. It returns them."""
     c = executions.c
     entry = case((_AT_ONCE, ExecutionStatus.CANCELLED), else_=CANCEL_REQUESTED)
     return (
         update(executions)
-        .where(which, OPEN)
+        .where(which)
         .values(
             status=case((_AT_ONCE, ExecutionStatus.CANCELLED), else_=c.status),
             cancel_requested=True,
