@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Dialect
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import psycopg
 
-from deploy.sql_calls import END, ENDPOINT, ENTRY, FINISH, ID, LEASE, REQUEST, RETRY, ROW, Call, Statement
+from deploy.sql_calls import END, ENDPOINT, ENTRY, FINISH, ID, LEASE, REQUEST, RETRY, ROW, WAITS, Call, Statement
 from deploy.sql_deliverer import DELIVERER
 from deploy.sql_operators import OPERATORS
 from dspex import Usage
@@ -206,6 +206,17 @@ CALLS = (
         (
             Statement("find lost", "by the relay, where something is due", ("ix_executions_running",), (ROW,)),
             Statement("rescue", "for those whose worker is gone", (KEY,)),
+        ),
+    ),
+    Call(
+        executions.rescue_to_queues,
+        (100,),
+        (
+            Statement("find lost", "as above", ("ix_executions_running",), (ROW,)),
+            Statement("rescue", "so that they wait in their queues", (KEY,), (WAITS,)),
+            Statement("count moves", "where executions begin to wait, or wait no more", ()),
+            Statement("offer", "where executions begin to wait: it locks their queues", ("pk_queues",), (WAITS,)),
+            Statement("wake", "where a queue became ready", (), only="postgresql"),
         ),
     ),
     Call(

@@ -25,6 +25,7 @@ CALLBACK = Callback(url="https://receiver.example.com/", secret="A_WEBHOOK_SECRE
 ENTRY = OutboxEntry(ID.id, 2)
 END = End(ID.id, ID.tenant, 2, "completed", CALLBACK, registered=True)
 ROW = SimpleNamespace(id=ID.id, tenant=ID.tenant)
+WAITS = SimpleNamespace(**vars(ROW), program_id=ID.id, lane=1, group_key="", run_at=None, holder="")
 ENDPOINT = SimpleNamespace(
     id=endpoint_id_of(ID.tenant, CALLBACK),
     tenant=ID.tenant,

@@ -22,33 +22,34 @@ RETURNING idempotency_keys.tenant, idempotency_keys.key, idempotency_keys.execut
 --   runs: for each batch of messages: the new ones
 --   needs: pk_executions, pk_programs
 INSERT INTO executions (id, program_id, inputs, options, source, traceparent, tenant, reply_to,
-    correlation_id, callback, metadata, extensions, requested_at, request_digest, not_before, deadline,
+    correlation_id, callback, metadata, extensions, requested_at, request_digest, not_before, deadline, lane,
     status, attempt, lock_version, worker, lease_expires_at, due_at, backend_id, policy, program_callback,
     started_at, inserted_at, updated_at, timeline)
 SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.source, asked.traceparent, asked.tenant,
     asked.reply_to, asked.correlation_id, asked.callback, asked.metadata, asked.extensions,
-    asked.requested_at, asked.request_digest, asked.not_before, asked.deadline, CASE WHEN asked.later THEN
-    %(pending)s::VARCHAR ELSE %(running)s::VARCHAR END AS anon_1, CASE WHEN asked.later THEN 0 ELSE 1 END AS
-    anon_2, %(first)s::INTEGER AS anon_3, CASE WHEN asked.later THEN NULL ELSE %(worker)s::VARCHAR END AS
-    anon_4, CASE WHEN asked.later THEN NULL ELSE (clock_timestamp() + make_interval(secs =>
-    CAST(%(lease_seconds)s AS double precision))) END AS anon_5, CASE WHEN asked.later THEN asked.not_before
-    ELSE NULL END AS anon_6, CASE WHEN (programs.status = %(status_1)s::VARCHAR) THEN programs.backend_id ELSE
-    NULL END AS anon_7, programs.policy, programs.callback AS callback_1, CASE WHEN asked.later THEN NULL ELSE
-    (clock_timestamp()) END AS anon_8, (clock_timestamp()) AS database_now_1, (clock_timestamp()) AS
-    database_now__1, jsonb_build_array(jsonb_build_object('status', CAST(CASE WHEN asked.later THEN
-    %(pending)s::VARCHAR ELSE %(running)s::VARCHAR END AS text), 'at', clock_timestamp(), 'attempt', CAST(CASE
-    WHEN asked.later THEN 0 ELSE 1 END AS integer), 'by', CAST(%(worker)s::VARCHAR AS text))) AS begun_1
+    asked.requested_at, asked.request_digest, asked.not_before, asked.deadline, asked.lane, CASE WHEN
+    asked.later THEN %(pending)s::VARCHAR ELSE %(running)s::VARCHAR END AS anon_1, CASE WHEN asked.later THEN
+    0 ELSE 1 END AS anon_2, %(first)s::INTEGER AS anon_3, CASE WHEN asked.later THEN NULL ELSE
+    %(worker)s::VARCHAR END AS anon_4, CASE WHEN asked.later THEN NULL ELSE (clock_timestamp() +
+    make_interval(secs => CAST(%(lease_seconds)s AS double precision))) END AS anon_5, CASE WHEN asked.later
+    THEN asked.not_before ELSE NULL END AS anon_6, CASE WHEN (programs.status = %(status_1)s::VARCHAR) THEN
+    programs.backend_id ELSE NULL END AS anon_7, programs.policy, programs.callback AS callback_1, CASE WHEN
+    asked.later THEN NULL ELSE (clock_timestamp()) END AS anon_8, (clock_timestamp()) AS database_now_1,
+    (clock_timestamp()) AS database_now__1, jsonb_build_array(jsonb_build_object('status', CAST(CASE WHEN
+    asked.later THEN %(pending)s::VARCHAR ELSE %(running)s::VARCHAR END AS text), 'at', clock_timestamp(),
+    'attempt', CAST(CASE WHEN asked.later THEN 0 ELSE 1 END AS integer), 'by', CAST(%(worker)s::VARCHAR AS
+    text))) AS begun_1
 FROM (SELECT records.id AS id, records.program_id AS program_id, records.inputs AS inputs, records.options AS
     options, records.source AS source, records.traceparent AS traceparent, records.tenant AS tenant,
     records.reply_to AS reply_to, records.correlation_id AS correlation_id, records.callback AS callback,
     records.metadata AS metadata, records.extensions AS extensions, records.requested_at AS requested_at,
     records.request_digest AS request_digest, records.not_before AS not_before, records.deadline AS deadline,
-    records.not_before > (clock_timestamp()) AS later
+    records.lane AS lane, records.not_before > (clock_timestamp()) AS later
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, program_id UUID, inputs
     JSONB, options JSONB, source TEXT, traceparent VARCHAR(55), tenant VARCHAR(64), reply_to TEXT,
     correlation_id TEXT, callback JSONB, metadata JSONB, extensions JSONB, requested_at TIMESTAMP WITH TIME
-    ZONE, request_digest VARCHAR(64), not_before TIMESTAMP WITH TIME ZONE, deadline TIMESTAMP WITH TIME ZONE))
-    AS asked
+    ZONE, request_digest VARCHAR(64), not_before TIMESTAMP WITH TIME ZONE, deadline TIMESTAMP WITH TIME ZONE,
+    lane SMALLINT)) AS asked
 JOIN programs ON programs.id = asked.program_id AND programs.tenant = asked.tenant
 WHERE asked.id IS NOT NULL
 ORDER BY asked.id, asked.tenant
@@ -423,7 +424,8 @@ FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID,
     input_tokens BIGINT, output_tokens BIGINT, cost FLOAT, delay FLOAT)
 WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
     records.tenant AND (executions.status || %(status_1)s::VARCHAR) = %(param_1)s::VARCHAR
-RETURNING executions.id, executions.lock_version, executions.status, executions.tenant;
+RETURNING executions.id, executions.lock_version, executions.status, executions.tenant, executions.program_id,
+    executions.lane, executions.group_key, executions.run_at;
 
 -- events sent
 --   function: store.event_outbox.sent (store/event_outbox.py)
@@ -467,7 +469,8 @@ WHERE (executions.id, executions.tenant) IN (SELECT executions.id, executions.te
 FROM executions
 WHERE executions.worker = %(worker_1)s::VARCHAR AND executions.status = 'running' AND executions.id IN (...)
     AND executions.tenant = %(tenant_1)s::VARCHAR
-ORDER BY executions.id, executions.tenant FOR UPDATE);
+ORDER BY executions.id, executions.tenant FOR UPDATE)
+RETURNING executions.tenant, executions.program_id, executions.lane, executions.group_key, executions.run_at;
 
 -- anything due
 --   function: store.executions.leases.anything_due (store/executions/leases.py)
@@ -508,7 +511,61 @@ SET lease_expires_at=NULL, status=%(status)s::VARCHAR, lock_version=(executions.
 WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
 RETURNING executions.id, executions.program_id, executions.inputs, executions.options, executions.source,
     executions.traceparent, executions.tenant, executions.reply_to, executions.correlation_id,
-    executions.callback, executions.metadata, executions.extensions, executions.requested_at;
+    executions.callback, executions.metadata, executions.extensions, executions.requested_at, executions.lane,
+    executions.group_key, executions.run_at;
+
+-- rescue
+--   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
+--   runs: so that they wait in their queues
+--   needs: pk_executions
+UPDATE executions
+SET lease_expires_at=NULL, status=%(status)s::VARCHAR, lock_version=(executions.lock_version +
+    %(lock_version_1)s::INTEGER), updated_at=(clock_timestamp()), timeline=((CASE WHEN
+    jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE executions.timeline - 0 END) ||
+    jsonb_build_object('status', CAST(%(continued_1)s AS text), 'at', clock_timestamp(), 'attempt',
+    CAST(executions.attempt AS integer), 'by', CAST(%(continued_2)s::VARCHAR AS text))),
+    due_at=(clock_timestamp() + make_interval(secs => CAST(31557600000.0 AS double precision))),
+    lost=(executions.lost + %(lost_1)s::SMALLINT), run_at=coalesce(executions.not_before,
+    executions.inserted_at)
+WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
+RETURNING executions.id, executions.program_id, executions.inputs, executions.options, executions.source,
+    executions.traceparent, executions.tenant, executions.reply_to, executions.correlation_id,
+    executions.callback, executions.metadata, executions.extensions, executions.requested_at, executions.lane,
+    executions.group_key, executions.run_at;
+
+-- count moves
+--   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
+--   runs: where executions begin to wait, or wait no more
+--   needs: none
+INSERT INTO queue_moves (id, tenant, program_id, lane, came, went)
+SELECT records.id, records.tenant, records.program_id, records.lane, records.came, records.went
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR, program_id
+    UUID, lane SMALLINT, came INTEGER, went INTEGER);
+
+-- offer
+--   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
+--   runs: where executions begin to wait: it locks their queues
+--   needs: pk_queues
+INSERT INTO queues (tenant, program_id, lane, group_key, holder, wake_at, inserted_at)
+SELECT records.tenant, records.program_id, records.lane, records.group_key, CASE WHEN (records.run_at IS NULL
+    OR records.run_at <= (clock_timestamp())) THEN '' ELSE NULL END AS anon_1, CASE WHEN (records.run_at IS
+    NULL OR records.run_at <= (clock_timestamp())) THEN NULL ELSE records.run_at END AS anon_2,
+    (clock_timestamp()) AS database_now_1
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
+    lane SMALLINT, group_key VARCHAR(64), run_at TIMESTAMP WITH TIME ZONE)
+WHERE true
+ORDER BY records.tenant, records.program_id, records.lane, records.group_key
+ON CONFLICT (tenant, program_id, lane, group_key) DO UPDATE SET holder = excluded.holder, wake_at =
+    excluded.wake_at
+WHERE queues.holder IS NULL AND (excluded.holder IS NOT NULL OR queues.wake_at IS NULL OR queues.wake_at >
+    excluded.wake_at)
+RETURNING queues.holder;
+
+-- wake
+--   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
+--   runs: where a queue became ready
+--   needs: none
+SELECT pg_notify('dspex_queues', '');
 
 -- find due
 --   function: store.executions.leases.due (store/executions/leases.py)
@@ -552,7 +609,8 @@ SET due_at=(clock_timestamp() + make_interval(secs => CAST(CASE WHEN (-CAST(EXTR
 WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
 RETURNING executions.id, executions.program_id, executions.inputs, executions.options, executions.source,
     executions.traceparent, executions.tenant, executions.reply_to, executions.correlation_id,
-    executions.callback, executions.metadata, executions.extensions, executions.requested_at;
+    executions.callback, executions.metadata, executions.extensions, executions.requested_at, executions.lane,
+    executions.group_key, executions.run_at;
 
 -- any lease of a service expired
 --   function: store.executions.external.anything_expired (store/executions/external.py)
@@ -936,7 +994,8 @@ SET attempt=%(attempt)s::INTEGER, outputs=NULL, duration_ms=NULL, finished_at=NU
     CAST(%(continued_2)s::INTEGER AS integer), 'by', CAST(%(continued_3)s::VARCHAR AS text))),
     due_at=(clock_timestamp()), not_before=NULL, deadline=NULL, carried=NULL, lost=%(lost)s::SMALLINT,
     discarded=false
-WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR;
+WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
+RETURNING executions.tenant, executions.program_id, executions.lane, executions.group_key, executions.run_at;
 
 -- forget events
 --   function: store.executions.replays.replay (store/executions/replays.py)

@@ -22,19 +22,19 @@ RETURNING tenant, "key", execution_id, request_digest;
 --   runs: for each batch of messages: the new ones
 --   needs: pk_executions, pk_programs
 INSERT INTO executions (id, program_id, inputs, options, source, traceparent, tenant, reply_to,
-    correlation_id, callback, metadata, extensions, requested_at, request_digest, not_before, deadline,
+    correlation_id, callback, metadata, extensions, requested_at, request_digest, not_before, deadline, lane,
     status, attempt, lock_version, worker, lease_expires_at, due_at, backend_id, policy, program_callback,
     started_at, inserted_at, updated_at, timeline)
 SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.source, asked.traceparent, asked.tenant,
     asked.reply_to, asked.correlation_id, asked.callback, asked.metadata, asked.extensions,
-    asked.requested_at, asked.request_digest, asked.not_before, asked.deadline, CASE WHEN asked.later THEN ?
-    ELSE ? END AS anon_1, CASE WHEN asked.later THEN 0 ELSE 1 END AS anon_2, ? AS anon_3, CASE WHEN
-    asked.later THEN NULL ELSE ? END AS anon_4, CASE WHEN asked.later THEN NULL ELSE (strftime('%Y-%m-%d
-    %H:%M:%f', 'now', (?) || ' seconds') || '000') END AS anon_5, CASE WHEN asked.later THEN asked.not_before
-    ELSE NULL END AS anon_6, CASE WHEN (programs.status = ?) THEN programs.backend_id ELSE NULL END AS anon_7,
-    programs.policy, programs.callback AS callback_1, CASE WHEN asked.later THEN NULL ELSE (strftime('%Y-%m-%d
-    %H:%M:%f', 'now') || '000') END AS anon_8, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS
-    database_now_1, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now__1,
+    asked.requested_at, asked.request_digest, asked.not_before, asked.deadline, asked.lane, CASE WHEN
+    asked.later THEN ? ELSE ? END AS anon_1, CASE WHEN asked.later THEN 0 ELSE 1 END AS anon_2, ? AS anon_3,
+    CASE WHEN asked.later THEN NULL ELSE ? END AS anon_4, CASE WHEN asked.later THEN NULL ELSE
+    (strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000') END AS anon_5, CASE WHEN asked.later
+    THEN asked.not_before ELSE NULL END AS anon_6, CASE WHEN (programs.status = ?) THEN programs.backend_id
+    ELSE NULL END AS anon_7, programs.policy, programs.callback AS callback_1, CASE WHEN asked.later THEN NULL
+    ELSE (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') END AS anon_8, (strftime('%Y-%m-%d %H:%M:%f', 'now')
+    || '000') AS database_now_1, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now__1,
     json_array(json_object('status', CASE WHEN asked.later THEN ? ELSE ? END, 'at',
     strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', CASE WHEN asked.later THEN 0 ELSE 1 END, 'by', ?)) AS
     begun_1
@@ -43,14 +43,14 @@ FROM (SELECT records.id AS id, records.program_id AS program_id, records.inputs 
     records.reply_to AS reply_to, records.correlation_id AS correlation_id, records.callback AS callback,
     records.metadata AS metadata, records.extensions AS extensions, records.requested_at AS requested_at,
     records.request_digest AS request_digest, records.not_before AS not_before, records.deadline AS deadline,
-    records.not_before > (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS later
+    records.lane AS lane, records.not_before > (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS later
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, replace("each".value ->> ?, ?, ?) AS program_id,
     nullif("each".value -> ?, ?) AS inputs, nullif("each".value -> ?, ?) AS options, "each".value ->> ? AS
     source, "each".value ->> ? AS traceparent, "each".value ->> ? AS tenant, "each".value ->> ? AS reply_to,
     "each".value ->> ? AS correlation_id, nullif("each".value -> ?, ?) AS callback, nullif("each".value -> ?,
     ?) AS metadata, nullif("each".value -> ?, ?) AS extensions, substr("each".value ->> ?, ?, ?) AS
     requested_at, "each".value ->> ? AS request_digest, substr("each".value ->> ?, ?, ?) AS not_before,
-    substr("each".value ->> ?, ?, ?) AS deadline
+    substr("each".value ->> ?, ?, ?) AS deadline, "each".value ->> ? AS lane
 FROM json_each(?) AS "each") AS records) AS asked
 JOIN programs ON programs.id = asked.program_id AND programs.tenant = asked.tenant
 WHERE asked.id IS NOT NULL
@@ -405,7 +405,7 @@ FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tena
 FROM json_each(?) AS "each") AS records
 WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
     records.tenant AND (executions.status || ?) = ?
-RETURNING id, lock_version, status, tenant;
+RETURNING id, lock_version, status, tenant, program_id, lane, group_key, run_at;
 
 -- events sent
 --   function: store.event_outbox.sent (store/event_outbox.py)
@@ -445,7 +445,8 @@ WHERE (executions.id, executions.tenant) IN (SELECT executions.id, executions.te
 FROM executions
 WHERE executions.worker = ? AND executions.status = 'running' AND executions.id IN (...) AND executions.tenant
     = ?
-ORDER BY executions.id, executions.tenant);
+ORDER BY executions.id, executions.tenant)
+RETURNING tenant, program_id, lane, group_key, run_at;
 
 -- anything due
 --   function: store.executions.leases.anything_due (store/executions/leases.py)
@@ -485,7 +486,53 @@ SET lease_expires_at=NULL, status=?, lock_version=(executions.lock_version + ?),
     lost=(executions.lost + ?)
 WHERE executions.id IN (...) AND executions.tenant = ?
 RETURNING id, program_id, inputs, options, source, traceparent, tenant, reply_to, correlation_id, callback,
-    metadata, extensions, requested_at;
+    metadata, extensions, requested_at, lane, group_key, run_at;
+
+-- rescue
+--   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
+--   runs: so that they wait in their queues
+--   needs: pk_executions
+UPDATE executions
+SET lease_expires_at=NULL, status=?, lock_version=(executions.lock_version + ?),
+    updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), timeline=json_insert(CASE WHEN
+    json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE json_remove(executions.timeline,
+    '$[0]') END, '$[#]', json_object('status', ?, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt',
+    executions.attempt, 'by', ?)), due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (31557600000.0) || ' seconds')
+    || '000'), lost=(executions.lost + ?), run_at=coalesce(executions.not_before, executions.inserted_at)
+WHERE executions.id IN (...) AND executions.tenant = ?
+RETURNING id, program_id, inputs, options, source, traceparent, tenant, reply_to, correlation_id, callback,
+    metadata, extensions, requested_at, lane, group_key, run_at;
+
+-- count moves
+--   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
+--   runs: where executions begin to wait, or wait no more
+--   needs: none
+INSERT INTO queue_moves (id, tenant, program_id, lane, came, went)
+SELECT records.id, records.tenant, records.program_id, records.lane, records.came, records.went
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant, replace("each".value ->>
+    ?, ?, ?) AS program_id, "each".value ->> ? AS lane, "each".value ->> ? AS came, "each".value ->> ? AS went
+FROM json_each(?) AS "each") AS records;
+
+-- offer
+--   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
+--   runs: where executions begin to wait: it locks their queues
+--   needs: pk_queues
+INSERT INTO queues (tenant, program_id, lane, group_key, holder, wake_at, inserted_at)
+SELECT records.tenant, records.program_id, records.lane, records.group_key, CASE WHEN (records.run_at IS NULL
+    OR records.run_at <= (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')) THEN '' ELSE NULL END AS anon_1,
+    CASE WHEN (records.run_at IS NULL OR records.run_at <= (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'))
+    THEN NULL ELSE records.run_at END AS anon_2, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS
+    database_now_1
+FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
+    AS lane, "each".value ->> ? AS group_key, substr("each".value ->> ?, ?, ?) AS run_at
+FROM json_each(?) AS "each") AS records
+WHERE 1 = 1
+ORDER BY records.tenant, records.program_id, records.lane, records.group_key
+ON CONFLICT (tenant, program_id, lane, group_key) DO UPDATE SET holder = excluded.holder, wake_at =
+    excluded.wake_at
+WHERE queues.holder IS NULL AND (excluded.holder IS NOT NULL OR queues.wake_at IS NULL OR queues.wake_at >
+    excluded.wake_at)
+RETURNING holder;
 
 -- find due
 --   function: store.executions.leases.due (store/executions/leases.py)
@@ -522,7 +569,7 @@ SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (CASE WHEN (-((julianday(CASE W
     executions.updated_at END) - julianday('now')) * 86400.0) ELSE ? * ? END) || ' seconds') || '000')
 WHERE executions.id IN (...) AND executions.tenant = ?
 RETURNING id, program_id, inputs, options, source, traceparent, tenant, reply_to, correlation_id, callback,
-    metadata, extensions, requested_at;
+    metadata, extensions, requested_at, lane, group_key, run_at;
 
 -- any lease of a service expired
 --   function: store.executions.external.anything_expired (store/executions/external.py)
@@ -882,7 +929,8 @@ SET attempt=?, outputs=NULL, duration_ms=NULL, finished_at=NULL, status=?,
     executions.timeline ELSE json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status', ?,
     'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', ?, 'by', ?)), due_at=(strftime('%Y-%m-%d
     %H:%M:%f', 'now') || '000'), not_before=NULL, deadline=NULL, carried=NULL, lost=?, discarded=0
-WHERE executions.id IN (...) AND executions.tenant = ?;
+WHERE executions.id IN (...) AND executions.tenant = ?
+RETURNING tenant, program_id, lane, group_key, run_at;
 
 -- forget events
 --   function: store.executions.replays.replay (store/executions/replays.py)

@@ -4,8 +4,19 @@ A claim takes the row for one worker: status running, attempt + 1, lock_version 
 clock. Every later write contains the claimed lock_version; if the row has another, the write changes nothing.
 """
 
+from store.executions.adoption import adopt
 from store.executions.cancels import MAX_CANCELS, cancel_many
-from store.executions.leases import Due, Heartbeat, anything_due, due, heartbeat, left, release, rescue
+from store.executions.leases import (
+    Due,
+    Heartbeat,
+    anything_due,
+    due,
+    heartbeat,
+    left,
+    release,
+    rescue,
+    rescue_to_queues,
+)
 from store.executions.queries import (
     Result,
     count,
@@ -59,6 +70,7 @@ __all__ = [
     "ToRunAlone",
     "Trace",
     "Waiting",
+    "adopt",
     "anything_due",
     "cancel",
     "cancel_many",
@@ -82,6 +94,7 @@ __all__ = [
     "release",
     "replay",
     "rescue",
+    "rescue_to_queues",
     "results",
     "retry",
     "unended",

@@ -37,9 +37,9 @@ from store.executions.rows import Execution, Finish, Request, execution_of, exte
 from store.executions.statements import IS_EXTERNAL, OPEN, PENDING, RUNNING
 from store.executions.timeline import continued
 from store.executions.transitions import finish_and_read
+from store.queues.keys import NEVER_SECONDS
 from store.tables import NOW, executions, programs
 
-NEVER_SECONDS = 1000 * 365.25 * 86_400
 UNKNOWN = Usage(input_tokens=None, output_tokens=None)
 """The usage of an execution whose service did not tell it."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, NamedTuple, cast
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    CursorResult,
     Float,
     Row,
     String,
@@ -29,8 +28,10 @@ from store.column_types import database_now, seconds_until, statement_now
 from store.database.batch import encode, records
 from store.database.identity import Identity, is_found, is_one_of
 from store.executions.rows import KEPT, Lease, Request, request_of
-from store.executions.statements import IS_EXTERNAL, PENDING, RUNNING
+from store.executions.statements import IS_EXTERNAL, NEVER, PENDING, QUEUED, RUN_AT, RUNNING
 from store.executions.timeline import continued
+from store.executions.waiting import wait
+from store.queues.keys import key_of
 from store.tables import NOW, executions
 
 
@@ -61,11 +62,14 @@ def heartbeat(connection: Connection, lease: Lease, which: Collection[Identity] 
     return Heartbeat(len(found), frozenset(Identity(row.id, row.tenant) for row in found if row.cancel_requested))
 
 
-def release(connection: Connection, lease: Lease, which: Collection[Identity] | None = None) -> int:
+def release(
+    connection: Connection, lease: Lease, which: Collection[Identity] | None = None, *, queued: bool = False
+) -> int:
     """Give the worker's claims back, which spends no attempt. Returns how many.
 
     Args:
         which: only these executions; None: all claims of the worker.
+        queued: they wait in their queues, which are offered; else a relay publishes them.
     """
     c = executions.c
     these = true() if which is None else is_one_of(executions, which)
@@ -79,12 +83,16 @@ def release(connection: Connection, lease: Lease, which: Collection[Identity] | 
             attempt=c.attempt - 1,
             lock_version=c.lock_version + 1,
             lease_expires_at=null(),
-            due_at=database_now(),
+            **({"run_at": RUN_AT, "due_at": NEVER} if queued else {"due_at": database_now()}),
             updated_at=NOW,
             timeline=continued(c.timeline, ExecutionStatus.PENDING, c.attempt - 1, c.worker),
         )
+        .returning(c.tenant, *QUEUED)
     )
-    return cast("CursorResult[Any]", connection.execute(statement)).rowcount
+    found = connection.execute(statement).all()
+    if queued:
+        wait(connection, [(key_of(row), row.run_at) for row in found])
+    return len(found)
 
 
 _NOW = statement_now()
@@ -130,7 +138,8 @@ def due(connection: Connection, again_in: float, limit: int, *, only: Collection
     again = {_identity(row) for row in picked if getattr(row, "again", False)}
     return [
         Due(request, request.identity in again)
-        for request in _take(connection, [_identity(row) for row in picked], due_at=database_now(pause))
+        for row in _take(connection, [_identity(row) for row in picked], due_at=database_now(pause))
+        for request in [request_of(row)]
     ]
 
 
@@ -142,6 +151,25 @@ def rescue(
     They become pending with a new lock_version, which fences a worker that is still alive. They are due in `again_in`
     seconds.
     """
+    due = database_now(bindparam("again_in", again_in, Float))
+    return [request_of(row) for row in _rescue(connection, limit, by, only, due_at=due)]
+
+
+def rescue_to_queues(
+    connection: Connection, limit: int, *, by: str = "relay", only: Collection[Identity] | None = None
+) -> list[Identity]:
+    """Take executions whose lease has run out from their workers: they wait in their queues, which are offered.
+
+    The new lock_version fences a worker that is still alive.
+    """
+    found = _rescue(connection, limit, by, only, run_at=RUN_AT, due_at=NEVER)
+    wait(connection, [(key_of(row), row.run_at) for row in found])
+    return [_identity(row) for row in found]
+
+
+def _rescue(
+    connection: Connection, limit: int, by: str, only: Collection[Identity] | None, **when: Any
+) -> Sequence[Row[Any]]:
     c = executions.c
     return _take(
         connection,
@@ -149,10 +177,10 @@ def rescue(
         status=ExecutionStatus.PENDING,
         lock_version=c.lock_version + 1,
         lease_expires_at=null(),
-        due_at=database_now(bindparam("again_in", again_in, Float)),
         lost=c.lost + 1,
         updated_at=NOW,
         timeline=continued(c.timeline, ExecutionStatus.PENDING, c.attempt, by),
+        **when,
     )
 
 
@@ -195,11 +223,10 @@ def _identity(row: Row[Any]) -> Identity:
     return Identity(row.id, row.tenant)
 
 
-def _take(connection: Connection, picked: Collection[Identity], **changes: Any) -> list[Request]:
+def _take(connection: Connection, picked: Collection[Identity], **changes: Any) -> Sequence[Row[Any]]:
     if not picked:
         return []
     c = executions.c
-    taken = connection.execute(
-        update(executions).where(is_one_of(executions, picked)).values(**changes).returning(*(c[name] for name in KEPT))
-    )
-    return [request_of(row) for row in taken]
+    statement = update(executions).where(is_one_of(executions, picked)).values(**changes)
+    kept = [c[name] for name in KEPT]
+    return connection.execute(statement.returning(*kept, c.lane, c.group_key, c.run_at)).all()

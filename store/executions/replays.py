@@ -17,8 +17,10 @@ from dspex.ids import DEFAULT_TENANT
 from store import counters, event_outbox, histogram
 from store.counters import Counts
 from store.database.identity import Identity
-from store.executions.statements import FAILED, IS_EXTERNAL
+from store.executions.statements import FAILED, IS_EXTERNAL, NEVER, QUEUED
 from store.executions.timeline import DISCARDED, continued
+from store.executions.waiting import wait
+from store.queues.keys import key_of
 from store.tables import NOW, executions, programs
 
 MAX_REPLAYS = 500
@@ -26,7 +28,13 @@ MAX_REPLAYS = 500
 
 
 def replay(
-    connection: Connection, ids: Sequence[UUID], *, by: str, shard: int = 0, tenant: str = DEFAULT_TENANT
+    connection: Connection,
+    ids: Sequence[UUID],
+    *,
+    by: str,
+    shard: int = 0,
+    tenant: str = DEFAULT_TENANT,
+    queued: bool = False,
 ) -> int:
     """failed → pending, due at once, with all attempts; also for discarded executions.
 
@@ -38,6 +46,7 @@ def replay(
     Args:
         by: who replays, for the timeline.
         shard: the shard of the counters.
+        queued: they wait in their queues, which are offered; else a relay publishes them.
 
     Returns:
         How many became pending.
@@ -47,7 +56,7 @@ def replay(
     if not failed:
         return 0
     c, taken = executions.c, [row.id for row in failed]
-    connection.execute(
+    waiting = connection.execute(
         update(executions)
         .where(c.id.in_(taken), c.tenant == tenant)
         .values(
@@ -55,16 +64,19 @@ def replay(
             attempt=0,
             lost=0,
             lock_version=c.lock_version + 1,
-            due_at=NOW,
+            **({"run_at": NOW, "due_at": NEVER} if queued else {"due_at": NOW}),
             **dict.fromkeys(("not_before", "deadline", "carried", "outputs", "duration_ms", "finished_at"), null()),
             cancel_requested=false(),
             discarded=false(),
             updated_at=NOW,
             timeline=continued(c.timeline, ExecutionStatus.PENDING, 0, by),
         )
-    )
+        .returning(c.tenant, *QUEUED)
+    ).all()
     counters.increment(connection, shard, _taken_back(failed, tenant), executed=False)
     event_outbox.forget(connection, taken, tenant=tenant)
+    if queued:
+        wait(connection, [(key_of(row), row.run_at) for row in waiting])
     return len(taken)
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from dspex import ErrorDetail, ExecutionOptions, ExecutionStatus, Usage
 from dspex.contract.callback import Callback
+from dspex.contract.options import Lane
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.ids import DEFAULT_TENANT, digest
 from dspex.text import storable
@@ -334,8 +335,13 @@ def without_extras(kept: dict[str, Any] | None) -> tuple[dict[str, Any] | None, 
 KEPT = tuple(field.name for field in fields(Request) if field.name != "idempotency_key")
 """The columns for the fields of a request. Its idempotency key is stored in another table."""
 
-REQUEST_COLUMNS = (*KEPT, "request_digest", "not_before", "deadline")
+REQUEST_COLUMNS = (*KEPT, "request_digest", "not_before", "deadline", "lane")
 """The columns of `request_row`."""
+
+
+def lane_of(options: ExecutionOptions) -> Lane:
+    """The lane in which an execution with these options waits."""
+    return options.lane or Lane.DEFAULT
 
 
 def request_row(request: Request) -> dict[str, Any]:
@@ -348,6 +354,7 @@ def request_row(request: Request) -> dict[str, Any]:
         "request_digest": request.digest,
         "not_before": moment(options.not_before),
         "deadline": moment(options.deadline),
+        "lane": lane_of(options).number,
         "requested_at": moment(request.requested_at),
     }
     for name in ("metadata", "extensions"):

@@ -30,27 +30,34 @@ from store.executions.statements import IS_EXTERNAL, OPEN, PENDING
 from store.executions.timeline import CANCEL_REQUESTED, continued
 from store.executions.transitions import claim, finish
 from store.executions.unrun import count_and_tell
+from store.executions.waiting import wait
+from store.queues.keys import NEVER_SECONDS, key_of
 from store.tables import NOW, executions
 
 
-def create(connection: Connection, request: Request, *, due_in: float = 30.0) -> Execution:
+def create(connection: Connection, request: Request, *, due_in: float | None = 30.0) -> Execution:
     """Insert a pending execution. The same request again changes nothing, even if the execution has ended.
 
     Args:
-        due_in: seconds until the relay publishes it, if no worker has claimed it by then.
+        due_in: seconds until the relay publishes it, if no worker has claimed it by then. None: it waits in its queue,
+            which is offered.
 
     Raises:
         NotFound: there is no such program.
         Conflict: the id belongs to another request.
     """
-    statement = statements.create(connection.dialect.name, upsert(connection))
-    connection.execute(statement, encode([request_row(request)]) | {"due_in": due_in, "by": request.source})
+    queued = due_in is None
+    statement = statements.create(connection.dialect.name, upsert(connection), queued=queued)
+    given = {"due_in": NEVER_SECONDS if due_in is None else due_in, "by": request.source}
+    created = connection.execute(statement, encode([request_row(request)]) | given).all()
     c = executions.c
     row = connection.execute(select(executions).where(c.id == request.id, c.tenant == request.tenant)).one_or_none()
     if row is None:
         raise NotFound(f"program_id: there is no program {request.program_id}")
     if row.request_digest != request.digest:
         raise Conflict(f"execution_id: {request.id} belongs to another request")
+    if queued and created:
+        wait(connection, [(key_of(row), row.run_at)])
     return execution_of(row)
 
 

@@ -7,12 +7,14 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Float,
     Integer,
     String,
     bindparam,
     case,
+    exists,
     false,
     func,
     literal_column,
@@ -30,7 +32,8 @@ from store.column_types import database_now, seconds_until
 from store.database.batch import records, writes_in_with
 from store.executions.rows import CLAIMED_COLUMNS, EXTERNAL, REQUEST_COLUMNS
 from store.executions.timeline import begun, continued
-from store.tables import NOW, REGISTERED, executions, programs, webhook_endpoints
+from store.queues.keys import NEVER_SECONDS
+from store.tables import NOW, REGISTERED, early_cancels, executions, programs, webhook_endpoints
 
 
 def status_in(*statuses: ExecutionStatus) -> ColumnElement[bool]:
@@ -57,6 +60,18 @@ ABANDONED = RUNNING & (executions.c.lease_expires_at < NOW)
 IS_EXTERNAL = executions.c.request_digest.like(literal_column(f"'{EXTERNAL}%'"))
 """The condition that no worker runs the execution, but a service, see `store.executions.external`."""
 
+NEVER: Any = database_now(literal_column(str(NEVER_SECONDS)))
+"""When what waits in its queue is due for a relay from before queues."""
+
+RUN_AT = func.coalesce(executions.c.not_before, executions.c.inserted_at)
+"""The place in its queue of an execution that has waited before: that of its age."""
+
+_EARLY: Any = select(literal_column("1")).select_from(early_cancels)
+_EARLY_ID, _EARLY_TENANT = early_cancels.c.execution_id, early_cancels.c.tenant
+
+QUEUED = (executions.c.program_id, executions.c.lane, executions.c.group_key, executions.c.run_at)
+"""With the tenant, the queue of an execution, and its time there."""
+
 PUSHED = (executions.c.callback, executions.c.program_callback)
 LISTENING = select(webhook_endpoints.c.tenant).where(REGISTERED)
 """The tenants with registered endpoints, which get every end."""
@@ -67,16 +82,22 @@ def _types(names: Iterable[str]) -> dict[str, Any]:
     return {name: executions.c[name].type for name in names}
 
 
-@lru_cache(maxsize=2)
-def claim(dialect: str, insert: Any) -> Any:
+@lru_cache(maxsize=4)
+def claim(dialect: str, insert: Any, *, queued: bool = False) -> Any:
     """Inserts the new executions as claimed. Parameters: `records` of requests, `worker`, `lease_seconds`.
 
     `ON CONFLICT DO UPDATE` would lock existing rows, too. It could deadlock with a batch of ends, which locks its rows
     in another order.
+
+    Args:
+        queued: the records have a member `now`. Without it, and before its time, an execution waits in its queue.
     """
-    read = records(dialect, _types(REQUEST_COLUMNS))
+    read = records(dialect, _types(REQUEST_COLUMNS) | ({"now": Boolean()} if queued else {}))
+    before = read.c.not_before > NOW
     # In a subquery, so that the clock is read once.
-    r = select(*read.c, (read.c.not_before > NOW).label("later")).subquery("asked")
+    waits = or_(~read.c.now, func.coalesce(before, false())) if queued else before
+    told = [before.label("scheduled")] if queued else []
+    r = select(*read.c, waits.label("later"), *told).subquery("asked")
     worker = bindparam("worker", type_=String)
     lease = database_now(bindparam("lease_seconds", type_=Float))
     running = bindparam("running", ExecutionStatus.RUNNING, String)
@@ -93,7 +114,7 @@ def claim(dialect: str, insert: Any) -> Any:
         "lock_version": bindparam("first", 1, Integer),
         "worker": now(worker),
         "lease_expires_at": now(lease),
-        "due_at": now(null(), r.c.not_before),
+        "due_at": now(null(), NEVER if queued else r.c.not_before),
         "backend_id": ready,
         "policy": programs.c.policy,
         "program_callback": programs.c.callback,
@@ -102,8 +123,13 @@ def claim(dialect: str, insert: Any) -> Any:
         "updated_at": NOW,
         "timeline": begun(now(running, pending), first, worker),
     }
+    if queued:
+        values |= {
+            "run_at": now(null(), case((r.c.scheduled, r.c.not_before), else_=NOW)),
+            "cancel_requested": exists(_EARLY.where(r.c.id == _EARLY_ID, r.c.tenant == _EARLY_TENANT)),
+        }
     statement = insert(executions).from_select(list(values), _of_programs(r, values))
-    return statement.on_conflict_do_nothing().returning(*_claimed())
+    return statement.on_conflict_do_nothing().returning(*claimed_columns())
 
 
 ALONE_AT = "alone_at"
@@ -174,7 +200,7 @@ def claim_again(dialect: str, *, alone: bool = True) -> Any:
             lost=c.lost + case((RUNNING, 1), else_=0),
             timeline=continued(c.timeline, running, c.attempt + 1, worker),
         )
-        .returning(*_claimed())
+        .returning(*claimed_columns())
     )
 
 
@@ -184,7 +210,8 @@ AGAIN = ("id", "program_id", "request_digest", "tenant")
 """The columns of a request that `claim_again` needs."""
 
 
-def _claimed() -> list[ColumnElement[Any]]:
+def claimed_columns() -> list[ColumnElement[Any]]:
+    """What `claim_of` reads."""
     c = executions.c
     return [
         *(c[name] for name in CLAIMED_COLUMNS),
@@ -194,9 +221,9 @@ def _claimed() -> list[ColumnElement[Any]]:
     ]
 
 
-@lru_cache(maxsize=2)
-def create(dialect: str, insert: Any) -> Any:
-    """Parameters: `records` of requests, `due_in`, `by`."""
+@lru_cache(maxsize=4)
+def create(dialect: str, insert: Any, *, queued: bool = False) -> Any:
+    """Parameters: `records` of requests, `due_in`, `by`. `queued`: it waits in its queue."""
     r = records(dialect, _types(REQUEST_COLUMNS))
     values = {name: r.c[name] for name in REQUEST_COLUMNS} | {
         "status": bindparam("pending", ExecutionStatus.PENDING, String),
@@ -209,8 +236,10 @@ def create(dialect: str, insert: Any) -> Any:
             bindparam("pending", ExecutionStatus.PENDING, String), literal_column("0"), bindparam("by", type_=String)
         ),
     }
+    if queued:
+        values |= {"run_at": case((r.c.not_before > NOW, r.c.not_before), else_=NOW)}
     statement = insert(executions).from_select(list(values), _of_programs(r, values))
-    return statement.on_conflict_do_nothing()
+    return statement.on_conflict_do_nothing().returning(executions.c.id)
 
 
 _REGISTERED = executions.c.tenant.in_(LISTENING).label("registered")
@@ -273,9 +302,13 @@ def _finish(dialect: str, columns: tuple[str, ...], whole: bool) -> Any:
     )
 
 
-@lru_cache(maxsize=2)
-def retry(dialect: str, columns: tuple[str, ...]) -> Any:
-    """Makes executions pending for another attempt. Parameter: `records` of `Retry`, with these columns and `delay`."""
+@lru_cache(maxsize=4)
+def retry(dialect: str, columns: tuple[str, ...], *, queued: bool = False) -> Any:
+    """Makes executions pending for another attempt. Parameter: `records` of `Retry`, with these columns and `delay`.
+
+    Args:
+        queued: it waits in its queue, which is returned with its time.
+    """
     written = [name for name in columns if name not in (*_WHICH, "delay")]
     c, r = executions.c, records(dialect, _types([*_WHICH, *written]) | {"delay": Float()})
     due = database_now(r.c.delay)
@@ -292,11 +325,11 @@ def retry(dialect: str, columns: tuple[str, ...]) -> Any:
             status=ExecutionStatus.PENDING,
             lock_version=c.lock_version + 1,
             lease_expires_at=null(),
-            due_at=due,
             not_before=due,
+            **({"run_at": due, "due_at": NEVER} if queued else {"due_at": due}),
             **{name: r.c[name] for name in written},
             updated_at=NOW,
             timeline=continued(c.timeline, pending, r.c.attempt, c.worker),
         )
-        .returning(c.id, c.lock_version, c.status, c.tenant)
+        .returning(c.id, c.lock_version, c.status, c.tenant, *QUEUED)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
 
@@ -16,6 +16,7 @@ from store.database.batch import PARAMETER, encode, execute, upsert, writes_in_w
 from store.database.identity import Identity, is_one_of, lock_order
 from store.event_outbox import OutboxEntry
 from store.executions import blobs, statements, traces
+from store.executions.adoption import adopt_these
 from store.executions.idempotency import Holder, Key, give_back, take
 from store.executions.queries import of_all_tenants
 from store.executions.rows import (
@@ -37,50 +38,72 @@ from store.executions.rows import (
     cost_of,
     execution_of,
     finish_row,
+    lane_of,
     request_row,
     retry_row,
 )
+from store.executions.waiting import wait
+from store.queues.keys import QueueKey, key_of
 from store.tables import executions, programs
 
 
 def claim(
-    connection: Connection, lease: Lease, requests: Sequence[Request], *, alone_at: int | None = None
+    connection: Connection,
+    lease: Lease,
+    requests: Sequence[Request],
+    *,
+    alone_at: int | None = None,
+    now: Sequence[bool] | None = None,
 ) -> list[Claim]:
-    """Claim executions for a worker: insert new ones, and take existing ones that are due or whose lease has run out.
+    """Accept executions: claim new ones for a worker that has a place for them, and write down that the others wait.
 
-    A new execution with a `not_before` in the future is inserted as pending. If a request's idempotency key belongs to
-    an earlier execution, that one is claimed, under its id.
+    If a request's idempotency key belongs to an earlier execution, its answer is that execution's, under its id.
 
     Args:
         alone_at: the last attempt of those whose program does not say. One that comes to its last attempt after some
             that ended with their worker is left then (`ToRunAlone`): beside it, another would lose an attempt, too.
             None: claim it as well, nothing runs beside it.
+        now: for each request, whether the worker has a place for it. Without one, and before its `not_before`, it is
+            `Waiting` in its queue, which is offered. So is one that an earlier version has left pending. None: claim
+            also existing ones that are due or whose lease has run out; what waits is not in a queue.
 
     Returns:
         The result for each request, in order. Only a `Claimed` may be run.
     """
+    asked = [_Asked(request, now=None if now is None else now[index]) for index, request in enumerate(requests)]
     if not any(request.idempotency_key for request in requests):
-        return _claim_by_id(connection, lease, requests, alone_at)
+        return _claim_by_id(connection, lease, asked, alone_at)
     holders = _take_keys(connection, requests)
     claims: list[Claim] = [Conflicting(request.id, by_key=True) for request in requests]
-    resolved: dict[int, Request] = {}
-    for index, request in enumerate(requests):
+    resolved: dict[int, _Asked] = {}
+    for index, (request, place) in enumerate(asked):
         holder = holders.get(Key(request.tenant, request.idempotency_key or ""))
         if holder is None:
-            resolved[index] = request
+            resolved[index] = asked[index]
         elif holder.request_digest == request.digest:
-            resolved[index] = replace(request, id=holder.execution_id)
+            resolved[index] = _Asked(replace(request, id=holder.execution_id), place)
     answers = _claim_by_id(connection, lease, list(resolved.values()), alone_at)
     for index, answer in zip(resolved, answers, strict=True):
         claims[index] = answer
     fruitless = {
         Key(request.tenant, request.idempotency_key)
-        for index, request in resolved.items()
+        for index, (request, _) in resolved.items()
         if request.idempotency_key and isinstance(claims[index], NoProgram | Conflicting)
     }
     if fruitless:
         give_back(connection, fruitless)
     return claims
+
+
+class _Asked(NamedTuple):
+    """A request, and whether the worker has a place for it; None: it does not say, see `claim`."""
+
+    request: Request
+    now: bool | None
+
+    @property
+    def identity(self) -> Identity:
+        return self.request.identity
 
 
 def _take_keys(connection: Connection, requests: Sequence[Request]) -> dict[Key, Holder]:
@@ -91,23 +114,21 @@ def _take_keys(connection: Connection, requests: Sequence[Request]) -> dict[Key,
     return take(connection, list(wanted.items()))
 
 
-def _claim_by_id(
-    connection: Connection, lease: Lease, requests: Sequence[Request], alone_at: int | None
-) -> list[Claim]:
-    identities = [request.identity for request in requests]
+def _claim_by_id(connection: Connection, lease: Lease, asked: Sequence[_Asked], alone_at: int | None) -> list[Claim]:
+    identities = [one.identity for one in asked]
     first = {identity: index for index, identity in reversed(list(enumerate(identities)))}
-    outcome = _claim_each(connection, lease, [requests[index] for index in first.values()], alone_at)
+    outcome = _claim_each(connection, lease, [asked[index] for index in first.values()], alone_at)
     # If an id comes twice, the first request is claimed, and the others see that it is running.
     different = [
         index
-        for index, request in enumerate(requests)
-        if index != (taken := first[identities[index]]) and request.digest != requests[taken].digest
+        for index, (request, _) in enumerate(asked)
+        if index != (taken := first[identities[index]]) and request.digest != asked[taken].request.digest
     ]
-    again = [requests[index] for index in different]
+    again = [asked[index] for index in different]
     answers = _claim_by_id(connection, lease, again, alone_at) if again else ()
     others = dict(zip(different, answers, strict=True))
     claims: list[Claim] = []
-    for index, request in enumerate(requests):
+    for index, (request, _) in enumerate(asked):
         answer = others.get(index, outcome[identities[index]])
         twice = index != first[identities[index]] and index not in others
         claims.append(Running(request.id) if twice and isinstance(answer, Claimed) else answer)
@@ -115,31 +136,39 @@ def _claim_by_id(
 
 
 def _claim_each(
-    connection: Connection, lease: Lease, requests: Sequence[Request], alone_at: int | None
+    connection: Connection, lease: Lease, asked: Sequence[_Asked], alone_at: int | None
 ) -> dict[Identity, Claim]:
     dialect, by = connection.dialect.name, {"worker": lease.worker, "lease_seconds": lease.seconds}
-    rows = [request_row(request) for request in requests]
+    queued = any(one.now is not None for one in asked)
+    rows = [request_row(request) for request, _ in asked]
+    if queued:
+        for row, (_, place) in zip(rows, asked, strict=True):
+            row["now"] = place
     encoded = encode(rows)
-    found = execute(connection, statements.claim(dialect, upsert(connection)), encoded | by)
+    found = execute(connection, statements.claim(dialect, upsert(connection), queued=queued), encoded | by)
     outcome = {Identity(row.id, row.tenant): claim_of(row) for row in found}
-    if len(outcome) < len(rows):
-        there = [
-            {name: row[name] for name in statements.AGAIN}
-            for row in rows
-            if Identity(row["id"], row["tenant"]) not in outcome
-        ]
-        given = encode(there) | by
+    there = [row for row in rows if Identity(row["id"], row["tenant"]) not in outcome]
+    if there and not queued:
+        again = encode({name: row[name] for name in statements.AGAIN} for row in there) | by
         if alone_at is not None:
-            given[statements.ALONE_AT] = alone_at
-        found = execute(connection, statements.claim_again(dialect, alone=alone_at is None), given)
+            again[statements.ALONE_AT] = alone_at
+        found = execute(connection, statements.claim_again(dialect, alone=alone_at is None), again)
         outcome |= {Identity(row.id, row.tenant): claim_of(row) for row in found}
     if blobs.MARK in encoded[PARAMETER]:
-        claimed = [request for request in requests if request.identity in outcome]
+        claimed = [request for request, _ in asked if request.identity in outcome]
         blobs.keep(connection, {request.identity: blobs.digests_in(request.inputs) for request in claimed})
-    if len(outcome) == len(rows):
-        return outcome
-    refused = [request for request in requests if request.identity not in outcome]
-    return outcome | (_explain(connection, refused, alone_at) if refused else {})
+    refused = [request for request, _ in asked if request.identity not in outcome]
+    explained = _explain(connection, refused, None if queued else alone_at) if refused else {}
+    if queued:
+        # The last statements: what they lock, they lock until the commit.
+        left = adopt_these(connection, there) if there else []
+        waiting = [request for request, _ in asked if isinstance(outcome.get(request.identity), Waiting)]
+        wait(connection, [*left, *((_queue_of(request), request.options.not_before) for request in waiting)])
+    return outcome | explained
+
+
+def _queue_of(request: Request) -> QueueKey:
+    return QueueKey(request.tenant, request.program_id, lane_of(request.options).number)
 
 
 def _explain(connection: Connection, requests: Sequence[Request], alone_at: int | None) -> dict[Identity, Claim]:
@@ -251,8 +280,11 @@ def _is_pushed(row: Any) -> bool:
     return bool(row.registered) or row.callback is not None or row.program_callback is not None
 
 
-def retry(connection: Connection, retries: Sequence[Retry]) -> list[bool]:
+def retry(connection: Connection, retries: Sequence[Retry], *, queued: bool = False) -> list[bool]:
     """Make executions pending for their next attempt, if they still have the claimed lock_version.
+
+    Args:
+        queued: they wait in their queues, which are offered; else a relay publishes them.
 
     Returns:
         For each, in order, whether it is pending now. False: another worker has claimed it since.
@@ -261,10 +293,13 @@ def retry(connection: Connection, retries: Sequence[Retry]) -> list[bool]:
         return []
     asked = {item.key: item for item in reversed(retries)}
     rows = [retry_row(item) for item in sorted(asked.values(), key=lock_order)]
-    statement = statements.retry(connection.dialect.name, tuple(rows[0]))
-    waiting = {_key(row) for row in execute(connection, statement, encode(rows))}
+    statement = statements.retry(connection.dialect.name, tuple(rows[0]), queued=queued)
+    found = execute(connection, statement, encode(rows)).all()
+    waiting = {_key(row) for row in found}
     traces.keep(connection, [asked[key] for key in waiting])
     waiting |= _committed_before(connection, [item for key, item in asked.items() if key not in waiting])
+    if queued:
+        wait(connection, [(key_of(row), row.run_at) for row in found])
     return [item.key in waiting for item in retries]
 
 

@@ -12,6 +12,8 @@ from store import counters, event_outbox, webhooks
 from store.counters import Counts
 from store.database.identity import Identity
 from store.event_outbox import OutboxEntry
+from store.executions.waiting import wait_no_more
+from store.queues.keys import key_of
 
 
 def count_and_tell(
@@ -35,3 +37,4 @@ def count_and_tell(
     counters.increment(connection, shard, counts)
     event_outbox.add(connection, [OutboxEntry(row.id, row.lock_version, row.tenant) for row in rows], event_in)
     webhooks.fan_out(connection, [webhooks.end_of(row, registered=True) for row in rows], webhook_in)
+    wait_no_more(connection, [key_of(row) for row in rows if row.run_at is not None])

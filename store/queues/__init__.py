@@ -1,1 +1,1 @@
-"""Queues: what waits of one tenant, program, lane and group, chosen by who has a free place, and counted."""
+"""Queues: what waits of one tenant, program, lane and group; offered, chosen by who has a free place, and counted."""
