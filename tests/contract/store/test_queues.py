@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, insert, null, select, update
+from sqlalchemy import Connection, delete, insert, null, select, update
 
 from dspex import ErrorDetail, ExecutionOptions, ExecutionStatus, Usage, uuid7
 from dspex.contract.options import Lane
@@ -17,6 +17,7 @@ from store.column_types import database_now
 from store.executions import Carried, Claimed, NoProgram, Request, Retry, Running, Waiting, external
 from store.queues.keys import READY, QueueKey
 from store.queues.offers import offer
+from store.queues.reconciling import Swept, reconcile
 from store.tables import early_cancels, queue_moves, queues
 from store.tables import executions as executions_table
 from tests.contract.store.rows import (
@@ -49,7 +50,7 @@ def holders(connection: Connection) -> dict[QueueKey, str | None]:
 
 def due(connection: Connection, execution_id: UUID) -> tuple[datetime | None, datetime | None]:
     c = executions_table.c
-    return tuple(connection.execute(select(c.run_at, c.due_at).where(c.id == execution_id)).one())  # type: ignore[return-value]
+    return tuple(connection.execute(select(c.run_at, c.due_at).where(c.id == execution_id)).one())
 
 
 def test_what_finds_no_place_waits_in_its_queue(connection: Connection) -> None:
@@ -203,3 +204,22 @@ def test_a_cancelled_one_waits_no_more(connection: Connection) -> None:
         one.program_id: sum(row.came - row.went for row in moves if row.program_id == one.program_id) for one in asked
     }
     assert counted == {asked[0].program_id: 0, asked[1].program_id: 1}
+
+
+def test_the_sweep_finds_nothing_and_mends_what_is_wrong(connection: Connection) -> None:
+    later = ExecutionOptions(not_before=datetime.now(UTC) + timedelta(hours=1))
+    for _ in range(5):
+        asked = request(ready_program(connection))
+        accept(connection, asked, replace(request(asked.program_id), options=later))
+    external.create(connection, request(ready_program(connection)))
+    assert reconcile(connection, None, 10) == Swept(None, 0)
+    connection.execute(update(queues).values(holder=null(), wake_at=later.not_before))
+    after, mended = None, list[int]()
+    while after is not None or not mended:
+        after, number = reconcile(connection, after, 2)
+        mended.append(number)
+    assert mended == [2, 2, 1]
+    assert list(holders(connection).values()) == [READY] * 5
+    connection.execute(delete(queues))
+    assert reconcile(connection, None, 10) == Swept(None, 5)
+    assert reconcile(connection, None, 10) == Swept(None, 0)
