@@ -14,8 +14,8 @@ from dspex import ExecutionStatus
 from dspex.errors import NotFound
 from dspex.ids import DEFAULT_TENANT
 from store import counters
-from store.executions.statements import status_in
 from store.histogram import quantile
+from store.statuses import status_in
 from store.tables import executions, program_counters, programs
 
 QUANTILES = (0.5, 0.95)

@@ -27,26 +27,16 @@ from sqlalchemy import (
 )
 
 from dspex import ErrorCode, ExecutionStatus, ProgramStatus
-from store import event_outbox
+from store import event_outbox, statuses
 from store.column_types import database_now, seconds_until
 from store.database.batch import records, writes_in_with
 from store.executions.rows import CLAIMED_COLUMNS, EXTERNAL, REQUEST_COLUMNS
 from store.executions.timeline import begun, continued
 from store.queues.keys import NEVER_SECONDS
+from store.statuses import status_in
 from store.tables import NOW, REGISTERED, early_cancels, executions, programs, webhook_endpoints
 
-
-def status_in(*statuses: ExecutionStatus) -> ColumnElement[bool]:
-    """The condition that the status is one of these, written like the predicates of the partial indexes.
-
-    The values are part of the text, because PostgreSQL cannot match parameters with a partial index. SQLite cannot
-    match an IN with one member.
-    """
-    listed: list[ColumnElement[str]] = [literal_column(f"'{status}'") for status in statuses]
-    return executions.c.status == listed[0] if len(listed) == 1 else executions.c.status.in_(listed)
-
-
-PENDING = status_in(ExecutionStatus.PENDING)
+PENDING = statuses.PENDING
 RUNNING = status_in(ExecutionStatus.RUNNING)
 OPEN = status_in(ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
 FAILED = status_in(ExecutionStatus.FAILED)

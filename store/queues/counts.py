@@ -40,7 +40,7 @@ from dspex.contract.options import Lane
 from dspex.ids import DEFAULT_TENANT, uuid7
 from store.column_types import UtcDateTime
 from store.database.batch import encode, execute, moment, records, upsert
-from store.executions.statements import PENDING
+from store.statuses import PENDING
 from store.tables import NOW, executions, queue_counts, queue_moves, queues
 
 SECONDS = 60

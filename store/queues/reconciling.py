@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import Connection, Integer, bindparam, func, literal_column, or_, select, true, tuple_
 
 from store.database.batch import encode, execute, records
-from store.executions.statements import PENDING
 from store.queues.keys import KEY, KEY_TYPES, QueueKey, key_of
 from store.queues.offers import offer
+from store.statuses import PENDING
 from store.tables import executions, queues
 
 _FIRST = QueueKey("", UUID(int=0), 0)
