@@ -545,6 +545,8 @@ PROTECTED = (
     webhook_endpoints,
     webhook_deliveries,
     webhook_attempts,
+    queues,
+    early_cancels,
     queue_moves,
     queue_counts,
 )

@@ -25,9 +25,11 @@ from store.database.engine import make_engine
 from store.executions import Claimed, Heartbeat, NoProgram, Request, Running, Trace
 from store.programs import Program
 from store.queues import counts
+from store.queues.keys import QueueKey
+from store.queues.offers import offer
 from store.rejections import Rejection
 from store.signatures import SignatureRow
-from store.tables import PROTECTED, queue_counts
+from store.tables import NOW, PROTECTED, early_cancels, queue_counts
 from store.tables import executions as executions_table
 from store.tables import rejected_messages as rejected_table
 from store.webhooks import Settled
@@ -94,6 +96,9 @@ def keep(connection: Connection, tenant: str) -> Kept:
         assert webhooks.settle(connection, [Settled(due, DeliveryStatus.DELIVERED, outcome="delivered")]) == [True]
     rejections.record(connection, Rejection("q", "malformed_message", "no", b"{", 1, tenant=tenant))
     counts.came(connection, [counts.Counted(tenant, program.id)])
+    offer(connection, [(QueueKey(tenant, program.id, 1), None)])
+    cancelled = {"execution_id": uuid7(), "tenant": tenant, "by": "/tests", "inserted_at": NOW}
+    connection.execute(insert(early_cancels).values(cancelled))
     numbers = dict.fromkeys(("lane", "waiting", "period", "came", "went"), 1)
     counted = {"tenant": tenant, "program_id": program.id, "moving_since": FUTURE, **numbers}
     connection.execute(insert(queue_counts).values(counted))
