@@ -19,3 +19,10 @@ def status_in(*statuses: ExecutionStatus) -> ColumnElement[bool]:
 
 
 PENDING = status_in(ExecutionStatus.PENDING)
+RUNNING = status_in(ExecutionStatus.RUNNING)
+
+EXTERNAL = "external:"
+"""The begin of the digest of an external execution's request. No other has it, so no claim ever matches the row."""
+
+IS_EXTERNAL = executions.c.request_digest.like(literal_column(f"'{EXTERNAL}%'"))
+"""The condition that no worker runs the execution, but a service, see `store.executions.external`."""

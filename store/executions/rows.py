@@ -17,6 +17,7 @@ from dspex.contract.options import Lane
 from dspex.contract.retry_policy import ExecutionPolicy
 from dspex.ids import DEFAULT_TENANT, digest
 from dspex.text import storable
+from store import statuses
 from store.column_types import UtcDateTime
 from store.database.batch import moment
 from store.database.identity import Identified, Identity
@@ -60,8 +61,7 @@ class Request(Identified):
         return digest(asked if self.callback is None else asked | {"callback": kept_callback(self.callback)})
 
 
-EXTERNAL = "external:"
-"""The begin of the digest of an external execution's request. No other has it, so no claim ever matches the row."""
+EXTERNAL = statuses.EXTERNAL
 
 
 def external_digest(request: Request) -> str:

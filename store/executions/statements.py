@@ -30,14 +30,14 @@ from dspex import ErrorCode, ExecutionStatus, ProgramStatus
 from store import event_outbox, statuses
 from store.column_types import database_now, seconds_until
 from store.database.batch import records, writes_in_with
-from store.executions.rows import CLAIMED_COLUMNS, EXTERNAL, REQUEST_COLUMNS
+from store.executions.rows import CLAIMED_COLUMNS, REQUEST_COLUMNS
 from store.executions.timeline import begun, continued
 from store.queues.keys import NEVER_SECONDS
 from store.statuses import status_in
 from store.tables import NOW, REGISTERED, early_cancels, executions, programs, webhook_endpoints
 
 PENDING = statuses.PENDING
-RUNNING = status_in(ExecutionStatus.RUNNING)
+RUNNING = statuses.RUNNING
 OPEN = status_in(ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
 FAILED = status_in(ExecutionStatus.FAILED)
 UNSUCCESSFUL = status_in(ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
@@ -47,8 +47,7 @@ DUE = PENDING & or_(executions.c.not_before.is_(None), executions.c.not_before <
 ABANDONED = RUNNING & (executions.c.lease_expires_at < NOW)
 """The condition that the lease has run out."""
 
-IS_EXTERNAL = executions.c.request_digest.like(literal_column(f"'{EXTERNAL}%'"))
-"""The condition that no worker runs the execution, but a service, see `store.executions.external`."""
+IS_EXTERNAL = statuses.IS_EXTERNAL
 
 NEVER: Any = database_now(literal_column(str(NEVER_SECONDS)))
 """When what waits in its queue is due for a relay from before queues."""

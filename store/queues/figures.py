@@ -38,8 +38,8 @@ from store.column_types import UtcDateTime
 from store.database.identity import Identity
 from store.database.pages import Page
 from store.database.tenancy import ALL
-from store.executions.statements import IS_EXTERNAL, RUNNING
 from store.queues.counts import SECONDS, clock, period_of
+from store.statuses import IS_EXTERNAL, RUNNING
 from store.tables import executions, gates, programs, queue_counts, queue_moves, queues
 
 LEAST_SECONDS: Final = 5.0

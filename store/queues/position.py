@@ -12,11 +12,11 @@ from sqlalchemy import Connection, and_, func, select
 
 from dspex.contract.options import Lane
 from dspex.ids import DEFAULT_TENANT
-from store.executions.statements import PENDING
 from store.gates.rows import EVERYTHING, LANE, GateKey
 from store.queues import figures
 from store.queues.counts import clock
 from store.queues.figures import Scope
+from store.statuses import PENDING
 from store.tables import executions, queues
 
 MOST_COUNTED: Final = 1_000
