@@ -18,7 +18,8 @@ NOT_SHOWN: dict[ModuleType, set[str]] = {
     transitions: {"finish", "has_program"},  # which are in those that are
     leases: {"left"},  # at the end of `dspex run`
     replays: set(),
-    single: {"create", "mark_running", "mark_completed", "mark_failed"},  # of callers that run one on their own
+    # Of callers that run one on their own; and the update of `cancel`, which `cancel_many` makes, too.
+    single: {"create", "mark_running", "mark_completed", "mark_failed", "cancelling"},
     external: {"create", "mark_running", "end"},  # of services that run one on their own
     sending: set(),
     event_outbox: {"pending", "adding", "forget"},  # of a message that comes again; in `finish`; in `replay`
