@@ -124,14 +124,16 @@ def claim(dialect: str, insert: Any, *, queued: bool = False) -> Any:
 ALONE_AT = "alone_at"
 
 
-def _last_chance() -> ColumnElement[bool]:
+def last_chance(max_attempts: Any = programs.c.policy["max_attempts"].as_integer()) -> ColumnElement[bool]:  # noqa: B008 - an immutable expression
     """The condition that the next attempt is the last one, after some that ended with their worker.
 
     Parameter: `ALONE_AT`, the attempts of those whose program does not say.
+
+    Args:
+        max_attempts: those of the program.
     """
     c, lost = executions.c, executions.c.lost + case((RUNNING, 1), else_=0)
-    most = func.coalesce(programs.c.policy["max_attempts"].as_integer(), bindparam(ALONE_AT, type_=Integer))
-    return (lost > 0) & (c.attempt + 1 == most)
+    return (lost > 0) & (c.attempt + 1 == func.coalesce(max_attempts, bindparam(ALONE_AT, type_=Integer)))
 
 
 def to_run_alone(which: ColumnElement[bool]) -> Any:
@@ -140,7 +142,7 @@ def to_run_alone(which: ColumnElement[bool]) -> Any:
     return (
         select(c.id, c.tenant)
         .join(programs, (p.id == c.program_id) & (p.tenant == c.tenant))
-        .where(which, or_(DUE, ABANDONED), _last_chance())
+        .where(which, or_(DUE, ABANDONED), last_chance())
     )
 
 
@@ -156,7 +158,7 @@ def claim_again(dialect: str, *, alone: bool = True) -> Any:
     worker = bindparam("worker", type_=String)
     running = bindparam("running", ExecutionStatus.RUNNING, String)
     ready = case((p.status == ProgramStatus.READY, p.backend_id), else_=null())
-    beside = true() if alone else not_(_last_chance())
+    beside = true() if alone else not_(last_chance())
     free = (
         select(c.id, c.tenant, ready.label("backend_id"), p.policy, p.callback)
         .join_from(r, executions, (c.id == r.c.id) & (c.tenant == r.c.tenant))

@@ -1,8 +1,9 @@
 """Where a worker of the fault tests ends itself, by SIGKILL: at each point of an execution's walk, and of the relay's.
 
-`before` and `after` are what they say: `claim.after` is after the commit, when no thread knows of it yet; `event.after`
-when the broker has confirmed, `ack.after` when it is on the wire. `uncommitted` is inside of the transaction, when its
-statements have run.
+`before` and `after` are what they say: `claim.after` is after the commit, when the message is accepted and not acked;
+`choose.after` when no thread knows yet of what was chosen, `begin.after` when none has begun it; `event.after` when the
+broker has confirmed, `ack.after` when it is on the wire. `uncommitted` is inside of the transaction, when its
+statements have run: queues are offered by then, or marked as empty.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from typing import Any, Final
 from dspex.amqp.topology import EXECUTIONS_QUEUE
 from tests.faults.history import History
 from workers.brokers.subscription import Subscription
+from workers.execution.admission import Intake
 from workers.execution.event_publisher import Announcement
-from workers.maintenance.relay import Relay
 from workers.persistence.group_commit import Writer
 from workers.persistence.operations import Writes
 
-_WRITES: Final = ("claim", "finish", "retry", "event_sent", "rescue", "due")
+_WRITES: Final = ("claim", "choose", "finish", "retry", "event_sent", "rescue", "look_after_queues")
 
 POINTS: Final = (
     *(f"{write}.{when}" for write in _WRITES for when in ("before", "uncommitted", "after")),
     *("call.before", "call.after"),
     *("ack.before", "ack.after"),
     *("event.before", "event.after"),
-    *("relay.before", "relay.after"),
+    *("begin.before", "begin.after"),
 )
 
 _KILLED_AT: Final = "DSPEX_TEST_FAILPOINT"
@@ -81,7 +82,7 @@ def arm(history: History) -> None:
     _around(Subscription, "_flush", _ack, before=None)
     _around(Announcement, "send", lambda *_: ["event"], after=None)
     _around(Announcement, "_confirmed", lambda *_: ["event"], before="after", after=None)
-    _around(Relay, "_publish", lambda _, requests: ["relay"] if requests else [])
+    _around(Intake, "_begin", lambda *_: ["begin"])
 
 
 def _writes_of(batch: Iterable[Any]) -> list[str]:

@@ -15,7 +15,7 @@ from dramatiq import Message
 from dramatiq.encoder import JSONEncoder
 from sqlalchemy import Connection, select, update
 
-from dspex import ExecutionStatus
+from dspex import ExecuteProgram, ExecutionStatus, wrap
 from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE
@@ -28,7 +28,6 @@ from workers.brokers.delivery import Disposition
 from workers.brokers.encoding import Content, Origin, read
 from workers.brokers.settlement import Settlement
 from workers.brokers.subscription import Subscription
-from workers.execution.request import envelope_of
 from workers.persistence.operations import Writes, Written
 
 _OFF: Final = "DSPEX_TEST_UNPROTECTED"
@@ -48,24 +47,30 @@ def switch_off() -> None:
 
 
 def _retries() -> None:
-    """As in Dramatiq: another attempt is a message, sent when the one before fails; where it is not, nobody is told."""
+    """As in Dramatiq: another attempt is a message, sent when the one before fails; where it is not, nobody is told.
+
+    Nobody chooses it before, as it is in no queue; the message has the worker take it into one.
+    """
     retry = Writes.retry
     publisher = AmqpPublisher(os.environ["DSPEX_BROKER_URL"], timeout=1)
 
     def send(request: Request) -> None:
-        envelope = envelope_of(request)
+        command = ExecuteProgram(
+            execution_id=request.id, program_id=request.program_id, inputs=dict(request.inputs), options=request.options
+        )
+        envelope = wrap(command, source=request.source)
         publisher.submit(Publication(envelope.encode(), exchange=COMMANDS_EXCHANGE, routing_key=envelope.type))
 
     @wraps(retry)
     def retry_by_message(self: Writes, connection: Connection, retries: Sequence[Retry]) -> list[Written]:
         waiting = retry(self, connection, retries)
         delays = {item.id: item.delay for item in retries}
+        connection.execute(update(executions).where(executions.c.id.in_(delays)).values(run_at=None))
         for row in connection.execute(select(executions).where(executions.c.id.in_(delays))):
             threading.Timer(delays[row.id] + 0.2, send, (request_of(row),)).start()
         return waiting
 
     Writes.retry = retry_by_message  # type: ignore[method-assign]
-    Writes.due = lambda *arguments: [[] for _ in arguments[2]]  # type: ignore[method-assign]
 
 
 def _stale_acks() -> None:

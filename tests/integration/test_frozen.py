@@ -26,7 +26,7 @@ from tests.conftest import pooled
 from tests.contract.store.test_refusals import Held
 from tests.integration.frozen import LEASE, request
 from workers.persistence.group_commit import Writer
-from workers.persistence.operations import Writes
+from workers.persistence.operations import Submission, Writes
 
 LEASE_SECONDS = LEASE.seconds
 OTHERS = 30
@@ -131,7 +131,7 @@ def fleet(request: pytest.FixtureRequest, migrated_database_url: str, servers_di
 
 def goes_on(fleet: Fleet, blocked: list[tuple[Any, Any]]) -> list[Any]:
     """Others are written while the frozen one holds its locks, and what it blocks within a lease."""
-    others = [(fleet.writes.claim, request(fleet.other, uuid7())) for _ in range(OTHERS)]
+    others = [(fleet.writes.claim, Submission(request(fleet.other, uuid7()), now=True)) for _ in range(OTHERS)]
     ends = [
         (fleet.writes.finish, Finish(fleet.claimed(fleet.other), fleet.other, 1, 1.0, Usage(), {"answer": "a"}))
         for _ in range(OTHERS)
@@ -153,7 +153,7 @@ def goes_on(fleet: Fleet, blocked: list[tuple[Any, Any]]) -> list[Any]:
 def test_an_open_claim(fleet: Fleet) -> None:
     execution_id = uuid7()
     fleet.freeze("claim", execution_id)
-    [claim] = goes_on(fleet, [(fleet.writes.claim, request(fleet.program, execution_id))])
+    [claim] = goes_on(fleet, [(fleet.writes.claim, Submission(request(fleet.program, execution_id), now=True))])
     assert isinstance(claim, Claimed)
     assert not fleet.thaw()["committed"]
     assert fleet.row(execution_id).worker == "healthy"
@@ -163,7 +163,7 @@ def test_an_open_claim(fleet: Fleet) -> None:
 def test_an_open_claim_of_a_key(fleet: Fleet) -> None:
     first, second = uuid7(), uuid7()
     fleet.freeze("claim_by_key", first)
-    [claim] = goes_on(fleet, [(fleet.writes.claim, request(fleet.program, second, "the key"))])
+    [claim] = goes_on(fleet, [(fleet.writes.claim, Submission(request(fleet.program, second, "the key"), now=True))])
     assert isinstance(claim, Claimed)
     assert claim.id == second
     assert not fleet.thaw()["committed"]
@@ -202,5 +202,5 @@ def test_an_open_change_of_a_row(fleet: Fleet, action: str) -> None:
     assert not fleet.thaw()["committed"]
     row = fleet.row(execution_id)
     assert (row.status, row.attempt, row.cancel_requested) == (ExecutionStatus.RUNNING, 1, True)
-    [again] = [fleet.writer.call(fleet.writes.claim, request(fleet.program, execution_id))]
+    [again] = [fleet.writer.call(fleet.writes.claim, Submission(request(fleet.program, execution_id), now=True))]
     assert isinstance(again, Running)

@@ -310,10 +310,7 @@ class TestDrain:
 
     @staticmethod
     def check_drained(system: System, ids: list[UUID]) -> None:
-        """What ran has ended; what was claimed and not begun is free again; what waited is in its queue.
-
-        What is free again may be in the queue, too: a relay that has not ended yet publishes it.
-        """
+        """What ran has ended; what was not begun waits; what was not accepted is in the broker's queue."""
         rows = system.rows(ids)
         free = [row.id for row in rows if (row.status, row.attempt) == (ExecutionStatus.PENDING, 0)]
         assert {row.status for row in rows if row.id not in free} == {ExecutionStatus.COMPLETED}

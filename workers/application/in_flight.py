@@ -101,36 +101,26 @@ class Isolation:
         self._waiting: set[Identity] = set()
         self.when_wanted: Callable[[], None] = lambda: None
         """Called when an execution must run alone, so that claims that are not begun can be given back."""
+        self.when_over: Callable[[], None] = lambda: None
+        """Called when one has run alone, so that others can be claimed."""
 
     @property
     def wanted(self) -> bool:
         """Whether an execution runs alone, or waits to."""
         return bool(self._alone or self._waiting)
 
-    @contextmanager
-    def together(self) -> Generator[None]:
-        """Claim and run beside others."""
-        with self._changed:
-            if self._alone or self._waiting:
-                self._changed.wait_for(lambda: not self._alone and not self._waiting, self._patience)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            self.leave()
-
-    def enter(self) -> bool:
-        """Join the executions that run together, until `leave`. Returns False if that would have to wait."""
+    def enter(self, number: int = 1) -> bool:
+        """Have so many executions join those that run together, until `leave`. Returns False if they had to wait."""
         with self._changed:
             if self.wanted:
                 return False
-            self._inside += 1
+            self._inside += number
             return True
 
-    def leave(self) -> None:
-        """Note that one of the executions that run together has ended."""
+    def leave(self, number: int = 1) -> None:
+        """Note that some of the executions that run together have ended."""
         with self._changed:
-            self._inside -= 1
+            self._inside -= number
             self._changed.notify_all()
 
     @contextmanager
@@ -145,6 +135,7 @@ class Isolation:
             with self._changed:
                 self._alone -= 1
             self.leave()
+            self.when_over()
 
     def _enter_alone(self, execution: Identity) -> bool:
         with self._changed:

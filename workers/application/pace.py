@@ -1,4 +1,4 @@
-"""How long the writes of executions may wait for each other: a small part of what executions take, if there are many.
+"""How long executions take here: so long may their writes wait for each other, and so some may be claimed ahead.
 
 With a thousand executions of five seconds in flight, two hundred end in a second, one by one. Then a transaction for
 each end and each claim costs more CPU than its LM call.
@@ -15,6 +15,8 @@ PART: Final = 1 / 250
 LEAST_SECONDS: Final = 0.002
 """Less is not worth a wait."""
 MOST_SECONDS: Final = 0.025
+SHORT_SECONDS: Final = 0.25
+"""Runs of up to this time are short: one that is claimed ahead of them waits no longer for its thread."""
 _WEIGHT: Final = 1 / 16
 
 
@@ -22,15 +24,25 @@ class Pace:
     """The mean time of the latest executions. Its threads may overwrite each other: it is an estimate."""
 
     def __init__(self) -> None:
-        self._mean = 0.0
+        self._mean: float | None = None  # None: none has ended yet
 
     def ended(self, seconds: float) -> None:
         """Note how long an execution took."""
-        self._mean += (seconds - self._mean) * _WEIGHT
+        mean = self._mean
+        self._mean = seconds if mean is None else mean + (seconds - mean) * _WEIGHT
+
+    def at_least(self, seconds: float) -> None:
+        """Note that executions take this long, although they have not ended."""
+        self._mean = max(seconds, self._mean or 0.0)
+
+    @property
+    def short(self) -> bool:
+        """Whether executions are short, as far as is known."""
+        return self._mean is not None and self._mean <= SHORT_SECONDS
 
     def allows(self, in_flight: int) -> float:
         """How many seconds a claim or an end may wait for others, with so many executions in flight."""
-        if in_flight < MANY:
+        if in_flight < MANY or self._mean is None:
             return 0.0
         seconds = min(self._mean * PART, MOST_SECONDS)
         return seconds if seconds >= LEAST_SECONDS else 0.0

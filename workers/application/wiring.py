@@ -38,6 +38,7 @@ from workers.application.notifications import Notifications
 from workers.application.own import Own
 from workers.application.pace import Pace
 from workers.application.program_cache import ProgramCache
+from workers.application.waking import Waking
 from workers.attachments.resolving import Attachments
 from workers.brokers.amqp import AmqpBroker, can_read
 from workers.brokers.encoding import CloudEventEncoder
@@ -84,6 +85,7 @@ class Application:
     notifications: Notifications = field(default_factory=Notifications)
     in_flight: InFlight[Any] = field(default_factory=InFlight)
     isolation: Isolation = field(default_factory=Isolation)
+    waking: Waking = field(default_factory=Waking)
     pace: Pace = field(default_factory=Pace)
     unconfirmed: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(UNCONFIRMED))
     metrics: Metrics = field(default_factory=Metrics)
@@ -179,6 +181,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         shard=zlib.crc32(worker.encode()) % SHARDS,
         webhook_in=settings.webhook_retries[0],
         max_attempts=settings.max_attempts,
+        only_own=not run_others,
     )
     principals, episodes = _principals(settings), Episodes()
     blobs = open_blobs(settings)

@@ -22,6 +22,11 @@ from typing import Protocol
 
 from workers.brokers.delivery import Delivery, Source
 
+QUICK, CHANGES, EXECUTIONS = 0, 5, 10
+"""The priorities: quick commands such as queries and cancels; those that build a program or go through many rows;
+executions that run.
+"""
+
 
 class Item(Protocol):
     """An item from Dramatiq's consumers: a message, with its actor's priority."""
@@ -149,6 +154,11 @@ class WorkQueue:
             self._aside = [entry for entry in self._aside if not condition(entry[2])]
             heapq.heapify(self._aside)
         return found
+
+    def waiting(self, priority: int) -> int:
+        """How many items of a priority wait."""
+        lane = self._lane_of.get(priority)
+        return 0 if lane is None else len(lane.items)
 
     def qsize(self) -> int:
         """How many items wait, without those that were put aside."""

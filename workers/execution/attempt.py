@@ -172,10 +172,15 @@ class Attempt:
         return time.perf_counter() - self._started
 
     @property
+    def age(self) -> float:
+        """Seconds since it was claimed."""
+        return time.perf_counter() - self._claimed_at
+
+    @property
     def seconds_left(self) -> float | None:
         """Seconds until the deadline; None if it has none."""
         left = self.claimed.seconds_left
-        return None if left is None else left - (time.perf_counter() - self._claimed_at)
+        return None if left is None else left - self.age
 
     @property
     def overdue(self) -> bool:

@@ -12,12 +12,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from dspex import ErrorCode, ErrorDetail, Usage
+from dspex import Usage
 from store.database.identity import Identity
 from store.executions import Finish, Request
 from workers.application.in_flight import PATIENCE_SECONDS
 from workers.application.wiring import Application
-from workers.brokers.settlement import ack_early
 from workers.execution.attempt import Attempt, End
 from workers.execution.event_publisher import prepared
 from workers.execution.taken import Taken
@@ -59,16 +58,8 @@ def run_alone(app: Application, request: Request) -> None:
         app.unwritten.wait(PATIENCE_SECONDS)
         taken = Taken(app, request, app.claimer.call(app.writes.claim_alone, request))
         if taken.attempt is not None:
-            ack_early()
             run(app, taken.attempt)
             app.unwritten.wait(PATIENCE_SECONDS)
-
-
-def give_up(app: Application, request: Request, reason: str) -> None:
-    """End an execution whose message cannot be sent again, unless a worker runs it."""
-    attempt = Taken(app, request, app.claimer.call(app.writes.claim_alone, request)).attempt
-    if attempt is not None:
-        end(app, attempt, attempt.failed(ErrorDetail(code=ErrorCode.INTERNAL, message=reason)))
 
 
 class _EndWrite:
@@ -139,6 +130,7 @@ class _EndWrite:
                 level=logging.INFO,
             )
             metrics.retry(ended.error.code)
+            self._app.waking.later(ended.delay, None)
             return
         metrics.execution_ended(ended.status, None if ended.error is None else ended.error.code)
         if self._announcement is not None:

@@ -1,12 +1,8 @@
-"""Converts a request from its message to the store, and back. There is one place for each direction.
-
-If a member is forgotten here, every attempt after the first is another request, and so a conflict.
-"""
+"""Converts a request from its message to the store."""
 
 from __future__ import annotations
 
 from dspex import ExecuteProgram
-from dspex.contract.envelope import Envelope, wrap
 from store.executions import Request
 from workers.security.request import Received
 
@@ -29,27 +25,4 @@ def request_of(received: Received[ExecuteProgram]) -> Request:
         metadata=command.metadata or {},
         extensions=received.context.extensions,
         requested_at=received.requested_at,
-    )
-
-
-def envelope_of(request: Request) -> Envelope[ExecuteProgram]:
-    """The message that repeats the request in a row.
-
-    It is a message of the workers, so the answer goes only to the reply queue in the row. It needs no idempotency key,
-    as it has the id of the row.
-    """
-    command = ExecuteProgram(
-        execution_id=request.id,
-        program_id=request.program_id,
-        inputs=dict(request.inputs),
-        options=request.options,
-        callback=request.callback,
-        metadata=dict(request.metadata) or None,
-    )
-    return wrap(
-        command,
-        source=request.source,
-        traceparent=request.traceparent,
-        tenant=request.tenant,
-        extensions=request.extensions,
     )

@@ -1,11 +1,25 @@
-"""The result of claiming an execution."""
+"""The result of claiming an execution, and the items by which it comes to a thread."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dramatiq import Message
+
+from dspex import ExecuteProgram
+from dspex.amqp.topology import EXECUTIONS_QUEUE
 from store.database.identity import Identity
 from store.executions import Claim, Claimed, Request, Running, ToRunAlone, Waiting
 from workers.application.wiring import Application
+from workers.brokers.delivery import Delivery, Disposition
+from workers.brokers.work_queue import EXECUTIONS
 from workers.execution.attempt import Attempt
+from workers.execution.places import Place
+from workers.security.request import Received
+
+RUN: Final = "run"
+"""The actor that runs what was claimed. No message from outside can name it: those name commands."""
 
 
 class Taken:
@@ -25,3 +39,42 @@ class Taken:
         if isinstance(claim, Claimed):
             self.attempt = Attempt(app, request, claim)
             app.in_flight.begin(self.attempt)  # from here on, the heartbeat renews its lease
+
+
+class _Nowhere:
+    """The source of what runs: its row and its lease have replaced the message."""
+
+    def settle(self, delivery: Delivery, disposition: Disposition) -> None:
+        """Nothing is left to settle."""
+
+
+_NOWHERE = _Nowhere()
+
+
+class ToRun:
+    """A claimed execution, or one that is to run alone, as an item of the work queue. It holds a place."""
+
+    priority = EXECUTIONS
+
+    def __init__(self, taken: Taken, place: Place) -> None:
+        self.taken = taken
+        self.place = place
+        name = str(taken.request.id)
+        self.message = Delivery(
+            Message[Any](EXECUTIONS_QUEUE, RUN, (), {"item": self}, {}, message_id=name, message_timestamp=0),
+            _NOWHERE,
+            0,
+        )
+        self.message.held = place
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What is known of an execution whose message is left to its handler; see `Delivery.held`."""
+
+    received: Received[ExecuteProgram]
+    request: Request
+    claim: Claim
+
+    def leave(self) -> None:
+        """It holds nothing."""

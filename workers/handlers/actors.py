@@ -1,4 +1,4 @@
-"""The Dramatiq actors: one for each command, named by its type, and one that rejects invalid messages."""
+"""The Dramatiq actors: one for each command, named by its type; one that runs executions, one that rejects messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import dramatiq
 
 from dspex import Envelope, MessageRejected
 from dspex.amqp.publication import Publication
-from dspex.amqp.topology import PROGRAMS_QUEUE, queue_of
+from dspex.amqp.topology import EXECUTIONS_QUEUE, PROGRAMS_QUEUE, queue_of
 from dspex.contract.commands import Command
 from dspex.contract.envelope import NO_CONTEXT, Context
 from dspex.contract.events import EVENTS
@@ -35,7 +35,9 @@ from workers.brokers import amqp
 from workers.brokers.encoding import RECORD, REJECT, Origin
 from workers.brokers.settlement import DeadLetter, PutAside, Requeue, handled
 from workers.brokers.topology import DEAD_LETTERS
-from workers.execution.admission import CHANGES, slot_of
+from workers.brokers.work_queue import CHANGES, EXECUTIONS
+from workers.execution.completion import run, run_alone
+from workers.execution.taken import RUN, Refused, ToRun
 from workers.handlers.dispatch import dispatch
 from workers.handlers.registry import REGISTRY
 from workers.handlers.waits import room, wait_for_broker, wait_for_database, wait_for_dependency
@@ -46,11 +48,14 @@ from workers.security.principals import as_it_came
 from workers.security.reply_queues import answer_queue, direct
 from workers.security.request import receive
 
+logger = logging.getLogger(__name__)
+
 
 def declare_actors(app: Application) -> None:
     """Declare the actors on the application's broker."""
     for command_type, registered in REGISTRY.items():
         _declare(app, command_type, queue_of(command_type), partial(_handle, app), registered.priority)
+    _declare(app, RUN, EXECUTIONS_QUEUE, partial(_run, app), EXECUTIONS)
     _declare(app, REJECT, PROGRAMS_QUEUE, partial(_refuse, app), CHANGES)
     if not app.settings.embedded:
         _declare(app, RECORD, DEAD_LETTERS, partial(_reject, app), CHANGES)
@@ -72,13 +77,23 @@ def _declare(app: Application, name: str, queue_name: str, function: Callable[..
     declare(settled).logger.setLevel(logging.INFO)
 
 
+def _run(app: Application, *, item: ToRun) -> None:
+    """Run what was claimed. It has no message: where it does not end, its lease runs out."""
+    try:
+        if item.taken.attempt is not None:
+            run(app, item.taken.attempt)
+        else:
+            run_alone(app, item.taken.request)
+    except WriterClosed as closed:
+        logger.info("Execution %s is given back: %s", item.taken.request.id, closed)
+
+
 def _handle(app: Application, *, envelope: Envelope[Command], body: bytes, origin: Origin) -> None:
     """Carry out a command. Every error settles the message: it is put aside, requeued, answered, or rejected."""
     try:
-        slot = slot_of(handled())
-        received = slot.received if slot is not None else None
-        if received is None:
-            received = receive(app.principals, envelope, origin)
+        delivery = handled()
+        held = None if delivery is None else delivery.held
+        received = held.received if isinstance(held, Refused) else receive(app.principals, envelope, origin)
         if origin.reply_to is not None and not app.direct_replies.readable(origin.reply_to):
             raise ForbiddenReplyQueue("reply_to: the broker knows nobody of this name")
         answer = dispatch(app, received)

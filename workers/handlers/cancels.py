@@ -17,7 +17,7 @@ from store import executions
 from store.database.identity import Identity
 from store.executions import MAX_CANCELS, Execution, early
 from workers.application.wiring import Application
-from workers.execution.admission import CHANGES
+from workers.brokers.work_queue import CHANGES
 from workers.execution.event_publisher import announce
 from workers.handlers.registry import handles
 from workers.handlers.selections import chosen

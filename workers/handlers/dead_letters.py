@@ -28,7 +28,7 @@ from store.database.identity import Identity
 from store.executions import MAX_REPLAYS
 from store.rejections import RecordedRejection
 from workers.application.wiring import Application
-from workers.execution.admission import CHANGES
+from workers.brokers.work_queue import CHANGES
 from workers.handlers.registry import handles
 from workers.handlers.selections import Find, chosen
 from workers.outbound.serializers import page_of, rejected_message_view
@@ -46,15 +46,20 @@ MAX_MESSAGE_ID_BYTES = 255
 
 @handles(ReplayExecutions, roles=OPERATORS, priority=CHANGES)
 def replay_executions(app: Application, received: Received[ReplayExecutions]) -> Affected:
-    """Replay failed executions: failed → pending. A relay publishes them."""
+    """Replay failed executions: failed → pending. They wait in their queues."""
     by, tenant = received.principal.name, received.tenant
 
     def replay(ids: Sequence[UUID], connection: Connection) -> int:
+        replayed = executions.replay(connection, ids, by=by, shard=app.writes.shard, tenant=tenant, queued=True)
         if app.own is not None:
-            app.own.add(Identity(id_, tenant) for id_ in ids)
-        return executions.replay(connection, ids, by=by, shard=app.writes.shard, tenant=tenant)
+            mine = [Identity(id_, tenant) for id_ in ids]
+            app.own.add(mine)
+            app.writes.take_over(connection, mine)
+        return replayed
 
-    return _change(app, received, executions.dead, replay)
+    replayed = _change(app, received, executions.dead, replay)
+    app.waking.look()
+    return replayed
 
 
 @handles(DiscardExecutions, roles=OPERATORS, priority=CHANGES)

@@ -1,8 +1,7 @@
-"""The handlers for executions. `execute_program` runs a claimed execution, or reports why it was not claimed."""
+"""The handlers for executions. `execute_program` answers for what cannot be accepted."""
 
 from __future__ import annotations
 
-import logging
 from uuid import UUID
 
 from dspex import ExecuteProgram
@@ -11,20 +10,9 @@ from dspex.contract.results import ExecutionView, Page
 from dspex.contract.trace import ExecutionTrace
 from dspex.errors import Conflict, NotFound
 from store import event_outbox, executions, programs
-from store.executions import (
-    Conflicting,
-    Ended,
-    Execution,
-    NoProgram,
-    Running,
-    ToRunAlone,
-    Waiting,
-    idempotency,
-    traces,
-)
+from store.executions import Conflicting, Ended, Execution, NoProgram, idempotency, traces
 from workers.application.wiring import Application
-from workers.execution.admission import EXECUTIONS, admitted
-from workers.execution.completion import run, run_alone
+from workers.execution.admission import claim_of
 from workers.execution.event_publisher import announce
 from workers.handlers.backlog import waiting_view
 from workers.handlers.registry import handles
@@ -33,26 +21,17 @@ from workers.outbound.serializers import execution_view, page_of
 from workers.security.authorization import EVERY_ROLE, MAKERS
 from workers.security.request import Received
 
-logger = logging.getLogger(__name__)
 
-
-@handles(ExecuteProgram, roles=MAKERS, priority=EXECUTIONS)
+@handles(ExecuteProgram, roles=MAKERS)
 def execute_program(app: Application, received: Received[ExecuteProgram]) -> ExecutionView | None:
-    """Run a program. There is exactly one row for it, however often the message comes.
+    """Answer for an execution that could not be accepted before, or accept it now. Runs nothing.
 
-    The answer for an execution that ends here is sent from the event outbox.
+    There is exactly one row for it, however often the message comes.
     """
-    with admitted(app, received) as taken:
-        if taken.attempt is not None:
-            run(app, taken.attempt)
-            return None
-    claim, request, command = taken.claim, taken.request, received.command
-    if isinstance(claim, Running | Waiting | Ended):
-        app.metrics.redelivery()
+    request, claim = claim_of(app, received)
     match claim:
-        case ToRunAlone():
-            run_alone(app, request)
         case Ended(execution=execution):
+            app.metrics.redelivery()
             # After a crash between the commit and the event, the event may still be in the outbox.
             with app.read(request.tenant) as connection:
                 pending = event_outbox.pending(connection, [execution.id], tenant=request.tenant)
@@ -60,17 +39,15 @@ def execute_program(app: Application, received: Received[ExecuteProgram]) -> Exe
                 announce(app, execution)
             if received.answered:
                 return execution_view(execution)
-        case Running():
-            app.episodes.tell(
-                "Messages of executions that run elsewhere are dropped", f"execution {request.id}", level=logging.INFO
-            )
-        case Waiting():
-            logger.debug("Execution %s is not due yet: the message is dropped.", request.id)
         case Conflicting(by_key=by_key):
-            which = f"idempotency_key: '{command.idempotency_key}'" if by_key else f"execution_id: {request.id}"
+            which = (
+                f"idempotency_key: '{received.command.idempotency_key}'" if by_key else f"execution_id: {request.id}"
+            )
             raise Conflict(f"{which} belongs to another request")
         case NoProgram():
             raise NotFound(f"program_id: there is no program {request.program_id}")
+        case _:
+            app.waking.look()
     return None
 
 

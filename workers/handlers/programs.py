@@ -39,7 +39,7 @@ from store.signatures import SignatureRow
 from workers.application.state_versions import other_versions
 from workers.application.wiring import Application
 from workers.brokers.settlement import PutAside, Requeue
-from workers.execution.admission import CHANGES
+from workers.brokers.work_queue import CHANGES
 from workers.execution.blobs import whole_inputs
 from workers.handlers.registry import handles
 from workers.handlers.waits import wait_for_another_worker

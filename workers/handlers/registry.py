@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from dspex.contract.commands import Command
 from workers.application.wiring import Application
-from workers.execution.admission import QUICK
+from workers.brokers.work_queue import QUICK
 from workers.security.authorization import Role, permit
 from workers.security.request import Received
 
@@ -33,7 +33,7 @@ class Registration:
 
     Attributes:
         handler: carries the command out and returns the answer; None: the answer comes later.
-        priority: the priority of its actor, see `workers.execution.admission`.
+        priority: the priority of its actor, see `workers.brokers.work_queue`.
     """
 
     handler: Callable[[Application, Received[Any]], BaseModel | None]
@@ -52,8 +52,8 @@ def handles(
 
     Args:
         roles: a principal needs one of them.
-        priority: the priority of its actor. Executions wait for LMs. Building a program, reading a module or processing
-    the matches of a filter takes seconds (`CHANGES`). Quick commands never wait for either.
+        priority: the priority of its actor. Building a program, reading a module or processing the matches of a
+    filter takes seconds (`CHANGES`). Quick commands never wait for that, nor for executions.
 
     Raises:
         ValueError: the command already has a handler, or the roles are invalid.

@@ -17,7 +17,7 @@ from dspex.errors import NotFound
 from dspex.signatures.compatibility import Compatibility, compare
 from store import signatures
 from workers.application.wiring import Application
-from workers.execution.admission import CHANGES
+from workers.brokers.work_queue import CHANGES
 from workers.handlers.registry import handles
 from workers.handlers.signature_modules import check_whole, read_signatures, renamed, validate_module
 from workers.outbound.serializers import page_of, signature_view

@@ -20,7 +20,7 @@ from dspex.errors import IllegalTransition
 from store import webhooks
 from store.database.identity import Identity
 from workers.application.wiring import Application
-from workers.execution.admission import CHANGES
+from workers.brokers.work_queue import CHANGES
 from workers.handlers.registry import handles
 from workers.outbound.serializers import delivery_view, endpoint_view, page_of
 from workers.security.authorization import EVERY_ROLE, OPERATORS

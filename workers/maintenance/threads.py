@@ -1,4 +1,4 @@
-"""The maintenance threads: the heartbeat renews leases, the relay publishes what is due, a third removes unused blobs.
+"""The maintenance threads: the heartbeat renews leases, the relay sees to what is lost or due, a third removes blobs.
 
 They run in every worker process; any number may run together.
 """
@@ -32,16 +32,16 @@ MAX_PAUSE_SECONDS = 30.0
 
 
 class MaintenanceThreads:
-    """Starts and stops the threads; `unclaimed`: see `Relay`."""
+    """Starts and stops the threads; `look`: see `Relay`."""
 
-    def __init__(self, app: Application, unclaimed: Callable[[], bool]) -> None:
+    def __init__(self, app: Application, look: Callable[[], None]) -> None:
         self._app = app
         self._stop = threading.Event()
         lease = app.settings.lease_seconds
         # The heartbeat also learns of cancels, so it must be frequent enough for somebody who waits.
         self.threads = [
             self._thread("heartbeat", min(lease / 3, CANCEL_SECONDS), self._heartbeat),
-            self._thread("relay", min(lease / 3, RELAY_SECONDS), Relay(app, unclaimed).run),
+            self._thread("relay", min(lease / 3, RELAY_SECONDS), Relay(app, look).run),
         ]
         # A process without servers is short-lived: it leaves the removal to `dspex blob prune`.
         if app.blobs is not None and not app.settings.embedded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
@@ -14,7 +14,12 @@ from store import blob_owners, event_outbox, executions, programs, rejections
 from store.database.failures import Cause, cause_of
 from store.database.identity import Identity
 from store.event_outbox import OutboxEntry
-from store.executions import Claim, Due, Execution, Finish, Heartbeat, Lease, Request, Retry, external
+from store.executions import Claim, Execution, Finish, Heartbeat, Lease, Request, Retry, external
+from store.executions.choosing import Choice, choose, wake
+from store.executions.ownership import take_over
+from store.queues.keys import QueueKey
+from store.queues.reconciling import Swept, reconcile
+from store.queues.turns import Turns
 from store.rejections import Rejection
 from workers.persistence.group_commit import Refused
 
@@ -22,6 +27,8 @@ Result = TypeVar("Result")
 
 RELAY_LIMIT = 100
 """How many executions or events the relay takes at a time."""
+SWEPT = 200
+"""How many queues the relay looks through at a time."""
 
 
 class Written(NamedTuple):
@@ -36,22 +43,41 @@ class Written(NamedTuple):
     execution: Execution | None = None
 
 
+class Submission(NamedTuple):
+    """An execution that a message asks for; `now`: this process has a free place for it."""
+
+    request: Request
+    now: bool
+
+
+class Look(NamedTuple):
+    """A look at what waits, for so many free places; `wake`: some may be due by now."""
+
+    places: int
+    wake: bool = False
+
+
 @dataclass(frozen=True)
 class Writes:
     """All writes of a worker process, with its name (`lease`), its shard of the counters, and when webhooks are due.
 
     Attributes:
         max_attempts: of the executions whose program does not say.
+        only_own: whether it chooses only what came to this process.
+        turns: whose turn it is.
     """
 
     lease: Lease
     shard: int
     webhook_in: float = 0.0
     max_attempts: int = 3
+    only_own: bool = False
+    turns: Turns = field(default_factory=Turns)
 
-    def claim(self, connection: Connection, requests: Sequence[Request]) -> list[Claim]:
-        """Claim executions that may run beside others."""
-        return executions.claim(connection, self.lease, requests, alone_at=self.max_attempts)
+    def claim(self, connection: Connection, submissions: Sequence[Submission]) -> list[Claim]:
+        """Accept executions: claim those that may run now, beside others; the others wait in their queues."""
+        requests, now = [one.request for one in submissions], [one.now for one in submissions]
+        return executions.claim(connection, self.lease, requests, now=now, alone_at=self.max_attempts)
 
     def claim_alone(self, connection: Connection, requests: Sequence[Request]) -> list[Claim]:
         """Claim executions while no other runs here."""
@@ -66,7 +92,7 @@ class Writes:
 
     def retry(self, connection: Connection, retries: Sequence[Retry]) -> list[Written]:
         """Make executions pending for their next attempt."""
-        return [Written(done) for done in executions.retry(connection, retries)]
+        return [Written(done) for done in executions.retry(connection, retries, queued=True)]
 
     def event_sent(self, connection: Connection, ends: Sequence[OutboxEntry]) -> list[None]:
         """Delete confirmed events."""
@@ -79,20 +105,40 @@ class Writes:
 
     def release(self, connection: Connection, items: Sequence[None]) -> list[int]:
         """Give all claims of this process back."""
-        return [executions.release(connection, self.lease)] * len(items)
+        return [executions.release(connection, self.lease, queued=True)] * len(items)
 
     def hand_over(self, connection: Connection, which: Sequence[Identity]) -> list[None]:
         """Give some claims back, for any worker."""
-        executions.release(connection, self.lease, which)
+        executions.release(connection, self.lease, which, queued=True)
         return [None] * len(which)
 
-    def rescue(self, connection: Connection, items: Sequence[Sequence[Identity] | None]) -> list[list[Request]]:
-        """Take executions whose lease has run out, of these or of all. They are due at once."""
-        return [executions.rescue(connection, 0.0, RELAY_LIMIT, only=only) for only in items]
+    def choose(self, connection: Connection, looks: Sequence[Look]) -> list[Choice]:
+        """Take executions that wait."""
+        if any(look.wake for look in looks):
+            wake(connection)
+        only = self.lease.worker if self.only_own else None
+        return [
+            choose(connection, self.lease, look.places, self.turns, alone_at=self.max_attempts, only=only)
+            for look in looks
+        ]
 
-    def due(self, connection: Connection, items: Sequence[Sequence[Identity] | None]) -> list[list[Due]]:
-        """Take pending executions that are due, of these or of all."""
-        return [executions.due(connection, self.lease.seconds, RELAY_LIMIT, only=only) for only in items]
+    def take_over(self, connection: Connection, which: Sequence[Identity]) -> list[None]:
+        """Make executions that wait this process's own."""
+        take_over(connection, self.lease.worker, which)
+        return [None] * len(which)
+
+    def rescue(self, connection: Connection, items: Sequence[Sequence[Identity] | None]) -> list[list[Identity]]:
+        """Make executions whose lease has run out, of these or of all, wait for their next attempt."""
+        return [executions.rescue_to_queues(connection, RELAY_LIMIT, only=only) for only in items]
+
+    def adopt(self, connection: Connection, items: Sequence[None]) -> list[int]:
+        """Take what workers from before queues have left into its queues."""
+        return [executions.adopt(connection, RELAY_LIMIT) for _ in items]
+
+    def look_after_queues(self, connection: Connection, after: Sequence[QueueKey | None]) -> list[Swept]:
+        """Make the queues ready in which something has become due, and sweep through some, from one on."""
+        wake(connection)
+        return [reconcile(connection, one, SWEPT) for one in after]
 
     def events_due(self, connection: Connection, items: Sequence[None]) -> list[list[Execution]]:
         """Take the executions whose event is due."""

@@ -12,6 +12,7 @@ from workers.brokers.dramatiq_worker import abandon_actors, end_actors, make_wor
 from workers.execution.admission import Intake
 from workers.handlers.actors import declare_actors
 from workers.maintenance.threads import MaintenanceThreads
+from workers.maintenance.waker import Waker
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,9 @@ class WorkerProcess:
             timeout_ms=100 if app.settings.embedded else 1000,
             prefetch=app.settings.prefetch_count,
         )
-        self._maintenance = MaintenanceThreads(app, self._intake.has_unclaimed)
+        self._maintenance = MaintenanceThreads(app, self._intake.look_around)
+        self._waker = Waker(app, self._intake.places.look)
+        app.waking.later = self._waker.later
         # Without a server it delivers webhooks itself; otherwise another process does.
         delivers = app.settings.embedded and app.settings.webhook_threads > 0
         own = app.own
@@ -48,6 +51,7 @@ class WorkerProcess:
         return [
             *threads_of(self._worker),
             *self._maintenance.threads,
+            self._waker.thread,
             *{*self._app.claimer.threads, *self._app.writer.threads},
             *self._app.metrics.threads,
             *(self._deliverer.threads if self._deliverer is not None else ()),
@@ -58,6 +62,7 @@ class WorkerProcess:
         self._worker.start()
         name_threads(self._worker)
         self._maintenance.start()
+        self._waker.start()
         if self._deliverer is not None:
             self._deliverer.start()
 
@@ -68,13 +73,14 @@ class WorkerProcess:
             Whether all have ended or were given back. If not, the others are rescued when their leases run out.
         """
         deadline = time.monotonic() + seconds
+        self._waker.stop()
         self._intake.close()
         self._intake.wait(seconds)
         going_on = end_actors(self._worker, deadline)
         written = self._app.unwritten.wait(max(0.0, deadline - time.monotonic()))
         given_back = True
         if not written or self._app.in_flight or any(thread.is_alive() for thread in going_on):
-            # Before their messages return to the broker, so that the next worker can claim them.
+            # Before this process is gone, so that the next worker can choose them at once.
             given_back = self._give_back(seconds)
             abandon_actors(self._worker)
         if self._deliverer is not None:

@@ -36,7 +36,7 @@ class Metrics:
         self._executions = self._counter("executions", "Executions that ended", "status", "error_code")
         self._stale_writes = self._counter("stale_writes", "Results that were discarded: another worker has the row")
         self._retries = self._counter("retries", "Attempts that failed and are to be made again", "error_code")
-        self._rescued = self._counter("rescued_executions", "Executions of lost workers, sent again")
+        self._rescued = self._counter("rescued_executions", "Executions of lost workers, which wait again")
         self._rejected = self._counter("rejected_messages", "Messages that were not taken", "error_code")
         self._events = self._counter("events_sent", "Events and replies that the broker has confirmed")
         self._answers_lost = self._counter("answers_lost", "Answers that the broker did not take")
@@ -87,7 +87,7 @@ class Metrics:
         self._retries.labels(_bounded(error_code, FAILURES)).inc()
 
     def execution_rescued(self, number: int = 1) -> None:
-        """An execution of a lost worker was published again."""
+        """An execution of a lost worker waits again."""
         self._rescued.inc(number)
 
     def message_rejected(self, error_code: str) -> None:

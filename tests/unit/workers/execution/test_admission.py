@@ -1,4 +1,4 @@
-"""Executions are claimed before a thread has them: as many as there are slots, none past what stands in its way."""
+"""Each message of an execution becomes a row and is acked: running where there is a free place, else it waits."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from deploy.processes import wait_until
 from dspex import ExecuteProgram, ExecutionStatus, uuid7, wrap
 from dspex.contract.callback import Callback
 from store import executions
 from store.database.identity import Identity
-from store.executions import Claimed, Ended, Lease, Running, ToRunAlone
+from store.executions import Claimed, Conflicting, Ended, Lease, ToRunAlone, Waiting
+from store.tables import executions as executions_table
 from tests.unit.system import PATIENCE, System
 from workers.application.own import Own
 from workers.brokers.delivery import Delivery, Disposition
 from workers.brokers.encoding import Content, Origin, read
-from workers.execution.admission import Intake, Slot, slot_of
-from workers.execution.taken import Taken
+from workers.brokers.work_queue import EXECUTIONS, QUICK
+from workers.execution import places
+from workers.execution.admission import STALE_SECONDS, Intake
+from workers.execution.attempt import Attempt
+from workers.execution.taken import Refused, Taken, ToRun
 from workers.persistence.group_commit import WriterClosed
+
+RUNNING, PENDING = ExecutionStatus.RUNNING, ExecutionStatus.PENDING
 
 
 @dataclass
@@ -41,21 +47,15 @@ class Item:
     """What a consumer puts in."""
 
     message: Delivery
-    priority: int = 10
+    priority: int = QUICK
 
     @property
-    def slot(self) -> Slot:
-        found = slot_of(self.message)
-        assert found is not None
-        return found
-
-    @property
-    def claim(self) -> Any:
-        return self.slot.taken and self.slot.taken.claim
+    def id(self) -> UUID:
+        return UUID(self.message.kwargs["envelope"].subject)
 
 
 class Desk:
-    """An intake of two slots, and no thread that takes anything out."""
+    """An intake of two places, and no thread that takes anything out."""
 
     def __init__(self, start: Callable[..., System]) -> None:
         first = start()
@@ -68,9 +68,8 @@ class Desk:
         self._tags = iter(range(1, 1_000))
 
     def put(self, execution_id: UUID | None = None, source: Source | None = None, **details: Any) -> Item:
-        command = ExecuteProgram(
-            execution_id=execution_id or uuid7(), program_id=self.program_id, inputs={"question": "why"}, **details
-        )
+        given: dict[str, Any] = {"program_id": self.program_id, "inputs": {"question": "why"}} | details
+        command = ExecuteProgram(execution_id=execution_id or uuid7(), **given)
         body = wrap(command, source="/tests").encode()
         message = Delivery(read(Content(body), Origin("dspex.executions")), source or self.source, next(self._tags))
         item = Item(message)
@@ -82,9 +81,17 @@ class Desk:
         assert wait_until(lambda: len(self.intake) == count, PATIENCE), len(self.intake)
         return [self.intake.get_nowait() for _ in range(count)]
 
-    def status(self, item: Item) -> ExecutionStatus | None:
-        row = self.system.row(UUID(item.message.kwargs["envelope"].subject))
+    def to_run(self, count: int) -> list[ToRun]:
+        items = self.queued(count)
+        assert all(isinstance(item, ToRun) for item in items)
+        return items
+
+    def status(self, item: Item | UUID) -> ExecutionStatus | None:
+        row = self.system.row(item if isinstance(item, UUID) else item.id)
         return None if row is None else row.status
+
+    def becomes(self, item: Item, status: ExecutionStatus) -> None:
+        assert wait_until(lambda: self.status(item) == status, PATIENCE), self.status(item)
 
 
 @pytest.fixture
@@ -95,125 +102,199 @@ def desk(start: Callable[..., System]) -> Iterator[Desk]:
     desk.app.close()
 
 
-def test_as_many_are_claimed_as_there_are_slots(desk: Desk) -> None:
+def id_of(item: ToRun) -> UUID:
+    assert item.taken.attempt is not None
+    return item.taken.attempt.claimed.id
+
+
+def test_as_many_are_claimed_as_there_are_places_and_the_others_wait_as_rows(desk: Desk) -> None:
+    items = [desk.put() for _ in range(2)]
+    first, second = desk.to_run(2)
+    assert [id_of(first), id_of(second)] == [item.id for item in items]
+    for _ in range(2):
+        items.append(desk.put())
+        desk.becomes(items[-1], PENDING)
+    assert [desk.status(item) for item in items] == [RUNNING] * 2 + [PENDING] * 2
+    assert wait_until(lambda: desk.source.settled == dict.fromkeys(range(1, 5), Disposition.ACK), PATIENCE)
+    assert desk.app.in_flight.executions == {Identity(item.id) for item in items[:2]}
+
+    first.place.leave()
+    [third] = desk.to_run(1)
+    assert id_of(third) == items[2].id
+    assert desk.status(items[3]) == PENDING
+    second.place.leave()
+    assert [id_of(item) for item in desk.to_run(1)] == [items[3].id]
+
+
+def test_behind_short_runs_a_message_is_held_for_the_next_place(desk: Desk) -> None:
+    """To write it down as waiting would cost more than to wait."""
+    desk.app.pace.ended(0.001)
     items = [desk.put() for _ in range(4)]
-    taken = desk.queued(2)
-    assert taken == items[:2]
-    assert [desk.status(item) for item in items] == [ExecutionStatus.RUNNING] * 2 + [None] * 2
-    assert all(isinstance(item.claim, Claimed) for item in taken)
-    assert desk.source.settled == {1: Disposition.ACK, 2: Disposition.ACK}
-    assert desk.app.in_flight.executions == {Identity(item.claim.id) for item in taken}
-
-    taken[0].slot.leave()
-    assert desk.queued(1) == [items[2]]
+    first, _ = desk.to_run(2)
+    assert [desk.status(item) for item in items[2:]] == [None, None]
+    first.place.leave()
+    [third] = desk.to_run(1)
+    assert id_of(third) == items[2].id
     assert desk.status(items[3]) is None
+    desk.intake.close()
+    assert desk.status(items[3]) is None
+    assert set(desk.source.settled) == {1, 2, 3}
 
 
-def test_what_runs_or_has_ended_is_told_and_is_not_acked_before_its_handler_has_looked(desk: Desk) -> None:
+@pytest.mark.parametrize("why", ["for too long", "runs are long", "others wait"])
+def test_what_is_held_is_written_down(desk: Desk, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.app.pace.ended(0.001)
+    items = [desk.put() for _ in range(4)]
+    desk.to_run(2)
+    if why == "for too long":
+        monkeypatch.setattr(places, "HOLD_SECONDS", 0.0)
+    elif why == "runs are long":
+        desk.app.pace.at_least(5.0)
+    else:
+        desk.intake.places._waits = True
+    desk.intake.places._let_go()
+    for item in items[2:]:
+        desk.becomes(item, PENDING)
+    assert wait_until(lambda: set(desk.source.settled) == {1, 2, 3, 4}, PATIENCE)
+
+
+def test_while_some_wait_a_new_one_does_not_overtake_them(desk: Desk) -> None:
+    items = [desk.put() for _ in range(3)]
+    [first, _] = desk.to_run(2)
+    desk.becomes(items[2], PENDING)
+    desk.intake.places._waits = True
+    desk.app.claimer.call(desk.app.writes.each, lambda _: None)
+    new = desk.put()
+    desk.becomes(new, PENDING)
+    first.place.leave()
+    assert [id_of(item) for item in desk.to_run(1)] == [items[2].id]
+    assert desk.status(new) == PENDING
+
+
+def test_a_message_for_one_that_runs_or_waits_is_dropped(desk: Desk) -> None:
+    running, other, waiting = (desk.put() for _ in range(3))
+    desk.to_run(2)
+    desk.becomes(waiting, PENDING)
+    for item in (running, other, waiting):
+        desk.put(item.id)
+    assert wait_until(lambda: len(desk.source.settled) == 6, PATIENCE)
+    assert set(desk.source.settled.values()) == {Disposition.ACK}
+    assert len(desk.intake) == 0
+    assert [desk.status(item) for item in (running, other, waiting)] == [RUNNING, RUNNING, PENDING]
+
+
+def test_a_message_for_one_that_has_ended_is_its_handlers_to_answer(desk: Desk) -> None:
     first = desk.put()
-    [claimed] = desk.queued(1)
-    again = desk.put(claimed.claim.id)
-    assert desk.queued(1) == [again]
-    assert isinstance(again.claim, Running)
-    first.slot.leave()
+    [claimed] = desk.to_run(1)
+    assert claimed.taken.attempt is not None
     with desk.app.engine.begin() as connection:
-        executions.cancel(connection, claimed.claim.id, by="tests", shard=0)
-    finish = claimed.slot.taken.attempt.cancelled(claimed.claim.usage)
+        executions.cancel(connection, first.id, by="tests", shard=0)
+    finish: Any = claimed.taken.attempt.cancelled(claimed.taken.attempt.claimed.usage)
     assert desk.app.writer.call(desk.app.writes.finish, finish).held
-    ended = desk.put(claimed.claim.id)
+    ended = desk.put(first.id)
     assert desk.queued(1) == [ended]
-    assert isinstance(ended.claim, Ended)
+    assert isinstance(ended.message.held, Refused)
+    assert isinstance(ended.message.held.claim, Ended)
     assert desk.source.settled == {1: Disposition.ACK}
 
 
-@pytest.mark.parametrize("closed", [True, False])
-def test_what_a_source_that_is_gone_left_unclaimed_comes_again(desk: Desk, closed: bool) -> None:
-    """What is claimed stays, and so does what came from elsewhere."""
+def test_what_is_left_to_its_handler_waits_for_no_thread_that_runs(desk: Desk) -> None:
+    """Its actor is quick, and there are threads for such."""
+    for _ in range(2):
+        desk.put()
+    first = desk.to_run(2)[0]
+    conflict = desk.put(id_of(first), inputs={"question": "another"})
+    assert wait_until(lambda: len(desk.intake) == 1, PATIENCE)
+    assert desk.intake.get(timeout=PATIENCE) is conflict
+    assert conflict.priority < EXECUTIONS
+    assert isinstance(conflict.message.held, Refused)
+    assert conflict.message.held.claim == Conflicting(id_of(first))
+
+
+def test_what_a_source_that_is_gone_brought_is_there(desk: Desk) -> None:
+    """What it left to a handler comes again, and is dropped."""
     gone, there = Source(), Source()
-    claimed = [desk.put(source=gone), desk.put(source=there)]
-    assert wait_until(lambda: len(desk.intake) == 2, PATIENCE)
     desk.put(source=gone)
-    other = desk.put(source=there)
+    desk.put(source=there)
+    assert wait_until(lambda: len(desk.intake) == 2, PATIENCE)
+    bad = Callback(url="https://169.254.169.254/latest", secret="A_WEBHOOK_SECRET")
+    dropped, kept = (desk.put(source=source, callback=bad) for source in (gone, there))
     desk.intake.forget(gone)
-    assert desk.queued(2) == claimed
-    if closed:
-        desk.intake.close()
-    for item in claimed:
-        item.slot.leave()
-    if closed:
-        assert desk.intake.wait(0)
-        assert desk.status(other) is None
-    else:
-        assert desk.queued(1) == [other]
-
-
-def test_a_place_that_was_held_by_what_is_dropped_is_free(desk: Desk) -> None:
-    """Left to their handlers, they hold slots too."""
-    gone = Source()
-    with desk.app.isolation.alone(Identity(uuid7())):
-        for _ in range(2):
-            desk.put(source=gone)
-        waiting = desk.put()
-        assert len(desk.intake) == 2
-        desk.intake.forget(gone)
-        assert desk.queued(1) == [waiting]
-        assert waiting.slot.taken is None
-        waiting.slot.leave()
-        assert desk.intake.wait(0)
+    assert len(desk.intake) == 3
+    found = desk.queued(3)
+    assert kept in found
+    assert dropped not in found
 
 
 def test_while_one_runs_alone_nothing_is_claimed(desk: Desk) -> None:
     with desk.app.isolation.alone(Identity(uuid7())):
         item = desk.put()
-        assert desk.queued(1) == [item]
-        assert item.claim is None
-    item.slot.leave()
-    assert isinstance(_claimed(desk).claim, Claimed)
+        desk.becomes(item, PENDING)
+        assert len(desk.intake) == 0
+        assert not desk.intake.places._taken
+    assert [id_of(one) for one in desk.to_run(1)] == [item.id]
 
 
 def test_one_that_is_to_run_alone_waits_for_what_is_claimed(desk: Desk) -> None:
-    item = _claimed(desk)
+    desk.put()
+    [item] = desk.to_run(1)
     with desk.app.isolation._changed:
         assert desk.app.isolation._inside == 1
-    item.slot.step_aside()
-    item.slot.leave()
+    item.place.leave()
     with desk.app.isolation.alone(Identity(uuid7())) as waited:
         assert waited
 
 
 def test_one_that_is_to_run_alone_is_not_claimed_beside_others(desk: Desk) -> None:
-    """Else it would lose its last attempt where another ends the process; so it is not acked either."""
-    item = _claimed(desk)
-    assert item.slot.taken is not None
+    """Else it would lose its last attempt where another ends the process."""
+    first = desk.put()
+    [item] = desk.to_run(1)
     dead = Lease("dead", -1.0)
     with desk.app.engine.begin() as connection:
         assert executions.heartbeat(connection, replace(desk.app.writes.lease, seconds=-1.0)).extended == 1
-        assert isinstance(executions.claim(connection, dead, [item.slot.taken.request])[0], Claimed)
-        assert len(executions.rescue(connection, 0.0, 10)) == 1
-    item.slot.leave()
-    again = desk.put(item.claim.id)
-    assert desk.queued(1) == [again]
-    assert again.claim == ToRunAlone(item.claim.id)
-    assert again.message.tag not in desk.source.settled
-    assert desk.status(again) == ExecutionStatus.PENDING
-    assert again.slot.taken is not None
-    # Its message came here: the relay of a process that leaves others alone publishes it again.
+        assert isinstance(executions.claim(connection, dead, [item.taken.request])[0], Claimed)
+        assert len(executions.rescue_to_queues(connection, 10)) == 1
+    item.place.leave()
+    desk.intake.places.look()
+    [again] = desk.to_run(1)
+    assert again.taken.attempt is None
+    assert again.taken.claim == ToRunAlone(first.id)
+    assert desk.status(first) == PENDING
+    again.place.leave()
+    assert desk.intake.wait(0)
+    # It waits here: a process that leaves others alone runs it.
     app = replace(desk.app, own=Own("worker"))
-    Taken(app, again.slot.taken.request, again.claim)
+    Taken(app, again.taken.request, again.taken.claim)
     assert app.own is not None
-    assert app.own.identities == [Identity(item.claim.id)]
+    assert app.own.identities == [Identity(first.id)]
 
 
-def _claimed(desk: Desk) -> Item:
-    item = desk.put()
-    assert desk.queued(1) == [item]
-    return item
+def test_a_process_that_leaves_others_alone_takes_what_comes_to_it(desk: Desk) -> None:
+    """Another process has accepted it, and has left."""
+    execution_id = uuid7()
+    with desk.app.engine.begin() as connection:
+        asked = desk.system.request(desk.program_id, execution_id, question="why")
+        assert executions.claim(connection, Lease("gone", 60.0), [asked], now=[False]) == [Waiting(execution_id)]
+    intake = Intake(replace(desk.app, own=Own("mine"), writes=replace(desk.app.writes, only_own=True)))
+    intake.places.look()
+    assert desk.app.claimer.call(desk.app.writes.each, lambda _: None) is None
+    assert len(intake) == 0
+    desk.intake = intake
+    desk.put(execution_id)
+
+    def chosen() -> bool:
+        intake.look_around()
+        return len(intake) == 1
+
+    assert wait_until(chosen, PATIENCE)
+    [item] = desk.to_run(1)
+    assert id_of(item) == execution_id
 
 
 def test_a_callback_that_cannot_be_is_its_handlers_to_refuse(desk: Desk) -> None:
     item = desk.put(callback=Callback(url="https://169.254.169.254/latest", secret="A_WEBHOOK_SECRET"))
     assert desk.queued(1) == [item]
-    assert item.claim is None
+    assert item.message.held is None
     assert desk.status(item) is None
 
 
@@ -224,7 +305,7 @@ def test_what_the_policy_denies_is_its_handlers_to_refuse(
     monkeypatch.setattr("workers.security.authorization.ROLES", {})
     item = desk.put()
     assert desk.queued(1) == [item]
-    assert item.claim is None
+    assert item.message.held is None
     assert desk.status(item) is None
     assert "denied" not in caplog.text
 
@@ -236,9 +317,8 @@ def test_a_claim_that_fails_is_its_handlers_to_tell(desk: Desk, monkeypatch: pyt
     monkeypatch.setattr(executions, "claim", fail)
     item = desk.put()
     assert desk.queued(1) == [item]
-    assert item.claim is None
+    assert item.message.held is None
     assert desk.source.settled == {}
-    item.slot.leave()
     assert desk.intake.wait(0)
 
 
@@ -246,42 +326,65 @@ def test_a_writer_that_is_closed(desk: Desk) -> None:
     desk.app.claimer.close()
     item = desk.put()
     assert desk.queued(1) == [item]
-    assert item.claim is None
+    assert item.message.held is None
+    desk.intake.places.look()
+    assert desk.intake.wait(0)
     with pytest.raises(WriterClosed):
         desk.app.claimer.call(desk.app.writes.hand_over, Identity(uuid7()))
 
 
-@pytest.mark.parametrize(("threads", "slots"), [(1, 1), (7, 7), (8, 9), (20, 22)])
-def test_one_more_for_every_eight_threads(start: Callable[..., System], threads: int, slots: int) -> None:
+@pytest.mark.parametrize(("threads", "capacity"), [(1, 1), (7, 7), (8, 9), (20, 22)])
+def test_one_more_for_every_eight_threads_while_runs_are_short(
+    start: Callable[..., System], threads: int, capacity: int
+) -> None:
     system = start(running=False, threads=threads)
     intake = Intake(system.app)
-    assert (intake._free, intake.threads) == (slots, threads + 8)
+    assert (intake.places.capacity, intake.threads) == (threads, threads + 8)
+    system.app.pace.ended(0.01)
+    assert intake.places.capacity == capacity
+    system.app.pace.at_least(5.0)
+    assert intake.places.capacity == threads
     system._stopped = True  # its threads were never started
     system.app.close()
 
 
-def _begun_and_not(desk: Desk) -> tuple[Item, UUID]:
+def _begun_and_not(desk: Desk) -> tuple[ToRun, UUID]:
     """A claimed execution that a thread has begun, and the id of one that none has."""
     begun, unbegun = desk.put(), desk.put()
     assert wait_until(lambda: len(desk.intake) == 2, PATIENCE)
     taken: Any = desk.intake.get_nowait()
-    assert taken is begun
-    return begun, unbegun.claim.id
+    assert id_of(taken) == begun.id
+    return taken, unbegun.id
 
 
 def _given_back(desk: Desk, execution_id: UUID) -> bool:
     row = desk.system.row(execution_id)
-    return row is not None and (row.status, row.attempt) == (ExecutionStatus.PENDING, 0)
+    return row is not None and (row.status, row.attempt) == (PENDING, 0)
 
 
 def test_closed_it_gives_back_what_is_claimed_and_not_begun(desk: Desk) -> None:
     begun, unbegun = _begun_and_not(desk)
     desk.intake.close()
     assert len(desk.intake) == 0
-    assert desk.app.in_flight.executions == {Identity(begun.claim.id)}
+    assert desk.app.in_flight.executions == {Identity(id_of(begun))}
     assert wait_until(lambda: _given_back(desk, unbegun), PATIENCE)
     assert not desk.intake.wait(0)
-    begun.slot.leave()
+    begun.place.leave()
+    assert desk.intake.wait(PATIENCE)
+
+
+def test_what_waits_too_long_behind_others_is_given_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may have time: a thread of this one is busy for long."""
+    begun, unbegun = _begun_and_not(desk)
+    desk.app.pace.ended(0.01)
+    desk.intake.look_around()
+    assert desk.status(unbegun) == RUNNING
+    desk.intake.places._closed = True  # else it is chosen here again, as a place is free
+    monkeypatch.setattr(Attempt, "age", STALE_SECONDS + 1)
+    desk.intake.look_around()
+    assert wait_until(lambda: _given_back(desk, unbegun), PATIENCE)
+    assert not desk.app.pace.short
+    begun.place.leave()
     assert desk.intake.wait(PATIENCE)
 
 
@@ -298,12 +401,16 @@ def test_one_that_is_to_run_alone_has_given_back_what_is_not_begun(desk: Desk) -
     thread.start()
     assert wait_until(lambda: _given_back(desk, unbegun), PATIENCE)
     assert not alone.is_set()
-    begun.slot.leave()
+    begun.place.leave()
     thread.join(PATIENCE)
     assert alone.is_set()
+    assert [id_of(item) for item in desk.to_run(1)] == [unbegun]
 
 
-def test_what_is_claimed_as_one_waits_to_run_alone_is_given_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("closing", [True, False])
+def test_what_is_claimed_when_nothing_may_begin_is_given_back(
+    desk: Desk, closing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     claim, claiming, go_on = executions.claim, threading.Event(), threading.Event()
 
     def slow(*arguments: Any, **options: Any) -> Any:
@@ -314,13 +421,17 @@ def test_what_is_claimed_as_one_waits_to_run_alone_is_given_back(desk: Desk, mon
     monkeypatch.setattr(executions, "claim", slow)
     item = desk.put()
     assert claiming.wait(PATIENCE)
-    thread = threading.Thread(target=_run_alone, args=(desk,))
+    thread = threading.Thread(target=desk.intake.close if closing else _run_alone, args=() if closing else (desk,))
     thread.start()
-    assert wait_until(lambda: desk.app.isolation.wanted, PATIENCE)
+    if closing:
+        thread.join(PATIENCE)
+    else:
+        assert wait_until(lambda: desk.app.isolation.wanted, PATIENCE)
+        desk.intake.places._closed = True  # else it is chosen when the other has run
     go_on.set()
     thread.join(PATIENCE)
     assert not thread.is_alive()
-    assert wait_until(lambda: _given_back(desk, item.claim.id), PATIENCE)
+    assert wait_until(lambda: _given_back(desk, item.id), PATIENCE)
     assert len(desk.intake) == 0
     assert desk.intake.wait(PATIENCE)
 
@@ -330,29 +441,57 @@ def _run_alone(desk: Desk) -> None:
         pass
 
 
-def test_closed_it_claims_nothing_and_waits_for_what_is_claimed(desk: Desk) -> None:
+def test_closed_it_accepts_nothing_and_waits_for_what_is_claimed(desk: Desk) -> None:
     items = [desk.put() for _ in range(3)]
-    taken = desk.queued(2)
+    taken = desk.to_run(2)
+    desk.becomes(items[2], PENDING)
     desk.intake.close()
     late = desk.put()
     assert not desk.intake.wait(0.01)
     for item in taken:
-        item.slot.leave()
+        item.place.leave()
     assert desk.intake.wait(PATIENCE)
     assert len(desk.intake) == 0
-    assert [desk.status(item) for item in (items[2], late)] == [None, None]
-    assert set(desk.source.settled) == {1, 2}
+    assert [desk.status(item) for item in (items[2], late)] == [PENDING, None]
+    assert set(desk.source.settled) == {1, 2, 3}
 
 
 def test_what_is_cancelled_before_a_thread_has_it_ends_without_one(desk: Desk) -> None:
     """Where every thread is busy for long, none would take it soon."""
-    first, cancelled = desk.put(), desk.put()
-    waiting = desk.put()
+    first, cancelled, waiting = desk.put(), desk.put(), desk.put()
     assert wait_until(lambda: len(desk.intake) == 2, PATIENCE)
-    execution_id = cancelled.claim.id
+    desk.becomes(waiting, PENDING)
     with desk.app.engine.begin() as connection:
-        executions.cancel(connection, execution_id, by="tests")
-    desk.app.in_flight.cancel({Identity(execution_id)})
-    assert wait_until(lambda: desk.status(cancelled) == ExecutionStatus.CANCELLED, PATIENCE)
-    assert desk.queued(2) == [first, waiting]
-    assert desk.app.in_flight.executions == {Identity(first.claim.id), Identity(waiting.claim.id)}
+        executions.cancel(connection, cancelled.id, by="tests")
+    desk.app.in_flight.cancel({Identity(cancelled.id)})
+    desk.becomes(cancelled, ExecutionStatus.CANCELLED)
+    assert [id_of(item) for item in desk.to_run(2)] == [first.id, waiting.id]
+    assert desk.app.in_flight.executions == {Identity(first.id), Identity(waiting.id)}
+
+
+def test_a_choice_that_fails_is_made_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [desk.put() for _ in range(3)]
+    first, _ = desk.to_run(2)
+    desk.becomes(items[2], PENDING)
+    with monkeypatch.context() as broken:
+
+        def fail(*_: Any, **__: Any) -> Any:
+            raise ValueError("poison")
+
+        broken.setattr("workers.persistence.operations.choose", fail)
+        first.place.leave()
+        desk.app.claimer.call(desk.app.writes.each, lambda _: None)
+    assert len(desk.intake) == 0
+    desk.intake.look_around()
+    assert [id_of(item) for item in desk.to_run(1)] == [items[2].id]
+
+
+def test_memory_stays_flat_however_many_come(desk: Desk) -> None:
+    items = [desk.put() for _ in range(300)]
+    assert wait_until(lambda: len(desk.source.settled) == 300, PATIENCE)
+    assert len(desk.intake) == 2
+    with desk.app.engine.connect() as connection:
+        c = executions_table.c
+        counted: dict[str, int] = dict(connection.execute(select(c.status, func.count()).group_by(c.status)).all())
+    assert counted == {"running": 2, "pending": 298}
+    assert desk.status(items[-1]) == PENDING

@@ -1,4 +1,4 @@
-"""What an execution is asked with is the same after its message, its row, and the message that the relay makes of that.
+"""What an execution is asked with is the same after its message, and after its row.
 
 Every field has another value than where nothing is said: one that is added, and forgotten on the way, fails here.
 """
@@ -11,24 +11,22 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import update
-
 from dspex import Configuration, ExecuteProgram, ExecutionOptions, Signature, uuid7, wrap
 from dspex.contract.callback import Callback
 from dspex.contract.envelope import Envelope, decode_command
 from store import executions, programs, signatures
 from store.database.engine import make_engine
 from store.executions import Request
-from store.tables import executions as executions_table
+from store.executions.choosing import choose
+from store.queues.turns import Turns
 from workers.brokers.encoding import Origin
-from workers.execution.request import envelope_of, request_of
+from workers.execution.request import request_of
 from workers.security.authorization import Principal, Role
 from workers.security.principals import Principals
 from workers.security.request import receive
 
 PRINCIPALS = Principals({"anna": Principal("anna", "acme", frozenset({Role.ADMIN}))}, system="workers")
 ASKED = Origin("dspex.executions", "anna", reply_to="anna.answers", correlation_id="17")
-BY_THE_RELAY = Origin("dspex.executions", "workers")
 
 BARE = ExecuteProgram(execution_id=uuid7(), program_id=uuid7(), inputs={})
 FULL = ExecuteProgram(
@@ -56,9 +54,6 @@ FULL_ENVELOPE = wrap(
     tracestate="vendor=1",
     extensions={"partitionkey": "a", "sampledrate": 3},
 )
-
-NOT_SENT_AGAIN = {"reply_to", "correlation_id", "idempotency_key", "requested_at"}
-"""Who is answered, and when it was asked for first, is in the row; what the key stands for is the id by now."""
 
 
 def received(envelope: Envelope[Any], origin: Origin) -> Request:
@@ -93,17 +88,9 @@ def test_each_field_of_an_envelope_is_kept_or_is_of_one_message_alone() -> None:
     }
     kept = {"source", "traceparent", "tenant", "time", "data"}  # and what nobody has named: the extensions
     assert set(Envelope.model_fields) == of_one_message | kept
-    again = envelope_of(received(FULL_ENVELOPE, ASKED))
-    assert (again.source, again.traceparent, again.tenant) == ("/orders", FULL_ENVELOPE.traceparent, "acme")
-    assert again.extensions == {"partitionkey": "a", "sampledrate": 3}
-
-
-def test_the_message_of_the_relay_asks_for_the_same() -> None:
-    request = received(FULL_ENVELOPE, ASKED)
-    again = received(envelope_of(request), BY_THE_RELAY)
-    assert differing(request, again, NAMES) == NOT_SENT_AGAIN
-    assert again.digest == request.digest
-    assert differing(received(envelope_of(again), BY_THE_RELAY), again, NAMES) <= {"requested_at"}
+    kept_of = received(FULL_ENVELOPE, ASKED)
+    assert (kept_of.source, kept_of.traceparent, kept_of.tenant) == ("/orders", FULL_ENVELOPE.traceparent, "acme")
+    assert kept_of.extensions == {"partitionkey": "a", "sampledrate": 3}
 
 
 def test_a_row_keeps_it_all(migrated: Path) -> None:
@@ -111,17 +98,13 @@ def test_a_row_keeps_it_all(migrated: Path) -> None:
     with engine.connect() as connection:  # and nothing is committed
         program_id = ready(connection, "acme")
         request = replace(received(FULL_ENVELOPE, ASKED), program_id=program_id)
-        executions.create(connection, request, due_in=-1.0)
-        (kept,) = executions.due(connection, 30.0, 10)
-        claimed = executions.claim(connection, executions.Lease("worker", -1.0), [request])
-        connection.execute(update(executions_table).values(lease_expires_at=datetime(2020, 1, 1, tzinfo=UTC)))
-        (rescued,) = executions.rescue(connection, 30.0, 10)
+        lease = executions.Lease("worker", 60.0)
+        executions.claim(connection, lease, [request], now=[False])
+        (chosen,) = choose(connection, lease, 10, Turns(), alone_at=3).chosen
     engine.dispose()
-    assert isinstance(claimed[0], executions.Claimed)
-    for again in (kept.request, rescued):
-        assert differing(request, again, NAMES) == {"idempotency_key"}
-        assert again.digest == request.digest
-        assert received(envelope_of(again), BY_THE_RELAY).digest == request.digest
+    assert isinstance(chosen.claim, executions.Claimed)
+    assert differing(request, chosen.request, NAMES) == {"idempotency_key"}  # what it stands for is the id by now
+    assert chosen.request.digest == request.digest
 
 
 def ready(connection: Any, tenant: str) -> UUID:

@@ -1,100 +1,38 @@
-"""The relay publishes each once, and again only what nobody has, later each time."""
+"""The relay has what lost workers had run again, and takes what older ones have left into the queues."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
-from uuid import UUID
 
 import pytest
 from sqlalchemy import event, text
 
-from adapters.port import Outcome
+from adapters.port import AdapterError, Outcome
 from deploy.processes import wait_until
-from dspex import ExecuteProgram, decode_command, uuid7
+from dspex import ErrorCode, ExecutionStatus, uuid7
 from dspex.amqp.publication import Publication
 from store import executions
 from store.database.identity import Identity
-from store.executions import Lease, Request
+from store.executions import Lease
 from tests.unit.system import System
 from workers.application.wiring import Application
 from workers.maintenance.relay import Relay
+from workers.persistence.operations import RELAY_LIMIT
 
 
-class Publishes:
-    """Counts the commands that a system publishes, by execution."""
-
-    def __init__(self, system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.counts: Counter[UUID] = Counter()
-        real = system.app.publisher.submit
-
-        def submit(publication: Publication, **how: Any) -> Any:
-            if publication.routing_key == ExecuteProgram.type:
-                command = decode_command(publication.body).data
-                assert isinstance(command, ExecuteProgram)
-                self.counts[command.execution_id] += 1
-            return real(publication, **how)
-
-        monkeypatch.setattr(system.app.publisher, "submit", submit)
-
-
-def waiting(system: System, number: int) -> list[UUID]:
-    """Executions that are due, and that nobody has published."""
+def test_what_older_workers_have_left_is_run(start: Callable[..., System]) -> None:
+    """More than are taken at a time: what is claimed and given back without a queue is as they leave it."""
+    system = start(threads=4)
     program_id = system.program(adapter="scripted")
-    ids = [uuid7() for _ in range(number)]
-    release(system, [system.request(program_id, id_, question="q") for id_ in ids])
-    return ids
-
-
-def release(system: System, asked: Sequence[Request]) -> None:
-    """Have them pending and due."""
+    ids = [uuid7() for _ in range(RELAY_LIMIT + 20)]
     with system.app.engine.begin() as connection:
-        executions.claim(connection, Lease("gone", 60), asked)
-        executions.release(connection, Lease("gone", 60))
-
-
-def test_what_waits_for_its_turn_is_not_published_again_and_again(
-    start: Callable[..., System], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """400 at the rate of 40 a second, with a lease of a second: ten leases long all but a few wait."""
-    system = start(lease_seconds=1, threads=4)
-    gate = threading.Semaphore(0)
-
-    def run(inputs: Mapping[str, Any]) -> Outcome:
-        assert gate.acquire(timeout=60)
-        return Outcome({"answer": inputs["question"]})
-
-    system.scripted.run = run
-    published = Publishes(system, monkeypatch)
-    began = time.monotonic()
-    ids = waiting(system, 400)
-    assert wait_until(lambda: len(published.counts) == 400, 30)
-    pause = threading.Event()
-    for _ in range(100):
-        pause.wait(0.1)
-        gate.release(4)
+        executions.claim(connection, Lease("old", 60), [system.request(program_id, id_, question="q") for id_ in ids])
+        assert executions.release(connection, Lease("old", 60)) == len(ids)
     for id_ in ids:
-        system.ended(id_)
-    assert set(published.counts) == set(ids)
-    leases = max(10.0, time.monotonic() - began)  # more where the machine is slow
-    assert published.counts.total() <= 80 * leases  # each once a lease, those that wait: 200
-    assert all(row.attempt == 1 for id_ in ids if (row := system.row(id_)) is not None)
-
-
-def test_what_was_lost_is_published_again(start: Callable[..., System], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The broker has lost what it confirmed."""
-    system = start(lease_seconds=1, threads=4)
-    program_id, execution_id = system.program(adapter="scripted"), uuid7()
-    lost: list[bytes] = []
-    with monkeypatch.context() as losing:
-        losing.setattr(system.broker, "put", lambda _queue, body, _timeout: lost.append(body))
-        release(system, [system.request(program_id, execution_id, question="q")])
-        assert wait_until(lambda: len(lost) == 2, 30)
-    system.ended(execution_id)
+        assert system.ended(id_).attempt == 1
 
 
 def test_events_are_looked_at_less_often_than_executions(start: Callable[..., System]) -> None:
@@ -108,6 +46,31 @@ def test_events_are_looked_at_less_often_than_executions(start: Callable[..., Sy
         assert connection.execute(text("SELECT count(*) FROM event_outbox")).scalar_one() == 0
 
 
+def test_nothing_is_published_for_what_waits(start: Callable[..., System], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another attempt, and what is scheduled, wait in the database alone."""
+    system = start(threads=2)
+    program_id = system.program(adapter="scripted")
+    published: list[Any] = []
+
+    def run(inputs: Mapping[str, Any]) -> Outcome:
+        if len(system.scripted.runs) < 3:
+            raise AdapterError(ErrorCode.TRANSIENT, "gone")
+        return Outcome({"answer": inputs["question"]})
+
+    system.scripted.run = run
+    real = system.app.publisher.submit
+    execution_id = system.execute(program_id, question="q")
+
+    def submit(publication: Publication, **how: Any) -> Any:
+        published.append(publication.exchange)
+        return real(publication, **how)
+
+    monkeypatch.setattr(system.app.publisher, "submit", submit)
+    row = system.ended(execution_id)
+    assert (row.status, row.attempt) == (ExecutionStatus.COMPLETED, 3)
+    assert set(published) <= {"dspex.events"}
+
+
 @pytest.mark.parametrize(
     ("own", "due", "more", "looks", "sent"),
     [
@@ -118,19 +81,26 @@ def test_events_are_looked_at_less_often_than_executions(start: Callable[..., Sy
         (2, [True, True], [True, False], 2, 2),
     ],
 )
-def test_of_its_own_it_sends_what_is_due_and_ends(
+def test_of_its_own_it_rescues_what_is_lost_and_ends(
     own: int, due: list[bool], more: list[bool], looks: int, sent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = [Identity(uuid7()) for _ in range(own)]
-    relay = Relay(cast("Application", SimpleNamespace(own=SimpleNamespace(identities=mine))))
+    looked_around = list[float]()
+    relay = Relay(
+        cast("Application", SimpleNamespace(own=SimpleNamespace(identities=mine))),
+        lambda: looked_around.append(time.monotonic()),
+    )
+    monkeypatch.setattr(relay._counts, "run", lambda: None)
+    monkeypatch.setattr(relay._early_cancels, "run", lambda: None)
     looked, taken = iter(due), list[Any]()
 
-    def send(only: Sequence[Identity]) -> bool:
+    def rescue(only: Sequence[Identity]) -> bool:
         taken.append(only)
         return more[len(taken) - 1]
 
     monkeypatch.setattr(relay, "_end_expired", lambda: None)
     monkeypatch.setattr(relay, "_is_due", lambda _look: next(looked))
-    monkeypatch.setattr(relay, "_executions", send)
+    monkeypatch.setattr(relay, "_rescue", rescue)
     relay.run()
     assert (len(due) - len(list(looked)), taken) == (looks, [mine] * sent)
+    assert len(looked_around) == 1
