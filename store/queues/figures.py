@@ -209,13 +209,10 @@ def _figures(by: By, scope: Scope, now: datetime) -> Select[Any]:
     )
     p = parts.c
     sums = {name: func.sum(p[name]).label(name) for name in ("waiting", "running", "came", "went")}
-    grouped: Select[Any] = select(
-        *(p[name] for name in key),
-        *sums.values(),
-        func.min(p.oldest_at, type_=UtcDateTime()).label("oldest_at"),
-        func.min(p.moving_since, type_=UtcDateTime()).label("moving_since"),
-    ).group_by(*(p[name] for name in key))
-    return grouped.having(or_(*(func.sum(p[name]) != 0 for name in sums)))
+    columns: list[ColumnElement[Any]] = [*(p[name] for name in key), *sums.values()]
+    columns += [func.min(p[name], type_=UtcDateTime()).label(name) for name in ("oldest_at", "moving_since")]
+    anything = or_(*(func.sum(p[name]) != 0 for name in sums))
+    return select(*columns).group_by(*(p[name] for name in key)).having(anything)
 
 
 def _figures_of(row: Any, now: datetime, **names: Any) -> Figures:

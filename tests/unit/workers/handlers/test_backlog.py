@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -78,7 +79,11 @@ def test_a_tenant_sees_its_own_alone(system: System) -> None:
 
 
 def test_wrong_arguments(system: System) -> None:
-    for wrong in ({"lane": "none"}, {"by": "lm"}, {"cursor": "c"}, {"limit": 0}, {"by": "program", "cursor": "c"}):
+    arguments: list[dict[str, Any]] = [
+        *({"lane": "none"}, {"by": "lm"}, {"cursor": "c"}, {"limit": 0}),
+        {"by": "program", "cursor": "c"},
+    ]
+    for wrong in arguments:
         with pytest.raises(InvalidValues):
             as_one(system).get_backlog(**wrong)
 
