@@ -226,6 +226,10 @@ class Settings(BaseSettings):
     """LMs by alias, as JSON: `{"fast": {"model": "openai/gpt-4o-mini", "api_base": "https://…", "secret": "NAME"}}`."""
     lm_secrets: dict[Tenant, tuple[Annotated[str, AfterValidator(_secret_name)], ...]] = Field(default_factory=dict)
     """The names of secrets that a tenant's programs may use, as JSON, where there are tenants."""
+    limits: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """How much may run at once, or begin within a minute, as JSON: `{"lm:fast": {"in_flight": 40}}`. An operator's word
+    comes before it.
+    """
     lm_proxy: Annotated[str, AfterValidator(_proxy)] | None = None
     """`http://host:port`, by which LMs are called: the environment's own proxies are not looked at."""
     modules: Annotated[

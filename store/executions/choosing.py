@@ -32,6 +32,7 @@ from sqlalchemy import (
 )
 
 from dspex import ExecutionStatus, ProgramStatus
+from store import gates
 from store.column_types import UtcDateTime, database_now, statement_now
 from store.database.batch import encode, execute, records
 from store.database.identity import Identity, is_one_of
@@ -39,6 +40,7 @@ from store.executions.rows import KEPT, Claimed, Lease, Request, ToRunAlone, cla
 from store.executions.statements import ALONE_AT, PENDING, claimed_columns, last_chance
 from store.executions.timeline import continued
 from store.executions.waiting import wait_no_more
+from store.gates import KnownGates, Subject
 from store.queues.finding import find
 from store.queues.keys import KEY, KEY_TYPES, READY, QueueKey, key_of
 from store.queues.offers import tell
@@ -68,7 +70,14 @@ class Choice(NamedTuple):
 
 
 def choose(
-    connection: Connection, lease: Lease, places: int, turns: Turns, *, alone_at: int, only: str | None = None
+    connection: Connection,
+    lease: Lease,
+    places: int,
+    turns: Turns,
+    *,
+    alone_at: int,
+    only: str | None = None,
+    known: KnownGates | None = None,
 ) -> Choice:
     """Take up to so many executions that wait, for a worker with so many free places.
 
@@ -78,14 +87,19 @@ def choose(
         turns: whose turn it is; of this process.
         alone_at: see `claim`. Those at their last chance are `ToRunAlone`, and left for a moment.
         only: only those of this worker (`store.executions.ownership`).
+        known: the gates that this process knows; None: there is none.
     """
+    if known is not None and known.stopped:
+        return Choice([], more=False)
+    turns.leave_out(known.lanes_paused if known is not None else frozenset())
+    passing = gates.Choice(connection, known) if known else None
     chosen: list[Chosen] = []
     all_found = False
     for _ in range(ROUNDS):
         left = places - len(chosen)
         kept = turns.fresh
         if not kept:
-            find(connection, turns, left)
+            find(connection, turns, left, [READY, *(gates.with_room(connection, known, left) if known else ())])
         asked = turns.share(left)
         if not asked and (all_found or not kept):
             return Choice(chosen, more=False)
@@ -93,8 +107,13 @@ def choose(
             turns.forget()  # further queues may have become ready
             continue
         all_found = not kept and len(asked) < left
-        taken = _take(connection, lease, asked, alone_at, only)
+        if passing is not None:
+            all_found = False  # what a gate holds may have room when others gave fewer than they were let
+            asked = _admitted(passing, asked, turns)
+        taken = _take(connection, lease, asked, alone_at, only) if asked else []
         chosen += [Chosen(request_of(row), _claimed(row)) for row in taken]
+        if passing is not None:
+            passing.taken((Subject(*key_of(row)), Identity(row.id, row.tenant), row.lock_version) for row in taken)
         wait_no_more(connection, [key_of(row) for row in taken])
         short = _short_of(asked, taken, turns)
         chosen += _alone(connection, short, alone_at, only)
@@ -102,6 +121,15 @@ def choose(
         if len(chosen) >= places:
             break
     return Choice(chosen, more=True)
+
+
+def _admitted(passing: gates.Choice, asked: Sequence[Ask], turns: Turns) -> list[Ask]:
+    """As many of each queue as its gates let begin. A queue that has to wait is left out until it is found again."""
+    numbers = passing.admit([(Subject(*ask.queue), ask.places) for ask in asked])
+    for ask, number in zip(asked, numbers, strict=True):
+        if number == 0:
+            turns.drop(ask.queue)
+    return [ask._replace(places=number) for ask, number in zip(asked, numbers, strict=True) if number]
 
 
 def _claimed(row: Any) -> Claimed:
@@ -262,7 +290,7 @@ def _mark(connection: Connection, short: Collection[QueueKey]) -> None:
 def _holding(dialect: str) -> Any:
     q, r = queues.c, records(dialect, KEY_TYPES)
     its = and_(*(q[name] == r.c[name] for name in KEY))
-    held = select(*(q[name] for name in KEY)).join_from(r, queues, its).where(q.holder == literal_column("''"))
+    held = select(*(q[name] for name in KEY)).join_from(r, queues, its).where(q.holder.is_not(None))
     return held.order_by(*(q[name] for name in KEY)).with_for_update(of=queues, skip_locked=True)
 
 
@@ -274,7 +302,7 @@ def _marking(dialect: str) -> Any:
     its = tuple_(*(q[name] for name in KEY)).in_(select(*(r.c[name] for name in KEY)))
     return (
         update(queues)
-        .where(its, q.holder == literal_column("''"), func.coalesce(first > statement_now(), true()))
+        .where(its, q.holder.is_not(None), func.coalesce(first > statement_now(), true()))
         .values(holder=null(), wake_at=first)
     )
 

@@ -252,6 +252,9 @@ class Finish(Identified):
         answered: whether a sender waits for an answer.
         attempt: how many attempts were started; None: as in the row, including this claim.
         trace: kept in its own table; see `store.executions.traces`.
+        spent: what this attempt used alone, for the limits of gates; None: it did not run.
+        limited: the LMs whose provider told it to call less, by their names in the program: for how many seconds; None:
+            it did not say.
     """
 
     id: UUID
@@ -267,6 +270,8 @@ class Finish(Identified):
     attempt: int | None = None
     trace: Trace | None = None
     extra_outputs: Mapping[str, Any] = field(default_factory=dict)
+    spent: Usage | None = None
+    limited: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def status(self) -> ExecutionStatus:
@@ -287,7 +292,7 @@ class Retry(Identified):
     Attributes:
         attempt: how many attempts are spent.
         usage: the usage of all attempts so far.
-        trace: see `Finish.trace`.
+        trace, spent, limited: see `Finish`.
     """
 
     id: UUID
@@ -299,6 +304,8 @@ class Retry(Identified):
     carried: Carried
     tenant: str = DEFAULT_TENANT
     trace: Trace | None = None
+    spent: Usage | None = None
+    limited: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def key(self) -> EndKey:

@@ -9,7 +9,7 @@ from store.gates.known import KnownGates
 from store.gates.rows import Gate, GateKey, Limits
 from store.gates.scopes import Subject
 from store.gates.settlement import Used, close, settle
-from store.gates.steering import listing, pause, remove_limit, resume, set_limit, sweep
+from store.gates.steering import listing, pause, remove_limit, resume, set_default_limit, set_limit, sweep
 
 __all__ = [
     "Choice",
@@ -24,6 +24,7 @@ __all__ = [
     "pause",
     "remove_limit",
     "resume",
+    "set_default_limit",
     "set_limit",
     "settle",
     "sweep",

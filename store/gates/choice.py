@@ -26,7 +26,7 @@ from sqlalchemy import (
     exists,
     false,
     func,
-    insert,
+    null,
     or_,
     select,
     true,
@@ -35,7 +35,7 @@ from sqlalchemy import (
 
 from dspex import ExecutionStatus
 from store.column_types import database_now, seconds_until
-from store.database.batch import encode, execute, records
+from store.database.batch import encode, execute, records, upsert
 from store.database.identity import Identity
 from store.gates.known import KnownGates
 from store.gates.rooms import Levels, Settled, levels_of
@@ -81,13 +81,12 @@ def with_room(connection: Connection, known: KnownGates, places: int) -> dict[st
 
     Looks at a bounded number of gates, beginning after those of the last time.
     """
-    keys = sorted(known.keys)
-    turn = [*(key for key in keys if key > known.cursor), *(key for key in keys if key <= known.cursor)]
-    turn = turn[:MOST_LOOKED_AT]
-    known.cursor = turn[-1] if turn else ""
+    turn = known.next_open(MOST_LOOKED_AT)
     freed, known.freed = known.freed, set()
     holds = exists(select(_Q.program_id).where(_Q.holder == _G.key))
-    found = connection.execute(_LEVELS.where(_G.key.in_({*turn, *freed}), holds).order_by(_G.key))
+    looked_at = {*turn, *freed}
+    found = connection.execute(_LEVELS.where(_G.key.in_(looked_at), holds).order_by(_G.key)).all()
+    known.holding = (known.holding & known.keys - looked_at) | {row.key for row in found}
     rooms = ((row.key, _perhaps(row)) for row in found)
     return {key: int(min(places, room)) for key, room in rooms if room > 0}
 
@@ -131,9 +130,12 @@ class Choice:
         subjects = [subject for subject, _ in wanted]
         programs = {Identity(subject.program_id, subject.tenant) for subject in subjects}
         called = self._known.called_by(self._connection, programs)
+        groups = self._known.labels_of(self._connection, subjects)
         for subject in subjects:
             lms, falls_back = called.get(Identity(subject.program_id, subject.tenant), Called())
-            there = sorted(key for key in keys_of(subject, lms) if key in self._known.keys)
+            there = sorted(
+                key for key in keys_of(subject, lms, groups.get(subject.group_key, ())) if key in self._known.keys
+            )
             self._passed[subject] = _Passed(tuple(there), falls_back)
         locked_by_others = self._lock({key for subject in subjects for key in self._passed[subject].keys})
         held, may = dict[Subject, str](), list[int]()
@@ -150,6 +152,7 @@ class Choice:
             may.append(number)
         if held:
             _hold(self._connection, held)
+            self._known.holding.update(held.values())
         return may
 
     def taken(self, chosen: Iterable[tuple[Subject, Identity, int]]) -> None:
@@ -171,7 +174,8 @@ class Choice:
                 new.append(slot | {"lock_version": lock_version, "reserved": reserved, "probe": probe})
                 self._levels[key] = levels.taken(1, probe=probe)
         if new:
-            execute(self._connection, _take(self._connection.dialect.name), encode(new))
+            take = _take(self._connection.dialect.name, upsert(self._connection))
+            execute(self._connection, take, encode(new))
         written = [
             {
                 "key": key,
@@ -271,7 +275,8 @@ def _holding(dialect: str) -> Any:
 
 
 @lru_cache(maxsize=2)
-def _take(dialect: str) -> Any:
+def _take(dialect: str, insert: Any) -> Any:
+    """Inserts slots. One of an earlier claim, that was given back or lost, becomes that of this one."""
     columns: dict[str, Any] = {
         "gate_key": String(),
         "execution_id": Uuid(),
@@ -281,7 +286,12 @@ def _take(dialect: str) -> Any:
         "probe": Boolean(),
     }
     r = records(dialect, columns)
-    return insert(slots).from_select([*columns, "inserted_at"], select(*r.c, NOW))
+    # SQLite needs a WHERE here, to tell ON CONFLICT from a join's ON.
+    rows = select(*r.c, NOW).where(r.c.gate_key.is_not(None))
+    new = insert(slots).from_select([*columns, "inserted_at"], rows)
+    written = {name: new.excluded[name] for name in ("lock_version", "reserved", "probe", "inserted_at")}
+    none = dict.fromkeys(("outcome", "calls", "tokens"), null())
+    return new.on_conflict_do_update(index_elements=list(slots.primary_key), set_=written | none)
 
 
 @lru_cache(maxsize=2)

@@ -7,14 +7,16 @@ which these may be.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, func, or_, select
 
 from dspex.contract.options import Lane
 from store.database.identity import Identity
-from store.gates.rows import EVERYTHING, LANE, LIMITS, LM, WORKER, GateKey
+from store.gates.labels import Labels, gated, labels_of
+from store.gates.rows import EVERYTHING, LABEL, LANE, LIMITS, LM, WORKER, GateKey
 from store.gates.scopes import Called, Subject, called_by, keys_of
 from store.tables import gates
 
@@ -36,7 +38,9 @@ class _Known(NamedTuple):
     keys: frozenset[str] = frozenset()
     counted: frozenset[str] = frozenset()
     paused: frozenset[str] = frozenset()
+    open: tuple[str, ...] = ()
     has_lms: bool = False
+    labels: frozenset[tuple[str, str]] = frozenset()
 
 
 class KnownGates:
@@ -46,14 +50,20 @@ class KnownGates:
         worker: the name of the process in its leases.
     """
 
-    def __init__(self, worker: str) -> None:
+    def __init__(self, worker: str = "") -> None:
         self._worker = GateKey(WORKER, worker).text
         self._now = _Known()
         self._refreshed = -SECONDS
         self._built: dict[str, Called] = {}
         self._programs: dict[Identity, tuple[float, Called]] = {}
+        self.groups: dict[str, Labels] = {}
+        """The labels that a group of a queue stands for; see `store.executions.grouping`."""
+        self.grouped: dict[tuple[str, str], float] = {}
+        """Since when the gate of a label is known; below 0: all that waits with the label is grouped."""
         self.freed: set[str] = set()
         """Gates of which this process has given slots back since it chose last."""
+        self.holding: set[str] = set()
+        """Gates that held queues when this process looked at them last."""
         self.cursor = ""
         """Up to which gate the last choice has looked for room."""
 
@@ -66,9 +76,27 @@ class KnownGates:
         return self._now.keys
 
     @property
+    def labels(self) -> frozenset[tuple[str, str]]:
+        """The tenant and the name of each gate of a label."""
+        return self._now.labels
+
+    @property
     def counted(self) -> frozenset[str]:
         """The keys of the gates that have slots."""
         return self._now.counted
+
+    def next_open(self, most: int) -> Sequence[str]:
+        """The next gates that are not paused, up to so many, in turn."""
+        ordered = self._now.open
+        at = bisect_right(ordered, self.cursor)
+        turn = (ordered[at : at + most] + ordered[:at])[:most]
+        self.cursor = turn[-1] if turn else ""
+        return turn
+
+    @property
+    def let_go(self) -> bool:
+        """Whether this process has given a slot back that something may wait for."""
+        return not self.freed.isdisjoint(self.holding)
 
     @property
     def stopped(self) -> bool:
@@ -87,17 +115,19 @@ class KnownGates:
             return
         version = tuple(connection.execute(_VERSION).one())
         if version != self._now.version:
-            rows = connection.execute(select(_C.key, _C.kind, _C.paused, _COUNTED)).all()
+            rows = connection.execute(select(_C.key, _C.kind, _C.tenant, _C.name, _C.paused, _COUNTED)).all()
             self._now = _Known(
                 version,
                 frozenset(row.key for row in rows),
                 frozenset(row.key for row in rows if row.counted),
                 frozenset(row.key for row in rows if row.paused),
+                tuple(sorted(row.key for row in rows if not row.paused)),
                 any(row.kind == LM for row in rows),
+                frozenset((row.tenant, row.name) for row in rows if row.kind == LABEL),
             )
         self._refreshed = now
 
-    def may_begin(self, subject: Subject) -> bool:
+    def may_begin(self, subject: Subject, metadata: Mapping[str, str] | None = None) -> bool:
         """Whether no gate is known for it. If there is one, or its LMs are not known, it has to wait to be chosen."""
         if not self._now.keys:
             return True
@@ -109,7 +139,15 @@ class KnownGates:
             if called is None or time.monotonic() - at > PROGRAM_SECONDS:
                 return False
             lms = called.lms
-        return self._now.keys.isdisjoint(keys_of(subject, lms))
+        labels = gated(self._now.labels, subject.tenant, metadata)
+        return not labels and self._now.keys.isdisjoint(keys_of(subject, lms))
+
+    def labels_of(self, connection: Connection, subjects: Iterable[Subject]) -> Mapping[str, Labels]:
+        """The labels of queues, by their group."""
+        new = {one.group_key: one for one in subjects if one.group_key and one.group_key not in self.groups}
+        if new:
+            self.groups |= labels_of(connection, (one.queue for one in new.values()))
+        return self.groups
 
     def called_by(self, connection: Connection, which: Collection[Identity]) -> dict[Identity, Called]:
         """The LMs of programs; nothing where no gate is of an LM."""

@@ -124,7 +124,7 @@ class Levels:
             after = replace(after, tokens_each=each)
         if after.requests_left is not None and self.kind == LM and slot.calls is not None:
             after = replace(after, requests_left=after.requests_left - max(0, slot.calls - 1))
-        if slot.probe and slot.outcome in (OK, FAILED) and slot.calls != 0:
+        if slot.probe and (slot.outcome == OK or (slot.outcome == FAILED and slot.calls)):
             after = replace(after, closed_for=None, closures=0)
         if self.in_flight is None or self.least_in_flight is None:
             return after

@@ -35,7 +35,6 @@ class Subject(NamedTuple):
     program_id: UUID
     lane: int
     group_key: str = ""
-    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def queue(self) -> dict[str, Any]:
@@ -48,7 +47,7 @@ class Subject(NamedTuple):
         }
 
 
-def keys_of(subject: Subject, lms: Collection[str] = ()) -> Iterator[str]:
+def keys_of(subject: Subject, lms: Collection[str] = (), labels: Iterable[tuple[str, str]] = ()) -> Iterator[str]:
     """The keys of all gates that it would have to pass, if they were there."""
     for tenant in (ALL, subject.tenant):
         yield GateKey(EVERYTHING, "", tenant).text
@@ -57,7 +56,7 @@ def keys_of(subject: Subject, lms: Collection[str] = ()) -> Iterator[str]:
         yield GateKey(PROGRAM, str(subject.program_id), tenant).text
         for lm in lms:
             yield GateKey(LM, lm, tenant).text
-        for name, value in subject.labels:
+        for name, value in labels:
             yield GateKey(LABEL, f"{name}={value}", tenant).text
 
 

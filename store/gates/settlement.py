@@ -92,10 +92,11 @@ def close(connection: Connection, lms: Mapping[str, float | None]) -> None:
     for key in sorted(GateKey(LM, lm) for lm in lms):
         made(connection, key)
         row = connection.execute(select(_CLOSED_FOR, _C.closures).where(_C.key == key.text)).one()
-        goes_on = row.closed_for is not None and row.closed_for > 0
-        times = row.closures if goes_on or row.closed_for is None else row.closures + 1
+        left: float | None = row.closed_for
+        goes_on = left is not None and left > 0
+        times = row.closures if goes_on or left is None else row.closures + 1
         said = lms[key.name]
         wait = FIRST_SECONDS * 2 ** min(times, MOST_DOUBLINGS) if said is None else min(said, LONGEST_SECONDS)
-        if not goes_on or (said is not None and wait > row.closed_for):
+        if not goes_on or (said is not None and left is not None and wait > left):
             until = database_now(bindparam("wait", max(wait, FIRST_SECONDS), Float))
             change(connection, key, closed_until=until, closures=times)

@@ -19,6 +19,9 @@ from store.tables import NOW, gates, queues, slots
 CHANNEL: Final = "dspex_queues"
 """On PostgreSQL, idle processes listen to it, and look for what may run."""
 
+BY_SETTINGS: Final = "DSPEX_LIMITS"
+"""Who has set the limits that come from the settings of workers."""
+
 BATCH: Final = 1000
 """How many queues are made ready at a time."""
 
@@ -74,6 +77,14 @@ def set_limit(connection: Connection, key: GateKey, limits: Limits, *, by: str) 
     changed = change(connection, key, **asdict(wanted), limited_by=by, **anew)
     wake(connection)
     return changed
+
+
+def set_default_limit(connection: Connection, key: GateKey, limits: Limits) -> Gate:
+    """Set the limits of a setting, unless somebody has set others. See `set_limit`."""
+    before = _locked(connection, key)
+    if before is not None and before.limits and before.limited_by != BY_SETTINGS:
+        return before
+    return set_limit(connection, key, limits, by=BY_SETTINGS)
 
 
 def remove_limit(connection: Connection, key: GateKey, *, by: str) -> Gate | None:  # noqa: ARG001 - whoever may

@@ -96,6 +96,7 @@ class Turns:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lanes = dict(lanes)
+        self._all_lanes = dict(lanes)
         self._weights = dict(tenants or {})
         self._clock = clock
         self._passes = dict.fromkeys(self.lanes, 0.0)
@@ -110,6 +111,13 @@ class Turns:
     def forget(self) -> None:
         """Look for queues again, as others have become ready. Thread-safe."""
         self._until = 0.0
+
+    def leave_out(self, lanes: frozenset[int]) -> None:
+        """Choose nothing of these lanes, until it is called with others."""
+        left = {number: weight for number, weight in self._all_lanes.items() if number not in lanes}
+        if left.keys() != self.lanes.keys():
+            self.lanes = left
+            self.forget()
 
     @property
     def fresh(self) -> bool:

@@ -29,6 +29,7 @@ from dspex.contract.events import Event
 from store.counters import SHARDS
 from store.database.engine import make_engine
 from store.executions import Lease
+from store.gates import KnownGates
 from store.programs import Program
 from workers.application.blobs import open_blobs
 from workers.application.callback_check import CallbackCheck
@@ -182,6 +183,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         webhook_in=settings.webhook_retries[0],
         max_attempts=settings.max_attempts,
         only_own=not run_others,
+        gates=KnownGates(worker),
     )
     principals, episodes = _principals(settings), Episodes()
     blobs = open_blobs(settings)

@@ -28,6 +28,7 @@ from workers.execution.completion import end
 from workers.execution.places import Place, Places
 from workers.execution.request import request_of
 from workers.execution.taken import Refused, Taken, ToRun
+from workers.persistence.gates import may_begin
 from workers.persistence.group_commit import WriterClosed
 from workers.persistence.operations import Submission
 from workers.security.authorization import allows
@@ -56,6 +57,7 @@ class Intake(WorkQueue):
         super().__init__({EXECUTIONS: threads, CHANGES: threads + CHANGE_THREADS})
         self.threads = threads + CHANGE_THREADS + QUICK_THREADS
         self.places = Places(app, self._begin_chosen, partial(self.waiting, EXECUTIONS))
+        self.places.admits = partial(may_begin, app.writes.gates)
         self._app = app
         app.isolation.when_wanted = self._hand_over
         app.isolation.when_over = app.waking.look = self.places.look

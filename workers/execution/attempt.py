@@ -20,6 +20,7 @@ from store.programs import Program
 from workers.application.program_cache import ChangedProgram
 from workers.application.wiring import Application
 from workers.execution.blobs import kept_outputs, whole_inputs
+from workers.execution.limited import limited_lms
 from workers.execution.retry import Again, Failed, decide, not_here
 from workers.outbound.error_details import detail_of, internal
 from workers.persistence.group_commit import WriterClosed
@@ -35,6 +36,8 @@ class Attempt:
         self._claimed_at = self._started = time.perf_counter()
         self._running = self._ran = False
         self._steps: tuple[TraceStep, ...] | None = None
+        self._configuration: Configuration | None = None
+        self._limited: Mapping[str, float | None] = {}
         self.request = request
         self.claimed = claimed
 
@@ -65,6 +68,7 @@ class Attempt:
         try:
             outcome = self._run()
             usage, self._steps = outcome.usage, outcome.trace
+            self._limited = limited_lms(self._configuration, usage)
             outputs = kept_outputs(self._app, outcome, self.request.tenant)
             if self._is_cancelled:
                 return self.cancelled(usage)
@@ -77,6 +81,7 @@ class Attempt:
             return self._give_back(unknown)
         except AdapterError as failed:
             usage, retry_after = failed.usage, failed.retry_after
+            self._limited = limited_lms(self._configuration, usage, failed)
             self._steps = failed.trace or self._steps
             error = ErrorDetail(code=failed.code, message=storable(failed.message))
         except WriterClosed:
@@ -128,6 +133,7 @@ class Attempt:
         if claimed.backend_id is None:
             raise _not_ready(app, request)
         loaded = app.programs.load(request.program_id, claimed.backend_id, request.tenant, self._begin)
+        self._configuration = loaded.spec.configuration
         app.in_flight.hand_over(self, loaded)
         self._check()
         asked = request.options
@@ -243,6 +249,8 @@ class Attempt:
             carried=again.carried,
             tenant=self.request.tenant,
             trace=self._trace,
+            spent=used if self._ran else None,
+            limited=self._limited,
         )
 
     def _finish(self, usage: Usage, **how: Any) -> Finish:
@@ -257,6 +265,8 @@ class Attempt:
             tenant=self.request.tenant,
             answered=self.claimed.answered,
             trace=self._trace,
+            spent=usage if self._ran else None,
+            limited=self._limited,
             **how,
         )
 

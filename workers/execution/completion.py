@@ -137,5 +137,7 @@ class _EndWrite:
             self._announcement.send(written.execution)
 
     def _leave(self) -> None:
+        if self._app.writes.gates.let_go:
+            self._app.waking.look()
         self._app.in_flight.end(self._attempt)
         self._app.unwritten.leave()

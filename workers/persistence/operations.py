@@ -16,11 +16,14 @@ from store.database.identity import Identity
 from store.event_outbox import OutboxEntry
 from store.executions import Claim, Execution, Finish, Heartbeat, Lease, Request, Retry, external
 from store.executions.choosing import Choice, choose, wake
+from store.executions.grouping import group_waiting
 from store.executions.ownership import take_over
+from store.gates import KnownGates, sweep
 from store.queues.keys import QueueKey
 from store.queues.reconciling import Swept, reconcile
 from store.queues.turns import Turns
 from store.rejections import Rejection
+from workers.persistence.gates import group, may_begin, settle
 from workers.persistence.group_commit import Refused
 
 Result = TypeVar("Result")
@@ -65,6 +68,7 @@ class Writes:
         max_attempts: of the executions whose program does not say.
         only_own: whether it chooses only what came to this process.
         turns: whose turn it is.
+        gates: what is paused or limited, as far as this process knows.
     """
 
     lease: Lease
@@ -73,11 +77,17 @@ class Writes:
     max_attempts: int = 3
     only_own: bool = False
     turns: Turns = field(default_factory=Turns)
+    gates: KnownGates = field(default_factory=KnownGates)
 
     def claim(self, connection: Connection, submissions: Sequence[Submission]) -> list[Claim]:
         """Accept executions: claim those that may run now, beside others; the others wait in their queues."""
-        requests, now = [one.request for one in submissions], [one.now for one in submissions]
-        return executions.claim(connection, self.lease, requests, now=now, alone_at=self.max_attempts)
+        self.gates.refresh(connection)
+        requests = [one.request for one in submissions]
+        now = [one.now and may_begin(self.gates, one.request) for one in submissions]
+        claims = executions.claim(connection, self.lease, requests, now=now, alone_at=self.max_attempts)
+        if self.gates:
+            group(connection, self.gates, requests, claims)
+        return claims
 
     def claim_alone(self, connection: Connection, requests: Sequence[Request]) -> list[Claim]:
         """Claim executions while no other runs here."""
@@ -88,11 +98,14 @@ class Writes:
         done = executions.finish_and_read(
             connection, self.shard, finishes, event_in=self.lease.seconds, webhook_in=self.webhook_in
         )
+        settle(connection, self.gates, finishes)
         return [Written(*one) for one in done]
 
     def retry(self, connection: Connection, retries: Sequence[Retry]) -> list[Written]:
         """Make executions pending for their next attempt."""
-        return [Written(done) for done in executions.retry(connection, retries, queued=True)]
+        done = executions.retry(connection, retries, queued=True)
+        settle(connection, self.gates, retries)
+        return [Written(held) for held in done]
 
     def event_sent(self, connection: Connection, ends: Sequence[OutboxEntry]) -> list[None]:
         """Delete confirmed events."""
@@ -116,11 +129,10 @@ class Writes:
         """Take executions that wait."""
         if any(look.wake for look in looks):
             wake(connection)
+        self.gates.refresh(connection)
         only = self.lease.worker if self.only_own else None
-        return [
-            choose(connection, self.lease, look.places, self.turns, alone_at=self.max_attempts, only=only)
-            for look in looks
-        ]
+        how: dict[str, Any] = {"alone_at": self.max_attempts, "only": only, "known": self.gates}
+        return [choose(connection, self.lease, look.places, self.turns, **how) for look in looks]
 
     def take_over(self, connection: Connection, which: Sequence[Identity]) -> list[None]:
         """Make executions that wait this process's own."""
@@ -136,8 +148,13 @@ class Writes:
         return [executions.adopt(connection, RELAY_LIMIT) for _ in items]
 
     def look_after_queues(self, connection: Connection, after: Sequence[QueueKey | None]) -> list[Swept]:
-        """Make the queues ready in which something has become due, and sweep through some, from one on."""
+        """Make queues ready in which something has become due, or that a gate holds no more; sweep through some,
+        from one on.
+        """
         wake(connection)
+        if self.gates:
+            sweep(connection)
+            group_waiting(connection, self.gates)
         return [reconcile(connection, one, SWEPT) for one in after]
 
     def events_due(self, connection: Connection, items: Sequence[None]) -> list[list[Execution]]:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 
+from workers.application.gates import apply_limits, read_limits
 from workers.application.webhooks import make_deliverer
 from workers.application.wiring import Application
 from workers.brokers.dramatiq_worker import abandon_actors, end_actors, make_worker, name_threads, threads_of
@@ -21,10 +22,15 @@ RELEASE_SECONDS = 5.0
 
 
 class WorkerProcess:
-    """Runs the actors of an application. `start` and `stop` may each be called once."""
+    """Runs the actors of an application. `start` and `stop` may each be called once.
+
+    Raises:
+        SettingsError: a limit of the settings is wrong.
+    """
 
     def __init__(self, app: Application) -> None:
         self._app = app
+        self._limits = read_limits(app.settings.limits)
         declare_actors(app)
         self._intake = Intake(app)
         self._worker = make_worker(
@@ -59,6 +65,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start to consume."""
+        apply_limits(self._app.writer, self._app.writes, self._limits)
         self._worker.start()
         name_threads(self._worker)
         self._maintenance.start()

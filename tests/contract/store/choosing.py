@@ -1,21 +1,24 @@
-"""A choice in its simplest form, with the gates: some queue that may run something, without turns."""
+"""Executions that wait for a choice with gates, are chosen, and end."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, insert, null, select, update
+from sqlalchemy import Connection, select, update
 
 from dspex import Configuration, ExecutionOptions, uuid7
+from dspex.contract.options import Lane
 from store import executions, gates, programs, signatures
-from store.column_types import database_now
 from store.database.identity import Identity
-from store.executions import Request
-from store.gates import KnownGates, Subject
-from store.tables import NOW, queues
+from store.executions import Claimed, Request, choosing
+from store.gates import KnownGates
+from store.queues.turns import Turns
 from store.tables import executions as executions_table
-from tests.contract.store.rows import SIGNATURE
+from store.tables import queues
+from tests.contract.store.rows import ALICE, SIGNATURE
 
 _E, _Q = executions_table.c, queues.c
 
@@ -39,66 +42,37 @@ def program_of(connection: Connection, lm: str | None = None, tenant: str = "def
     return program.id
 
 
-def waits(connection: Connection, program_id: UUID, number: int = 1, *, tenant: str = "default", lane: int = 1) -> None:
-    """So many executions of a program wait, and their queue is ready."""
-    for _ in range(number):
-        asked = Request(uuid7(), program_id, {"question": "?"}, ExecutionOptions(), "/tests", tenant=tenant)
-        executions.create(connection, asked)
-    mine = executions_table.update().where(_E.program_id == program_id, _E.run_at.is_(None))
-    connection.execute(mine.values(run_at=database_now(), lane=lane))
-    row = {"tenant": tenant, "program_id": program_id, "lane": lane, "holder": "", "inserted_at": NOW}
-    connection.execute(insert(queues).values(row))
+def waits(
+    connection: Connection,
+    program_id: UUID,
+    number: int = 1,
+    *,
+    tenant: str = "default",
+    lane: Lane | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> list[Identity]:
+    """So many executions of a program wait."""
+    options = ExecutionOptions(lane=lane)
+    asked = [Request(uuid7(), program_id, {"question": "?"}, options, "/tests", tenant=tenant) for _ in range(number)]
+    asked = [replace(one, metadata=metadata or {}) for one in asked]
+    executions.claim(connection, ALICE, asked, now=[False] * number)
+    return [one.identity for one in asked]
 
 
 def holders(connection: Connection) -> list[str | None]:
-    return list(connection.execute(select(_Q.holder).order_by(_Q.holder)).scalars())
+    found = connection.execute(select(_Q.holder)).scalars()
+    return sorted(found, key=lambda holder: holder or "")
 
 
 def choose(connection: Connection, known: KnownGates, places: int = 64) -> list[tuple[Identity, int]]:
-    """Take up to so many executions that may run, each with its lock_version."""
+    """Take up to so many executions that may run, each with its lock_version. Looks for queues anew."""
     known.refresh(connection)
-    rooms = {"": places} | (gates.with_room(connection, known, places) if known else {})
-    found = [] if known.stopped else connection.execute(select(queues).where(_Q.holder.in_(rooms))).all()
-    wanted = [
-        (Subject(row.tenant, row.program_id, row.lane, row.group_key), min(places, rooms[row.holder]))
-        for row in found
-        if row.lane not in known.lanes_paused
+    chosen = choosing.choose(connection, ALICE, places, Turns(), alone_at=3, known=known).chosen
+    return [
+        (Identity(one.claim.id, one.request.tenant), one.claim.lock_version)
+        for one in chosen
+        if isinstance(one.claim, Claimed)
     ]
-    choice = gates.Choice(connection, known)
-    numbers = choice.admit(wanted) if known and wanted else [number for _, number in wanted]
-    taken, emptied = list[tuple[Subject, Identity, int]](), False
-    for (subject, _), number in zip(wanted, numbers, strict=True):
-        most = min(number, places - len(taken))
-        mine = select(_E.id, _E.tenant).where(
-            _E.program_id == subject.program_id,
-            _E.tenant == subject.tenant,
-            _E.lane == subject.lane,
-            _E.status == "pending",
-            _E.run_at <= database_now(),
-        )
-        picked = connection.execute(mine.limit(most).with_for_update(skip_locked=True)).all() if most else []
-        if len(picked) < most and connection.execute(mine.limit(1)).one_or_none() is None:
-            empty = and_(*(_Q[name] == value for name, value in subject.queue.items()))
-            connection.execute(update(queues).where(empty).values(holder=None))
-            emptied = True
-        for row in picked:
-            claimed = update(executions_table).where(_E.id == row.id, _E.tenant == row.tenant)
-            claimed = claimed.values(
-                status="running",
-                attempt=_E.attempt + 1,
-                lock_version=_E.lock_version + 1,
-                worker="alice",
-                lease_expires_at=database_now(60),
-                due_at=null(),
-                started_at=NOW,
-            )
-            version = connection.execute(claimed.returning(_E.lock_version)).scalar_one()
-            taken.append((subject, Identity(row.id, row.tenant), version))
-    if known and wanted:
-        choice.taken(taken)
-    if emptied and not taken:
-        return choose(connection, known, places)
-    return [(identity, version) for _, identity, version in taken]
 
 
 def ends(

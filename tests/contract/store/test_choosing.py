@@ -35,12 +35,12 @@ def accept(connection: Connection, *asked: Request) -> list[UUID]:
     return [one.id for one in asked]
 
 
-def chosen(connection: Connection, places: int, turns: Turns | None = None, **options: str) -> list[UUID]:
-    return [one.request.id for one in choice(connection, places, turns, **options).chosen]
+def chosen(connection: Connection, places: int, turns: Turns | None = None, only: str | None = None) -> list[UUID]:
+    return [one.request.id for one in choice(connection, places, turns, only).chosen]
 
 
-def choice(connection: Connection, places: int, turns: Turns | None = None, **options: str) -> Choice:
-    return choose(connection, BOB, places, turns or Turns(), alone_at=ALONE_AT, **options)
+def choice(connection: Connection, places: int, turns: Turns | None = None, only: str | None = None) -> Choice:
+    return choose(connection, BOB, places, turns or Turns(), alone_at=ALONE_AT, only=only)
 
 
 def lane(asked: Request, of: Lane) -> Request:

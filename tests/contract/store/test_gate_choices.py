@@ -10,16 +10,22 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, select, update
 
+from dspex import ErrorDetail, Usage
+from dspex.contract.options import Lane
 from dspex.ids import DEFAULT_TENANT
-from store import gates
+from store import executions, gates
 from store.column_types import database_now, seconds_until
 from store.database.identity import Identity
+from store.database.tenancy import ALL
+from store.executions import Carried, Retry
+from store.executions.grouping import group_new, group_waiting
 from store.gates import Gate, GateKey, KnownGates, Limits, Subject
 from store.tables import executions as executions_table
 from store.tables import gates as gates_table
 from store.tables import programs as programs_table
 from store.tables import queues, slots
 from tests.contract.store.choosing import choose, ends, holders, program_of, running, waits
+from tests.contract.store.rows import ALICE
 
 LM, EVERYTHING, BULK = GateKey("lm", "openai/gpt-4o-mini"), GateKey("everything"), GateKey("lane", "bulk")
 
@@ -44,15 +50,15 @@ class TestPauses:
         key = {"tenant": GateKey("tenant", "default", "default"), "program": key_of_program(mine), "lm": LM}[kind]
         gates.pause(connection, key, by="anna")
         assert {identity.tenant for identity, _ in choose(connection, known)} == {"other"}
-        assert holders(connection) == ["", key.text]
+        assert holders(connection) == [None, key.text]
         assert choose(connection, known) == []
         gates.resume(connection, key, by="anna")
         assert len(choose(connection, known)) == 3
 
     def test_a_lane(self, connection: Connection, known: KnownGates) -> None:
         program_id = program_of(connection)
-        waits(connection, program_id, 3, lane=2)
-        waits(connection, program_id, 2, lane=1)
+        waits(connection, program_id, 3, lane=Lane.BULK)
+        waits(connection, program_id, 2)
         gates.pause(connection, BULK, by="anna")
         assert len(choose(connection, known)) == 2
         assert known.lanes_paused == {2}
@@ -104,6 +110,62 @@ class TestPauses:
         gates.pause(connection, LM, by="anna")
         connection.execute(programs_table.delete().where(programs_table.c.id == program_id))
         assert len(choose(connection, known)) == 2
+
+
+class TestLabels:
+    CUSTOMER = GateKey("label", "customer=7", DEFAULT_TENANT)
+
+    def test_new_ones_wait_in_a_queue_of_their_own(self, connection: Connection, known: KnownGates) -> None:
+        gates.pause(connection, self.CUSTOMER, by="anna")
+        known.refresh(connection)
+        program_id, labels = program_of(connection), {"customer": "7", "note": "x"}
+        assert not known.may_begin(Subject("default", program_id, 1), labels)
+        assert known.may_begin(Subject("default", program_id, 1), {"customer": "8"})
+        theirs = waits(connection, program_id, 3, metadata=labels)
+        others = waits(connection, program_id, 2, metadata={"customer": "8"})
+        group_new(connection, known, [(identity, labels) for identity in theirs])
+        assert {identity for identity, _ in choose(connection, known)} == set(others)
+        assert choose(connection, KnownGates("another process")) == []
+        gates.resume(connection, self.CUSTOMER, by="anna")
+        assert {identity for identity, _ in choose(connection, known)} == set(theirs)
+
+    def test_what_waited_before_is_grouped_once(self, connection: Connection, known: KnownGates) -> None:
+        program_id = program_of(connection)
+        theirs = waits(connection, program_id, 3, metadata={"customer": "7"})
+        others = waits(
+            connection, program_of(connection, tenant="other"), 2, tenant="other", metadata={"customer": "7"}
+        )
+        gates.set_limit(connection, self.CUSTOMER, Limits(in_flight=2), by="anna")
+        known.refresh(connection)
+        group_waiting(connection, known)
+        chosen = {identity for identity, _ in choose(connection, known)}
+        assert len(chosen & set(theirs)) == 2
+        assert chosen >= set(others)
+        assert choose(connection, known) == []
+
+    def test_several_labels_hold_each(self, connection: Connection, known: KnownGates) -> None:
+        program_id, both = program_of(connection), {"customer": "7", "job": "a"}
+        gates.set_limit(connection, self.CUSTOMER, Limits(in_flight=3), by="anna")
+        gates.set_limit(connection, GateKey("label", "job=a", ALL), Limits(in_flight=1), by="anna")
+        known.refresh(connection)
+        for metadata in (both, {"customer": "7"}):
+            identities = waits(connection, program_id, 5, metadata=metadata)
+            group_new(connection, known, [(identity, metadata) for identity in identities])
+        assert len([*choose(connection, known), *choose(connection, known)]) == 3
+        assert {gate.key.name: gate.running for gate in gates.listing(connection)}["customer=7"] == 3
+        assert max(gate.running for gate in gates.listing(connection) if gate.key.name == "job=a") <= 1
+
+    def test_a_retry_stays_in_its_queue(self, connection: Connection, known: KnownGates) -> None:
+        gates.set_limit(connection, self.CUSTOMER, Limits(in_flight=1), by="anna")
+        known.refresh(connection)
+        identities = waits(connection, program_of(connection), 2, metadata={"customer": "7"})
+        group_new(connection, known, [(identity, {"customer": "7"}) for identity in identities])
+        ((first, version),) = choose(connection, known)
+        again = Retry(first.id, version, 0.0, 0, ErrorDetail(code="transient", message=""), Usage(), Carried())
+        assert executions.retry(connection, [again], queued=True) == [True]
+        gates.settle(connection, [gates.Used(first, version, "failed")])
+        assert len(choose(connection, known)) == 1
+        assert choose(connection, known) == []
 
 
 class TestClaims:
@@ -177,6 +239,16 @@ class TestInFlight:
         connection.execute(update(gates_table).values(swept_at=database_now(-2)))
         assert len(choose(connection, known)) == 1
 
+    def test_what_is_given_back_is_chosen_again_at_once(self, connection: Connection, known: KnownGates) -> None:
+        waits(connection, program_of(connection, LM.name), 2)
+        gates.set_limit(connection, LM, Limits(in_flight=2), by="anna")
+        first = choose(connection, known)
+        executions.release(connection, ALICE, [first[0][0]], queued=True)
+        gates.set_limit(connection, LM, Limits(in_flight=3), by="anna")
+        ((again, version),) = choose(connection, known)
+        assert (again, version) == (first[0][0], first[0][1] + 2)
+        assert [gate.running for gate in gates.listing(connection)] == [2]
+
     def test_a_zombie_gives_back_no_slot_of_the_next_attempt(self, connection: Connection, known: KnownGates) -> None:
         waits(connection, program_of(connection, LM.name), 1)
         gates.set_limit(connection, LM, Limits(in_flight=1), by="anna")
@@ -209,7 +281,7 @@ class TestAMinute:
         gates.set_limit(connection, LM, Limits(requests_per_minute=20), by="anna")
         assert len(choose(connection, known)) == 2
         assert choose(connection, known) == []
-        connection.execute(update(gates_table).values(filled_at=database_now(-3)))
+        connection.execute(update(gates_table).values(filled_at=database_now(-4)))
         assert len(choose(connection, known)) == 1
 
     def test_tokens_that_were_reserved_and_not_used_let_others_begin(
@@ -294,6 +366,20 @@ class TestClosures:
 def closed_for(connection: Connection) -> float:
     left = connection.execute(select(seconds_until(gates_table.c.closed_until))).scalar_one()
     return float(left)
+
+
+def test_each_of_many_gates_has_its_turn(connection: Connection, known: KnownGates) -> None:
+    """A look is at 32 of them, and none is left out."""
+    programs = [program_of(connection) for _ in range(40)]
+    for program_id in programs:
+        gates.set_limit(connection, key_of_program(program_id), Limits(in_flight=1), by="anna")
+        waits(connection, program_id, 2)
+    first = [*choose(connection, known), *choose(connection, known)]
+    assert len(first) == 40
+    for identity, version in first:
+        ends(connection, identity, version)
+    connection.execute(update(gates_table).values(swept_at=database_now(-2)))
+    assert len([*choose(connection, known), *choose(connection, known)]) == 40
 
 
 def test_a_choice_that_meets_a_locked_queue_leaves_it(engine: Engine) -> None:

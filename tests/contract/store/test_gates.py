@@ -145,6 +145,13 @@ class TestLimits:
         gates.remove_limit(connection, ACME, by="anna")
         assert holders(connection) == ["", ACME.text]
 
+    def test_those_of_the_settings_hold_until_somebody_sets_others(self, connection: Connection) -> None:
+        first = gates.set_default_limit(connection, FAST, Limits(in_flight=4))
+        assert (first.limits, first.limited_by) == (Limits(in_flight=4), "DSPEX_LIMITS")
+        assert gates.set_default_limit(connection, FAST, Limits(in_flight=5)).limits == Limits(in_flight=5)
+        gates.set_limit(connection, FAST, Limits(in_flight=9), by="anna")
+        assert gates.set_default_limit(connection, FAST, Limits(in_flight=5)).limits == Limits(in_flight=9)
+
     def test_the_listing_of_a_tenant_has_its_own_alone(self, connection: Connection) -> None:
         other = GateKey("label", "customer=7", "other")
         for key in (FAST, ACME, other):

@@ -69,7 +69,7 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(f"DSPEX_{name.upper()}", str(value))
     settings = load_settings()
     webhooks = {f"webhook_{name}" for name in ("retries", "ports", "hosts", "secrets", "secret_hosts")}
-    lists = {"fetch_hosts", "lms", "lm_secrets", "modules", "environments", "principals", *webhooks}
+    lists = {"fetch_hosts", "lms", "limits", "lm_secrets", "modules", "environments", "principals", *webhooks}
     assert settings.model_dump(exclude=lists) == given
     assert {*given, *lists} == set(Settings.model_fields)
     assert not settings.embedded
