@@ -21,6 +21,7 @@ from store.database.batch import upsert
 from store.database.pages import DEFAULT_LIMIT, Page
 from store.executions.rows import callback_of, kept_callback
 from store.executions.statements import OPEN
+from store.queues import archived
 from store.signatures import CONTENT, signature_of
 from store.tables import NOW, executions, program_counters, programs, signatures
 
@@ -286,7 +287,9 @@ def update(
 
 
 def archive(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Program:
-    """Archive a program: it takes no new executions, and running ones go on to their end.
+    """Archive a program: it takes no new executions, running ones go on to their end, and what waits ends at once.
+
+    The latter is done in batches by any worker (`store.executions.archived.end_waiting`): here, its queues are held.
 
     Raises:
         NotFound: there is no such program.
@@ -303,16 +306,17 @@ def archive(connection: Connection, program_id: UUID, *, tenant: str = DEFAULT_T
     program = get(connection, program_id, tenant=tenant)
     if changed is None:
         raise IllegalTransition(f"program {program_id} cannot be archived: it is {program.status}")
+    archived.hold(connection, program_id, tenant)
     return program
 
 
 def restore(
-    connection: Connection, archived: Program, *, backend_id: str | None = None, tenant: str = DEFAULT_TENANT
+    connection: Connection, read: Program, *, backend_id: str | None = None, tenant: str = DEFAULT_TENANT
 ) -> Program:
     """Take a program out of the archive: it has the status that it had before.
 
     Args:
-        archived: the program as it was read; it is restored only if it has not changed since.
+        read: the program as it was read; it is restored only if it has not changed since.
         backend_id: the new one, if it was ready, and was built again; None: it stays.
 
     Raises:
@@ -330,10 +334,10 @@ def restore(
     changed = connection.execute(
         update_rows(programs)
         .where(
-            c.id == archived.id,
+            c.id == read.id,
             c.tenant == tenant,
             c.status == ProgramStatus.ARCHIVED,
-            c.lock_version == archived.lock_version,
+            c.lock_version == read.lock_version,
         )
         .values(
             status=before,
@@ -343,8 +347,9 @@ def restore(
         )
         .returning(c.id)
     ).one_or_none()
-    program = get(connection, archived.id, tenant=tenant)
+    program = get(connection, read.id, tenant=tenant)
     if changed is not None:
+        archived.release(connection, program.id, tenant)
         return program
     if program.status == ProgramStatus.ARCHIVED:
         raise Conflict(f"program {program.id} has been changed: it is at lock_version {program.lock_version}")

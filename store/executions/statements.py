@@ -115,7 +115,12 @@ def claim(dialect: str, insert: Any, *, queued: bool = False) -> Any:
     if queued:
         values |= {
             "run_at": now(null(), case((r.c.scheduled, r.c.not_before), else_=NOW)),
-            "cancel_requested": exists(_EARLY.where(r.c.id == _EARLY_ID, r.c.tenant == _EARLY_TENANT)),
+            "cancel_requested": exists(
+                # Locked, so that none is taken back by which an execution is being cancelled, see `early`.
+                _EARLY.where(r.c.id == _EARLY_ID, r.c.tenant == _EARLY_TENANT).with_for_update(
+                    read=True, key_share=True
+                )
+            ),
         }
     statement = insert(executions).from_select(list(values), _of_programs(r, values))
     return statement.on_conflict_do_nothing().returning(*claimed_columns())

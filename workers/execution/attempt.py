@@ -12,7 +12,7 @@ from adapters.port import AdapterError, NotHere, Outcome, RunOptions, TraceStep
 from adapters.trace import fitting
 from dspex import Configuration, ErrorCode, ErrorDetail, LMParameters, Usage
 from dspex.contract.status import ProgramStatus
-from dspex.errors import InvalidInput, InvalidValues, Problem
+from dspex.errors import InvalidInput, InvalidValues, NotFound, Problem
 from dspex.text import storable
 from store.database.identity import Identity
 from store.executions import Claimed, Finish, Request, Retry, Trace
@@ -282,7 +282,7 @@ _WAIT = "execute it after dspex.program.ready.v1"
 _WAYS_OUT: Mapping[str, str] = {
     ProgramStatus.DRAFT: f"initialize it, and {_WAIT}",
     ProgramStatus.ERROR: f"mend it, initialize it, and {_WAIT}",
-    ProgramStatus.ARCHIVED: "it takes no executions any more",
+    ProgramStatus.ARCHIVED: "restore it, and replay this, if it shall run",
 }
 
 
@@ -297,9 +297,15 @@ def _check_parameters(asked: LMParameters, configuration: Configuration) -> None
 
 
 def _not_ready(app: Application, request: Request) -> AdapterError:
-    program: Program = app.writer.call(app.writes.program, (request.program_id, request.tenant))
+    archived = ErrorCode.PROGRAM_ARCHIVED
+    try:
+        program: Program = app.writer.call(app.writes.program, (request.program_id, request.tenant))
+    except NotFound as gone:
+        return AdapterError(archived, f"{gone.message}: it was archived and destroyed")
+    if program.status == ProgramStatus.READY:
+        return ChangedProgram(ErrorCode.TRANSIENT, f"program {program.id} became ready after the claim")
     reason = f" ({program.error.message})" if program.error else ""
     return AdapterError(
-        ErrorCode.PROGRAM_NOT_READY,
+        archived if program.status == ProgramStatus.ARCHIVED else ErrorCode.PROGRAM_NOT_READY,
         f"program {program.id} is {program.status}{reason}: {_WAYS_OUT.get(program.status, _WAIT)}",
     )

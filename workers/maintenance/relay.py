@@ -19,6 +19,7 @@ from store.executions import Execution, external
 from store.queues.keys import QueueKey
 from workers.application.wiring import Application
 from workers.execution.event_publisher import announce, tell_end
+from workers.maintenance.archived import Archived
 from workers.maintenance.early_cancels import EarlyCancels
 from workers.maintenance.queue_counts import QueueCounts
 from workers.persistence.operations import RELAY_LIMIT
@@ -33,6 +34,7 @@ class Relay:
 
     def __init__(self, app: Application, look: Callable[[], None] = lambda: None) -> None:
         self._app = app
+        self._archived = Archived(app)
         self._counts = QueueCounts(app)
         self._early_cancels = EarlyCancels(app)
         self._look = look
@@ -47,6 +49,7 @@ class Relay:
             PublishError: the broker did not confirm. Try again later.
         """
         self._end_expired()
+        self._archived.run()
         own = self._app.own
         if own is not None:
             # Ends need no relay here: only this process listens, and it has announced them.

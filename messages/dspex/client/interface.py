@@ -248,7 +248,7 @@ class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, BacklogVerbs, Deploym
         return with_warnings(self.call(command, ProgramView, traceparent=traceparent), found)
 
     def archive_program(self, program_id: UUID) -> ProgramView:
-        """Archive a program: it takes no new executions."""
+        """Archive a program: it takes no new executions, and those that wait fail with `program_archived`."""
         return self.call(ArchiveProgram(program_id=program_id), ProgramView)
 
     def restore_program(self, program_id: UUID, *, timeout: float | None = None) -> ProgramView:

@@ -266,7 +266,10 @@ class UpdateProgram(GivesSignature):
 
 
 class ArchiveProgram(Command):
-    """Archive a program: it takes no new executions, and those that run go on to their end."""
+    """Archive a program: it takes no new executions, and those that run go on to their end.
+
+    Those that wait fail at once, with `program_archived`.
+    """
 
     type = "dspex.program.archive.v1"
     answer = ProgramView

@@ -114,6 +114,7 @@ NO_FALLBACK = frozenset(
         ErrorCode.INVALID_INPUT,
         ErrorCode.CANCELLED,
         ErrorCode.PROGRAM_NOT_READY,
+        ErrorCode.PROGRAM_ARCHIVED,
         ErrorCode.ATTEMPTS_EXHAUSTED,
         ErrorCode.EXPIRED,
         ErrorCode.LEASE_EXPIRED,

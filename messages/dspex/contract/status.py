@@ -29,7 +29,8 @@ class ProgramStatus(StrEnum):
 
 
 class ExecutionStatus(StrEnum):
-    """pending → running → completed | failed | cancelled. A pending execution can be cancelled, too.
+    """pending → running → completed | failed | cancelled. A pending execution can be cancelled, too,
+    and fails if its program is archived.
 
     A running execution becomes pending again when its worker releases it or is lost, or when its attempt failed and
     another follows. A failed one becomes pending again only if an operator replays it.
@@ -83,7 +84,9 @@ PROGRAM_TRANSITIONS: Mapping[ProgramStatus, frozenset[ProgramStatus]] = MappingP
 
 EXECUTION_TRANSITIONS: Mapping[ExecutionStatus, frozenset[ExecutionStatus]] = MappingProxyType(
     {
-        ExecutionStatus.PENDING: frozenset({ExecutionStatus.RUNNING, ExecutionStatus.CANCELLED}),
+        ExecutionStatus.PENDING: frozenset(
+            {ExecutionStatus.RUNNING, ExecutionStatus.CANCELLED, ExecutionStatus.FAILED}
+        ),
         ExecutionStatus.RUNNING: frozenset(
             {ExecutionStatus.PENDING, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED}
         ),
@@ -98,6 +101,7 @@ class ErrorCode(StrEnum):
     """Why an execution failed, or a program could not be built. A closed set: the code decides what happens next."""
 
     PROGRAM_NOT_READY = "program_not_ready"
+    PROGRAM_ARCHIVED = "program_archived"
     INVALID_INPUT = "invalid_input"
     INVALID_OUTPUT = "invalid_output"
     PARSE_FAILURE = "parse_failure"

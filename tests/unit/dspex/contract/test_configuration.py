@@ -33,7 +33,10 @@ STATE: dict[str, Any] = {
     },
 }
 
-SAME_ANYWHERE = ("invalid_input", "cancelled", "program_not_ready", "attempts_exhausted", "expired", "lease_expired")
+SAME_ANYWHERE = (
+    *("invalid_input", "cancelled", "program_not_ready", "program_archived"),
+    *("attempts_exhausted", "expired", "lease_expired"),
+)
 """The codes that a fallback would end with as well."""
 ANOTHER_MAY_HELP = [
     "invalid_output",

@@ -90,6 +90,7 @@ def test_of_its_own_it_rescues_what_is_lost_and_ends(
         cast("Application", SimpleNamespace(own=SimpleNamespace(identities=mine))),
         lambda: looked_around.append(time.monotonic()),
     )
+    monkeypatch.setattr(relay._archived, "run", lambda: None)
     monkeypatch.setattr(relay._counts, "run", lambda: None)
     monkeypatch.setattr(relay._early_cancels, "run", lambda: None)
     looked, taken = iter(due), list[Any]()
