@@ -43,6 +43,7 @@ def find(connection: Connection, turns: Turns, places: int, holders: Sequence[st
     Args:
         holders: the holders of the queues.
     """
+    turns.begin()
     most, dialect = max(places, FEWEST), connection.dialect.name
     asked = []
     for lane in turns.lanes:
@@ -120,11 +121,10 @@ def _queues(dialect: str) -> Any:
     """The next queues of tenants: of `records` with `holder`; on SQLite, of one, whose members are parameters."""
     types = _RANGE | {"holder": queues.c.holder.type}
     each = bindparam("each", type_=Integer)
-    if dialect == "postgresql":
-        r = records(dialect, types)
-        asked = {name: r.c[name] for name in types}
-    else:
-        asked = {name: bindparam(name, type_=type_) for name, type_ in types.items()}
+    r = records(dialect, types) if dialect == "postgresql" else None
+    asked: dict[str, Any] = {
+        name: bindparam(name, type_=type_) if r is None else r.c[name] for name, type_ in types.items()
+    }
     q = queues.c
     of_tenant = and_(*(q[name] == asked[name] for name in ("holder", "lane", "tenant")))
     place, cursor = tuple_(q.program_id, q.group_key), tuple_(asked["program_id"], asked["group_key"])
@@ -139,7 +139,7 @@ def _queues(dialect: str) -> Any:
         )
 
     parts = [part(place > cursor, "0"), part(place <= cursor, "1")]
-    if dialect == "postgresql":
+    if r is not None:
         these = union_all(*(one.correlate(r).subquery().select() for one in parts)).lateral("found")
         return select(r.c.tenant, these.c.program_id, these.c.group_key, these.c.behind).join_from(r, these, true())
     both = union_all(*(select(one.subquery()) for one in parts)).subquery("found")

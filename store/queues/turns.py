@@ -132,6 +132,10 @@ class Turns:
         """The last queue of a tenant in a lane that had its turn."""
         return self._within.get((lane, tenant), Cursor())
 
+    def begin(self) -> None:
+        """Use what is found from now on for a moment. If it is forgotten meanwhile, it is used this once."""
+        self._until = self._clock() + KEPT_SECONDS
+
     def found(self, lane: int, tenants: Iterable[tuple[str, list[QueueKey], bool]], *, whole: bool) -> None:
         """Set what was found in a lane.
 
@@ -139,8 +143,6 @@ class Turns:
             tenants: in turn, beginning after the cursor: each with its queues, in turn, and whether these are all.
             whole: whether these are all tenants.
         """
-        if not self.fresh:
-            self._found, self._until = {}, self._clock() + KEPT_SECONDS
         listed = [_Tenant(name, queues, all_) for name, queues, all_ in tenants if queues]
         name, left = self.after(lane)
         began = bool(listed) and listed[0].name == name and left > 0
