@@ -66,6 +66,7 @@ class Fleet:
         for command in ("migrate", "declare"):
             self.command(command)
         url = stage.servers.database_url(DATABASE)
+        self.database_url = url.replace("postgresql:", "postgresql+psycopg:")
         self.connection = ending.enter_context(psycopg.connect(url, autocommit=True))
         self._tenancy = {}
         if tenancy:

@@ -10,12 +10,16 @@ from benchmarks.harness.runs import COUNTED, Stage
 from benchmarks.harness.scenario import CPU_OF_WORK, Column, Figures, Options, Scenario
 from benchmarks.harness.statistics import Progress, middle_rate
 from benchmarks.systems import OWN, PROCESSES, System
+from store import gates
+from store.database.engine import make_engine
+from store.gates import GateKey
 
 THREADS = 64
 PROGRAMS, TENANTS = 10_000, 1_000
 STEP = 100_000
 FEW = "{:,} wait"
 WIDE = "{:,} wait, of 10,000 programs of 1,000 tenants"
+HELD = f"{WIDE}, 99 % of which are paused"
 
 COLUMNS = """
 SELECT string_agg(quote_ident(column_name), ', ' ORDER BY ordinal_position),
@@ -49,6 +53,9 @@ def measure(stage: Stage, options: Options, system: System, variant: str) -> Fig
             program_id = mock(client)
             wait_in_rows(made, program_id, waiting, wide="programs" in variant)
         jobs = min(options.jobs, waiting)
+        if "paused" in variant:
+            jobs = min(jobs, waiting // 100)
+            _pause(made)
         with made.workers(THREADS, PROCESSES) as workers:
             progress, before = list[Progress](), made.cpu(workers)
 
@@ -59,6 +66,15 @@ def measure(stage: Stage, options: Options, system: System, variant: str) -> Fig
             made.wait(enough, f"the first {jobs} of {waiting} are done", workers)
             cpu = per_thousand(before, made.cpu(workers), progress[-1].done - progress[0].done)
             return {"rate": middle_rate(progress, jobs), **cpu}
+
+
+def _pause(made: Fleet) -> None:
+    """Pause all tenants but ten."""
+    engine = make_engine(made.database_url)
+    with engine.begin() as connection:
+        for number in range(10, TENANTS):
+            gates.pause(connection, GateKey("tenant", f"tenant {number + 1}"), by="/benchmark")
+    engine.dispose()
 
 
 def wait_in_rows(made: Fleet, program_id: UUID, count: int, *, wide: bool = False) -> None:
@@ -93,9 +109,15 @@ def wait_in_rows(made: Fleet, program_id: UUID, count: int, *, wide: bool = Fals
 SCENARIO = Scenario(
     "choose",
     "Chosen from a backlog in the database",
-    "The rows are made by SQL, then two worker processes start: jobs a second between 5 % and 95 % of the first ones.",
+    "The rows are made by SQL, then two worker processes start: jobs a second between 5 % and 95 % of the first ones. "
+    "Of many programs, each process loads each once.",
     (Column("rate", "jobs/s"), *CPU_OF_WORK),
     (OWN,),
-    lambda options: (FEW.format(options.jobs), FEW.format(options.backlog), WIDE.format(options.backlog)),
+    lambda options: (
+        FEW.format(options.jobs),
+        FEW.format(options.backlog),
+        WIDE.format(options.backlog),
+        HELD.format(options.backlog),
+    ),
     measure,
 )
