@@ -24,18 +24,19 @@ HELD = f"{WIDE}, 99 % of which are paused"
 COLUMNS = """
 SELECT string_agg(quote_ident(column_name), ', ' ORDER BY ordinal_position),
     string_agg(CASE column_name WHEN 'id' THEN 'gen_random_uuid()' WHEN 'program_id' THEN 'p.id'
-        WHEN 'tenant' THEN 'p.tenant' WHEN 'inserted_at' THEN 'now()' WHEN 'run_at' THEN 'now()'
+        WHEN 'tenant' THEN 'p.tenant' WHEN 'inserted_at' THEN 'now()'
+        WHEN 'run_at' THEN 'now() - (n || '' ms'')::interval'
         WHEN 'not_before' THEN 'NULL' WHEN 'options' THEN '''{}''' ELSE 'e.' || quote_ident(column_name) END,
         ', ' ORDER BY ordinal_position)
 FROM information_schema.columns WHERE table_name = 'executions' AND table_schema = current_schema()
 """
 MORE_SIGNATURES = """
-INSERT INTO signatures SELECT (jsonb_populate_record(s, jsonb_build_object('tenant', 'tenant ' || n))).*
+INSERT INTO signatures SELECT (jsonb_populate_record(s, jsonb_build_object('tenant', 'tenant-' || n))).*
 FROM signatures AS s, generate_series(1, %(tenants)s::int) AS n
 """
 MORE_PROGRAMS = """
 INSERT INTO programs SELECT (jsonb_populate_record(p, jsonb_build_object('id', gen_random_uuid(), 'name', 'p ' || n,
-    'tenant', 'tenant ' || 1 + n %% %(tenants)s::int))).*
+    'tenant', 'tenant-' || 1 + n %% %(tenants)s::int))).*
 FROM programs AS p, generate_series(1, %(programs)s::int) AS n
 """
 QUEUES = """
@@ -73,7 +74,7 @@ def _pause(made: Fleet) -> None:
     engine = make_engine(made.database_url)
     with engine.begin() as connection:
         for number in range(10, TENANTS):
-            gates.pause(connection, GateKey("tenant", f"tenant {number + 1}"), by="/benchmark")
+            gates.pause(connection, GateKey("tenant", f"tenant-{number + 1}"), by="/benchmark")
     engine.dispose()
 
 
