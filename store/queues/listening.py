@@ -20,10 +20,11 @@ class Listening:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._driver: psycopg.Connection[Any] = connection.connection.dbapi_connection
+        self._socket: int = self._driver.fileno()  # a session that has ended does not say it any more
 
     def fileno(self) -> int:
         """The socket to wait at, until it can be read."""
-        return self._driver.fileno()
+        return self._socket
 
     def heard(self) -> bool:
         """Whether there have been notifications since the last call. Does not wait.
@@ -31,13 +32,13 @@ class Listening:
         Raises:
             DatabaseUnavailable: the session has ended.
         """
+        heard = False
         try:
             self._driver.pgconn.consume_input()
+            while self._driver.pgconn.notifies() is not None:
+                heard = True
         except psycopg.Error as error:
             raise DatabaseUnavailable(str(error).partition("\n")[0]) from None
-        heard = False
-        while self._driver.pgconn.notifies() is not None:
-            heard = True
         return heard
 
     def close(self) -> None:
