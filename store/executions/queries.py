@@ -275,7 +275,7 @@ def unended(
         conditions.append(c.error_code == error_code)
     if metadata:
         conditions.append(_said(connection.dialect.name, c.metadata, metadata))
-    statement = select(c.id, c.inserted_at).where(*conditions)
+    statement: Any = select(c.id, c.inserted_at).where(*conditions)
     searched = Searched(looked_at, most)
     return pages.read(
         connection, statement, executions, attrgetter("id"), cursor=cursor, limit=limit, searched=searched

@@ -98,9 +98,8 @@ class TestUnended:
         kinds = ("pending", "running", "marked", "ended")
         asked = {kind: replace(request(program_id), metadata={"kind": kind, "batch": "7"}) for kind in kinds}
         executions.create(connection, asked["pending"])
-        for kind in kinds[1:]:
-            claimed = take(connection, asked[kind])
-        executions.finish(connection, 0, [failed(asked["ended"], claimed)])
+        claims = {kind: take(connection, asked[kind]) for kind in kinds[1:]}
+        executions.finish(connection, 0, [failed(asked["ended"], claims["ended"])])
         executions.cancel(connection, asked["marked"].id, by="ann")
         of = {kind: one.id for kind, one in asked.items()}
         now = get(connection, of["pending"]).inserted_at

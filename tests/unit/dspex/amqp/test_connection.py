@@ -126,7 +126,8 @@ def test_pika_has_what_is_replaced() -> None:
     assert list(inspect.signature(connection._create_channel).parameters)[1:] == ["channel_number", "on_open_callback"]
     assert list(inspect.signature(frame.Header).parameters) == ["channel_number", "body_size", "props"]
     assert "_impl_class" in inspect.signature(pika.BlockingConnection).parameters
-    assert "self._produce()" in inspect.getsource(_AsyncPlaintextTransport._on_socket_writable)
+    transport: Any = _AsyncPlaintextTransport
+    assert "self._produce()" in inspect.getsource(transport._on_socket_writable)
 
 
 def test_what_comes_after_the_end_of_a_connection_is_not_read() -> None:
