@@ -43,7 +43,9 @@ class Listening:
 
     def close(self) -> None:
         """End the session."""
-        self._connection.close()
+        # Not as a connection goes back to a pool, which would use the session once more: it may have ended.
+        self._connection.invalidate()
+        self._driver.close()
 
 
 def listen(engine: Engine) -> Listening | None:
