@@ -69,6 +69,7 @@ docs/shapes
 examples/rag/README
 docs/types
 docs/client
+docs/queues
 docs/messages
 examples/bare_producers/README
 docs/blobs

@@ -26,6 +26,7 @@ from dspex import (
 from dspex.contract.backlog import Backlog, BacklogView, By, Holder
 from dspex.contract.callback import Callback
 from dspex.contract.events import ProblemDetail
+from dspex.contract.gates import GateKind, GateView, Limits, Paused, Scope
 from dspex.contract.options import Lane
 from dspex.contract.queries import ExecutionCounts
 from dspex.contract.results import (
@@ -235,6 +236,16 @@ _BACKLOG = Backlog(
     held_by=(Holder(scope="lm fast", paused=True),),
 )
 
+GATE_VIEW = GateView(
+    scope=Scope(kind=GateKind.LM, name="fast"),
+    shared=True,
+    paused=Paused(by="ops", at=AT, reason="it is down"),
+    limits=Limits(in_flight=40, least_in_flight=4, tokens_per_minute=400_000),
+    in_flight=3,
+    allowed=20,
+    closed_until=AT,
+)
+
 AN_ANSWER_OF_EACH: list[BaseModel] = [
     Nothing(),
     Answer(value=True),
@@ -303,4 +314,6 @@ AN_ANSWER_OF_EACH: list[BaseModel] = [
     Page[RejectedMessageView](items=(REJECTED_MESSAGE_VIEW,)),
     Affected(count=2, refused=1),
     BacklogView(by=By.PROGRAM, total=_BACKLOG, items=(_BACKLOG,), next_cursor="n"),
+    GATE_VIEW,
+    Page[GateView](items=(GATE_VIEW,), next_cursor="lm:*:fast"),
 ]

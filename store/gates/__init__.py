@@ -9,7 +9,7 @@ from store.gates.known import KnownGates
 from store.gates.rows import Gate, GateKey, Limits
 from store.gates.scopes import Subject
 from store.gates.settlement import Used, close, settle
-from store.gates.steering import listing, pause, remove_limit, resume, set_default_limit, set_limit, sweep
+from store.gates.steering import listing, locked, pause, remove_limit, resume, set_default_limit, set_limit, sweep
 
 __all__ = [
     "Choice",
@@ -21,6 +21,7 @@ __all__ = [
     "Used",
     "close",
     "listing",
+    "locked",
     "pause",
     "remove_limit",
     "resume",

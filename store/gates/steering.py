@@ -58,7 +58,7 @@ def resume(connection: Connection, key: GateKey, *, by: str) -> Gate | None:  # 
     Returns:
         The gate as it is now; None: it was not paused.
     """
-    before = _locked(connection, key)
+    before = locked(connection, key)
     return _without(connection, key, _NO_PAUSE) if before is not None and before.paused else None
 
 
@@ -81,7 +81,7 @@ def set_limit(connection: Connection, key: GateKey, limits: Limits, *, by: str) 
 
 def set_default_limit(connection: Connection, key: GateKey, limits: Limits) -> Gate:
     """Set the limits of a setting, unless somebody has set others. See `set_limit`."""
-    before = _locked(connection, key)
+    before = locked(connection, key)
     if before is not None and before.limits and before.limited_by != BY_SETTINGS:
         return before
     return set_limit(connection, key, limits, by=BY_SETTINGS)
@@ -93,7 +93,7 @@ def remove_limit(connection: Connection, key: GateKey, *, by: str) -> Gate | Non
     Returns:
         The gate as it is now; None: it had no limits.
     """
-    before = _locked(connection, key)
+    before = locked(connection, key)
     return _without(connection, key, _NO_LIMITS) if before is not None and before.limits else None
 
 
@@ -137,19 +137,19 @@ def sweep(connection: Connection) -> int:
     return ready
 
 
-def _locked(connection: Connection, key: GateKey) -> Gate | None:
-    """The gate, if there is one. Its row is locked until the transaction ends."""
+def locked(connection: Connection, key: GateKey) -> Gate | None:
+    """The gate, if there is one, but not what runs of it. Its row is locked until the transaction ends."""
     row = connection.execute(select(gates).where(_C.key == key.text).with_for_update()).one_or_none()
     return None if row is None else gate_of(row)
 
 
 def made(connection: Connection, key: GateKey) -> Gate:
-    """The gate, locked as by `_locked`. Makes it if there is none."""
+    """The gate, locked as by `locked`. Makes it if there is none."""
     named = {"key": checked_key(key).text, "kind": key.kind, "name": key.name, "tenant": key.tenant}
     new = upsert(connection)(gates).values(**named, inserted_at=NOW, updated_at=NOW)
     while True:  # until no other transaction has removed it in between
         connection.execute(new.on_conflict_do_nothing())
-        if (gate := _locked(connection, key)) is not None:
+        if (gate := locked(connection, key)) is not None:
             return gate
 
 

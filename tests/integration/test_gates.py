@@ -32,6 +32,8 @@ class Provider:
     def __init__(self, run: Callable[..., Outcome]) -> None:
         self.busy: float | None = None
         self.seconds = 0.02
+        self.go = threading.Event()
+        self.go.set()
         self.calls: list[float] = []
         self.most = 0
         self._now = 0
@@ -47,6 +49,7 @@ class Provider:
             if self.busy is not None:
                 text = "too many requests"
                 raise AdapterError(ErrorCode.RATE_LIMITED, text, retry_after=self.busy, usage=Usage(calls=1))
+            self.go.wait(30)
             time.sleep(self.seconds)
             return self._run(adapter, backend_id, inputs, options)
         finally:
@@ -97,6 +100,11 @@ def begin(client: LocalClient, program_id: UUID, number: int) -> list[Handle]:
     return [client.submit_program(program_id, {"question": str(index)}) for index in range(number)]
 
 
+def held_by(client: LocalClient, one: Handle) -> str | None:
+    waiting = client.get_execution(one.execution_id).waiting
+    return waiting.held_by if waiting else None
+
+
 def ends(handles: list[Handle]) -> list[ExecutionView]:
     return [handle.execution(timeout=30) for handle in handles]
 
@@ -110,6 +118,36 @@ def test_nothing_begins_while_it_is_paused(
     wait_until(lambda: len(client.list_executions(status="pending").items) == 5, "written down")
     assert provider.calls == []
     operator(gates.resume, LM, by="anna")
+    assert {one.status for one in ends(waiting)} == {"completed"}
+
+
+def test_what_a_command_pauses_waits_until_a_command_resumes_it(client: LocalClient, provider: Provider) -> None:
+    held, free = program_of(client), program_of(client)
+    client.pause("program", held, reason="the index is built again")
+    waiting = begin(client, held, 5)
+    assert {one.status for one in ends(begin(client, free, 5))} == {"completed"}
+    found = client.list_executions(program_id=held).items
+    assert {(one.status, one.attempt) for one in found} == {("pending", 0)}
+    wait_until(lambda: held_by(client, waiting[0]) == f"program {held}", "it is told what holds it")
+    assert len(provider.calls) == 5
+    client.resume("program", held)
+    assert {one.status for one in ends(waiting)} == {"completed"}
+
+
+def test_a_limit_set_by_a_command_holds_until_it_is_removed(client: LocalClient, provider: Provider) -> None:
+    program_id = program_of(client)
+    client.set_limit("program", program_id, limits={"in_flight": 1})
+    provider.go.clear()
+    waiting = begin(client, program_id, 5)
+    wait_until(lambda: len(provider.calls) == 1, "one runs")
+    [gate] = client.list_gates().items
+    assert (gate.scope.name, gate.in_flight, gate.allowed) == (str(program_id), 1, 1)
+    changed = client.set_limit("program", program_id, limits={"in_flight": 3})
+    assert (changed.in_flight, changed.allowed) == (1, 3)
+    wait_until(lambda: len(provider.calls) == 3, "two more run")
+    assert client.remove_limit("program", program_id).limits is None
+    wait_until(lambda: len(provider.calls) == 5, "all run")
+    provider.go.set()
     assert {one.status for one in ends(waiting)} == {"completed"}
 
 

@@ -25,6 +25,7 @@ from dspex.contract.backlog import BacklogView
 from dspex.contract.callback import Callback
 from dspex.contract.configuration import ConfigurationChange
 from dspex.contract.deployment import Deployment
+from dspex.contract.gates import GateView
 from dspex.contract.options import ExecutionOptions
 from dspex.contract.results import (
     DeliveryView,
@@ -440,6 +441,14 @@ _COLUMNS: dict[type[BaseModel], dict[str, Any]] = {
         "attempts": lambda v: v.attempts,
         "due": lambda v: v.due_at,
         "reason": lambda v: v.reason,
+    },
+    GateView: {
+        "of": lambda v: v.scope,
+        "by": lambda v: "all" if v.shared else "its tenant",
+        "paused": lambda v: v.paused and f"since {_text(v.paused.at)} by {v.paused.by}: {v.paused.reason or '-'}",
+        "limits": lambda v: v.limits and " ".join(f"{k}={n}" for k, n in v.limits.model_dump().items()),
+        "in flight": lambda v: v.allowed and f"{v.in_flight} of {v.allowed}",
+        "closed until": lambda v: v.closed_until,
     },
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from workers.cli import gates
 from workers.cli.blobs import blob
 from workers.cli.cancels import cancel
 from workers.cli.dead_letters import dead_letter
@@ -237,3 +238,4 @@ verb(
     of_program, click.option("--lane", type=click.Choice(["high", "default", "bulk"])),
     click.option("--all-tenants", is_flag=True, help="Of all tenants, not of one."), limit, cursor,
 )  # fmt: skip
+gates.add(main)

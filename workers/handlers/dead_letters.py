@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from dspex.amqp.publication import command_publication
 from dspex.contract.dead_letters import DiscardExecutions, DiscardMessages, ReplayExecutions, ReplayMessages
 from dspex.contract.envelope import decode_command
+from dspex.contract.gates import Steering
 from dspex.contract.queries import GetRejectedMessage, ListRejectedMessages
 from dspex.contract.results import Affected, Page, RejectedMessageView
 from dspex.contract.selections import Selection
@@ -173,6 +174,8 @@ def _send(app: Application, received: Received[ReplayMessages], rejection: Recor
     authorize(received.principal, envelope.data)
     if isinstance(envelope.data, Selection):
         raise InvalidMessage(f"{envelope.type} is about dead letters itself: give the command anew")
+    if isinstance(envelope.data, Steering):
+        raise InvalidMessage(f"{envelope.type} is for all tenants from the workers' login: give the command anew")
     if app.principals.by_login is not None:
         if envelope.tenant is None:
             body = on_behalf(body, received.tenant)

@@ -13,6 +13,7 @@ from workers.handlers import cancels as cancels
 from workers.handlers import dead_letters as dead_letters
 from workers.handlers import executions as executions
 from workers.handlers import external as external
+from workers.handlers import gates as gates
 from workers.handlers import programs as programs
 from workers.handlers import signatures as signatures
 from workers.handlers import webhooks as webhooks

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from adapters.port import ModuleCode
 from dspex import ErrorDetail, Signature
+from dspex.contract.gates import GateKind, GateView, Limits, Paused, Scope
 from dspex.contract.results import (
     DeliveryAttempt,
     DeliveryView,
@@ -25,7 +26,9 @@ from dspex.contract.results import (
     Waiting,
 )
 from store.database import pages
+from store.database.tenancy import ALL
 from store.executions import Execution
+from store.gates import Gate
 from store.programs import Program
 from store.rejections import RecordedRejection
 from store.signatures import SignatureRow
@@ -123,6 +126,21 @@ def delivery_view(row: Delivery, log: Sequence[LoggedAttempt] = ()) -> DeliveryV
     """A delivery, with its attempts if they were read."""
     attempts = tuple(DeliveryAttempt.model_validate(vars(attempt)) for attempt in log)
     return _view(DeliveryView, row, delivery_id=row.id, log=attempts)
+
+
+def gate_view(gate: Gate) -> GateView:
+    """A gate: its pause and its limits, if it has them."""
+    key, limited = gate.key, gate.limits.in_flight is not None
+    paused = Paused(by=gate.paused_by or "", at=gate.paused_at, reason=gate.paused_reason) if gate.paused_at else None
+    return GateView(
+        scope=Scope(kind=GateKind(key.kind), name=key.name or None),
+        shared=key.tenant == ALL,
+        paused=paused,
+        limits=Limits(**vars(gate.limits)) if gate.limits else None,
+        in_flight=gate.running if limited else None,
+        allowed=(gate.allowed or gate.limits.in_flight) if limited else None,
+        closed_until=gate.closed_until,
+    )
 
 
 def _view(of: type[View], row: object, **given: object) -> View:

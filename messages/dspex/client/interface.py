@@ -6,9 +6,9 @@
         dspex.initialize_program(program.program_id)
         execution = dspex.execute_program(program.program_id, {"question": "..."})
 
-The verbs are written once, here and in `subject_verbs`, `execution_verbs`, `external_verbs`, `webhook_verbs` and
-`deployment_verbs`. They use two methods of `dspex.client.port`: `call` sends a command and returns its answer; `start`
-submits an execution and returns a `Pending` to wait for.
+The verbs are written once, here and in `subject_verbs`, `execution_verbs`, `external_verbs`, `webhook_verbs`,
+`gate_verbs` and `deployment_verbs`. They use two methods of `dspex.client.port`: `call` sends a command and returns its
+answer; `start` submits an execution and returns a `Pending` to wait for.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dspex.client.arguments import arguments_checked
 from dspex.client.backlog_verbs import BacklogVerbs
 from dspex.client.deployment_verbs import DeploymentVerbs
 from dspex.client.external_verbs import ExternalVerbs
+from dspex.client.gate_verbs import GateVerbs
 from dspex.client.losses import tell_losses, with_warnings
 from dspex.client.subject import read_signature
 from dspex.client.subject_verbs import SubjectVerbs
@@ -81,7 +82,7 @@ from dspex.signatures.signature import Signature
 
 
 @arguments_checked
-class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, BacklogVerbs, DeploymentVerbs):
+class Interface(SubjectVerbs, ExternalVerbs, WebhookVerbs, BacklogVerbs, GateVerbs, DeploymentVerbs):
     """The verbs. Each raises `RequestFailed` (in process, another `DspexError`) with the reason and its code.
 
     A wrong argument raises `InvalidValues`, which names it; nothing is sent then.

@@ -80,6 +80,7 @@ from dspex.contract.external import (
     ReportedError,
     ReportedUsage,
 )
+from dspex.contract.gates import GateKind, Limits, ListGates, Pause, RemoveLimit, Resume, Scope, SetLimit
 from dspex.contract.options import Lane
 from dspex.contract.queries import (
     CompareSignatures,
@@ -194,6 +195,11 @@ A_COMMAND_OF_EACH = [
     ListEndpoints(enabled=False),
     GetDelivery(delivery_id=ID),
     ListDeliveries(endpoint_id=ID, status=DeliveryStatus.PENDING),
+    Pause(scope=Scope(kind=GateKind.PROGRAM, name=str(ID)), reason="it is down"),
+    Resume(scope=Scope(kind=GateKind.EVERYTHING)),
+    SetLimit(scope=Scope(kind=GateKind.LM, name="fast"), limits=Limits(in_flight=40, tokens_per_minute=400_000)),
+    RemoveLimit(scope=Scope(kind=GateKind.TENANT)),
+    ListGates(kind=GateKind.LANE, paused=True),
 ]
 
 AN_EVENT_OF_EACH = [

@@ -74,6 +74,11 @@ ASKED = {
     "dspex.program.stats.v1": Asked("get_stats", "program stats ID"),
     "dspex.program.update.v1": Asked("update_program", "program update ID --name p"),
     "dspex.queue.get.v1": Asked("get_backlog", "queue"),
+    "dspex.queue.gates.v1": Asked("list_gates", "gates"),
+    "dspex.queue.pause.v1": Asked("pause", "pause --everything"),
+    "dspex.queue.remove_limit.v1": Asked("remove_limit", "limit remove --lm fast"),
+    "dspex.queue.resume.v1": Asked("resume", "resume --everything"),
+    "dspex.queue.set_limit.v1": Asked("set_limit", "limit set --lm fast --in-flight 3"),
     "dspex.signature.activate.v1": Asked("activate_signature", "signature activate ID"),
     "dspex.signature.compare.v1": Asked("compare_signatures", "signature compare ID ID"),
     "dspex.signature.create.v1": Asked("create_signature", "signature create question->answer"),
@@ -115,6 +120,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "get_signature_schema": {"signature_id": ID},
     "get_execution": {"execution_id": ID},
     "replay_deliveries": {"delivery_id": ID},
+    "set_limit": {"kind": "tenant", "limits": {"in_flight": 3}},
     "update_program": {"program_id": ID, "name": "p"},
 }
 """Of verbs for which what they require is not enough."""
@@ -132,6 +138,8 @@ REQUIRED: dict[str, Any] = {
     "message": "it did not work",
     "callback": {"url": URL, "secret": SECRET},
     "secret": SECRET,
+    "kind": "everything",
+    "limits": {"in_flight": 3},
 }
 
 
@@ -229,7 +237,7 @@ def leaves(group: click.Group, path: str = "") -> Iterator[str]:
 
 
 def test_every_line_about_an_entity_is_in_the_table() -> None:
-    groups = ("signature", "program", "execution", "dead-letter", "webhook")
+    groups = ("signature", "program", "execution", "dead-letter", "webhook", "pause", "resume", "gates", "limit")
     there = {line for line in leaves(main) if line.startswith(groups)}
     asked = [one.line for one in ASKED.values() if one.line is not None]
     missing = {line for line in there if not any(f"{one} ".startswith(f"{line} ") for one in asked)}

@@ -30,6 +30,7 @@ from dspex.amqp.publication import Publication
 from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE
 from dspex.contract.commands import ArchiveProgram, DestroyProgram
 from dspex.contract.dead_letters import DiscardMessages, ReplayExecutions, ReplayMessages
+from dspex.contract.gates import GateKind, Pause, Scope
 from dspex.contract.queries import ListExecutions
 from dspex.contract.results import RejectedMessageView
 from dspex.contract.status import DeadLetterStatus
@@ -188,6 +189,7 @@ class TestMessages:
             reject(system, json.dumps(envelope | {"data": {}}).encode()): "data.signature_id: is missing",
             reject(system, wrap(DestroyProgram(program_id=uuid7()), source="/t").encode()): "'ops' has the roles",
             reject(system, wrap(ReplayMessages(), source="/t").encode()): "is about dead letters itself",
+            reject(system, wrap(Pause(scope=Scope(kind=GateKind.EVERYTHING)), source="/t").encode()): "for all tenants",
         }
         for rejection_id, reason in reasons.items():
             with pytest.raises(InvalidValues) as refused:
