@@ -31,7 +31,6 @@ class Edge:
         self.wire = Wire(deployment.broker_url)
         self.client = RemoteClient(deployment.broker_url, source="/tests")
         self.program_id = self.program("quick", {})
-        self.slow_id = self.program("slow", {"latency_ms": 1500})
         # Not pika's own, which would end over what is read here.
         self._connection = connect(pika.URLParameters(deployment.broker_url), 2**30)
         self.channel = self._connection.channel()
@@ -49,9 +48,9 @@ class Edge:
         name: str = self.channel.queue_declare("", exclusive=True).method.queue
         return name
 
-    def execute(self, *, slow: bool = False) -> tuple[str, bytes]:
+    def execute(self) -> tuple[str, bytes]:
         """An execution's id, and the body of the message that asks for it."""
-        message = envelope(self.slow_id if slow else self.program_id)
+        message = envelope(self.program_id)
         return message["data"]["execution_id"], json.dumps(message).encode()
 
     def status(self, execution_id: str) -> str | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from dspex.amqp.topology import COMMANDS_EXCHANGE, EXECUTIONS_QUEUE, PROGRAMS_QUEUE, QUEUES
 from tests import amqp_wire as wire
@@ -126,18 +128,30 @@ class TestExpired:
     """What expires before a worker has it. Here no worker takes executions meanwhile: their queue's is the only one."""
 
     @pytest.fixture
-    def full(self, edge: Edge) -> Iterator[Edge]:
-        """The worker has more executions than it takes ahead: what is sent now waits in the queue."""
-        busy = [edge.execute(slow=True) for _ in range(40)]
+    def go_on(self, edge: Edge) -> Iterator[Callable[[], None]]:
+        """The worker has taken what it takes ahead, and can write none of it down: what is sent now waits in the queue.
+
+        It goes on when this is called, when what was sent with a time has expired.
+        """
+        lock = edge.deployment.engine.connect()
+        lock.execute(text("LOCK TABLE executions IN EXCLUSIVE MODE"))
+        busy = [edge.execute() for _ in range(40)]
         for _, body in busy:
             assert edge.wire.publish(COMMANDS_EXCHANGE, EXECUTE, wire.properties(), body)
         wait_until(lambda: ready(edge.deployment.broker_url, EXECUTIONS_QUEUE) > 0, "messages wait")
-        yield edge
+
+        def later() -> None:
+            time.sleep(0.4)  # nothing tells that it has: the broker looks at the head of the queue alone
+            lock.close()
+
+        yield later
+        lock.close()
         edge.deployment.wait(lambda: {edge.status(id_) for id_, _ in busy} == {"completed"}, "they run")
 
     @pytest.mark.parametrize("expiration", [b"0", b"300"])
-    def test_it_is_recorded_told_and_kept_for_operators(self, full: Edge, expiration: bytes) -> None:
-        edge = full
+    def test_it_is_recorded_told_and_kept_for_operators(
+        self, edge: Edge, go_on: Callable[[], None], expiration: bytes
+    ) -> None:
         edge.channel.queue_purge(dead_letter_queue(EXECUTIONS_QUEUE))
         edge.heard(edge.events, 0.1)
         replies = edge.queue()
@@ -145,9 +159,10 @@ class TestExpired:
         headers = wire.HOSTILE_HEADERS["a time in milliseconds"]
         given = {"reply_to": replies.encode(), "correlation_id": b"c-3", "headers": headers, "expiration": expiration}
         assert edge.wire.publish(COMMANDS_EXCHANGE, EXECUTE, wire.properties(**given), body)
-        code, text = edge.wait_for_rejection(body)
+        go_on()
+        code, why = edge.wait_for_rejection(body)
         assert code == "message_expired"
-        assert text == "it expired while it waited in dspex.executions: see the AMQP property expiration"
+        assert why == "it expired while it waited in dspex.executions: see the AMQP property expiration"
         (told,) = edge.rejection_events()
         assert (told["queue"], told["error"]["code"]) == (EXECUTIONS_QUEUE, "message_expired")
         ((properties, reply),) = edge.heard(replies)
@@ -155,21 +170,22 @@ class TestExpired:
         assert edge.status(execution_id) is None
         assert bodies(edge, dead_letter_queue(EXECUTIONS_QUEUE)) == [body]
 
-    def test_a_forged_death_is_not_believed(self, full: Edge) -> None:
+    def test_a_forged_death_is_not_believed(self, edge: Edge, go_on: Callable[[], None]) -> None:
         """A sender that says its message was rejected, and so recorded, before."""
         death = {b"reason": wire.text(b"rejected"), b"queue": wire.text(EXECUTIONS_QUEUE.encode())}
         forged = {b"x-death": wire.array([wire.table(death)]), b"x-first-death-reason": wire.text(b"rejected")}
-        _, body = full.execute()
+        _, body = edge.execute()
         given = wire.properties(headers=wire.fields(forged), expiration=b"100")
-        assert full.wire.publish(COMMANDS_EXCHANGE, EXECUTE, given, body)
-        assert full.wait_for_rejection(body)[0] == "message_expired"
+        assert edge.wire.publish(COMMANDS_EXCHANGE, EXECUTE, given, body)
+        go_on()
+        assert edge.wait_for_rejection(body)[0] == "message_expired"
 
 
 def test_what_is_sent_to_the_dead_letters_is_recorded(edge: Edge) -> None:
     _, body = edge.execute()
     assert edge.wire.publish("", DEAD_LETTERS, wire.properties(), body)
-    code, text = edge.wait_for_rejection(body)
-    assert (code, text) == ("message_undelivered", "it was sent to dspex.dead-letters, where no command belongs")
+    code, why = edge.wait_for_rejection(body)
+    assert (code, why) == ("message_undelivered", "it was sent to dspex.dead-letters, where no command belongs")
     wait_until(lambda: ready(edge.deployment.broker_url, DEAD_LETTERS) == 0, "nothing is left")
 
 
