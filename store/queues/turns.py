@@ -81,7 +81,7 @@ class _Lane:
 
 
 class Turns:
-    """Shares places among what waits. For one thread, except `forget`.
+    """Shares places among what waits. For one thread, except where it says otherwise.
 
     Args:
         lanes: the weight of each lane.
@@ -107,6 +107,17 @@ class Turns:
         self._until = 0.0
         self._heads: OrderedDict[QueueKey, datetime] = OrderedDict()
         self._heads_until = 0.0
+        self._avoided: OrderedDict[tuple[str, UUID], float] = OrderedDict()
+
+    def avoid(self, tenant: str, program_id: UUID, seconds: float) -> None:
+        """Leave the executions of a program to other processes for so long. Thread-safe."""
+        _note(self._avoided, (tenant, program_id), self._clock() + seconds)
+        self.forget()
+
+    def avoids(self, tenant: str, program_id: UUID) -> bool:
+        """Whether the executions of a program are left to other processes at the moment. Thread-safe."""
+        until = self._avoided.get((tenant, program_id))
+        return until is not None and self._clock() < until
 
     def forget(self) -> None:
         """Look for queues again, as others have become ready. Thread-safe."""
@@ -143,6 +154,11 @@ class Turns:
             tenants: in turn, beginning after the cursor: each with its queues, in turn, and whether these are all.
             whole: whether these are all tenants.
         """
+        if self._avoided:
+            tenants = (
+                (name, [queue for queue in queues if not self.avoids(name, queue.program_id)], all_)
+                for name, queues, all_ in tenants
+            )
         listed = [_Tenant(name, queues, all_) for name, queues, all_ in tenants if queues]
         name, left = self.after(lane)
         began = bool(listed) and listed[0].name == name and left > 0

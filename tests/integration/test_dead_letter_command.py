@@ -136,7 +136,9 @@ class TestReplay:
         assert letters.dead("execution") == [three]
         again = letters("replay", one)
         assert (again.stdout, again.stderr) == ("Replayed 0 executions.\n", "")
-        assert letters.json("replay", "--program", letters.program_id) == {"executions": {"count": 1, "refused": 0}}
+        assert letters.json("replay", "--program", letters.program_id) == {
+            "executions": {"count": 1, "refused": 0, "next_cursor": None}
+        }
         settings = Settings(database_url=letters.environment["DSPEX_DATABASE_URL"], broker_url="memory://")
         with embedded(settings, run_others=True) as dspex:
             for execution_id in letters.executions:

@@ -18,9 +18,12 @@ from dspex import (
 from dspex.contract.commands import Command
 from dspex.contract.envelope import decode_command, wrap
 from store import executions, programs
+from store.executions import Execution
+from tests.waiting import wait_until
 from workers.application.wiring import Application, bootstrap
 from workers.handlers.dispatch import dispatch
 from workers.persistence.schema import require_schema
+from workers.process.worker import WorkerProcess
 from workers.security.principals import EVERYBODY
 from workers.security.request import Received
 from workers.settings import Settings
@@ -56,11 +59,19 @@ def test_every_try_is_in_the_row_of_the_execution(tmp_path: Path) -> None:
         ),
     )
     handle(app, InitializeProgram(program_id=program_id))
+    worker = WorkerProcess(app)
+    worker.start()
     handle(app, ExecuteProgram(execution_id=execution_id, program_id=program_id, inputs={"question": "why"}))
-    assert app.unwritten.wait(30)
+
+    def execution_now() -> Execution:
+        with app.engine.connect() as connection:
+            return executions.get(connection, [execution_id])[0]
+
+    wait_until(lambda: execution_now().status.terminal, "it ends")
+    assert worker.stop(30)
+    execution = execution_now()
     with app.engine.connect() as connection:
         program = programs.get(connection, program_id)
-        (execution,) = executions.get(connection, [execution_id])
     app.close()
     assert program.status == ProgramStatus.READY
     assert program.configuration == Configuration.model_validate(configuration)

@@ -57,11 +57,15 @@ class Intake(WorkQueue):
         super().__init__({EXECUTIONS: threads, CHANGES: threads + CHANGE_THREADS})
         self.threads = threads + CHANGE_THREADS + QUICK_THREADS
         self.places = Places(app, self._begin_chosen, partial(self.waiting, EXECUTIONS))
-        self.places.admits = partial(may_begin, app.writes.gates)
+        self.places.admits = self._admits
         self._app = app
         app.isolation.when_wanted = self._hand_over
         app.isolation.when_over = app.waking.look = self.places.look
         app.in_flight.when_cancelled = self._end_cancelled
+
+    def _admits(self, request: Request) -> bool:
+        writes = self._app.writes
+        return may_begin(writes.gates, request) and not writes.turns.avoids(request.tenant, request.program_id)
 
     def put(self, item: Item) -> None:
         """Add an item. An execution is accepted first."""

@@ -231,8 +231,11 @@ class Attempt:
         self._app.episodes.tell(
             f"Executions of program {program} are given back, as it cannot be built here", unknown.message
         )
+        again = not_here(self.claimed.attempt, self.claimed.carried)
+        if self._app.own is None:
+            self._app.writes.turns.avoid(self.request.tenant, program, again.delay + OTHERS_SECONDS)
         return self._again(
-            not_here(self.claimed.attempt, self.claimed.carried),
+            again,
             ErrorDetail(code=unknown.code, message=storable(unknown.message)),
             unknown.usage,
         )
@@ -270,6 +273,9 @@ class Attempt:
             **how,
         )
 
+
+OTHERS_SECONDS = 3.0
+"""For so long, an execution that this process could not begin is left to others, once it is due."""
 
 SHORTEST_SECONDS = 0.001
 """What a run has left, at least, whose inputs took all its time to come."""

@@ -26,7 +26,7 @@ from store.webhooks import Delivery, Endpoint
 MADE: dict[type[BaseModel], set[str]] = {
     SignatureView: {"signature_id", "digest", "compatibility", "warnings"},
     ProgramView: {"program_id", "code", "warnings"},
-    ExecutionView: {"execution_id", "executed_at", "callback", "metadata", "extra_outputs", "timeline"},
+    ExecutionView: {"execution_id", "executed_at", "callback", "metadata", "extra_outputs", "timeline", "waiting"},
     RejectedMessageView: {"rejection_id", "error", "body", "body_encoding"},
     EndpointView: {"endpoint_id", "previous_until"},
     DeliveryView: {"delivery_id", "log"},
