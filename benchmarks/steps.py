@@ -96,7 +96,7 @@ def work(path: Path) -> int:
 
     stamps = Stamps()
     stamps.put(of_worker())
-    code = run_worker(1, SYSTEMS[OWN].concurrency, None)
+    code = run_worker(None, processes=1, threads=SYSTEMS[OWN].concurrency)
     stamps.write(path)
     return code
 

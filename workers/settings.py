@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -19,8 +20,9 @@ from dspex.blobs.address import checked_address
 from dspex.blobs.store import MAX_BYTES
 from dspex.blobs.values import THRESHOLD_BYTES
 from dspex.contract.callback import WebhookSecretName
-from dspex.contract.configuration import EnvironmentName
+from dspex.contract.configuration import AdapterType, EnvironmentName
 from dspex.contract.envelope import MAX_MESSAGE_BYTES
+from dspex.contract.options import Lane
 from dspex.errors import InvalidBlob, Problem, SettingsError
 from dspex.json_text import NotJson, read_json
 from dspex.model import problems
@@ -194,6 +196,16 @@ class Settings(BaseSettings):
     """Worker processes that `dspex worker` starts."""
     threads: int = Field(default=64, ge=1, le=4096)
     """Executions that one process runs at once."""
+    serve_lanes: Annotated[tuple[Lane, ...], *_listed("high,default")] = ()
+    """The lanes that a worker runs; by default all, as of the three that follow. Others run the rest."""
+    serve_programs: Annotated[tuple[UUID, ...], *_listed("0190f6a0-0000-7000-8000-000000000000")] = ()
+    """The programs that a worker runs, by id."""
+    serve_adapters: Annotated[tuple[AdapterType, ...], *_listed("native,mock")] = ()
+    """The adapters whose programs a worker runs."""
+    serve_environments: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^([a-z][a-z0-9_-]*|-)$", max_length=64)], ...], *_listed("rag,-")
+    ] = ()
+    """The environments whose programs a worker runs, of `DSPEX_ENVIRONMENTS`; `-`: what names none."""
     prefetch: int | None = Field(default=None, ge=1, le=65_535)
     """Messages that one process takes from a queue ahead; by default as its threads, and no more than `AHEAD_BYTES`."""
 
@@ -310,6 +322,12 @@ class Settings(BaseSettings):
     def own_modules(self) -> tuple[str, ...]:
         """The modules that programs may run: `package.module:Class` or `package.module:*`."""
         return tuple(name for name in self.modules if ":" in name)
+
+    @property
+    def served(self) -> dict[str, tuple[str, ...]]:
+        """What a worker runs, by kind; what is not in it is not restricted. An embedded process runs everything."""
+        given = {name: getattr(self, f"serve_{name}") for name in ("lanes", "programs", "adapters", "environments")}
+        return {name: tuple(map(str, some)) for name, some in given.items() if some and not self.embedded}
 
     @property
     def embedded(self) -> bool:

@@ -26,12 +26,18 @@ from sqlalchemy import (
 )
 
 from store.database.batch import encode, execute, records
+from store.database.identity import Identity
 from store.queues.keys import KEY_TYPES, READY, QueueKey
 from store.queues.turns import Turns
 from store.tables import queues
 
 FEWEST: Final = 32
 """So many queues are looked for at least, as they are used again."""
+
+FEWEST_PASSED: Final = 256
+"""So many at least where a process serves some programs only, as others are passed over."""
+PASSES: Final = 16
+"""How often such a process looks further, where it has found nothing that it serves. The next look goes on there."""
 
 HOLDERS: Final = "holders"
 _RANGE: Final = {name: KEY_TYPES[name] for name in ("lane", "tenant", "program_id", "group_key")}
@@ -44,15 +50,26 @@ def find(connection: Connection, turns: Turns, places: int, holders: Sequence[st
         holders: the holders of the queues.
     """
     turns.begin()
-    most, dialect = max(places, FEWEST), connection.dialect.name
+    lanes, by_program = list(turns.lanes), turns.serving.by_program
+    most = max(places, FEWEST_PASSED if by_program else FEWEST)
+    for _ in range(PASSES if by_program else 1):
+        lanes = _find(connection, turns, lanes, most, holders)
+        if not lanes:
+            return
+
+
+def _find(connection: Connection, turns: Turns, lanes: Sequence[int], most: int, holders: Sequence[str]) -> list[int]:
+    """Find queues of lanes. Returns the lanes in which nothing was found that is served, and there is more."""
+    dialect = connection.dialect.name
     asked = []
-    for lane in turns.lanes:
+    for lane in lanes:
         last = turns.after(lane)[0]
         asked += [{"lane": lane, "after": last, "until": None}, {"lane": lane, "after": "", "until": last}]
     held = encode(({"holder": holder} for holder in holders), HOLDERS)
-    names: dict[int, list[str]] = {lane: [] for lane in turns.lanes}
+    names: dict[int, list[str]] = {lane: [] for lane in lanes}
     for row in execute(connection, _tenants(dialect), encode(asked) | held | {"most": most}):
         names[row.lane].append(row.tenant)
+    passed_over = []
     for lane, all_listed in names.items():
         listed = all_listed[:most]
         whole = len(listed) < most
@@ -61,11 +78,28 @@ def find(connection: Connection, turns: Turns, places: int, holders: Sequence[st
             listed = [last, *(name for name in listed if name != last)]
         each = -(-most // max(1, len(listed)))
         of_tenants = _queues_of(connection, turns, lane, listed, each, holders) if listed else {}
-        turns.found(
-            lane,
-            ((name, of_tenants.get(name, []), len(of_tenants.get(name, [])) < each) for name in listed),
-            whole=whole,
-        )
+        all_of = {name for name in listed if len(of_tenants.get(name, [])) < each}
+        if turns.serving.by_program:
+            of_tenants = _served(connection, turns, of_tenants)
+            if listed and not any(of_tenants.values()) and not (whole and all_of.issuperset(listed)):
+                turns.pass_over_tenants(lane, listed[-1])
+                passed_over.append(lane)
+        turns.found(lane, ((name, of_tenants.get(name, []), name in all_of) for name in listed), whole=whole)
+    return passed_over
+
+
+def _served(connection: Connection, turns: Turns, of_tenants: dict[str, list[QueueKey]]) -> dict[str, list[QueueKey]]:
+    """Those of queues that this process serves. Where a tenant has none of them, the next ones are found next."""
+    found = {Identity(queue.program_id, queue.tenant) for listed in of_tenants.values() for queue in listed}
+    served = turns.serving.served(connection, found) if found else set()
+    kept = {
+        tenant: [queue for queue in listed if Identity(queue.program_id, tenant) in served]
+        for tenant, listed in of_tenants.items()
+    }
+    for tenant, listed in of_tenants.items():
+        if listed and not kept[tenant]:
+            turns.pass_over(listed[-1])
+    return kept
 
 
 def _queues_of(

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from store.queues.keys import LANES, QueueKey
+from store.queues.serving import Serving
 
 LANE_WEIGHTS: Final[Mapping[int, int]] = dict(zip(LANES, (16, 4, 1), strict=True))
 """How often each lane is chosen while all of them wait: high, default, bulk."""
@@ -86,6 +87,7 @@ class Turns:
     Args:
         lanes: the weight of each lane.
         tenants: how many executions of a tenant are chosen in its turn; 1 for those that are not named.
+        serving: what the process serves; the lanes that it does not serve have no turn.
         clock: seconds, monotonic.
     """
 
@@ -94,9 +96,11 @@ class Turns:
         lanes: Mapping[int, int] = LANE_WEIGHTS,
         tenants: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        serving: Serving | None = None,
     ) -> None:
-        self.lanes = dict(lanes)
-        self._all_lanes = dict(lanes)
+        self.serving = serving or Serving()
+        self._served = {lane: weight for lane, weight in lanes.items() if lane in self.serving.lanes}
+        self.lanes = dict(self._served)
         self._weights = dict(tenants or {})
         self._clock = clock
         self._passes = dict.fromkeys(self.lanes, 0.0)
@@ -125,7 +129,7 @@ class Turns:
 
     def leave_out(self, lanes: frozenset[int]) -> None:
         """Choose nothing of these lanes, until it is called with others."""
-        left = {number: weight for number, weight in self._all_lanes.items() if number not in lanes}
+        left = {number: weight for number, weight in self._served.items() if number not in lanes}
         if left.keys() != self.lanes.keys():
             self.lanes = left
             self.forget()
@@ -146,6 +150,14 @@ class Turns:
     def begin(self) -> None:
         """Use what is found from now on for a moment. If it is forgotten meanwhile, it is used this once."""
         self._until = self._clock() + KEPT_SECONDS
+
+    def pass_over(self, queue: QueueKey) -> None:
+        """A tenant's queues up to this one are not served here: those after it are found next."""
+        _note(self._within, (queue.lane, queue.tenant), Cursor(queue.program_id, queue.group_key))
+
+    def pass_over_tenants(self, lane: int, last: str) -> None:
+        """Nothing of the tenants up to this one is served here."""
+        self._cursors[lane] = (last, 0)
 
     def found(self, lane: int, tenants: Iterable[tuple[str, list[QueueKey], bool]], *, whole: bool) -> None:
         """Set what was found in a lane.

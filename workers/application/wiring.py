@@ -31,6 +31,8 @@ from store.database.engine import make_engine
 from store.executions import Lease
 from store.gates import KnownGates
 from store.programs import Program
+from store.queues.serving import Serving
+from store.queues.turns import Turns
 from workers.application.blobs import open_blobs
 from workers.application.callback_check import CallbackCheck
 from workers.application.in_flight import InFlight, Isolation, Unwritten
@@ -184,6 +186,7 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
         max_attempts=settings.max_attempts,
         only_own=not run_others,
         gates=KnownGates(worker),
+        turns=Turns(serving=_serving(settings)),
     )
     principals, episodes = _principals(settings), Episodes()
     blobs = open_blobs(settings)
@@ -227,6 +230,13 @@ def bootstrap(settings: Settings, *, catalog: LMCatalog | None = None, run_other
 
 def _direct_replies(settings: Settings) -> DirectReplies:
     return DirectReplies() if settings.embedded else DirectReplies(partial(can_read, settings.broker_url))
+
+
+def _serving(settings: Settings) -> Serving:
+    """What this process serves. One without a broker serves everything, as nobody else would."""
+    if settings.embedded:
+        return Serving()
+    return Serving(settings.serve_lanes, settings.serve_programs, settings.serve_adapters, settings.serve_environments)
 
 
 def _find_program(writer: Writer, writes: Writes, program_id: UUID, tenant: str) -> Program:

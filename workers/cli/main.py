@@ -175,12 +175,21 @@ def deploy(**options: Any) -> None:
 @main.command()
 @click.option("--processes", type=click.IntRange(1, 256), help="Worker processes (DSPEX_PROCESSES, 1).")
 @click.option("--threads", type=click.IntRange(1, 4096), help="Executions at once in each (DSPEX_THREADS, 64).")
+@click.option("--lanes", metavar="LANE,...", help="Run executions of these lanes only (DSPEX_SERVE_LANES).")
+@click.option("--programs", metavar="ID,...", help="Of these programs only (DSPEX_SERVE_PROGRAMS).")
+@click.option("--adapters", metavar="NAME,...", help="Of programs on these adapters only (DSPEX_SERVE_ADAPTERS).")
+@click.option(
+    "--environments",
+    metavar="NAME,...",
+    help="Of programs in these environments only; - is what names none (DSPEX_SERVE_ENVIRONMENTS).",
+)
 @click.option("--parent", type=int, hidden=True)
-def worker(processes: int | None, threads: int | None, parent: int | None) -> None:
+def worker(parent: int | None, processes: int | None, threads: int | None, **served: str | None) -> None:
     """Run jobs from RabbitMQ until SIGTERM or Ctrl-C; then let running jobs end, and exit."""
     from workers.cli.worker import run_worker
 
-    sys.exit(run_worker(processes, threads, parent))
+    given = {f"serve_{name}": names for name, names in served.items()}
+    sys.exit(run_worker(parent, processes=processes, threads=threads, **given))
 
 
 @main.command()

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from functools import partial
+from typing import Any
 
 from adapters.port import NotHere
 from adapters.python_port import Limits
@@ -31,16 +32,17 @@ DRAIN_MARGIN_SECONDS = 10.0
 """Seconds for giving claims back and for closing connections."""
 
 
-def run_worker(processes: int | None, threads: int | None, parent: int | None) -> int:
+def run_worker(parent: int | None, **given: Any) -> int:
     """Run until a signal, then drain. Returns the exit code. A process that loses a thread exits.
 
     Args:
         parent: the process id of the supervisor. The process drains, too, when the supervisor is gone.
+        given: settings that were given on the command line.
 
     Raises:
         SettingsError, BrokerUnavailable: a setting is wrong or a server does not answer, at the start.
     """
-    settings = load_settings(processes=processes, threads=threads)
+    settings = load_settings(**given)
     configure_logging(settings)
     if settings.embedded:
         raise SettingsError(
@@ -67,6 +69,7 @@ def run_worker(processes: int | None, threads: int | None, parent: int | None) -
     _tell_modules(app)
     process.start()
     logger.info("Worker %s takes jobs, %d at once.", app.writes.lease.worker, settings.threads)
+    _tell_served(app)
     while not stop.wait(1.0) and not _is_orphan(parent):
         children.replace_dead()
         if lost := watchdog.dead(process.threads):
@@ -98,6 +101,17 @@ def _tell_modules(app: Application) -> None:
         else:
             logger.info("Programs may run the module %s.", offered)
             app.metrics.module(offered.name, offered.code.distribution, offered.code.digest)
+
+
+def _tell_served(app: Application) -> None:
+    """Tell what this worker runs, where that is not everything, in the log and as metrics."""
+    served = app.settings.served
+    for kind, names in served.items():
+        for name in names:
+            app.metrics.serves(kind, name)
+    if served:
+        told = "; ".join(f"{kind} {', '.join(names)}" for kind, names in served.items())
+        logger.info("It runs what is of %s. Everything else waits for other workers.", told)
 
 
 def run_deliverer(parent: int | None) -> int:

@@ -170,7 +170,7 @@ class Intake(WorkQueue):
             # It may have been left by another process.
             with suppress(WriterClosed):
                 app.claimer.submit(app.writes.take_over, Identity(claim.id, request.tenant), _taken_over)
-        if accepted:
+        if accepted and not self.places.refuses(request):
             self.places.somebody_waits()
 
     def _begin_chosen(self, chosen: Chosen, place: Place) -> None:

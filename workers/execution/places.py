@@ -15,8 +15,10 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from store.database.identity import Identity
 from store.executions import Request
 from store.executions.choosing import Choice, Chosen
+from store.executions.rows import lane_of
 from workers.application.wiring import Application
 from workers.persistence.group_commit import WriterClosed
 from workers.persistence.operations import Look
@@ -70,6 +72,7 @@ class Places:
         self.admits: Callable[[Request], bool] = lambda _: True
         """Whether a request may run here now, as far as this process knows; if not, it waits, and is chosen."""
         self._app = app
+        self._serving = app.writes.turns.serving
         self._begin = begin
         self._ahead = ahead
         self._changed = threading.Condition()
@@ -96,7 +99,7 @@ class Places:
         """
         place, set_timer = None, False
         with self._changed:
-            if self._waits or self._closed or self.isolation.wanted or not self.admits(request):
+            if self._waits or self._closed or self.isolation.wanted or not self._may_run(request):
                 pass
             elif not self._held and self._taken < self.capacity:
                 if self.isolation.enter():
@@ -132,6 +135,13 @@ class Places:
             starts, self._held = self._held, deque()
         for start in starts:
             start(None)
+
+    def _may_run(self, request: Request) -> bool:
+        return self._serving.takes(*_served_as(request)) and self.admits(request)
+
+    def refuses(self, request: Request) -> bool:
+        """Whether this process is known not to serve it, so that it waits for another."""
+        return self._serving.refuses(*_served_as(request))
 
     def free_one(self) -> None:
         """A place is free again."""
@@ -238,3 +248,8 @@ class Places:
                 self._choose()
             else:
                 self._app.waking.later(AGAIN_SECONDS, None)
+
+
+def _served_as(request: Request) -> tuple[int, Identity]:
+    """The lane and the program, by which a process serves it."""
+    return lane_of(request.options).number, Identity(request.program_id, request.tenant)

@@ -67,7 +67,8 @@ def deliverer(settings: Settings) -> list[Child]:
 
 def _workers(settings: Settings) -> list[Child]:
     """The worker processes. Each serves metrics at its own address."""
-    arguments = ("worker", "--processes", "1", "--threads", str(settings.threads))
+    served = [f"--{name}={','.join(some)}" for name, some in settings.served.items()]
+    arguments = ("worker", "--processes", "1", "--threads", str(settings.threads), *served)
     addresses = settings.metrics_addresses
     return [
         Child(arguments, {f"{PREFIX}METRICS_ADDRESS": address for address in addresses[index : index + 1]})

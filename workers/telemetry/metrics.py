@@ -50,6 +50,13 @@ class Metrics:
         )
         self._waiting = self._by_lane("waiting_executions", "Executions that wait, in the whole fleet")
         self._oldest = self._by_lane("oldest_waiting_seconds", "For how long the oldest might have run")
+        self._serves = Gauge(
+            "serves_info",
+            "What this worker runs, where that is not everything, as 1.",
+            ("kind", "name"),
+            namespace="dspex",
+            registry=self.registry,
+        )
         # Create all series now: a rate misses the first count of a series that appears with it.
         self._executions.labels(ExecutionStatus.COMPLETED, "")
         for code in FAILURES:
@@ -109,6 +116,10 @@ class Metrics:
     def module(self, name: str, distribution: str, digest: str) -> None:
         """This process can run a module of one's own: one of those that the operator offers, by its code."""
         self._modules.labels(name, distribution, digest).set(1)
+
+    def serves(self, kind: str, name: str) -> None:
+        """This process runs only what is of this lane, program, adapter or environment, or of others of the kind."""
+        self._serves.labels(kind, name).set(1)
 
     def serve(self, address: str) -> None:
         """Serve metrics at `host:port` in a thread, until `close`.

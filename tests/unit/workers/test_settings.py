@@ -69,7 +69,8 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(f"DSPEX_{name.upper()}", str(value))
     settings = load_settings()
     webhooks = {f"webhook_{name}" for name in ("retries", "ports", "hosts", "secrets", "secret_hosts")}
-    lists = {"fetch_hosts", "lms", "limits", "lm_secrets", "modules", "environments", "principals", *webhooks}
+    serves = {"serve_lanes", "serve_programs", "serve_adapters", "serve_environments"}
+    lists = {*serves, "fetch_hosts", "lms", "limits", "lm_secrets", "modules", "environments", "principals", *webhooks}
     assert settings.model_dump(exclude=lists) == given
     assert {*given, *lists} == set(Settings.model_fields)
     assert not settings.embedded
@@ -89,6 +90,27 @@ def test_arguments_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DSPEX_THREADS", "8")
     assert load_settings(threads=2, processes=None).threads == 2
     assert load_settings(threads=None).threads == 8
+
+
+def test_what_a_worker_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_BROKER_URL", "amqp://guest:guest@host/")
+    assert load_settings().served == {}
+    program = "0190f6a0-0000-7000-8000-000000000000"
+    monkeypatch.setenv("DSPEX_SERVE_LANES", "high, bulk")
+    monkeypatch.setenv("DSPEX_SERVE_PROGRAMS", program)
+    monkeypatch.setenv("DSPEX_SERVE_ENVIRONMENTS", '["rag", "-"]')
+    expected = {"lanes": ("high", "bulk"), "programs": (program,), "environments": ("rag", "-")}
+    assert load_settings(serve_lanes=None).served == expected
+    assert load_settings(serve_lanes="default").served == expected | {"lanes": ("default",)}
+    assert load_settings(broker_url="memory://").served == {}  # nobody else would run the rest
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("LANES", "low"), ("PROGRAMS", "triage"), ("ADAPTERS", "Mock"), ("ENVIRONMENTS", "rag,--")]
+)
+def test_what_no_worker_can_serve(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    [line] = refused(monkeypatch, **{f"DSPEX_SERVE_{name}": value})
+    assert line.startswith(f"DSPEX_SERVE_{name}: ")
 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
