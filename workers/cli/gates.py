@@ -8,15 +8,13 @@ from uuid import UUID
 
 import click
 
-from dspex.contract.gates import GateKind
-from dspex.contract.options import Lane
 from workers.cli.entities import as_json, cursor, limit, tenant, verb
 
 SCOPES = ("everything", "lane", "program", "lm", "worker", "label")
 """Options of which one says what a pause is for; without any, it is the tenant."""
 
 _everything = click.option("--everything", is_flag=True, help="All executions.")
-_lane = click.option("--lane", type=click.Choice([lane.value for lane in Lane]))
+_lane = click.option("--lane", type=click.Choice(["high", "default", "bulk"]))
 _worker = click.option("--worker", metavar="NAME", help="What one worker process chooses, by the name that it logs.")
 _limited = (
     click.option("--program", type=click.UUID, metavar="ID"),
@@ -69,7 +67,7 @@ def add(main: click.Group) -> None:
     _steering(main, "resume", "resume", "Go on with what was paused.", _everything, _lane, *_limited, _worker)
     verb(
         main, "gates", "list_gates", "List what is paused or limited: by whom, why, and how much of it is in use.",
-        click.option("--kind", type=click.Choice([kind.value for kind in GateKind])),
+        click.option("--kind", type=click.Choice([*SCOPES, "tenant"])),
         click.option("--paused", is_flag=True, default=None, help="What is paused."), limit, cursor,
     )  # fmt: skip
     main.add_command(limits)

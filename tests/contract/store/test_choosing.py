@@ -212,7 +212,9 @@ def test_what_is_offered_while_a_queue_is_marked_is_found(
     thread = threading.Thread(target=other)
 
     def marked(connection: Connection, short: list[object]) -> None:
-        if before:
+        if thread.ident is not None:
+            mark(connection, short)  # type: ignore[arg-type]
+        elif before:
             thread.start()
             assert offered.wait(30)
             mark(connection, short)  # type: ignore[arg-type]
@@ -223,12 +225,14 @@ def test_what_is_offered_while_a_queue_is_marked_is_found(
 
     monkeypatch.setattr(choosing, "_mark", marked)
     with engine.begin() as connection:
-        assert chosen_in(connection) == [first.id]
+        chosen = chosen_in(connection)
+    assert chosen[0] == first.id
     assert offered.wait(30)
     thread.join(30)
     monkeypatch.undo()
     with engine.begin() as connection:
-        assert chosen_in(connection) == [second.id]
+        # If it was there before the mark, the same choice may have found it.
+        assert chosen + chosen_in(connection) == [first.id, second.id]
 
 
 def chosen_in(connection: Connection) -> list[UUID]:

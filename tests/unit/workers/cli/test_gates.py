@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import Result
 
+from dspex.contract.gates import GateKind
+from dspex.contract.options import Lane
 from tests.click_runner import runner
 from workers.cli.main import main
 
@@ -66,3 +70,23 @@ def test_what_is_wrong_is_said(arguments: tuple[str, ...], said: str) -> None:
     refused = run(*arguments)
     assert refused.exit_code == 2
     assert said in refused.stderr, refused.stderr
+
+
+def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        yield f"{path}{name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path}{name} ")
+
+
+def test_lanes_and_kinds_of_options_are_those_of_the_contract() -> None:
+    """They are written out, as `--help` loads no models."""
+    choices = {
+        (path, option.name): set(option.type.choices)
+        for path, command in commands(main)
+        for option in command.params
+        if isinstance(option.type, click.Choice) and option.name in ("lane", "kind")
+    }
+    assert {path for path, name in choices if name == "lane"} >= {"pause", "queue", "execution cancel"}
+    assert all(choices[key] == set(Lane) for key in choices if key[1] == "lane")
+    assert choices["gates", "kind"] == set(GateKind)
