@@ -50,9 +50,9 @@ def find(connection: Connection, turns: Turns, places: int, holders: Sequence[st
         holders: the holders of the queues.
     """
     turns.begin()
-    lanes, by_program = list(turns.lanes), turns.serving.by_program
-    most = max(places, FEWEST_PASSED if by_program else FEWEST)
-    for _ in range(PASSES if by_program else 1):
+    lanes, restricted = list(turns.lanes), turns.restricted
+    most = max(places, FEWEST_PASSED if restricted else FEWEST)
+    for _ in range(PASSES if restricted else 1):
         lanes = _find(connection, turns, lanes, most, holders)
         if not lanes:
             return
@@ -79,7 +79,7 @@ def _find(connection: Connection, turns: Turns, lanes: Sequence[int], most: int,
         each = -(-most // max(1, len(listed)))
         of_tenants = _queues_of(connection, turns, lane, listed, each, holders) if listed else {}
         all_of = {name for name in listed if len(of_tenants.get(name, [])) < each}
-        if turns.serving.by_program:
+        if turns.restricted:
             of_tenants = _served(connection, turns, of_tenants)
             if listed and not any(of_tenants.values()) and not (whole and all_of.issuperset(listed)):
                 turns.pass_over_tenants(lane, listed[-1])
@@ -91,7 +91,9 @@ def _find(connection: Connection, turns: Turns, lanes: Sequence[int], most: int,
 def _served(connection: Connection, turns: Turns, of_tenants: dict[str, list[QueueKey]]) -> dict[str, list[QueueKey]]:
     """Those of queues that this process serves. Where a tenant has none of them, the next ones are found next."""
     found = {Identity(queue.program_id, queue.tenant) for listed in of_tenants.values() for queue in listed}
-    served = turns.serving.served(connection, found) if found else set()
+    if turns.serving.by_program:
+        found = turns.serving.served(connection, found) if found else set()
+    served = {one for one in found if not turns.avoids(one.tenant, one.id)}
     kept = {
         tenant: [queue for queue in listed if Identity(queue.program_id, tenant) in served]
         for tenant, listed in of_tenants.items()

@@ -112,11 +112,19 @@ class Turns:
         self._heads: OrderedDict[QueueKey, datetime] = OrderedDict()
         self._heads_until = 0.0
         self._avoided: OrderedDict[tuple[str, UUID], float] = OrderedDict()
+        self._avoids_until = 0.0
 
     def avoid(self, tenant: str, program_id: UUID, seconds: float) -> None:
         """Leave the executions of a program to other processes for so long. Thread-safe."""
-        _note(self._avoided, (tenant, program_id), self._clock() + seconds)
+        until = self._clock() + seconds
+        _note(self._avoided, (tenant, program_id), until)
+        self._avoids_until = max(self._avoids_until, until)
         self.forget()
+
+    @property
+    def restricted(self) -> bool:
+        """Whether this process passes over some programs."""
+        return self.serving.by_program or self._clock() < self._avoids_until
 
     def avoids(self, tenant: str, program_id: UUID) -> bool:
         """Whether the executions of a program are left to other processes at the moment. Thread-safe."""
@@ -166,11 +174,6 @@ class Turns:
             tenants: in turn, beginning after the cursor: each with its queues, in turn, and whether these are all.
             whole: whether these are all tenants.
         """
-        if self._avoided:
-            tenants = (
-                (name, [queue for queue in queues if not self.avoids(name, queue.program_id)], all_)
-                for name, queues, all_ in tenants
-            )
         listed = [_Tenant(name, queues, all_) for name, queues, all_ in tenants if queues]
         name, left = self.after(lane)
         began = bool(listed) and listed[0].name == name and left > 0

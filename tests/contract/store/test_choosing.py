@@ -19,6 +19,7 @@ from store.database.identity import Identity
 from store.executions import Carried, Claimed, Request, Retry, ToRunAlone, choosing, external
 from store.executions.choosing import Choice, choose, wake
 from store.executions.ownership import take_over
+from store.queues import finding
 from store.queues.turns import Turns
 from store.tables import executions as executions_table
 from store.tables import programs as programs_table
@@ -237,3 +238,18 @@ def test_what_is_offered_while_a_queue_is_marked_is_found(
 
 def chosen_in(connection: Connection) -> list[UUID]:
     return [one.request.id for one in choose(connection, BOB, 5, Turns(), alone_at=ALONE_AT).chosen]
+
+
+def test_programs_that_are_left_to_others_hide_none_behind_them(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fewest in ("FEWEST", "FEWEST_PASSED"):
+        monkeypatch.setattr(finding, fewest, 4)
+    now, turns = [0.0], Turns(clock=lambda: now[0])
+    avoided = [request(ready_program(connection)) for _ in range(10)]
+    (other,) = accept(connection, *avoided, request(ready_program(connection)))[10:]
+    for one in avoided:
+        turns.avoid(one.tenant, one.program_id, 3)
+    assert chosen(connection, 2, turns) == [other]
+    now[0] = 4.0
+    assert set(chosen(connection, 20, turns)) == {one.id for one in avoided}
