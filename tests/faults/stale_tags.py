@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from uuid import UUID
@@ -12,6 +13,7 @@ from store import executions
 from store.executions import Lease, Request
 from tests.faults.deployment import NO_MORE, FaultDeployment
 from tests.tcp_proxy import TcpProxy
+from workers.persistence.group_commit import MAX_LATER_SECONDS
 
 
 def cut_and_kill(deployment: FaultDeployment, environment: Mapping[str, str] = NO_MORE) -> None:
@@ -38,6 +40,8 @@ def cut_and_kill(deployment: FaultDeployment, environment: Mapping[str, str] = N
         _send(deployment, new)  # 5 to 16
         first.close()
         deployment.wait_until_ended(old)
+        # What came by the old connection was put off, and is accepted last. Nothing tells when.
+        time.sleep(MAX_LATER_SECONDS + 1)
         worker.kill()
 
 
