@@ -19,7 +19,6 @@ from sqlalchemy import (
     String,
     and_,
     bindparam,
-    case,
     exists,
     func,
     literal_column,
@@ -31,21 +30,19 @@ from sqlalchemy import (
     update,
 )
 
-from dspex import ExecutionStatus, ProgramStatus
 from store import gates
 from store.column_types import UtcDateTime, database_now, statement_now
 from store.database.batch import encode, execute, records
 from store.database.identity import Identity, is_one_of
 from store.executions.rows import KEPT, Claimed, Lease, Request, ToRunAlone, claim_of, request_of
-from store.executions.statements import ALONE_AT, PENDING, claimed_columns, last_chance
-from store.executions.timeline import continued
+from store.executions.statements import ALONE_AT, PENDING, READY_BACKEND, claimed_columns, claimed_values, last_chance
 from store.executions.waiting import wait_no_more
 from store.gates import KnownGates, Subject
 from store.queues.finding import find
 from store.queues.keys import KEY, KEY_TYPES, READY, QueueKey, key_of
 from store.queues.offers import tell
 from store.queues.turns import Ask, Turns
-from store.tables import NOW, executions, programs, queues
+from store.tables import executions, programs, queues
 
 ROUNDS = 3
 """How often a choice shares the places that are left among further queues."""
@@ -186,7 +183,6 @@ def _taking(dialect: str, *, own: bool) -> Any:
     `lease_seconds`, `ALONE_AT`; if `own`, also `only`.
     """
     c, p = executions.c, programs.c
-    worker, running = bindparam("worker", type_=String), bindparam("running", ExecutionStatus.RUNNING, String)
     postgres = dialect == "postgresql"
     r = records(dialect, _ASKED) if postgres else None
     where: list[ColumnElement[bool]] = [
@@ -199,7 +195,6 @@ def _taking(dialect: str, *, own: bool) -> Any:
     if own:
         where.append(c.worker == bindparam("only", type_=String))
     # Outside of the look at the program, so that one that is gone does not leave its executions waiting.
-    ready = case((p.status == ProgramStatus.READY, p.backend_id), else_=null())
     its = (p.id == c.program_id) & (p.tenant == c.tenant)
     oldest = select(c.id, c.tenant).where(*where, not_(_at_last_chance())).order_by(c.run_at)
     if r is not None:
@@ -214,20 +209,7 @@ def _taking(dialect: str, *, own: bool) -> Any:
     return (
         update(executions)
         .where(c.id == picked.c.id, c.tenant == picked.c.tenant)
-        .values(
-            status=running,
-            attempt=c.attempt + 1,
-            lock_version=c.lock_version + 1,
-            worker=worker,
-            lease_expires_at=database_now(bindparam("lease_seconds", type_=Float)),
-            due_at=null(),
-            backend_id=of_program(ready),
-            policy=of_program(p.policy),
-            program_callback=of_program(p.callback),
-            started_at=NOW,
-            updated_at=NOW,
-            timeline=continued(c.timeline, running, c.attempt + 1, worker),
-        )
+        .values(**claimed_values(of_program(READY_BACKEND), of_program(p.policy), of_program(p.callback)))
         .returning(*claimed_columns(), *(c[name] for name in _OF_REQUEST))
     )
 

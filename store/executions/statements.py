@@ -91,7 +91,6 @@ def claim(dialect: str, insert: Any, *, queued: bool = False) -> Any:
     lease = database_now(bindparam("lease_seconds", type_=Float))
     running = bindparam("running", ExecutionStatus.RUNNING, String)
     pending = bindparam("pending", ExecutionStatus.PENDING, String)
-    ready = case((programs.c.status == ProgramStatus.READY, programs.c.backend_id), else_=null())
 
     def now(value: Any, later: Any = null()) -> Any:  # noqa: B008 - an immutable expression
         return case((r.c.later, later), else_=value)
@@ -104,7 +103,7 @@ def claim(dialect: str, insert: Any, *, queued: bool = False) -> Any:
         "worker": now(worker),
         "lease_expires_at": now(lease),
         "due_at": now(null(), NEVER if queued else r.c.not_before),
-        "backend_id": ready,
+        "backend_id": READY_BACKEND,
         "policy": programs.c.policy,
         "program_callback": programs.c.callback,
         "started_at": now(NOW),
@@ -151,6 +150,32 @@ def to_run_alone(which: ColumnElement[bool]) -> Any:
     )
 
 
+READY_BACKEND: Any = case((programs.c.status == ProgramStatus.READY, programs.c.backend_id), else_=null())
+"""The backend of a program that is ready; NULL of another."""
+
+
+def claimed_values(backend_id: Any, policy: Any, callback: Any) -> dict[str, Any]:
+    """What a claim writes into an existing row, with what it takes of the program. Parameters: `worker`,
+    `lease_seconds`.
+    """
+    c, worker = executions.c, bindparam("worker", type_=String)
+    running = bindparam("running", ExecutionStatus.RUNNING, String)
+    return {
+        "status": running,
+        "attempt": c.attempt + 1,
+        "lock_version": c.lock_version + 1,
+        "worker": worker,
+        "lease_expires_at": database_now(bindparam("lease_seconds", type_=Float)),
+        "due_at": null(),
+        "backend_id": backend_id,
+        "policy": policy,
+        "program_callback": callback,
+        "started_at": NOW,
+        "updated_at": NOW,
+        "timeline": continued(c.timeline, running, c.attempt + 1, worker),
+    }
+
+
 @lru_cache(maxsize=4)
 def claim_again(dialect: str, *, alone: bool = True) -> Any:
     """Claims existing executions that are due or abandoned. Parameters: `records` of `AGAIN`, `worker`,
@@ -160,12 +185,9 @@ def claim_again(dialect: str, *, alone: bool = True) -> Any:
     published again.
     """
     c, p, r = executions.c, programs.c, records(dialect, _types(AGAIN))
-    worker = bindparam("worker", type_=String)
-    running = bindparam("running", ExecutionStatus.RUNNING, String)
-    ready = case((p.status == ProgramStatus.READY, p.backend_id), else_=null())
     beside = true() if alone else not_(last_chance())
     free = (
-        select(c.id, c.tenant, ready.label("backend_id"), p.policy, p.callback)
+        select(c.id, c.tenant, READY_BACKEND.label("backend_id"), p.policy, p.callback)
         .join_from(r, executions, (c.id == r.c.id) & (c.tenant == r.c.tenant))
         .join(programs, (p.id == r.c.program_id) & (p.tenant == r.c.tenant))
         # An expression, so that each row is found by its id, as in `finish`.
@@ -182,19 +204,8 @@ def claim_again(dialect: str, *, alone: bool = True) -> Any:
         update(executions)
         .where(c.id == free.c.id, c.tenant == free.c.tenant)
         .values(
-            status=running,
-            attempt=c.attempt + 1,
-            lock_version=c.lock_version + 1,
-            worker=worker,
-            lease_expires_at=database_now(bindparam("lease_seconds", type_=Float)),
-            due_at=null(),
-            backend_id=free.c.backend_id,
-            policy=free.c.policy,
-            program_callback=free.c.callback,
-            started_at=NOW,
-            updated_at=NOW,
+            **claimed_values(free.c.backend_id, free.c.policy, free.c.callback),
             lost=c.lost + case((RUNNING, 1), else_=0),
-            timeline=continued(c.timeline, running, c.attempt + 1, worker),
         )
         .returning(*claimed_columns())
     )
