@@ -133,6 +133,7 @@ class Outcome:
         duration_ms: milliseconds of the run, without the wait for a free child process or the like.
         trace: the steps, if `RunOptions.trace` was set.
         extra_outputs: those beside the signature that the program asks for; see `adapters.extras`.
+        exhausted_for: for how many seconds its provider has nothing left of a limit, by its last answer.
     """
 
     outputs: Mapping[str, Any]
@@ -140,6 +141,7 @@ class Outcome:
     duration_ms: float = 0.0
     trace: tuple[TraceStep, ...] | None = None
     extra_outputs: Mapping[str, Any] = field(default_factory=dict)
+    exhausted_for: float | None = None
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,27 @@ def _postgresql_statement(element: statement_now, compiler: SQLCompiler, **kw: A
     return "statement_timestamp()"
 
 
+class later_than(FunctionElement[datetime]):  # noqa: N801
+    """The time of the database's clock, but always after another time, if there is one: `later_than(value)`."""
+
+    type: TypeEngine[Any] = UtcDateTime()
+    inherit_cache = True
+    name = "later_than"
+
+
+@compiles(later_than)
+def _sqlite_later(element: later_than, compiler: SQLCompiler, **kw: Any) -> str:
+    [moment] = (compiler.process(clause, **kw) for clause in element.clauses)
+    after = f"strftime('%Y-%m-%d %H:%M:%f', {moment}, '+0.001 seconds')"
+    return f"(max(strftime('%Y-%m-%d %H:%M:%f', 'now'), coalesce({after}, '')) || '000')"
+
+
+@compiles(later_than, "postgresql")
+def _postgresql_later(element: later_than, compiler: SQLCompiler, **kw: Any) -> str:
+    [moment] = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"greatest(clock_timestamp(), {moment} + interval '1 microsecond')"
+
+
 class seconds_until(FunctionElement[float]):  # noqa: N801
     """Seconds from the time of the database's clock to another: `seconds_until(column)`; NULL for NULL."""
 

@@ -136,7 +136,8 @@ class NativeAdapter:
                 raise failure from None
         duration_ms = (time.perf_counter() - started) * 1000
         extras = bounded_extras(program.extras, prediction) if program.extras else {}
-        return Outcome(outputs, recorder.usage, duration_ms, tracer.steps if tracer else None, extras)
+        steps = tracer.steps if tracer else None
+        return Outcome(outputs, recorder.usage, duration_ms, steps, extras, recorder.exhausted_for)
 
     def first_prompt(self, backend_id: str, inputs: Mapping[str, Any]) -> Prompt:
         """See `ShowsPrompts.first_prompt`."""

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from adapters.native.answers.finish_reasons import check_finish_reason, finish_reason_of
 from adapters.native.answers.origin import model_version_of, request_id_of
+from adapters.native.failures.waits import reset_in_answer
+from adapters.native.insides import headers_of
 from adapters.native.wire import Call, current
 from adapters.port import MAX_ERROR_CODE, AdapterError, RunOptions, plain
 from adapters.prices import Prices
@@ -51,6 +53,8 @@ class Recorder:
         self._changed = changed
         self._begun = 0
         self._answered: list[LMCall] = []
+        self.exhausted_for: float | None = None
+        """See `Outcome.exhausted_for`."""
         self.call = Call()
         """The LM call that was begun last, or the last one that failed."""
         self._lock = threading.Lock()
@@ -120,6 +124,7 @@ class Recorder:
         if call is None:
             return
         call.response = entry.get("response")
+        self.exhausted_for = reset_in_answer(call.headers or headers_of(call.response))
         if call.answer is not None:
             answered = self._answered[call.answer]
             if prices is not None:

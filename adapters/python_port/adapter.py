@@ -211,7 +211,8 @@ class PythonPortAdapter:
             raise _broken(child, f"answered with '{answer.type}'")
         child.grown_bytes = answer.grown_bytes
         trace = _with_output(answer.trace, child, program) if options.trace else None
-        return Outcome(answer.outputs, answer.usage, answer.duration_ms, trace, answer.extra_outputs)
+        told = answer.extra_outputs, answer.exhausted_for
+        return Outcome(answer.outputs, answer.usage, answer.duration_ms, trace, *told)
 
     def _answer(
         self,

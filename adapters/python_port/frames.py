@@ -23,7 +23,7 @@ from adapters.prices import Prices
 from dspex import Configuration, ErrorCode, LMParameters, Signature, Usage
 from dspex.model import Frozen
 
-VERSION: Final = 8
+VERSION: Final = 9
 
 LENGTH: Final = struct.Struct(">I")
 
@@ -154,6 +154,7 @@ class Ended(Frozen):
     duration_ms: float
     trace: tuple[TraceStep, ...] | None = None
     extra_outputs: dict[str, JsonValue] = Field(default_factory=dict, exclude_if=operator.not_)
+    exhausted_for: float | None = None
     grown_bytes: int = 0
 
     @classmethod
@@ -165,6 +166,7 @@ class Ended(Frozen):
             duration_ms=outcome.duration_ms,
             trace=outcome.trace,
             extra_outputs=dict(outcome.extra_outputs),
+            exhausted_for=outcome.exhausted_for,
             grown_bytes=grown_bytes,
         )
 

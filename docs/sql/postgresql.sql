@@ -59,7 +59,8 @@ RETURNING executions.tenant, executions.status, executions.reply_to, executions.
     executions.usage, executions.carried, executions.lost, executions.metadata, executions.extensions,
     CAST(EXTRACT(EPOCH FROM executions.deadline - clock_timestamp()) AS double precision) AS seconds_left,
     CASE WHEN (executions.error_code = 'rate_limited') THEN -CAST(EXTRACT(EPOCH FROM executions.not_before -
-    clock_timestamp()) AS double precision) ELSE NULL END AS late;
+    clock_timestamp()) AS double precision) ELSE NULL END AS late, (SELECT max(gates.updated_at) AS max_1
+FROM gates) AS gates_at;
 
 -- claim again
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
@@ -96,7 +97,8 @@ RETURNING executions.tenant, executions.status, executions.reply_to, executions.
     executions.usage, executions.carried, executions.lost, executions.metadata, executions.extensions,
     CAST(EXTRACT(EPOCH FROM executions.deadline - clock_timestamp()) AS double precision) AS seconds_left,
     CASE WHEN (executions.error_code = 'rate_limited') THEN -CAST(EXTRACT(EPOCH FROM executions.not_before -
-    clock_timestamp()) AS double precision) ELSE NULL END AS late;
+    clock_timestamp()) AS double precision) ELSE NULL END AS late, (SELECT max(gates.updated_at) AS max_1
+FROM gates) AS gates_at;
 
 -- why not claimed
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
@@ -169,7 +171,8 @@ RETURNING executions.tenant, executions.status, executions.reply_to, executions.
     executions.usage, executions.carried, executions.lost, executions.metadata, executions.extensions,
     CAST(EXTRACT(EPOCH FROM executions.deadline - clock_timestamp()) AS double precision) AS seconds_left,
     CASE WHEN (executions.error_code = 'rate_limited') THEN -CAST(EXTRACT(EPOCH FROM executions.not_before -
-    clock_timestamp()) AS double precision) ELSE NULL END AS late;
+    clock_timestamp()) AS double precision) ELSE NULL END AS late, (SELECT max(gates.updated_at) AS max_1
+FROM gates) AS gates_at;
 
 -- finish
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)

@@ -59,7 +59,8 @@ ON CONFLICT DO NOTHING
 RETURNING tenant, status, reply_to, id, attempt, lock_version, backend_id, cancel_requested, policy, usage,
     carried, lost, metadata, extensions, ((julianday(deadline) - julianday('now')) * 86400.0) AS seconds_left,
     CASE WHEN (error_code = 'rate_limited') THEN -((julianday(not_before) - julianday('now')) * 86400.0) ELSE
-    NULL END AS late;
+    NULL END AS late, (SELECT max(gates.updated_at) AS max_1
+FROM gates) AS gates_at;
 
 -- claim again
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
@@ -92,7 +93,8 @@ WHERE executions.id = free.id AND executions.tenant = free.tenant
 RETURNING tenant, status, reply_to, id, attempt, lock_version, backend_id, cancel_requested, policy, usage,
     carried, lost, metadata, extensions, ((julianday(deadline) - julianday('now')) * 86400.0) AS seconds_left,
     CASE WHEN (error_code = 'rate_limited') THEN -((julianday(not_before) - julianday('now')) * 86400.0) ELSE
-    NULL END AS late;
+    NULL END AS late, (SELECT max(gates.updated_at) AS max_1
+FROM gates) AS gates_at;
 
 -- why not claimed
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
@@ -161,7 +163,8 @@ WHERE executions.id = free.id AND executions.tenant = free.tenant
 RETURNING tenant, status, reply_to, id, attempt, lock_version, backend_id, cancel_requested, policy, usage,
     carried, lost, metadata, extensions, ((julianday(deadline) - julianday('now')) * 86400.0) AS seconds_left,
     CASE WHEN (error_code = 'rate_limited') THEN -((julianday(not_before) - julianday('now')) * 86400.0) ELSE
-    NULL END AS late;
+    NULL END AS late, (SELECT max(gates.updated_at) AS max_1
+FROM gates) AS gates_at;
 
 -- finish
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)

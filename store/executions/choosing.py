@@ -38,6 +38,7 @@ from store.executions.rows import KEPT, Claimed, Lease, Request, ToRunAlone, cla
 from store.executions.statements import ALONE_AT, PENDING, READY_BACKEND, claimed_columns, claimed_values, last_chance
 from store.executions.waiting import wait_no_more
 from store.gates import KnownGates, Subject
+from store.gates.known import CHANGED_AT
 from store.queues.finding import find
 from store.queues.keys import KEY, KEY_TYPES, READY, QueueKey, key_of
 from store.queues.offers import tell
@@ -99,7 +100,7 @@ def choose(
             find(connection, turns, left, [READY, *(gates.with_room(connection, known, left) if known else ())])
         asked = turns.share(left)
         if not asked and (all_found or not kept):
-            return Choice(chosen, more=False)
+            return Choice(chosen, more=passing is not None and passing.begins)
         if not asked:
             turns.forget()  # further queues may have become ready
             continue
@@ -107,7 +108,10 @@ def choose(
         if passing is not None:
             all_found = False  # what a gate holds may have room when others gave fewer than they were let
             asked = _admitted(passing, asked, turns)
-        taken = _take(connection, lease, asked, alone_at, only) if asked else []
+        taken = _take(connection, lease, asked, alone_at, only, known) if asked else []
+        if asked and not taken and known is not None and known.refresh(connection, anyway=True):
+            turns.forget()
+            return Choice(chosen, more=True)
         chosen += [Chosen(request_of(row), _claimed(row)) for row in taken]
         if passing is not None:
             passing.taken((Subject(*key_of(row)), Identity(row.id, row.tenant), row.lock_version) for row in taken)
@@ -159,28 +163,38 @@ def _short_of(asked: Sequence[Ask], taken: Sequence[Any], turns: Turns) -> list[
 _ASKED = KEY_TYPES | {"places": Integer(), "since": UtcDateTime()}
 
 
-def _take(connection: Connection, lease: Lease, asked: Sequence[Ask], alone_at: int, only: str | None) -> Sequence[Any]:
-    given = {"worker": lease.worker, "lease_seconds": lease.seconds, ALONE_AT: alone_at}
+def _take(
+    connection: Connection,
+    lease: Lease,
+    asked: Sequence[Ask],
+    alone_at: int,
+    only: str | None,
+    known: KnownGates | None,
+) -> Sequence[Any]:
+    given: dict[str, Any] = {"worker": lease.worker, "lease_seconds": lease.seconds, ALONE_AT: alone_at}
     if only is not None:
         given["only"] = only
+    if known is not None:
+        given["gates_at"] = known.changed_at
     dialect = connection.dialect.name
+    taking = _taking(dialect, own=only is not None, gated=known is not None)
     if dialect == "postgresql":
         rows = [
             ask.queue._asdict() | {"places": ask.places, "since": None if ask.since is None else ask.since.isoformat()}
             for ask in asked
         ]
-        return execute(connection, _taking(dialect, own=only is not None), given | encode(rows)).all()
+        return execute(connection, taking, given | encode(rows)).all()
     found: list[Any] = []
     for ask in asked:  # it has no LATERAL, and no locks
         places = {"places": ask.places} | {f"its_{name}": value for name, value in ask.queue._asdict().items()}
-        found += connection.execute(_taking(dialect, own=only is not None), given | places).all()
+        found += connection.execute(taking, given | places).all()
     return found
 
 
-@lru_cache(maxsize=4)
-def _taking(dialect: str, *, own: bool) -> Any:
+@lru_cache(maxsize=8)
+def _taking(dialect: str, *, own: bool, gated: bool) -> Any:
     """Takes the oldest executions of queues. Parameters: `records` of `Ask` (on SQLite, those of one), `worker`,
-    `lease_seconds`, `ALONE_AT`; if `own`, also `only`.
+    `lease_seconds`, `ALONE_AT`; if `own`, also `only`; if `gated`, also `gates_at`: none if gates were changed since.
     """
     c, p = executions.c, programs.c
     postgres = dialect == "postgresql"
@@ -194,6 +208,8 @@ def _taking(dialect: str, *, own: bool) -> Any:
         where.append(c.run_at >= func.coalesce(r.c.since, literal_column("'-infinity'::timestamptz")))
     if own:
         where.append(c.worker == bindparam("only", type_=String))
+    if gated:
+        where.append(CHANGED_AT.is_not_distinct_from(bindparam("gates_at", type_=UtcDateTime)))
     # Outside of the look at the program, so that one that is gone does not leave its executions waiting.
     its = (p.id == c.program_id) & (p.tenant == c.tenant)
     oldest = select(c.id, c.tenant).where(*where, not_(_at_last_chance())).order_by(c.run_at)

@@ -122,6 +122,7 @@ class Claimed:
         seconds_left: seconds until its deadline, or None. If not above zero, do not run it.
         answered: whether a sender waits for an answer.
         metadata, extensions: those of the first request with this id, from the row.
+        gates_at: when the gates were changed last, as the claim's statement saw them; None: it was chosen.
     """
 
     id: UUID
@@ -137,6 +138,7 @@ class Claimed:
     answered: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
     extensions: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    gates_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -504,6 +506,7 @@ def claim_of(row: Any) -> Claim:
         row.reply_to is not None,
         row.metadata or _NONE,
         row.extensions or _NONE,
+        getattr(row, "gates_at", None),
     )
 
 

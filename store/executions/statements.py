@@ -32,6 +32,7 @@ from store.column_types import database_now, seconds_until
 from store.database.batch import records, writes_in_with
 from store.executions.rows import CLAIMED_COLUMNS, REQUEST_COLUMNS
 from store.executions.timeline import begun, continued
+from store.gates.known import CHANGED_AT
 from store.queues.keys import NEVER_SECONDS
 from store.statuses import status_in
 from store.tables import NOW, REGISTERED, early_cancels, executions, programs, webhook_endpoints
@@ -122,7 +123,7 @@ def claim(dialect: str, insert: Any, *, queued: bool = False) -> Any:
             ),
         }
     statement = insert(executions).from_select(list(values), _of_programs(r, values))
-    return statement.on_conflict_do_nothing().returning(*claimed_columns())
+    return statement.on_conflict_do_nothing().returning(*claimed_columns(), CHANGED_AT.label("gates_at"))
 
 
 ALONE_AT = "alone_at"
@@ -207,7 +208,7 @@ def claim_again(dialect: str, *, alone: bool = True) -> Any:
             **claimed_values(free.c.backend_id, free.c.policy, free.c.callback),
             lost=c.lost + case((RUNNING, 1), else_=0),
         )
-        .returning(*claimed_columns())
+        .returning(*claimed_columns(), CHANGED_AT.label("gates_at"))
     )
 
 

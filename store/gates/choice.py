@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -37,8 +38,10 @@ from dspex import ExecutionStatus
 from store.column_types import database_now, seconds_until
 from store.database.batch import encode, execute, records, upsert
 from store.database.identity import Identity
+from store.gates.beginning import claims_before, running
 from store.gates.known import KnownGates
 from store.gates.rooms import Levels, Settled, levels_of
+from store.gates.rows import LIMITS
 from store.gates.scopes import Called, Subject, keys_of
 from store.gates.steering import wake
 from store.tables import NOW, executions, gates, queues, slots
@@ -96,11 +99,15 @@ def _perhaps(row: Any) -> float:
     if levels.paused:
         return 0
     # What has ended, or was lost, gives room when it is settled; nobody knows how much.
-    return math.inf if row.ended or (row.held and _is_sweep_due(row)) else levels.room()
+    return math.inf if row.ended or _begins(row) or (row.held and _is_sweep_due(row)) else levels.room()
 
 
 def _is_sweep_due(row: Any) -> bool:
     return bool(row.swept_for is None or row.swept_for < -SWEEP_SECONDS)
+
+
+def _begins(row: Any) -> bool:
+    return row.swept_for is None and any(getattr(row, name) is not None for name in LIMITS)
 
 
 class _Passed(NamedTuple):
@@ -120,7 +127,13 @@ class Choice:
         self._passed: dict[Subject, _Passed] = {}
         self._promised = Counter[str]()
         self._swept: set[str] = set()
+        self._beginning: set[str] = set()
         self._shut: set[str] = set()
+
+    @property
+    def begins(self) -> bool:
+        """Whether a gate lets nothing begin for a moment, until what runs can be counted."""
+        return bool(self._beginning)
 
     def admit(self, wanted: Sequence[tuple[Subject, int]]) -> list[int]:
         """How many executions of each may be taken now, at most as many as wanted.
@@ -173,9 +186,7 @@ class Choice:
                 slot = {"gate_key": key, "execution_id": identity.id, "tenant": identity.tenant}
                 new.append(slot | {"lock_version": lock_version, "reserved": reserved, "probe": probe})
                 self._levels[key] = levels.taken(1, probe=probe)
-        if new:
-            take = _take(self._connection.dialect.name, upsert(self._connection))
-            execute(self._connection, take, encode(new))
+        self._give(new)
         written = [
             {
                 "key": key,
@@ -188,12 +199,17 @@ class Choice:
                 "opened": key in self._shut and levels.closed_for is None,
             }
             for key, levels in sorted(self._levels.items())
-            if levels.is_counted or key in self._shut
+            if (levels.is_counted and not levels.begins) or key in self._shut
         ]
         if written:
             execute(self._connection, _write(self._connection.dialect.name), encode(written))
         if any(row["opened"] for row in written):
             wake(self._connection)
+
+    def _give(self, new: Sequence[Mapping[str, Any]]) -> None:
+        if new:
+            take = _take(self._connection.dialect.name, upsert(self._connection))
+            execute(self._connection, take, encode(new))
 
     def _lock(self, keys: Collection[str]) -> set[str]:
         """Lock gates, settle their slots, and read them. Those that are gone hold nothing.
@@ -206,7 +222,9 @@ class Choice:
         wanted = sorted(set(keys) - self._levels.keys())
         if not wanted:
             return set()
-        statement = select(_G.key, seconds_until(_G.swept_at).label("swept_for")).where(_G.key.in_(wanted))
+        limits = [_G[name] for name in LIMITS]
+        statement = select(_G.key, _G.lock_version, seconds_until(_G.swept_at).label("swept_for"), *limits)
+        statement = statement.where(_G.key.in_(wanted))
         later = bool(self._levels)
         locked = self._connection.execute(statement.order_by(_G.key).with_for_update(skip_locked=later)).all()
         there = {row.key for row in locked}
@@ -214,11 +232,15 @@ class Choice:
         for key in missed:
             self._levels[key] = Levels("")
         if locked:
-            swept = [row.key for row in locked if _is_sweep_due(row)]
+            new = [row for row in locked if _begins(row)]
+            wait = {row.key for row in new if claims_before(self._connection, self._known, row.key, row.lock_version)}
+            self._beginning |= wait
+            swept = [row.key for row in locked if _is_sweep_due(row) and row.key not in wait]
             self._swept.update(swept)
             back = _settle(self._connection, there, swept)
+            self._count({row.key for row in new} - wait)
             for row in self._connection.execute(_LEVELS.where(_G.key.in_(there))):
-                levels = levels_of(row)
+                levels = replace(levels_of(row), begins=row.key in wait)
                 if levels.closed_for is not None:
                     self._shut.add(row.key)
                 for slot in back.get(row.key, ()):
@@ -230,6 +252,18 @@ class Choice:
         for key in busy:
             del self._levels[key]
         return busy
+
+    def _count(self, keys: Collection[str]) -> None:
+        """Give slots to what runs already. It has reserved nothing of a minute: what it uses counts when it ends."""
+        if keys:
+            none = {"reserved": 0.0, "probe": False}
+            self._give(
+                [
+                    {"gate_key": key, "execution_id": row.id, "tenant": row.tenant, "lock_version": row.lock_version}
+                    | none
+                    for key, row in running(self._connection, self._known, keys)
+                ]
+            )
 
 
 def _settle(connection: Connection, keys: Collection[str], swept: Collection[str]) -> Mapping[str, list[Settled]]:
@@ -314,7 +348,7 @@ def _write(dialect: str) -> Any:
             swept_at=where(r.c.swept == true(), database_now(), _G.swept_at),
             closed_until=where(opened, None, _G.closed_until),
             closures=where(opened, 0, _G.closures),
+            # Not `updated_at`, which grows in the order of the commits: nobody has to know at once.
             lock_version=where(opened, _G.lock_version + 1, _G.lock_version),
-            updated_at=where(opened, database_now(), _G.updated_at),
         )
     )

@@ -1,7 +1,8 @@
 """The gates that a process knows. Without any, a choice and a claim cost a look at an empty list.
 
-It may be half a second old. A choice locks the gates that it needs, and reads them again; what is kept here only says
-which these may be.
+It may be half a second old. So the statement of each claim returns when the gates were changed last, as it saw them.
+If that is news, the list is read again, and what must not run is given back in the same transaction. The statement of a
+choice takes nothing then. A choice locks its gates, and reads them again; the list only says which these may be.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from datetime import datetime
+from typing import Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import Connection, func, or_, select
 
@@ -27,14 +29,29 @@ PROGRAM_SECONDS: Final = 2.0
 MAX_PROGRAMS: Final = 10_000
 
 _C = gates.c
-_VERSION = select(func.count(), func.sum(_C.lock_version), func.max(_C.updated_at))
+_VERSION = select(func.count(), func.sum(_C.lock_version), func.max(_C.updated_at).label("changed_at"))
+CHANGED_AT = select(func.max(_C.updated_at)).scalar_subquery()
+"""When the gates were changed last: later with each change that is committed. NULL: there are none."""
 _COUNTED = or_(_C.closed_until.is_not(None), *(_C[name].is_not(None) for name in LIMITS)).label("counted")
+
+
+class Claimed(Protocol):
+    """What the statement of a claim saw."""
+
+    @property
+    def gates_at(self) -> datetime | None:
+        """`CHANGED_AT`."""
+
+    @property
+    def backend_id(self) -> str | None:
+        """That of its program."""
 
 
 class _Known(NamedTuple):
     """An immutable state of the list, since several threads read it."""
 
     version: Any = None
+    changed_at: Any = None
     keys: frozenset[str] = frozenset()
     counted: frozenset[str] = frozenset()
     paused: frozenset[str] = frozenset()
@@ -54,7 +71,10 @@ class KnownGates:
         self._worker = GateKey(WORKER, worker).text
         self._now = _Known()
         self._refreshed = -SECONDS
-        self._built: dict[str, Called] = {}
+        self.built: dict[str, Called] = {}
+        """The LMs of a program by its backend, which calls the same ones for ever."""
+        self.beginning: dict[str, tuple[int, frozenset[str]]] = {}
+        """Gates with new limits: their version, and the claims that may not have seen it; `store.gates.beginning`."""
         self._programs: dict[Identity, tuple[float, Called]] = {}
         self.groups: dict[str, Labels] = {}
         """The labels that a group of a queue stands for; see `store.executions.grouping`."""
@@ -108,16 +128,33 @@ class KnownGates:
         """The numbers of the lanes of which nothing is chosen."""
         return frozenset(lane.number for lane in Lane if GateKey(LANE, lane).text in self._now.paused)
 
-    def refresh(self, connection: Connection, *, now: float | None = None) -> None:
-        """Read the list again if it is too old. Reads one row unless something has changed."""
-        now = time.monotonic() if now is None else now
-        if now - self._refreshed < SECONDS:
-            return
+    @property
+    def changed_at(self) -> datetime | None:
+        """`CHANGED_AT`, as it was when the list was read."""
+        changed_at: datetime | None = self._now.changed_at
+        return changed_at
+
+    def covers(self, claim: Claimed) -> bool:
+        """Whether the list had all that the statement of a claim saw: its gates, and the LMs of its program."""
+        if claim.gates_at != self._now.changed_at:
+            return False
+        return not self._now.has_lms or claim.backend_id is None or claim.backend_id in self.built
+
+    def refresh(self, connection: Connection, *, anyway: bool = False) -> bool:
+        """Read the list again if it is too old, or `anyway`. Reads one row unless something has changed.
+
+        Returns:
+            Whether something has changed.
+        """
+        now, before = time.monotonic(), self._now
+        if not anyway and now - self._refreshed < SECONDS:
+            return False
         version = tuple(connection.execute(_VERSION).one())
-        if version != self._now.version:
+        if version != before.version:
             rows = connection.execute(select(_C.key, _C.kind, _C.tenant, _C.name, _C.paused, _COUNTED)).all()
             self._now = _Known(
                 version,
+                version[-1],
                 frozenset(row.key for row in rows),
                 frozenset(row.key for row in rows if row.counted),
                 frozenset(row.key for row in rows if row.paused),
@@ -126,9 +163,16 @@ class KnownGates:
                 frozenset((row.tenant, row.name) for row in rows if row.kind == LABEL),
             )
         self._refreshed = now
+        return self._now is not before
 
-    def may_begin(self, subject: Subject, metadata: Mapping[str, str] | None = None) -> bool:
-        """Whether no gate is known for it. If there is one, or its LMs are not known, it has to wait to be chosen."""
+    def may_begin(
+        self, subject: Subject, metadata: Mapping[str, str] | None = None, *, backend_id: str | None = None
+    ) -> bool:
+        """Whether no gate is known for it. If there is one, or its LMs are not known, it has to wait to be chosen.
+
+        Args:
+            backend_id: that of its claim, if it is claimed.
+        """
         if not self._now.keys:
             return True
         if self.stopped:
@@ -136,7 +180,11 @@ class KnownGates:
         lms: Collection[str] = ()
         if self._now.has_lms:
             at, called = self._programs.get(Identity(subject.program_id, subject.tenant), (0.0, None))
-            if called is None or time.monotonic() - at > PROGRAM_SECONDS:
+            if backend_id is not None:
+                called = self.built.get(backend_id)
+            elif time.monotonic() - at > PROGRAM_SECONDS:
+                return False
+            if called is None:
                 return False
             lms = called.lms
         labels = gated(self._now.labels, subject.tenant, metadata)
@@ -153,10 +201,10 @@ class KnownGates:
         """The LMs of programs; nothing where no gate is of an LM."""
         if not self._now.has_lms:
             return {}
-        for kept in (self._built, self._programs):
+        for kept in (self.built, self._programs):
             if len(kept) > MAX_PROGRAMS:
                 kept.clear()
-        called, now = called_by(connection, which, self._built), time.monotonic()
+        called, now = called_by(connection, which, self.built), time.monotonic()
         for identity in which:
             self._programs[identity] = now, called.get(identity, Called())
         return called

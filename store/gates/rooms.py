@@ -21,7 +21,10 @@ SHRINK: Final = 0.7
 OK: Final = "ok"
 LIMITED: Final = "limited"
 FAILED: Final = "failed"
-"""How an execution that held a slot ended: well; told by the provider to call less; with another error."""
+EXHAUSTED: Final = "exhausted"
+"""How an execution that held a slot ended: well; told by the provider to call less; with another error; well, but with
+nothing left of the provider's limits.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Levels:
 
     Attributes:
         held: how many slots are held now, and of these by probes (`probes`).
+        begins: its limits are new, and nothing begins until all that runs is counted; see `store.gates.beginning`.
         allowed: how many may be in flight, where that adapts.
         since_shrunk: seconds since `allowed` went down; None: it never did.
         closed_for: for how many seconds its provider takes no calls; below zero: since when it may; None: not closed.
@@ -67,6 +71,7 @@ class Levels:
     tokens_each: float | None = None
     closed_for: float | None = None
     closures: int = 0
+    begins: bool = False
 
     @property
     def is_counted(self) -> bool:
@@ -95,7 +100,7 @@ class Levels:
             falls_back: they try another LM where the provider takes no calls, so they need not wait until it does.
         """
         closed = not falls_back and self.closed_for is not None
-        if self.paused or (closed and (self.closed_for or 0) > 0):
+        if self.paused or self.begins or (closed and (self.closed_for or 0) > 0):
             return 0
         room = self.most - self.held
         if closed:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Float, bindparam, select, update
 from store.column_types import database_now, seconds_until
 from store.database.batch import encode, execute, records
 from store.database.identity import Identity
-from store.gates.rows import LM, GateKey
+from store.gates.rows import GateKey
 from store.gates.steering import change, made
 from store.tables import gates, slots
 
@@ -80,22 +80,22 @@ def _settle(dialect: str) -> Any:
     )
 
 
-def close(connection: Connection, lms: Mapping[str, float | None]) -> None:
-    """Stop the calls to LMs, of all tenants, as their providers ask for.
+def close(connection: Connection, lms: Mapping[GateKey, float | None]) -> None:
+    """Stop the calls to LMs as their providers ask for.
 
     When the time is over, one execution finds out whether they are taken again (`store.gates.rooms.Levels`). Call it
     before `settle`, since a choice locks a gate before its slots, too.
 
     Args:
-        lms: for how many seconds, by the name that programs give the LM; None: the provider does not say.
+        lms: for how many seconds, by their gates; None: the provider does not say.
     """
-    for key in sorted(GateKey(LM, lm) for lm in lms):
+    for key in sorted(lms):
         made(connection, key)
         row = connection.execute(select(_CLOSED_FOR, _C.closures).where(_C.key == key.text)).one()
         left: float | None = row.closed_for
         goes_on = left is not None and left > 0
         times = row.closures if goes_on or left is None else row.closures + 1
-        said = lms[key.name]
+        said = lms[key]
         wait = FIRST_SECONDS * 2 ** min(times, MOST_DOUBLINGS) if said is None else min(said, LONGEST_SECONDS)
         if not goes_on or (said is not None and left is not None and wait > left):
             until = database_now(bindparam("wait", max(wait, FIRST_SECONDS), Float))

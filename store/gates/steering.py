@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Text, bindparam, delete, false, func, null, or_, select, tuple_, update
 
 from dspex.text import storable
-from store.column_types import database_now
+from store.column_types import database_now, later_than
 from store.database.batch import upsert
 from store.gates.rows import LIMITS, MAX_REASON, Gate, GateKey, Limits, checked_key, checked_limits, gate_of
 from store.tables import NOW, gates, queues, slots
@@ -24,6 +24,9 @@ BY_SETTINGS: Final = "DSPEX_LIMITS"
 
 BATCH: Final = 1000
 """How many queues are made ready at a time."""
+
+_ORDER: Final = 5_718_306_201
+"""The advisory lock of all who change gates; any number that nothing else uses."""
 
 _C = gates.c
 _HAS_EFFECT = or_(
@@ -63,7 +66,7 @@ def resume(connection: Connection, key: GateKey, *, by: str) -> Gate | None:  # 
 
 
 def set_limit(connection: Connection, key: GateKey, limits: Limits, *, by: str) -> Gate:
-    """Replace the limits. What runs goes on, and counts if it began under a limit of this gate.
+    """Replace the limits. What runs goes on, and counts.
 
     Raises:
         InvalidValues: the key is not one, or the limits cannot be.
@@ -73,7 +76,9 @@ def set_limit(connection: Connection, key: GateKey, limits: Limits, *, by: str) 
     if before.limits == wanted:
         return before
     # The buckets begin anew, as their size is another one; the number that adapts begins at its upper bound.
-    anew = dict.fromkeys(("allowed", "requests_left", "tokens_left", "filled_at"), null())
+    anew: dict[str, Any] = dict.fromkeys(("allowed", "requests_left", "tokens_left", "filled_at"), null())
+    if not before.limits:
+        anew["swept_at"] = null()  # what runs has no slots yet, see `store.gates.beginning`
     changed = change(connection, key, **asdict(wanted), limited_by=by, **anew)
     wake(connection)
     return changed
@@ -139,12 +144,14 @@ def sweep(connection: Connection) -> int:
 
 def locked(connection: Connection, key: GateKey) -> Gate | None:
     """The gate, if there is one, but not what runs of it. Its row is locked until the transaction ends."""
+    _take_turns(connection)
     row = connection.execute(select(gates).where(_C.key == key.text).with_for_update()).one_or_none()
     return None if row is None else gate_of(row)
 
 
 def made(connection: Connection, key: GateKey) -> Gate:
     """The gate, locked as by `locked`. Makes it if there is none."""
+    _take_turns(connection)
     named = {"key": checked_key(key).text, "kind": key.kind, "name": key.name, "tenant": key.tenant}
     new = upsert(connection)(gates).values(**named, inserted_at=NOW, updated_at=NOW)
     while True:  # until no other transaction has removed it in between
@@ -163,9 +170,21 @@ def _without(connection: Connection, key: GateKey, values: dict[str, Any]) -> Ga
 
 
 def change(connection: Connection, key: GateKey, **values: Any) -> Gate:
+    """Change a gate that is locked, so that every process notices, see `store.gates.known.CHANGED_AT`."""
+    others = gates.alias("others")
+    latest = select(func.max(others.c.updated_at)).scalar_subquery()
     changed = update(gates).where(_C.key == key.text)
-    changed = changed.values(**values, lock_version=_C.lock_version + 1, updated_at=database_now())
+    changed = changed.values(**values, lock_version=_C.lock_version + 1, updated_at=later_than(latest))
     return gate_of(connection.execute(changed.returning(*_C)).one())
+
+
+def _take_turns(connection: Connection) -> None:
+    """Wait until no other transaction changes a gate, before any row of them is locked. SQLite has one writer.
+
+    So the latest `updated_at` of all gates grows with each change that is committed.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ORDER})")
 
 
 def wake(connection: Connection) -> None:

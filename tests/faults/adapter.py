@@ -69,6 +69,7 @@ class RecordingAdapter:
             _wait(run, order, self._history.gate(order.gate), options.timeout)
             _spin(order.spin)
             if order.fail and turn <= order.times:
+                self._history.record("failed", turn=turn, **me)
                 raise AdapterError(ErrorCode(order.fail), "as asked for", usage=usage)
             if order.kill:
                 self._history.record("killing", **me)

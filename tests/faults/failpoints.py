@@ -16,10 +16,12 @@ from functools import wraps
 from typing import Any, Final
 
 from dspex.amqp.topology import EXECUTIONS_QUEUE
+from store.gates import Choice
 from tests.faults.history import History
 from workers.brokers.subscription import Subscription
 from workers.execution.admission import Intake
 from workers.execution.event_publisher import Announcement
+from workers.persistence import operations
 from workers.persistence.group_commit import Writer
 from workers.persistence.operations import Writes
 
@@ -33,13 +35,16 @@ POINTS: Final = (
     *("begin.before", "begin.after"),
 )
 
+GATE_POINTS: Final = ("slots.before", "slots.uncommitted", "settle.before", "settle.uncommitted")
+"""Those of a limit: a choice gives slots to what it has taken, an end gives its slot back, each in its transaction."""
+
 _KILLED_AT: Final = "DSPEX_TEST_FAILPOINT"
 
 
 def setting(point: str, times: int) -> dict[str, str]:
     """The environment of a worker that ends when it comes to `point` for the `times`-th time."""
-    if point not in POINTS:
-        raise ValueError(f"{point} is not one of {', '.join(POINTS)}")
+    if point not in (*POINTS, *GATE_POINTS):
+        raise ValueError(f"{point} is not one of {', '.join((*POINTS, *GATE_POINTS))}")
     return {_KILLED_AT: f"{point} {times}"}
 
 
@@ -78,6 +83,8 @@ def arm(history: History) -> None:
     _around(Writer, "_transaction", lambda _, batch: _writes_of(batch))
     for name in _WRITES:
         _around(Writes, name, lambda *_, name=name: [name], before=None, after="uncommitted")
+    _around(Choice, "taken", lambda *_: ["slots"], after="uncommitted")
+    _around(operations, "settle", lambda *_: ["settle"], after="uncommitted")
     _around(Subscription, "settle", lambda subscription, *_: _ack(subscription), after=None)
     _around(Subscription, "_flush", _ack, before=None)
     _around(Announcement, "send", lambda *_: ["event"], after=None)

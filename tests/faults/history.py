@@ -8,6 +8,7 @@ there when it is killed in the next instant.
 | `confirmed` | the producer, when the broker has it      |                                         |
 | `call`      | the adapter, when it is called            | `tenant`, `pid`, `turn`: which call     |
 | `returned`  | the adapter, when the call ends           | `tenant`, `pid`, `turn`                 |
+| `failed`    | the adapter, when the call fails as asked | `tenant`, `pid`, `turn`                 |
 | `killing`   | the adapter that ends its process         | `tenant`, `pid`                         |
 | `refused`   | a worker whose finish came too late       | `pid`                                   |
 | `failpoint` | a worker that ends itself where it was to | `pid`, `point`                          |

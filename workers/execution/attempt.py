@@ -68,7 +68,7 @@ class Attempt:
         try:
             outcome = self._run()
             usage, self._steps = outcome.usage, outcome.trace
-            self._limited = limited_lms(self._configuration, usage)
+            self._limited = limited_lms(self._configuration, usage, exhausted_for=outcome.exhausted_for)
             outputs = kept_outputs(self._app, outcome, self.request.tenant)
             if self._is_cancelled:
                 return self.cancelled(usage)

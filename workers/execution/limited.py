@@ -9,7 +9,10 @@ from dspex import Configuration, ErrorCode, Usage
 
 
 def limited_lms(
-    configuration: Configuration | None, usage: Usage, error: AdapterError | None = None
+    configuration: Configuration | None,
+    usage: Usage,
+    error: AdapterError | None = None,
+    exhausted_for: float | None = None,
 ) -> Mapping[str, float | None]:
     """The LMs that were rate limited, by their names in the program: for how many seconds; None: it was not said.
 
@@ -17,13 +20,19 @@ def limited_lms(
 
     Args:
         error: that of the run, if it failed.
+        exhausted_for: for so long, the provider has nothing left, by its answer to a run that went well.
     """
-    failed = error is not None and error.code == ErrorCode.RATE_LIMITED
-    tries = [one.model for one in usage.tries if one.error == ErrorCode.RATE_LIMITED and one.model is not None]
-    if usage.tries or not failed or configuration is None or error is None:
-        limited: dict[str, float | None] = dict.fromkeys(tries)
-        if failed and error is not None and usage.tries and usage.tries[-1].model is not None:
-            limited[usage.tries[-1].model] = error.retry_after
+    limited: dict[str, float | None] = dict.fromkeys(
+        one.model for one in usage.tries if one.error == ErrorCode.RATE_LIMITED and one.model is not None
+    )
+    if error is not None and error.code == ErrorCode.RATE_LIMITED:
+        seconds = error.retry_after
+    elif error is None and exhausted_for is not None:
+        seconds = exhausted_for
+    else:
         return limited
-    models = {lm.model for lm in configuration.named_lms.values()}
-    return dict.fromkeys(models, error.retry_after) if len(models) == 1 else {}
+    if usage.tries:
+        last = usage.tries[-1].model
+        return limited if last is None else limited | {last: seconds}
+    models = {lm.model for lm in configuration.named_lms.values()} if configuration is not None else set()
+    return dict.fromkeys(models, seconds) if len(models) == 1 else {}

@@ -14,7 +14,7 @@ from store import blob_owners, event_outbox, executions, programs, rejections
 from store.database.failures import Cause, cause_of
 from store.database.identity import Identity
 from store.event_outbox import OutboxEntry
-from store.executions import Claim, Execution, Finish, Heartbeat, Lease, Request, Retry, external
+from store.executions import Claim, Claimed, Execution, Finish, Heartbeat, Lease, Request, Retry, external
 from store.executions.choosing import Choice, choose, wake
 from store.executions.grouping import group_waiting
 from store.executions.ownership import take_over
@@ -23,7 +23,7 @@ from store.queues.keys import QueueKey
 from store.queues.reconciling import Swept, reconcile
 from store.queues.turns import Turns
 from store.rejections import Rejection
-from workers.persistence.gates import group, may_begin, settle
+from workers.persistence.gates import claim_passing, give_way, group, may_begin, settle
 from workers.persistence.group_commit import Refused
 
 Result = TypeVar("Result")
@@ -85,13 +85,16 @@ class Writes:
         requests = [one.request for one in submissions]
         now = [one.now and may_begin(self.gates, one.request) for one in submissions]
         claims = executions.claim(connection, self.lease, requests, now=now, alone_at=self.max_attempts)
+        if any(isinstance(claim, Claimed) and not self.gates.covers(claim) for claim in claims):
+            claims = give_way(connection, self.gates, self.lease, requests, claims)
         if self.gates:
             group(connection, self.gates, requests, claims)
         return claims
 
     def claim_alone(self, connection: Connection, requests: Sequence[Request]) -> list[Claim]:
-        """Claim executions while no other runs here."""
-        return executions.claim(connection, self.lease, requests)
+        """Claim executions while no other runs here, as far as their gates have room."""
+        self.gates.refresh(connection, anyway=True)
+        return claim_passing(connection, self.gates, self.lease, requests)
 
     def finish(self, connection: Connection, finishes: Sequence[Finish]) -> list[Written]:
         """End executions, count them, and add their events to the outbox."""

@@ -13,6 +13,9 @@ from typing import Any, Final
 LONGEST: Final = 30 * 24 * 3600.0
 """Seconds; a longer wait is ignored. Whether a wait is too long is decided by the retry policy's `max_wait`."""
 
+LONGEST_RESET: Final = 60.0
+"""Seconds; what a successful answer says of its limits holds for so long at most, as they are those of a minute."""
+
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNIT = r"(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?|d|days?)"
 _PART = re.compile(rf"(\d+(?:\.\d+)?)\s*{_UNIT}(?![a-z])", re.IGNORECASE)
@@ -45,6 +48,23 @@ def asked_in_headers(headers: Sequence[tuple[str, str]], status: int | None) -> 
             if (left is not None and left.strip() == "0") or (left is None and status == 429):
                 resets.append(seconds(value))
     return max((wait for wait in resets if wait is not None), default=None)
+
+
+def reset_in_answer(headers: Sequence[tuple[str, str]]) -> float | None:
+    """Seconds until a limit resets of which a successful response says that nothing is left, at most `LONGEST_RESET`.
+
+    Only of one that lets more than one call or token through: else each response would say so, or a header is wrong.
+    """
+    given = {name.lower(): value.strip() for name, value in headers if "ratelimit" in name.lower()}
+    waits = [
+        seconds(value)
+        for name, value in given.items()
+        if _RESETS.fullmatch(name)
+        and given.get(name.replace("reset", "remaining")) == "0"
+        and given.get(name.replace("reset", "limit"), "").isdecimal()
+        and given[name.replace("reset", "limit")].lstrip("0") not in ("", "1")
+    ]
+    return max((min(wait, LONGEST_RESET) for wait in waits if wait), default=None)
 
 
 def asked_in_body(value: Any) -> float | None:

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, select, update
 
-from dspex import ErrorDetail, Usage
+from dspex import ErrorDetail, Usage, uuid7
 from dspex.contract.options import Lane
 from dspex.ids import DEFAULT_TENANT
 from store import executions, gates
 from store.column_types import database_now, seconds_until
 from store.database.identity import Identity
 from store.database.tenancy import ALL
-from store.executions import Carried, Retry
+from store.executions import Carried, Finish, Retry
 from store.executions.grouping import group_new, group_waiting
 from store.gates import Gate, GateKey, KnownGates, Limits, Subject
 from store.tables import executions as executions_table
@@ -26,6 +26,7 @@ from store.tables import programs as programs_table
 from store.tables import queues, slots
 from tests.contract.store.choosing import choose, ends, holders, program_of, running, waits
 from tests.contract.store.rows import ALICE
+from workers.persistence import gates as gates_of_workers
 
 LM, EVERYTHING, BULK = GateKey("lm", "openai/gpt-4o-mini"), GateKey("everything"), GateKey("lane", "bulk")
 
@@ -301,7 +302,7 @@ class TestClosures:
 
     def test_nothing_then_one_then_all(self, connection: Connection, known: KnownGates) -> None:
         waits(connection, program_of(connection, LM.name), 9)
-        gates.close(connection, {LM.name: 30.0})
+        gates.close(connection, {LM: 30.0})
         assert choose(connection, known) == []
         (gate,) = gates.listing(connection)
         assert gate.closed_until is not None
@@ -317,19 +318,19 @@ class TestClosures:
     ) -> None:
         waits(connection, program_of(connection, LM.name), 9)
         lasts = list[float]()
-        gates.close(connection, {LM.name: None})
+        gates.close(connection, {LM: None})
         for _ in range(4):
             lasts.append(closed_for(connection))
             self.closed_since(connection, 0.1)
             (probe,) = choose(connection, known)
-            gates.close(connection, {LM.name: None})
+            gates.close(connection, {LM: None})
             ends(connection, *probe, known, outcome="limited")
             assert choose(connection, known) == []
         assert [round(seconds) for seconds in lasts] == [1, 2, 4, 4]
 
     def test_a_probe_that_is_lost_is_followed_by_another(self, connection: Connection, known: KnownGates) -> None:
         waits(connection, program_of(connection, LM.name), 9)
-        gates.close(connection, {LM.name: 1.0})
+        gates.close(connection, {LM: 1.0})
         self.closed_since(connection, 0.1)
         (probe,) = choose(connection, known)
         ends(connection, *probe, None)
@@ -337,25 +338,40 @@ class TestClosures:
         assert len(choose(connection, known)) == 1
 
     def test_the_longest_wait_that_was_asked_for_holds(self, connection: Connection) -> None:
-        gates.close(connection, {LM.name: 30.0})
-        gates.close(connection, {LM.name: 5.0})
-        gates.close(connection, {LM.name: None})
+        gates.close(connection, {LM: 30.0})
+        gates.close(connection, {LM: 5.0})
+        gates.close(connection, {LM: None})
         assert round(closed_for(connection)) == 30
-        gates.close(connection, {LM.name: 40.0})
+        gates.close(connection, {LM: 40.0})
         assert round(closed_for(connection)) == 40
-        gates.close(connection, {LM.name: 1e9})
+        gates.close(connection, {LM: 1e9})
         assert round(closed_for(connection)) == 3600
+
+    @pytest.mark.parametrize(("lm", "goes_on"), [("fast", 0), ("openai/gpt-4o-mini", 3)])
+    def test_the_word_about_the_key_of_a_tenant_is_nothing_to_others(
+        self, connection: Connection, known: KnownGates, lm: str, goes_on: int
+    ) -> None:
+        """An alias has one key for all; of `provider/model`, each tenant may have its own."""
+        mine, theirs = program_of(connection, lm), program_of(connection, lm, "other")
+        waits(connection, mine, 3)
+        waits(connection, theirs, 3, tenant="other")
+        error = ErrorDetail(code="rate_limited", message="")
+        gates_of_workers.settle(
+            connection, known, [Finish(uuid7(), mine, 1, None, Usage(), error=error, limited={lm: 30.0})]
+        )
+        chosen = choose(connection, known)
+        assert [identity.tenant for identity, _ in chosen] == ["other"] * goes_on
 
     def test_what_falls_back_to_another_lm_goes_on(self, connection: Connection, known: KnownGates) -> None:
         falls_back: dict[str, Any] = {"fallbacks": [{"on": ["rate_limited"], "lm": {"model": "other"}}]}
         waits(connection, program_of(connection, LM.name, **falls_back), 4)
-        gates.close(connection, {LM.name: 30.0})
+        gates.close(connection, {LM: 30.0})
         assert len(choose(connection, known)) == 4
 
     def test_it_keeps_the_limits(self, connection: Connection, known: KnownGates) -> None:
         waits(connection, program_of(connection, LM.name), 9)
         gates.set_limit(connection, LM, Limits(in_flight=3), by="anna")
-        gates.close(connection, {LM.name: 30.0})
+        gates.close(connection, {LM: 30.0})
         self.closed_since(connection, 0.1)
         (probe,) = choose(connection, known)
         ends(connection, *probe, known)

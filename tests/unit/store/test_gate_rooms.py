@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from store.gates.rooms import FAILED, LIMITED, OK, Levels, Settled
+from store.gates.rooms import EXHAUSTED, FAILED, LIMITED, OK, Levels, Settled
 
 LM = Levels("lm")
 
@@ -114,11 +114,12 @@ class TestClosures:
             Settled(outcome=LIMITED, calls=1, probe=True),
             Settled(outcome=None, probe=True),
             Settled(outcome=FAILED, calls=0, probe=True),
+            Settled(outcome=EXHAUSTED, calls=1, probe=True),
             Settled(outcome=OK, calls=1),
         ],
     )
     def test_nothing_else_does(self, slot: Settled) -> None:
-        """One that is told to wait, is lost, made no call, or began before it closed."""
+        """One that is told to wait, is lost, made no call, was the last one let through, or began before it closed."""
         assert replace(LM, closed_for=-1.0).settled(slot).room() == 1
 
 

@@ -90,7 +90,7 @@ TO_ADAPTER: list[ToAdapter] = [
     Shown(model="openai/gpt-4o-mini", messages=({"role": "user", "content": "é"},)),
     UsageSoFar(usage=USAGE),
     UsageSoFar(usage=Usage.of_calls(2, (CALL, UNKNOWN))),
-    Ended.of(Outcome({"answer": "\N{GRINNING FACE}", "label": "a"}, USAGE, 1.5, (STEP,)), 4096),
+    Ended.of(Outcome({"answer": "\N{GRINNING FACE}", "label": "a"}, USAGE, 1.5, (STEP,), exhausted_for=2.5), 4096),
     Failed.of(ERROR, 4096),
 ]
 
@@ -160,7 +160,7 @@ CORPUS: dict[str, bytes] = {
     "unknown type": b'{"type":"exec","code":"import os"}',
     "a type that is none": b'{"type":["outcome"]}',
     "of the other side": b'{"type":"run","backend_id":"b","inputs":{},"run_id":"r"}',
-    "another version": b'{"type":"hello","version":9,"what":"ever"}',
+    "another version": b'{"type":"hello","version":10,"what":"ever"}',
     "no such code": b'{"type":"error","code":"on_fire","message":"m"}',
     "an unknown member": b'{"type":"created","backend_id":"b","more":1}',
     "a member is missing": b'{"type":"outcome","usage":{},"duration_ms":1}',

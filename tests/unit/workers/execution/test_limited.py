@@ -14,6 +14,19 @@ ONE = {"lm": {"model": "openai/a"}}
 TWO = ONE | {"lms": {"judge": {"model": "openai/b"}}}
 
 
+PLAIN, TRIED = Usage(), Usage(tries=(Try(adapter_type="native", model="openai/b"),))
+
+
+@pytest.mark.parametrize(
+    ("configuration", "usage", "limited"),
+    [(ONE, PLAIN, {"openai/a": 9.0}), (TWO, PLAIN, {}), ({}, PLAIN, {}), (ONE, TRIED, {"openai/b": 9.0})],
+)
+def test_one_that_has_nothing_left_after_a_good_answer(
+    configuration: dict[str, Any], usage: Usage, limited: dict[str, float | None]
+) -> None:
+    assert limited_lms(Configuration.model_validate(configuration), usage, exhausted_for=9.0) == limited
+
+
 def error(code: ErrorCode = ErrorCode.RATE_LIMITED) -> AdapterError:
     return AdapterError(code, "too many", retry_after=7.0)
 
