@@ -286,14 +286,32 @@ class _Answer:
     def scalar_one(self) -> int:
         return 0
 
+    @property
+    def returns_rows(self) -> bool:
+        return True
+
 
 class _Noting:
-    """A connection without a database, which records the text of each statement."""
+    """A connection without a database, which records the text of each statement. It is also that of the driver."""
 
     def __init__(self, dialect: Dialect, answers: Iterable[Sequence[Any]]) -> None:
         self.dialect = dialect
         self.texts: list[str] = []
         self._answers = iter(answers)
+        self.connection = self.dbapi_connection = self
+        self.dispatch = SimpleNamespace(before_cursor_execute=())
+
+    def in_transaction(self) -> bool:
+        return True
+
+    def cursor(self, **_how: Any) -> SimpleNamespace:
+        made = SimpleNamespace(pgresult=SimpleNamespace(nfields=1))
+
+        def execute(text: str, _parameters: Any) -> None:
+            made.fetchall = self.exec_driver_sql(text).all
+
+        made.execute = execute
+        return made
 
     def execute(self, statement: Any, _parameters: Any = None) -> _Answer:
         return self.exec_driver_sql(str(statement.compile(dialect=self.dialect)))

@@ -16,7 +16,6 @@ from sqlalchemy import (
     ColumnClause,
     ColumnElement,
     Connection,
-    CursorResult,
     Dialect,
     FromClause,
     Text,
@@ -66,16 +65,39 @@ def encode(rows: Iterable[Mapping[str, Any]], name: str = PARAMETER) -> dict[str
     return {name: to_json(list(rows)).decode()}
 
 
-def execute(connection: Connection, statement: Any, parameters: dict[str, Any]) -> CursorResult[Any]:
+class Rows(list[Any]):
+    """What a statement returned; each row has its columns as attributes."""
+
+    def all(self) -> list[Any]:
+        """The rows, as `CursorResult.all` gives them."""
+        return self
+
+
+def execute(connection: Connection, statement: Any, parameters: dict[str, Any]) -> Rows:
     """Run a statement of the hot path, which is built once and cached.
 
-    On PostgreSQL its text goes straight to the driver: SQLAlchemy would look up the compiled text each time, and
-    psycopg itself converts the types that such a statement returns.
+    On PostgreSQL its text goes straight to psycopg, which converts the types that such a statement returns: SQLAlchemy
+    would describe each column of each result anew, which for one row takes as long as all else that it does here.
+    Its listeners hear of the statement, and its errors are SQLAlchemy's, as always.
     """
     if connection.dialect.name != "postgresql":
-        return connection.execute(statement, parameters)
+        result = connection.execute(statement, parameters)
+        return Rows(result.all()) if result.returns_rows else Rows()
+    from psycopg.rows import namedtuple_row  # where there is such a connection, it has been imported
+
     text, given = _text(statement, connection.dialect)
-    return connection.exec_driver_sql(text, given | parameters)
+    given = given | parameters
+    if not connection.in_transaction():
+        connection.begin()
+    driver: Any = connection.connection.dbapi_connection
+    cursor = driver.cursor(row_factory=namedtuple_row)
+    for listener in connection.dispatch.before_cursor_execute:
+        listener(connection, cursor, text, given, None, False)
+    try:
+        cursor.execute(text, given)
+        return Rows(cursor.fetchall()) if cursor.pgresult.nfields else Rows()
+    except BaseException as error:  # noqa: BLE001 - it is raised, as SQLAlchemy's
+        connection._handle_dbapi_exception(error, text, given, cursor, None)  # noqa: SLF001 - nothing public does
 
 
 @lru_cache(maxsize=64)
