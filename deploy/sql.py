@@ -40,6 +40,7 @@ HEAD = """\
 
 KEY, PROGRAM = "pk_executions", "pk_programs"
 OUTBOX, TRACES = "pk_event_outbox", "pk_execution_traces"
+COUNTERS = ("pk_program_counters", "pk_program_durations")
 
 WITHOUT_KEY = replace(REQUEST, idempotency_key=None)
 RUNNING = SimpleNamespace(id=ID.id, tenant=ID.tenant, request_digest=WITHOUT_KEY.digest, status="running")
@@ -91,8 +92,8 @@ CALLS = (
         (
             Statement(
                 "finish",
-                "for each batch of ends. PostgreSQL adds their events to the outbox in the same statement",
-                (KEY, OUTBOX, "ix_webhook_endpoints_registered"),
+                "for each batch of ends. PostgreSQL counts them and adds their events to the outbox by the same",
+                (KEY, OUTBOX, *COUNTERS, "ix_webhook_endpoints_registered"),
             ),
             Statement("committed before", "where some of a batch were not as they were claimed", (KEY,)),
         ),
@@ -104,7 +105,7 @@ CALLS = (
             Statement(
                 "finish and read",
                 "instead of `finish`, where somebody waits for an answer of the batch",
-                (KEY, OUTBOX, "ix_webhook_endpoints_registered"),
+                (KEY, OUTBOX, *COUNTERS, "ix_webhook_endpoints_registered"),
             ),
             Statement("committed before", "as above", (KEY,)),
         ),
@@ -115,12 +116,12 @@ CALLS = (
         (
             Statement(
                 "count",
-                "after `finish`, in its transaction; again where another has changed a row of the shard meanwhile. "
-                "PostgreSQL counts the durations in the same statement",
-                ("pk_program_counters", "pk_program_durations"),
+                "after `finish`, in its transaction: on SQLite each time, on PostgreSQL where another has changed a "
+                "row of the shard meanwhile. PostgreSQL counts the durations in the same statement",
+                COUNTERS,
                 (SimpleNamespace(program_id=ID.id, tenant=ID.tenant),),
             ),
-            Statement("count durations", "after `count`", ("pk_program_durations",), only="sqlite"),
+            Statement("count durations", "after `count`", COUNTERS[1:], only="sqlite"),
         ),
     ),
     Call(
@@ -154,7 +155,7 @@ CALLS = (
         (
             Statement(
                 "find endpoints",
-                "after `count`, in its transaction, where an end is pushed somewhere",
+                "after all that, in its transaction, where an end is pushed somewhere",
                 ("pk_webhook_endpoints", "ix_webhook_endpoints_registered"),
             ),
             Statement("keep endpoints", "for callbacks that come for the first time", ("pk_webhook_endpoints",)),

@@ -2,7 +2,8 @@
 
 Once per batch, the transaction that ends executions changes the row of a shard, by compare-and-swap on its
 `lock_version`. So the sum over the shards always equals the number of ended executions. One statement reads the
-versions and swaps. It processes rows in the order of their ids, so that two batches on one shard cannot deadlock.
+versions and swaps: on PostgreSQL, the one that ends the executions. It processes rows in the order of their ids, so
+that two batches on one shard cannot deadlock.
 
 The durations of the batch are added to a histogram (`store.histogram`), on PostgreSQL by the same statement. The lock
 on the program's counter row of that shard also protects its histogram rows.
@@ -29,11 +30,13 @@ from sqlalchemy import (
     Uuid,
     bindparam,
     case,
+    cast,
     func,
     null,
     select,
 )
 
+from dspex import ExecutionStatus
 from dspex.errors import Conflict
 from dspex.ids import DEFAULT_TENANT
 from store.database.batch import encode, execute, records, upsert, writes_in_with
@@ -57,6 +60,7 @@ _COUNTS: dict[str, Any] = {
     "tokens_known": BigInteger(),
     "cost_known": BigInteger(),
 }
+_RUNS: dict[str, Any] = {"bucket": Integer(), "runs": BigInteger()}
 
 
 def _of_program(table: Table) -> ColumnElement[bool]:
@@ -181,7 +185,16 @@ def _numbers(counts: Counts) -> dict[str, float]:
 
 @lru_cache(maxsize=2)
 def _swap(dialect: str, insert: Any) -> Any:
-    c, r = program_counters.c, records(dialect, _KEY | _COUNTS | {"executed": Boolean()})
+    swap = _swapping(insert, records(dialect, _KEY | _COUNTS | {"executed": Boolean()}))
+    if not writes_in_with(dialect):
+        return swap
+    swapped = swap.cte("swapped")
+    return select(swapped).add_cte(_add_durations(dialect, insert, swapped).cte("added"))
+
+
+def _swapping(insert: Any, r: Any) -> Any:
+    """Adds these counts where the version is still the one that it reads, and returns of which programs."""
+    c = program_counters.c
     counted = program_counters.alias("counted")
     executed_at = case((r.c.executed, NOW), else_=null())
     # A subquery and no join: each is looked up by its key, however many rows there are.
@@ -195,7 +208,7 @@ def _swap(dialect: str, insert: Any) -> Any:
     )
     statement = insert(program_counters).from_select([*_KEY, *_COUNTS, "last_executed_at", "lock_version"], rows)
     new = statement.excluded
-    swap = statement.on_conflict_do_update(
+    return statement.on_conflict_do_update(
         index_elements=list(program_counters.primary_key),
         set_={name: c[name] + new[name] for name in _COUNTS}
         | {
@@ -204,17 +217,65 @@ def _swap(dialect: str, insert: Any) -> Any:
         },
         where=c.lock_version == new.lock_version - 1,
     ).returning(c.program_id, c.tenant)
-    if not writes_in_with(dialect):
-        return swap
-    swapped = swap.cte("swapped")
-    return select(swapped).add_cte(_add_durations(dialect, insert, swapped).cte("added"))
+
+
+SHARD = "shard"
+"""The parameter of `counting`: the shard."""
+BUCKET = "bucket"
+
+
+def counting(insert: Any, ended: Any) -> tuple[Any, Any]:
+    """Two parts of a statement that ends executions: they add what it ended to the counters, and to the histogram.
+
+    So the statement counts what it has ended, all of it and nothing else. It locks the counters after all executions,
+    since it sums these up first. Parameter: `SHARD`.
+
+    Args:
+        ended: the ended rows, as a part of the same statement: columns of `executions`, and the `BUCKET` of those that
+            count in the histogram.
+
+    Returns:
+        The part that counts: it has a row for each program whose counters no other transaction has changed meanwhile;
+        those of the others are to be added by `increment`. And the part that adds to the histogram.
+    """
+    e, shard = ended.c, bindparam(SHARD, type_=Integer)
+    cancelled = e.status == ExecutionStatus.CANCELLED
+    sums: dict[str, Any] = {
+        "completed": func.count().filter(e.status == ExecutionStatus.COMPLETED),
+        "failed": func.count().filter(e.status == ExecutionStatus.FAILED),
+        "cancelled": func.count().filter(cancelled),
+        "duration_ms": func.coalesce(func.sum(e.duration_ms).filter(~cancelled), 0),
+        "input_tokens": func.coalesce(func.sum(e.input_tokens), 0),
+        "output_tokens": func.coalesce(func.sum(e.output_tokens), 0),
+        "cost": func.coalesce(func.sum(e.cost), 0),
+        "tokens_known": func.count().filter(e.input_tokens.is_not(None), e.output_tokens.is_not(None)),
+        "cost_known": func.count(e.cost),
+    }
+    sums = {name: cast(sums[name], kind).label(name) for name, kind in _COUNTS.items()}
+    executed = func.bool_or(e.duration_ms.is_not(None)).label("executed")
+    counts = (
+        select(e.program_id, shard.label(SHARD), e.tenant, *sums.values(), executed)
+        .group_by(e.program_id, e.tenant)
+        .cte("counts")
+    )
+    swapped = _swapping(insert, counts).cte("swapped")
+    durations = (
+        select(e.program_id, shard.label(SHARD), e.tenant, e[BUCKET], func.count().label("runs"))
+        .where(e[BUCKET].is_not(None))
+        .group_by(e.program_id, e.tenant, e[BUCKET])
+        .subquery(DURATIONS)
+    )
+    return swapped, _adding_durations(insert, durations, swapped).cte("counted_durations")
 
 
 @lru_cache(maxsize=2)
 def _add_durations(dialect: str, insert: Any, swapped: Any = None) -> Any:
     """Parameter: `DURATIONS`. If `swapped` is given, only for these programs."""
-    c, columns = program_durations.c, _KEY | {"bucket": Integer(), "runs": BigInteger()}
-    r = records(dialect, columns, DURATIONS)
+    return _adding_durations(insert, records(dialect, _KEY | _RUNS, DURATIONS), swapped)
+
+
+def _adding_durations(insert: Any, r: Any, swapped: Any) -> Any:
+    c, columns = program_durations.c, _KEY | _RUNS
     rows = select(*(r.c[name] for name in columns)).order_by(r.c.program_id, r.c.tenant, r.c.bucket)
     if swapped is None:
         rows = rows.where(r.c.program_id.is_not(None))

@@ -176,8 +176,8 @@ FROM gates) AS gates_at;
 
 -- finish
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
---   runs: for each batch of ends. PostgreSQL adds their events to the outbox in the same statement
---   needs: pk_executions, pk_event_outbox, ix_webhook_endpoints_registered
+--   runs: for each batch of ends. PostgreSQL counts them and adds their events to the outbox by the same
+--   needs: pk_executions, pk_event_outbox, pk_program_counters, pk_program_durations, ix_webhook_endpoints_registered
 WITH ended AS (UPDATE executions
 SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
     error=records.error, usage=records.usage, duration_ms=records.duration_ms,
@@ -190,14 +190,61 @@ SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL
     cost=records.cost
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR(64),
     lock_version INTEGER, status VARCHAR(16), attempt INTEGER, outputs JSONB, duration_ms FLOAT, error JSONB,
-    error_code VARCHAR(64), usage JSONB, input_tokens BIGINT, output_tokens BIGINT, cost FLOAT)
+    error_code VARCHAR(64), usage JSONB, input_tokens BIGINT, output_tokens BIGINT, cost FLOAT, bucket
+    INTEGER)
 WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
     records.tenant AND (executions.status || %(status_1)s::VARCHAR) = %(param_1)s::VARCHAR
 RETURNING executions.id, executions.lock_version, executions.status, executions.tenant, executions.callback,
-    executions.program_callback, executions.tenant IN (SELECT webhook_endpoints.tenant
+    executions.program_callback, executions.program_id, executions.duration_ms, executions.input_tokens,
+    executions.output_tokens, executions.cost, records.bucket, executions.tenant IN (SELECT
+    webhook_endpoints.tenant
 FROM webhook_endpoints
-WHERE webhook_endpoints.registered) AS registered), added AS (INSERT INTO event_outbox (execution_id,
-    lock_version, tenant, due_at)
+WHERE webhook_endpoints.registered) AS registered), counts AS (SELECT ended.program_id AS program_id,
+    %(shard)s::INTEGER AS shard, ended.tenant AS tenant, CAST(count(*) FILTER (WHERE ended.status =
+    %(status_2)s::VARCHAR) AS BIGINT) AS completed, CAST(count(*) FILTER (WHERE ended.status =
+    %(status_3)s::VARCHAR) AS BIGINT) AS failed, CAST(count(*) FILTER (WHERE ended.status =
+    %(status_4)s::VARCHAR) AS BIGINT) AS cancelled, CAST(coalesce(sum(ended.duration_ms) FILTER (WHERE
+    ended.status != %(status_4)s::VARCHAR), %(coalesce_3)s::INTEGER) AS FLOAT) AS duration_ms,
+    CAST(coalesce(sum(ended.input_tokens), %(coalesce_4)s::INTEGER) AS BIGINT) AS input_tokens,
+    CAST(coalesce(sum(ended.output_tokens), %(coalesce_5)s::INTEGER) AS BIGINT) AS output_tokens,
+    CAST(coalesce(sum(ended.cost), %(coalesce_6)s::INTEGER) AS FLOAT) AS cost, CAST(count(*) FILTER (WHERE
+    ended.input_tokens IS NOT NULL AND ended.output_tokens IS NOT NULL) AS BIGINT) AS tokens_known,
+    CAST(count(ended.cost) AS BIGINT) AS cost_known, bool_or(ended.duration_ms IS NOT NULL) AS executed
+FROM ended GROUP BY ended.program_id, ended.tenant), swapped AS (INSERT INTO program_counters (program_id,
+    shard, tenant, completed, failed, cancelled, duration_ms, input_tokens, output_tokens, cost, tokens_known,
+    cost_known, last_executed_at, lock_version)
+SELECT counts.program_id AS program_id, counts.shard AS shard, counts.tenant AS tenant, counts.completed AS
+    completed, counts.failed AS failed, counts.cancelled AS cancelled, counts.duration_ms AS duration_ms,
+    counts.input_tokens AS input_tokens, counts.output_tokens AS output_tokens, counts.cost AS cost,
+    counts.tokens_known AS tokens_known, counts.cost_known AS cost_known, CASE WHEN counts.executed THEN
+    (clock_timestamp()) ELSE NULL END AS anon_1, coalesce((SELECT counted.lock_version
+FROM program_counters AS counted
+WHERE counted.program_id = counts.program_id AND counted.shard = counts.shard AND counted.tenant =
+    counts.tenant), %(coalesce_1)s::INTEGER) + %(coalesce_2)s::INTEGER AS anon_2
+FROM counts
+WHERE counts.program_id IS NOT NULL
+ORDER BY counts.program_id, counts.tenant
+ON CONFLICT (program_id, shard, tenant) DO UPDATE SET completed = (program_counters.completed +
+    excluded.completed), failed = (program_counters.failed + excluded.failed), duration_ms =
+    (program_counters.duration_ms + excluded.duration_ms), input_tokens = (program_counters.input_tokens +
+    excluded.input_tokens), output_tokens = (program_counters.output_tokens + excluded.output_tokens), cost =
+    (program_counters.cost + excluded.cost), last_executed_at = coalesce(excluded.last_executed_at,
+    program_counters.last_executed_at), lock_version = excluded.lock_version, cancelled =
+    (program_counters.cancelled + excluded.cancelled), tokens_known = (program_counters.tokens_known +
+    excluded.tokens_known), cost_known = (program_counters.cost_known + excluded.cost_known)
+WHERE program_counters.lock_version = excluded.lock_version - %(lock_version_2)s::INTEGER
+RETURNING program_counters.program_id, program_counters.tenant), counted_durations AS (INSERT INTO
+    program_durations (program_id, shard, tenant, bucket, runs)
+SELECT durations.program_id AS program_id, durations.shard AS shard, durations.tenant AS tenant,
+    durations.bucket AS bucket, durations.runs AS runs
+FROM (SELECT ended.program_id AS program_id, %(shard)s::INTEGER AS shard, ended.tenant AS tenant, ended.bucket
+    AS bucket, count(*) AS runs
+FROM ended
+WHERE ended.bucket IS NOT NULL GROUP BY ended.program_id, ended.tenant, ended.bucket) AS durations
+JOIN swapped ON swapped.program_id = durations.program_id AND swapped.tenant = durations.tenant
+ORDER BY durations.program_id, durations.tenant, durations.bucket
+ON CONFLICT (program_id, shard, bucket, tenant) DO UPDATE SET runs = (program_durations.runs +
+    excluded.runs)), added AS (INSERT INTO event_outbox (execution_id, lock_version, tenant, due_at)
 SELECT ended.id AS id, ended.lock_version AS lock_version, ended.tenant AS tenant, (clock_timestamp() +
     make_interval(secs => CAST(%(due_in)s AS double precision))) AS database_now_1
 FROM ended
@@ -205,8 +252,9 @@ WHERE ended.id IS NOT NULL
 ON CONFLICT (execution_id, tenant) DO UPDATE SET lock_version = excluded.lock_version, due_at =
     excluded.due_at, tries = %(param_2)s::INTEGER)
 SELECT ended.id, ended.lock_version, ended.status, ended.tenant, ended.callback, ended.program_callback,
-    ended.registered
-FROM ended;
+    ended.registered, swapped.program_id IS NOT NULL AS counted
+FROM ended LEFT OUTER
+JOIN swapped ON swapped.program_id = ended.program_id AND swapped.tenant = ended.tenant;
 
 -- committed before
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
@@ -219,7 +267,7 @@ WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR;
 -- finish and read
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
 --   runs: instead of `finish`, where somebody waits for an answer of the batch
---   needs: pk_executions, pk_event_outbox, ix_webhook_endpoints_registered
+--   needs: pk_executions, pk_event_outbox, pk_program_counters, pk_program_durations, ix_webhook_endpoints_registered
 WITH ended AS (UPDATE executions
 SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
     error=records.error, usage=records.usage, duration_ms=records.duration_ms,
@@ -232,44 +280,86 @@ SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL
     cost=records.cost
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR(64),
     lock_version INTEGER, status VARCHAR(16), attempt INTEGER, outputs JSONB, duration_ms FLOAT, error JSONB,
-    error_code VARCHAR(64), usage JSONB, input_tokens BIGINT, output_tokens BIGINT, cost FLOAT)
+    error_code VARCHAR(64), usage JSONB, input_tokens BIGINT, output_tokens BIGINT, cost FLOAT, bucket
+    INTEGER)
 WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
     records.tenant AND (executions.status || %(status_1)s::VARCHAR) = %(param_1)s::VARCHAR
-RETURNING executions.id, executions.program_id, executions.inputs, executions.options,
-    executions.request_digest, executions.source, executions.traceparent, executions.backend_id,
-    executions.attempt, executions.worker, executions.lease_expires_at, executions.outputs, executions.error,
-    executions.usage, executions.duration_ms, executions.started_at, executions.finished_at,
-    executions.status, executions.lock_version, executions.inserted_at, executions.updated_at,
-    executions.tenant, executions.cancel_requested, executions.timeline, executions.error_code,
-    executions.input_tokens, executions.output_tokens, executions.cost, executions.due_at,
-    executions.not_before, executions.deadline, executions.policy, executions.reply_to,
-    executions.correlation_id, executions.carried, executions.lost, executions.discarded, executions.callback,
-    executions.program_callback, executions.metadata, executions.extensions, executions.requested_at,
-    executions.lane, executions.group_key, executions.run_at, executions.tenant IN (SELECT
-    webhook_endpoints.tenant
+RETURNING executions.id, executions.program_id, executions.status, executions.inputs, executions.options,
+    executions.outputs, executions.error, executions.usage, executions.duration_ms, executions.attempt,
+    executions.backend_id, executions.worker, executions.source, executions.traceparent,
+    executions.inserted_at, executions.updated_at, executions.started_at, executions.finished_at,
+    executions.lock_version, executions.tenant, executions.cancel_requested, executions.timeline,
+    executions.not_before, executions.reply_to, executions.correlation_id, executions.discarded,
+    executions.callback, executions.program_callback, executions.metadata, executions.extensions,
+    executions.requested_at, executions.request_digest, executions.input_tokens, executions.output_tokens,
+    executions.cost, records.bucket, executions.tenant IN (SELECT webhook_endpoints.tenant
 FROM webhook_endpoints
-WHERE webhook_endpoints.registered) AS registered), added AS (INSERT INTO event_outbox (execution_id,
-    lock_version, tenant, due_at)
+WHERE webhook_endpoints.registered) AS registered), counts AS (SELECT ended.program_id AS program_id,
+    %(shard)s::INTEGER AS shard, ended.tenant AS tenant, CAST(count(*) FILTER (WHERE ended.status =
+    %(status_2)s::VARCHAR) AS BIGINT) AS completed, CAST(count(*) FILTER (WHERE ended.status =
+    %(status_3)s::VARCHAR) AS BIGINT) AS failed, CAST(count(*) FILTER (WHERE ended.status =
+    %(status_4)s::VARCHAR) AS BIGINT) AS cancelled, CAST(coalesce(sum(ended.duration_ms) FILTER (WHERE
+    ended.status != %(status_4)s::VARCHAR), %(coalesce_3)s::INTEGER) AS FLOAT) AS duration_ms,
+    CAST(coalesce(sum(ended.input_tokens), %(coalesce_4)s::INTEGER) AS BIGINT) AS input_tokens,
+    CAST(coalesce(sum(ended.output_tokens), %(coalesce_5)s::INTEGER) AS BIGINT) AS output_tokens,
+    CAST(coalesce(sum(ended.cost), %(coalesce_6)s::INTEGER) AS FLOAT) AS cost, CAST(count(*) FILTER (WHERE
+    ended.input_tokens IS NOT NULL AND ended.output_tokens IS NOT NULL) AS BIGINT) AS tokens_known,
+    CAST(count(ended.cost) AS BIGINT) AS cost_known, bool_or(ended.duration_ms IS NOT NULL) AS executed
+FROM ended GROUP BY ended.program_id, ended.tenant), swapped AS (INSERT INTO program_counters (program_id,
+    shard, tenant, completed, failed, cancelled, duration_ms, input_tokens, output_tokens, cost, tokens_known,
+    cost_known, last_executed_at, lock_version)
+SELECT counts.program_id AS program_id, counts.shard AS shard, counts.tenant AS tenant, counts.completed AS
+    completed, counts.failed AS failed, counts.cancelled AS cancelled, counts.duration_ms AS duration_ms,
+    counts.input_tokens AS input_tokens, counts.output_tokens AS output_tokens, counts.cost AS cost,
+    counts.tokens_known AS tokens_known, counts.cost_known AS cost_known, CASE WHEN counts.executed THEN
+    (clock_timestamp()) ELSE NULL END AS anon_1, coalesce((SELECT counted.lock_version
+FROM program_counters AS counted
+WHERE counted.program_id = counts.program_id AND counted.shard = counts.shard AND counted.tenant =
+    counts.tenant), %(coalesce_1)s::INTEGER) + %(coalesce_2)s::INTEGER AS anon_2
+FROM counts
+WHERE counts.program_id IS NOT NULL
+ORDER BY counts.program_id, counts.tenant
+ON CONFLICT (program_id, shard, tenant) DO UPDATE SET completed = (program_counters.completed +
+    excluded.completed), failed = (program_counters.failed + excluded.failed), duration_ms =
+    (program_counters.duration_ms + excluded.duration_ms), input_tokens = (program_counters.input_tokens +
+    excluded.input_tokens), output_tokens = (program_counters.output_tokens + excluded.output_tokens), cost =
+    (program_counters.cost + excluded.cost), last_executed_at = coalesce(excluded.last_executed_at,
+    program_counters.last_executed_at), lock_version = excluded.lock_version, cancelled =
+    (program_counters.cancelled + excluded.cancelled), tokens_known = (program_counters.tokens_known +
+    excluded.tokens_known), cost_known = (program_counters.cost_known + excluded.cost_known)
+WHERE program_counters.lock_version = excluded.lock_version - %(lock_version_2)s::INTEGER
+RETURNING program_counters.program_id, program_counters.tenant), counted_durations AS (INSERT INTO
+    program_durations (program_id, shard, tenant, bucket, runs)
+SELECT durations.program_id AS program_id, durations.shard AS shard, durations.tenant AS tenant,
+    durations.bucket AS bucket, durations.runs AS runs
+FROM (SELECT ended.program_id AS program_id, %(shard)s::INTEGER AS shard, ended.tenant AS tenant, ended.bucket
+    AS bucket, count(*) AS runs
+FROM ended
+WHERE ended.bucket IS NOT NULL GROUP BY ended.program_id, ended.tenant, ended.bucket) AS durations
+JOIN swapped ON swapped.program_id = durations.program_id AND swapped.tenant = durations.tenant
+ORDER BY durations.program_id, durations.tenant, durations.bucket
+ON CONFLICT (program_id, shard, bucket, tenant) DO UPDATE SET runs = (program_durations.runs +
+    excluded.runs)), added AS (INSERT INTO event_outbox (execution_id, lock_version, tenant, due_at)
 SELECT ended.id AS id, ended.lock_version AS lock_version, ended.tenant AS tenant, (clock_timestamp() +
     make_interval(secs => CAST(%(due_in)s AS double precision))) AS database_now_1
 FROM ended
 WHERE ended.id IS NOT NULL
 ON CONFLICT (execution_id, tenant) DO UPDATE SET lock_version = excluded.lock_version, due_at =
     excluded.due_at, tries = %(param_2)s::INTEGER)
-SELECT ended.id, ended.program_id, ended.inputs, ended.options, ended.request_digest, ended.source,
-    ended.traceparent, ended.backend_id, ended.attempt, ended.worker, ended.lease_expires_at, ended.outputs,
-    ended.error, ended.usage, ended.duration_ms, ended.started_at, ended.finished_at, ended.status,
-    ended.lock_version, ended.inserted_at, ended.updated_at, ended.tenant, ended.cancel_requested,
-    ended.timeline, ended.error_code, ended.input_tokens, ended.output_tokens, ended.cost, ended.due_at,
-    ended.not_before, ended.deadline, ended.policy, ended.reply_to, ended.correlation_id, ended.carried,
-    ended.lost, ended.discarded, ended.callback, ended.program_callback, ended.metadata, ended.extensions,
-    ended.requested_at, ended.lane, ended.group_key, ended.run_at, ended.registered
-FROM ended;
+SELECT ended.id, ended.program_id, ended.status, ended.inputs, ended.options, ended.outputs, ended.error,
+    ended.usage, ended.duration_ms, ended.attempt, ended.backend_id, ended.worker, ended.source,
+    ended.traceparent, ended.inserted_at, ended.updated_at, ended.started_at, ended.finished_at,
+    ended.lock_version, ended.tenant, ended.cancel_requested, ended.timeline, ended.not_before,
+    ended.reply_to, ended.correlation_id, ended.discarded, ended.callback, ended.program_callback,
+    ended.metadata, ended.extensions, ended.requested_at, ended.request_digest, ended.registered,
+    swapped.program_id IS NOT NULL AS counted
+FROM ended LEFT OUTER
+JOIN swapped ON swapped.program_id = ended.program_id AND swapped.tenant = ended.tenant;
 
 -- count
 --   function: store.counters.increment (store/counters.py)
---   runs: after `finish`, in its transaction; again where another has changed a row of the shard meanwhile.
---     PostgreSQL counts the durations in the same statement
+--   runs: after `finish`, in its transaction: on SQLite each time, on PostgreSQL where another has changed a
+--     row of the shard meanwhile. PostgreSQL counts the durations in the same statement
 --   needs: pk_program_counters, pk_program_durations
 WITH swapped AS (INSERT INTO program_counters (program_id, shard, tenant, completed, failed, cancelled,
     duration_ms, input_tokens, output_tokens, cost, tokens_known, cost_known, last_executed_at, lock_version)
@@ -346,7 +436,7 @@ ON CONFLICT (execution_id, tenant) DO UPDATE SET lock_version = excluded.lock_ve
 
 -- find endpoints
 --   function: store.webhooks.fan_out.fan_out (store/webhooks/fan_out.py)
---   runs: after `count`, in its transaction, where an end is pushed somewhere
+--   runs: after all that, in its transaction, where an end is pushed somewhere
 --   needs: pk_webhook_endpoints, ix_webhook_endpoints_registered
 SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
     webhook_endpoints.previous_secret, webhook_endpoints.previous_until, webhook_endpoints.events,

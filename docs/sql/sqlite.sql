@@ -168,8 +168,8 @@ FROM gates) AS gates_at;
 
 -- finish
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
---   runs: for each batch of ends. PostgreSQL adds their events to the outbox in the same statement
---   needs: pk_executions, pk_event_outbox, ix_webhook_endpoints_registered
+--   runs: for each batch of ends. PostgreSQL counts them and adds their events to the outbox by the same
+--   needs: pk_executions, pk_event_outbox, pk_program_counters, pk_program_durations, ix_webhook_endpoints_registered
 UPDATE executions
 SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
     error=records.error, usage=records.usage, duration_ms=records.duration_ms, finished_at=(strftime('%Y-%m-%d
@@ -204,7 +204,7 @@ WHERE executions.id IN (...) AND executions.tenant = ?;
 -- finish and read
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
 --   runs: instead of `finish`, where somebody waits for an answer of the batch
---   needs: pk_executions, pk_event_outbox, ix_webhook_endpoints_registered
+--   needs: pk_executions, pk_event_outbox, pk_program_counters, pk_program_durations, ix_webhook_endpoints_registered
 UPDATE executions
 SET attempt=coalesce(records.attempt, executions.attempt), lease_expires_at=NULL, outputs=records.outputs,
     error=records.error, usage=records.usage, duration_ms=records.duration_ms, finished_at=(strftime('%Y-%m-%d
@@ -223,19 +223,17 @@ FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tena
 FROM json_each(?) AS "each") AS records
 WHERE executions.id = records.id AND executions.lock_version = records.lock_version AND executions.tenant =
     records.tenant AND (executions.status || ?) = ?
-RETURNING id, program_id, inputs, options, request_digest, source, traceparent, backend_id, attempt, worker,
-    lease_expires_at, outputs, error, usage, duration_ms, started_at, finished_at, status, lock_version,
-    inserted_at, updated_at, tenant, cancel_requested, timeline, error_code, input_tokens, output_tokens,
-    cost, due_at, not_before, deadline, policy, reply_to, correlation_id, carried, lost, discarded, callback,
-    program_callback, metadata, extensions, requested_at, lane, group_key, run_at, tenant IN (SELECT
-    webhook_endpoints.tenant
+RETURNING id, program_id, status, inputs, options, outputs, error, usage, duration_ms, attempt, backend_id,
+    worker, source, traceparent, inserted_at, updated_at, started_at, finished_at, lock_version, tenant,
+    cancel_requested, timeline, not_before, reply_to, correlation_id, discarded, callback, program_callback,
+    metadata, extensions, requested_at, request_digest, tenant IN (SELECT webhook_endpoints.tenant
 FROM webhook_endpoints
 WHERE webhook_endpoints.registered) AS registered;
 
 -- count
 --   function: store.counters.increment (store/counters.py)
---   runs: after `finish`, in its transaction; again where another has changed a row of the shard meanwhile.
---     PostgreSQL counts the durations in the same statement
+--   runs: after `finish`, in its transaction: on SQLite each time, on PostgreSQL where another has changed a
+--     row of the shard meanwhile. PostgreSQL counts the durations in the same statement
 --   needs: pk_program_counters, pk_program_durations
 INSERT INTO program_counters (program_id, shard, tenant, completed, failed, cancelled, duration_ms,
     input_tokens, output_tokens, cost, tokens_known, cost_known, last_executed_at, lock_version)
@@ -320,7 +318,7 @@ ON CONFLICT (execution_id, tenant) DO UPDATE SET lock_version = excluded.lock_ve
 
 -- find endpoints
 --   function: store.webhooks.fan_out.fan_out (store/webhooks/fan_out.py)
---   runs: after `count`, in its transaction, where an end is pushed somewhere
+--   runs: after all that, in its transaction, where an end is pushed somewhere
 --   needs: pk_webhook_endpoints, ix_webhook_endpoints_registered
 SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
     webhook_endpoints.previous_secret, webhook_endpoints.previous_until, webhook_endpoints.events,

@@ -467,13 +467,14 @@ def _reader(names: Sequence[str]) -> Callable[[Any], list[Any]]:
     return read
 
 
-_COLUMNS = [field.name for field in fields(Execution) if field.name != "extra_outputs"]
-_read_execution = _reader(_COLUMNS)
+EXECUTION_COLUMNS = tuple(field.name for field in fields(Execution) if field.name != "extra_outputs")
+"""The columns for `execution_of`."""
+_read_execution = _reader(EXECUTION_COLUMNS)
 _read_request = _reader(KEPT)
 
 
 def execution_of(row: Any) -> Execution:
-    """Read an execution from a row with all columns."""
+    """Read an execution from a row with the columns `EXECUTION_COLUMNS`."""
     read = Execution(*_read_execution(row))
     outputs, extras = without_extras(read.outputs)
     return replace(read, outputs=outputs, extra_outputs=extras) if extras else read

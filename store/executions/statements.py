@@ -27,10 +27,10 @@ from sqlalchemy import (
 )
 
 from dspex import ErrorCode, ExecutionStatus, ProgramStatus
-from store import event_outbox, statuses
+from store import counters, event_outbox, statuses
 from store.column_types import database_now, seconds_until
 from store.database.batch import records, writes_in_with
-from store.executions.rows import CLAIMED_COLUMNS, REQUEST_COLUMNS
+from store.executions.rows import CLAIMED_COLUMNS, EXECUTION_COLUMNS, REQUEST_COLUMNS
 from store.executions.timeline import begun, continued
 from store.gates.known import CHANGED_AT
 from store.queues.keys import NEVER_SECONDS
@@ -269,21 +269,39 @@ _WHICH = ("id", "tenant", "lock_version")
 
 @lru_cache(maxsize=4)
 def finish(dialect: str, insert: Any, columns: tuple[str, ...], *, whole: bool = False) -> Any:
-    """Ends executions. If the database `writes_in_with`, also adds their events to the outbox.
+    """Ends executions. If the database `writes_in_with`, also counts them, and adds their events to the outbox.
 
-    Parameters: `records` of ends with these columns, and in the second case those of `event_outbox.adding`. With
-    `whole`, it returns every column of the rows.
+    Parameters: `records` of ends with these columns, and in the second case their `counters.BUCKET`, and those of
+    `counters.counting` and `event_outbox.adding`. With `whole`, it returns what an `Execution` is read from; in the
+    second case also whether the row was `counted`.
     """
-    ended = _finish(dialect, columns, whole)
     if not writes_in_with(dialect):
-        return ended
-    rows = ended.cte("ended")
-    return select(rows).add_cte(event_outbox.adding(insert, rows.c.id, rows.c.lock_version, rows.c.tenant).cte("added"))
+        return _finish(dialect, columns, whole)
+    ended = _finish(dialect, columns, whole, counted=True).cte("ended")
+    swapped, durations = counters.counting(insert, ended)
+    added = event_outbox.adding(insert, ended.c.id, ended.c.lock_version, ended.c.tenant).cte("added")
+    of_row = (swapped.c.program_id == ended.c.program_id) & (swapped.c.tenant == ended.c.tenant)
+    return (
+        select(*(ended.c[name] for name in _told(whole)), swapped.c.program_id.is_not(None).label("counted"))
+        .join_from(ended, swapped, of_row, isouter=True)
+        .add_cte(durations, added)
+    )
 
 
-def _finish(dialect: str, columns: tuple[str, ...], whole: bool) -> Any:
-    c, r = executions.c, records(dialect, _types(columns))
+def _told(whole: bool) -> list[str]:
+    """What is told of an ended row. With `registered`: whether there are webhooks for it."""
+    pushed = [column.name for column in PUSHED]
+    return [*(EXECUTION_COLUMNS if whole else ["id", "lock_version", "status", "tenant", *pushed]), "registered"]
+
+
+_COUNTED = ("program_id", "status", "duration_ms", "input_tokens", "output_tokens", "cost")
+
+
+def _finish(dialect: str, columns: tuple[str, ...], whole: bool, *, counted: bool = False) -> Any:
+    c, types = executions.c, _types(columns)
+    r = records(dialect, types | {counters.BUCKET: Integer()} if counted else types)
     attempt = func.coalesce(r.c.attempt, c.attempt)
+    told = dict.fromkeys([*_told(whole)[:-1], *(_COUNTED if counted else ())])
     return (
         update(executions)
         .where(
@@ -305,8 +323,8 @@ def _finish(dialect: str, columns: tuple[str, ...], whole: bool) -> Any:
                 "timeline": continued(c.timeline, r.c.status, attempt, c.worker),
             }
         )
-        # Also returns whether the end has webhooks: the few tenants with endpoints are hashed once.
-        .returning(*(c if whole else (c.id, c.lock_version, c.status, c.tenant, *PUSHED)), _REGISTERED)
+        # Whether the end has webhooks: the few tenants with endpoints are hashed once.
+        .returning(*(c[name] for name in told), *([r.c[counters.BUCKET]] if counted else []), _REGISTERED)
     )
 
 

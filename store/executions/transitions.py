@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -241,21 +241,18 @@ def finish_and_read(
     keys = [item.key for item in finishes]
     asked = dict(zip(reversed(keys), reversed(finishes), strict=True))
     rows = [finish_row(item) for item in sorted(asked.values(), key=lock_order)]
-    dialect, parameters = connection.dialect.name, dict[str, Any](encode(rows))
-    whole = any(item.answered for item in finishes)
-    statement = statements.finish(dialect, upsert(connection), tuple(rows[0]), whole=whole)
+    dialect, columns, parameters = connection.dialect.name, tuple(rows[0]), dict[str, Any]()
     if writes_in_with(dialect):
-        parameters[event_outbox.DUE_IN] = event_in
-    found = execute(connection, statement, parameters).all()
+        for row in rows:
+            row[counters.BUCKET] = _bucket(row)
+        parameters |= {event_outbox.DUE_IN: event_in, counters.SHARD: shard}
+    whole = any(item.answered for item in finishes)
+    statement = statements.finish(dialect, upsert(connection), columns, whole=whole)
+    found = execute(connection, statement, parameters | encode(rows)).all()
     ended = {_key(row) for row in found}
-    counts: dict[Identity, Counts] = {}
-    for key in ended:
-        item = asked[key]
-        program = Identity(item.program_id, item.tenant)
-        if program not in counts:
-            counts[program] = Counts(executed=False)
-        _count(counts[program], item)
-    counters.increment(connection, shard, counts)
+    counted = {_key(row) for row in found if row.counted} if writes_in_with(dialect) else set[EndKey]()
+    if uncounted := ended - counted:
+        counters.increment(connection, shard, _counts(asked[key] for key in uncounted))
     traces.keep(connection, [asked[key] for key in ended])
     stored = {key[0]: item.outputs for key in ended if (item := asked[key]).outputs and BLOBS in item.outputs}
     if stored:
@@ -317,6 +314,16 @@ def _key(row: Any) -> EndKey:
     return Identity(row.id, row.tenant), row.lock_version - 1, row.status
 
 
+def _counts(ended: Iterable[Finish]) -> dict[Identity, Counts]:
+    counts: dict[Identity, Counts] = {}
+    for item in ended:
+        program = Identity(item.program_id, item.tenant)
+        if program not in counts:
+            counts[program] = Counts(executed=False)
+        _count(counts[program], item)
+    return counts
+
+
 def _count(counts: Counts, item: Finish) -> None:
     counts.use(item.usage.input_tokens, item.usage.output_tokens, cost_of(item.usage))
     counts.executed |= item.duration_ms is not None
@@ -330,3 +337,10 @@ def _count(counts: Counts, item: Finish) -> None:
     counts.duration_ms += item.duration_ms
     bucket = histogram.bucket(item.duration_ms)
     counts.durations[bucket] = counts.durations.get(bucket, 0) + 1
+
+
+def _bucket(row: Mapping[str, Any]) -> int | None:
+    """The bucket in which an end counts; None: in none, as in `_count`."""
+    duration_ms = row["duration_ms"]
+    ran = duration_ms is not None and row["status"] != ExecutionStatus.CANCELLED
+    return histogram.bucket(duration_ms) if ran else None

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import Engine, event, literal, select
+from sqlalchemy import Engine, Integer, String, bindparam, cast, event, func, literal, select, text
+from sqlalchemy.exc import DBAPIError
 
 from store.column_types import UtcDateTime
+from store.database.batch import execute
 from store.database.engine import Plans, make_engine
+from store.database.failures import Cause, cause_of
 from store.database.sessions import shares_session
 from store.database.tenancy import scope
 
@@ -104,3 +107,30 @@ def test_the_first_and_the_last_time_are_read_whatever_the_zone_of_the_server(
     with engine.begin() as connection:
         found = connection.execute(select(*(literal(moment, UtcDateTime) for moment in moments))).one()
     assert list(found) == moments
+
+
+NUMBER = select(cast(bindparam("given", type_=String), Integer).label("number"))
+END_SESSION = select(func.pg_terminate_backend(func.pg_backend_pid()).label("ended"))
+
+
+def test_a_hot_statement_is_one_of_the_transaction(engine: Engine) -> None:
+    """It goes to psycopg itself; all else is as with others: its rows, its listeners, its errors."""
+    said: list[str] = []
+    with engine.connect() as connection:
+        event.listen(connection, "before_cursor_execute", lambda _c, _u, text, *_: said.append(text))
+        [row] = execute(connection, NUMBER, {"given": "7"})
+        assert (row.number, connection.in_transaction()) == (7, True)
+        connection.rollback()
+        assert execute(connection, text("SET LOCAL jit = on"), {}) == []
+        connection.rollback()
+        assert any("AS number" in text for text in said)
+        with pytest.raises(DBAPIError) as caught, connection.begin():
+            execute(connection, NUMBER, {"given": "a secret"})
+        assert cause_of(caught.value) is Cause.DATA
+        assert "secret" not in str(caught.value)
+        with pytest.raises(DBAPIError) as caught, connection.begin():
+            execute(connection, END_SESSION, {})
+        assert cause_of(caught.value) is Cause.AWAY
+        assert caught.value.connection_invalidated
+        with connection.begin():  # on a new session
+            assert execute(connection, NUMBER, {"given": "8"})[0].number == 8

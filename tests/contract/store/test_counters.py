@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Connection, Engine, func, select
 
-from dspex import ExecutionStatus, uuid7
+from dspex import ExecutionStatus, Usage, uuid7
 from store import counters, executions
 from store.counters import SHARDS, Counts
 from store.database.identity import Identity
-from store.executions import Lease
+from store.executions import Finish, Lease
 from store.tables import program_counters as counters_table
 from tests.contract.store.rows import (
     ENDS,
+    ERROR,
     at_once,
     completed,
     counted,
@@ -26,7 +28,9 @@ from tests.contract.store.rows import (
     request,
     take,
     taken,
+    waits_for_a_lock,
 )
+from tests.waiting import wait_until
 
 
 class TestCounters:
@@ -105,6 +109,45 @@ class TestCounters:
                 ran = ended[ExecutionStatus.COMPLETED] + ended[ExecutionStatus.FAILED]
                 assert sum(counters.durations(connection, program_id).values()) == ran
         assert total == 8 * 4 * 10
+
+    def test_an_end_counts_all_that_it_is(self, connection: Connection) -> None:
+        """The sums of a batch, of what each end says: also of what is not known of some."""
+        one, other = ready_program(connection), ready_program(connection)
+        asked = [request(one), request(one), request(one), request(one), request(other)]
+        claims = [take(connection, item) for item in asked]
+        ends = [end(item, claim) for end, item, claim in zip((*ENDS, completed), asked[1:], claims[1:], strict=True)]
+        unknown = Usage(calls=1, input_tokens=None, output_tokens=None, cost=None)
+        unrun = Finish(asked[0].id, one, 1, None, unknown, error=ERROR)
+        assert executions.finish(connection, 5, [unrun, *ends]) == [True] * 5
+        totals = counters.totals(connection, one)
+        assert (totals.completed, totals.failed, totals.cancelled, totals.duration_ms) == (1, 2, 1, 20.0)
+        assert (totals.input_tokens, totals.output_tokens, totals.cost) == (14, 2, 0.25)
+        assert (totals.tokens_known, totals.cost_known) == (2, 2)
+        assert counters.durations(connection, one) == {15: 1, 12: 1}
+        assert counted_by_status(connection, other) == {ExecutionStatus.COMPLETED: 1}
+
+    def test_an_end_is_counted_beside_another_of_its_shard(self, engine: Engine) -> None:
+        """It reads the version of the counters, waits for who has changed them, and counts all the same, once."""
+        with engine.begin() as connection:
+            program_id = ready_program(connection)
+            asked = request(program_id)
+            claimed = take(connection, asked)
+            executions.finish(connection, 0, [completed(other := request(program_id), take(connection, other))])
+
+        def end() -> list[bool]:
+            with engine.begin() as connection:
+                return executions.finish(connection, 0, [completed(asked, claimed)])
+
+        with ThreadPoolExecutor(1) as threads, engine.begin() as connection:
+            counters.increment(connection, 0, {Identity(program_id): Counts(failed=1, durations={7: 1})})
+            ended = threads.submit(end)
+            wait_until(lambda: ended.done() or waits_for_a_lock(engine), "it waits")
+            assert not ended.done()
+            connection.commit()
+            assert ended.result() == [True]
+        with engine.begin() as connection:
+            assert counted(connection, program_id) == (2, 1)
+            assert counters.durations(connection, program_id) == {15: 2, 7: 1}
 
     def test_what_was_cancelled_before_it_ran_was_not_executed(self, connection: Connection) -> None:
         program_id = uuid7()
