@@ -215,8 +215,13 @@ CALLS = (
         (
             Statement("find lost", "as above", ("ix_executions_running",), (ROW,)),
             Statement("rescue", "so that they wait in their queues", (KEY,), (WAITS,)),
-            Statement("count moves", "where executions begin to wait, or wait no more", ()),
-            Statement("offer", "where executions begin to wait: it locks their queues", ("pk_queues",), (WAITS,)),
+            Statement("count moves", "where executions begin to wait", (), only="sqlite"),
+            Statement(
+                "offer",
+                "where executions begin to wait: it locks their queues. PostgreSQL counts them in the same statement",
+                ("pk_queues",),
+                (WAITS,),
+            ),
             Statement("wake", "where a queue became ready", (), only="postgresql"),
         ),
     ),

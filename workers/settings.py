@@ -35,8 +35,9 @@ from workers.security.authorization import Role
 from workers.webhooks.addresses import Guard
 from workers.webhooks.schedule import DELAYS
 
-AHEAD_BYTES = 64 * 1024 * 1024
-"""The largest total size of prefetched bodies for a queue, in bytes, if `DSPEX_PREFETCH` is not set."""
+ACCEPTED_AHEAD = 256
+"""How many executions are taken from the broker ahead at least, however few threads there are: no thread has them
+before they are rows, and one transaction writes many down."""
 MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*_(API_KEY|(?<!_WEBHOOK_)TOKEN)")
 """The names of secrets that a program may use: never, for instance, the variable with the database's password."""
@@ -207,7 +208,8 @@ class Settings(BaseSettings):
     ] = ()
     """The environments whose programs a worker runs, of `DSPEX_ENVIRONMENTS`; `-`: what names none."""
     prefetch: int | None = Field(default=None, ge=1, le=65_535)
-    """Messages that one process takes from a queue ahead; by default as its threads, and no more than `AHEAD_BYTES`."""
+    """Messages that one process takes from a queue ahead; by default as its threads, and of executions at least
+    `ACCEPTED_AHEAD`."""
 
     lease_seconds: float = Field(default=30, ge=1, le=3600)
     """How long a claim holds without a heartbeat; then another worker runs the execution again."""
@@ -350,7 +352,12 @@ class Settings(BaseSettings):
     @property
     def prefetch_count(self) -> int:
         """How many messages one process prefetches from a queue."""
-        return self.prefetch or max(1, min(self.threads, AHEAD_BYTES // self.max_message_bytes))
+        return self.prefetch or self.threads
+
+    @property
+    def accepted_ahead(self) -> int:
+        """How many executions one process prefetches."""
+        return self.prefetch or max(self.threads, ACCEPTED_AHEAD)
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -92,7 +92,7 @@ def choose(
     turns.leave_out(known.lanes_paused if known is not None else frozenset())
     passing = gates.Choice(connection, known) if known else None
     chosen: list[Chosen] = []
-    all_found = False
+    all_found = left_ready = False
     for _ in range(ROUNDS):
         left = places - len(chosen)
         kept = turns.fresh
@@ -100,7 +100,7 @@ def choose(
             find(connection, turns, left, [READY, *(gates.with_room(connection, known, left) if known else ())])
         asked = turns.share(left)
         if not asked and (all_found or not kept):
-            return Choice(chosen, more=passing is not None and passing.begins)
+            return Choice(chosen, more=left_ready or (passing is not None and passing.begins))
         if not asked:
             turns.forget()  # further queues may have become ready
             continue
@@ -118,7 +118,8 @@ def choose(
         wait_no_more(connection, [key_of(row) for row in taken])
         short = _short_of(asked, taken, turns)
         chosen += _alone(connection, short, alone_at, only)
-        _mark(connection, short)
+        # Else nobody would be told of what is just being offered there. What is left to others stays anyway.
+        left_ready |= _mark(connection, short) < len(short) and only is None
         if len(chosen) >= places:
             break
     return Choice(chosen, more=True)
@@ -210,22 +211,20 @@ def _taking(dialect: str, *, own: bool, gated: bool) -> Any:
         where.append(c.worker == bindparam("only", type_=String))
     if gated:
         where.append(CHANGED_AT.is_not_distinct_from(bindparam("gates_at", type_=UtcDateTime)))
-    # Outside of the look at the program, so that one that is gone does not leave its executions waiting.
-    its = (p.id == c.program_id) & (p.tenant == c.tenant)
     oldest = select(c.id, c.tenant).where(*where, not_(_at_last_chance())).order_by(c.run_at)
+    # By an outer join, so that a program that is gone does not leave its executions waiting.
+    its = [READY_BACKEND.label("ready_backend"), p.policy, p.callback]
     if r is not None:
         each = oldest.limit(r.c.places).with_for_update(of=executions, skip_locked=True).correlate(r).lateral("each")
-        picked = select(each.c.id, each.c.tenant).join_from(r, each, true()).cte("picked")
+        found = r.outerjoin(programs, (p.id == r.c.program_id) & (p.tenant == r.c.tenant)).join(each, true())
+        picked = select(each.c.id, each.c.tenant, *its).select_from(found).cte("picked")
     else:
-        picked = oldest.limit(bindparam("places", type_=Integer)).cte("picked")
-
-    def of_program(value: Any) -> Any:
-        return select(value).where(its).correlate(executions).scalar_subquery()
-
+        found = executions.outerjoin(programs, (p.id == c.program_id) & (p.tenant == c.tenant))
+        picked = oldest.add_columns(*its).select_from(found).limit(bindparam("places", type_=Integer)).cte("picked")
     return (
         update(executions)
         .where(c.id == picked.c.id, c.tenant == picked.c.tenant)
-        .values(**claimed_values(of_program(READY_BACKEND), of_program(p.policy), of_program(p.callback)))
+        .values(**claimed_values(picked.c.ready_backend, picked.c.policy, picked.c.callback))
         .returning(*claimed_columns(), *(c[name] for name in _OF_REQUEST))
     )
 
@@ -270,18 +269,22 @@ def _lost(dialect: str, *, own: bool) -> Any:
     return found.limit(literal_column("8")).with_for_update(of=executions, skip_locked=True)
 
 
-def _mark(connection: Connection, short: Collection[QueueKey]) -> None:
-    """Mark those of these queues in which nothing may run now, unless another does, or somebody offers them."""
+def _mark(connection: Connection, short: Collection[QueueKey]) -> int:
+    """Mark those of these queues in which nothing may run now, unless another does, or somebody offers them.
+
+    Returns:
+        How many were marked; the others stay ready.
+    """
     if not short:
-        return
+        return 0
     dialect, keys = connection.dialect.name, encode(key._asdict() for key in sorted(short))
     if dialect == "postgresql":
         held = execute(connection, _holding(dialect), keys).all()
         if not held:
-            return
+            return 0
         keys = encode(key_of(row)._asdict() for row in held)
     # In a statement of its own, so that it sees what was committed before the lock.
-    execute(connection, _marking(dialect), keys)
+    return execute(connection, _marking(dialect), keys).rowcount
 
 
 @lru_cache(maxsize=1)

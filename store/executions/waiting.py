@@ -16,8 +16,7 @@ from store.queues.offers import offer
 def wait(connection: Connection, waiting: Sequence[tuple[QueueKey, datetime | None]]) -> None:
     """Executions wait now, each in this queue from this time on (None: now): count them, and offer the queues."""
     if waiting:
-        counts.moved(connection, Counter(counted(key) for key, _ in waiting), {})
-        offer(connection, waiting)
+        offer(connection, waiting, counts.moves_of(Counter(counted(key) for key, _ in waiting), {}))
 
 
 def wait_no_more(connection: Connection, gone: Iterable[QueueKey]) -> None:

@@ -11,7 +11,7 @@ without a count.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -48,6 +48,9 @@ SECONDS = 60
 KEPT_PERIODS = 60
 """A program's row is deleted when nothing waits and nothing has moved for so many periods."""
 
+MOVES = "moves"
+"""The parameter of `moving`: records of what came to the waiting ones of a program in a lane, and what went."""
+
 DEEPEST = 10_000
 """The deepest queue whose executions `repair` counts."""
 
@@ -79,18 +82,29 @@ def went(connection: Connection, gone: Iterable[Counted]) -> None:
 
 def moved(connection: Connection, came: Mapping[Counted, int], went: Mapping[Counted, int]) -> None:
     """So many executions were made pending, and so many are not any more. Does nothing if there are none."""
-    rows = [
+    rows = moves_of(came, went)
+    if rows:
+        move(connection, rows)
+
+
+def moves_of(came: Mapping[Counted, int], went: Mapping[Counted, int]) -> list[dict[str, Any]]:
+    """The records of `moving`."""
+    return [
         {"id": uuid7(), **key._asdict(), "came": came.get(key, 0), "went": went.get(key, 0)}
         for key in dict.fromkeys((*came, *went))
     ]
-    if rows:
-        execute(connection, _move(connection.dialect.name, upsert(connection)), encode(rows))
+
+
+def move(connection: Connection, moves: Sequence[Mapping[str, Any]]) -> None:
+    """Write what has moved."""
+    execute(connection, moving(connection.dialect.name, upsert(connection)), encode(moves, MOVES))
 
 
 @lru_cache(maxsize=2)
-def _move(dialect: str, insert: Any) -> Any:
+def moving(dialect: str, insert: Any) -> Any:
+    """Inserts what has moved. Parameter: `MOVES`."""
     columns = {"id": Uuid()} | _KEY | {"came": Integer(), "went": Integer()}
-    r = records(dialect, columns)
+    r = records(dialect, columns, MOVES)
     return insert(queue_moves).from_select([*columns], select(*(r.c[name] for name in columns)))
 
 

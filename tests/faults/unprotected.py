@@ -85,7 +85,7 @@ def _stale_acks() -> None:
 
     def settle_on_newest(self: Subscription, delivery: Any, disposition: Disposition) -> None:
         other = newest[self._queue_name]
-        other._unsettled.setdefault(delivery.tag)  # it may not have come to that yet
+        other._unsettled.setdefault(delivery.tag, 0)  # it may not have come to that yet
         settle(other, delivery, disposition)
 
     Subscription.__init__ = begin_and_note  # type: ignore[method-assign]

@@ -17,6 +17,13 @@ LEAST_SECONDS: Final = 0.002
 MOST_SECONDS: Final = 0.025
 SHORT_SECONDS: Final = 0.25
 """Runs of up to this time are short: one that is claimed ahead of them waits no longer for its thread."""
+AHEAD_SECONDS: Final = 0.01
+"""As much work as short runs do in this time is claimed ahead, so that one transaction claims several of them."""
+MOST_AHEAD: Final = 2
+"""How many are claimed ahead for each thread at most."""
+RESERVE: Final = 8
+"""While runs are short, one is claimed ahead for each so many threads at least, so that a thread need not wait for its
+next one. Behind long runs it would wait itself, although another process may have time."""
 _WEIGHT: Final = 1 / 16
 
 
@@ -39,6 +46,13 @@ class Pace:
     def short(self) -> bool:
         """Whether executions are short, as far as is known."""
         return self._mean is not None and self._mean <= SHORT_SECONDS
+
+    def ahead(self, threads: int) -> int:
+        """How many executions to claim beyond those that so many threads run."""
+        if self._mean is None or not self.short:
+            return 0
+        soon = threads * AHEAD_SECONDS / max(self._mean, AHEAD_SECONDS / MOST_AHEAD)
+        return max(threads // RESERVE, int(soon))
 
     def allows(self, in_flight: int) -> float:
         """How many seconds a claim or an end may wait for others, with so many executions in flight."""

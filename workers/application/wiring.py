@@ -23,6 +23,7 @@ from adapters.own_modules import OwnModules
 from adapters.registry import AdapterRegistry
 from dspex.amqp.publication import event_publication
 from dspex.amqp.publisher import AmqpPublisher, Publisher
+from dspex.amqp.topology import EXECUTIONS_QUEUE
 from dspex.blobs import BlobStore
 from dspex.contract.envelope import MAX_ANSWER_BYTES, NO_CONTEXT, Context
 from dspex.contract.events import Event
@@ -255,8 +256,9 @@ def _principals(settings: Settings) -> Principals:
 
 def _messaging(settings: Settings, name: str, principals: Principals) -> tuple[dramatiq.Broker, Publisher]:
     admit = Admission(principals) if settings.tenancy else None
+    ahead = {EXECUTIONS_QUEUE: settings.accepted_ahead}
     if settings.embedded:
-        memory = MemoryBroker(max_bytes=settings.max_message_bytes, admit=admit)
+        memory = MemoryBroker(max_bytes=settings.max_message_bytes, admit=admit, ahead=ahead)
         return memory, MemoryPublisher(memory)
     undeclared = threading.Event()
     publisher = AmqpPublisher(settings.broker_url, window=3 * UNCONFIRMED, name=name, on_undeclared=undeclared.set)
@@ -268,4 +270,5 @@ def _messaging(settings: Settings, name: str, principals: Principals) -> tuple[d
         name=name,
         admit=admit,
         undeclared=undeclared,
+        ahead=ahead,
     ), publisher

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -40,7 +40,11 @@ SOON_SECONDS = 1.0
 
 
 class AmqpBroker(dramatiq.Broker):
-    """Consumes the queues of `dspex.amqp.topology`. Connects with the first consumer."""
+    """Consumes the queues of `dspex.amqp.topology`. Connects with the first consumer.
+
+    Args:
+        ahead: how many messages of a queue are prefetched, where it is not as many as its consumer asks for.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class AmqpBroker(dramatiq.Broker):
         name: str = "dspex worker",
         admit: Admit | None = None,
         undeclared: threading.Event | None = None,
+        ahead: Mapping[str, int] | None = None,
     ) -> None:
         self.undeclared = undeclared or threading.Event()
         """Set when an exchange or a queue was missing; a consumer then declares the topology again."""
@@ -62,6 +67,7 @@ class AmqpBroker(dramatiq.Broker):
         self.queue_type: QueueType = queue_type
         self.max_bytes = max_bytes
         self.admit = admit
+        self.ahead = ahead or {}
         self._publisher = publisher
 
     def declare_queue(self, queue_name: str) -> None:
@@ -77,7 +83,7 @@ class AmqpBroker(dramatiq.Broker):
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> dramatiq.Consumer:
         """Consume a queue as soon as the broker is reachable. `timeout` is in milliseconds."""
-        return AmqpConsumer(self, queue_name, prefetch, timeout / 1000)
+        return AmqpConsumer(self, queue_name, self.ahead.get(queue_name, prefetch), timeout / 1000)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Publish a command, and wait for the confirm.

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 DEAD_LETTERS_AHEAD = 4
 """How many dead letters a process prefetches, so that recording a million of them leaves threads for other work."""
+MOST_BYTES = 64 * 1024 * 1024
+"""From so many bytes of unsettled bodies on, no further message is taken. RabbitMQ counts messages only."""
 
 
 class Subscription:
@@ -52,13 +54,15 @@ class Subscription:
         self._settlements: deque[tuple[int, Disposition]] = deque()
         self._awake = False  # a call of _flush is scheduled
         self._gone = False
-        self._unsettled: dict[int, None] = {}  # the tags that are not settled, oldest first
+        self._timeout = timeout
+        self._unsettled: dict[int, int] = {}  # the sizes of the bodies that are not settled, by tag, oldest first
+        self._bytes = 0  # of all these
         self._connection = connect(parameters, max_bytes)
         try:
             self._channel = declare(self._connection, queue_type)
             most = DEAD_LETTERS_AHEAD if queue_name == DEAD_LETTERS else prefetch
             self._channel.basic_qos(prefetch_count=min(prefetch, most))
-            self._deliveries: Iterator[Any] = self._channel.consume(queue_name, inactivity_timeout=timeout)
+            self._deliveries: Iterator[Any] | None = self._consume()
         except CONNECTION_ERRORS:
             self.close()
             raise
@@ -72,12 +76,21 @@ class Subscription:
         """
         declare(self._connection, self._queue_type).close()
 
+    def _consume(self) -> Iterator[Any]:
+        deliveries: Iterator[Any] = self._channel.consume(self._queue_name, inactivity_timeout=self._timeout)
+        return deliveries
+
     def get(self) -> Delivery | None:
         """The next message, or None after the timeout.
 
         Raises:
             CONNECTION_ERRORS, StopIteration: the connection, the channel, or the queue is lost.
         """
+        if self._deliveries is None:
+            if self._bytes > MOST_BYTES // 2:
+                self._connection.process_data_events(self._timeout)
+                return None
+            self._deliveries = self._consume()
         method, properties, body = next(self._deliveries)
         if method is None:
             return None
@@ -90,7 +103,11 @@ class Subscription:
                 return None
         else:
             message = read(content, origin, self._max_bytes, admit=self._admit)
-        self._unsettled[method.delivery_tag] = None
+        self._unsettled[method.delivery_tag] = len(body)
+        self._bytes += len(body)
+        if self._bytes > MOST_BYTES:
+            self._deliveries = None
+            self._channel.cancel()
         delivery = Delivery(message, self, method.delivery_tag)
         delivery.can_be_dead_lettered = properties.can_be_dead_lettered
         return delivery
@@ -124,7 +141,7 @@ class Subscription:
                     acked.add(tag)
                 else:
                     self._channel.basic_nack(tag, requeue=disposition is Disposition.REQUEUE)
-                    del self._unsettled[tag]
+                    self._bytes -= self._unsettled.pop(tag)
             self._ack(acked)
         except CONNECTION_ERRORS as error:
             logger.debug("Messages could not be settled, they come again: %s", describe(error))
@@ -140,4 +157,4 @@ class Subscription:
         for tag in sorted(tags):
             if tag > up_to:
                 self._channel.basic_ack(tag)
-            del self._unsettled[tag]
+            self._bytes -= self._unsettled.pop(tag)

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from dspex.backoff import doubled
 from store.database.identity import Identity
 from store.executions import Request
 from store.executions.choosing import Choice, Chosen
@@ -23,14 +24,11 @@ from workers.application.wiring import Application
 from workers.persistence.group_commit import WriterClosed
 from workers.persistence.operations import Look
 
-RESERVE = 8
-"""While runs are short, one extra execution is claimed for each so many threads, so that a thread need not wait for its
-next claim. Behind long runs it would wait itself, although another process may have time."""
-BATCH = 4
-"""While runs are short, a choice is made when the fourth part of the places is free, or none is claimed ahead."""
+BATCH = 3
+"""While runs are short, a choice is made when the third part of the places is free, or none is claimed ahead."""
 HOLD_SECONDS = 0.5
 """For so long at most, messages are held. What comes in this time was sent in it, so each is a row within a second."""
-AGAIN_SECONDS = 0.05
+AGAIN_SECONDS, MOST_AGAIN_SECONDS = 0.01, 0.08
 """The pause after a choice that found nothing, although something waits: others have locked it at the moment."""
 
 
@@ -85,11 +83,12 @@ class Places:
         self._held: deque[Start] = deque()
         self._held_since = 0.0  # since when there have been some
         self._timer = 0.0  # when they will be looked at
+        self._in_vain = 0  # how many choices in turn have found nothing, although something waits
 
     @property
     def capacity(self) -> int:
         """How many executions may be claimed now."""
-        return self._threads + (self._threads // RESERVE if self._app.pace.short else 0)
+        return self._threads + self._app.pace.ahead(self._threads)
 
     def give(self, request: Request, start: Start) -> None:
         """Give a new message a place, now or in a moment.
@@ -238,6 +237,7 @@ class Places:
             self._taken -= free
             self._waits = choice.more or self._again
             again, self._again = self._again or (choice.more and free > 0), False
+            self._in_vain = self._in_vain + 1 if choice.more and not choice.chosen else 0
             self._changed.notify_all()
         self.isolation.leave(free)
         for chosen in choice.chosen:
@@ -247,7 +247,8 @@ class Places:
             if choice.chosen or not choice.more:
                 self._choose()
             else:
-                self._app.waking.later(AGAIN_SECONDS, None)
+                pause = doubled(AGAIN_SECONDS, MOST_AGAIN_SECONDS, self._in_vain - 1)
+                self._app.waking.later(pause, self.look)
 
 
 def _served_as(request: Request) -> tuple[int, Identity]:

@@ -212,17 +212,15 @@ def test_what_is_offered_while_a_queue_is_marked_is_found(
 
     thread = threading.Thread(target=other)
 
-    def marked(connection: Connection, short: list[object]) -> None:
-        if thread.ident is not None:
-            mark(connection, short)  # type: ignore[arg-type]
-        elif before:
+    def marked(connection: Connection, short: list[object]) -> int:
+        if before and thread.ident is None:
             thread.start()
             assert offered.wait(30)
-            mark(connection, short)  # type: ignore[arg-type]
-        else:
-            mark(connection, short)  # type: ignore[arg-type]
+        number = mark(connection, short)  # type: ignore[arg-type]
+        if thread.ident is None:
             thread.start()
             assert not offered.wait(0.2), "it waits for the queue's row"
+        return number
 
     monkeypatch.setattr(choosing, "_mark", marked)
     with engine.begin() as connection:
@@ -253,3 +251,37 @@ def test_programs_that_are_left_to_others_hide_none_behind_them(
     assert chosen(connection, 2, turns) == [other]
     now[0] = 4.0
     assert set(chosen(connection, 20, turns)) == {one.id for one in avoided}
+
+
+def test_a_queue_that_could_not_be_marked_is_looked_at_again(engine: Engine) -> None:
+    """Who offers at this moment tells nobody, as the queue is ready; and what it offers is not seen yet."""
+    if engine.dialect.name == "sqlite":
+        pytest.skip("it has one writer at a time")
+    with engine.begin() as connection:
+        program = ready_program(connection)
+        first, second = request(program), request(program)
+        executions.claim(connection, ALICE, [first], now=[False])
+    with engine.begin() as offering:
+        executions.claim(offering, ALICE, [second], now=[False])
+        with engine.begin() as connection:
+            choice = choose(connection, BOB, 5, Turns(), alone_at=ALONE_AT)
+        assert [one.request.id for one in choice.chosen] == [first.id]
+        assert choice.more
+    with engine.begin() as connection:
+        choice = choose(connection, BOB, 5, Turns(), alone_at=ALONE_AT)
+    assert [one.request.id for one in choice.chosen] == [second.id]
+    assert not choice.more
+
+
+def test_those_that_offer_to_the_same_ready_queue_do_not_wait_for_one_another(engine: Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        pytest.skip("it has one writer at a time")
+    with engine.begin() as connection:
+        program = ready_program(connection)
+        executions.claim(connection, ALICE, [request(program)], now=[False])
+    with engine.begin() as one, engine.begin() as other:
+        for connection in (one, other):
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
+            executions.claim(connection, ALICE, [request(program)], now=[False])
+    with engine.begin() as connection:
+        assert len(chosen_in(connection)) == 3

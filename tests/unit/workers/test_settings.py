@@ -77,13 +77,12 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
     assert settings.prefetch_count == 4
 
 
-@pytest.mark.parametrize(
-    ("threads", "max_message_bytes", "ahead"),
-    [(64, 1024 * 1024, 64), (1024, 1024 * 1024, 64), (64, 30 * 1024 * 1024, 2), (64, 64 * 1024 * 1024, 1)],
-)
-def test_what_is_taken_ahead_is_bounded_by_bytes(threads: int, max_message_bytes: int, ahead: int) -> None:
-    assert load_settings(threads=threads, max_message_bytes=max_message_bytes).prefetch_count == ahead
-    assert load_settings(threads=threads, max_message_bytes=max_message_bytes, prefetch=7).prefetch_count == 7
+@pytest.mark.parametrize(("threads", "of_executions"), [(1, 256), (64, 256), (1024, 1024)])
+def test_executions_are_taken_ahead_of_threads(threads: int, of_executions: int) -> None:
+    settings = load_settings(threads=threads)
+    assert (settings.prefetch_count, settings.accepted_ahead) == (threads, of_executions)
+    settings = load_settings(threads=threads, prefetch=7)
+    assert (settings.prefetch_count, settings.accepted_ahead) == (7, 7)
 
 
 def test_arguments_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

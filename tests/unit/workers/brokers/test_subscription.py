@@ -28,6 +28,7 @@ class Channel:
         self.waiting: set[int] = set()
         self.settled: Settled = {}
         self.frames = 0
+        self.cancelled = 0
         self._tag = 0
         self.to_come: deque[bytes] = deque()
 
@@ -43,6 +44,9 @@ class Channel:
         self.frames += 1
         self.waiting -= tags
         self.settled |= dict.fromkeys(tags, disposition)
+
+    def cancel(self) -> None:
+        self.cancelled += 1
 
     def consume(self, queue_name: str, inactivity_timeout: float) -> Iterator[Any]:
         while True:
@@ -66,6 +70,9 @@ class Connection:
 
     def channel(self) -> Channel:
         return self.one
+
+    def process_data_events(self, time_limit: float) -> None:
+        """Nothing comes."""
 
     def add_callback_threadsafe(self, callback: Callable[[], None]) -> None:
         if self.closed:
@@ -164,3 +171,21 @@ def test_whatever_the_order_each_ends_as_it_was_settled(steps: list[tuple[str | 
         connection.run_callbacks()
         assert connection.one.settled == expected
         assert connection.one.waiting == {delivery.tag for delivery in running}
+
+
+def test_no_more_is_taken_than_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RabbitMQ's limit counts messages: 256 of the largest would be 256 MiB."""
+    monkeypatch.setattr(subscription_module, "MOST_BYTES", 10)
+    subscription, connection = subscribe(monkeypatch)
+    connection.one.to_come.extend([b"1234"] * 5)
+    found = [subscription.get() for _ in range(5)]
+    deliveries = [delivery for delivery in found if delivery is not None]
+    assert len(deliveries) == 3
+    assert connection.one.cancelled == 1
+    deliveries[0].settle(Disposition.ACK)
+    connection.run_callbacks()
+    assert subscription.get() is None, "still eight bytes"
+    deliveries[1].settle(Disposition.REQUEUE)
+    connection.run_callbacks()
+    assert [subscription.get() is None for _ in range(3)] == [False, False, True]
+    assert connection.one.cancelled == 2

@@ -128,7 +128,7 @@ def test_as_many_are_claimed_as_there_are_places_and_the_others_wait_as_rows(des
 
 def test_behind_short_runs_a_message_is_held_for_the_next_place(desk: Desk) -> None:
     """To write it down as waiting would cost more than to wait."""
-    desk.app.pace.ended(0.001)
+    desk.app.pace.ended(0.2)
     items = [desk.put() for _ in range(4)]
     first, _ = desk.to_run(2)
     assert [desk.status(item) for item in items[2:]] == [None, None]
@@ -143,7 +143,7 @@ def test_behind_short_runs_a_message_is_held_for_the_next_place(desk: Desk) -> N
 
 @pytest.mark.parametrize("why", ["for too long", "runs are long", "others wait"])
 def test_what_is_held_is_written_down(desk: Desk, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.app.pace.ended(0.001)
+    desk.app.pace.ended(0.2)
     items = [desk.put() for _ in range(4)]
     desk.to_run(2)
     if why == "for too long":
@@ -333,14 +333,18 @@ def test_a_writer_that_is_closed(desk: Desk) -> None:
         desk.app.claimer.call(desk.app.writes.hand_over, Identity(uuid7()))
 
 
-@pytest.mark.parametrize(("threads", "capacity"), [(1, 1), (7, 7), (8, 9), (20, 22)])
-def test_one_more_for_every_eight_threads_while_runs_are_short(
-    start: Callable[..., System], threads: int, capacity: int
+@pytest.mark.parametrize(
+    ("threads", "seconds", "capacity"),
+    [(1, 0.1, 1), (7, 0.1, 7), (8, 0.1, 9), (20, 0.1, 22), (8, 0.01, 16), (8, 0.001, 24), (1, 0.001, 3)],
+)
+def test_while_runs_are_short_some_are_claimed_ahead(
+    start: Callable[..., System], threads: int, seconds: float, capacity: int
 ) -> None:
+    """One for every eight threads; of very short ones what runs in ten milliseconds, at most two for each thread."""
     system = start(running=False, threads=threads)
     intake = Intake(system.app)
     assert (intake.places.capacity, intake.threads) == (threads, threads + 8)
-    system.app.pace.ended(0.01)
+    system.app.pace.ended(seconds)
     assert intake.places.capacity == capacity
     system.app.pace.at_least(5.0)
     assert intake.places.capacity == threads
