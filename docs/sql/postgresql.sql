@@ -626,27 +626,32 @@ RETURNING executions.id, executions.program_id, executions.inputs, executions.op
     executions.callback, executions.metadata, executions.extensions, executions.requested_at, executions.lane,
     executions.group_key, executions.run_at;
 
--- count moves
---   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
---   runs: where executions begin to wait, or wait no more
---   needs: none
-INSERT INTO queue_moves (id, tenant, program_id, lane, came, went)
-SELECT records.id, records.tenant, records.program_id, records.lane, records.came, records.went
-FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR, program_id
-    UUID, lane SMALLINT, came INTEGER, went INTEGER);
-
 -- offer
 --   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
---   runs: where executions begin to wait: it locks their queues
+--   runs: where executions begin to wait: it locks their queues. PostgreSQL counts them in the same statement
 --   needs: pk_queues
-INSERT INTO queues (tenant, program_id, lane, group_key, holder, wake_at, inserted_at)
+WITH moved AS (INSERT INTO queue_moves (id, tenant, program_id, lane, came, went)
+SELECT moves.id AS id, moves.tenant AS tenant, moves.program_id AS program_id, moves.lane AS lane, moves.came
+    AS came, moves.went AS went
+FROM jsonb_to_recordset(CAST(%(moves)s::VARCHAR AS JSONB)) AS moves(id UUID, tenant VARCHAR, program_id UUID,
+    lane SMALLINT, came INTEGER, went INTEGER)), ready AS (SELECT queues.tenant AS tenant, queues.program_id
+    AS program_id, queues.lane AS lane, queues.group_key AS group_key
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
+    lane SMALLINT, group_key VARCHAR(64), run_at TIMESTAMP WITH TIME ZONE)
+JOIN queues ON queues.tenant = records.tenant AND queues.program_id = records.program_id AND queues.lane =
+    records.lane AND queues.group_key = records.group_key
+WHERE queues.holder IS NOT NULL
+ORDER BY queues.tenant, queues.program_id, queues.lane, queues.group_key FOR KEY SHARE OF queues) INSERT INTO
+    queues (tenant, program_id, lane, group_key, holder, wake_at, inserted_at)
 SELECT records.tenant, records.program_id, records.lane, records.group_key, CASE WHEN (records.run_at IS NULL
     OR records.run_at <= (clock_timestamp())) THEN '' ELSE NULL END AS anon_1, CASE WHEN (records.run_at IS
     NULL OR records.run_at <= (clock_timestamp())) THEN NULL ELSE records.run_at END AS anon_2,
     (clock_timestamp()) AS database_now_1
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
     lane SMALLINT, group_key VARCHAR(64), run_at TIMESTAMP WITH TIME ZONE)
-WHERE true
+WHERE ((records.tenant, records.program_id, records.lane, records.group_key) NOT IN (SELECT ready.tenant,
+    ready.program_id, ready.lane, ready.group_key
+FROM ready))
 ORDER BY records.tenant, records.program_id, records.lane, records.group_key
 ON CONFLICT (tenant, program_id, lane, group_key) DO UPDATE SET holder = excluded.holder, wake_at =
     excluded.wake_at

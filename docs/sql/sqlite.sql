@@ -506,17 +506,17 @@ RETURNING id, program_id, inputs, options, source, traceparent, tenant, reply_to
 
 -- count moves
 --   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
---   runs: where executions begin to wait, or wait no more
+--   runs: where executions begin to wait
 --   needs: none
 INSERT INTO queue_moves (id, tenant, program_id, lane, came, went)
-SELECT records.id, records.tenant, records.program_id, records.lane, records.came, records.went
+SELECT moves.id, moves.tenant, moves.program_id, moves.lane, moves.came, moves.went
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant, replace("each".value ->>
     ?, ?, ?) AS program_id, "each".value ->> ? AS lane, "each".value ->> ? AS came, "each".value ->> ? AS went
-FROM json_each(?) AS "each") AS records;
+FROM json_each(?) AS "each") AS moves;
 
 -- offer
 --   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
---   runs: where executions begin to wait: it locks their queues
+--   runs: where executions begin to wait: it locks their queues. PostgreSQL counts them in the same statement
 --   needs: pk_queues
 INSERT INTO queues (tenant, program_id, lane, group_key, holder, wake_at, inserted_at)
 SELECT records.tenant, records.program_id, records.lane, records.group_key, CASE WHEN (records.run_at IS NULL
