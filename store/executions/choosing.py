@@ -284,7 +284,7 @@ def _mark(connection: Connection, short: Collection[QueueKey]) -> int:
             return 0
         keys = encode(key_of(row)._asdict() for row in held)
     # In a statement of its own, so that it sees what was committed before the lock.
-    return execute(connection, _marking(dialect), keys).rowcount
+    return len(execute(connection, _marking(dialect), keys))
 
 
 @lru_cache(maxsize=1)
@@ -305,6 +305,7 @@ def _marking(dialect: str) -> Any:
         update(queues)
         .where(its, q.holder.is_not(None), func.coalesce(first > statement_now(), true()))
         .values(holder=null(), wake_at=first)
+        .returning(q.tenant)
     )
 
 
