@@ -150,12 +150,14 @@ class ToRunAlone:
 
 @dataclass(frozen=True)
 class Waiting:
-    """The execution is pending and not due: scheduled, between two attempts, or just being taken by another worker.
+    """The execution is pending, in its queue.
 
-    The relay publishes it when it is due.
+    Attributes:
+        new: this claim has written it down; else it was there.
     """
 
     id: UUID
+    new: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -492,7 +494,7 @@ CLAIMED_COLUMNS = ("tenant", "status", "reply_to", *(f.name for f in fields(Clai
 def claim_of(row: Any) -> Claim:
     """The result of a claim that took or inserted a row."""
     if row.status == ExecutionStatus.PENDING:
-        return Waiting(row.id)
+        return Waiting(row.id, new=True)
     return Claimed(
         row.id,
         row.attempt,

@@ -145,12 +145,14 @@ class Intake(WorkQueue):
             if isinstance(claim, Claimed | Waiting | Running):
                 item.message.settle(Disposition.ACK)
             if taken.attempt is not None and place is not None:
+                app.metrics.accepted(running=True)
                 self._begin(taken, place)
                 return
         if place is not None:
             place.leave()
         match claim:
-            case Waiting():
+            case Waiting(new=new):
+                _count(app, new=new)
                 self._note_waiting(request, claim, accepted=place is None)
             case Running():
                 app.metrics.redelivery()
@@ -238,7 +240,17 @@ def claim_of(app: Application, received: Received[ExecuteProgram]) -> tuple[Requ
     request = request_of(received)
     _check_callback(app, request)
     claim = app.claimer.call(app.writes.claim, Submission(request, now=False))
+    if isinstance(claim, Waiting):
+        _count(app, new=claim.new)
     return request, Taken(app, request, claim).claim
+
+
+def _count(app: Application, *, new: bool) -> None:
+    """Count an execution that waits."""
+    if new:
+        app.metrics.accepted(running=False)
+    else:
+        app.metrics.redelivery()
 
 
 def _check_callback(app: Application, request: Request) -> None:

@@ -240,6 +240,8 @@ class Places:
             self._in_vain = self._in_vain + 1 if choice.more and not choice.chosen else 0
             self._changed.notify_all()
         self.isolation.leave(free)
+        if choice.chosen:
+            self._app.metrics.chosen(len(choice.chosen))
         for chosen in choice.chosen:
             self._begin(chosen, Place(self))
         self._serve()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from typing import Final
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
@@ -22,6 +23,7 @@ OTHER = "other"
 """The label for a code that is not in the list, so that no plug-in or message can add series."""
 
 FAILURES = frozenset(ErrorCode)
+_STATES: Final[Mapping[bool, ExecutionStatus]] = {True: ExecutionStatus.RUNNING, False: ExecutionStatus.PENDING}
 REJECTIONS = frozenset(
     kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DspexError)
 )
@@ -41,6 +43,9 @@ class Metrics:
         self._events = self._counter("events_sent", "Events and replies that the broker has confirmed")
         self._answers_lost = self._counter("answers_lost", "Answers that the broker did not take")
         self._redeliveries = self._counter("redeliveries", "Messages that came again and changed nothing")
+        self._accepted = self._counter("executions_accepted", "Executions that came as messages, now rows", "state")
+        self._accepted_as = {running: self._accepted.labels(state) for running, state in _STATES.items()}
+        self._chosen = self._counter("executions_chosen", "Executions that were taken from what waits")
         self._modules = Gauge(
             "module_info",
             "Modules of one's own that programs can run here, as 1.",
@@ -79,6 +84,14 @@ class Metrics:
         """So many executions wait in a lane, and the oldest might have run for so long."""
         self._waiting.labels(lane).set(waiting)
         self._oldest.labels(lane).set(oldest_seconds)
+
+    def accepted(self, *, running: bool) -> None:
+        """An execution was written down for its message: running here at once, or pending."""
+        self._accepted_as[running].inc()
+
+    def chosen(self, number: int) -> None:
+        """So many executions were taken from what waits, to run here."""
+        self._chosen.inc(number)
 
     def execution_ended(self, status: ExecutionStatus, error_code: str | None = None) -> None:
         """This process has written the end of an execution."""

@@ -90,6 +90,15 @@ class Desk:
         row = self.system.row(item if isinstance(item, UUID) else item.id)
         return None if row is None else row.status
 
+    def counted(self) -> dict[str, float | None]:
+        """How many were accepted, by state, and chosen; and how many messages came again."""
+        read = self.app.metrics.registry.get_sample_value
+        states = {state: read("dspex_executions_accepted_total", {"state": state}) for state in ("running", "pending")}
+        return states | {
+            "chosen": read("dspex_executions_chosen_total"),
+            "again": read("dspex_redeliveries_total"),
+        }
+
     def becomes(self, item: Item, status: ExecutionStatus) -> None:
         assert wait_until(lambda: self.status(item) == status, PATIENCE), self.status(item)
 
@@ -124,6 +133,7 @@ def test_as_many_are_claimed_as_there_are_places_and_the_others_wait_as_rows(des
     assert desk.status(items[3]) == PENDING
     second.place.leave()
     assert [id_of(item) for item in desk.to_run(1)] == [items[3].id]
+    assert desk.counted() == {"running": 2, "pending": 2, "chosen": 2, "again": 0}
 
 
 def test_behind_short_runs_a_message_is_held_for_the_next_place(desk: Desk) -> None:
@@ -181,6 +191,8 @@ def test_a_message_for_one_that_runs_or_waits_is_dropped(desk: Desk) -> None:
     assert set(desk.source.settled.values()) == {Disposition.ACK}
     assert len(desk.intake) == 0
     assert [desk.status(item) for item in (running, other, waiting)] == [RUNNING, RUNNING, PENDING]
+    assert wait_until(lambda: desk.counted()["again"] == 3, PATIENCE)
+    assert desk.counted() == {"running": 2, "pending": 1, "chosen": 0, "again": 3}
 
 
 def test_a_message_for_one_that_has_ended_is_its_handlers_to_answer(desk: Desk) -> None:

@@ -39,6 +39,10 @@ def test_each_thing_that_happens_has_its_counter(metrics: Metrics) -> None:
     metrics.message_rejected("malformed_message")
     metrics.event_sent(5)
     metrics.redelivery()
+    metrics.accepted(running=True)
+    metrics.accepted(running=False)
+    metrics.accepted(running=False)
+    metrics.chosen(7)
     assert value(metrics, "dspex_executions_total", status="completed", error_code="") == 1
     assert value(metrics, "dspex_executions_total", status="failed", error_code="timeout") == 1
     assert value(metrics, "dspex_executions_total", status="cancelled", error_code="cancelled") == 1
@@ -48,6 +52,9 @@ def test_each_thing_that_happens_has_its_counter(metrics: Metrics) -> None:
     assert value(metrics, "dspex_rejected_messages_total", error_code="malformed_message") == 1
     assert value(metrics, "dspex_events_sent_total") == 5
     assert value(metrics, "dspex_redeliveries_total") == 1
+    assert value(metrics, "dspex_executions_accepted_total", state="running") == 1
+    assert value(metrics, "dspex_executions_accepted_total", state="pending") == 2
+    assert value(metrics, "dspex_executions_chosen_total") == 7
 
 
 def test_what_waits_is_shown_by_lane(metrics: Metrics) -> None:
@@ -60,6 +67,7 @@ def test_what_waits_is_shown_by_lane(metrics: Metrics) -> None:
 
 def test_what_has_not_happened_is_zero(metrics: Metrics) -> None:
     assert value(metrics, "dspex_stale_writes_total") == 0
+    assert value(metrics, "dspex_executions_accepted_total", state="pending") == 0
     assert value(metrics, "dspex_executions_total", status="completed", error_code="") == 0
     for code in ErrorCode:
         assert value(metrics, "dspex_executions_total", status="failed", error_code=code) == 0
