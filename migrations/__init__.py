@@ -38,7 +38,7 @@ __all__ = [
     "upgrade",
 ]
 
-OLDEST = "0017"
+OLDEST = "0018"
 """The oldest revision on which this version runs. Newer ones may have to wait until older workers are gone."""
 
 _one_at_a_time = threading.Lock()

@@ -338,6 +338,28 @@ slots = Table(
     postgresql_with={"fillfactor": "70"},
 )
 
+workers = Table(
+    "workers",
+    metadata,
+    # The register of live worker processes; see `store.queues.register`.
+    Column("name", String(128), primary_key=True),
+    # Always '*': only sessions that see all tenants see it.
+    Column("tenant", String(64), nullable=False, server_default=text("'*'")),
+    Column("host", String(64), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    # The names of what it serves, by kind; a kind that is missing is not restricted.
+    Column("serves", Json, nullable=False),
+    # How many executions it runs at once at most, and now.
+    Column("places", Integer, nullable=False),
+    Column("taken", Integer, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Column("lease_expires_at", UtcDateTime, nullable=False),
+    postgresql_with={"fillfactor": "50"},
+)
+
 execution_traces = Table(
     "execution_traces",
     metadata,

@@ -53,6 +53,7 @@ from dspex.contract.results import (
 )
 from dspex.contract.status import DeadLetterStatus, DeliveryStatus
 from dspex.contract.trace import ExecutionTrace, TraceStep
+from dspex.contract.workers import Serves, WorkerView
 from dspex.signatures.compatibility import compare
 
 ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
@@ -236,6 +237,18 @@ _BACKLOG = Backlog(
     held_by=(Holder(scope="lm fast", paused=True),),
 )
 
+WORKER_VIEW = WorkerView(
+    name="host-1-a",
+    host="host",
+    pid=1,
+    version="0.1.0",
+    state="working",
+    serves=Serves(lanes=(Lane.HIGH,), environments=("rag", "-")),
+    places=64,
+    taken=7,
+    started_at=AT,
+    seen_at=AT,
+)
 GATE_VIEW = GateView(
     scope=Scope(kind=GateKind.LM, name="fast"),
     shared=True,
@@ -316,4 +329,5 @@ AN_ANSWER_OF_EACH: list[BaseModel] = [
     BacklogView(by=By.PROGRAM, total=_BACKLOG, items=(_BACKLOG,), next_cursor="n"),
     GATE_VIEW,
     Page[GateView](items=(GATE_VIEW,), next_cursor="lm:*:fast"),
+    Page[WorkerView](items=(WORKER_VIEW,), next_cursor="host-1-a"),
 ]

@@ -46,7 +46,7 @@ LEAST_SECONDS: Final = 5.0
 """A rate is over so many seconds at least, when a queue has only begun to move."""
 
 MOST_HELD: Final = 5_000
-"""Of so many queues of a page it is looked up what holds them."""
+"""So many gates of the rows of a page are told."""
 
 
 class By(StrEnum):
@@ -112,10 +112,10 @@ class Figures:
 def lanes(connection: Connection, scope: Scope) -> list[Figures]:
     """The figures of each lane, the first lane first."""
     now = clock(connection)
-    found = {row.lane: row for row in connection.execute(_figures(By.LANE, scope, now))}
+    found = {row.lane: row for row in connection.execute(figures(By.LANE, scope, now))}
     wanted = [lane for lane in Lane if scope.lane in (None, lane)]
     return [
-        _figures_of(found[lane.number], now, lane=lane) if lane.number in found else Figures(lane=lane)
+        figures_of(found[lane.number], now, lane=lane) if lane.number in found else Figures(lane=lane)
         for lane in wanted
     ]
 
@@ -139,7 +139,7 @@ def page(connection: Connection, by: By, scope: Scope, *, cursor: str | None, li
         InvalidValues: the cursor is invalid.
     """
     now = clock(connection)
-    all_of_them = _figures(by, scope, now).subquery("figures")
+    all_of_them = figures(by, scope, now).subquery("figures")
     c = all_of_them.c
     key = [c[name] for name in _COLUMNS[by]]
     wanted = select(all_of_them)
@@ -149,7 +149,7 @@ def page(connection: Connection, by: By, scope: Scope, *, cursor: str | None, li
         wanted = wanted.where(or_(c.waiting < waiting, and_(c.waiting == waiting, behind)))
     rows = connection.execute(wanted.order_by(c.waiting.desc(), *key).limit(limit + 1)).all()
     named = [{name: getattr(row, name) for name in _COLUMNS[by]} for row in rows]
-    found = [_figures_of(row, now, **names) for row, names in zip(rows, named, strict=True)]
+    found = [figures_of(row, now, **names) for row, names in zip(rows, named, strict=True)]
     return Page(tuple(found[:limit]), _encode(by, found[limit - 1]) if len(found) > limit else None)
 
 
@@ -162,18 +162,21 @@ def names(connection: Connection, of: Iterable[Identity]) -> dict[Identity, str]
     return {program: known[program] for program in wanted if program in known}
 
 
-def holders(connection: Connection, of: Iterable[Identity], lane: Lane | None = None) -> dict[Identity, set[str]]:
-    """The keys of the gates that hold something of these programs now: of the first `MOST_HELD` queues."""
-    c = queues.c
-    held = select(c.tenant, c.program_id, c.holder).where(
-        c.program_id.in_([program.id for program in of]), c.holder.is_not(None), c.holder != ""
-    )
-    if lane is not None:
-        held = held.where(c.lane == lane.number)
-    found = dict[Identity, set[str]]()
-    for row in connection.execute(held.limit(MOST_HELD)):
-        found.setdefault(Identity(row.program_id, row.tenant), set()).add(row.holder)
-    return found
+def holders(connection: Connection, by: By, rows: Sequence[Figures], scope: Scope) -> list[list[str]]:
+    """For each of these rows, the keys of the gates that hold something of it now; `MOST_HELD` at most."""
+    c, names = queues.c, _COLUMNS[by]
+    key = [c[name] for name in names]
+    keys = [tuple(_value(getattr(row, name)) for name in names) for row in rows]
+    found = dict[tuple[Any, ...], list[str]]()
+    if keys:
+        held = select(*key, c.holder).where(c.holder != "", *scope.of(c), tuple_(*key).in_(keys)).distinct()
+        for *its, holder in connection.execute(held.order_by(*key, c.holder).limit(MOST_HELD)):
+            found.setdefault(tuple(its), []).append(holder)
+    return [found.get(its, []) for its in keys]
+
+
+def _value(name: Any) -> Any:
+    return name.number if isinstance(name, Lane) else name
 
 
 def paused(connection: Connection, keys: Collection[str]) -> set[str]:
@@ -182,8 +185,8 @@ def paused(connection: Connection, keys: Collection[str]) -> set[str]:
     return set(connection.execute(select(c.key).where(c.key.in_(keys), c.paused)).scalars())
 
 
-def _figures(by: By, scope: Scope, now: datetime) -> Select[Any]:
-    """Counts, what has moved since, and what runs, by the key of what is asked for."""
+def figures(by: By, scope: Scope, now: datetime) -> Select[Any]:
+    """The statement: counts, what has moved since, and what runs, by the key of what is asked for."""
     key = _COLUMNS[by]
     none, period = literal(0, BigInteger), period_of(now)
     never = type_coerce(null(), UtcDateTime)
@@ -215,12 +218,13 @@ def _figures(by: By, scope: Scope, now: datetime) -> Select[Any]:
     return select(*columns).group_by(*(p[name] for name in key)).having(anything)
 
 
-def _figures_of(row: Any, now: datetime, **names: Any) -> Figures:
+def figures_of(row: Any, now: datetime, **names: Any) -> Figures:
+    """Figures from a row of the statement, or from NULL."""
     begun = now - timedelta(seconds=now.timestamp() % SECONDS + SECONDS)
     since = max(begun, row.moving_since) if row.moving_since is not None else now
     minutes = max((now - since).total_seconds(), LEAST_SECONDS) / 60
-    came, went = int(row.came) / minutes, int(row.went) / minutes
-    return Figures(max(int(row.waiting), 0), int(row.running), row.oldest_at, came, went, **names)
+    waiting, running, came, went = (int(getattr(row, name) or 0) for name in ("waiting", "running", "came", "went"))
+    return Figures(max(waiting, 0), running, row.oldest_at, came / minutes, went / minutes, **names)
 
 
 def _encode(by: By, last: Figures) -> str:

@@ -8,16 +8,18 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, case, exists, func, literal, select, true
 
 from dspex.contract.options import Lane
 from dspex.ids import DEFAULT_TENANT
 from store.gates.rows import EVERYTHING, LANE, GateKey
 from store.queues import figures
-from store.queues.counts import clock
-from store.queues.figures import Scope
+from store.queues.figures import By, Scope
+from store.queues.register import served, services_of, unregistered
+from store.queues.services import NEEDS, Needs, missing, needed
+from store.queues.unserved import LATE_SECONDS
 from store.statuses import PENDING
-from store.tables import executions, queues
+from store.tables import NOW, executions, gates, programs, queues
 
 MOST_COUNTED: Final = 1_000
 """So many that are ahead are counted; of more it is estimated how many there are."""
@@ -44,6 +46,7 @@ class Position:
         gate: what holds its queue: the key of a gate.
         ahead: how many of its queue come first, about.
         expected_seconds: until it runs, about. None: nothing of its program and lane has gone for a minute.
+        unserved: what no live worker serves of it.
     """
 
     since: datetime
@@ -52,58 +55,99 @@ class Position:
     gate: str | None = None
     ahead: int | None = None
     expected_seconds: float | None = None
+    unserved: str | None = None
 
 
 def position(connection: Connection, execution_id: UUID, *, tenant: str = DEFAULT_TENANT) -> Position | None:
-    """Where an execution waits. None: it does not wait for a worker."""
-    c = executions.c
-    row = connection.execute(
-        select(*(c[name] for name in _QUEUE), c.run_at, c.attempt, c.updated_at, queues.c.holder)
-        .select_from(executions.outerjoin(queues, _same(c, queues.c)))
-        .where(c.id == execution_id, c.tenant == tenant, PENDING, c.run_at.is_not(None))
-    ).one_or_none()
+    """Where an execution waits. None: it does not wait for a worker. Two statements, for a client that polls."""
+    row = connection.execute(_where_it_waits(connection.dialect.name, execution_id, tenant)).one_or_none()
     if row is None:
         return None
-    now, lane = clock(connection), tuple(Lane)[row.lane]
-    if row.run_at > now:
+    lane = tuple(Lane)[row.lane]
+    if row.run_at > row.now:
         reason = Reason.RETRY if row.attempt else Reason.NOT_BEFORE
-        return Position(row.updated_at, lane, reason, expected_seconds=(row.run_at - now).total_seconds())
-    gate, paused = _gate(connection, row, lane)
+        return Position(row.updated_at, lane, reason, expected_seconds=(row.run_at - row.now).total_seconds())
+    gate, paused = _gate(row, lane)
     reason = Reason.PLACE if gate is None else Reason.PAUSED if paused else Reason.LIMIT
-    speed = figures.total(figures.lanes(connection, Scope(tenant, row.program_id, lane)))
-    ahead = _ahead(connection, row, speed.waiting)
+    unserved = None
+    if gate is None and (row.now - row.run_at).total_seconds() > LATE_SECONDS:
+        unserved = missing(services_of(row.served), Needs(row.lane, row.program_id, row.adapter, row.environment))
+    around = _around(connection, row, Scope(tenant, row.program_id, lane), ask=unserved is not None)
+    if around.others:
+        unserved = None
+    ahead, speed = _ahead(row, around), figures.figures_of(around, row.now)
     expected = None
-    if not paused and speed.went_per_minute:
+    if not paused and unserved is None and speed.went_per_minute:
         expected = (ahead + 1) / speed.went_per_minute * 60
-    return Position(row.updated_at, lane, reason, gate, ahead, expected)
+    return Position(row.updated_at, lane, reason, gate, ahead, expected, unserved)
+
+
+def _where_it_waits(dialect: str, execution_id: UUID, tenant: str) -> Any:
+    """The execution, with its queue, what is paused above it, what it needs, and what is served."""
+    c = executions.c
+    lanes = {lane.number: GateKey(LANE, lane).text for lane in Lane}
+    keys = {
+        "queue_paused": queues.c.holder,
+        "all_paused": literal(GateKey(EVERYTHING).text),
+        "lane_paused": case(lanes, value=c.lane),
+    }
+    paused = {name: exists(select(gates.c.key).where(gates.c.key == key, gates.c.paused)) for name, key in keys.items()}
+    needs = dict(zip(NEEDS, needed(c.lane, c.program_id), strict=True))
+    return (
+        select(
+            *(c[name] for name in _QUEUE),
+            *(c.run_at, c.attempt, c.updated_at, queues.c.holder, NOW.label("now")),
+            *(condition.label(name) for name, condition in paused.items()),
+            *(needs[name].label(name) for name in ("adapter", "environment")),
+            served(dialect).label("served"),
+        )
+        .select_from(
+            executions.outerjoin(queues, _same(c, queues.c)).outerjoin(
+                programs, and_(programs.c.id == c.program_id, programs.c.tenant == c.tenant)
+            )
+        )
+        .where(c.id == execution_id, c.tenant == tenant, PENDING, c.run_at.is_not(None))
+    )
 
 
 def _same(one: Any, other: Any) -> Any:
     return and_(*(one[name] == other[name] for name in _QUEUE))
 
 
-def _gate(connection: Connection, row: Any, lane: Lane) -> tuple[str | None, bool]:
+def _gate(row: Any, lane: Lane) -> tuple[str | None, bool]:
     """What holds its queue, and whether that is a pause. Of everything and of a lane, only pauses hold."""
-    keys = [row.holder] if row.holder else []
-    keys += [GateKey(EVERYTHING).text, GateKey(LANE, lane).text]
-    paused = figures.paused(connection, keys)
-    for key in keys:
-        if key in paused:
-            return key, True
+    if row.queue_paused:
+        return row.holder, True
+    if row.all_paused:
+        return GateKey(EVERYTHING).text, True
+    if row.lane_paused:
+        return GateKey(LANE, lane).text, True
     return row.holder or None, False
 
 
-def _ahead(connection: Connection, row: Any, waiting: int) -> int:
-    """How many of its queue may run before it: exact up to `MOST_COUNTED`, then as if they came evenly."""
+def _around(connection: Connection, row: Any, scope: Scope, *, ask: bool) -> Any:
+    """How many of its queue may run before it, up to `MOST_COUNTED`, the times of the first and the last of them, and
+    the figures of its program and lane. If asked, also whether others live than are registered.
+    """
     c = executions.c
-    here = [c[name] == getattr(row, name) for name in _QUEUE]
-    before = select(c.id).where(PENDING, *here, c.run_at < row.run_at).limit(MOST_COUNTED)
-    ahead = connection.execute(select(func.count()).select_from(before.subquery())).scalar_one()
-    if ahead < MOST_COUNTED:
-        return ahead
-    first, last = (
-        connection.execute(select(c.run_at).where(PENDING, *here).order_by(order).limit(1)).scalar_one()
-        for order in (c.run_at, c.run_at.desc())
-    )
+    here = [PENDING, *(c[name] == getattr(row, name) for name in _QUEUE)]
+    before = select(c.id).where(*here, c.run_at < row.run_at).limit(MOST_COUNTED)
+    place = select(
+        select(func.count()).select_from(before.subquery()).scalar_subquery().label("ahead"),
+        *(
+            select(c.run_at).where(*here).order_by(order).limit(1).scalar_subquery().label(name)
+            for name, order in (("first", c.run_at), ("last", c.run_at.desc()))
+        ),
+        (unregistered() if ask else literal(value=False)).label("others"),
+    ).subquery("place")
+    speed = figures.figures(By.LANE, scope, row.now).subquery("speed")
+    return connection.execute(select(place, speed).select_from(place.outerjoin(speed, true()))).one()
+
+
+def _ahead(row: Any, around: Any) -> int:
+    """How many of its queue may run before it: exact up to `MOST_COUNTED`, then as if they came evenly."""
+    first, last = around.first, around.last
+    if around.ahead < MOST_COUNTED or first is None or last is None:
+        return int(around.ahead)
     share = (row.run_at - first) / (last - first) if last > first else 1.0
-    return max(MOST_COUNTED, round((waiting - 1) * share))
+    return max(MOST_COUNTED, round((int(around.waiting or 0) - 1) * share))

@@ -14,10 +14,9 @@ from sqlalchemy import Connection, select
 
 from dspex.contract.options import Lane
 from store.database.identity import Identity, is_one_of
+from store.queues.services import NO_ENVIRONMENT, Needs, Service
 from store.tables import programs
 
-NO_ENVIRONMENT: Final = "-"
-"""Stands for programs that name no environment."""
 REMEMBERED_SECONDS: Final = 2.0
 """For how long a process remembers which program it serves, as a program may get another adapter or environment."""
 MOST_REMEMBERED: Final = 10_000
@@ -51,16 +50,16 @@ class Serving:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lanes = frozenset(lane.number for lane in lanes) or frozenset(lane.number for lane in Lane)
-        self._programs = frozenset(programs)
-        self._adapters = frozenset(adapters)
-        self._environments = frozenset(environments)
+        self._service = Service(
+            programs=frozenset(programs), adapters=frozenset(adapters), environments=frozenset(environments)
+        )
         self._clock = clock
         self._known: dict[Identity, _Known] = {}
 
     @property
     def by_program(self) -> bool:
         """Whether it serves some programs only."""
-        return bool(self._programs or self._adapters or self._environments)
+        return any(self._service)
 
     def takes(self, lane: int, program: Identity) -> bool:
         """Whether it is known to serve this program in this lane. Thread-safe, and takes microseconds."""
@@ -90,13 +89,10 @@ class Serving:
 
     def _read(self, connection: Connection, asked: Collection[Identity]) -> dict[Identity, bool]:
         """Whether it serves each. One that is gone is served, as its executions are to be ended."""
-        serves = {one: not self._programs or one.id in self._programs for one in asked}
-        if self._adapters or self._environments:
+        needs = {one: Needs(0, one.id, None, None) for one in asked}
+        if self._service.adapters or self._service.environments:
             c = programs.c
             read = select(c.id, c.tenant, c.adapter_type, c.configuration["environment"].as_string().label("its"))
             for row in connection.execute(read.where(is_one_of(programs, asked))):
-                adapter = not self._adapters or row.adapter_type in self._adapters
-                environment = not self._environments or (row.its or NO_ENVIRONMENT) in self._environments
-                one = Identity(row.id, row.tenant)
-                serves[one] = serves[one] and adapter and environment
-        return serves
+                needs[Identity(row.id, row.tenant)] = Needs(0, row.id, row.adapter_type, row.its or NO_ENVIRONMENT)
+        return {one: self._service.takes(its) for one, its in needs.items()}

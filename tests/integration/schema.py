@@ -14,7 +14,7 @@ from dspex.contract.callback import Callback
 from dspex.contract.status import DeliveryStatus
 from store import blob_owners, executions, programs, rejections, signatures, webhooks
 from store.queues import counts
-from store.tables import NOW, early_cancels, gates, metadata, queues, slots
+from store.tables import NOW, early_cancels, gates, metadata, queues, slots, workers
 
 SCHEMA = {
     "sqlite": ("SELECT type, name, tbl_name, sql FROM sqlite_master",),
@@ -109,6 +109,9 @@ def fill(engine: Engine) -> None:
         connection.execute(
             insert(slots).values(gate_key="lane:*:bulk", execution_id=uuid7(), lock_version=1, inserted_at=NOW)
         )
+        worker = {"name": "w", "host": "h", "pid": 1, "version": "1", "state": "working", "serves": {"lanes": ["bulk"]}}
+        times = dict.fromkeys(("started_at", "seen_at", "lease_expires_at"), NOW)
+        connection.execute(insert(workers).values(**worker, **times, places=4, taken=1))
         waiting = counts.Counted("default", program_id)
         counts.came(connection, [waiting, waiting])
         counts.fold(connection, 1)

@@ -47,7 +47,7 @@ def test_both_names_are_one_table_until_old_workers_are_gone(engine: Engine, old
         OLD.add(connection, kept, 2, PAST)
     with pytest.raises(CommandError, match=r"are connected \(1 sessions\), .*: replace them, then migrate again"):
         migrations.upgrade(engine)
-    assert migrations.current(engine) == "0017"
+    assert migrations.current(engine) == "0018"
     assert migrations.serves(engine)
 
     with old.begin() as connection:
@@ -67,7 +67,7 @@ def test_both_names_are_one_table_until_old_workers_are_gone(engine: Engine, old
 
     old.dispose()
     migrations.upgrade(engine)
-    assert migrations.current(engine) == "0018"
+    assert migrations.current(engine) == "0019"
     with engine.begin() as connection:
         assert connection.execute(text("SELECT to_regclass('callbacks')")).scalar() is None
         assert event_outbox.due(connection, LATER, 10) == [Identity(kept)]
@@ -124,11 +124,11 @@ def test_this_version_runs_after_the_migration_alone(engine: Engine) -> None:
     migrations.upgrade(engine, "0009")
     with pytest.raises(SettingsError, match="run `dspex migrate`"):
         require_schema(engine)
-    migrations.upgrade(engine, "0017")
+    migrations.upgrade(engine, "0018")
     require_schema(engine)
 
 
-@pytest.mark.parametrize(("revision", "served"), [("0017", {"postgresql"}), ("0018", set())])
+@pytest.mark.parametrize(("revision", "served"), [("0018", {"postgresql"}), ("0019", set())])
 def test_which_revisions_serve_the_version_before(
     database_url: str, monkeypatch: pytest.MonkeyPatch, revision: str, served: set[str]
 ) -> None:

@@ -138,7 +138,7 @@ def test_down_from_shared_ids_is_refused(engine: Engine) -> None:
     with pytest.raises(CommandError, match="signatures: two tenants have the same id"):
         migrations.downgrade(engine, "0007")
     # On SQLite all steps are one transaction.
-    assert migrations.current(engine) == ("0018" if engine.dialect.name == "sqlite" else "0008")
+    assert migrations.current(engine) == ("0019" if engine.dialect.name == "sqlite" else "0008")
     with engine.begin() as connection:
         signatures.destroy(connection, signature_id, tenant="acme")
     migrations.downgrade(engine, "0007")

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import pika
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 
 from deploy.processes import Process, free_port, start_time, wait_until
 from dspex import (
@@ -24,6 +24,7 @@ from dspex import (
     CreateProgram,
     CreateSignature,
     ExecuteProgram,
+    ExecutionOptions,
     ExecutionStatus,
     InitializeProgram,
     ProgramStatus,
@@ -31,11 +32,16 @@ from dspex import (
     uuid7,
 )
 from dspex.amqp.topology import EXECUTIONS_QUEUE, QUEUES
+from dspex.contract.options import Lane
 from dspex.errors import NotFound, SettingsError
 from dspex.producer import Producer
 from store import counters, executions, programs
 from store.database.engine import make_engine
+from store.database.tenancy import ALL
 from store.executions import Execution
+from store.queues import position, register, unserved
+from store.queues.figures import Scope
+from store.tables import workers as workers_table
 from tests import preloaded
 from tests.conftest import new_database
 from tests.tcp_proxy import TcpProxy
@@ -408,6 +414,49 @@ class TestDeath:
         workers.wait_until_said("takes jobs", 4)
         system.check(program_id, system.execute(program_id, 20))
         assert workers.terminate() == 0
+
+
+class TestTheRegister:
+    def test_what_no_live_worker_serves_is_told_until_one_does(
+        self, system: System, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in (unserved, position):
+            monkeypatch.setattr(module, "LATE_SECONDS", 0.0)
+
+        def live() -> list[object]:
+            with system.engine.connect() as connection:
+                return [worker.serves["lanes"] for worker in register.page(connection, None, 10)]
+
+        def told() -> set[str]:
+            with system.engine.connect() as connection:
+                fleet = register.read(connection)
+                return {one.missing for one in unserved.unserved(connection, fleet, Scope(ALL))}
+
+        def told_of(execution_id: UUID) -> str | None:
+            with system.engine.connect() as connection:
+                found = position.position(connection, execution_id)
+            return None if found is None else found.unserved
+
+        system.work("--lanes", "high", lease_seconds=1)
+        program_id, bulk = system.program(0), uuid7()
+        options = ExecutionOptions(lane=Lane.BULK)
+        system.producer.send(
+            ExecuteProgram(execution_id=bulk, program_id=program_id, inputs={"question": "?"}, options=options)
+        )
+        assert wait_until(lambda: told_of(bulk) == "lane bulk", PATIENCE)
+        assert told() == {"lane bulk"}
+        other = system.work("--lanes", "bulk", lease_seconds=1)
+        system.check(program_id, [bulk])
+        assert (told(), told_of(bulk)) == (set(), None)
+        assert wait_until(lambda: sorted(map(str, live())) == ["['bulk']", "['high']"], PATIENCE), live()
+        other.process.kill()
+        assert wait_until(lambda: live() == [["high"]], PATIENCE), live()
+
+        def rows() -> int:
+            with system.engine.connect() as connection:
+                return connection.execute(select(func.count()).select_from(workers_table)).scalar_one()
+
+        assert wait_until(lambda: rows() == 1, PATIENCE)
 
 
 class TestALostThread:

@@ -39,6 +39,7 @@ from dspex.contract.results import (
     SignatureView,
 )
 from dspex.contract.trace import ExecutionTrace
+from dspex.contract.workers import WorkerView
 from dspex.errors import InvalidInput, InvalidValues, NotFound, Problem
 from dspex.model import problems
 from dspex.signatures.compatibility import Compatibility
@@ -449,6 +450,15 @@ _COLUMNS: dict[type[BaseModel], dict[str, Any]] = {
         "limits": lambda v: v.limits and " ".join(f"{k}={n}" for k, n in v.limits.model_dump().items()),
         "in flight": lambda v: v.allowed and f"{v.in_flight} of {v.allowed}",
         "closed until": lambda v: v.closed_until,
+    },
+    WorkerView: {
+        "name": lambda v: v.name,
+        "version": lambda v: v.version,
+        "state": lambda v: v.state,
+        "serves": lambda v: "; ".join(f"{k} {', '.join(map(str, n))}" for k, n in v.serves if n) or "everything",
+        "running": lambda v: f"{v.taken} of {v.places}",
+        "started": lambda v: v.started_at,
+        "seen": lambda v: v.seen_at,
     },
 }
 

@@ -27,6 +27,11 @@ def show_backlog(view: BacklogView) -> None:
     table.add_row(*(cell(text) for text in ("all", *("" for _ in heads[1:]), *_figures(view.total, now))))
     # Lines may be wider than the terminal, so that ids can be copied.
     Console(width=max(Console().width, 220), soft_wrap=True).print(table)
+    if view.total.unserved:
+        say(
+            f"No live worker serves {', '.join(view.total.unserved)}: start one that does, or it waits on. "
+            "`dspex workers` shows those that live."
+        )
     if view.next_cursor:
         say(f"More: --cursor {view.next_cursor}", err=True)
 
@@ -49,8 +54,14 @@ def _figures(row: Backlog, now: datetime) -> tuple[str, ...]:
         f"{row.came_per_minute:.0f}",
         f"{row.went_per_minute:.0f}",
         "not known" if row.expected_seconds is None else span(row.expected_seconds),
-        ", ".join(f"{holder.scope}{' (paused)' if holder.paused else ''}" for holder in row.held_by) or "-",
+        _held(row),
     )
+
+
+def _held(row: Backlog) -> str:
+    told = [f"{holder.scope}{' (paused)' if holder.paused else ''}" for holder in row.held_by]
+    told += [f"no worker for {what}" for what in row.unserved]
+    return ", ".join(told) or "-"
 
 
 def _age(at: datetime | None, now: datetime) -> str:

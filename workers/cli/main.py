@@ -247,4 +247,8 @@ verb(
     of_program, click.option("--lane", type=click.Choice(["high", "default", "bulk"])),
     click.option("--all-tenants", is_flag=True, help="Of all tenants, not of one."), limit, cursor,
 )  # fmt: skip
+verb(
+    main, "workers", "list_workers", "List the live worker processes: what each serves, and how busy it is.",
+    limit, cursor,
+)  # fmt: skip
 gates.add(main)

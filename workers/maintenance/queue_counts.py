@@ -7,8 +7,9 @@ import time
 
 from store.database.engine import READ_ONLY
 from store.database.tenancy import ALL
-from store.queues import counts, figures
+from store.queues import counts, figures, register
 from store.queues.counts import Counted
+from store.queues.unserved import unserved
 from workers.application.wiring import Application
 
 FOLD_LIMIT = 2_000
@@ -50,9 +51,14 @@ class QueueCounts:
             )
 
     def _show(self) -> None:
+        scope = figures.Scope(ALL)
         with self._app.engine.connect().execution_options(**READ_ONLY) as connection:
-            lanes, now = figures.lanes(connection, figures.Scope(ALL)), counts.clock(connection)
+            lanes, now = figures.lanes(connection, scope), counts.clock(connection)
+            workers = register.count_by_lane(connection)
+            in_vain = unserved(connection, register.read(connection), scope)
         for row in lanes:
             if row.lane is not None:
                 since = (now - row.oldest_at).total_seconds() if row.oldest_at is not None else 0.0
                 self._app.metrics.backlog(row.lane, row.waiting, max(since, 0.0))
+        for lane, number in workers.items():
+            self._app.metrics.fleet(lane, number, sum(one.lane == lane for one in in_vain))

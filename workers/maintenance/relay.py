@@ -16,6 +16,7 @@ from store import event_outbox, executions
 from store.database.engine import READ_ONLY
 from store.database.identity import Identity
 from store.executions import Execution, external
+from store.queues import register
 from store.queues.keys import QueueKey
 from workers.application.wiring import Application
 from workers.execution.event_publisher import announce, tell_end
@@ -41,6 +42,7 @@ class Relay:
         self._swept: QueueKey | None = None  # up to where queues were swept
         self._look_at_events = 0.0  # the time of the next look at the event outbox
         self._look_at_external = 0.0  # the same for external executions
+        self._look_at_register = 0.0  # and for workers
 
     def run(self) -> None:
         """Do everything that is due now.
@@ -65,6 +67,7 @@ class Relay:
         self._look()
         self._counts.run()
         self._early_cancels.run()
+        self._sweep_register()
         # Events are due after a lease at the earliest, and there is no index for them.
         if time.monotonic() >= self._look_at_events:
             while self._is_due(event_outbox.anything_due) and self._events():
@@ -112,6 +115,15 @@ class Relay:
             for execution in ended:
                 tell_end(app, execution)
         self._look_at_external = time.monotonic() + app.settings.lease_seconds / 3
+
+    def _sweep_register(self) -> None:
+        """Delete the rows of dead workers; looks from time to time only."""
+        if time.monotonic() < self._look_at_register:
+            return
+        if self._is_due(register.anything_dead):
+            with self._app.engine.begin() as connection:
+                register.sweep(connection)
+        self._look_at_register = time.monotonic() + self._app.settings.lease_seconds / 3
 
     def _events(self) -> bool:
         due = self._app.writer.call(self._app.writes.events_due, None)

@@ -18,6 +18,7 @@ from workers.application.wiring import Application
 from workers.execution.attempt import Attempt
 from workers.execution.completion import end
 from workers.maintenance.blobs import UnusedBlobs, leave_mark
+from workers.maintenance.registration import Registration
 from workers.maintenance.relay import Relay
 from workers.persistence.group_commit import WriterClosed
 from workers.security.audit import audit
@@ -37,6 +38,7 @@ class MaintenanceThreads:
     def __init__(self, app: Application, look: Callable[[], None]) -> None:
         self._app = app
         self._stop = threading.Event()
+        self._registration = Registration(app)
         lease = app.settings.lease_seconds
         # The heartbeat also learns of cancels, so it must be frequent enough for somebody who waits.
         self.threads = [
@@ -52,14 +54,20 @@ class MaintenanceThreads:
         if self._app.blobs is not None and self._app.settings.embedded:
             with suppress(BlobsUnavailable):  # it is told by what needs the store
                 leave_mark(self._app, self._app.blobs)
+        self._registration.renew()
         for thread in self.threads:
             thread.start()
 
+    def drain(self) -> None:
+        """Tell that this process takes no more."""
+        self._registration.drain()
+
     def stop(self) -> None:
-        """Stop the threads, and wait for them."""
+        """Stop the threads, wait for them, and leave the register."""
         self._stop.set()
         for thread in self.threads:
             thread.join(timeout=5)
+        self._registration.leave()
 
     def _thread(self, name: str, seconds: float, work: Callable[[], None]) -> threading.Thread:
         return threading.Thread(target=self._every, args=(seconds, work), name=name, daemon=True)
@@ -85,6 +93,7 @@ class MaintenanceThreads:
 
     def _heartbeat(self) -> None:
         app = self._app
+        self._registration.renew()
         if not app.in_flight:
             return
         heartbeat = app.writer.call(app.writes.heartbeat, app.in_flight.executions)

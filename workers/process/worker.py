@@ -80,6 +80,7 @@ class WorkerProcess:
             Whether all have ended or were given back. If not, the others are rescued when their leases run out.
         """
         deadline = time.monotonic() + seconds
+        self._maintenance.drain()
         self._waker.stop()
         self._intake.close()
         self._intake.wait(seconds)

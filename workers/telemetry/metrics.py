@@ -55,6 +55,8 @@ class Metrics:
         )
         self._waiting = self._by_lane("waiting_executions", "Executions that wait, in the whole fleet")
         self._oldest = self._by_lane("oldest_waiting_seconds", "For how long the oldest might have run")
+        self._workers = self._by_lane("workers", "Live worker processes that serve it, in the whole fleet")
+        self._unserved = self._by_lane("unserved_programs", "Programs of which something waits in vain")
         self._serves = Gauge(
             "serves_info",
             "What this worker runs, where that is not everything, as 1.",
@@ -84,6 +86,11 @@ class Metrics:
         """So many executions wait in a lane, and the oldest might have run for so long."""
         self._waiting.labels(lane).set(waiting)
         self._oldest.labels(lane).set(oldest_seconds)
+
+    def fleet(self, lane: Lane, workers: int, unserved: int) -> None:
+        """So many live processes serve a lane, and nobody serves what waits in it of so many programs."""
+        self._workers.labels(lane).set(workers)
+        self._unserved.labels(lane).set(unserved)
 
     def accepted(self, *, running: bool) -> None:
         """An execution was written down for its message: running here at once, or pending."""

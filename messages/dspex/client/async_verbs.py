@@ -52,6 +52,7 @@ class AsyncVerbs(InThreads):
     list_programs = in_thread(Interface.list_programs)
     list_rejected_messages = in_thread(Interface.list_rejected_messages)
     list_signatures = in_thread(Interface.list_signatures)
+    list_workers = in_thread(Interface.list_workers)
     mark_completed = in_thread(Interface.mark_completed)
     mark_failed = in_thread(Interface.mark_failed)
     mark_running = in_thread(Interface.mark_running)

@@ -1,4 +1,4 @@
-"""The verb that reads the backlog, as a part of the code interface (`dspex.client.interface`)."""
+"""The verbs that read the backlog, and who works on it, as a part of the code interface (`dspex.client.interface`)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dspex.client.arguments import arguments_checked
 from dspex.client.port import Port
 from dspex.contract.backlog import BacklogView, By, GetBacklog
 from dspex.contract.options import Lane
+from dspex.contract.results import Page
+from dspex.contract.workers import ListWorkers, WorkerView
 
 
 @arguments_checked
 class BacklogVerbs(Port):
-    """The part of the client for what waits."""
+    """The part of the client for what waits, and for the workers."""
 
     def get_backlog(
         self,
@@ -40,3 +42,7 @@ class BacklogVerbs(Port):
             cursor=cursor,
         )
         return self.call(query, BacklogView)
+
+    def list_workers(self, *, limit: int = 50, cursor: str | None = None) -> Page[WorkerView]:
+        """A page of the live worker processes: what each serves, how many places it has, and since when it runs."""
+        return self.call(ListWorkers(limit=limit, cursor=cursor), Page[WorkerView])

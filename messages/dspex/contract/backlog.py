@@ -40,6 +40,8 @@ class Backlog(Frozen):
             two. Those that run at once do neither.
         expected_seconds: how long one that comes now waits, if it goes on like this; null: nothing goes.
         held_by: what holds some of it, or all.
+        unserved: what no live worker serves of it: `lane bulk`, `adapter native`, `environment rag`, `program ID`. That
+            waits until a worker comes that does. Empty also while it is not known.
     """
 
     tenant: str | None = None
@@ -53,6 +55,7 @@ class Backlog(Frozen):
     went_per_minute: float
     expected_seconds: float | None
     held_by: tuple[Holder, ...] = ()
+    unserved: tuple[str, ...] = ()
 
 
 class BacklogView(Frozen):

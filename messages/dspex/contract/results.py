@@ -187,10 +187,12 @@ class Waiting(Frozen):
 
     Attributes:
         since: when it became pending.
-        reason: `place`: a worker has none free; `not_before` and `retry`: its time has not come; `paused` and `limit`:
-            `held_by` says by what, such as `lm fast`.
+        reason: `place`: no worker has a free one for it; `not_before` and `retry`: its time has not come; `paused` and
+            `limit`: `held_by` says by what, such as `lm fast`.
         ahead: how many of its queue come first, about.
         expected_seconds: until it runs, about; null: nothing of its program and lane has gone for a minute.
+        unserved: what no live worker serves of it: `lane bulk`, `adapter native`, `environment rag`, `program ID`;
+            some of them, if no worker serves all; `anything`, if none lives.
     """
 
     since: AwareDatetime
@@ -199,6 +201,7 @@ class Waiting(Frozen):
     held_by: str | None = None
     ahead: int | None = None
     expected_seconds: float | None = None
+    unserved: str | None = None
 
 
 class ExecutionView(Frozen):

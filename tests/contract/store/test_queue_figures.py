@@ -148,7 +148,14 @@ class TestPages:
         queue(other, 1, "")
         both = [Identity(one), Identity(other)]
         assert figures.names(connection, both) == {Identity(one): "answerer"}
-        assert figures.holders(connection, both) == {
-            Identity(one): {"lm:*:gpt", f"program:*:{one}", "label:default:a=b"}
-        }
-        assert figures.holders(connection, both, Lane.HIGH) == {Identity(one): {"lm:*:gpt"}}
+        rows = [Figures(tenant="default", program_id=one), Figures(tenant="default", program_id=other)]
+        held = ["label:default:a=b", "lm:*:gpt", f"program:*:{one}"]
+        assert figures.holders(connection, By.PROGRAM, rows, MINE) == [held, []]
+        high = Scope("default", lane=Lane.HIGH)
+        assert figures.holders(connection, By.PROGRAM, rows, high) == [["lm:*:gpt"], []]
+        queue(uuid7(), 2, "lm:*:slow", tenant="acme")
+        lanes = [Figures(lane=lane) for lane in Lane]
+        assert figures.holders(connection, By.LANE, lanes, MINE) == [held[1:2], [], [held[0], held[2]]]
+        tenants = [Figures(tenant=tenant) for tenant in ("acme", "default", "nobody")]
+        assert figures.holders(connection, By.TENANT, tenants, Scope(ALL)) == [["lm:*:slow"], held, []]
+        assert figures.holders(connection, By.TENANT, [], MINE) == []

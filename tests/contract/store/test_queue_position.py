@@ -12,9 +12,10 @@ from dspex import uuid7
 from dspex.contract.options import Lane
 from store import executions, gates
 from store.gates import GateKey
-from store.queues import counts, position
+from store.queues import counts, position, register
 from store.queues.counts import Counted
 from store.queues.position import Position, Reason
+from store.queues.register import State, Worker
 from store.tables import executions as executions_table
 from store.tables import queue_counts, queues
 from tests.contract.store.rows import clock, ready_program, request, take
@@ -65,6 +66,8 @@ def test_another_tenants(connection: Connection) -> None:
 
 def test_for_a_place(connection: Connection) -> None:
     queue, other = Queue(connection), Queue(connection)
+    worker = Worker("w", "host", 7, "0.1.0", State.WORKING, {}, places=4)
+    register.renew(connection, worker, lease_seconds=60, age=0)
     ids = [queue.put() for _ in range(3)]
     other.put()
     assert [queue.find(id_).ahead for id_ in ids] == [0, 1, 2]

@@ -107,6 +107,7 @@ from dspex.contract.queries import (
 from dspex.contract.requests import REQUESTS
 from dspex.contract.selections import CancelExecutions
 from dspex.contract.status import DeadLetterStatus, DeliveryStatus
+from dspex.contract.workers import ListWorkers
 from dspex.errors import InvalidMessage, MalformedMessage, MessageError, MessageTooLarge, UnknownMessageType
 
 ID, OTHER = UUID("0190f6a0-0000-7000-8000-000000000000"), UUID("0190f6a0-0000-7000-8000-000000000001")
@@ -200,6 +201,7 @@ A_COMMAND_OF_EACH = [
     SetLimit(scope=Scope(kind=GateKind.LM, name="fast"), limits=Limits(in_flight=40, tokens_per_minute=400_000)),
     RemoveLimit(scope=Scope(kind=GateKind.TENANT)),
     ListGates(kind=GateKind.LANE, paused=True),
+    ListWorkers(limit=7),
 ]
 
 AN_EVENT_OF_EACH = [

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import delete, insert, update
 
-from dspex import uuid7
+from dspex import ExecutionOptions, uuid7
 from dspex.contract.backlog import Backlog, BacklogView, By, Holder
 from dspex.contract.options import Lane
 from dspex.errors import Denied, InvalidValues
 from store import executions, gates
+from store.column_types import database_now
+from store.executions import Lease
 from store.gates import GateKey
-from store.queues import counts
+from store.queues import counts, register
 from store.queues.counts import Counted
+from store.queues.register import State, Worker
 from store.tables import executions as executions_table
-from store.tables import queues
+from store.tables import queues, workers
 from tests.contract.store.rows import request
 from tests.unit.system import System
+from workers.cli.ask import show
 from workers.cli.backlog import show_backlog, span
 from workers.local import LocalClient
 from workers.security.authorization import Principal, Role
@@ -102,9 +108,12 @@ def test_what_holds_it(system: System) -> None:
         gates.pause(connection, GateKey("tenant", "acme"), by="ops")
     ann = as_one(system)
     [found] = ann.get_backlog("program").items
-    assert found.held_by == (Holder(scope="lm fast", paused=False), Holder(scope=f"program {program_id}", paused=True))
-    bulk = (Holder(scope="lane bulk", paused=True),)
-    assert [row.held_by for row in ann.get_backlog().items] == [(), (), bulk]
+    assert found.held_by == (Holder(scope=f"program {program_id}", paused=True), Holder(scope="lm fast", paused=False))
+    bulk = (Holder(scope="lane bulk", paused=True), Holder(scope="lm fast", paused=False))
+    high = (Holder(scope=f"program {program_id}", paused=True),)
+    assert [row.held_by for row in ann.get_backlog().items] == [high, (), bulk]
+    [tenant] = ann.get_backlog("tenant").items
+    assert tenant.held_by == (Holder(scope="lm fast", paused=False), *high)
     assert ann.get_backlog().total.held_by == ()
     with system.app.engine.begin() as connection:
         gates.pause(connection, GateKey("everything"), by="ops")
@@ -112,7 +121,7 @@ def test_what_holds_it(system: System) -> None:
     everything = Holder(scope="everything", paused=True)
     assert ann.get_backlog().total.held_by == (everything,)
     [tenant] = ann.get_backlog("tenant").items
-    assert tenant.held_by == (everything, Holder(scope="tenant default", paused=True))
+    assert tenant.held_by[:2] == (everything, Holder(scope="tenant default", paused=True))
 
 
 def test_what_one_that_waits_waits_for(system: System) -> None:
@@ -136,6 +145,80 @@ def test_what_one_that_waits_waits_for(system: System) -> None:
     assert found is not None
     assert (found.reason, found.held_by, found.ahead, found.expected_seconds) == ("limit", "lm fast", 0, None)
     assert all(item.waiting is None for item in ann.list_executions().items)
+
+
+def in_vain(system: System, program_id: UUID, lane: Lane) -> UUID:
+    """An execution that might have run for a minute."""
+    asked = replace(request(program_id), options=ExecutionOptions(lane=lane))
+    with system.app.engine.begin() as connection:
+        executions.claim(connection, Lease("accepted", 60), [asked], now=[False])
+        change = update(executions_table).where(executions_table.c.id == asked.id)
+        connection.execute(change.values(run_at=database_now(-60)))
+    return asked.id
+
+
+def live(system: System, *others: Worker) -> None:
+    """These workers live, and no other."""
+    with system.app.engine.begin() as connection:
+        connection.execute(delete(workers))
+        for worker in others:
+            register.renew(connection, worker, lease_seconds=60, age=0)
+
+
+HIGH = Worker("b", "host", 7, "0.1.0", State.WORKING, {"lanes": ["high"]}, places=4, taken=3)
+MOCK = replace(HIGH, name="a", serves={"adapters": ["mock"], "programs": [str(uuid7())]}, state=State.DRAINING)
+
+
+def test_what_nobody_serves(start: Callable[..., System], capsys: pytest.CaptureFixture[str]) -> None:
+    system = start(running=False)
+    one, ann = program(system, "one"), as_one(system)
+    live(system, HIGH)
+    execution_id = in_vain(system, one, Lane.BULK)
+    in_vain(system, one, Lane.HIGH)
+    assert [row.unserved for row in ann.get_backlog().items] == [(), (), ("lane bulk",)]
+    for by in (By.TENANT, By.PROGRAM):
+        found = ann.get_backlog(by)
+        assert [found.total.unserved, *(row.unserved for row in found.items)] == [("lane bulk",)] * 2
+    assert ann.get_backlog(lane="high").total.unserved == ()
+    assert as_one(system, "acme").get_backlog().total.unserved == ()
+    waiting = ann.get_execution(execution_id).waiting
+    assert waiting is not None
+    assert (waiting.reason, waiting.unserved, waiting.expected_seconds) == ("place", "lane bulk", None)
+    show_backlog(ann.get_backlog())
+    printed = capsys.readouterr().out
+    assert "No live worker serves lane bulk: start one that does, or it waits on." in printed
+    assert "no worker for lane bulk" in printed
+    live(system, HIGH, replace(HIGH, name="all", serves={}))
+    assert ann.get_backlog().total.unserved == ()
+    waiting = ann.get_execution(execution_id).waiting
+    assert waiting is not None
+    assert (waiting.unserved, waiting.ahead) == (None, 0)
+    live(system)
+    assert ann.get_backlog().total.unserved == ("anything",)
+    system.app.close()
+    system._stopped = True
+
+
+def test_who_works(start: Callable[..., System], capsys: pytest.CaptureFixture[str]) -> None:
+    system = start(running=False)
+    live(system, HIGH, MOCK)
+    fleet = as_one(system, fleet=True)
+    page = fleet.list_workers(limit=1)
+    [mock] = page.items
+    assert (mock.name, mock.state, page.next_cursor) == ("a", "draining", "a")
+    assert (mock.serves.lanes, mock.serves.adapters, mock.serves.environments) == (None, ("mock",), None)
+    [high] = fleet.list_workers(cursor=page.next_cursor).items
+    assert (high.name, high.host, high.pid, high.version) == ("b", "host", 7, "0.1.0")
+    assert (high.state, high.serves.lanes, high.places, high.taken) == ("working", (Lane.HIGH,), 4, 3)
+    with pytest.raises(Denied, match="workers are of all tenants, and 'ann' sees 'default' alone"):
+        as_one(system).list_workers()
+    show(fleet.list_workers(), as_json=False)
+    printed = capsys.readouterr().out
+    assert "lanes high" in printed
+    assert "3 of 4" in printed
+    assert "adapters mock" in printed
+    system.app.close()
+    system._stopped = True
 
 
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
-from dspex import uuid7
+from dspex import ExecutionOptions, uuid7
 from dspex.contract.options import Lane
 from store import executions
+from store.column_types import database_now
 from store.database.tenancy import ALL
-from store.queues import counts, figures
+from store.executions import Lease
+from store.queues import counts, figures, register
 from store.queues.counts import Counted
-from store.tables import NOW, queue_moves, queues
+from store.queues.register import State, Worker
+from store.tables import NOW, queue_moves, queues, workers
 from store.tables import executions as executions_table
 from tests.contract.store.rows import ready_program, request
 from tests.unit.system import System
@@ -62,3 +66,28 @@ def test_it_shows_what_waits_where_somebody_looks(system: System) -> None:
     looked_at = system.app.settings.model_copy(update={"metrics_address": "127.0.0.1:9"})
     QueueCounts(replace(system.app, settings=looked_at)).run()
     assert shown() == 3
+
+
+def test_it_shows_who_serves_and_what_nobody_serves(start: Callable[..., System]) -> None:
+    system = start(running=False)
+    with system.app.engine.begin() as connection:
+        program_id = ready_program(connection)
+    bulk = request(program_id)
+    asked = [request(program_id), replace(bulk, options=ExecutionOptions(lane=Lane.BULK))]
+    only = Worker("other", "host", 7, "0.1.0", State.WORKING, {"lanes": ["high", "default"]}, places=4)
+    with system.app.engine.begin() as connection:
+        executions.claim(connection, Lease("accepted", 60), asked, now=[False, False])
+        connection.execute(update(executions_table).values(run_at=database_now(-60)))
+        connection.execute(delete(workers))
+        register.renew(connection, only, lease_seconds=60, age=0)
+        looked_at = system.app.settings.model_copy(update={"metrics_address": "127.0.0.1:9"})
+
+    def shown(name: str) -> list[float | None]:
+        read = system.app.metrics.registry.get_sample_value
+        return [read(f"dspex_{name}", {"lane": lane}) for lane in Lane]
+
+    QueueCounts(replace(system.app, settings=looked_at)).run()
+    assert shown("workers") == [1, 1, 0]
+    assert shown("unserved_programs") == [0, 0, 1]
+    system.app.close()
+    system._stopped = True

@@ -1,7 +1,7 @@
 """Drops the name `callbacks`, by which workers from before 0010 use the table `event_outbox`.
 
 Run it when no worker from before 0010 is left; it refuses to run while such workers are connected. Workers of this
-version also run on 0017, so: migrate to 0017, replace the workers, migrate to 0018.
+version also run on 0018, so: migrate to 0018, replace the workers, migrate to 0019.
 
 On PostgreSQL, it changes the catalogue in one transaction, and waits at most 2 s for the table. If it fails, nothing
 has changed: run it again. SQLite has no such name.
@@ -15,8 +15,8 @@ from alembic import context, op
 
 from migrations.steps import CALLBACKS_DROPPED, CALLBACKS_MADE, LOCK_TIMEOUT_HERE, REPLACE, refuse_beside
 
-revision: str = "0018"
-down_revision: str | None = "0017"
+revision: str = "0019"
+down_revision: str | None = "0018"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 serves_from: str = "0010"
