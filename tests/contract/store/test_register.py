@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -70,7 +70,7 @@ def where(connection: Connection, execution_id: UUID) -> Position:
 
 
 @contextmanager
-def statements(connection: Connection) -> Iterator[list[str]]:
+def statements(connection: Connection) -> Generator[list[str]]:
     """The statements that are sent meanwhile."""
     sent: list[str] = []
 
