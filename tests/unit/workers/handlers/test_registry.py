@@ -36,7 +36,7 @@ SLOW = {
 
 def test_every_command_has_a_handler_and_roles() -> None:
     assert set(REGISTRY) == {action.type for action in ROLES} == set(REQUESTS)
-    assert len(REQUESTS) == 57
+    assert len(REQUESTS) == 58
 
 
 @pytest.mark.parametrize("type_", sorted(REQUESTS))
