@@ -106,7 +106,6 @@ def choose(
             continue
         all_found = not kept and len(asked) < left
         if passing is not None:
-            all_found = False  # what a gate holds may have room when others gave fewer than they were let
             asked = _admitted(passing, asked, turns)
         taken = _take(connection, lease, asked, alone_at, only, known) if asked else []
         if asked and not taken and known is not None and known.refresh(connection, anyway=True):
@@ -117,6 +116,8 @@ def choose(
             passing.taken((Subject(*key_of(row)), Identity(row.id, row.tenant), row.lock_version) for row in taken)
         wait_no_more(connection, [key_of(row) for row in taken])
         short = _short_of(asked, taken, turns)
+        if passing is not None and short:
+            all_found = False  # what a gate holds may have room, as these gave fewer than they were let
         chosen += _alone(connection, short, alone_at, only)
         # Else nobody would be told of what is just being offered there. What is left to others stays anyway.
         left_ready |= _mark(connection, short) < len(short) and only is None
@@ -126,10 +127,10 @@ def choose(
 
 
 def _admitted(passing: gates.Choice, asked: Sequence[Ask], turns: Turns) -> list[Ask]:
-    """As many of each queue as its gates let begin. A queue that has to wait is left out until it is found again."""
+    """As many of each queue as its gates let begin. One with more that has to wait is left out until found again."""
     numbers = passing.admit([(Subject(*ask.queue), ask.places) for ask in asked])
     for ask, number in zip(asked, numbers, strict=True):
-        if number == 0:
+        if number < ask.places:
             turns.drop(ask.queue)
     return [ask._replace(places=number) for ask, number in zip(asked, numbers, strict=True) if number]
 

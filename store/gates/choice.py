@@ -199,7 +199,7 @@ class Choice:
                 "opened": key in self._shut and levels.closed_for is None,
             }
             for key, levels in sorted(self._levels.items())
-            if (levels.is_counted and not levels.begins) or key in self._shut
+            if key in self._shut or (levels.is_counted and (levels.changes or key in self._swept))
         ]
         if written:
             execute(self._connection, _write(self._connection.dialect.name), encode(written))

@@ -80,6 +80,12 @@ class Levels:
         return any(limit is not None for limit in limits)
 
     @property
+    def changes(self) -> bool:
+        """Whether it has more to remember than its slots: what is left of a minute, or a number that adapts."""
+        kept = (self.requests_left, self.tokens_left, self.allowed)
+        return not self.begins and any(value is not None for value in kept)
+
+    @property
     def estimate(self) -> float:
         """The tokens to reserve for an execution."""
         return max(1.0, FIRST_TOKENS if self.tokens_each is None else self.tokens_each)
