@@ -14,16 +14,23 @@ from functools import lru_cache
 from typing import Any, Final
 
 from pydantic_core import from_json
-from sqlalchemy import Connection, Float, bindparam, delete, distinct, exists, func, select
+from sqlalchemy import Connection, Float, bindparam, delete, distinct, exists, func, literal, select
 
 from dspex.contract.options import Lane
 from store.column_types import Json, database_now
 from store.database.batch import upsert
+from store.gates.rows import WORKER, GateKey
 from store.queues.services import Service, read_service
 from store.statuses import IS_EXTERNAL, RUNNING
-from store.tables import NOW, executions, workers
+from store.tables import NOW, executions, gates, workers
 
 MOST_SWEPT: Final = 100
+
+
+_LIVES: Final = workers.c.lease_expires_at >= NOW
+_PAUSED: Final = exists(
+    select(gates.c.key).where(gates.c.key == literal(GateKey(WORKER).text).concat(workers.c.name), gates.c.paused)
+)
 
 
 class State(StrEnum):
@@ -43,6 +50,7 @@ class Worker:
         serves: the names of what it serves, by kind; a kind that is missing is not restricted.
         places: how many executions it runs at once at most, and `taken`: now.
         started_at, seen_at: by the database's clock; None: not written yet.
+        paused: by its name, with `dspex pause --worker`.
     """
 
     name: str
@@ -55,6 +63,7 @@ class Worker:
     taken: int = 0
     started_at: datetime | None = None
     seen_at: datetime | None = None
+    paused: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,19 +119,18 @@ def anything_dead(connection: Connection) -> bool:
 def page(connection: Connection, after: str | None, limit: int) -> list[Worker]:
     """Live processes by name, up to `limit` behind one."""
     c = workers.c
-    found = connection.execute(
-        select(workers).where(c.lease_expires_at >= NOW, c.name > (after or "")).order_by(c.name).limit(limit)
-    )
-    names = ("name", "host", "pid", "version", "serves", "places", "taken", "started_at", "seen_at")
+    live = select(*c, _PAUSED.label("paused")).where(_LIVES, c.name > (after or ""))
+    found = connection.execute(live.order_by(c.name).limit(limit))
+    names = ("name", "host", "pid", "version", "serves", "places", "taken", "started_at", "seen_at", "paused")
     return [Worker(state=State(row.state), **{name: getattr(row, name) for name in names}) for row in found]
 
 
 def count_by_lane(connection: Connection) -> dict[Lane, int]:
-    """How many live processes choose from each lane."""
+    """How many live processes choose from each lane; those that are paused do not."""
     c = workers.c
     rows = connection.execute(
         select(c.serves, func.count().label("number"))
-        .where(c.lease_expires_at >= NOW, c.state == State.WORKING)
+        .where(_LIVES, c.state == State.WORKING, ~_PAUSED)
         .group_by(c.serves)
     ).all()
     listed = [(read_service(row.serves).lanes, row.number) for row in rows]
@@ -141,11 +149,11 @@ def read(connection: Connection) -> Fleet:
 
 
 def served(dialect: str) -> Any:
-    """What live processes serve, as a scalar subquery; `services_of` reads it."""
+    """What live processes that are not paused serve, as a scalar subquery; `services_of` reads it."""
     c = workers.c
     listing = func.jsonb_agg if dialect == "postgresql" else func.json_group_array
     listed = listing(distinct(c.serves), type_=Json)
-    return select(listed).where(c.lease_expires_at >= NOW, c.state != State.DRAINING).scalar_subquery()
+    return select(listed).where(_LIVES, c.state != State.DRAINING, ~_PAUSED).scalar_subquery()
 
 
 def services_of(found: Sequence[Any] | None) -> frozenset[Service]:

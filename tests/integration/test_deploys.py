@@ -291,7 +291,7 @@ class TestDowngrade:
         done = dspex(database_url, "downgrade", "--to", "base")
         assert (done.exit_code, done.stdout.endswith(f"is at base (was {migrations.head()})\n")) == (0, True)
 
-    @pytest.mark.parametrize("back", ["-15", "0003"])
+    @pytest.mark.parametrize("back", ["-16", "0003"])
     def test_the_alembic_command_line_asks_too(
         self, lived: Engine, database_url: str, capsys: pytest.CaptureFixture[str], back: str
     ) -> None:

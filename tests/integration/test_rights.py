@@ -6,17 +6,32 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
+from sqlalchemy.exc import ProgrammingError
 
 from deploy.processes import wait_until as waited
 from dspex import Configuration
 from dspex.client.remote import RemoteClient
+from store import executions, gates
+from store.column_types import database_now
+from store.database.engine import make_engine
+from store.database.tenancy import ALL
+from store.executions import Lease
+from store.gates import GateKey
+from store.queues import register
+from store.queues.register import State, Worker
+from store.tables import executions as executions_table
 from tests.contract.interface import ready, working
+from tests.contract.store.rows import ready_program, request
 from tests.roles import Roles
 from tests.waiting import wait_until
+from workers.application.wiring import bootstrap
 from workers.brokers import amqp
+from workers.local import LocalClient
+from workers.security.authorization import Principal, Role
 from workers.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -125,3 +140,45 @@ def _scalar(engine: Engine, query: str) -> int:
     with engine.connect() as connection:
         found: int = connection.exec_driver_sql(query).scalar_one()
     return found
+
+
+def test_the_register_is_for_sessions_that_see_all_tenants(roles: Roles) -> None:
+    all_of_them, tenants = (make_engine(roles.url(roles.worker), tenant=tenant) for tenant in (ALL, "acme"))
+    worker = Worker("w", "host", 7, "0.1.0", State.WORKING, {}, places=4)
+    with all_of_them.begin() as connection:
+        register.renew(connection, worker, lease_seconds=60, age=0)
+        assert len(register.page(connection, None, 10)) == 1
+    with tenants.connect() as connection:
+        assert register.page(connection, None, 10) == []
+        with pytest.raises(ProgrammingError, match="row-level security"):
+            register.renew(connection, replace(worker, name="forged"), lease_seconds=60, age=0)
+        connection.rollback()
+        register.leave(connection, "w")
+        connection.commit()
+    with all_of_them.begin() as connection:
+        assert len(register.page(connection, None, 10)) == 1
+    for engine in (all_of_them, tenants):
+        engine.dispose()
+
+
+def test_a_tenant_is_told_by_what_of_the_operators_it_is_held(roles: Roles) -> None:
+    """Gates and workers are the operators' rows; what waits is the tenant's."""
+    app = bootstrap(Settings(database_url=roles.url(roles.worker), broker_url="memory://", log_level="WARNING"))
+    client = LocalClient(app, Principal("ann", "default", frozenset({Role.VIEWER})))
+    with app.engine.begin() as connection:
+        asked = request(ready_program(connection))
+        executions.claim(connection, Lease("accepted", 60), [asked], now=[False])
+        connection.execute(update(executions_table).values(run_at=database_now(-60)))
+
+    def waiting() -> tuple[str, str | None, str | None]:
+        found = client.get_execution(asked.id).waiting
+        assert found is not None
+        return found.reason, found.held_by, found.unserved
+
+    assert waiting() == ("place", None, "anything")
+    assert client.get_backlog().total.unserved == ("anything",)
+    with app.engine.begin() as connection:
+        gates.pause(connection, GateKey("everything"), by="ops")
+    assert waiting() == ("paused", "everything", None)
+    assert [holder.scope for holder in client.get_backlog().total.held_by] == ["everything"]
+    app.close()

@@ -454,7 +454,7 @@ _COLUMNS: dict[type[BaseModel], dict[str, Any]] = {
     WorkerView: {
         "name": lambda v: v.name,
         "version": lambda v: v.version,
-        "state": lambda v: v.state,
+        "state": lambda v: f"{v.state}, paused" if v.paused else v.state,
         "serves": lambda v: "; ".join(f"{k} {', '.join(map(str, n))}" for k, n in v.serves if n) or "everything",
         "running": lambda v: f"{v.taken} of {v.places}",
         "started": lambda v: v.started_at,

@@ -31,6 +31,7 @@ class WorkerView(Frozen):
         state: `working`; `draining`: it ends, and takes no more; `own`: it runs what was submitted to it, no more.
         places, taken: how many executions it runs at once at most, and how many when it was seen last.
         seen_at: when it wrote this, by the database's clock. It is taken for dead a lease later.
+        paused: it takes no more until it is resumed, by its name.
     """
 
     name: str
@@ -43,6 +44,7 @@ class WorkerView(Frozen):
     taken: int
     started_at: AwareDatetime
     seen_at: AwareDatetime
+    paused: bool = False
 
 
 class ListWorkers(Query):

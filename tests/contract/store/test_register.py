@@ -141,6 +141,16 @@ class TestWhatIsServed:
         live(connection, "own", State.OWN)
         assert register.read(connection).services == {first, second, EVERYTHING}
 
+    def test_one_that_is_paused_serves_nothing(self, connection: Connection) -> None:
+        live(connection, "a", lanes=["bulk"])
+        live(connection, "b")
+        gates.pause(connection, GateKey("worker", "b"), by="ann")
+        assert register.read(connection).services == {Service(frozenset({2}))}
+        assert register.count_by_lane(connection) == {Lane.HIGH: 0, Lane.DEFAULT: 0, Lane.BULK: 1}
+        assert [worker.paused for worker in register.page(connection, None, 10)] == [False, True]
+        gates.resume(connection, GateKey("worker", "b"), by="ann")
+        assert EVERYTHING in register.read(connection).services
+
     def test_others_are_known_by_what_they_run(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
         take(connection, asked, Lease("of the version before", 60))

@@ -212,10 +212,13 @@ def test_who_works(start: Callable[..., System], capsys: pytest.CaptureFixture[s
     assert (high.state, high.serves.lanes, high.places, high.taken) == ("working", (Lane.HIGH,), 4, 3)
     with pytest.raises(Denied, match="workers are of all tenants, and 'ann' sees 'default' alone"):
         as_one(system).list_workers()
+    with system.app.engine.begin() as connection:
+        gates.pause(connection, GateKey("worker", "b"), by="ops")
     show(fleet.list_workers(), as_json=False)
     printed = capsys.readouterr().out
     assert "lanes high" in printed
     assert "3 of 4" in printed
+    assert "working, paused" in printed
     assert "adapters mock" in printed
     system.app.close()
     system._stopped = True
