@@ -38,15 +38,24 @@ HEAD = """\
 """
 
 
-KEY, PROGRAM = "pk_executions", "pk_programs"
+KEY, PROGRAM, PENDING = "pk_executions", "pk_programs", "ix_executions_pending"
 OUTBOX, TRACES = "pk_event_outbox", "pk_execution_traces"
 COUNTERS = ("pk_program_counters", "pk_program_durations")
 
 WITHOUT_KEY = replace(REQUEST, idempotency_key=None)
-RUNNING = SimpleNamespace(id=ID.id, tenant=ID.tenant, request_digest=WITHOUT_KEY.digest, status="running")
-CLAIM = Statement("claim", "for each batch of messages: the new ones", (KEY, PROGRAM))
-AGAIN = Statement("claim again", "where some of the batch are there already", (KEY, PROGRAM))
-WHY = Statement("why not claimed", "where some of the batch can be claimed by neither", (KEY,))
+ACCEPTED = SimpleNamespace(id=ID.id, tenant=ID.tenant, status="pending")
+CLAIM = Statement("claim", "for each batch of messages", (KEY, PROGRAM))
+WHY = Statement("why not claimed", "where some of the batch are there already, or have no program", (KEY,))
+OFFERED = (
+    Statement("count moves", "where executions begin to wait", (), only="sqlite"),
+    Statement(
+        "offer",
+        "where executions begin to wait: it locks their queues. PostgreSQL counts them in the same statement",
+        ("pk_queues",),
+        (WAITS,),
+    ),
+    Statement("wake", "where a queue became ready", (), only="postgresql"),
+)
 
 CALLS = (
     Call(
@@ -60,29 +69,23 @@ CALLS = (
                 (SimpleNamespace(tenant=ID.tenant, key="key", execution_id=ID.id, request_digest=REQUEST.digest),),
             ),
             CLAIM,
-            AGAIN,
             WHY,
+            Statement("adopt these", "after that: what a worker from before queues has left of them", (KEY,)),
             Statement("give back keys", "where no execution came of an idempotency key", ("pk_idempotency_keys",)),
         ),
-        {"alone_at": 3},
+        {"now": [True]},
     ),
     Call(
         executions.claim,
         (LEASE, [WITHOUT_KEY]),
-        (
-            CLAIM,
-            AGAIN,
-            WHY._replace(answer=(RUNNING,)),
-            Statement("to run alone", "where some of those wait, or run no more", (KEY, PROGRAM)),
-        ),
-        {"alone_at": 3},
+        (CLAIM._replace(answer=(ACCEPTED,)), *OFFERED),
+        {"now": [False]},
     ),
     Call(
-        executions.claim,
+        executions.claim_alone,
         (LEASE, [WITHOUT_KEY]),
         (
-            CLAIM,
-            Statement("claim again, alone", "for an execution that is to run alone in its process", (KEY, PROGRAM)),
+            Statement("claim alone", "for an execution that is to run alone in its process", (KEY, PROGRAM)),
             WHY,
         ),
     ),
@@ -203,35 +206,19 @@ CALLS = (
     ),
     Call(
         executions.rescue,
-        (0.0, 100),
-        (
-            Statement("find lost", "by the relay, where something is due", ("ix_executions_running",), (ROW,)),
-            Statement("rescue", "for those whose worker is gone", (KEY,)),
-        ),
-    ),
-    Call(
-        executions.rescue_to_queues,
         (100,),
         (
-            Statement("find lost", "as above", ("ix_executions_running",), (ROW,)),
-            Statement("rescue", "so that they wait in their queues", (KEY,), (WAITS,)),
-            Statement("count moves", "where executions begin to wait", (), only="sqlite"),
-            Statement(
-                "offer",
-                "where executions begin to wait: it locks their queues. PostgreSQL counts them in the same statement",
-                ("pk_queues",),
-                (WAITS,),
-            ),
-            Statement("wake", "where a queue became ready", (), only="postgresql"),
+            Statement("find lost", "by the relay, where something is due", ("ix_executions_running",), (ROW,)),
+            Statement("rescue", "for those whose worker is gone: they wait in their queues", (KEY,), (WAITS,)),
+            *OFFERED,
         ),
     ),
     Call(
-        executions.due,
-        (30.0, 100),
+        executions.adopt,
+        (100,),
         (
-            Statement("find due", "by the relay, where something is due", ("ix_executions_pending",), (ROW,)),
-            Statement("find left", "the same, for what workers from before 0004 have left", ("ix_executions_pending",)),
-            Statement("take due", "for those that are published then", (KEY,)),
+            Statement("adopt", "by the relay, for what workers from before queues have left", (KEY, PENDING)),
+            Statement("adopt by lease", "the same, for those from before 0004", (KEY, PENDING)),
         ),
     ),
     Call(
@@ -283,8 +270,8 @@ class _Answer:
     def all(self) -> list[Any]:
         return list(self._rows)
 
-    def scalars(self) -> list[Any]:
-        return [row[0] if isinstance(row, tuple) else row.id for row in self._rows]
+    def scalars(self) -> _Answer:
+        return _Answer([row[0] if isinstance(row, tuple) else row.id for row in self._rows])
 
     def one_or_none(self) -> Any:
         return next(iter(self._rows), None)

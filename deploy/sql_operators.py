@@ -42,6 +42,18 @@ OPERATORS = (
         {"by": "ann"},
     ),
     Call(
+        executions.cancel_many,
+        ([ID.id],),
+        (
+            Statement(
+                "lock those to cancel", "200 at a time, of all that a filter finds", (KEY,), ((ID.id, ID.tenant),)
+            ),
+            Statement("cancel many", "for those", (KEY,)),
+            Statement("still locked", "after that: these are cancelled one by one", (KEY,)),
+        ),
+        {"by": "ann"},
+    ),
+    Call(
         executions.dead,
         (),
         (

@@ -19,12 +19,12 @@ RETURNING idempotency_keys.tenant, idempotency_keys.key, idempotency_keys.execut
 
 -- claim
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
---   runs: for each batch of messages: the new ones
+--   runs: for each batch of messages
 --   needs: pk_executions, pk_programs
 INSERT INTO executions (id, program_id, inputs, options, source, traceparent, tenant, reply_to,
     correlation_id, callback, metadata, extensions, requested_at, request_digest, not_before, deadline, lane,
     status, attempt, lock_version, worker, lease_expires_at, due_at, backend_id, policy, program_callback,
-    started_at, inserted_at, updated_at, timeline)
+    started_at, inserted_at, updated_at, timeline, run_at, cancel_requested)
 SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.source, asked.traceparent, asked.tenant,
     asked.reply_to, asked.correlation_id, asked.callback, asked.metadata, asked.extensions,
     asked.requested_at, asked.request_digest, asked.not_before, asked.deadline, asked.lane, CASE WHEN
@@ -32,24 +32,29 @@ SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.source, as
     0 ELSE 1 END AS anon_2, %(first)s::INTEGER AS anon_3, CASE WHEN asked.later THEN NULL ELSE
     %(worker)s::VARCHAR END AS anon_4, CASE WHEN asked.later THEN NULL ELSE (clock_timestamp() +
     make_interval(secs => CAST(%(lease_seconds)s AS double precision))) END AS anon_5, CASE WHEN asked.later
-    THEN asked.not_before ELSE NULL END AS anon_6, CASE WHEN (programs.status = %(status_1)s::VARCHAR) THEN
-    programs.backend_id ELSE NULL END AS anon_7, programs.policy, programs.callback AS callback_1, CASE WHEN
-    asked.later THEN NULL ELSE (clock_timestamp()) END AS anon_8, (clock_timestamp()) AS database_now_1,
-    (clock_timestamp()) AS database_now__1, jsonb_build_array(jsonb_build_object('status', CAST(CASE WHEN
-    asked.later THEN %(pending)s::VARCHAR ELSE %(running)s::VARCHAR END AS text), 'at', clock_timestamp(),
-    'attempt', CAST(CASE WHEN asked.later THEN 0 ELSE 1 END AS integer), 'by', CAST(%(worker)s::VARCHAR AS
-    text))) AS begun_1
+    THEN (clock_timestamp() + make_interval(secs => CAST(31557600000.0 AS double precision))) ELSE NULL END AS
+    anon_6, CASE WHEN (programs.status = %(status_1)s::VARCHAR) THEN programs.backend_id ELSE NULL END AS
+    anon_7, programs.policy, programs.callback AS callback_1, CASE WHEN asked.later THEN NULL ELSE
+    (clock_timestamp()) END AS anon_8, (clock_timestamp()) AS database_now_1, (clock_timestamp()) AS
+    database_now__1, jsonb_build_array(jsonb_build_object('status', CAST(CASE WHEN asked.later THEN
+    %(pending)s::VARCHAR ELSE %(running)s::VARCHAR END AS text), 'at', clock_timestamp(), 'attempt', CAST(CASE
+    WHEN asked.later THEN 0 ELSE 1 END AS integer), 'by', CAST(%(worker)s::VARCHAR AS text))) AS begun_1, CASE
+    WHEN asked.later THEN CASE WHEN asked.scheduled THEN asked.not_before ELSE (clock_timestamp()) END ELSE
+    NULL END AS anon_9, EXISTS (SELECT 1
+FROM early_cancels
+WHERE early_cancels.execution_id = asked.id AND early_cancels.tenant = asked.tenant FOR KEY SHARE) AS anon_10
 FROM (SELECT records.id AS id, records.program_id AS program_id, records.inputs AS inputs, records.options AS
     options, records.source AS source, records.traceparent AS traceparent, records.tenant AS tenant,
     records.reply_to AS reply_to, records.correlation_id AS correlation_id, records.callback AS callback,
     records.metadata AS metadata, records.extensions AS extensions, records.requested_at AS requested_at,
     records.request_digest AS request_digest, records.not_before AS not_before, records.deadline AS deadline,
-    records.lane AS lane, records.not_before > (clock_timestamp()) AS later
+    records.lane AS lane, records.now AS now, NOT records.now OR coalesce(records.not_before >
+    (clock_timestamp()), false) AS later, records.not_before > (clock_timestamp()) AS scheduled
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, program_id UUID, inputs
     JSONB, options JSONB, source TEXT, traceparent VARCHAR(55), tenant VARCHAR(64), reply_to TEXT,
     correlation_id TEXT, callback JSONB, metadata JSONB, extensions JSONB, requested_at TIMESTAMP WITH TIME
     ZONE, request_digest VARCHAR(64), not_before TIMESTAMP WITH TIME ZONE, deadline TIMESTAMP WITH TIME ZONE,
-    lane SMALLINT)) AS asked
+    lane SMALLINT, now BOOLEAN)) AS asked
 JOIN programs ON programs.id = asked.program_id AND programs.tenant = asked.tenant
 WHERE asked.id IS NOT NULL
 ORDER BY asked.id, asked.tenant
@@ -62,47 +67,9 @@ RETURNING executions.tenant, executions.status, executions.reply_to, executions.
     clock_timestamp()) AS double precision) ELSE NULL END AS late, (SELECT max(gates.updated_at) AS max_1
 FROM gates) AS gates_at;
 
--- claim again
---   function: store.executions.transitions.claim (store/executions/transitions.py)
---   runs: where some of the batch are there already
---   needs: pk_executions, pk_programs
-WITH free AS (SELECT executions.id AS id, executions.tenant AS tenant, CASE WHEN (programs.status =
-    %(status_1)s::VARCHAR) THEN programs.backend_id ELSE NULL END AS backend_id, programs.policy AS policy,
-    programs.callback AS callback
-FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, program_id UUID,
-    request_digest VARCHAR(64), tenant VARCHAR(64))
-JOIN executions ON executions.id = records.id AND executions.tenant = records.tenant
-JOIN programs ON programs.id = records.program_id AND programs.tenant = records.tenant
-WHERE CASE WHEN (executions.request_digest = records.request_digest AND (executions.status = 'pending' AND
-    (executions.not_before IS NULL OR executions.not_before <= (clock_timestamp())) OR executions.status =
-    'running' AND executions.lease_expires_at < (clock_timestamp())) AND NOT (executions.lost + CASE WHEN
-    (executions.status = 'running') THEN %(param_3)s::INTEGER ELSE %(param_4)s::INTEGER END >
-    %(param_5)s::SMALLINT AND executions.attempt + %(attempt_3)s::INTEGER = coalesce(CAST((programs.policy ->>
-    %(policy_1)s::TEXT) AS INTEGER), %(alone_at)s::INTEGER))) THEN true ELSE false END
-FOR UPDATE OF executions SKIP LOCKED) UPDATE executions
-SET backend_id=free.backend_id, attempt=(executions.attempt + %(attempt_1)s::INTEGER),
-    worker=%(worker)s::VARCHAR, lease_expires_at=(clock_timestamp() + make_interval(secs =>
-    CAST(%(lease_seconds)s AS double precision))), started_at=(clock_timestamp()),
-    status=%(running)s::VARCHAR, lock_version=(executions.lock_version + %(lock_version_1)s::INTEGER),
-    updated_at=(clock_timestamp()), timeline=((CASE WHEN jsonb_array_length(executions.timeline) < 50 THEN
-    executions.timeline ELSE executions.timeline - 0 END) || jsonb_build_object('status',
-    CAST(%(running)s::VARCHAR AS text), 'at', clock_timestamp(), 'attempt', CAST(executions.attempt +
-    %(attempt_2)s::INTEGER AS integer), 'by', CAST(%(worker)s::VARCHAR AS text))), due_at=NULL,
-    policy=free.policy, lost=(executions.lost + CASE WHEN (executions.status = 'running') THEN
-    %(param_1)s::INTEGER ELSE %(param_2)s::INTEGER END), program_callback=free.callback
-FROM free
-WHERE executions.id = free.id AND executions.tenant = free.tenant
-RETURNING executions.tenant, executions.status, executions.reply_to, executions.id, executions.attempt,
-    executions.lock_version, executions.backend_id, executions.cancel_requested, executions.policy,
-    executions.usage, executions.carried, executions.lost, executions.metadata, executions.extensions,
-    CAST(EXTRACT(EPOCH FROM executions.deadline - clock_timestamp()) AS double precision) AS seconds_left,
-    CASE WHEN (executions.error_code = 'rate_limited') THEN -CAST(EXTRACT(EPOCH FROM executions.not_before -
-    clock_timestamp()) AS double precision) ELSE NULL END AS late, (SELECT max(gates.updated_at) AS max_1
-FROM gates) AS gates_at;
-
 -- why not claimed
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
---   runs: where some of the batch can be claimed by neither
+--   runs: where some of the batch are there already, or have no program
 --   needs: pk_executions
 SELECT executions.id, executions.program_id, executions.inputs, executions.options, executions.request_digest,
     executions.source, executions.traceparent, executions.backend_id, executions.attempt, executions.worker,
@@ -117,6 +84,23 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
 FROM executions
 WHERE executions.id IN (...);
 
+-- adopt these
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: after that: what a worker from before queues has left of them
+--   needs: pk_executions
+WITH "left" AS (SELECT executions.id AS id, executions.tenant AS tenant
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, request_digest VARCHAR(64),
+    tenant VARCHAR(64))
+JOIN executions ON executions.id = records.id AND executions.tenant = records.tenant
+WHERE CASE WHEN (executions.status = 'pending' AND executions.run_at IS NULL AND executions.request_digest =
+    records.request_digest) THEN true ELSE false END
+FOR UPDATE OF executions SKIP LOCKED) UPDATE executions
+SET due_at=(clock_timestamp() + make_interval(secs => CAST(31557600000.0 AS double precision))),
+    run_at=coalesce(executions.not_before, executions.inserted_at)
+FROM "left"
+WHERE executions.id = "left".id AND executions.tenant = "left".tenant
+RETURNING executions.tenant, executions.program_id, executions.lane, executions.group_key, executions.run_at;
+
 -- give back keys
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
 --   runs: where no execution came of an idempotency key
@@ -125,45 +109,72 @@ DELETE
 FROM idempotency_keys
 WHERE (idempotency_keys.tenant, idempotency_keys.key) IN (...);
 
--- to run alone
+-- offer
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
---   runs: where some of those wait, or run no more
---   needs: pk_executions, pk_programs
-SELECT executions.id, executions.tenant
-FROM executions
-JOIN programs ON programs.id = executions.program_id AND programs.tenant = executions.tenant
-WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR AND (executions.status = 'pending'
-    AND (executions.not_before IS NULL OR executions.not_before <= (clock_timestamp())) OR executions.status =
-    'running' AND executions.lease_expires_at < (clock_timestamp())) AND executions.lost + CASE WHEN
-    (executions.status = 'running') THEN %(param_1)s::INTEGER ELSE %(param_2)s::INTEGER END >
-    %(param_3)s::SMALLINT AND executions.attempt + %(attempt_1)s::INTEGER = coalesce(CAST((programs.policy ->>
-    %(policy_1)s::TEXT) AS INTEGER), %(alone_at)s::INTEGER);
+--   runs: where executions begin to wait: it locks their queues. PostgreSQL counts them in the same statement
+--   needs: pk_queues
+WITH moved AS (INSERT INTO queue_moves (id, tenant, program_id, lane, came, went)
+SELECT moves.id AS id, moves.tenant AS tenant, moves.program_id AS program_id, moves.lane AS lane, moves.came
+    AS came, moves.went AS went
+FROM jsonb_to_recordset(CAST(%(moves)s::VARCHAR AS JSONB)) AS moves(id UUID, tenant VARCHAR, program_id UUID,
+    lane SMALLINT, came INTEGER, went INTEGER)), ready AS (SELECT queues.tenant AS tenant, queues.program_id
+    AS program_id, queues.lane AS lane, queues.group_key AS group_key
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
+    lane SMALLINT, group_key VARCHAR(64), run_at TIMESTAMP WITH TIME ZONE)
+JOIN queues ON queues.tenant = records.tenant AND queues.program_id = records.program_id AND queues.lane =
+    records.lane AND queues.group_key = records.group_key
+WHERE queues.holder IS NOT NULL
+ORDER BY queues.tenant, queues.program_id, queues.lane, queues.group_key FOR KEY SHARE OF queues) INSERT INTO
+    queues (tenant, program_id, lane, group_key, holder, wake_at, inserted_at)
+SELECT records.tenant, records.program_id, records.lane, records.group_key, CASE WHEN (records.run_at IS NULL
+    OR records.run_at <= (clock_timestamp())) THEN '' ELSE NULL END AS anon_1, CASE WHEN (records.run_at IS
+    NULL OR records.run_at <= (clock_timestamp())) THEN NULL ELSE records.run_at END AS anon_2,
+    (clock_timestamp()) AS database_now_1
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
+    lane SMALLINT, group_key VARCHAR(64), run_at TIMESTAMP WITH TIME ZONE)
+WHERE ((records.tenant, records.program_id, records.lane, records.group_key) NOT IN (SELECT ready.tenant,
+    ready.program_id, ready.lane, ready.group_key
+FROM ready))
+ORDER BY records.tenant, records.program_id, records.lane, records.group_key
+ON CONFLICT (tenant, program_id, lane, group_key) DO UPDATE SET holder = excluded.holder, wake_at =
+    excluded.wake_at
+WHERE queues.holder IS NULL AND (excluded.holder IS NOT NULL OR queues.wake_at IS NULL OR queues.wake_at >
+    excluded.wake_at)
+RETURNING queues.holder;
 
--- claim again, alone
+-- wake
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: where a queue became ready
+--   needs: none
+SELECT pg_notify('dspex_queues', '');
+
+-- claim alone
+--   function: store.executions.alone.claim_alone (store/executions/alone.py)
 --   runs: for an execution that is to run alone in its process
 --   needs: pk_executions, pk_programs
-WITH free AS (SELECT executions.id AS id, executions.tenant AS tenant, CASE WHEN (programs.status =
-    %(status_1)s::VARCHAR) THEN programs.backend_id ELSE NULL END AS backend_id, programs.policy AS policy,
-    programs.callback AS callback
-FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, program_id UUID,
-    request_digest VARCHAR(64), tenant VARCHAR(64))
+WITH free AS (SELECT executions.id AS id, executions.tenant AS tenant
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR(64))
 JOIN executions ON executions.id = records.id AND executions.tenant = records.tenant
-JOIN programs ON programs.id = records.program_id AND programs.tenant = records.tenant
-WHERE CASE WHEN (executions.request_digest = records.request_digest AND (executions.status = 'pending' AND
-    (executions.not_before IS NULL OR executions.not_before <= (clock_timestamp())) OR executions.status =
-    'running' AND executions.lease_expires_at < (clock_timestamp()))) THEN true ELSE false END
+WHERE CASE WHEN (executions.status = 'pending' AND executions.run_at IS NOT NULL AND (executions.not_before IS
+    NULL OR executions.not_before <= (clock_timestamp()))) THEN true ELSE false END
 FOR UPDATE OF executions SKIP LOCKED) UPDATE executions
-SET backend_id=free.backend_id, attempt=(executions.attempt + %(attempt_1)s::INTEGER),
-    worker=%(worker)s::VARCHAR, lease_expires_at=(clock_timestamp() + make_interval(secs =>
-    CAST(%(lease_seconds)s AS double precision))), started_at=(clock_timestamp()),
-    status=%(running)s::VARCHAR, lock_version=(executions.lock_version + %(lock_version_1)s::INTEGER),
-    updated_at=(clock_timestamp()), timeline=((CASE WHEN jsonb_array_length(executions.timeline) < 50 THEN
-    executions.timeline ELSE executions.timeline - 0 END) || jsonb_build_object('status',
-    CAST(%(running)s::VARCHAR AS text), 'at', clock_timestamp(), 'attempt', CAST(executions.attempt +
-    %(attempt_2)s::INTEGER AS integer), 'by', CAST(%(worker)s::VARCHAR AS text))), due_at=NULL,
-    policy=free.policy, lost=(executions.lost + CASE WHEN (executions.status = 'running') THEN
-    %(param_1)s::INTEGER ELSE %(param_2)s::INTEGER END), program_callback=free.callback
+SET backend_id=(SELECT CASE WHEN (programs.status = %(status_1)s::VARCHAR) THEN programs.backend_id ELSE NULL
+    END AS anon_1
+FROM programs
+WHERE programs.id = executions.program_id AND programs.tenant = executions.tenant),
+    attempt=(executions.attempt + %(attempt_1)s::INTEGER), worker=%(worker)s::VARCHAR,
+    lease_expires_at=(clock_timestamp() + make_interval(secs => CAST(%(lease_seconds)s AS double precision))),
+    started_at=(clock_timestamp()), status=%(running)s::VARCHAR, lock_version=(executions.lock_version +
+    %(lock_version_1)s::INTEGER), updated_at=(clock_timestamp()), timeline=((CASE WHEN
+    jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE executions.timeline - 0 END) ||
+    jsonb_build_object('status', CAST(%(running)s::VARCHAR AS text), 'at', clock_timestamp(), 'attempt',
+    CAST(executions.attempt + %(attempt_2)s::INTEGER AS integer), 'by', CAST(%(worker)s::VARCHAR AS text))),
+    due_at=NULL, policy=(SELECT programs.policy
+FROM programs
+WHERE programs.id = executions.program_id AND programs.tenant = executions.tenant), program_callback=(SELECT
+    programs.callback
+FROM programs
+WHERE programs.id = executions.program_id AND programs.tenant = executions.tenant)
 FROM free
 WHERE executions.id = free.id AND executions.tenant = free.tenant
 RETURNING executions.tenant, executions.status, executions.reply_to, executions.id, executions.attempt,
@@ -171,7 +182,8 @@ RETURNING executions.tenant, executions.status, executions.reply_to, executions.
     executions.usage, executions.carried, executions.lost, executions.metadata, executions.extensions,
     CAST(EXTRACT(EPOCH FROM executions.deadline - clock_timestamp()) AS double precision) AS seconds_left,
     CASE WHEN (executions.error_code = 'rate_limited') THEN -CAST(EXTRACT(EPOCH FROM executions.not_before -
-    clock_timestamp()) AS double precision) ELSE NULL END AS late, (SELECT max(gates.updated_at) AS max_1
+    clock_timestamp()) AS double precision) ELSE NULL END AS late, executions.program_id, executions.lane,
+    executions.group_key, (SELECT max(gates.updated_at) AS max_1
 FROM gates) AS gates_at;
 
 -- finish
@@ -510,8 +522,9 @@ SET attempt=records.attempt, lease_expires_at=NULL, error=records.error, usage=r
     CAST(%(pending)s::VARCHAR AS text), 'at', clock_timestamp(), 'attempt', CAST(records.attempt AS integer),
     'by', CAST(executions.worker AS text))), error_code=records.error_code, input_tokens=records.input_tokens,
     output_tokens=records.output_tokens, cost=records.cost, due_at=(clock_timestamp() + make_interval(secs =>
-    CAST(records.delay AS double precision))), not_before=(clock_timestamp() + make_interval(secs =>
-    CAST(records.delay AS double precision))), carried=records.carried
+    CAST(31557600000.0 AS double precision))), not_before=(clock_timestamp() + make_interval(secs =>
+    CAST(records.delay AS double precision))), carried=records.carried, run_at=(clock_timestamp() +
+    make_interval(secs => CAST(records.delay AS double precision)))
 FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(id UUID, tenant VARCHAR(64),
     lock_version INTEGER, attempt INTEGER, carried JSONB, error JSONB, error_code VARCHAR(64), usage JSONB,
     input_tokens BIGINT, output_tokens BIGINT, cost FLOAT, delay FLOAT)
@@ -557,7 +570,8 @@ SET attempt=(executions.attempt - %(attempt_1)s::INTEGER), lease_expires_at=NULL
     timeline=((CASE WHEN jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE
     executions.timeline - 0 END) || jsonb_build_object('status', CAST(%(continued_1)s AS text), 'at',
     clock_timestamp(), 'attempt', CAST(executions.attempt - %(attempt_2)s::INTEGER AS integer), 'by',
-    CAST(executions.worker AS text))), due_at=(clock_timestamp())
+    CAST(executions.worker AS text))), due_at=(clock_timestamp() + make_interval(secs => CAST(31557600000.0 AS
+    double precision))), run_at=coalesce(executions.not_before, executions.inserted_at)
 WHERE (executions.id, executions.tenant) IN (SELECT executions.id, executions.tenant
 FROM executions
 WHERE executions.worker = %(worker_1)s::VARCHAR AND executions.status = 'running' AND executions.id IN (...)
@@ -591,25 +605,7 @@ FOR UPDATE SKIP LOCKED;
 
 -- rescue
 --   function: store.executions.leases.rescue (store/executions/leases.py)
---   runs: for those whose worker is gone
---   needs: pk_executions
-UPDATE executions
-SET lease_expires_at=NULL, status=%(status)s::VARCHAR, lock_version=(executions.lock_version +
-    %(lock_version_1)s::INTEGER), updated_at=(clock_timestamp()), timeline=((CASE WHEN
-    jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE executions.timeline - 0 END) ||
-    jsonb_build_object('status', CAST(%(continued_1)s AS text), 'at', clock_timestamp(), 'attempt',
-    CAST(executions.attempt AS integer), 'by', CAST(%(continued_2)s::VARCHAR AS text))),
-    due_at=(clock_timestamp() + make_interval(secs => CAST(%(again_in)s AS double precision))),
-    lost=(executions.lost + %(lost_1)s::SMALLINT)
-WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
-RETURNING executions.id, executions.program_id, executions.inputs, executions.options, executions.source,
-    executions.traceparent, executions.tenant, executions.reply_to, executions.correlation_id,
-    executions.callback, executions.metadata, executions.extensions, executions.requested_at, executions.lane,
-    executions.group_key, executions.run_at;
-
--- rescue
---   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
---   runs: so that they wait in their queues
+--   runs: for those whose worker is gone: they wait in their queues
 --   needs: pk_executions
 UPDATE executions
 SET lease_expires_at=NULL, status=%(status)s::VARCHAR, lock_version=(executions.lock_version +
@@ -621,94 +617,42 @@ SET lease_expires_at=NULL, status=%(status)s::VARCHAR, lock_version=(executions.
     lost=(executions.lost + %(lost_1)s::SMALLINT), run_at=coalesce(executions.not_before,
     executions.inserted_at)
 WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
-RETURNING executions.id, executions.program_id, executions.inputs, executions.options, executions.source,
-    executions.traceparent, executions.tenant, executions.reply_to, executions.correlation_id,
-    executions.callback, executions.metadata, executions.extensions, executions.requested_at, executions.lane,
-    executions.group_key, executions.run_at;
+RETURNING executions.id, executions.tenant, executions.program_id, executions.lane, executions.group_key,
+    executions.run_at;
 
--- offer
---   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
---   runs: where executions begin to wait: it locks their queues. PostgreSQL counts them in the same statement
---   needs: pk_queues
-WITH moved AS (INSERT INTO queue_moves (id, tenant, program_id, lane, came, went)
-SELECT moves.id AS id, moves.tenant AS tenant, moves.program_id AS program_id, moves.lane AS lane, moves.came
-    AS came, moves.went AS went
-FROM jsonb_to_recordset(CAST(%(moves)s::VARCHAR AS JSONB)) AS moves(id UUID, tenant VARCHAR, program_id UUID,
-    lane SMALLINT, came INTEGER, went INTEGER)), ready AS (SELECT queues.tenant AS tenant, queues.program_id
-    AS program_id, queues.lane AS lane, queues.group_key AS group_key
-FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
-    lane SMALLINT, group_key VARCHAR(64), run_at TIMESTAMP WITH TIME ZONE)
-JOIN queues ON queues.tenant = records.tenant AND queues.program_id = records.program_id AND queues.lane =
-    records.lane AND queues.group_key = records.group_key
-WHERE queues.holder IS NOT NULL
-ORDER BY queues.tenant, queues.program_id, queues.lane, queues.group_key FOR KEY SHARE OF queues) INSERT INTO
-    queues (tenant, program_id, lane, group_key, holder, wake_at, inserted_at)
-SELECT records.tenant, records.program_id, records.lane, records.group_key, CASE WHEN (records.run_at IS NULL
-    OR records.run_at <= (clock_timestamp())) THEN '' ELSE NULL END AS anon_1, CASE WHEN (records.run_at IS
-    NULL OR records.run_at <= (clock_timestamp())) THEN NULL ELSE records.run_at END AS anon_2,
-    (clock_timestamp()) AS database_now_1
-FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
-    lane SMALLINT, group_key VARCHAR(64), run_at TIMESTAMP WITH TIME ZONE)
-WHERE ((records.tenant, records.program_id, records.lane, records.group_key) NOT IN (SELECT ready.tenant,
-    ready.program_id, ready.lane, ready.group_key
-FROM ready))
-ORDER BY records.tenant, records.program_id, records.lane, records.group_key
-ON CONFLICT (tenant, program_id, lane, group_key) DO UPDATE SET holder = excluded.holder, wake_at =
-    excluded.wake_at
-WHERE queues.holder IS NULL AND (excluded.holder IS NOT NULL OR queues.wake_at IS NULL OR queues.wake_at >
-    excluded.wake_at)
-RETURNING queues.holder;
-
--- wake
---   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
---   runs: where a queue became ready
---   needs: none
-SELECT pg_notify('dspex_queues', '');
-
--- find due
---   function: store.executions.leases.due (store/executions/leases.py)
---   runs: by the relay, where something is due
---   needs: ix_executions_pending
-SELECT executions.id, executions.tenant, CAST(EXTRACT(EPOCH FROM executions.due_at - clock_timestamp()) AS
-    double precision) - CAST(EXTRACT(EPOCH FROM CASE WHEN (executions.not_before > executions.updated_at) THEN
-    executions.not_before ELSE executions.updated_at END - clock_timestamp()) AS double precision) >
-    %(again_in)s / CAST(%(param_1)s::INTEGER AS NUMERIC) AS again
+-- adopt
+--   function: store.executions.adoption.adopt (store/executions/adoption.py)
+--   runs: by the relay, for what workers from before queues have left
+--   needs: pk_executions, ix_executions_pending
+WITH "left" AS (SELECT executions.id AS id, executions.tenant AS tenant
 FROM executions
-WHERE executions.status = 'pending' AND executions.due_at < statement_timestamp()
+WHERE executions.status = 'pending' AND executions.due_at < statement_timestamp() AND
+    executions.request_digest NOT LIKE 'external:%%'
 ORDER BY executions.due_at
 LIMIT 100
-FOR UPDATE SKIP LOCKED;
+FOR UPDATE SKIP LOCKED) UPDATE executions
+SET due_at=(clock_timestamp() + make_interval(secs => CAST(31557600000.0 AS double precision))),
+    run_at=coalesce(executions.not_before, executions.inserted_at)
+FROM "left"
+WHERE executions.id = "left".id AND executions.tenant = "left".tenant
+RETURNING executions.tenant, executions.program_id, executions.lane, executions.group_key, executions.run_at;
 
--- find left
---   function: store.executions.leases.due (store/executions/leases.py)
---   runs: the same, for what workers from before 0004 have left
---   needs: ix_executions_pending
-SELECT executions.id, executions.tenant
+-- adopt by lease
+--   function: store.executions.adoption.adopt (store/executions/adoption.py)
+--   runs: the same, for those from before 0004
+--   needs: pk_executions, ix_executions_pending
+WITH "left" AS (SELECT executions.id AS id, executions.tenant AS tenant
 FROM executions
 WHERE executions.status = 'pending' AND executions.due_at IS NULL AND executions.lease_expires_at <
-    statement_timestamp()
+    statement_timestamp() AND executions.request_digest NOT LIKE 'external:%%'
+ORDER BY executions.due_at
 LIMIT 100
-FOR UPDATE SKIP LOCKED;
-
--- take due
---   function: store.executions.leases.due (store/executions/leases.py)
---   runs: for those that are published then
---   needs: pk_executions
-UPDATE executions
-SET due_at=(clock_timestamp() + make_interval(secs => CAST(CASE WHEN (-CAST(EXTRACT(EPOCH FROM CASE WHEN
-    (executions.not_before > executions.updated_at) THEN executions.not_before ELSE executions.updated_at END
-    - clock_timestamp()) AS double precision) < %(param_1)s::INTEGER) THEN %(again_in)s WHEN
-    (-CAST(EXTRACT(EPOCH FROM CASE WHEN (executions.not_before > executions.updated_at) THEN
-    executions.not_before ELSE executions.updated_at END - clock_timestamp()) AS double precision) <
-    %(again_in)s * %(param_2)s::INTEGER) THEN %(again_in)s + -CAST(EXTRACT(EPOCH FROM CASE WHEN
-    (executions.not_before > executions.updated_at) THEN executions.not_before ELSE executions.updated_at END
-    - clock_timestamp()) AS double precision) ELSE %(again_in)s * %(param_3)s::INTEGER END AS double
-    precision)))
-WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
-RETURNING executions.id, executions.program_id, executions.inputs, executions.options, executions.source,
-    executions.traceparent, executions.tenant, executions.reply_to, executions.correlation_id,
-    executions.callback, executions.metadata, executions.extensions, executions.requested_at, executions.lane,
-    executions.group_key, executions.run_at;
+FOR UPDATE SKIP LOCKED) UPDATE executions
+SET due_at=(clock_timestamp() + make_interval(secs => CAST(31557600000.0 AS double precision))),
+    run_at=coalesce(executions.not_before, executions.inserted_at)
+FROM "left"
+WHERE executions.id = "left".id AND executions.tenant = "left".tenant
+RETURNING executions.tenant, executions.program_id, executions.lane, executions.group_key, executions.run_at;
 
 -- any lease of a service expired
 --   function: store.executions.external.anything_expired (store/executions/external.py)
@@ -995,7 +939,7 @@ WHERE webhook_endpoints.id = %(id_1)s::UUID AND webhook_endpoints.tenant = %(ten
     webhook_endpoints.lock_version = %(lock_version_1)s::INTEGER;
 
 -- cancel
---   function: store.executions.single.cancel (store/executions/single.py)
+--   function: store.executions.cancels.cancel (store/executions/cancels.py)
 --   runs: for one that has not ended
 --   needs: pk_executions
 UPDATE executions
@@ -1032,7 +976,7 @@ RETURNING executions.id, executions.program_id, executions.inputs, executions.op
     executions.lane, executions.group_key, executions.run_at;
 
 -- find endpoints of a tenant
---   function: store.executions.single.cancel (store/executions/single.py)
+--   function: store.executions.cancels.cancel (store/executions/cancels.py)
 --   runs: after that
 --   needs: ix_webhook_endpoints_registered
 SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
@@ -1046,6 +990,62 @@ SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
     previous_left
 FROM webhook_endpoints
 WHERE false OR webhook_endpoints.tenant IN (...) AND webhook_endpoints.registered;
+
+-- lock those to cancel
+--   function: store.executions.cancels.cancel_many (store/executions/cancels.py)
+--   runs: 200 at a time, of all that a filter finds
+--   needs: pk_executions
+SELECT executions.id, executions.tenant
+FROM executions
+WHERE executions.id IN (...) AND (executions.tenant || %(tenant_1)s::VARCHAR) = %(param_1)s::VARCHAR AND
+    (executions.status || %(status_1)s::VARCHAR) IN (...) AND NOT executions.cancel_requested
+ORDER BY executions.id
+FOR UPDATE SKIP LOCKED;
+
+-- cancel many
+--   function: store.executions.cancels.cancel_many (store/executions/cancels.py)
+--   runs: for those
+--   needs: pk_executions
+UPDATE executions
+SET lease_expires_at=CASE WHEN (executions.status = 'pending' OR executions.request_digest LIKE 'external:%%')
+    THEN NULL ELSE executions.lease_expires_at END, finished_at=CASE WHEN (executions.status = 'pending' OR
+    executions.request_digest LIKE 'external:%%') THEN (clock_timestamp()) ELSE NULL END, status=CASE WHEN
+    (executions.status = 'pending' OR executions.request_digest LIKE 'external:%%') THEN %(param_1)s ELSE
+    executions.status END, lock_version=CASE WHEN (executions.status = 'pending' OR executions.request_digest
+    LIKE 'external:%%') THEN executions.lock_version + %(lock_version_1)s::INTEGER ELSE
+    executions.lock_version END, updated_at=(clock_timestamp()), cancel_requested=%(cancel_requested)s,
+    timeline=CASE WHEN (executions.status = 'pending' OR executions.request_digest LIKE 'external:%%' OR NOT
+    executions.cancel_requested) THEN ((CASE WHEN jsonb_array_length(executions.timeline) < 50 THEN
+    executions.timeline ELSE executions.timeline - 0 END) || jsonb_build_object('status', CAST(CASE WHEN
+    (executions.status = 'pending' OR executions.request_digest LIKE 'external:%%') THEN %(param_2)s ELSE
+    %(param_3)s::VARCHAR END AS text), 'at', clock_timestamp(), 'attempt', CAST(executions.attempt AS
+    integer), 'by', CAST(%(continued_1)s::VARCHAR AS text))) ELSE executions.timeline END, input_tokens=CASE
+    WHEN (executions.status = 'pending' AND executions.started_at IS NULL) THEN %(param_4)s::INTEGER ELSE
+    executions.input_tokens END, output_tokens=CASE WHEN (executions.status = 'pending' AND
+    executions.started_at IS NULL) THEN %(param_5)s::INTEGER ELSE executions.output_tokens END, cost=CASE WHEN
+    (executions.status = 'pending' AND executions.started_at IS NULL) THEN %(param_6)s::INTEGER ELSE
+    executions.cost END, due_at=NULL
+WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
+RETURNING executions.id, executions.program_id, executions.inputs, executions.options,
+    executions.request_digest, executions.source, executions.traceparent, executions.backend_id,
+    executions.attempt, executions.worker, executions.lease_expires_at, executions.outputs, executions.error,
+    executions.usage, executions.duration_ms, executions.started_at, executions.finished_at,
+    executions.status, executions.lock_version, executions.inserted_at, executions.updated_at,
+    executions.tenant, executions.cancel_requested, executions.timeline, executions.error_code,
+    executions.input_tokens, executions.output_tokens, executions.cost, executions.due_at,
+    executions.not_before, executions.deadline, executions.policy, executions.reply_to,
+    executions.correlation_id, executions.carried, executions.lost, executions.discarded, executions.callback,
+    executions.program_callback, executions.metadata, executions.extensions, executions.requested_at,
+    executions.lane, executions.group_key, executions.run_at;
+
+-- still locked
+--   function: store.executions.cancels.cancel_many (store/executions/cancels.py)
+--   runs: after that: these are cancelled one by one
+--   needs: pk_executions
+SELECT executions.id
+FROM executions
+WHERE executions.id IN (...) AND (executions.tenant || %(tenant_1)s::VARCHAR) = %(param_1)s::VARCHAR AND
+    (executions.status || %(status_1)s::VARCHAR) IN (...) AND NOT executions.cancel_requested;
 
 -- find dead executions
 --   function: store.executions.queries.dead (store/executions/queries.py)
@@ -1090,8 +1090,9 @@ SET attempt=%(attempt)s::INTEGER, outputs=NULL, duration_ms=NULL, finished_at=NU
     jsonb_array_length(executions.timeline) < 50 THEN executions.timeline ELSE executions.timeline - 0 END) ||
     jsonb_build_object('status', CAST(%(continued_1)s AS text), 'at', clock_timestamp(), 'attempt',
     CAST(%(continued_2)s::INTEGER AS integer), 'by', CAST(%(continued_3)s::VARCHAR AS text))),
-    due_at=(clock_timestamp()), not_before=NULL, deadline=NULL, carried=NULL, lost=%(lost)s::SMALLINT,
-    discarded=false
+    due_at=(clock_timestamp() + make_interval(secs => CAST(31557600000.0 AS double precision))),
+    not_before=NULL, deadline=NULL, carried=NULL, lost=%(lost)s::SMALLINT, discarded=false,
+    run_at=(clock_timestamp())
 WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
 RETURNING executions.tenant, executions.program_id, executions.lane, executions.group_key, executions.run_at;
 

@@ -19,38 +19,44 @@ RETURNING tenant, "key", execution_id, request_digest;
 
 -- claim
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
---   runs: for each batch of messages: the new ones
+--   runs: for each batch of messages
 --   needs: pk_executions, pk_programs
 INSERT INTO executions (id, program_id, inputs, options, source, traceparent, tenant, reply_to,
     correlation_id, callback, metadata, extensions, requested_at, request_digest, not_before, deadline, lane,
     status, attempt, lock_version, worker, lease_expires_at, due_at, backend_id, policy, program_callback,
-    started_at, inserted_at, updated_at, timeline)
+    started_at, inserted_at, updated_at, timeline, run_at, cancel_requested)
 SELECT asked.id, asked.program_id, asked.inputs, asked.options, asked.source, asked.traceparent, asked.tenant,
     asked.reply_to, asked.correlation_id, asked.callback, asked.metadata, asked.extensions,
     asked.requested_at, asked.request_digest, asked.not_before, asked.deadline, asked.lane, CASE WHEN
     asked.later THEN ? ELSE ? END AS anon_1, CASE WHEN asked.later THEN 0 ELSE 1 END AS anon_2, ? AS anon_3,
     CASE WHEN asked.later THEN NULL ELSE ? END AS anon_4, CASE WHEN asked.later THEN NULL ELSE
     (strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000') END AS anon_5, CASE WHEN asked.later
-    THEN asked.not_before ELSE NULL END AS anon_6, CASE WHEN (programs.status = ?) THEN programs.backend_id
-    ELSE NULL END AS anon_7, programs.policy, programs.callback AS callback_1, CASE WHEN asked.later THEN NULL
-    ELSE (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') END AS anon_8, (strftime('%Y-%m-%d %H:%M:%f', 'now')
-    || '000') AS database_now_1, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now__1,
-    json_array(json_object('status', CASE WHEN asked.later THEN ? ELSE ? END, 'at',
-    strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', CASE WHEN asked.later THEN 0 ELSE 1 END, 'by', ?)) AS
-    begun_1
+    THEN (strftime('%Y-%m-%d %H:%M:%f', 'now', (31557600000.0) || ' seconds') || '000') ELSE NULL END AS
+    anon_6, CASE WHEN (programs.status = ?) THEN programs.backend_id ELSE NULL END AS anon_7, programs.policy,
+    programs.callback AS callback_1, CASE WHEN asked.later THEN NULL ELSE (strftime('%Y-%m-%d %H:%M:%f',
+    'now') || '000') END AS anon_8, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now_1,
+    (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now__1, json_array(json_object('status', CASE
+    WHEN asked.later THEN ? ELSE ? END, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', CASE WHEN
+    asked.later THEN 0 ELSE 1 END, 'by', ?)) AS begun_1, CASE WHEN asked.later THEN CASE WHEN asked.scheduled
+    THEN asked.not_before ELSE (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') END ELSE NULL END AS anon_9,
+    EXISTS (SELECT 1
+FROM early_cancels
+WHERE early_cancels.execution_id = asked.id AND early_cancels.tenant = asked.tenant) AS anon_10
 FROM (SELECT records.id AS id, records.program_id AS program_id, records.inputs AS inputs, records.options AS
     options, records.source AS source, records.traceparent AS traceparent, records.tenant AS tenant,
     records.reply_to AS reply_to, records.correlation_id AS correlation_id, records.callback AS callback,
     records.metadata AS metadata, records.extensions AS extensions, records.requested_at AS requested_at,
     records.request_digest AS request_digest, records.not_before AS not_before, records.deadline AS deadline,
-    records.lane AS lane, records.not_before > (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS later
+    records.lane AS lane, records.now AS now, records.now = 0 OR coalesce(records.not_before >
+    (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), 0) = 1 AS later, records.not_before > (strftime('%Y-%m-%d
+    %H:%M:%f', 'now') || '000') AS scheduled
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, replace("each".value ->> ?, ?, ?) AS program_id,
     nullif("each".value -> ?, ?) AS inputs, nullif("each".value -> ?, ?) AS options, "each".value ->> ? AS
     source, "each".value ->> ? AS traceparent, "each".value ->> ? AS tenant, "each".value ->> ? AS reply_to,
     "each".value ->> ? AS correlation_id, nullif("each".value -> ?, ?) AS callback, nullif("each".value -> ?,
     ?) AS metadata, nullif("each".value -> ?, ?) AS extensions, substr("each".value ->> ?, ?, ?) AS
     requested_at, "each".value ->> ? AS request_digest, substr("each".value ->> ?, ?, ?) AS not_before,
-    substr("each".value ->> ?, ?, ?) AS deadline, "each".value ->> ? AS lane
+    substr("each".value ->> ?, ?, ?) AS deadline, "each".value ->> ? AS lane, "each".value ->> ? AS now
 FROM json_each(?) AS "each") AS records) AS asked
 JOIN programs ON programs.id = asked.program_id AND programs.tenant = asked.tenant
 WHERE asked.id IS NOT NULL
@@ -62,43 +68,9 @@ RETURNING tenant, status, reply_to, id, attempt, lock_version, backend_id, cance
     NULL END AS late, (SELECT max(gates.updated_at) AS max_1
 FROM gates) AS gates_at;
 
--- claim again
---   function: store.executions.transitions.claim (store/executions/transitions.py)
---   runs: where some of the batch are there already
---   needs: pk_executions, pk_programs
-WITH free AS (SELECT executions.id AS id, executions.tenant AS tenant, CASE WHEN (programs.status = ?) THEN
-    programs.backend_id ELSE NULL END AS backend_id, programs.policy AS policy, programs.callback AS callback
-FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, replace("each".value ->> ?, ?, ?) AS program_id,
-    "each".value ->> ? AS request_digest, "each".value ->> ? AS tenant
-FROM json_each(?) AS "each") AS records
-JOIN executions ON executions.id = records.id AND executions.tenant = records.tenant
-JOIN programs ON programs.id = records.program_id AND programs.tenant = records.tenant
-WHERE CASE WHEN (executions.request_digest = records.request_digest AND (executions.status = 'pending' AND
-    (executions.not_before IS NULL OR executions.not_before <= (strftime('%Y-%m-%d %H:%M:%f', 'now') ||
-    '000')) OR executions.status = 'running' AND executions.lease_expires_at < (strftime('%Y-%m-%d %H:%M:%f',
-    'now') || '000')) AND NOT (executions.lost + CASE WHEN (executions.status = 'running') THEN ? ELSE ? END >
-    ? AND executions.attempt + ? = coalesce(CAST(JSON_EXTRACT(programs.policy, ?) AS INTEGER), ?))) THEN 1
-    ELSE 0 END = 1) UPDATE executions
-SET backend_id=free.backend_id, attempt=(executions.attempt + ?), worker=?,
-    lease_expires_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000'),
-    started_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), status=?,
-    lock_version=(executions.lock_version + ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'),
-    timeline=json_insert(CASE WHEN json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE
-    json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status', ?, 'at',
-    strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', executions.attempt + ?, 'by', ?)), due_at=NULL,
-    policy=free.policy, lost=(executions.lost + CASE WHEN (executions.status = 'running') THEN ? ELSE ? END),
-    program_callback=free.callback
-FROM free
-WHERE executions.id = free.id AND executions.tenant = free.tenant
-RETURNING tenant, status, reply_to, id, attempt, lock_version, backend_id, cancel_requested, policy, usage,
-    carried, lost, metadata, extensions, ((julianday(deadline) - julianday('now')) * 86400.0) AS seconds_left,
-    CASE WHEN (error_code = 'rate_limited') THEN -((julianday(not_before) - julianday('now')) * 86400.0) ELSE
-    NULL END AS late, (SELECT max(gates.updated_at) AS max_1
-FROM gates) AS gates_at;
-
 -- why not claimed
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
---   runs: where some of the batch can be claimed by neither
+--   runs: where some of the batch are there already, or have no program
 --   needs: pk_executions
 SELECT executions.id, executions.program_id, executions.inputs, executions.options, executions.request_digest,
     executions.source, executions.traceparent, executions.backend_id, executions.attempt, executions.worker,
@@ -113,6 +85,23 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
 FROM executions
 WHERE executions.id IN (...);
 
+-- adopt these
+--   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: after that: what a worker from before queues has left of them
+--   needs: pk_executions
+WITH "left" AS (SELECT executions.id AS id, executions.tenant AS tenant
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS request_digest, "each".value ->> ?
+    AS tenant
+FROM json_each(?) AS "each") AS records
+JOIN executions ON executions.id = records.id AND executions.tenant = records.tenant
+WHERE CASE WHEN (executions.status = 'pending' AND executions.run_at IS NULL AND executions.request_digest =
+    records.request_digest) THEN 1 ELSE 0 END = 1) UPDATE executions
+SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (31557600000.0) || ' seconds') || '000'),
+    run_at=coalesce(executions.not_before, executions.inserted_at)
+FROM "left"
+WHERE executions.id = "left".id AND executions.tenant = "left".tenant
+RETURNING tenant, program_id, lane, group_key, run_at;
+
 -- give back keys
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
 --   runs: where no execution came of an idempotency key
@@ -121,49 +110,69 @@ DELETE
 FROM idempotency_keys
 WHERE (idempotency_keys.tenant, idempotency_keys."key") IN (...);
 
--- to run alone
+-- count moves
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
---   runs: where some of those wait, or run no more
---   needs: pk_executions, pk_programs
-SELECT executions.id, executions.tenant
-FROM executions
-JOIN programs ON programs.id = executions.program_id AND programs.tenant = executions.tenant
-WHERE executions.id IN (...) AND executions.tenant = ? AND (executions.status = 'pending' AND
-    (executions.not_before IS NULL OR executions.not_before <= (strftime('%Y-%m-%d %H:%M:%f', 'now') ||
-    '000')) OR executions.status = 'running' AND executions.lease_expires_at < (strftime('%Y-%m-%d %H:%M:%f',
-    'now') || '000')) AND executions.lost + CASE WHEN (executions.status = 'running') THEN ? ELSE ? END > ?
-    AND executions.attempt + ? = coalesce(CAST(JSON_EXTRACT(programs.policy, ?) AS INTEGER), ?);
+--   runs: where executions begin to wait
+--   needs: none
+INSERT INTO queue_moves (id, tenant, program_id, lane, came, went)
+SELECT moves.id, moves.tenant, moves.program_id, moves.lane, moves.came, moves.went
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant, replace("each".value ->>
+    ?, ?, ?) AS program_id, "each".value ->> ? AS lane, "each".value ->> ? AS came, "each".value ->> ? AS went
+FROM json_each(?) AS "each") AS moves;
 
--- claim again, alone
+-- offer
 --   function: store.executions.transitions.claim (store/executions/transitions.py)
+--   runs: where executions begin to wait: it locks their queues. PostgreSQL counts them in the same statement
+--   needs: pk_queues
+INSERT INTO queues (tenant, program_id, lane, group_key, holder, wake_at, inserted_at)
+SELECT records.tenant, records.program_id, records.lane, records.group_key, CASE WHEN (records.run_at IS NULL
+    OR records.run_at <= (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')) THEN '' ELSE NULL END AS anon_1,
+    CASE WHEN (records.run_at IS NULL OR records.run_at <= (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'))
+    THEN NULL ELSE records.run_at END AS anon_2, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS
+    database_now_1
+FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
+    AS lane, "each".value ->> ? AS group_key, substr("each".value ->> ?, ?, ?) AS run_at
+FROM json_each(?) AS "each") AS records
+WHERE 1 = 1
+ORDER BY records.tenant, records.program_id, records.lane, records.group_key
+ON CONFLICT (tenant, program_id, lane, group_key) DO UPDATE SET holder = excluded.holder, wake_at =
+    excluded.wake_at
+WHERE queues.holder IS NULL AND (excluded.holder IS NOT NULL OR queues.wake_at IS NULL OR queues.wake_at >
+    excluded.wake_at)
+RETURNING holder;
+
+-- claim alone
+--   function: store.executions.alone.claim_alone (store/executions/alone.py)
 --   runs: for an execution that is to run alone in its process
 --   needs: pk_executions, pk_programs
-WITH free AS (SELECT executions.id AS id, executions.tenant AS tenant, CASE WHEN (programs.status = ?) THEN
-    programs.backend_id ELSE NULL END AS backend_id, programs.policy AS policy, programs.callback AS callback
-FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, replace("each".value ->> ?, ?, ?) AS program_id,
-    "each".value ->> ? AS request_digest, "each".value ->> ? AS tenant
+WITH free AS (SELECT executions.id AS id, executions.tenant AS tenant
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant
 FROM json_each(?) AS "each") AS records
 JOIN executions ON executions.id = records.id AND executions.tenant = records.tenant
-JOIN programs ON programs.id = records.program_id AND programs.tenant = records.tenant
-WHERE CASE WHEN (executions.request_digest = records.request_digest AND (executions.status = 'pending' AND
-    (executions.not_before IS NULL OR executions.not_before <= (strftime('%Y-%m-%d %H:%M:%f', 'now') ||
-    '000')) OR executions.status = 'running' AND executions.lease_expires_at < (strftime('%Y-%m-%d %H:%M:%f',
-    'now') || '000'))) THEN 1 ELSE 0 END = 1) UPDATE executions
-SET backend_id=free.backend_id, attempt=(executions.attempt + ?), worker=?,
-    lease_expires_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000'),
-    started_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), status=?,
+WHERE CASE WHEN (executions.status = 'pending' AND executions.run_at IS NOT NULL AND (executions.not_before IS
+    NULL OR executions.not_before <= (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'))) THEN 1 ELSE 0 END = 1)
+    UPDATE executions
+SET backend_id=(SELECT CASE WHEN (programs.status = ?) THEN programs.backend_id ELSE NULL END AS anon_1
+FROM programs
+WHERE programs.id = executions.program_id AND programs.tenant = executions.tenant),
+    attempt=(executions.attempt + ?), worker=?, lease_expires_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) ||
+    ' seconds') || '000'), started_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), status=?,
     lock_version=(executions.lock_version + ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'),
     timeline=json_insert(CASE WHEN json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE
     json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status', ?, 'at',
     strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', executions.attempt + ?, 'by', ?)), due_at=NULL,
-    policy=free.policy, lost=(executions.lost + CASE WHEN (executions.status = 'running') THEN ? ELSE ? END),
-    program_callback=free.callback
+    policy=(SELECT programs.policy
+FROM programs
+WHERE programs.id = executions.program_id AND programs.tenant = executions.tenant), program_callback=(SELECT
+    programs.callback
+FROM programs
+WHERE programs.id = executions.program_id AND programs.tenant = executions.tenant)
 FROM free
 WHERE executions.id = free.id AND executions.tenant = free.tenant
 RETURNING tenant, status, reply_to, id, attempt, lock_version, backend_id, cancel_requested, policy, usage,
     carried, lost, metadata, extensions, ((julianday(deadline) - julianday('now')) * 86400.0) AS seconds_left,
     CASE WHEN (error_code = 'rate_limited') THEN -((julianday(not_before) - julianday('now')) * 86400.0) ELSE
-    NULL END AS late, (SELECT max(gates.updated_at) AS max_1
+    NULL END AS late, program_id, lane, group_key, (SELECT max(gates.updated_at) AS max_1
 FROM gates) AS gates_at;
 
 -- finish
@@ -395,9 +404,10 @@ SET attempt=records.attempt, lease_expires_at=NULL, error=records.error, usage=r
     json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status', ?, 'at',
     strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', records.attempt, 'by', executions.worker)),
     error_code=records.error_code, input_tokens=records.input_tokens, output_tokens=records.output_tokens,
-    cost=records.cost, due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (records.delay) || ' seconds') || '000'),
+    cost=records.cost, due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (31557600000.0) || ' seconds') || '000'),
     not_before=(strftime('%Y-%m-%d %H:%M:%f', 'now', (records.delay) || ' seconds') || '000'),
-    carried=records.carried
+    carried=records.carried, run_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (records.delay) || ' seconds') ||
+    '000')
 FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant, "each".value ->> ? AS
     lock_version, "each".value ->> ? AS attempt, nullif("each".value -> ?, ?) AS carried, nullif("each".value
     -> ?, ?) AS error, "each".value ->> ? AS error_code, nullif("each".value -> ?, ?) AS usage, "each".value
@@ -441,7 +451,8 @@ SET attempt=(executions.attempt - ?), lease_expires_at=NULL, status=?, lock_vers
     ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), timeline=json_insert(CASE WHEN
     json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE json_remove(executions.timeline,
     '$[0]') END, '$[#]', json_object('status', ?, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt',
-    executions.attempt - ?, 'by', executions.worker)), due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+    executions.attempt - ?, 'by', executions.worker)), due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now',
+    (31557600000.0) || ' seconds') || '000'), run_at=coalesce(executions.not_before, executions.inserted_at)
 WHERE (executions.id, executions.tenant) IN (SELECT executions.id, executions.tenant
 FROM executions
 WHERE executions.worker = ? AND executions.status = 'running' AND executions.id IN (...) AND executions.tenant
@@ -476,22 +487,7 @@ LIMIT 100 OFFSET ?;
 
 -- rescue
 --   function: store.executions.leases.rescue (store/executions/leases.py)
---   runs: for those whose worker is gone
---   needs: pk_executions
-UPDATE executions
-SET lease_expires_at=NULL, status=?, lock_version=(executions.lock_version + ?),
-    updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), timeline=json_insert(CASE WHEN
-    json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE json_remove(executions.timeline,
-    '$[0]') END, '$[#]', json_object('status', ?, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt',
-    executions.attempt, 'by', ?)), due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000'),
-    lost=(executions.lost + ?)
-WHERE executions.id IN (...) AND executions.tenant = ?
-RETURNING id, program_id, inputs, options, source, traceparent, tenant, reply_to, correlation_id, callback,
-    metadata, extensions, requested_at, lane, group_key, run_at;
-
--- rescue
---   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
---   runs: so that they wait in their queues
+--   runs: for those whose worker is gone: they wait in their queues
 --   needs: pk_executions
 UPDATE executions
 SET lease_expires_at=NULL, status=?, lock_version=(executions.lock_version + ?),
@@ -501,76 +497,39 @@ SET lease_expires_at=NULL, status=?, lock_version=(executions.lock_version + ?),
     executions.attempt, 'by', ?)), due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (31557600000.0) || ' seconds')
     || '000'), lost=(executions.lost + ?), run_at=coalesce(executions.not_before, executions.inserted_at)
 WHERE executions.id IN (...) AND executions.tenant = ?
-RETURNING id, program_id, inputs, options, source, traceparent, tenant, reply_to, correlation_id, callback,
-    metadata, extensions, requested_at, lane, group_key, run_at;
+RETURNING id, tenant, program_id, lane, group_key, run_at;
 
--- count moves
---   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
---   runs: where executions begin to wait
---   needs: none
-INSERT INTO queue_moves (id, tenant, program_id, lane, came, went)
-SELECT moves.id, moves.tenant, moves.program_id, moves.lane, moves.came, moves.went
-FROM (SELECT replace("each".value ->> ?, ?, ?) AS id, "each".value ->> ? AS tenant, replace("each".value ->>
-    ?, ?, ?) AS program_id, "each".value ->> ? AS lane, "each".value ->> ? AS came, "each".value ->> ? AS went
-FROM json_each(?) AS "each") AS moves;
-
--- offer
---   function: store.executions.leases.rescue_to_queues (store/executions/leases.py)
---   runs: where executions begin to wait: it locks their queues. PostgreSQL counts them in the same statement
---   needs: pk_queues
-INSERT INTO queues (tenant, program_id, lane, group_key, holder, wake_at, inserted_at)
-SELECT records.tenant, records.program_id, records.lane, records.group_key, CASE WHEN (records.run_at IS NULL
-    OR records.run_at <= (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')) THEN '' ELSE NULL END AS anon_1,
-    CASE WHEN (records.run_at IS NULL OR records.run_at <= (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'))
-    THEN NULL ELSE records.run_at END AS anon_2, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS
-    database_now_1
-FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
-    AS lane, "each".value ->> ? AS group_key, substr("each".value ->> ?, ?, ?) AS run_at
-FROM json_each(?) AS "each") AS records
-WHERE 1 = 1
-ORDER BY records.tenant, records.program_id, records.lane, records.group_key
-ON CONFLICT (tenant, program_id, lane, group_key) DO UPDATE SET holder = excluded.holder, wake_at =
-    excluded.wake_at
-WHERE queues.holder IS NULL AND (excluded.holder IS NOT NULL OR queues.wake_at IS NULL OR queues.wake_at >
-    excluded.wake_at)
-RETURNING holder;
-
--- find due
---   function: store.executions.leases.due (store/executions/leases.py)
---   runs: by the relay, where something is due
---   needs: ix_executions_pending
-SELECT executions.id, executions.tenant, ((julianday(executions.due_at) - julianday('now')) * 86400.0) -
-    ((julianday(CASE WHEN (executions.not_before > executions.updated_at) THEN executions.not_before ELSE
-    executions.updated_at END) - julianday('now')) * 86400.0) > ? / (? + 0.0) AS again
+-- adopt
+--   function: store.executions.adoption.adopt (store/executions/adoption.py)
+--   runs: by the relay, for what workers from before queues have left
+--   needs: pk_executions, ix_executions_pending
+WITH "left" AS (SELECT executions.id AS id, executions.tenant AS tenant
 FROM executions
 WHERE executions.status = 'pending' AND executions.due_at < (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+    AND executions.request_digest NOT LIKE 'external:%'
 ORDER BY executions.due_at
-LIMIT 100 OFFSET ?;
+LIMIT 100 OFFSET ?) UPDATE executions
+SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (31557600000.0) || ' seconds') || '000'),
+    run_at=coalesce(executions.not_before, executions.inserted_at)
+FROM "left"
+WHERE executions.id = "left".id AND executions.tenant = "left".tenant
+RETURNING tenant, program_id, lane, group_key, run_at;
 
--- find left
---   function: store.executions.leases.due (store/executions/leases.py)
---   runs: the same, for what workers from before 0004 have left
---   needs: ix_executions_pending
-SELECT executions.id, executions.tenant
+-- adopt by lease
+--   function: store.executions.adoption.adopt (store/executions/adoption.py)
+--   runs: the same, for those from before 0004
+--   needs: pk_executions, ix_executions_pending
+WITH "left" AS (SELECT executions.id AS id, executions.tenant AS tenant
 FROM executions
 WHERE executions.status = 'pending' AND executions.due_at IS NULL AND executions.lease_expires_at <
-    (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
-LIMIT 100 OFFSET ?;
-
--- take due
---   function: store.executions.leases.due (store/executions/leases.py)
---   runs: for those that are published then
---   needs: pk_executions
-UPDATE executions
-SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (CASE WHEN (-((julianday(CASE WHEN (executions.not_before >
-    executions.updated_at) THEN executions.not_before ELSE executions.updated_at END) - julianday('now')) *
-    86400.0) < ?) THEN ? WHEN (-((julianday(CASE WHEN (executions.not_before > executions.updated_at) THEN
-    executions.not_before ELSE executions.updated_at END) - julianday('now')) * 86400.0) < ? * ?) THEN ? +
-    -((julianday(CASE WHEN (executions.not_before > executions.updated_at) THEN executions.not_before ELSE
-    executions.updated_at END) - julianday('now')) * 86400.0) ELSE ? * ? END) || ' seconds') || '000')
-WHERE executions.id IN (...) AND executions.tenant = ?
-RETURNING id, program_id, inputs, options, source, traceparent, tenant, reply_to, correlation_id, callback,
-    metadata, extensions, requested_at, lane, group_key, run_at;
+    (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AND executions.request_digest NOT LIKE 'external:%'
+ORDER BY executions.due_at
+LIMIT 100 OFFSET ?) UPDATE executions
+SET due_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (31557600000.0) || ' seconds') || '000'),
+    run_at=coalesce(executions.not_before, executions.inserted_at)
+FROM "left"
+WHERE executions.id = "left".id AND executions.tenant = "left".tenant
+RETURNING tenant, program_id, lane, group_key, run_at;
 
 -- any lease of a service expired
 --   function: store.executions.external.anything_expired (store/executions/external.py)
@@ -845,7 +804,7 @@ SET announce_at=NULL
 WHERE webhook_endpoints.id = ? AND webhook_endpoints.tenant = ? AND webhook_endpoints.lock_version = ?;
 
 -- cancel
---   function: store.executions.single.cancel (store/executions/single.py)
+--   function: store.executions.cancels.cancel (store/executions/cancels.py)
 --   runs: for one that has not ended
 --   needs: pk_executions
 UPDATE executions
@@ -874,7 +833,7 @@ RETURNING id, program_id, inputs, options, request_digest, source, traceparent, 
     program_callback, metadata, extensions, requested_at, lane, group_key, run_at;
 
 -- find endpoints of a tenant
---   function: store.executions.single.cancel (store/executions/single.py)
+--   function: store.executions.cancels.cancel (store/executions/cancels.py)
 --   runs: after that
 --   needs: ix_webhook_endpoints_registered
 SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
@@ -887,6 +846,54 @@ SELECT webhook_endpoints.id, webhook_endpoints.url, webhook_endpoints.secret,
     ((julianday(webhook_endpoints.previous_until) - julianday('now')) * 86400.0) AS previous_left
 FROM webhook_endpoints
 WHERE 0 = 1 OR webhook_endpoints.tenant IN (...) AND webhook_endpoints.registered;
+
+-- lock those to cancel
+--   function: store.executions.cancels.cancel_many (store/executions/cancels.py)
+--   runs: 200 at a time, of all that a filter finds
+--   needs: pk_executions
+SELECT executions.id, executions.tenant
+FROM executions
+WHERE executions.id IN (...) AND (executions.tenant || ?) = ? AND (executions.status || ?) IN (...) AND
+    executions.cancel_requested = 0
+ORDER BY executions.id;
+
+-- cancel many
+--   function: store.executions.cancels.cancel_many (store/executions/cancels.py)
+--   runs: for those
+--   needs: pk_executions
+UPDATE executions
+SET lease_expires_at=CASE WHEN (executions.status = 'pending' OR executions.request_digest LIKE 'external:%')
+    THEN NULL ELSE executions.lease_expires_at END, finished_at=CASE WHEN (executions.status = 'pending' OR
+    executions.request_digest LIKE 'external:%') THEN (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') ELSE
+    NULL END, status=CASE WHEN (executions.status = 'pending' OR executions.request_digest LIKE 'external:%')
+    THEN ? ELSE executions.status END, lock_version=CASE WHEN (executions.status = 'pending' OR
+    executions.request_digest LIKE 'external:%') THEN executions.lock_version + ? ELSE executions.lock_version
+    END, updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), cancel_requested=?, timeline=CASE WHEN
+    (executions.status = 'pending' OR executions.request_digest LIKE 'external:%' OR
+    executions.cancel_requested = 0) THEN json_insert(CASE WHEN json_array_length(executions.timeline) < 50
+    THEN executions.timeline ELSE json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status',
+    CASE WHEN (executions.status = 'pending' OR executions.request_digest LIKE 'external:%') THEN ? ELSE ?
+    END, 'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', executions.attempt, 'by', ?)) ELSE
+    executions.timeline END, input_tokens=CASE WHEN (executions.status = 'pending' AND executions.started_at
+    IS NULL) THEN ? ELSE executions.input_tokens END, output_tokens=CASE WHEN (executions.status = 'pending'
+    AND executions.started_at IS NULL) THEN ? ELSE executions.output_tokens END, cost=CASE WHEN
+    (executions.status = 'pending' AND executions.started_at IS NULL) THEN ? ELSE executions.cost END,
+    due_at=NULL
+WHERE executions.id IN (...) AND executions.tenant = ?
+RETURNING id, program_id, inputs, options, request_digest, source, traceparent, backend_id, attempt, worker,
+    lease_expires_at, outputs, error, usage, duration_ms, started_at, finished_at, status, lock_version,
+    inserted_at, updated_at, tenant, cancel_requested, timeline, error_code, input_tokens, output_tokens,
+    cost, due_at, not_before, deadline, policy, reply_to, correlation_id, carried, lost, discarded, callback,
+    program_callback, metadata, extensions, requested_at, lane, group_key, run_at;
+
+-- still locked
+--   function: store.executions.cancels.cancel_many (store/executions/cancels.py)
+--   runs: after that: these are cancelled one by one
+--   needs: pk_executions
+SELECT executions.id
+FROM executions
+WHERE executions.id IN (...) AND (executions.tenant || ?) = ? AND (executions.status || ?) IN (...) AND
+    executions.cancel_requested = 0;
 
 -- find dead executions
 --   function: store.executions.queries.dead (store/executions/queries.py)
@@ -929,7 +936,8 @@ SET attempt=?, outputs=NULL, duration_ms=NULL, finished_at=NULL, status=?,
     cancel_requested=0, timeline=json_insert(CASE WHEN json_array_length(executions.timeline) < 50 THEN
     executions.timeline ELSE json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status', ?,
     'at', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', ?, 'by', ?)), due_at=(strftime('%Y-%m-%d
-    %H:%M:%f', 'now') || '000'), not_before=NULL, deadline=NULL, carried=NULL, lost=?, discarded=0
+    %H:%M:%f', 'now', (31557600000.0) || ' seconds') || '000'), not_before=NULL, deadline=NULL, carried=NULL,
+    lost=?, discarded=0, run_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
 WHERE executions.id IN (...) AND executions.tenant = ?
 RETURNING tenant, program_id, lane, group_key, run_at;
 

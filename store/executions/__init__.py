@@ -5,18 +5,9 @@ clock. Every later write contains the claimed lock_version; if the row has anoth
 """
 
 from store.executions.adoption import adopt
-from store.executions.cancels import MAX_CANCELS, cancel_many
-from store.executions.leases import (
-    Due,
-    Heartbeat,
-    anything_due,
-    due,
-    heartbeat,
-    left,
-    release,
-    rescue,
-    rescue_to_queues,
-)
+from store.executions.alone import claim_alone
+from store.executions.cancels import MAX_CANCELS, cancel, cancel_many
+from store.executions.leases import Heartbeat, anything_due, heartbeat, left, release, rescue
 from store.executions.queries import (
     Result,
     count,
@@ -46,7 +37,6 @@ from store.executions.rows import (
     Trace,
     Waiting,
 )
-from store.executions.single import cancel, create, mark_completed, mark_failed, mark_running
 from store.executions.transitions import claim, finish, finish_and_read, retry
 
 __all__ = [
@@ -56,7 +46,6 @@ __all__ = [
     "Claim",
     "Claimed",
     "Conflicting",
-    "Due",
     "Ended",
     "Execution",
     "Finish",
@@ -75,26 +64,21 @@ __all__ = [
     "cancel",
     "cancel_many",
     "claim",
+    "claim_alone",
     "count",
-    "create",
     "dead",
     "discard",
-    "due",
     "ended",
     "finish",
     "finish_and_read",
     "get",
     "heartbeat",
     "left",
-    "mark_completed",
-    "mark_failed",
-    "mark_running",
     "of_all_tenants",
     "page",
     "release",
     "replay",
     "rescue",
-    "rescue_to_queues",
     "results",
     "retry",
     "unended",

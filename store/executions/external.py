@@ -37,7 +37,6 @@ from store.executions.rows import Execution, Finish, Request, execution_of, exte
 from store.executions.statements import IS_EXTERNAL, OPEN, PENDING, RUNNING
 from store.executions.timeline import continued
 from store.executions.transitions import finish_and_read
-from store.queues.keys import NEVER_SECONDS
 from store.tables import NOW, executions, programs
 
 UNKNOWN = Usage(input_tokens=None, output_tokens=None)
@@ -101,7 +100,7 @@ def create(connection: Connection, request: Request) -> Execution:
     if execution_id == request.id:
         statement = statements.create(connection.dialect.name, upsert(connection))
         row = request_row(request) | {"request_digest": digest}
-        connection.execute(statement, encode([row]) | {"due_in": NEVER_SECONDS, "by": request.source})
+        connection.execute(statement, encode([row]) | {"by": request.source})
     found = _read(connection, execution_id, request.tenant)
     if found is None:
         raise NotFound(f"program_id: there is no program {request.program_id}")

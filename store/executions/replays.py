@@ -1,6 +1,6 @@
 """Replays and discards failed executions, which are dead letters.
 
-A replay undoes the end: the execution becomes pending and due, with its id and its history. The same transaction
+A replay undoes the end: the execution waits in its queue again, with its id and its history. The same transaction
 subtracts it from the counters and deletes its unsent event. The new lock_version fences the worker that ran it before.
 """
 
@@ -34,9 +34,8 @@ def replay(
     by: str,
     shard: int = 0,
     tenant: str = DEFAULT_TENANT,
-    queued: bool = False,
 ) -> int:
-    """failed → pending, due at once, with all attempts; also for discarded executions.
+    """failed → pending, in its queue at once, with all attempts; also for discarded executions.
 
     Skips executions that are not failed, so repeating it has no effect, external ones, which no worker could run, and
     those whose program was destroyed. The
@@ -46,7 +45,6 @@ def replay(
     Args:
         by: who replays, for the timeline.
         shard: the shard of the counters.
-        queued: they wait in their queues, which are offered; else a relay publishes them.
 
     Returns:
         How many became pending.
@@ -64,7 +62,8 @@ def replay(
             attempt=0,
             lost=0,
             lock_version=c.lock_version + 1,
-            **({"run_at": NOW, "due_at": NEVER} if queued else {"due_at": NOW}),
+            run_at=NOW,
+            due_at=NEVER,
             **dict.fromkeys(("not_before", "deadline", "carried", "outputs", "duration_ms", "finished_at"), null()),
             cancel_requested=false(),
             discarded=false(),
@@ -75,8 +74,7 @@ def replay(
     ).all()
     counters.increment(connection, shard, _taken_back(failed, tenant), executed=False)
     event_outbox.forget(connection, taken, tenant=tenant)
-    if queued:
-        wait(connection, [(key_of(row), row.run_at) for row in waiting])
+    wait(connection, [(key_of(row), row.run_at) for row in waiting])
     return len(taken)
 
 

@@ -150,7 +150,7 @@ class ToRunAlone:
 
 @dataclass(frozen=True)
 class Waiting:
-    """The execution is pending, in its queue.
+    """The execution waits in its queue, or is just being taken from there.
 
     Attributes:
         new: this claim has written it down; else it was there.
@@ -162,7 +162,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Running:
-    """Another worker has claimed it, and its lease has not run out."""
+    """A worker has claimed it. If its lease has run out, the relay has it wait again."""
 
     id: UUID
 

@@ -18,11 +18,9 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
-    not_,
     null,
     or_,
     select,
-    true,
     update,
 )
 
@@ -42,11 +40,6 @@ RUNNING = statuses.RUNNING
 OPEN = status_in(ExecutionStatus.PENDING, ExecutionStatus.RUNNING)
 FAILED = status_in(ExecutionStatus.FAILED)
 UNSUCCESSFUL = status_in(ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)
-
-DUE = PENDING & or_(executions.c.not_before.is_(None), executions.c.not_before <= NOW)
-"""The condition that a pending execution may be claimed."""
-ABANDONED = RUNNING & (executions.c.lease_expires_at < NOW)
-"""The condition that the lease has run out."""
 
 IS_EXTERNAL = statuses.IS_EXTERNAL
 
@@ -72,22 +65,19 @@ def _types(names: Iterable[str]) -> dict[str, Any]:
     return {name: executions.c[name].type for name in names}
 
 
-@lru_cache(maxsize=4)
-def claim(dialect: str, insert: Any, *, queued: bool = False) -> Any:
-    """Inserts the new executions as claimed. Parameters: `records` of requests, `worker`, `lease_seconds`.
+@lru_cache(maxsize=2)
+def claim(dialect: str, insert: Any) -> Any:
+    """Inserts the new executions: claimed; or waiting, where `now` is false, and before their time. Parameters:
+    `records` of requests with `now`, `worker`, `lease_seconds`.
 
     `ON CONFLICT DO UPDATE` would lock existing rows, too. It could deadlock with a batch of ends, which locks its rows
     in another order.
-
-    Args:
-        queued: the records have a member `now`. Without it, and before its time, an execution waits in its queue.
     """
-    read = records(dialect, _types(REQUEST_COLUMNS) | ({"now": Boolean()} if queued else {}))
+    read = records(dialect, _types(REQUEST_COLUMNS) | {"now": Boolean()})
     before = read.c.not_before > NOW
     # In a subquery, so that the clock is read once.
-    waits = or_(~read.c.now, func.coalesce(before, false())) if queued else before
-    told = [before.label("scheduled")] if queued else []
-    r = select(*read.c, waits.label("later"), *told).subquery("asked")
+    waits = or_(~read.c.now, func.coalesce(before, false()))
+    r = select(*read.c, waits.label("later"), before.label("scheduled")).subquery("asked")
     worker = bindparam("worker", type_=String)
     lease = database_now(bindparam("lease_seconds", type_=Float))
     running = bindparam("running", ExecutionStatus.RUNNING, String)
@@ -103,7 +93,7 @@ def claim(dialect: str, insert: Any, *, queued: bool = False) -> Any:
         "lock_version": bindparam("first", 1, Integer),
         "worker": now(worker),
         "lease_expires_at": now(lease),
-        "due_at": now(null(), NEVER if queued else r.c.not_before),
+        "due_at": now(null(), NEVER),
         "backend_id": READY_BACKEND,
         "policy": programs.c.policy,
         "program_callback": programs.c.callback,
@@ -111,17 +101,12 @@ def claim(dialect: str, insert: Any, *, queued: bool = False) -> Any:
         "inserted_at": NOW,
         "updated_at": NOW,
         "timeline": begun(now(running, pending), first, worker),
+        "run_at": now(null(), case((r.c.scheduled, r.c.not_before), else_=NOW)),
+        "cancel_requested": exists(
+            # Locked, so that none is taken back by which an execution is being cancelled, see `early`.
+            _EARLY.where(r.c.id == _EARLY_ID, r.c.tenant == _EARLY_TENANT).with_for_update(read=True, key_share=True)
+        ),
     }
-    if queued:
-        values |= {
-            "run_at": now(null(), case((r.c.scheduled, r.c.not_before), else_=NOW)),
-            "cancel_requested": exists(
-                # Locked, so that none is taken back by which an execution is being cancelled, see `early`.
-                _EARLY.where(r.c.id == _EARLY_ID, r.c.tenant == _EARLY_TENANT).with_for_update(
-                    read=True, key_share=True
-                )
-            ),
-        }
     statement = insert(executions).from_select(list(values), _of_programs(r, values))
     return statement.on_conflict_do_nothing().returning(*claimed_columns(), CHANGED_AT.label("gates_at"))
 
@@ -129,26 +114,16 @@ def claim(dialect: str, insert: Any, *, queued: bool = False) -> Any:
 ALONE_AT = "alone_at"
 
 
-def last_chance(max_attempts: Any = programs.c.policy["max_attempts"].as_integer()) -> ColumnElement[bool]:  # noqa: B008 - an immutable expression
-    """The condition that the next attempt is the last one, after some that ended with their worker.
+def last_chance(max_attempts: Any) -> ColumnElement[bool]:
+    """The condition that the next attempt of one that waits is the last one, after some that ended with their worker.
 
     Parameter: `ALONE_AT`, the attempts of those whose program does not say.
 
     Args:
         max_attempts: those of the program.
     """
-    c, lost = executions.c, executions.c.lost + case((RUNNING, 1), else_=0)
-    return (lost > 0) & (c.attempt + 1 == func.coalesce(max_attempts, bindparam(ALONE_AT, type_=Integer)))
-
-
-def to_run_alone(which: ColumnElement[bool]) -> Any:
-    """Which of these could be claimed, but not beside others. Parameter: `ALONE_AT`."""
-    c, p = executions.c, programs.c
-    return (
-        select(c.id, c.tenant)
-        .join(programs, (p.id == c.program_id) & (p.tenant == c.tenant))
-        .where(which, or_(DUE, ABANDONED), last_chance())
-    )
+    c = executions.c
+    return (c.lost > 0) & (c.attempt + 1 == func.coalesce(max_attempts, bindparam(ALONE_AT, type_=Integer)))
 
 
 READY_BACKEND: Any = case((programs.c.status == ProgramStatus.READY, programs.c.backend_id), else_=null())
@@ -177,45 +152,7 @@ def claimed_values(backend_id: Any, policy: Any, callback: Any) -> dict[str, Any
     }
 
 
-@lru_cache(maxsize=4)
-def claim_again(dialect: str, *, alone: bool = True) -> Any:
-    """Claims existing executions that are due or abandoned. Parameters: `records` of `AGAIN`, `worker`,
-    `lease_seconds`; unless `alone`, also `ALONE_AT`: then those that are to run alone are left.
-
-    Skips locked rows, so it cannot deadlock. The transaction that has locked a row claims it, ends it, or gets it
-    published again.
-    """
-    c, p, r = executions.c, programs.c, records(dialect, _types(AGAIN))
-    beside = true() if alone else not_(last_chance())
-    free = (
-        select(c.id, c.tenant, READY_BACKEND.label("backend_id"), p.policy, p.callback)
-        .join_from(r, executions, (c.id == r.c.id) & (c.tenant == r.c.tenant))
-        .join(programs, (p.id == r.c.program_id) & (p.tenant == r.c.tenant))
-        # An expression, so that each row is found by its id, as in `finish`.
-        .where(
-            case(
-                ((c.request_digest == r.c.request_digest) & or_(DUE, ABANDONED) & beside, true()),
-                else_=false(),
-            )
-        )
-        .with_for_update(of=executions, skip_locked=True)
-        .cte("free")
-    )
-    return (
-        update(executions)
-        .where(c.id == free.c.id, c.tenant == free.c.tenant)
-        .values(
-            **claimed_values(free.c.backend_id, free.c.policy, free.c.callback),
-            lost=c.lost + case((RUNNING, 1), else_=0),
-        )
-        .returning(*claimed_columns(), CHANGED_AT.label("gates_at"))
-    )
-
-
 _RATE_LIMITED: Any = literal_column(f"'{ErrorCode.RATE_LIMITED}'")
-
-AGAIN = ("id", "program_id", "request_digest", "tenant")
-"""The columns of a request that `claim_again` needs."""
 
 
 def claimed_columns() -> list[ColumnElement[Any]]:
@@ -229,23 +166,21 @@ def claimed_columns() -> list[ColumnElement[Any]]:
     ]
 
 
-@lru_cache(maxsize=4)
-def create(dialect: str, insert: Any, *, queued: bool = False) -> Any:
-    """Parameters: `records` of requests, `due_in`, `by`. `queued`: it waits in its queue."""
+@lru_cache(maxsize=2)
+def create(dialect: str, insert: Any) -> Any:
+    """Inserts executions that a service runs itself. Parameters: `records` of requests, `by`."""
     r = records(dialect, _types(REQUEST_COLUMNS))
     values = {name: r.c[name] for name in REQUEST_COLUMNS} | {
         "status": bindparam("pending", ExecutionStatus.PENDING, String),
         "attempt": bindparam("none", 0, Integer),
         "lock_version": bindparam("first", 1, Integer),
-        "due_at": func.coalesce(r.c.not_before, database_now(bindparam("due_in", type_=Float))),
+        "due_at": NEVER,
         "inserted_at": NOW,
         "updated_at": NOW,
         "timeline": begun(
             bindparam("pending", ExecutionStatus.PENDING, String), literal_column("0"), bindparam("by", type_=String)
         ),
     }
-    if queued:
-        values |= {"run_at": case((r.c.not_before > NOW, r.c.not_before), else_=NOW)}
     statement = insert(executions).from_select(list(values), _of_programs(r, values))
     return statement.on_conflict_do_nothing().returning(executions.c.id)
 
@@ -329,11 +264,9 @@ def _finish(dialect: str, columns: tuple[str, ...], whole: bool, *, counted: boo
 
 
 @lru_cache(maxsize=4)
-def retry(dialect: str, columns: tuple[str, ...], *, queued: bool = False) -> Any:
-    """Makes executions pending for another attempt. Parameter: `records` of `Retry`, with these columns and `delay`.
-
-    Args:
-        queued: it waits in its queue, which is returned with its time.
+def retry(dialect: str, columns: tuple[str, ...]) -> Any:
+    """Has executions wait in their queues for another attempt. Parameter: `records` of `Retry`, with these columns and
+    `delay`. Returns the queue of each, with its time.
     """
     written = [name for name in columns if name not in (*_WHICH, "delay")]
     c, r = executions.c, records(dialect, _types([*_WHICH, *written]) | {"delay": Float()})
@@ -352,7 +285,8 @@ def retry(dialect: str, columns: tuple[str, ...], *, queued: bool = False) -> An
             lock_version=c.lock_version + 1,
             lease_expires_at=null(),
             not_before=due,
-            **({"run_at": due, "due_at": NEVER} if queued else {"due_at": due}),
+            run_at=due,
+            due_at=NEVER,
             **{name: r.c[name] for name in written},
             updated_at=NOW,
             timeline=continued(c.timeline, pending, r.c.attempt, c.worker),

@@ -32,7 +32,6 @@ from store.executions.rows import (
     Request,
     Retry,
     Running,
-    ToRunAlone,
     Waiting,
     claim_of,
     cost_of,
@@ -52,27 +51,22 @@ def claim(
     lease: Lease,
     requests: Sequence[Request],
     *,
-    alone_at: int | None = None,
-    now: Sequence[bool] | None = None,
+    now: Sequence[bool],
 ) -> list[Claim]:
     """Accept executions: claim new ones for a worker that has a place for them, and write down that the others wait.
 
     If a request's idempotency key belongs to an earlier execution, its answer is that execution's, under its id.
 
     Args:
-        alone_at: the last attempt of those whose program does not say. One that comes to its last attempt after some
-            that ended with their worker is left then (`ToRunAlone`): beside it, another would lose an attempt, too.
-            None: claim it as well, nothing runs beside it.
         now: for each request, whether the worker has a place for it. Without one, and before its `not_before`, it is
-            `Waiting` in its queue, which is offered. So is one that an earlier version has left pending. None: claim
-            also existing ones that are due or whose lease has run out; what waits is not in a queue.
+            `Waiting` in its queue, which is offered. So is one that an earlier version has left pending.
 
     Returns:
         The result for each request, in order. Only a `Claimed` may be run.
     """
-    asked = [_Asked(request, now=None if now is None else now[index]) for index, request in enumerate(requests)]
+    asked = [_Asked(request, now=place) for request, place in zip(requests, now, strict=True)]
     if not any(request.idempotency_key for request in requests):
-        return _claim_by_id(connection, lease, asked, alone_at)
+        return _claim_by_id(connection, lease, asked)
     holders = _take_keys(connection, requests)
     claims: list[Claim] = [Conflicting(request.id, by_key=True) for request in requests]
     resolved: dict[int, _Asked] = {}
@@ -82,7 +76,7 @@ def claim(
             resolved[index] = asked[index]
         elif holder.request_digest == request.digest:
             resolved[index] = _Asked(replace(request, id=holder.execution_id), place)
-    answers = _claim_by_id(connection, lease, list(resolved.values()), alone_at)
+    answers = _claim_by_id(connection, lease, list(resolved.values()))
     for index, answer in zip(resolved, answers, strict=True):
         claims[index] = answer
     fruitless = {
@@ -96,10 +90,10 @@ def claim(
 
 
 class _Asked(NamedTuple):
-    """A request, and whether the worker has a place for it; None: it does not say, see `claim`."""
+    """A request, and whether the worker has a place for it."""
 
     request: Request
-    now: bool | None
+    now: bool
 
     @property
     def identity(self) -> Identity:
@@ -114,10 +108,10 @@ def _take_keys(connection: Connection, requests: Sequence[Request]) -> dict[Key,
     return take(connection, list(wanted.items()))
 
 
-def _claim_by_id(connection: Connection, lease: Lease, asked: Sequence[_Asked], alone_at: int | None) -> list[Claim]:
+def _claim_by_id(connection: Connection, lease: Lease, asked: Sequence[_Asked]) -> list[Claim]:
     identities = [one.identity for one in asked]
     first = {identity: index for index, identity in reversed(list(enumerate(identities)))}
-    outcome = _claim_each(connection, lease, [asked[index] for index in first.values()], alone_at)
+    outcome = _claim_each(connection, lease, [asked[index] for index in first.values()])
     # If an id comes twice, the first request is claimed, and the others see that it is running.
     different = [
         index
@@ -125,7 +119,7 @@ def _claim_by_id(connection: Connection, lease: Lease, asked: Sequence[_Asked], 
         if index != (taken := first[identities[index]]) and request.digest != asked[taken].request.digest
     ]
     again = [asked[index] for index in different]
-    answers = _claim_by_id(connection, lease, again, alone_at) if again else ()
+    answers = _claim_by_id(connection, lease, again) if again else ()
     others = dict(zip(different, answers, strict=True))
     claims: list[Claim] = []
     for index, (request, _) in enumerate(asked):
@@ -135,35 +129,22 @@ def _claim_by_id(connection: Connection, lease: Lease, asked: Sequence[_Asked], 
     return claims
 
 
-def _claim_each(
-    connection: Connection, lease: Lease, asked: Sequence[_Asked], alone_at: int | None
-) -> dict[Identity, Claim]:
-    dialect, by = connection.dialect.name, {"worker": lease.worker, "lease_seconds": lease.seconds}
-    queued = any(one.now is not None for one in asked)
-    rows = [request_row(request) for request, _ in asked]
-    if queued:
-        for row, (_, place) in zip(rows, asked, strict=True):
-            row["now"] = place
+def _claim_each(connection: Connection, lease: Lease, asked: Sequence[_Asked]) -> dict[Identity, Claim]:
+    rows = [request_row(request) | {"now": place} for request, place in asked]
     encoded = encode(rows)
-    found = execute(connection, statements.claim(dialect, upsert(connection), queued=queued), encoded | by)
+    statement = statements.claim(connection.dialect.name, upsert(connection))
+    found = execute(connection, statement, encoded | {"worker": lease.worker, "lease_seconds": lease.seconds})
     outcome = {Identity(row.id, row.tenant): claim_of(row) for row in found}
     there = [row for row in rows if Identity(row["id"], row["tenant"]) not in outcome]
-    if there and not queued:
-        again = encode({name: row[name] for name in statements.AGAIN} for row in there) | by
-        if alone_at is not None:
-            again[statements.ALONE_AT] = alone_at
-        found = execute(connection, statements.claim_again(dialect, alone=alone_at is None), again)
-        outcome |= {Identity(row.id, row.tenant): claim_of(row) for row in found}
     if blobs.MARK in encoded[PARAMETER]:
         claimed = [request for request, _ in asked if request.identity in outcome]
         blobs.keep(connection, {request.identity: blobs.digests_in(request.inputs) for request in claimed})
     refused = [request for request, _ in asked if request.identity not in outcome]
-    explained = _explain(connection, refused, None if queued else alone_at) if refused else {}
-    if queued:
-        # The last statements: what they lock, they lock until the commit.
-        left = adopt_these(connection, there) if there else []
-        waiting = [request for request, _ in asked if isinstance(outcome.get(request.identity), Waiting)]
-        wait(connection, [*left, *((_queue_of(request), request.options.not_before) for request in waiting)])
+    explained = explain(connection, refused)
+    # The last statements: what they lock, they lock until the commit.
+    left = adopt_these(connection, there) if there else []
+    waiting = [request for request, _ in asked if isinstance(outcome.get(request.identity), Waiting)]
+    wait(connection, [*left, *((_queue_of(request), request.options.not_before) for request in waiting)])
     return outcome | explained
 
 
@@ -171,17 +152,13 @@ def _queue_of(request: Request) -> QueueKey:
     return QueueKey(request.tenant, request.program_id, lane_of(request.options).number)
 
 
-def _explain(connection: Connection, requests: Sequence[Request], alone_at: int | None) -> dict[Identity, Claim]:
-    """Find out why the claim did not take these."""
+def explain(connection: Connection, requests: Sequence[Request]) -> dict[Identity, Claim]:
+    """Find out why a claim did not take these."""
+    if not requests:
+        return {}
     found = connection.execute(select(executions).where(executions.c.id.in_([r.id for r in requests])))
     rows = {Identity(row.id, row.tenant): row for row in found}
-    reasons = {request.identity: _reason(connection, request, rows.get(request.identity)) for request in requests}
-    waiting = [identity for identity, reason in reasons.items() if isinstance(reason, Waiting | Running)]
-    if waiting and alone_at is not None:
-        which = statements.to_run_alone(is_one_of(executions, waiting))
-        for row in connection.execute(which, {statements.ALONE_AT: alone_at}):
-            reasons[Identity(row.id, row.tenant)] = ToRunAlone(row.id)
-    return reasons
+    return {request.identity: _reason(connection, request, rows.get(request.identity)) for request in requests}
 
 
 def _reason(connection: Connection, request: Request, row: Any) -> Claim:
@@ -277,11 +254,9 @@ def _is_pushed(row: Any) -> bool:
     return bool(row.registered) or row.callback is not None or row.program_callback is not None
 
 
-def retry(connection: Connection, retries: Sequence[Retry], *, queued: bool = False) -> list[bool]:
-    """Make executions pending for their next attempt, if they still have the claimed lock_version.
-
-    Args:
-        queued: they wait in their queues, which are offered; else a relay publishes them.
+def retry(connection: Connection, retries: Sequence[Retry]) -> list[bool]:
+    """Make executions pending for their next attempt, if they still have the claimed lock_version. They wait in their
+    queues, which are offered.
 
     Returns:
         For each, in order, whether it is pending now. False: another worker has claimed it since.
@@ -290,13 +265,12 @@ def retry(connection: Connection, retries: Sequence[Retry], *, queued: bool = Fa
         return []
     asked = {item.key: item for item in reversed(retries)}
     rows = [retry_row(item) for item in sorted(asked.values(), key=lock_order)]
-    statement = statements.retry(connection.dialect.name, tuple(rows[0]), queued=queued)
+    statement = statements.retry(connection.dialect.name, tuple(rows[0]))
     found = execute(connection, statement, encode(rows)).all()
     waiting = {_key(row) for row in found}
     traces.keep(connection, [asked[key] for key in waiting])
     waiting |= _committed_before(connection, [item for key, item in asked.items() if key not in waiting])
-    if queued:
-        wait(connection, [(key_of(row), row.run_at) for row in found])
+    wait(connection, [(key_of(row), row.run_at) for row in found])
     return [item.key in waiting for item in retries]
 
 

@@ -58,6 +58,6 @@ def _kept_away(deployment: FaultDeployment, ids: list[UUID]) -> Generator[None]:
     """Nobody else can insert these rows: they are inserted here, and in the end they were not."""
     asked = [Request(id_, deployment.program_id, {}, ExecutionOptions(), "/faults") for id_ in ids]
     with deployment.engine.connect() as connection:
-        executions.claim(connection, Lease("nobody", 60), asked)
+        executions.claim(connection, Lease("nobody", 60), asked, now=[True] * len(asked))
         yield
         connection.rollback()

@@ -27,11 +27,11 @@ def request(program_id: UUID, execution_id: UUID, key: str | None = None) -> Req
 
 
 def claim(connection: Connection, program_id: UUID, execution_id: UUID) -> None:
-    executions.claim(connection, LEASE, [request(program_id, execution_id)])
+    executions.claim(connection, LEASE, [request(program_id, execution_id)], now=[True])
 
 
 def claim_by_key(connection: Connection, program_id: UUID, execution_id: UUID) -> None:
-    executions.claim(connection, LEASE, [request(program_id, execution_id, "the key")])
+    executions.claim(connection, LEASE, [request(program_id, execution_id, "the key")], now=[True])
 
 
 def end(connection: Connection, program_id: UUID, execution_id: UUID) -> None:

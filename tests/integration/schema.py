@@ -14,7 +14,7 @@ from dspex.contract.callback import Callback
 from dspex.contract.status import DeliveryStatus
 from store import blob_owners, executions, programs, rejections, signatures, webhooks
 from store.queues import counts
-from store.tables import NOW, early_cancels, gates, metadata, queues, slots, workers
+from store.tables import NOW, early_cancels, gates, metadata, slots, workers
 
 SCHEMA = {
     "sqlite": ("SELECT type, name, tbl_name, sql FROM sqlite_master",),
@@ -89,7 +89,7 @@ def fill(engine: Engine) -> None:
             )
             for key in "ab"
         ]
-        claimed, _ = executions.claim(connection, executions.Lease("w", 30), asked)
+        claimed, _ = executions.claim(connection, executions.Lease("w", 30), asked, now=[True, True])
         assert isinstance(claimed, executions.Claimed)
         trace = executions.Trace(1, [{"kind": "tool", "details": {"result": "é"}}])
         ended = executions.Finish(
@@ -99,11 +99,10 @@ def fill(engine: Engine) -> None:
         (place,) = webhooks.places(connection, "", 10)
         (due,) = webhooks.take(connection, {place: 1}, 30)
         webhooks.settle(connection, [webhooks.Settled(due, DeliveryStatus.PENDING, 5, "it failed", "failed")])
-        executions.create(connection, executions.Request(uuid7(), program_id, {}, ExecutionOptions(), "/tests"))
+        later = executions.Request(uuid7(), program_id, {}, ExecutionOptions(), "/tests")
+        executions.claim(connection, executions.Lease("w", 30), [later], now=[False])
         rejections.record(connection, rejections.Rejection("q", "malformed_message", "not JSON", b"\x00{", 2))
         blob_owners.add(connection, [uuid7()])
-        waits = {"tenant": "default", "program_id": program_id, "lane": 1, "holder": "", "inserted_at": NOW}
-        connection.execute(insert(queues).values(waits))
         key = {"key": "lane:*:bulk", "tenant": "*", "kind": "lane", "name": "bulk"}
         connection.execute(insert(gates).values(**key, in_flight=1, inserted_at=NOW, updated_at=NOW))
         connection.execute(

@@ -131,7 +131,7 @@ class TestANewerVersion:
             while not stop.is_set():
                 asked = Request(uuid7(), program_id, {"question": "é"}, ExecutionOptions(), "/tests")
                 with engine.begin() as connection:
-                    (claimed,) = executions.claim(connection, lease, [asked])
+                    (claimed,) = executions.claim(connection, lease, [asked], now=[True])
                 assert isinstance(claimed, Claimed)
                 end = Finish(claimed.id, program_id, claimed.lock_version, 1.0, Usage(), {"answer": "b"})
                 with engine.begin() as connection:
@@ -257,7 +257,8 @@ class TestDowngrade:
         with engine.begin() as connection:
             told: dict[str, Any] = {"metadata": {"order": "1"}, "extensions": {"partitionkey": "a"}}
             told["requested_at"] = datetime(2026, 1, 1, tzinfo=UTC)
-            executions.create(connection, Request(uuid7(), program_id, {}, later, "/tests", **told))
+            scheduled = Request(uuid7(), program_id, {}, later, "/tests", **told)
+            executions.claim(connection, Lease("w", 30), [scheduled], now=[False])
             for statement in (
                 "UPDATE rejected_messages SET status = 'discarded'",
                 "UPDATE executions SET discarded = true WHERE status = 'completed'",
@@ -309,7 +310,7 @@ class TestDowngrade:
         """A version of 0003 finds what is due by its lease: it begins then."""
         with lived.connect() as connection:
             scheduled = connection.execute(
-                text("SELECT due_at FROM executions WHERE not_before IS NOT NULL")
+                text("SELECT run_at FROM executions WHERE not_before IS NOT NULL")
             ).scalar_one()
         migrations.downgrade(lived, "0003")
         with lived.connect() as connection:

@@ -18,7 +18,17 @@ from dspex.contract.retry_policy import ExecutionPolicy
 from store import counters, event_outbox, executions, programs, signatures, webhooks
 from store.database.engine import make_engine
 from store.database.identity import Identity
-from store.executions import Carried, Claimed, Finish, Lease, Request, Retry
+from store.executions import (
+    Carried,
+    Claimed,
+    Finish,
+    Lease,
+    Request,
+    Retry,
+    Running,
+    choosing,
+)
+from store.queues.turns import Turns
 
 Rows = dict[str, dict[tuple[str, ...], dict[str, Any]]]
 Change = tuple[str, str, Any, Any]
@@ -88,7 +98,8 @@ def live(engine: Engine, tenant: str) -> Lived:
     later = ExecutionOptions.model_validate({"not_before": "2100-01-01T00:00:00Z"})
     scheduled, early = ask(options=later), ask(idle)
     with engine.begin() as connection:
-        claims = [c for c in executions.claim(connection, Lease("w", 600), ran) if isinstance(c, Claimed)]
+        told = executions.claim(connection, Lease("w", 600), [*ran, scheduled, early], now=[True] * 6 + [False] * 2)
+        claims = [claim for claim in told if isinstance(claim, Claimed)]
         done, bad, stop, _, retried, left = claims
         hows: list[tuple[Claimed, dict[str, Any]]] = [
             (done, {"outputs": {"answer": "b"}}),
@@ -99,13 +110,11 @@ def live(engine: Engine, tenant: str) -> Lived:
         assert executions.finish(connection, 1, ends) == [True, True, True]
         again = Retry(retried.id, retried.lock_version, 3600.0, 1, ERROR, Usage(), Carried(waits=1), tenant)
         assert executions.retry(connection, [again]) == [True]
-        executions.create(connection, scheduled)
-        executions.create(connection, early)
         executions.cancel(connection, early.id, by="ann", tenant=tenant)
         # As a worker from before 0004 leaves what it gives up: due by its lease.
         assert executions.release(connection, Lease("w", 600), [Identity(left.id, tenant)]) == 1
         connection.execute(
-            text("UPDATE executions SET lease_expires_at = due_at, due_at = NULL WHERE id = :id"),
+            text("UPDATE executions SET lease_expires_at = run_at, run_at = NULL, due_at = NULL WHERE id = :id"),
             {"id": left.id if engine.dialect.name == "postgresql" else left.id.hex},
         )
         webhooks.register(connection, uuid7(), hook, tenant=tenant)
@@ -158,11 +167,15 @@ def forget(engine: Engine, tenant: str) -> None:
 def test_every_step_changes_what_it_says_and_nothing_else(engine: Engine) -> None:
     lived = [live(engine, "default"), live(engine, "acme")]
     mine = lived[0]
+    waits = [id_ for one in lived for id_ in (one.scheduled, one.waiting)]
+    # What waits is due for a relay again when it may run.
+    before = content(engine)["executions"]
+    when = [(plain(id_), *(str(before[plain(id_),][name]) for name in ("due_at", "run_at"))) for id_ in waits]
+    assert step(engine, "0014") == {(id_, "due_at", never, run_at) for id_, never, run_at in when}
     assert step(engine, "0005") == set()
     assert step(engine, "0004") == set()
     # What waits is due by its lease, save what is already; what runs keeps its lease, what has ended has none.
     due = {key: row["due_at"] for (key,), row in content(engine)["executions"].items()}
-    waits = [id_ for one in lived for id_ in (one.scheduled, one.waiting)]
     assert step(engine, "0003") == {(plain(id_), "lease_expires_at", "None", str(due[plain(id_)])) for id_ in waits}
     assert step(engine, "0002") == set()
     # Executions that were cancelled become failed ones, and so do their counts.
@@ -192,12 +205,14 @@ def test_every_step_changes_what_it_says_and_nothing_else(engine: Engine) -> Non
 
 
 def test_what_went_back_and_forth_is_served(engine: Engine) -> None:
-    """What waits is published when it is due, what is running is rescued, and what was cancelled has an error."""
+    """What waits is adopted when it is due, what is running is rescued, and what was cancelled has an error."""
     lived = live(engine, "default")
     migrations.downgrade(engine, "0001")
     migrations.upgrade(engine)
     with engine.begin() as connection:
-        assert {due.request.id for due in executions.due(connection, 60.0, 10)} == {lived.left}
+        assert executions.adopt(connection, 10) == 1
+        [one] = choosing.choose(connection, Lease("w", 60), 10, Turns(), alone_at=3).chosen
+        assert one.request.id == lived.left
         ids = [lived.scheduled, lived.waiting, lived.running]
         rows = {row.id: row for row in executions.get(connection, [*ids, lived.stopped, lived.early])}
         assert [rows[id_].status for id_ in ids] == ["pending", "pending", "running"]
@@ -218,7 +233,7 @@ def test_what_asked_for_a_trace_is_as_if_it_had_not(engine: Engine) -> None:
         policy = ExecutionPolicy(max_attempts=2, trace_rate=0.5)
         given: dict[str, Any] = {"configuration": Configuration(), "backend_id": "backend", "tenant": "acme"}
         programs.update(connection, program_id, policy=policy, **given)
-        executions.claim(connection, Lease("w", -1.0), [asked])
+        executions.claim(connection, Lease("w", -1.0), [asked], now=[True])
     migrations.downgrade(engine, "0011")
     with engine.connect() as connection:
         tables = text("SELECT options, policy FROM executions"), text("SELECT policy FROM programs")
@@ -227,4 +242,4 @@ def test_what_asked_for_a_trace_is_as_if_it_had_not(engine: Engine) -> None:
     migrations.upgrade(engine)
     with engine.begin() as connection:
         again = replace(asked, options=ExecutionOptions(seed=7))
-        assert isinstance(executions.claim(connection, Lease("w", 60), [again])[0], Claimed)
+        assert executions.claim(connection, Lease("w", 60), [again], now=[True]) == [Running(asked.id)]

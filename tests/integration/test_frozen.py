@@ -64,7 +64,8 @@ class Fleet:
     def claimed(self, program_id: UUID, worker: str = "healthy") -> UUID:
         execution_id = uuid7()
         with self.engine.begin() as connection:
-            [claim] = executions.claim(connection, Lease(worker, LEASE_SECONDS), [request(program_id, execution_id)])
+            asked = [request(program_id, execution_id)]
+            [claim] = executions.claim(connection, Lease(worker, LEASE_SECONDS), asked, now=[True])
         assert isinstance(claim, Claimed)
         return execution_id
 

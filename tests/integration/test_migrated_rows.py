@@ -115,7 +115,7 @@ def test_what_older_workers_counted_is_looked_up_in_the_rows(engine: Engine) -> 
     assert known() == ((6, 0, 0), (6, 6, 6))
     with engine.begin() as connection:
         asked = [executions.Request(uuid7(), program_id, {"question": "é"}, ExecutionOptions(), "/t") for _ in "ab"]
-        executions.claim(connection, executions.Lease("w", 30), asked)
+        executions.claim(connection, executions.Lease("w", 30), asked, now=[True, True])
         ends = [
             executions.Finish(one.id, program_id, 1, 1.5, usage, {"answer": "b"})
             for one, usage in zip(asked, (Usage(calls=1), Usage(calls=1, cost=0.5)), strict=True)

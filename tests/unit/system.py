@@ -203,4 +203,4 @@ class System:
     def lose(self, request: Request) -> None:
         """Claim an execution for a worker that is then never heard of again."""
         with self.app.engine.begin() as connection:
-            executions.claim(connection, Lease("lost", 0.01), [request])
+            executions.claim(connection, Lease("lost", 0.01), [request], now=[True])

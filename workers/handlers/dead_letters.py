@@ -51,7 +51,7 @@ def replay_executions(app: Application, received: Received[ReplayExecutions]) ->
     by, tenant = received.principal.name, received.tenant
 
     def replay(ids: Sequence[UUID], connection: Connection) -> int:
-        replayed = executions.replay(connection, ids, by=by, shard=app.writes.shard, tenant=tenant, queued=True)
+        replayed = executions.replay(connection, ids, by=by, shard=app.writes.shard, tenant=tenant)
         if app.own is not None:
             mine = [Identity(id_, tenant) for id_ in ids]
             app.own.add(mine)

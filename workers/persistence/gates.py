@@ -45,7 +45,7 @@ def give_way(
     }
     if not late:
         return list(claims)
-    executions.release(connection, lease, late, queued=True)
+    executions.release(connection, lease, late)
     return [
         Waiting(claim.id) if isinstance(claim, Claimed) and Identity(claim.id, request.tenant) in late else claim
         for request, claim in zip(requests, claims, strict=True)
@@ -58,7 +58,7 @@ def claim_passing(connection: Connection, known: KnownGates, lease: Lease, reque
     subjects = [_waiting(known, request) for request in requests]
     may = [0] * len(subjects) if known.stopped else passing.admit([(subject, 1) for subject in subjects])
     let = [index for index, number in enumerate(may) if number]
-    claimed = executions.claim(connection, lease, [requests[index] for index in let])
+    claimed = executions.claim_alone(connection, lease, [requests[index] for index in let])
     if any(isinstance(claim, Claimed) and not known.covers(claim) for claim in claimed):
         claimed = give_way(connection, known, lease, [requests[index] for index in let], claimed)
     claims: list[Claim] = [Waiting(request.id) for request in requests]

@@ -84,7 +84,7 @@ class Writes:
         self.gates.refresh(connection)
         requests = [one.request for one in submissions]
         now = [one.now and may_begin(self.gates, one.request) for one in submissions]
-        claims = executions.claim(connection, self.lease, requests, now=now, alone_at=self.max_attempts)
+        claims = executions.claim(connection, self.lease, requests, now=now)
         if any(isinstance(claim, Claimed) and not self.gates.covers(claim) for claim in claims):
             claims = give_way(connection, self.gates, self.lease, requests, claims)
         if self.gates:
@@ -106,7 +106,7 @@ class Writes:
 
     def retry(self, connection: Connection, retries: Sequence[Retry]) -> list[Written]:
         """Make executions pending for their next attempt."""
-        done = executions.retry(connection, retries, queued=True)
+        done = executions.retry(connection, retries)
         settle(connection, self.gates, retries)
         return [Written(held) for held in done]
 
@@ -121,11 +121,11 @@ class Writes:
 
     def release(self, connection: Connection, items: Sequence[None]) -> list[int]:
         """Give all claims of this process back."""
-        return [executions.release(connection, self.lease, queued=True)] * len(items)
+        return [executions.release(connection, self.lease)] * len(items)
 
     def hand_over(self, connection: Connection, which: Sequence[Identity]) -> list[None]:
         """Give some claims back, for any worker."""
-        executions.release(connection, self.lease, which, queued=True)
+        executions.release(connection, self.lease, which)
         return [None] * len(which)
 
     def choose(self, connection: Connection, looks: Sequence[Look]) -> list[Choice]:
@@ -144,7 +144,7 @@ class Writes:
 
     def rescue(self, connection: Connection, items: Sequence[Sequence[Identity] | None]) -> list[list[Identity]]:
         """Make executions whose lease has run out, of these or of all, wait for their next attempt."""
-        return [executions.rescue_to_queues(connection, RELAY_LIMIT, only=only) for only in items]
+        return [executions.rescue(connection, RELAY_LIMIT, only=only) for only in items]
 
     def adopt(self, connection: Connection, items: Sequence[None]) -> list[int]:
         """Take what workers from before queues have left into its queues."""

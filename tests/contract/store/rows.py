@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, case, null, select, text, update
+from sqlalchemy import Connection, Engine, select, text, update
 
 from dspex import Configuration, ErrorDetail, ExecutionOptions, ExecutionStatus, Signature, Usage, uuid7
 from dspex.contract.events import ProblemDetail
 from store import counters, executions, programs, signatures
 from store.column_types import database_now
-from store.executions import Claim, Claimed, Finish, Lease, Request
+from store.database.batch import encode, upsert
+from store.executions import Claim, Claimed, Finish, Lease, Request, Running, Waiting, choosing, statements
+from store.executions.rows import request_row
+from store.queues.turns import Turns
 from store.tables import executions as executions_table
 
 ALICE: Final = Lease("alice", 60)
@@ -60,8 +63,32 @@ def taken(claim: Claim) -> Claimed:
     return claim
 
 
+def claim_now(connection: Connection, lease: Lease, asked: Sequence[Request]) -> list[Claim]:
+    """Claim what is new, with a place for each."""
+    return executions.claim(connection, lease, asked, now=[True] * len(asked))
+
+
 def take(connection: Connection, asked: Request, lease: Lease = ALICE) -> Claimed:
-    return taken(executions.claim(connection, lease, [asked])[0])
+    """Claim one: a new one, or one that waits; before, it is rescued, if its lease has run out."""
+    [claimed] = claim_now(connection, lease, [asked])
+    if isinstance(claimed, Running):
+        assert executions.rescue(connection, 1, only=[asked.identity]) == [asked.identity]
+    if isinstance(claimed, Running | Waiting):
+        [claimed] = executions.claim_alone(connection, lease, [asked])
+    return taken(claimed)
+
+
+def accept(connection: Connection, *asked: Request) -> None:
+    """Write them down as waiting."""
+    claims = executions.claim(connection, ALICE, asked, now=[False] * len(asked))
+    assert claims == [Waiting(one.id) for one in asked]
+
+
+def chosen(connection: Connection, lease: Lease = ALICE, places: int = 100) -> list[Request]:
+    """Take what may run, as a process with so many free places does."""
+    found = choosing.choose(connection, lease, places, Turns(), alone_at=3).chosen
+    assert all(isinstance(one.claim, Claimed) for one in found)
+    return [one.request for one in found]
 
 
 def completed(asked: Request, claimed: Claimed, **outputs: Any) -> Finish:
@@ -81,21 +108,25 @@ def cancelled(asked: Request, claimed: Claimed) -> Finish:
 ENDS: Final[Sequence[Callable[[Request, Claimed], Finish]]] = (completed, failed, cancelled)
 
 
-def published(connection: Connection, again_in: float, limit: int) -> list[Request]:
-    """What is due, as a relay takes it."""
-    return [request for request, _ in executions.due(connection, again_in, limit)]
-
-
 def expire(connection: Connection, execution_id: UUID) -> None:
+    """Let the lease of one that runs run out."""
     c = executions_table.c
-    connection.execute(
-        update(executions_table)
-        .where(c.id == execution_id)
-        .values(
-            lease_expires_at=case((c.status == "running", database_now(EXPIRED)), else_=null()),
-            due_at=case((c.status == "pending", database_now(EXPIRED)), else_=null()),
-        )
-    )
+    running = update(executions_table).where(c.id == execution_id, c.status == "running")
+    connection.execute(running.values(lease_expires_at=database_now(EXPIRED)))
+
+
+def keep_pending(connection: Connection, *asked: Request, **changes: Any) -> None:
+    """Insert them as pending, with these changes, offered nowhere, and counted nowhere."""
+    statement = statements.claim(connection.dialect.name, upsert(connection))
+    rows = encode(request_row(one) | {"now": False} for one in asked)
+    connection.execute(statement, rows | {"worker": "/tests", "lease_seconds": 0.0})
+    these = update(executions_table).where(executions_table.c.id.in_([one.id for one in asked]))
+    connection.execute(these.values(changes))
+
+
+def left_by_an_older_worker(connection: Connection, *asked: Request, due_in: float = EXPIRED) -> None:
+    """They wait as a worker from before queues leaves them: in no queue, and due for a relay."""
+    keep_pending(connection, *asked, run_at=None, due_at=database_now(due_in))
 
 
 def row(connection: Connection, execution_id: UUID) -> tuple[Any, ...]:

@@ -19,16 +19,24 @@ from store.queues.archived import ARCHIVED
 from store.queues.keys import READY
 from store.tables import NOW, queues
 from store.tables import executions as executions_table
-from tests.contract.store.rows import ERROR, completed, get, ready_program, request, row, take, told
+from tests.contract.store.rows import (
+    ALICE,
+    ERROR,
+    completed,
+    get,
+    ready_program,
+    request,
+    row,
+    take,
+    told,
+)
 
 LATER = ExecutionOptions(not_before=datetime.now(UTC) + timedelta(hours=1))
 
 
 def accept(connection: Connection, *asked: Request) -> None:
     """Write them down as waiting, each in its queue."""
-    for one in asked:
-        executions.create(connection, one)
-    wait(connection, *asked)
+    executions.claim(connection, ALICE, asked, now=[False] * len(asked))
 
 
 def wait(connection: Connection, *asked: Request, seconds: float = 0.0) -> None:
@@ -86,7 +94,7 @@ def test_what_waits_ends_and_what_runs_goes_on(connection: Connection) -> None:
         assert one.error is not None
         assert one.error.code == ErrorCode.PROGRAM_ARCHIVED
         assert one.finished_at is not None
-    assert told(connection, waits.id) == [("pending", 0, "/tests"), ("failed", 0, "archive")]
+    assert told(connection, waits.id) == [("pending", 0, "alice"), ("failed", 0, "archive")]
     assert counters.totals(connection, program_id) == Counts(
         failed=4, input_tokens=7, output_tokens=3, cost=0.5, tokens_known=4, cost_known=4,
         last_executed_at=counters.totals(connection, program_id).last_executed_at,

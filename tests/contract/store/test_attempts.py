@@ -18,10 +18,12 @@ from tests.contract.store.rows import (
     BOB,
     ERROR,
     EXPIRED,
+    accept,
+    chosen,
+    claim_now,
     completed,
     get,
     keep_program,
-    published,
     ready_program,
     request,
     take,
@@ -71,8 +73,9 @@ class TestRetry:
         asked = request(ready_program(connection))
         claimed = take(connection, asked)
         executions.retry(connection, [retry_of(claimed)])
-        assert executions.claim(connection, BOB, [asked]) == [Waiting(asked.id)]
-        assert published(connection, 60.0, 10) == []
+        assert claim_now(connection, BOB, [asked]) == [Waiting(asked.id)]
+        assert chosen(connection, BOB) == []
+        assert executions.claim_alone(connection, BOB, [asked]) == [Waiting(asked.id)]
         assert not executions.anything_due(connection)
 
     def test_of_a_claim_that_was_taken_over_changes_nothing(self, connection: Connection) -> None:
@@ -109,27 +112,26 @@ class TestTime:
     def test_what_is_scheduled_is_pending_and_due_then(self, connection: Connection) -> None:
         at = datetime.now(UTC) + timedelta(hours=1)
         asked = replace(request(ready_program(connection)), options=ExecutionOptions(not_before=at))
-        assert executions.claim(connection, ALICE, [asked]) == [Waiting(asked.id)]
+        assert claim_now(connection, ALICE, [asked]) == [Waiting(asked.id)]
         kept = get(connection, asked.id)
         assert (kept.status, kept.attempt, kept.lock_version, kept.not_before) == (ExecutionStatus.PENDING, 0, 1, at)
         assert (kept.started_at, kept.worker) == (None, None)
-        assert executions.claim(connection, BOB, [asked]) == [Waiting(asked.id)]
-        assert published(connection, 60.0, 10) == []
+        assert claim_now(connection, BOB, [asked]) == [Waiting(asked.id)]
+        assert chosen(connection, BOB) == []
 
     def test_what_was_scheduled_for_a_moment_that_is_past_is_claimed(self, connection: Connection) -> None:
         at = datetime.now(UTC) - timedelta(seconds=5)
         asked = replace(request(ready_program(connection)), options=ExecutionOptions(not_before=at))
         assert take(connection, asked).attempt == 1
 
-    def test_what_is_created_for_later_is_due_then(self, connection: Connection) -> None:
+    def test_what_is_to_run_later_waits_until_then(self, connection: Connection) -> None:
         past, later = (datetime.now(UTC) + timedelta(hours=hours) for hours in (-1, 1))
         program_id = ready_program(connection)
         due, waiting = (
             replace(request(program_id), options=ExecutionOptions(not_before=moment)) for moment in (past, later)
         )
-        executions.create(connection, due)
-        executions.create(connection, waiting)
-        assert published(connection, 60.0, 10) == [due]
+        accept(connection, due, waiting)
+        assert chosen(connection) == [due]
 
     def test_a_deadline_is_judged_by_the_database(self, connection: Connection) -> None:
         program_id = ready_program(connection)
@@ -164,13 +166,13 @@ class TestKeys:
     def test_the_first_stands_for_all(self, connection: Connection) -> None:
         program_id = ready_program(connection)
         asked = [replace(request(program_id), idempotency_key="k") for _ in range(3)]
-        first, *others = executions.claim(connection, ALICE, asked)
+        first, *others = claim_now(connection, ALICE, asked)
         assert isinstance(first, Claimed)
         assert first.id == asked[0].id
         assert others == [Running(first.id)] * 2
         executions.finish(connection, 0, [completed(asked[0], first)])
         ended = Ended(get(connection, first.id))
-        assert executions.claim(connection, BOB, asked) == [ended] * 3
+        assert claim_now(connection, BOB, asked) == [ended] * 3
         assert get(connection, first.id).lock_version == 2
         assert [executions.get(connection, [item.id]) for item in asked[1:]] == [[], []]
 
@@ -178,22 +180,22 @@ class TestKeys:
         program_id = ready_program(connection)
         asked = replace(request(program_id), idempotency_key="k")
         other = replace(request(program_id, question="how?"), idempotency_key="k")
-        claims = executions.claim(connection, ALICE, [asked, other, request(program_id)])
+        claims = claim_now(connection, ALICE, [asked, other, request(program_id)])
         assert [type(claim) for claim in claims] == [Claimed, Conflicting, Claimed]
-        assert executions.claim(connection, ALICE, [other]) == [Conflicting(other.id, by_key=True)]
+        assert claim_now(connection, ALICE, [other]) == [Conflicting(other.id, by_key=True)]
 
     def test_an_id_with_another_key_and_the_same_body_is_the_same_request(self, connection: Connection) -> None:
         asked = replace(request(ready_program(connection)), idempotency_key="k")
         take(connection, asked)
-        assert executions.claim(connection, BOB, [replace(asked, idempotency_key="l")]) == [Running(asked.id)]
+        assert claim_now(connection, BOB, [replace(asked, idempotency_key="l")]) == [Running(asked.id)]
 
     def test_a_key_that_came_to_nothing_is_free(self, connection: Connection) -> None:
         draft = keep_program(connection)
         nobody = replace(request(draft), program_id=request(draft).id, idempotency_key="k")
-        assert executions.claim(connection, ALICE, [nobody]) == [NoProgram(nobody.id)]
+        assert claim_now(connection, ALICE, [nobody]) == [NoProgram(nobody.id)]
         taken_id = take(connection, request(ready_program(connection))).id
         conflicting = replace(request(draft, taken_id, question="how?"), idempotency_key="k")
-        assert executions.claim(connection, ALICE, [conflicting]) == [Conflicting(taken_id)]
+        assert claim_now(connection, ALICE, [conflicting]) == [Conflicting(taken_id)]
         asked = replace(request(draft), idempotency_key="k")
         assert take(connection, asked).id == asked.id
 
@@ -202,15 +204,15 @@ class TestKeys:
         asked = replace(request(program_id), idempotency_key="k")
         claimed = take(connection, asked)
         wrong = replace(request(program_id, asked.id, question="how?"), idempotency_key="k")
-        assert executions.claim(connection, BOB, [wrong]) == [Conflicting(asked.id, by_key=True)]
+        assert claim_now(connection, BOB, [wrong]) == [Conflicting(asked.id, by_key=True)]
         again = replace(request(program_id), idempotency_key="k")
-        assert executions.claim(connection, BOB, [again]) == [Running(claimed.id)]
+        assert claim_now(connection, BOB, [again]) == [Running(claimed.id)]
 
     def test_is_the_tenants_own(self, connection: Connection) -> None:
         mine = replace(request(ready_program(connection)), idempotency_key="k")
         theirs = replace(request(mine.program_id), idempotency_key="k", tenant="acme")
         assert isinstance(take(connection, mine), Claimed)
-        assert executions.claim(connection, ALICE, [theirs]) == [NoProgram(theirs.id)]
+        assert claim_now(connection, ALICE, [theirs]) == [NoProgram(theirs.id)]
 
 
 def test_an_error_of_an_attempt_may_quote_anything(connection: Connection) -> None:

@@ -22,11 +22,33 @@ from store import counters, event_outbox, executions, programs, signatures, webh
 from store.counters import Counts
 from store.database.identity import Identity
 from store.event_outbox import OutboxEntry
-from store.executions import Carried, Claimed, Conflicting, Finish, Lease, NoProgram, Request, Retry, Running, Waiting
+from store.executions import (
+    Carried,
+    Claim,
+    Claimed,
+    Conflicting,
+    Finish,
+    Lease,
+    NoProgram,
+    Request,
+    Retry,
+    Running,
+    Waiting,
+    choosing,
+)
+from store.queues.turns import Turns
 from store.tables import event_outbox as event_outbox_table
 from store.tables import webhook_attempts, webhook_deliveries, webhook_endpoints
 from store.webhooks import Settled
-from tests.contract.store.rows import ALICE, BOB, EXPIRED, SIGNATURE, expire, published
+from tests.contract.store.rows import (
+    ALICE,
+    BOB,
+    EXPIRED,
+    SIGNATURE,
+    accept,
+    chosen,
+    claim_now,
+)
 
 A, B = "acme", "bells"
 
@@ -82,9 +104,13 @@ def four(connection: Connection) -> Programs:
 
 
 def claim_all(connection: Connection, asked: list[Request], lease: Lease = ALICE) -> list[Claimed]:
-    claims = executions.claim(connection, lease, asked)
+    claims = claim_now(connection, lease, asked)
     assert all(isinstance(claim, Claimed) for claim in claims)
     return [claim for claim in claims if isinstance(claim, Claimed)]
+
+
+def choose_all(connection: Connection, lease: Lease, _asked: list[Request]) -> list[Claim]:
+    return [one.claim for one in choosing.choose(connection, lease, 10, Turns(), alone_at=3).chosen]
 
 
 def hook(host: str, **more: Any) -> Callback:
@@ -100,21 +126,21 @@ class TestClaims:
         claims = claim_all(connection, new)
         assert [(claim.backend_id, claim.policy.max_attempts) for claim in claims] == expected
         assert [claim.id for claim in claims] == [asked.id for asked in new]
-        # And claimed again, by the other statement.
-        assert executions.release(connection, ALICE) == 4
-        again = claim_all(connection, new, BOB)
-        assert [(claim.backend_id, claim.policy.max_attempts) for claim in again] == expected
-        assert {get_of(connection, asked).worker for asked in new} == {"bob"}
+        # And claimed again, by the other statements.
+        for take in (choose_all, executions.claim_alone):
+            assert executions.release(connection, ALICE) + executions.release(connection, BOB) == 4
+            again = {claim.id: claim for claim in take(connection, BOB, new) if isinstance(claim, Claimed)}
+            assert [(again[one.id].backend_id, again[one.id].policy.max_attempts) for one in new] == expected
+            assert {get_of(connection, asked).worker for asked in new} == {"bob"}
 
     def test_every_answer_of_a_claim_in_one_batch(self, connection: Connection, four: Programs) -> None:
-        """Each request of either tenant gets the answer that is its own."""
+        """Each request of either tenant gets the answer that is its own, and so does each of what waits."""
         later = ExecutionOptions(not_before=datetime.now(UTC) + timedelta(hours=1))
         ended_a, running_b, due_a, due_b = (four.ask(p) for p in (four.a1, four.b1, four.a2, four.b2))
         end, *_ = claim_all(connection, [ended_a, running_b], BOB)
         assert executions.finish(connection, 0, [four.finish(ended_a, end, outputs={})]) == [True]
-        claim_all(connection, [due_a, due_b], BOB)
-        for asked in (due_a, due_b):
-            expire(connection, asked.id)
+        claim_all(connection, [due_a, due_b], Lease("dead", EXPIRED))
+        assert set(executions.rescue(connection, 10)) == {due_a.identity, due_b.identity}
         batch = [
             four.ask(four.a1),
             four.ask(four.b1, options=later),
@@ -127,24 +153,26 @@ class TestClaims:
             four.ask(four.b2),
             due_b,
         ]
-        claims = executions.claim(connection, ALICE, batch)
+        claims = claim_now(connection, ALICE, batch)
         assert [type(claim) for claim in claims] == [
-            *(Claimed, Waiting, NoProgram, Claimed, executions.Ended),
-            *(Running, Conflicting, Claimed, Claimed, Claimed),
+            *(Claimed, Waiting, NoProgram, Waiting, executions.Ended),
+            *(Running, Conflicting, Claimed, Claimed, Waiting),
         ]
-        assert [claim.attempt for claim in claims if isinstance(claim, Claimed)] == [1, 2, 1, 1, 2]
-        assert [claim.lost for claim in claims if isinstance(claim, Claimed)] == [0, 1, 0, 0, 1]
+        alone = executions.claim_alone(connection, ALICE, [batch[1], due_b, ended_a, running_b, due_a])
+        assert [type(claim) for claim in alone] == [Waiting, Claimed, executions.Ended, Running, Claimed]
+        begun = [(claim.attempt, claim.lost) for claim in (*claims, *alone) if isinstance(claim, Claimed)]
+        assert begun == [(1, 0), (1, 0), (1, 0), (2, 1), (2, 1)]
 
     def test_keys_of_two_tenants_in_one_batch(self, connection: Connection, four: Programs) -> None:
         """The same key of each is its own; a key that came to nothing is free, and the others are kept."""
         mine, his = four.ask(four.a1, idempotency_key="k"), four.ask(four.b1, idempotency_key="k")
         nothing = replace(four.ask(four.a1, idempotency_key="n"), tenant=B)
-        claims = executions.claim(connection, ALICE, [mine, his, nothing, four.ask(four.a1, idempotency_key="n")])
+        claims = claim_now(connection, ALICE, [mine, his, nothing, four.ask(four.a1, idempotency_key="n")])
         assert [type(claim) for claim in claims] == [Claimed, Claimed, NoProgram, Claimed]
         again = [replace(asked, id=uuid7()) for asked in (mine, his)]
-        assert executions.claim(connection, ALICE, again) == [Running(mine.id), Running(his.id)]
+        assert claim_now(connection, ALICE, again) == [Running(mine.id), Running(his.id)]
         freed = four.ask(four.b1, idempotency_key="n")
-        assert isinstance(executions.claim(connection, ALICE, [freed])[0], Claimed)
+        assert isinstance(claim_now(connection, ALICE, [freed])[0], Claimed)
 
 
 def get_of(connection: Connection, asked: Request) -> executions.Execution:
@@ -260,10 +288,8 @@ class TestRetries:
         assert rows[2].not_before is not None
         between = (rows[2].not_before - rows[0].not_before).total_seconds()
         assert 199 < between < 201
-        assert [r.id for r in published(connection, 60.0, 10)] == [asked[1].id]
-        claims_again = executions.claim(connection, BOB, asked)
-        assert [type(claim) for claim in claims_again] == [Waiting, Claimed, Waiting, Running]
-        again = claims_again[1]
+        assert [type(claim) for claim in claim_now(connection, BOB, asked)] == [Waiting, Waiting, Waiting, Running]
+        [(_, again)] = choosing.choose(connection, BOB, 10, Turns(), alone_at=3).chosen
         assert isinstance(again, Claimed)
         assert (again.carried.repaired, again.usage, again.attempt) == (True, Usage(input_tokens=2, cost=0.5), 1)
 
@@ -278,10 +304,8 @@ class TestLeases:
             executions.cancel(connection, asked.id, by="ann", tenant=asked.tenant)
         beat = executions.heartbeat(connection, ALICE, [mine[0].identity, mine[1].identity, his[0].identity])
         assert (beat.extended, beat.cancel_requested) == (2, frozenset({mine[1].identity}))
-        rescued = executions.rescue(connection, 0.0, 10)
-        assert {(r.id, r.program_id, r.tenant) for r in rescued} == {
-            (one.id, one.program_id, one.tenant) for one in (mine[2], *his)
-        }
+        rescued = executions.rescue(connection, 10)
+        assert set(rescued) == {one.identity for one in (mine[2], *his)}
         # Given back by name: of this worker's, those alone, and the attempt is not spent.
         assert executions.release(connection, ALICE, [mine[0].identity, his[0].identity]) == 1
         told = {one.id: get_of(connection, one) for one in (*mine, *his)}
@@ -293,15 +317,12 @@ class TestLeases:
             ("pending", 1),
         ]
 
-    def test_what_is_due_goes_out_with_its_own_tenant_and_program(self, connection: Connection, four: Programs) -> None:
+    def test_what_is_chosen_has_its_own_tenant_and_program(self, connection: Connection, four: Programs) -> None:
         asked = [four.ask(program_id) for _, program_id in four]
-        for number, one in enumerate(asked):
-            executions.create(connection, one, due_in=-10.0 + number)
-        first = executions.due(connection, 60.0, 3)
-        assert {(d.request.id, d.request.program_id, d.request.tenant, d.again) for d in first} == {
-            (one.id, one.program_id, one.tenant, False) for one in asked[:3]
-        }
-        assert [d.request.id for d in executions.due(connection, 60.0, 3)] == [asked[3].id]
+        accept(connection, *asked)
+        found = [*chosen(connection, places=3), *chosen(connection, places=3)]
+        assert len(found) == 4
+        assert {one.id: one for one in found} == {one.id: one for one in asked}
 
 
 class TestWebhooks:

@@ -15,7 +15,18 @@ from store import counters, event_outbox, executions
 from store.counters import Counts
 from store.executions import Heartbeat, external
 from store.tables import executions as executions_table
-from tests.contract.store.rows import ALICE, completed, failed, get, ready_program, request, row, take, told
+from tests.contract.store.rows import (
+    ALICE,
+    accept,
+    completed,
+    failed,
+    get,
+    ready_program,
+    request,
+    row,
+    take,
+    told,
+)
 
 
 def cancel(connection: Connection, *ids: UUID, **options: Any) -> list[UUID]:
@@ -42,16 +53,16 @@ class TestCancelMany:
     def test_what_is_pending_ends_and_what_runs_is_marked(self, connection: Connection) -> None:
         program_id = ready_program(connection)
         pending, running, ended, served = (request(program_id) for _ in range(4))
-        executions.create(connection, pending)
+        accept(connection, pending)
         claimed = take(connection, running)
         executions.finish(connection, 0, [completed(ended, take(connection, ended))])
         external.create(connection, served)
         before = row(connection, ended.id)
         ids = [pending.id, running.id, ended.id, served.id, uuid7()]
         assert set(cancel(connection, *ids)) == {pending.id, running.id, served.id}
-        for one in (pending, served):
+        for one, by in ((pending, "alice"), (served, "/tests")):
             assert get(connection, one.id).status == ExecutionStatus.CANCELLED
-            assert told(connection, one.id) == [("pending", 0, "/tests"), ("cancelled", 0, "ann")]
+            assert told(connection, one.id) == [("pending", 0, by), ("cancelled", 0, "ann")]
         assert row(connection, ended.id) == before
         assert executions.heartbeat(connection, ALICE) == Heartbeat(1, frozenset({running.identity}))
         assert get(connection, running.id).lock_version == claimed.lock_version
@@ -64,14 +75,14 @@ class TestCancelMany:
     def test_each_program_is_counted(self, connection: Connection) -> None:
         asked = [request(program_id) for program_id in (ready_program(connection), ready_program(connection)) * 2]
         for one in asked:
-            executions.create(connection, one)
+            accept(connection, one)
         assert len(cancel(connection, *(one.id for one in asked))) == 4
         for one in asked[:2]:
             assert counters.totals(connection, one.program_id) == Counts(cancelled=2, tokens_known=2, cost_known=2)
 
     def test_of_another_tenant_is_left(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
-        executions.create(connection, asked)
+        accept(connection, asked)
         assert cancel(connection, asked.id, tenant="other") == []
         assert get(connection, asked.id).status == ExecutionStatus.PENDING
 
@@ -83,7 +94,7 @@ class TestCancelMany:
             program_id = ready_program(connection)
             held, free = request(program_id), request(program_id)
             for one in (held, free):
-                executions.create(connection, one)
+                accept(connection, one)
         with engine.begin() as other, engine.begin() as connection:
             other.execute(select(c.id).where(c.id == held.id).with_for_update())
             cancelled = executions.cancel_many(connection, [held.id, free.id], by="ann")
@@ -97,7 +108,7 @@ class TestUnended:
         program_id = ready_program(connection)
         kinds = ("pending", "running", "marked", "ended")
         asked = {kind: replace(request(program_id), metadata={"kind": kind, "batch": "7"}) for kind in kinds}
-        executions.create(connection, asked["pending"])
+        accept(connection, asked["pending"])
         claims = {kind: take(connection, asked[kind]) for kind in kinds[1:]}
         executions.finish(connection, 0, [failed(asked["ended"], claims["ended"])])
         executions.cancel(connection, asked["marked"].id, by="ann")
@@ -119,11 +130,11 @@ class TestUnended:
     def test_a_page_looks_through_so_many_and_the_next_one_goes_on(self, connection: Connection) -> None:
         program_id = ready_program(connection)
         first, last = request(program_id), request(program_id)
-        executions.create(connection, first)
+        accept(connection, first)
         for _ in range(5):
             ended = request(program_id)
             executions.finish(connection, 0, [completed(ended, take(connection, ended))])
-        executions.create(connection, last)
+        accept(connection, last)
         page = executions.unended(connection, limit=10, most=3)
         assert len(page.items) < 2
         assert page.next_cursor is not None

@@ -24,7 +24,15 @@ from store.queues.turns import Turns
 from store.tables import executions as executions_table
 from store.tables import programs as programs_table
 from store.tables import queues
-from tests.contract.store.rows import ALICE, BOB, SIGNATURE, get, ready_program, request, take
+from tests.contract.store.rows import (
+    ALICE,
+    BOB,
+    SIGNATURE,
+    get,
+    ready_program,
+    request,
+    take,
+)
 
 ALONE_AT = 3
 
@@ -112,7 +120,7 @@ def test_what_is_not_due_waits_until_it_is_woken(connection: Connection) -> None
     claimed = take(connection, failing)
     carried = Carried()
     retry = Retry(failing.id, claimed.lock_version, 3600.0, 1, ErrorDetail(code="x", message="y"), Usage(), carried)
-    assert executions.retry(connection, [retry], queued=True) == [True]
+    assert executions.retry(connection, [retry]) == [True]
     assert choice(connection, 10) == Choice([], more=False)
     assert wake(connection) == 0
     c, q = executions_table.c, queues.c
@@ -137,7 +145,7 @@ def test_the_last_chance_is_taken_alone(connection: Connection) -> None:
     assert isinstance(found[beside.id], Claimed)
     assert get(connection, lost.id).status == ExecutionStatus.PENDING
     assert chosen(connection, 10) == []  # it is left to who has found it, for a moment
-    [claim] = executions.claim(connection, BOB, [lost])
+    [claim] = executions.claim_alone(connection, BOB, [lost])
     assert isinstance(claim, Claimed)
 
 

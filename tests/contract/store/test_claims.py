@@ -18,6 +18,7 @@ from tests.contract.store.rows import (
     BOB,
     ENDS,
     EXPIRED,
+    claim_now,
     clock,
     completed,
     counted,
@@ -39,7 +40,7 @@ class TestClaim:
             uuid7(), program_id, {"question": "why?"}, ExecutionOptions(seed=7), "/shop", f"00-{'a' * 32}-{'b' * 16}-01"
         )
         before = clock(connection)
-        [claimed] = executions.claim(connection, ALICE, [asked])
+        [claimed] = claim_now(connection, ALICE, [asked])
         after = clock(connection)
         assert claimed == Claimed(asked.id, attempt=1, lock_version=1, backend_id="backend-1")
         kept = get(connection, asked.id)
@@ -72,13 +73,13 @@ class TestClaim:
         assert before <= kept.timeline[0].at <= after
 
     def test_nothing(self, connection: Connection) -> None:
-        assert executions.claim(connection, ALICE, []) == []
+        assert claim_now(connection, ALICE, []) == []
 
     def test_answers_in_the_order_of_the_requests(self, connection: Connection) -> None:
         program_id = ready_program(connection)
         asked = [request(program_id if number % 3 else uuid7()) for number in range(20)]
         random.Random(1).shuffle(asked)
-        claims = executions.claim(connection, ALICE, asked)
+        claims = claim_now(connection, ALICE, asked)
         assert [claim.id for claim in claims if not isinstance(claim, Ended)] == [item.id for item in asked]
         for item, claim in zip(asked, claims, strict=True):
             assert isinstance(claim, Claimed if item.program_id == program_id else NoProgram)
@@ -87,7 +88,7 @@ class TestClaim:
         program_id = ready_program(connection)
         asked = request(program_id)
         other = request(program_id, asked.id, question="something else")
-        claims = executions.claim(connection, ALICE, [asked, asked, replace(asked), other, request(program_id), other])
+        claims = claim_now(connection, ALICE, [asked, asked, replace(asked), other, request(program_id), other])
         kinds = [type(claim) for claim in claims]
         assert kinds == [Claimed, Running, Running, Conflicting, Claimed, Conflicting]
         assert get(connection, asked.id).attempt == 1
@@ -99,10 +100,10 @@ class TestClaim:
         assert executions.finish(connection, 0, [completed(asked, take(connection, asked))]) == [True]
         ended = Ended(get(connection, asked.id))
         both = [Conflicting(asked.id), ended]
-        assert executions.claim(connection, ALICE, [other, asked, asked, other]) == [*both, *reversed(both)]
+        assert claim_now(connection, ALICE, [other, asked, asked, other]) == [*both, *reversed(both)]
         unknown = request(uuid7())
         good = request(program_id, unknown.id)
-        claims = executions.claim(connection, ALICE, [unknown, unknown, good, good])
+        claims = claim_now(connection, ALICE, [unknown, unknown, good, good])
         assert [type(claim) for claim in claims] == [NoProgram, NoProgram, Claimed, Running]
 
     def test_what_runs_elsewhere(self, connection: Connection) -> None:
@@ -110,7 +111,7 @@ class TestClaim:
         take(connection, asked)
         before = row(connection, asked.id)
         for lease in (BOB, ALICE):
-            assert executions.claim(connection, lease, [asked]) == [Running(asked.id)]
+            assert claim_now(connection, lease, [asked]) == [Running(asked.id)]
         assert row(connection, asked.id) == before
 
     @pytest.mark.parametrize("end", ENDS)
@@ -118,7 +119,7 @@ class TestClaim:
         asked = request(ready_program(connection))
         executions.finish(connection, 0, [end(asked, take(connection, asked))])
         before = row(connection, asked.id)
-        assert executions.claim(connection, BOB, [asked]) == [Ended(get(connection, asked.id))]
+        assert claim_now(connection, BOB, [asked]) == [Ended(get(connection, asked.id))]
         assert row(connection, asked.id) == before
 
     def test_the_id_of_another_request(self, connection: Connection) -> None:
@@ -138,17 +139,17 @@ class TestClaim:
                 expire(connection, asked.id)
                 before = row(connection, asked.id)
             for other in others:
-                assert executions.claim(connection, BOB, [other]) == [Conflicting(asked.id)]
+                assert claim_now(connection, BOB, [other]) == [Conflicting(asked.id)]
             assert row(connection, asked.id) == before
 
     def test_who_asks_and_from_where_is_not_part_of_the_request(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
         take(connection, asked)
-        assert executions.claim(connection, BOB, [replace(asked, source="/other")]) == [Running(asked.id)]
+        assert claim_now(connection, BOB, [replace(asked, source="/other")]) == [Running(asked.id)]
 
     def test_no_program(self, connection: Connection) -> None:
         asked = request(uuid7())
-        assert executions.claim(connection, ALICE, [asked]) == [NoProgram(asked.id)]
+        assert claim_now(connection, ALICE, [asked]) == [NoProgram(asked.id)]
         assert executions.get(connection, [asked.id]) == []
 
     def test_of_a_program_that_is_not_ready_has_no_backend(self, connection: Connection) -> None:
@@ -168,10 +169,10 @@ class TestClaim:
         first = take(connection, asked, Lease("alice", EXPIRED))
         inserted = get(connection, asked.id)
         second = take(connection, asked, BOB)
-        assert (second.attempt, second.lock_version) == (first.attempt + 1, first.lock_version + 1)
+        assert (second.attempt, second.lock_version) == (first.attempt + 1, first.lock_version + 2)
         kept = get(connection, asked.id)
         assert (kept.worker, kept.attempt, kept.inserted_at) == ("bob", 2, inserted.inserted_at)
-        assert executions.claim(connection, ALICE, [asked]) == [Running(asked.id)]
+        assert claim_now(connection, ALICE, [asked]) == [Running(asked.id)]
 
     def test_again_what_is_pending(self, connection: Connection) -> None:
         asked = request(ready_program(connection))

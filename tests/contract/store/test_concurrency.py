@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import Connection, Engine, event, select
 
 from dspex import ExecutionStatus, ProgramStatus, Usage
-from dspex.errors import IllegalTransition
 from store import executions, programs
 from store.database.engine import READ_ONLY, Plans, make_engine
 from store.executions import Carried, Claim, Claimed, Lease, Retry, Running, Waiting
@@ -23,7 +22,10 @@ from tests.contract.store.rows import (
     BOB,
     ERROR,
     EXPIRED,
+    accept,
     at_once,
+    chosen,
+    claim_now,
     completed,
     counted,
     ready_program,
@@ -37,25 +39,6 @@ from workers.persistence.group_commit import Writer
 
 
 class TestAtOnce:
-    def test_a_row_that_another_looks_at_is_waited_for_by_mark_running(self, engine: Engine) -> None:
-        """A claim passes over it, and would say that it runs."""
-        with engine.begin() as connection:
-            asked = request(ready_program(connection))
-            executions.create(connection, asked)
-        with ThreadPoolExecutor(1) as threads, engine.begin() as looking:
-            with pytest.raises(IllegalTransition, match="cannot become completed: it is pending"):
-                executions.mark_completed(looking, asked.id, {"answer": "because", "score": 0.5}, 1.0)
-
-            def mark() -> Claimed:
-                with engine.begin() as connection:
-                    return executions.mark_running(connection, asked.id, ALICE)
-
-            marked = threads.submit(mark)
-            wait_until(lambda: marked.done() or waits_for_a_lock(engine), "it waits")
-            assert not marked.done()
-            looking.rollback()
-            assert marked.result().attempt == 1
-
     def test_the_same_requests_in_other_orders_are_claimed_once(self, engine: Engine) -> None:
         """Nobody deadlocks, and each has one owner."""
         with engine.begin() as connection:
@@ -68,7 +51,7 @@ class TestAtOnce:
                 mine = random.Random(number).sample(asked, len(asked))
                 for start in range(0, len(mine), 20):
                     with engine.begin() as connection:
-                        claims = executions.claim(connection, Lease(f"worker-{number}", 60), mine[start : start + 20])
+                        claims = claim_now(connection, Lease(f"worker-{number}", 60), mine[start : start + 20])
                     owners.extend(claim.id for claim in claims if isinstance(claim, Claimed))
                     assert all(isinstance(claim, Claimed | Running) for claim in claims)
 
@@ -80,23 +63,29 @@ class TestAtOnce:
             kept = executions.get(connection, [item.id for item in asked])
         assert {(item.attempt, item.lock_version) for item in kept} == {(1, 1)}
 
-    def test_expired_leases_are_taken_over_once(self, engine: Engine) -> None:
+    def test_what_is_lost_is_taken_over_once(self, engine: Engine) -> None:
         with engine.begin() as connection:
             program_id = ready_program(connection)
             asked = [request(program_id) for _ in range(30)]
-            executions.claim(connection, Lease("dead", EXPIRED), asked)
+            claim_now(connection, Lease("dead", EXPIRED), asked)
         owners: list[UUID] = []
 
         def claim(number: int) -> Callable[[], None]:
             def run() -> None:
+                lease = Lease(f"worker-{number}", 60)
                 mine = random.Random(number).sample(asked, len(asked))
                 with engine.begin() as connection:
-                    claims = executions.claim(connection, Lease(f"worker-{number}", 60), mine)
+                    executions.rescue(connection, 10)
+                with engine.begin() as connection:
+                    claims = executions.claim_alone(connection, lease, mine)
                 owners.extend(claim.id for claim in claims if isinstance(claim, Claimed))
+                with engine.begin() as connection:
+                    owners.extend(one.id for one in chosen(connection, lease))
 
             return run
 
         at_once([claim(number) for number in range(8)])
+        claim(9)()  # what was locked when the others looked
         assert sorted(owners) == sorted(item.id for item in asked)
 
     def test_heartbeats_and_finishes_do_not_deadlock(self, engine: Engine) -> None:
@@ -137,7 +126,7 @@ class TestAtOnce:
 
         def claim() -> list[Claim]:
             with engine.begin() as connection:
-                return executions.claim(connection, BOB, asked)
+                return claim_now(connection, BOB, asked)
 
         with ThreadPoolExecutor(1) as thread:
             with engine.begin() as writer:
@@ -159,20 +148,23 @@ class TestAtOnce:
         """What it has taken could be what the other waits for."""
         with engine.begin() as connection:
             program_id = ready_program(connection)
-            pending, abandoned, free = (request(program_id) for _ in range(3))
-            executions.claim(connection, Lease("dead", EXPIRED), [abandoned])
-            for item in (pending, free):
-                executions.create(connection, item)
-        held = select(table.c.id).where(table.c.id.in_([pending.id, abandoned.id])).with_for_update()
+            pending, lost, free = (request(program_id) for _ in range(3))
+            claim_now(connection, Lease("dead", EXPIRED), [lost])
+            accept(connection, pending, free)
+        held = select(table.c.id).where(table.c.id.in_([pending.id, lost.id])).with_for_update()
         if engine.dialect.name == "postgresql":
             with engine.begin() as other, engine.begin() as connection:
                 assert len(other.execute(held).all()) == 2
                 connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
-                claims = executions.claim(connection, BOB, [pending, abandoned, free])
+                claims = claim_now(connection, BOB, [pending, lost, free])
+                assert [type(claim) for claim in claims] == [Waiting, Running, Waiting]
+                assert executions.rescue(connection, 10) == []
+                claims = executions.claim_alone(connection, BOB, [pending, lost, free])
                 assert [type(claim) for claim in claims] == [Waiting, Running, Claimed]
         with engine.begin() as connection:
-            claims = executions.claim(connection, ALICE, [pending, abandoned])
-            assert [(type(claim), taken(claim).attempt) for claim in claims] == [(Claimed, 1), (Claimed, 2)]
+            assert executions.rescue(connection, 10) == [lost.identity]
+            claims = executions.claim_alone(connection, ALICE, [pending, lost])
+            assert [taken(claim).attempt for claim in claims] == [1, 2]
 
     @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
     def test_what_deadlocks_is_written_once_all_the_same(self, engine: Engine) -> None:

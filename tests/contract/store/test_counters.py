@@ -19,6 +19,7 @@ from tests.contract.store.rows import (
     ENDS,
     ERROR,
     at_once,
+    claim_now,
     completed,
     counted,
     counted_by_status,
@@ -92,7 +93,7 @@ class TestCounters:
                 for _ in range(4):
                     asked = [request(chosen.choice(ids)) for _ in range(10)]
                     with engine.begin() as connection:
-                        claims = [taken(claim) for claim in executions.claim(connection, lease, asked)]
+                        claims = [taken(claim) for claim in claim_now(connection, lease, asked)]
                     ends = [chosen.choice(ENDS)(item, claim) for item, claim in zip(asked, claims, strict=True)]
                     with engine.begin() as connection:
                         assert all(executions.finish(connection, number % 2, ends))

@@ -9,7 +9,16 @@ from store import event_outbox, executions
 from store.database.identity import Identity
 from store.event_outbox import OutboxEntry
 from store.tables import event_outbox as event_outbox_table
-from tests.contract.store.rows import BOB, EXPIRED, completed, failed, ready_program, request, take
+from tests.contract.store.rows import (
+    BOB,
+    EXPIRED,
+    accept,
+    completed,
+    failed,
+    ready_program,
+    request,
+    take,
+)
 
 
 def test_the_end_of_an_execution_adds_one_event(connection: Connection) -> None:
@@ -31,7 +40,7 @@ def test_the_end_of_an_execution_adds_one_event(connection: Connection) -> None:
 
 def test_what_is_cancelled_at_once_has_an_event_too(connection: Connection) -> None:
     waiting, running = (request(ready_program(connection)) for _ in "ab")
-    executions.create(connection, waiting)
+    accept(connection, waiting)
     take(connection, running)
     for asked in (waiting, running):
         executions.cancel(connection, asked.id, by="ann")

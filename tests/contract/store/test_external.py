@@ -19,7 +19,14 @@ from dspex.contract.callback import Callback
 from dspex.errors import Conflict, DspexError, IllegalTransition, NotFound
 from store import counters, event_outbox, executions, programs, webhooks
 from store.column_types import database_now
-from store.executions import Conflicting, Heartbeat, Request, blobs, external
+from store.executions import (
+    Claimed,
+    Conflicting,
+    Heartbeat,
+    Request,
+    blobs,
+    external,
+)
 from store.executions.external import Mark, Result
 from store.tables import executions as executions_table
 from tests.contract.store.rows import (
@@ -27,10 +34,11 @@ from tests.contract.store.rows import (
     ERROR,
     EXPIRED,
     at_once,
+    chosen,
+    claim_now,
     counted_by_status,
     ended_by_status,
     get,
-    published,
     ready_program,
     request,
     row,
@@ -70,11 +78,12 @@ def test_no_worker_takes_it_and_no_relay_publishes_it(connection: Connection) ->
     late = running(connection, program_id, EXPIRED)
     before = [row(connection, one.id) for one in (asked, runs, late)]
     for one in (asked, runs, late):
-        assert executions.claim(connection, ALICE, [one]) == [Conflicting(one.id)]
-        assert executions.claim(connection, ALICE, [one], alone_at=1) == [Conflicting(one.id)]
+        assert claim_now(connection, ALICE, [one]) == [Conflicting(one.id)]
+        assert not isinstance(executions.claim_alone(connection, ALICE, [one])[0], Claimed)
     assert not executions.anything_due(connection)
-    assert published(connection, 60.0, 10) == []
-    assert executions.rescue(connection, 0.0, 10) == []
+    assert chosen(connection) == []
+    assert executions.adopt(connection, 10) == 0
+    assert executions.rescue(connection, 10) == []
     assert executions.heartbeat(connection, ALICE) == Heartbeat(0, frozenset())
     assert executions.release(connection, ALICE) == 0
     assert executions.left(connection, 10) == []
@@ -85,8 +94,7 @@ def test_the_same_id_is_another_request_for_who_executes(connection: Connection)
     program_id = ready_program(connection)
     asked, run = request(program_id), request(program_id)
     external.create(connection, asked)
-    with pytest.raises(Conflict, match=str(asked.id)):
-        executions.create(connection, asked)
+    assert executions.claim(connection, ALICE, [asked], now=[False]) == [Conflicting(asked.id)]
     take(connection, run)
     with pytest.raises(Conflict, match=str(run.id)):
         external.create(connection, run)
@@ -242,9 +250,9 @@ ACTS: dict[str, Act] = {
         if get(connection, asked.id).status == ExecutionStatus.RUNNING
         else None
     ),
-    "claim": lambda connection, asked, _: executions.claim(connection, ALICE, [asked]),
+    "claim": lambda connection, asked, _: claim_now(connection, ALICE, [asked]),
     "replay": lambda connection, asked, _: executions.replay(connection, [asked.id], by="ann"),
-    "rescue": lambda connection, *_: executions.rescue(connection, 0.0, 10),
+    "rescue": lambda connection, *_: executions.rescue(connection, 10),
 }
 
 
@@ -333,5 +341,5 @@ def test_a_key_is_taken_once(engine: Engine) -> None:
     assert len(set(made)) == 1
     with engine.begin() as connection:
         executed = replace(request(program_id), idempotency_key="key")
-        [claim] = executions.claim(connection, ALICE, [executed])
+        [claim] = claim_now(connection, ALICE, [executed])
         assert claim == Conflicting(executed.id, by_key=True)

@@ -14,7 +14,13 @@ from dspex.contract.events import ProblemDetail
 from dspex.errors import IllegalTransition
 from store import counters, executions
 from store.counters import Counts
-from store.executions import Claimed, Finish, Lease, Request
+from store.executions import (
+    Claimed,
+    Ended,
+    Finish,
+    Lease,
+    Request,
+)
 from store.executions.timeline import TimelineEntry
 from store.tables import executions as executions_table
 from tests.contract.store.rows import (
@@ -24,6 +30,8 @@ from tests.contract.store.rows import (
     ERROR,
     EXPIRED,
     cancelled,
+    chosen,
+    claim_now,
     completed,
     counted,
     counted_by_status,
@@ -234,20 +242,17 @@ class TestFinish:
         claimed = take(connection, asked)
         executions.finish(connection, 0, [end(asked, claimed)])
         before, counts = row(connection, asked.id), counted_by_status(connection, asked.program_id)
-        executions.claim(connection, BOB, [asked])
-        executions.claim(connection, ALICE, [request(asked.program_id, asked.id, question="other")])
+        claim_now(connection, BOB, [asked])
+        claim_now(connection, ALICE, [request(asked.program_id, asked.id, question="other")])
         assert executions.heartbeat(connection, ALICE).extended == 0
         assert executions.release(connection, ALICE) == 0
-        assert executions.rescue(connection, 0.0, 10) == []
+        assert executions.rescue(connection, 10) == []
         with pytest.raises(IllegalTransition):
             executions.cancel(connection, asked.id, by="somebody")
-        with pytest.raises(IllegalTransition):
-            executions.mark_running(connection, asked.id, ALICE)
-        with pytest.raises(IllegalTransition):
-            executions.mark_completed(connection, asked.id, {}, 1.0)
-        with pytest.raises(IllegalTransition):
-            executions.mark_failed(connection, asked.id, ERROR, 1.0)
-        assert executions.create(connection, asked).id == asked.id
+        assert isinstance(executions.claim(connection, ALICE, [asked], now=[False])[0], Ended)
+        assert isinstance(executions.claim_alone(connection, ALICE, [asked])[0], Ended)
+        assert chosen(connection) == []
+        assert executions.adopt(connection, 10) == 0
         for version in range(5):
             later = replace(claimed, lock_version=version)
             executions.finish(connection, 0, [completed(asked, later), failed(asked, later)])
@@ -257,7 +262,7 @@ class TestFinish:
     def test_many_of_many_programs(self, connection: Connection) -> None:
         ids = [ready_program(connection) for _ in range(5)]
         asked = [request(ids[number % 5]) for number in range(60)]
-        claims = [taken(claim) for claim in executions.claim(connection, ALICE, asked)]
+        claims = [taken(claim) for claim in claim_now(connection, ALICE, asked)]
         ends = [
             (failed if number % 4 == 0 else completed)(item, claim)
             for number, (item, claim) in enumerate(zip(asked, claims, strict=True))

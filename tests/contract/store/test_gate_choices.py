@@ -163,7 +163,7 @@ class TestLabels:
         group_new(connection, known, [(identity, {"customer": "7"}) for identity in identities])
         ((first, version),) = choose(connection, known)
         again = Retry(first.id, version, 0.0, 0, ErrorDetail(code="transient", message=""), Usage(), Carried())
-        assert executions.retry(connection, [again], queued=True) == [True]
+        assert executions.retry(connection, [again]) == [True]
         gates.settle(connection, [gates.Used(first, version, "failed")])
         assert len(choose(connection, known)) == 1
         assert choose(connection, known) == []
@@ -244,7 +244,7 @@ class TestInFlight:
         waits(connection, program_of(connection, LM.name), 2)
         gates.set_limit(connection, LM, Limits(in_flight=2), by="anna")
         first = choose(connection, known)
-        executions.release(connection, ALICE, [first[0][0]], queued=True)
+        executions.release(connection, ALICE, [first[0][0]])
         gates.set_limit(connection, LM, Limits(in_flight=3), by="anna")
         ((again, version),) = choose(connection, known)
         assert (again, version) == (first[0][0], first[0][1] + 2)

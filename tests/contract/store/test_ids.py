@@ -26,11 +26,25 @@ from store.executions import (
     Request,
     Retry,
     Running,
+    Waiting,
     idempotency,
 )
 from store.webhooks import Settled
 from store.webhooks.fan_out import endpoint_id_of
-from tests.contract.store.rows import ALICE, BOB, ERROR, cancelled, completed, expire, failed, published, request, taken
+from tests.contract.store.rows import (
+    ALICE,
+    BOB,
+    ERROR,
+    accept,
+    cancelled,
+    chosen,
+    claim_now,
+    completed,
+    expire,
+    failed,
+    request,
+    taken,
+)
 
 MINE, HIS = "default", "acme"
 BOTH = (MINE, HIS)
@@ -75,7 +89,7 @@ def pair() -> tuple[Request, Request]:
 
 def claimed_pair(connection: Connection) -> tuple[Request, Request, Claimed, Claimed]:
     mine, his = pair()
-    one, other = executions.claim(connection, ALICE, [mine, his])
+    one, other = claim_now(connection, ALICE, [mine, his])
     return mine, his, taken(one), taken(other)
 
 
@@ -126,7 +140,7 @@ class TestSignaturesAndPrograms:
             assert (program.name, program.backend_id) == (f"of {tenant}", f"backend of {tenant}")
             assert program.signature == CONTENT[tenant]
         done = asked_by(HIS)
-        end = replace(completed(done, taken(executions.claim(connection, ALICE, [done])[0])), tenant=HIS)
+        end = replace(completed(done, taken(claim_now(connection, ALICE, [done])[0])), tenant=HIS)
         assert executions.finish(connection, 0, [end]) == [True]
         assert [programs.get(connection, PROGRAM_ID, tenant=tenant).execution_count for tenant in BOTH] == [0, 1]
         programs.archive(connection, PROGRAM_ID, tenant=MINE)
@@ -134,7 +148,7 @@ class TestSignaturesAndPrograms:
         his = programs.get(connection, PROGRAM_ID, tenant=HIS)
         assert (his.status, his.execution_count) == (ProgramStatus.READY, 1)
         mine, his_next = pair()
-        claims = executions.claim(connection, ALICE, [mine, his_next])
+        claims = claim_now(connection, ALICE, [mine, his_next])
         assert [type(claim) for claim in claims] == [NoProgram, Claimed]
 
 
@@ -143,7 +157,7 @@ class TestExecutions:
         ready(connection)
         mine, his, one, other = claimed_pair(connection)
         assert (one.backend_id, other.backend_id) == ("backend of default", "backend of acme")
-        assert executions.claim(connection, BOB, [his, mine]) == [Running(mine.id), Running(mine.id)]
+        assert claim_now(connection, BOB, [his, mine]) == [Running(mine.id), Running(mine.id)]
         assert [read(connection, asked).inputs for asked in (mine, his)] == [{"question": MINE}, {"question": HIS}]
         ends = [replace(failed(his, other), tenant=HIS, answered=True), replace(completed(mine, one), answered=True)]
         done = executions.finish_and_read(connection, 0, ends)
@@ -157,7 +171,7 @@ class TestExecutions:
             (HIS, ExecutionStatus.FAILED),
             (MINE, ExecutionStatus.COMPLETED),
         ]
-        mine_again, his_again = executions.claim(connection, BOB, [mine, his])
+        mine_again, his_again = claim_now(connection, BOB, [mine, his])
         assert isinstance(mine_again, Ended)
         assert isinstance(his_again, Ended)
         assert (mine_again.execution.tenant, his_again.execution.tenant) == BOTH
@@ -166,14 +180,16 @@ class TestExecutions:
         """Whatever became of the other's, and in whatever order they come."""
         ready(connection)
         mine, his = pair()
-        executions.create(connection, his, due_in=60)
-        assert executions.create(connection, mine, due_in=60).inputs == {"question": MINE}
+        accept(connection, his)
+        accept(connection, mine)
+        assert read(connection, mine).inputs == {"question": MINE}
         different = replace(mine, inputs={"question": "another"})
-        expire(connection, mine.id)
-        claims = executions.claim(connection, ALICE, [different, mine, his])
-        assert [type(claim) for claim in claims] == [Conflicting, Claimed, Claimed]
+        claims = claim_now(connection, ALICE, [different, mine, his])
+        assert [type(claim) for claim in claims] == [Conflicting, Waiting, Waiting]
+        claims = executions.claim_alone(connection, ALICE, [his, mine])
+        assert [taken(claim).backend_id for claim in claims] == ["backend of acme", "backend of default"]
         unknown = replace(asked_by(MINE, mine.id), tenant="third")
-        assert executions.claim(connection, ALICE, [unknown]) == [NoProgram(mine.id)]
+        assert claim_now(connection, ALICE, [unknown]) == [NoProgram(mine.id)]
 
     def test_one_is_cancelled(self, connection: Connection) -> None:
         ready(connection)
@@ -194,9 +210,8 @@ class TestExecutions:
         assert [status(connection, asked) for asked in (mine, his)] == ["running", "pending"]
         assert executions.finish(connection, 0, [replace(completed(his, other), tenant=HIS)]) == [False]
         expire(connection, mine.id)
-        assert [found.identity for found in executions.rescue(connection, 60, 10)] == [mine.identity]
-        expire(connection, mine.id)
-        assert {found.identity for found in published(connection, 60, 10)} == {mine.identity, his.identity}
+        assert executions.rescue(connection, 10) == [mine.identity]
+        assert {found.identity for found in chosen(connection)} == {mine.identity, his.identity}
         assert executions.finish(connection, 0, [completed(mine, one)]) == [False]
 
     def test_one_waits_for_its_next_attempt(self, connection: Connection) -> None:
@@ -237,7 +252,7 @@ class TestExecutions:
         ready(connection)
         for _ in range(2):
             first = asked_by(HIS)
-            claim = taken(executions.claim(connection, ALICE, [first])[0])
+            claim = taken(claim_now(connection, ALICE, [first])[0])
             assert executions.finish(connection, 7, [replace(failed(first, claim), tenant=HIS)]) == [True]
             mine, his, one, other = claimed_pair(connection)
             ends = [completed(mine, one), replace(completed(his, other), tenant=HIS)]
@@ -251,7 +266,7 @@ class TestExecutions:
         ready(connection)
         mine, his = (replace(asked, idempotency_key="key") for asked in pair())
         repeated = replace(his, id=uuid7())
-        claims = executions.claim(connection, ALICE, [mine, his, repeated])
+        claims = claim_now(connection, ALICE, [mine, his, repeated])
         assert [type(claim) for claim in claims] == [Claimed, Claimed, Running]
         assert idempotency.find(connection, "key", tenant=HIS) == his.id
 
@@ -263,7 +278,7 @@ class TestWebhooks:
     def end_both(self, connection: Connection, callback: Callback | None = None) -> None:
         mine, his = pair()
         asked = [replace(mine, callback=callback), his]
-        claims = [taken(claim) for claim in executions.claim(connection, ALICE, asked)]
+        claims = [taken(claim) for claim in claim_now(connection, ALICE, asked)]
         ends = [replace(completed(a, c), tenant=a.tenant) for a, c in zip(asked, claims, strict=True)]
         assert executions.finish(connection, 0, ends, webhook_in=-1) == [True, True]
 

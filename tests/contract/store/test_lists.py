@@ -24,6 +24,7 @@ from store.signatures import SignatureRow
 from store.tables import executions as executions_table
 from tests.contract.store.rows import (
     SIGNATURE,
+    accept,
     cancelled,
     clock,
     completed,
@@ -79,7 +80,7 @@ def history(connection: Connection) -> History:
         item = request(ids[number // 6 % 2])
         asked.append(item)
         if number % 6 == 0:
-            executions.create(connection, item)
+            accept(connection, item)
         else:
             claimed = take(connection, item)
             ends = {

@@ -12,7 +12,6 @@ from dspex import uuid7
 from store import executions
 from store.database.engine import Plans
 from store.executions import external
-from tests.contract.store.rows import expire, published, ready_program, request, take
 from tests.sizes import sized
 
 ROWS = sized(50_000, 200_000)
@@ -86,8 +85,8 @@ def plans(connection: Connection, act: Any) -> str:
 def test_no_look_reads_the_table(full: Connection) -> None:
     looks: dict[str, Any] = {
         "anything_due": executions.anything_due,
-        "due": lambda connection: executions.due(connection, 30.0, 100),
-        "rescue": lambda connection: executions.rescue(connection, 0.0, 100),
+        "adopt": lambda connection: executions.adopt(connection, 100),
+        "rescue": lambda connection: executions.rescue(connection, 100),
         "anything_expired": external.anything_expired,
         "end_expired": lambda connection: external.end_expired(connection, 0, 100),
         "count": executions.count,
@@ -102,33 +101,3 @@ def test_no_look_reads_the_table(full: Connection) -> None:
         assert "ix_executions_" in found, look
         assert "Seq Scan on executions" not in found, look
         assert "SCAN executions\n" not in f"{found}\n", look  # SQLite, without an index
-
-
-def test_what_nobody_takes_waits_twice_as_long_each_time(connection: Connection) -> None:
-    asked = request(ready_program(connection))
-    take(connection, asked)
-    expire(connection, asked.id)
-    assert executions.rescue(connection, 0.0, 10) == [asked]
-    waits: list[int] = []
-    while len(waits) < 6:
-        [(again, before)] = executions.due(connection, 10.0, 10)
-        assert again == asked
-        assert before is bool(waits)
-        left = float(connection.execute(text(LEFT[connection.dialect.name])).scalar_one())
-        waits.append(round(left))
-        assert published(connection, 10.0, 10) == []
-        connection.execute(text(AGE[connection.dialect.name]), {"age": left + 0.01})
-    assert waits == [10, 20, 40, 80, 80, 80]
-
-
-LEFT = {
-    "postgresql": "SELECT extract(epoch FROM due_at - clock_timestamp()) FROM executions",
-    "sqlite": "SELECT (julianday(due_at) - julianday('now')) * 86400.0 FROM executions",
-}
-AGE = {  # time passes
-    "postgresql": "UPDATE executions SET due_at = due_at - make_interval(secs => :age), "
-    "updated_at = updated_at - make_interval(secs => :age)",
-    "sqlite": "UPDATE executions SET "
-    "due_at = strftime('%Y-%m-%d %H\\:%M\\:%f', due_at, '-' || :age || ' seconds') || '000', "
-    "updated_at = strftime('%Y-%m-%d %H\\:%M\\:%f', updated_at, '-' || :age || ' seconds') || '000'",
-}

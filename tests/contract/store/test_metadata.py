@@ -7,8 +7,23 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from store import executions, programs
-from store.executions import Claimed, Ended
-from tests.contract.store.rows import ALICE, BOB, EXPIRED, completed, ready_program, request, take, taken
+from store.executions import (
+    Claimed,
+    Ended,
+    choosing,
+)
+from store.queues.turns import Turns
+from tests.contract.store.rows import (
+    ALICE,
+    BOB,
+    EXPIRED,
+    accept,
+    claim_now,
+    completed,
+    ready_program,
+    request,
+    take,
+)
 
 SAID = {"order": "17", "käufer": "Ünal"}
 ATTRIBUTES = {"partitionkey": "a", "sampledrate": 3, "final": True}
@@ -38,16 +53,15 @@ def test_the_same_request_with_other_metadata_is_the_same_and_the_first_stays(co
     claimed = take(connection, again, BOB)
     assert (claimed.attempt, claimed.metadata, claimed.extensions) == (2, SAID, ATTRIBUTES)
     executions.finish(connection, 0, [completed(asked, claimed)])
-    (ended,) = executions.claim(connection, BOB, [again])
+    (ended,) = claim_now(connection, BOB, [again])
     assert isinstance(ended, Ended)
     assert ended.execution.metadata == SAID
 
 
-def test_it_waits_with_a_scheduled_one(connection: Connection) -> None:
+def test_it_waits_with_the_execution(connection: Connection) -> None:
     asked = replace(request(ready_program(connection)), metadata=SAID)
-    executions.create(connection, asked, due_in=-1.0)
-    (sent,) = executions.due(connection, 30.0, 10)
-    (claim,) = executions.claim(connection, ALICE, [sent[0]])
-    assert isinstance(claim, Claimed)
-    assert taken(claim).metadata == SAID
+    accept(connection, asked)
+    (one,) = choosing.choose(connection, ALICE, 10, Turns(), alone_at=3).chosen
+    assert isinstance(one.claim, Claimed)
+    assert one.claim.metadata == one.request.metadata == SAID
     assert programs.get(connection, asked.program_id).execution_count == 0

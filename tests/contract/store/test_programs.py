@@ -22,6 +22,7 @@ from tests.contract.store.rows import (
     ERROR,
     SIGNATURE,
     at_once,
+    claim_now,
     completed,
     counted_by_status,
     ended_by_status,
@@ -328,9 +329,9 @@ class TestDestroy:
         programs.destroy(connection, program_id)
         assert [item.id for item in executions.page(connection, program_id=program_id).items] == [asked.id]
         assert counted_by_status(connection, program_id) == ended_by_status(connection, program_id)
-        assert executions.claim(connection, ALICE, [asked]) == [Ended(get(connection, asked.id))]
+        assert claim_now(connection, ALICE, [asked]) == [Ended(get(connection, asked.id))]
         another = request(program_id)
-        assert executions.claim(connection, ALICE, [another]) == [NoProgram(another.id)]
+        assert claim_now(connection, ALICE, [another]) == [NoProgram(another.id)]
 
 
 class TestCounts:

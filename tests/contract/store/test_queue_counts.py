@@ -11,12 +11,16 @@ import pytest
 from sqlalchemy import Connection, Engine, func, insert, select, update
 
 from dspex import uuid7
-from store import executions
 from store.queues import counts
 from store.queues.counts import Counted
-from store.tables import executions as executions_table
 from store.tables import queue_counts, queue_moves, queues
-from tests.contract.store.rows import at_once, clock, ready_program, request
+from tests.contract.store.rows import (
+    at_once,
+    clock,
+    keep_pending,
+    ready_program,
+    request,
+)
 
 HIGH, DEFAULT, BULK = 0, 1, 2
 
@@ -41,12 +45,7 @@ def pending(
 ) -> UUID:
     """An execution that waits in its queue, uncounted."""
     asked = request(program_id)
-    executions.create(connection, asked, due_in=60)
-    connection.execute(
-        update(executions_table)
-        .where(executions_table.c.id == asked.id)
-        .values(run_at=run_at, lane=lane, group_key=group_key)
-    )
+    keep_pending(connection, asked, run_at=run_at, lane=lane, group_key=group_key)
     return asked.id
 
 

@@ -10,15 +10,21 @@ from sqlalchemy import Connection, insert, update
 
 from dspex import uuid7
 from dspex.contract.options import Lane
-from store import executions, gates
+from store import gates
+from store.executions import external
 from store.gates import GateKey
 from store.queues import counts, position, register
 from store.queues.counts import Counted
 from store.queues.position import Position, Reason
 from store.queues.register import State, Worker
-from store.tables import executions as executions_table
 from store.tables import queue_counts, queues
-from tests.contract.store.rows import clock, ready_program, request, take
+from tests.contract.store.rows import (
+    clock,
+    keep_pending,
+    ready_program,
+    request,
+    take,
+)
 
 BULK = Lane.BULK.number
 
@@ -37,11 +43,8 @@ class Queue:
     def put(self, run_at: datetime | None = None, attempt: int = 0) -> UUID:
         self._number += 1
         asked = request(self.program_id)
-        executions.create(self._connection, asked, due_in=60)
         at = run_at or self.began + timedelta(seconds=self._number)
-        row = executions_table.c.id == asked.id
-        changes = {"run_at": at, "lane": BULK, "attempt": attempt}
-        self._connection.execute(update(executions_table).where(row).values(**changes))
+        keep_pending(self._connection, asked, run_at=at, lane=BULK, attempt=attempt)
         counts.came(self._connection, [Counted("default", self.program_id, BULK)])
         return asked.id
 
@@ -53,10 +56,10 @@ class Queue:
 
 def test_one_that_does_not_wait(connection: Connection) -> None:
     program_id = ready_program(connection)
-    running, external = request(program_id), request(program_id)
+    running, service = request(program_id), request(program_id)
     take(connection, running)
-    executions.create(connection, external)
-    for execution_id in (running.id, external.id, uuid7()):
+    external.create(connection, service)
+    for execution_id in (running.id, service.id, uuid7()):
         assert position.position(connection, execution_id) is None
 
 

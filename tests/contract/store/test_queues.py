@@ -25,9 +25,12 @@ from tests.contract.store.rows import (
     BOB,
     ERROR,
     EXPIRED,
+    accept,
+    chosen,
     completed,
     failed,
     get,
+    left_by_an_older_worker,
     ready_program,
     request,
     take,
@@ -35,12 +38,6 @@ from tests.contract.store.rows import (
 )
 
 NEVER_YET: Final = datetime(2900, 1, 1, tzinfo=UTC)
-
-
-def accept(connection: Connection, *asked: Request) -> None:
-    """Write them down as waiting."""
-    claims = executions.claim(connection, ALICE, asked, now=[False] * len(asked))
-    assert all(isinstance(claim, Waiting) for claim in claims)
 
 
 def holders(connection: Connection) -> dict[QueueKey, str | None]:
@@ -115,12 +112,12 @@ def test_what_is_lost_is_left_to_the_rescue(connection: Connection) -> None:
     asked = request(ready_program(connection))
     take(connection, asked, replace(ALICE, seconds=EXPIRED))
     assert executions.claim(connection, BOB, [asked], now=[True]) == [Running(asked.id)]
-    assert executions.rescue_to_queues(connection, 10) == [asked.identity]
+    assert executions.rescue(connection, 10) == [asked.identity]
     found = get(connection, asked.id)
     assert (found.status, found.attempt) == (ExecutionStatus.PENDING, 1)
     assert due(connection, asked.id)[0] == found.inserted_at
     assert holders(connection) == {QueueKey("default", asked.program_id, 1): READY}
-    assert executions.rescue_to_queues(connection, 10) == []
+    assert executions.rescue(connection, 10) == []
 
 
 def test_an_early_cancel_marks_the_new_execution(connection: Connection) -> None:
@@ -137,12 +134,12 @@ def test_an_early_cancel_marks_the_new_execution(connection: Connection) -> None
 def back(connection: Connection, asked: Request, claimed: Claimed, how: str) -> None:
     if how == "retry":
         again = Retry(asked.id, claimed.lock_version, 0.0, 1, ERROR, Usage(), Carried())
-        assert executions.retry(connection, [again], queued=True) == [True]
+        assert executions.retry(connection, [again]) == [True]
     elif how == "release":
-        assert executions.release(connection, ALICE, queued=True) == 1
+        assert executions.release(connection, ALICE) == 1
     else:
         executions.finish(connection, 0, [failed(asked, claimed)])
-        assert executions.replay(connection, [asked.id], by="/tests", queued=True) == 1
+        assert executions.replay(connection, [asked.id], by="/tests") == 1
 
 
 @pytest.mark.parametrize("how", ["retry", "release", "replay"])
@@ -158,18 +155,11 @@ def test_whatever_becomes_pending_is_offered(connection: Connection, how: str) -
     assert executions.adopt(connection, 10) == 0
 
 
-def test_what_is_created_is_offered(connection: Connection) -> None:
-    asked = request(ready_program(connection))
-    executions.create(connection, asked, due_in=None)
-    executions.create(connection, asked, due_in=None)
-    assert holders(connection) == {QueueKey("default", asked.program_id, 1): READY}
-
-
 def test_a_retry_waits_for_its_time(connection: Connection) -> None:
     asked = request(ready_program(connection))
     claimed = take(connection, asked)
     again = Retry(asked.id, claimed.lock_version, 60.0, 1, ErrorDetail(code="x", message=""), Usage(), Carried())
-    executions.retry(connection, [again], queued=True)
+    executions.retry(connection, [again])
     [row] = connection.execute(select(queues)).all()
     assert row.holder is None
     assert row.wake_at == due(connection, asked.id)[0]
@@ -178,8 +168,8 @@ def test_a_retry_waits_for_its_time(connection: Connection) -> None:
 def test_what_older_workers_leave_is_adopted(connection: Connection) -> None:
     program = ready_program(connection)
     asked = [request(program) for _ in range(3)]
-    for one in asked:
-        executions.create(connection, one, due_in=EXPIRED if one is asked[0] else 3600)
+    left_by_an_older_worker(connection, asked[0])
+    left_by_an_older_worker(connection, *asked[1:], due_in=3600.0)
     external.create(connection, request(program))
     assert executions.adopt(connection, 10) == 1
     assert executions.adopt(connection, 10) == 0
@@ -193,6 +183,21 @@ def test_what_older_workers_leave_is_adopted(connection: Connection) -> None:
     connection.execute(update(executions_table).values(run_at=null()).where(executions_table.c.id == ended.id))
     executions.claim(connection, ALICE, [ended], now=[False])
     assert due(connection, ended.id)[0] is None
+
+
+def test_what_workers_from_before_0004_left_is_adopted_by_its_lease(connection: Connection) -> None:
+    program = ready_program(connection)
+    due, held = request(program), request(program)
+    left_by_an_older_worker(connection, due, held)
+    c = executions_table.c
+    for one, seconds in ((due, EXPIRED), (held, 60.0)):
+        changes = {"due_at": None, "lease_expires_at": database_now(seconds)}
+        connection.execute(update(executions_table).where(c.id == one.id).values(changes))
+    assert executions.anything_due(connection)
+    assert executions.adopt(connection, 10) == 1
+    assert executions.adopt(connection, 10) == 0
+    assert not executions.anything_due(connection)
+    assert chosen(connection) == [due]
 
 
 def test_a_cancelled_one_waits_no_more(connection: Connection) -> None:

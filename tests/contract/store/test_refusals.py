@@ -16,7 +16,11 @@ from dspex import Configuration, ExecutionStatus, Usage, uuid7
 from dspex.errors import IllegalTransition, NotFound
 from store import executions, programs, signatures
 from store.executions import Finish, Lease
-from tests.contract.store.rows import SIGNATURE, request
+from tests.contract.store.rows import (
+    SIGNATURE,
+    claim_now,
+    request,
+)
 from workers.persistence.group_commit import Writer
 from workers.persistence.operations import Writes
 
@@ -56,7 +60,7 @@ def claimed(engine: Engine, tenant: str, number: int) -> list[Finish]:
     with engine.begin() as connection:
         program_id = ready_program(connection, tenant)
         asked = [replace(request(program_id), tenant=tenant) for _ in range(number)]
-        claims = executions.claim(connection, Lease("worker", 60), asked)
+        claims = claim_now(connection, Lease("worker", 60), asked)
     return [
         Finish(claim.id, program_id, claim.lock_version, 1.0, Usage(), {"answer": "a"}, tenant=tenant)
         for claim in claims

@@ -15,13 +15,24 @@ from sqlalchemy import Connection, Engine, func, select, update
 
 from dspex import ErrorDetail, ExecutionOptions, ExecutionStatus, Usage, uuid7
 from store import counters, event_outbox, executions, programs, statistics
-from store.executions import Carried, Claimed, Ended, Finish, Request, Retry, Running
+from store.executions import (
+    Carried,
+    Claimed,
+    Ended,
+    Finish,
+    Request,
+    Retry,
+    Waiting,
+)
 from store.tables import executions as executions_table
 from tests.contract.store.rows import (
     ALICE,
     BOB,
     ERROR,
+    accept,
     at_once,
+    chosen,
+    claim_now,
     clock,
     completed,
     counted_by_status,
@@ -29,7 +40,6 @@ from tests.contract.store.rows import (
     expire,
     failed,
     get,
-    published,
     ready_program,
     request,
     row,
@@ -98,16 +108,15 @@ class TestReplay:
             before.inserted_at,
         )
         assert told(connection, asked.id) == [("running", 1, "alice"), ("failed", 1, "alice"), ("pending", 0, "ann")]
-        assert found["due_at"] <= clock(connection)
-        expire(connection, asked.id)  # the clock of SQLite has milliseconds
-        assert [item.id for item in published(connection, 60, 10)] == [asked.id]
+        assert found["run_at"] <= clock(connection)
+        assert [item.id for item in chosen(connection)] == [asked.id]
 
     def test_it_has_all_its_attempts_and_adds_to_what_was_used(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
         first = take(connection, asked)
         used = Usage(calls=1, input_tokens=4)
         assert executions.retry(connection, [Retry(asked.id, first.lock_version, 0, 1, ERROR, used, Carried(1, 2.0))])
-        connection.execute(update(executions_table).values(lost=2, due_at=None, not_before=None))
+        connection.execute(update(executions_table).values(lost=2, not_before=None))
         fail(connection, asked)
         replay(connection, asked)
         again = take(connection, asked, BOB)
@@ -158,7 +167,7 @@ class TestReplay:
         assert replay(connection, pending, running, done, pending) == 3
         take(connection, running)
         executions.finish(connection, 0, [completed(done, take(connection, done))])
-        executions.create(connection, cancelled)
+        accept(connection, cancelled)
         executions.cancel(connection, cancelled.id, by="ann")
         everything = pending, running, done, cancelled
         before = [row(connection, item.id) for item in everything], sums(connection, program_id)
@@ -169,8 +178,7 @@ class TestReplay:
         asked = request(ready_program(connection))
         stale = take(connection, asked)
         expire(connection, asked.id)
-        executions.rescue(connection, 60, 10)
-        expire(connection, asked.id)
+        executions.rescue(connection, 10)
         fail(connection, asked)
         for state in ("pending", "running"):
             if state == "pending":
@@ -187,10 +195,10 @@ class TestReplay:
     def test_the_first_message_again_runs_it_once(self, connection: Connection) -> None:
         asked = replace(request(ready_program(connection)), idempotency_key="order 7")
         fail(connection, asked)
-        assert isinstance(executions.claim(connection, ALICE, [asked])[0], Ended)
+        assert isinstance(claim_now(connection, ALICE, [asked])[0], Ended)
         replay(connection, asked)
-        claims = executions.claim(connection, ALICE, [asked, replace(asked, id=uuid7())])
-        assert sorted(type(claim).__name__ for claim in claims) == [Claimed.__name__, Running.__name__]
+        assert claim_now(connection, ALICE, [asked, replace(asked, id=uuid7())]) == [Waiting(asked.id)] * 2
+        assert [item.id for item in chosen(connection)] == [asked.id]
 
     def test_one_that_was_to_be_cancelled_runs(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
@@ -239,7 +247,7 @@ class TestDiscard:
     def test_only_what_failed(self, connection: Connection) -> None:
         program_id = ready_program(connection)
         pending, running, done = (request(program_id) for _ in range(3))
-        executions.create(connection, pending)
+        accept(connection, pending)
         take(connection, running)
         executions.finish(connection, 0, [completed(done, take(connection, done))])
         assert discard(connection, pending, running, done) == 0
@@ -264,7 +272,7 @@ class TestDead:
             insert_at(connection, item.id, number)
         others = [request(ids[0]) for _ in range(2)]
         executions.finish(connection, 0, [completed(others[0], take(connection, others[0]))])
-        executions.create(connection, others[1])
+        accept(connection, others[1])
         discard(connection, asked[7])
         dead = asked[6::-1]
         filters: list[tuple[dict[str, Any], list[Request]]] = [
@@ -354,7 +362,7 @@ class TestAtOnce:
                 for _ in range(5):
                     items = chosen.sample(list(asked), 15)
                     with engine.begin() as connection:
-                        claims = executions.claim(connection, ALICE, items)
+                        claims = claim_now(connection, ALICE, items)
                     taken = [pair for pair in zip(items, claims, strict=True) if isinstance(pair[1], Claimed)]
                     ends: list[Finish] = []
                     for item, claimed in taken:

@@ -26,7 +26,9 @@ from store.tables import executions as executions_table
 from tests.contract.store.rows import (
     ALICE,
     ERROR,
+    accept,
     cancelled,
+    claim_now,
     clock,
     completed,
     failed,
@@ -41,7 +43,7 @@ from tests.pages import ROOT
 def run(connection: Connection, program_id: UUID, durations: Sequence[float], *, failing: int = 3) -> None:
     """Executions of these durations; every third fails, and two are cancelled besides."""
     asked = [request(program_id) for _ in durations]
-    claims = [taken(claim) for claim in executions.claim(connection, ALICE, asked)]
+    claims = [taken(claim) for claim in claim_now(connection, ALICE, asked)]
     ends = [
         replace((failed if number % failing == 0 else completed)(item, claim), duration_ms=duration)
         for number, (item, claim, duration) in enumerate(zip(asked, claims, durations, strict=True))
@@ -51,7 +53,7 @@ def run(connection: Connection, program_id: UUID, durations: Sequence[float], *,
     item = request(program_id)
     executions.finish(connection, 1, [cancelled(item, take(connection, item))])
     item = request(program_id)
-    executions.create(connection, item)
+    accept(connection, item)
     executions.cancel(connection, item.id, by="ann", shard=2)
 
 
@@ -90,13 +92,13 @@ class TestAllTime:
             Usage(),
         ]
         asked = [request(program_id) for _ in used]
-        claims = [taken(claim) for claim in executions.claim(connection, ALICE, asked)]
+        claims = [taken(claim) for claim in claim_now(connection, ALICE, asked)]
         ends = [
             replace(completed(item, claim), usage=usage) for item, claim, usage in zip(asked, claims, used, strict=True)
         ]
         assert all(executions.finish(connection, 1, ends))
         never = request(program_id)
-        executions.create(connection, never)
+        accept(connection, never)
         # It used something that is not known, and waits for its next attempt: it is in no sum yet.
         waits = request(program_id)
         claimed = take(connection, waits)
@@ -156,7 +158,7 @@ def test_the_edges_are_as_the_page_has_them(
     for _ in range(number):
         item = request(program_id)
         if make is None:
-            executions.create(connection, item)
+            accept(connection, item)
             executions.cancel(connection, item.id, by="ann")
             continue
         end = replace(make(item, take(connection, item)), duration_ms=100.0, usage=usage)
@@ -181,7 +183,7 @@ class TestWindow:
     def test_of_nothing(self, connection: Connection) -> None:
         program_id = ready_program(connection)
         now = clock(connection)
-        executions.create(connection, request(program_id))
+        accept(connection, request(program_id))
         later = now + timedelta(hours=1)
         found = statistics.window(connection, program_id, now, later)
         empty = Statistics(program_id, 0, 0, 0, 0, None, None, None, None, 0, 0, 0.0, None, now, later)

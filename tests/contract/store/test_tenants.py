@@ -22,11 +22,21 @@ from store import counters, executions, programs, rejections, signatures, statis
 from store.counters import Counts
 from store.database import tenancy
 from store.database.engine import make_engine
-from store.executions import Claimed, Heartbeat, NoProgram, Request, Running, Trace
+from store.executions import (
+    Claimed,
+    Heartbeat,
+    NoProgram,
+    Request,
+    Running,
+    Trace,
+    choosing,
+    external,
+)
 from store.programs import Program
 from store.queues import counts
 from store.queues.keys import QueueKey
 from store.queues.offers import offer
+from store.queues.turns import Turns
 from store.rejections import Rejection
 from store.signatures import SignatureRow
 from store.tables import NOW, PROTECTED, early_cancels, queue_counts
@@ -36,19 +46,19 @@ from store.webhooks import Settled
 from tests.contract.store.rows import (
     ALICE,
     BOB,
-    ERROR,
     SIGNATURE,
+    accept,
+    chosen,
+    claim_now,
     clock,
     completed,
-    expire,
     failed,
+    get,
     keep_program,
-    published,
     request,
     take,
     taken,
 )
-from tests.waiting import wait_until
 
 OTHER = "acme"
 FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
@@ -83,7 +93,7 @@ def keep(connection: Connection, tenant: str) -> Kept:
     ready = programs.end_initialize(connection, begun, f"backend of {tenant}")
     assert ready is not None
     pending, running, done, bad = (replace(request(program.id), tenant=tenant) for _ in range(4))
-    executions.create(connection, pending, due_in=60)
+    accept(connection, pending)
     given = {"image": f"blob:sha256:{'a' * 64}"}
     claimed = take(connection, replace(running, idempotency_key="key"))
     webhooks.register(
@@ -157,11 +167,9 @@ class TestQueries:
             lambda: programs.archive(connection, program),
             lambda: programs.destroy(connection, program),
             lambda: keep_program(connection, signature),
-            lambda: executions.create(connection, request(program)),
             lambda: executions.cancel(connection, pending, by="ann"),
-            lambda: executions.mark_running(connection, pending, ALICE),
-            lambda: executions.mark_completed(connection, his.running.id, {}, 1.0),
-            lambda: executions.mark_failed(connection, his.running.id, ERROR, 1.0),
+            lambda: external.create(connection, request(program)),
+            lambda: external.mark_running(connection, external.Mark(pending, 1, "m", "x"), 60.0),
             lambda: statistics.all_time(connection, program),
             lambda: statistics.window(connection, program, now, now),
             lambda: rejections.get(connection, rejected),
@@ -181,15 +189,16 @@ class TestQueries:
         assert counters.durations(connection, program) == {}
         stolen = completed(replace(his.running, tenant="default"), his.claimed)
         assert executions.finish(connection, 0, [stolen]) == [False]
-        new = request(program)
-        assert executions.claim(connection, ALICE, [new]) == [NoProgram(new.id)]
+        new, waits = request(program), replace(his.pending, tenant="default")
+        assert executions.claim_alone(connection, ALICE, [waits]) == [NoProgram(waits.id)]
+        assert claim_now(connection, ALICE, [new]) == [NoProgram(new.id)]
         assert [tuple(connection.execute(select(table)).all()) for table in PROTECTED] == everything
 
     def test_the_same_id_of_two_tenants_in_a_batch(self, connection: Connection, both: tuple[Kept, Kept]) -> None:
         mine, his = both
         asked = request(mine.program.id)
         other = replace(request(his.program.id, asked.id), tenant=OTHER)
-        claims = executions.claim(connection, ALICE, [asked, other, asked])
+        claims = claim_now(connection, ALICE, [asked, other, asked])
         assert [type(claim) for claim in claims] == [Claimed, Claimed, Running]
 
     def test_a_worker_serves_all(self, connection: Connection, both: tuple[Kept, Kept]) -> None:
@@ -198,12 +207,11 @@ class TestQueries:
         executions.cancel(connection, his.running.id, by="ann", tenant=OTHER)
         assert executions.heartbeat(connection, ALICE).cancel_requested == {his.running.identity}
         assert executions.release(connection, ALICE) == 2
-        for kept in both:
-            expire(connection, kept.running.id)
-        rescued = published(connection, 60.0, 10)
-        assert sorted(rescued, key=lambda item: item.id) == sorted([mine.running, his.running], key=lambda i: i.id)
-        claims = [taken(claim) for claim in executions.claim(connection, BOB, [*rescued, request(mine.program.id)])]
-        backends = {claim.id: claim.backend_id for claim in claims}
+        found = choosing.choose(connection, BOB, 10, Turns(), alone_at=3).chosen
+        assert {one.request.id: one.request for one in found} == {
+            one.id: one for kept in both for one in (kept.running, kept.pending)
+        }
+        backends = {one.claim.id: one.claim.backend_id for one in found if isinstance(one.claim, Claimed)}
         assert backends[his.running.id] == "backend of acme"
         assert backends[mine.running.id] == "backend of default"
 
@@ -314,9 +322,9 @@ class TestPolicies:
                 adapter_type="mock",
                 configuration=Configuration(),
             )
-            execution = executions.create(connection, request(mine.program.id, his.done.id))
-        assert (signature.id, program.id, execution.id) == (his.signature.id, his.program.id, his.done.id)
-        assert execution.status == ExecutionStatus.PENDING
+            accept(connection, request(mine.program.id, his.done.id))
+            assert get(connection, his.done.id).status == ExecutionStatus.PENDING
+        assert (signature.id, program.id) == (his.signature.id, his.program.id)
         engine.dispose()
 
     def test_a_worker_and_a_service_do_all_they_have_to(self, guarded: Guarded) -> None:
@@ -335,7 +343,7 @@ class TestPolicies:
                 replace(request(item.program.id), tenant=tenant)
                 for tenant, item in (("new", kept), (OTHER, guarded.his))
             ]
-            claims = [taken(claim) for claim in executions.claim(connection, BOB, asked)]
+            claims = [taken(claim) for claim in claim_now(connection, BOB, asked)]
             ends = [
                 replace(completed(item, claim), tenant=item.tenant) for item, claim in zip(asked, claims, strict=True)
             ]
@@ -344,7 +352,6 @@ class TestPolicies:
                 assert change(connection, [guarded.his.failed.id], by="ann", tenant=OTHER) == 1
             assert executions.heartbeat(connection, ALICE) == Heartbeat(3, frozenset({kept.running.identity}))
             assert executions.release(connection, ALICE) == 3
-            wait_until(lambda: executions.anything_due(connection), "it is due")
-            assert kept.running in published(connection, 60.0, 10)
+            assert kept.running in chosen(connection)
         workers.dispose()
         service.dispose()

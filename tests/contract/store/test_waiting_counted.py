@@ -66,21 +66,21 @@ class Moves:
             asked, claimed = one
             delay = self.random.choice([-1.0, 60.0])
             given = Retry(asked.id, claimed.lock_version, delay, claimed.attempt, ERROR, Usage(), Carried())
-            executions.retry(self.connection, [given], queued=True)
+            executions.retry(self.connection, [given])
 
     def release(self) -> None:
         if one := self.take():
             for lease in (ALICE, BOB):
-                executions.release(self.connection, lease, [one[0].identity], queued=True)
+                executions.release(self.connection, lease, [one[0].identity])
 
     def lose(self) -> None:
         if one := self.take():
             expire(self.connection, one[0].id)
-            executions.rescue_to_queues(self.connection, 10)
+            executions.rescue(self.connection, 10)
 
     def replay(self) -> None:
         ids = [one.id for one in self.random.sample(self.all, min(5, len(self.all)))]
-        executions.replay(self.connection, ids, by="ann", queued=True)
+        executions.replay(self.connection, ids, by="ann")
 
     def cancel(self) -> None:
         if self.all:

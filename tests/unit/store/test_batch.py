@@ -15,7 +15,7 @@ from dspex import ErrorDetail, Usage
 from store import counters
 from store.column_types import Json
 from store.database.batch import encode, records
-from store.executions import Carried, Finish, Retry, statements
+from store.executions import Carried, Finish, Retry, alone, statements
 from store.executions.rows import finish_row, retry_row
 
 ID = UUID("0190a0e0-7c11-7000-8000-00000000000a")
@@ -32,7 +32,7 @@ def insert_of(dialect: str) -> Any:
 STATEMENTS: dict[str, Callable[[str], Any]] = {
     "records": lambda dialect: select(records(dialect, COLUMNS)),
     "claim": lambda dialect: statements.claim(dialect, insert_of(dialect)),
-    "claim_again": statements.claim_again,
+    "claim_alone": alone._claiming,
     "finish": lambda dialect: statements.finish(dialect, insert_of(dialect), tuple(finish_row(FINISH))),
     "retry": lambda dialect: statements.retry(dialect, tuple(retry_row(RETRY))),
     "count": lambda dialect: counters._swap(dialect, insert_of(dialect)),
@@ -49,7 +49,7 @@ def test_a_statement_takes_each_of_its_batches_as_one_parameter(name: str, diale
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@pytest.mark.parametrize("name", ["claim", "claim_again", "finish", "retry", "count"])
+@pytest.mark.parametrize("name", ["claim", "claim_alone", "finish", "retry", "count"])
 def test_a_hot_statement_is_made_once_and_can_be_cached(name: str, dialect: str) -> None:
     statement = STATEMENTS[name](dialect)
     assert STATEMENTS[name](dialect) is statement

@@ -10,16 +10,17 @@ import pytest
 
 from deploy.sql import ALL_CALLS, DIALECTS, document, statements
 from store import event_outbox
-from store.executions import external, leases, replays, single, transitions
+from store.executions import adoption, alone, cancels, external, leases, replays, transitions
 from store.tables import metadata
 from store.webhooks import sending
 
 NOT_SHOWN: dict[ModuleType, set[str]] = {
-    transitions: {"finish", "has_program"},  # which are in those that are
+    transitions: {"finish", "has_program", "explain"},  # which are in those that are
+    alone: set(),
+    adoption: {"adopt_these"},  # in `claim`
     leases: {"left"},  # at the end of `dspex run`
     replays: set(),
-    # Of callers that run one on their own; and the update of `cancel`, which `cancel_many` makes, too.
-    single: {"create", "mark_running", "mark_completed", "mark_failed", "cancelling"},
+    cancels: set(),
     external: {"create", "mark_running", "end"},  # of services that run one on their own
     sending: set(),
     event_outbox: {"pending", "adding", "forget"},  # of a message that comes again; in `finish`; in `replay`

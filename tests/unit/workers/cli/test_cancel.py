@@ -19,7 +19,11 @@ from store.column_types import database_now
 from store.database.engine import make_engine
 from store.tables import executions as executions_table
 from tests.click_runner import runner
-from tests.contract.store.rows import ready_program, request
+from tests.contract.store.rows import (
+    accept,
+    ready_program,
+    request,
+)
 from workers.cli import batches
 from workers.cli.main import main
 
@@ -42,8 +46,7 @@ def rows(url: str) -> Rows:
     with engine.begin() as connection:
         program_id = ready_program(connection)
         asked = [replace(request(program_id), metadata={"batch": str(number % 2)}) for number in range(6)]
-        for one in asked:
-            executions.create(connection, one)
+        accept(connection, *asked)
         old = update(executions_table).where(executions_table.c.id == asked[0].id)
         connection.execute(old.values(inserted_at=database_now(-86_400.0)))
     engine.dispose()

@@ -264,8 +264,9 @@ def test_one_that_is_to_run_alone_is_not_claimed_beside_others(desk: Desk) -> No
     dead = Lease("dead", -1.0)
     with desk.app.engine.begin() as connection:
         assert executions.heartbeat(connection, replace(desk.app.writes.lease, seconds=-1.0)).extended == 1
-        assert isinstance(executions.claim(connection, dead, [item.taken.request])[0], Claimed)
-        assert len(executions.rescue_to_queues(connection, 10)) == 1
+        assert len(executions.rescue(connection, 10)) == 1
+        assert isinstance(executions.claim_alone(connection, dead, [item.taken.request])[0], Claimed)
+        assert len(executions.rescue(connection, 10)) == 1
     item.place.leave()
     desk.intake.places.look()
     [again] = desk.to_run(1)

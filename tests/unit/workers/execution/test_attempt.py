@@ -418,7 +418,7 @@ class TestIsolation:
             if number % 6 == 0:
                 with system.app.engine.begin() as connection:
                     request = system.request(program_id, execution_id, question="suspect")
-                    [claimed] = executions.claim(connection, Lease("lost", 0.0), [request])
+                    [claimed] = executions.claim(connection, Lease("lost", 0.0), [request], now=[True])
                     assert isinstance(claimed, Claimed)
             system.execute(program_id, execution_id, question="suspect" if number % 6 == 0 else "why")
         system.wait(lambda: len({event.subject for event in system.events_of(ExecutionCompleted)}) == 60)

@@ -24,7 +24,10 @@ from store.queues.counts import Counted
 from store.queues.register import State, Worker
 from store.tables import executions as executions_table
 from store.tables import queues, workers
-from tests.contract.store.rows import request
+from tests.contract.store.rows import (
+    left_by_an_older_worker,
+    request,
+)
 from tests.unit.system import System
 from workers.cli.ask import show
 from workers.cli.backlog import show_backlog, span
@@ -128,7 +131,7 @@ def test_what_one_that_waits_waits_for(system: System) -> None:
     program_id, ann = program(system, "one"), as_one(system)
     asked = request(program_id)
     with system.app.engine.begin() as connection:
-        executions.create(connection, asked, due_in=3600)
+        left_by_an_older_worker(connection, asked, due_in=3600.0)
     assert ann.get_execution(asked.id).waiting is None  # nothing that a worker chooses
     run_at = datetime.now(UTC) + timedelta(hours=1)
     change = update(executions_table).where(executions_table.c.id == asked.id)

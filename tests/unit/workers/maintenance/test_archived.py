@@ -6,8 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from dspex import ErrorCode, ExecutionFailed, ExecutionOptions, ExecutionStatus, uuid7
-from store import executions
-from tests.contract.store.test_archived import wait
+from tests.contract.store.rows import accept
 from tests.unit.system import System
 from workers.local import LocalClient
 
@@ -18,8 +17,7 @@ def test_what_waits_of_an_archived_program_ends_and_is_told(system: System) -> N
     with system.app.engine.begin() as connection:
         for execution_id in ids:
             asked = replace(system.request(program_id, execution_id, question="?"), options=later)
-            executions.create(connection, asked)
-            wait(connection, asked, seconds=3600.0)
+            accept(connection, asked)
     handles = [dspex.handle(execution_id) for execution_id in ids]
     dspex.archive_program(program_id)
     for handle in handles:

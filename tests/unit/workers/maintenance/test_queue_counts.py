@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, select, update
 
 from dspex import ExecutionOptions, uuid7
 from dspex.contract.options import Lane
@@ -17,9 +17,13 @@ from store.executions import Lease
 from store.queues import counts, figures, register
 from store.queues.counts import Counted
 from store.queues.register import State, Worker
-from store.tables import NOW, queue_moves, queues, workers
 from store.tables import executions as executions_table
-from tests.contract.store.rows import ready_program, request
+from store.tables import queue_moves, workers
+from tests.contract.store.rows import (
+    accept,
+    ready_program,
+    request,
+)
 from tests.unit.system import System
 from workers.maintenance import queue_counts
 from workers.maintenance.queue_counts import QueueCounts
@@ -44,11 +48,8 @@ def test_it_adds_up_everything(system: System, monkeypatch: pytest.MonkeyPatch) 
 def test_it_corrects_from_time_to_time(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_counts, "REPAIR_SECONDS", 0.0)
     with system.app.engine.begin() as connection:
-        asked = request(ready_program(connection))
-        executions.create(connection, asked, due_in=60)
-        connection.execute(update(executions_table).values(run_at=NOW))
-        where = {"tenant": "default", "program_id": asked.program_id, "lane": 1, "holder": ""}
-        connection.execute(insert(queues).values(**where, inserted_at=NOW))
+        accept(connection, request(ready_program(connection)))
+        connection.execute(delete(queue_moves))
     assert waiting(system) == 0
     QueueCounts(system.app).run()
     assert waiting(system) == 1

@@ -14,9 +14,8 @@ from adapters.port import AdapterError, Outcome
 from deploy.processes import wait_until
 from dspex import ErrorCode, ExecutionStatus, uuid7
 from dspex.amqp.publication import Publication
-from store import executions
 from store.database.identity import Identity
-from store.executions import Lease
+from tests.contract.store.rows import left_by_an_older_worker
 from tests.unit.system import System
 from workers.application.wiring import Application
 from workers.maintenance.relay import Relay
@@ -24,13 +23,12 @@ from workers.persistence.operations import RELAY_LIMIT
 
 
 def test_what_older_workers_have_left_is_run(start: Callable[..., System]) -> None:
-    """More than are taken at a time: what is claimed and given back without a queue is as they leave it."""
+    """More than are taken at a time."""
     system = start(threads=4)
     program_id = system.program(adapter="scripted")
     ids = [uuid7() for _ in range(RELAY_LIMIT + 20)]
     with system.app.engine.begin() as connection:
-        executions.claim(connection, Lease("old", 60), [system.request(program_id, id_, question="q") for id_ in ids])
-        assert executions.release(connection, Lease("old", 60)) == len(ids)
+        left_by_an_older_worker(connection, *(system.request(program_id, id_, question="q") for id_ in ids))
     for id_ in ids:
         assert system.ended(id_).attempt == 1
 

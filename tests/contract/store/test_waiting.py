@@ -1,4 +1,4 @@
-"""Executions one by one: created, marked, cancelled; and the timeline that every change writes."""
+"""Executions one by one: accepted, cancelled; and the timeline that every change writes."""
 
 from __future__ import annotations
 
@@ -7,23 +7,35 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import Connection, Engine, delete
+from sqlalchemy import Connection, Engine
 
-from dspex import ExecutionStatus, Usage, uuid7
-from dspex.errors import Conflict, IllegalTransition, NotFound
-from store import counters, executions, programs
+from dspex import ExecutionStatus, uuid7
+from dspex.errors import IllegalTransition, NotFound
+from store import counters, executions
 from store.counters import Counts
-from store.executions import Claim, Claimed, Conflicting, Ended, Execution, Finish, Heartbeat, Request, Running, Waiting
+from store.executions import (
+    Claim,
+    Claimed,
+    Conflicting,
+    Ended,
+    Execution,
+    Finish,
+    Heartbeat,
+    NoProgram,
+    Request,
+    Running,
+    Waiting,
+)
 from store.executions.timeline import MAX_ENTRIES
-from store.tables import programs as programs_table
 from tests.contract.store.rows import (
     ALICE,
     BOB,
     ENDS,
-    ERROR,
     EXPIRED,
+    accept,
     at_once,
     cancelled,
+    claim_now,
     clock,
     completed,
     counted_by_status,
@@ -31,7 +43,6 @@ from tests.contract.store.rows import (
     expire,
     failed,
     get,
-    published,
     ready_program,
     request,
     row,
@@ -40,155 +51,89 @@ from tests.contract.store.rows import (
 )
 
 
-class TestCreate:
+class TestWaiting:
     def test_is_pending(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
         before = clock(connection)
-        created = executions.create(connection, asked, due_in=60)
-        assert created == get(connection, asked.id)
-        assert (created.status, created.attempt, created.lock_version) == (ExecutionStatus.PENDING, 0, 1)
-        assert (created.worker, created.started_at, created.backend_id) == (None, None, None)
-        assert before <= created.inserted_at <= clock(connection)
-        assert told(connection, asked.id) == [("pending", 0, "/tests")]
+        accept(connection, asked)
+        kept = get(connection, asked.id)
+        assert (kept.status, kept.attempt, kept.lock_version) == (ExecutionStatus.PENDING, 0, 1)
+        assert (kept.worker, kept.started_at) == (None, None)
+        assert before <= kept.inserted_at <= clock(connection)
+        assert told(connection, asked.id) == [("pending", 0, "alice")]
         assert counted_by_status(connection, asked.program_id) == {}
-
-    def test_is_claimed_as_any_other(self, connection: Connection) -> None:
-        asked = request(ready_program(connection))
-        executions.create(connection, asked)
-        assert take(connection, asked) == Claimed(asked.id, 1, 2, "backend-1")
-        assert told(connection, asked.id) == [("pending", 0, "/tests"), ("running", 1, "alice")]
-
-    def test_is_due_for_the_relay_after_a_while(self, connection: Connection) -> None:
-        program_id = ready_program(connection)
-        due, later = request(program_id), request(program_id)
-        executions.create(connection, due, due_in=EXPIRED)
-        executions.create(connection, later, due_in=60)
-        assert published(connection, 60.0, 10) == [due]
-        assert told(connection, due.id) == [("pending", 0, "/tests")]
 
     def test_again_changes_nothing_whatever_has_become_of_it(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
-        first = executions.create(connection, asked)
-        assert executions.create(connection, replace(asked, source="/other")) == first
+        accept(connection, asked)
+        before = row(connection, asked.id)
+        accept(connection, replace(asked, source="/other"))
+        assert row(connection, asked.id) == before
         claimed = take(connection, asked)
-        assert executions.create(connection, asked) == get(connection, asked.id)
+        before = row(connection, asked.id)
+        assert executions.claim(connection, BOB, [asked], now=[False]) == [Running(asked.id)]
+        assert row(connection, asked.id) == before
         executions.finish(connection, 0, [completed(asked, claimed)])
         before = row(connection, asked.id)
-        assert executions.create(connection, asked).status == ExecutionStatus.COMPLETED
+        assert executions.claim(connection, BOB, [asked], now=[False]) == [Ended(get(connection, asked.id))]
         assert row(connection, asked.id) == before
 
     def test_the_id_of_another_request(self, connection: Connection) -> None:
         program_id = ready_program(connection)
         asked = request(program_id)
-        executions.create(connection, asked)
+        accept(connection, asked)
         before = row(connection, asked.id)
         for other in (
             request(program_id, asked.id, question="how?"),
             request(ready_program(connection), asked.id),
             request(uuid7(), asked.id),
         ):
-            with pytest.raises((Conflict, NotFound)):
-                executions.create(connection, other)
-            assert executions.claim(connection, ALICE, [other]) == [Conflicting(asked.id)]
-        with pytest.raises(Conflict, match=str(asked.id)):
-            executions.create(connection, request(program_id, asked.id, question="how?"))
+            for place in (True, False):
+                assert executions.claim(connection, ALICE, [other], now=[place]) == [Conflicting(asked.id)]
         assert row(connection, asked.id) == before
 
-    def test_no_program(self, connection: Connection) -> None:
-        asked = request(uuid7())
-        with pytest.raises(NotFound, match=str(asked.program_id)):
-            executions.create(connection, asked)
-        assert executions.get(connection, [asked.id]) == []
-
-    def test_many_create_and_claim_the_same_at_once(self, engine: Engine) -> None:
+    def test_many_accept_and_claim_the_same_at_once(self, engine: Engine) -> None:
         with engine.begin() as connection:
             asked = request(ready_program(connection))
         claims = list[Claim]()
 
-        def create() -> None:
-            with engine.begin() as connection:
-                executions.create(connection, asked)
+        def claim(place: bool) -> Callable[[], None]:
+            def run() -> None:
+                with engine.begin() as connection:
+                    claims.extend(executions.claim(connection, ALICE, [asked], now=[place]))
 
-        def claim() -> None:
-            with engine.begin() as connection:
-                claims.extend(executions.claim(connection, ALICE, [asked]))
+            return run
 
-        at_once([create, claim] * 4)
-        # One that looks while another is just taking it is told that it waits.
+        def alone() -> None:
+            with engine.begin() as connection:
+                claims.extend(executions.claim_alone(connection, ALICE, [asked]))
+
+        at_once([claim(place=False), claim(place=True), alone] * 3)
+        with engine.begin() as connection:
+            claims.extend(executions.claim_alone(connection, ALICE, [asked]))
+        # One that looks while another is just taking it is told that it waits; before it is there, that it is not.
         taken = [claim for claim in claims if isinstance(claim, Claimed)]
         assert len(taken) == 1
-        assert all(isinstance(claim, Running | Waiting) for claim in claims if claim not in taken)
-
-
-class TestMarks:
-    def test_the_whole_way(self, connection: Connection) -> None:
-        program_id = ready_program(connection)
-        good, bad = request(program_id), request(program_id)
-        for asked in (good, bad):
-            executions.create(connection, asked)
-            assert executions.mark_running(connection, asked.id, ALICE) == Claimed(asked.id, 1, 2, "backend-1")
-        done = executions.mark_completed(connection, good.id, {"answer": "a"}, 5.5, usage=Usage(input_tokens=3))
-        assert (done.status, done.outputs, done.duration_ms) == (ExecutionStatus.COMPLETED, {"answer": "a"}, 5.5)
-        assert done.usage.input_tokens == 3
-        lost = executions.mark_failed(connection, bad.id, ERROR, 6.5)
-        assert (lost.status, lost.error, lost.duration_ms) == (ExecutionStatus.FAILED, ERROR, 6.5)
-        assert counted_by_status(connection, program_id) == ended_by_status(connection, program_id)
-
-    def test_what_is_not_allowed_names_the_status(self, connection: Connection) -> None:
-        asked = request(ready_program(connection))
-        executions.create(connection, asked)
-        with pytest.raises(IllegalTransition, match="cannot become completed: it is pending"):
-            executions.mark_completed(connection, asked.id, {}, 1.0)
-        executions.mark_running(connection, asked.id, ALICE)
-        with pytest.raises(IllegalTransition, match="cannot run: it is running"):
-            executions.mark_running(connection, asked.id, BOB)
-        executions.mark_completed(connection, asked.id, {}, 1.0)
-        with pytest.raises(IllegalTransition, match="it is completed"):
-            executions.mark_completed(connection, asked.id, {}, 1.0)
-        with pytest.raises(IllegalTransition, match="it is completed"):
-            executions.mark_failed(connection, asked.id, ERROR, 1.0)
-        assert counted_by_status(connection, asked.program_id) == {ExecutionStatus.COMPLETED: 1}
-
-    def test_of_one_that_was_claimed_again(self, connection: Connection) -> None:
-        asked = request(ready_program(connection))
-        executions.create(connection, asked)
-        zombie = executions.mark_running(connection, asked.id, replace(ALICE, seconds=EXPIRED))
-        claimed = executions.mark_running(connection, asked.id, BOB)
-        assert claimed.attempt == 2
-        with pytest.raises(IllegalTransition, match="it was claimed again"):
-            executions.mark_completed(connection, asked.id, {}, 1.0, lock_version=zombie.lock_version)
-        executions.mark_completed(connection, asked.id, {}, 1.0, lock_version=claimed.lock_version)
-
-    def test_not_found(self, connection: Connection) -> None:
-        unknown = uuid7()
-        with pytest.raises(NotFound, match=str(unknown)):
-            executions.mark_running(connection, unknown, ALICE)
-        with pytest.raises(NotFound, match=str(unknown)):
-            executions.mark_completed(connection, unknown, {}, 1.0)
-        with pytest.raises(NotFound, match=str(unknown)):
-            executions.mark_failed(connection, unknown, ERROR, 1.0)
-        with pytest.raises(NotFound, match=str(unknown)):
-            executions.cancel(connection, unknown, by="somebody")
-        asked = request(ready_program(connection))
-        executions.create(connection, asked)
-        programs.archive(connection, asked.program_id)
-        connection.execute(delete(programs_table))
-        with pytest.raises(NotFound, match=str(asked.program_id)):
-            executions.mark_running(connection, asked.id, ALICE)
+        assert all(isinstance(claim, Running | Waiting | NoProgram) for claim in claims if claim not in taken)
 
 
 class TestCancel:
     def test_what_is_pending_ends_at_once(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
-        executions.create(connection, asked)
+        accept(connection, asked)
         ended = executions.cancel(connection, asked.id, by="ann", shard=5)
         assert ended == get(connection, asked.id)
         assert (ended.status, ended.lock_version, ended.attempt) == (ExecutionStatus.CANCELLED, 2, 0)
         assert ended.finished_at is not None
-        assert told(connection, asked.id) == [("pending", 0, "/tests"), ("cancelled", 0, "ann")]
+        assert told(connection, asked.id) == [("pending", 0, "alice"), ("cancelled", 0, "ann")]
         assert counters.totals(connection, asked.program_id) == Counts(cancelled=1, tokens_known=1, cost_known=1)
-        assert executions.claim(connection, ALICE, [asked]) == [Ended(ended)]
-        assert executions.rescue(connection, 60.0, 10) == []
+        assert claim_now(connection, ALICE, [asked]) == [Ended(ended)]
+        assert executions.rescue(connection, 10) == []
+
+    def test_what_is_not_there(self, connection: Connection) -> None:
+        unknown = uuid7()
+        with pytest.raises(NotFound, match=str(unknown)):
+            executions.cancel(connection, unknown, by="somebody")
 
     def test_what_is_running_is_marked_and_its_worker_told(self, connection: Connection) -> None:
         program_id = ready_program(connection)
@@ -242,7 +187,7 @@ class TestCancel:
             executions.release(connection, ALICE)
         else:
             expire(connection, asked.id)
-            assert executions.rescue(connection, 60.0, 10) == [asked]
+            assert executions.rescue(connection, 10) == [asked.identity]
         claimed = take(connection, asked, BOB)
         assert claimed.cancel_requested
         assert executions.finish(connection, 0, [cancelled(asked, claimed)]) == [True]
@@ -263,12 +208,12 @@ class TestCancel:
         for _ in range(20):
             asked = request(program_id)
             with engine.begin() as connection:
-                executions.create(connection, asked)
+                accept(connection, asked)
             claims, ends = list[Claim](), list[Execution]()
 
             def claim(asked: Request = asked, claims: list[Claim] = claims) -> None:
                 with engine.begin() as connection:
-                    claims.extend(executions.claim(connection, ALICE, [asked]))
+                    claims.extend(executions.claim_alone(connection, ALICE, [asked]))
 
             def cancel(asked: Request = asked, ends: list[Execution] = ends) -> None:
                 with engine.begin() as connection:
@@ -311,15 +256,15 @@ class TestCancel:
 class TestTimeline:
     def test_has_every_change(self, connection: Connection) -> None:
         asked = request(ready_program(connection))
-        executions.create(connection, asked)
+        accept(connection, asked)
         take(connection, asked)
         executions.release(connection, ALICE)
         take(connection, asked, replace(ALICE, seconds=EXPIRED))
-        executions.rescue(connection, 60.0, 10, by="relay of c")
+        executions.rescue(connection, 10, by="relay of c")
         claimed = take(connection, asked, BOB)
         executions.finish(connection, 0, [failed(asked, claimed)])
         assert told(connection, asked.id) == [
-            ("pending", 0, "/tests"),
+            ("pending", 0, "alice"),
             ("running", 1, "alice"),
             ("pending", 0, "alice"),
             ("running", 1, "alice"),
