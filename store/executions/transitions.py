@@ -130,7 +130,7 @@ def _claim_by_id(connection: Connection, lease: Lease, asked: Sequence[_Asked]) 
 
 
 def _claim_each(connection: Connection, lease: Lease, asked: Sequence[_Asked]) -> dict[Identity, Claim]:
-    rows = [request_row(request) | {"now": place} for request, place in asked]
+    rows = [request_row(request) | dict[str, Any](now=place) for request, place in asked]
     encoded = encode(rows)
     statement = statements.claim(connection.dialect.name, upsert(connection))
     found = execute(connection, statement, encoded | {"worker": lease.worker, "lease_seconds": lease.seconds})
