@@ -27,6 +27,8 @@ from dspex import Usage
 from store import counters, event_outbox, executions, webhooks
 from store.counters import Counts
 from store.executions import Finish, Trace, blobs, external, traces
+from store.executions.waiting import wait_no_more
+from store.queues.keys import QueueKey
 
 DIALECTS: dict[str, Callable[[], Dialect]] = {"postgresql": psycopg.dialect, "sqlite": sqlite.dialect}
 WIDTH = 110
@@ -88,6 +90,11 @@ CALLS = (
             Statement("claim alone", "for an execution that is to run alone in its process", (KEY, PROGRAM)),
             WHY,
         ),
+    ),
+    Call(
+        wait_no_more,
+        ([QueueKey(ID.tenant, ID.id, 1)],),
+        (Statement("count moves", "where executions wait no more: after a choice, `claim alone` and `cancel`", ()),),
     ),
     Call(
         executions.finish_and_read,

@@ -186,6 +186,15 @@ RETURNING executions.tenant, executions.status, executions.reply_to, executions.
     executions.group_key, (SELECT max(gates.updated_at) AS max_1
 FROM gates) AS gates_at;
 
+-- count moves
+--   function: store.executions.waiting.wait_no_more (store/executions/waiting.py)
+--   runs: where executions wait no more: after a choice, `claim alone` and `cancel`
+--   needs: none
+INSERT INTO queue_moves (id, tenant, program_id, lane, came, went)
+SELECT moves.id, moves.tenant, moves.program_id, moves.lane, moves.came, moves.went
+FROM jsonb_to_recordset(CAST(%(moves)s::VARCHAR AS JSONB)) AS moves(id UUID, tenant VARCHAR, program_id UUID,
+    lane SMALLINT, came INTEGER, went INTEGER);
+
 -- finish
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
 --   runs: for each batch of ends. PostgreSQL counts them and adds their events to the outbox by the same

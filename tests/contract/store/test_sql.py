@@ -62,5 +62,5 @@ def test_a_rescue(connection: Connection, sent: list[str]) -> None:
     expire(connection, asked.id)
     sent.clear()
     assert executions.rescue(connection, 100) == [asked.identity]
-    assert len(sent) == (5 if connection.dialect.name == "postgresql" else 4)
+    assert len(sent) == 4
     assert set(sent) <= shown
