@@ -132,8 +132,11 @@ def _claim_by_id(connection: Connection, lease: Lease, asked: Sequence[_Asked]) 
 def _claim_each(connection: Connection, lease: Lease, asked: Sequence[_Asked]) -> dict[Identity, Claim]:
     rows = [request_row(request) | dict[str, Any](now=place) for request, place in asked]
     encoded = encode(rows)
+    # One that is to run now is inserted or not, and nothing else follows where it was.
+    alone = len(rows) == 1 and asked[0].now and not rows[0]["not_before"] and blobs.MARK not in encoded[PARAMETER]
     statement = statements.claim(connection.dialect.name, upsert(connection))
-    found = execute(connection, statement, encoded | {"worker": lease.worker, "lease_seconds": lease.seconds})
+    by = {"worker": lease.worker, "lease_seconds": lease.seconds}
+    found = execute(connection, statement, encoded | by, alone=alone)
     outcome = {Identity(row.id, row.tenant): claim_of(row) for row in found}
     there = [row for row in rows if Identity(row["id"], row["tenant"]) not in outcome]
     if blobs.MARK in encoded[PARAMETER]:
@@ -315,6 +318,7 @@ def _count(counts: Counts, item: Finish) -> None:
 
 def _bucket(row: Mapping[str, Any]) -> int | None:
     """The bucket in which an end counts; None: in none, as in `_count`."""
-    duration_ms = row["duration_ms"]
-    ran = duration_ms is not None and row["status"] != ExecutionStatus.CANCELLED
-    return histogram.bucket(duration_ms) if ran else None
+    duration_ms: float | None = row["duration_ms"]
+    if duration_ms is None or row["status"] == ExecutionStatus.CANCELLED:
+        return None
+    return histogram.bucket(duration_ms)

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, Integer, String, bindparam, cast, event, func, li
 from sqlalchemy.exc import DBAPIError
 
 from store.column_types import UtcDateTime
-from store.database.batch import execute
+from store.database.batch import ALONE, execute
 from store.database.engine import Plans, make_engine
 from store.database.failures import Cause, cause_of
 from store.database.sessions import shares_session
@@ -128,6 +128,14 @@ def test_a_hot_statement_is_one_of_the_transaction(engine: Engine) -> None:
             execute(connection, NUMBER, {"given": "a secret"})
         assert cause_of(caught.value) is Cause.DATA
         assert "secret" not in str(caught.value)
+        connection.info[ALONE] = True
+        with pytest.raises(DBAPIError), connection.begin():
+            execute(connection, NUMBER, {"given": "a secret"}, alone=True)
+        with connection.begin() as transaction:  # it is one again
+            execute(connection, text("CREATE TABLE numbers ()"), {})
+            transaction.rollback()
+        with connection.begin():
+            assert connection.exec_driver_sql("SELECT to_regclass('numbers')").scalar_one() is None
         with pytest.raises(DBAPIError) as caught, connection.begin():
             execute(connection, END_SESSION, {})
         assert cause_of(caught.value) is Cause.AWAY

@@ -142,12 +142,13 @@ class Intake(WorkQueue):
             logger.debug("Message %s is left to its handler: %s", item.message.message_id, error)
         else:
             taken = Taken(app, request, claim)
-            if isinstance(claim, Claimed | Waiting | Running):
-                item.message.settle(Disposition.ACK)
             if taken.attempt is not None and place is not None:
                 app.metrics.accepted(running=True)
                 self._begin(taken, place)
+                item.message.settle(Disposition.ACK)  # last, as it wakes another thread
                 return
+            if isinstance(claim, Claimed | Waiting | Running):
+                item.message.settle(Disposition.ACK)
         if place is not None:
             place.leave()
         match claim:

@@ -73,7 +73,7 @@ class _EndWrite:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Encode the event before the commit, in the thread that ran the execution."""
+        """Prepare the event before the commit, in the thread that ran the execution."""
         self._announcement = (
             prepared(self._app, self._ended, self._attempt) if isinstance(self._ended, Finish) else None
         )
@@ -96,8 +96,12 @@ class _EndWrite:
         if error is None:
             if self._app.own is not None and isinstance(self._ended, Finish):
                 self._app.own.discard(Identity(self._ended.id, self._ended.tenant))
-            self._tell(written)
-        elif isinstance(error, WriterClosed):
+            try:
+                self._tell(written)
+            finally:
+                self._leave()
+            return
+        if isinstance(error, WriterClosed):
             logger.info("The end of execution %s was not written: it will be run again.", self._ended.id)
         elif self._stored and isinstance(self._ended, Finish):
             # Ended as failed: otherwise it would run again with the same result.

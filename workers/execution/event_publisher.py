@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 
 from dspex.amqp.publication import Publication, event_publication
 from dspex.contract.envelope import Context
@@ -31,8 +32,7 @@ def announce(app: Application, execution: Execution) -> None:
     """Send the event in the outbox of an execution, and its answer."""
     entry = OutboxEntry(execution.id, execution.lock_version, execution.tenant)
     ended = event_of(execution, execution.attempt, execution.metadata)
-    event = _event(app, ended, entry, _context(execution))
-    Announcement(app, entry, [event]).send(execution)
+    Announcement(app, entry, partial(_event, app, ended, entry, _context(execution))).send(execution)
 
 
 def tell_end(app: Application, execution: Execution) -> None:
@@ -48,9 +48,11 @@ def prepared(app: Application, ended: Finish, attempt: Attempt) -> Announcement:
     claimed = attempt.claimed
     event = event_of(ended, ended.attempt or claimed.attempt, claimed.metadata)
     entry = OutboxEntry(ended.id, ended.lock_version + 1, ended.tenant)
-    return Announcement(
-        app, entry, [_event(app, event, entry, Context(attempt.request.traceparent, claimed.extensions))]
-    )
+    context = Context(attempt.request.traceparent, claimed.extensions)
+    announcement = Announcement(app, entry, partial(_event, app, event, entry, context))
+    if not (ended.answered and app.writer.idle):
+        announcement.encode()  # here, for the writer's thread has all ends to tell
+    return announcement
 
 
 def _context(execution: Execution) -> Context:
@@ -82,15 +84,24 @@ def _answer(execution: Execution, reply_to: str, largest: int) -> Publication:
 
 
 class Announcement:
-    """The messages of one end, until all are confirmed. Confirms may come in any thread."""
+    """The messages of one end, until all are confirmed. Confirms may come in any thread.
 
-    def __init__(self, app: Application, entry: OutboxEntry, messages: Sequence[Publication]) -> None:
+    Args:
+        event: encodes the event. It is called once: by `encode`, or when the answer has been sent.
+    """
+
+    def __init__(self, app: Application, entry: OutboxEntry, event: Callable[[], Publication]) -> None:
         self._app = app
         self._entry = entry
-        self._messages = messages
-        self._missing = len(messages)
+        self._event = event
+        self._missing = 1
         self._failed = False
         self._lock = threading.Lock()
+
+    def encode(self) -> None:
+        """Encode the event now."""
+        encoded = self._event()
+        self._event = lambda: encoded
 
     def send(self, answered: Execution | None = None) -> None:
         """Send the messages without waiting. If too many are unconfirmed, the relay sends them later.
@@ -99,6 +110,7 @@ class Announcement:
             answered: the ended execution, if a sender waits for the answer, which is sent first.
         """
         self._app.notifications.ended(self._entry.execution_id)
+        answer = None
         if answered is not None and answered.reply_to:
             queue = kept_queue(answered.reply_to)
             try:
@@ -111,17 +123,21 @@ class Announcement:
                     "Answers are not sent, since reply_to is not their senders'", f"execution {answered.id}"
                 )
             else:
-                self._messages = [_answer(answered, queue, self._app.largest_answer), *self._messages]
+                answer = _answer(answered, queue, self._app.largest_answer)
                 self._missing += 1
         if not self._app.unconfirmed.acquire(blocking=False):
             return
-        for message in self._messages:
-            try:
-                future = self._app.publisher.submit(message)
-            except PublishError as error:
-                self._settled(error)
-            else:
-                future.add_done_callback(self._answer_confirmed if message.mandatory else self._confirmed)
+        if answer is not None:
+            self._submit(answer, self._answer_confirmed)
+        self._submit(self._event(), self._confirmed)
+
+    def _submit(self, message: Publication, confirmed: Callable[[Future[None]], None]) -> None:
+        try:
+            future = self._app.publisher.submit(message)
+        except PublishError as error:
+            self._settled(error)
+        else:
+            future.add_done_callback(confirmed)
 
     def _confirmed(self, future: Future[None]) -> None:
         self._settled(future.exception())

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Engine
 
 from dspex.backoff import doubled, spread
 from dspex.errors import DatabaseUnavailable, DspexError
+from store.database.batch import ALONE
 from store.database.engine import Plans
 from store.database.failures import Cause, cause_of, describe, passing
 from store.database.sessions import wait_for_no_lock
@@ -136,6 +137,11 @@ class Writer:
     def fit(self, seconds: float = 0.0) -> bool:
         """Whether the writer has the privileges and tables that it needs, as far as it knows. Waits up to `seconds`."""
         return self._fit.wait(seconds)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is written now, as far as one may know without a lock."""
+        return not (self._writing or self._waiting)
 
     def start(self) -> None:
         """Start the thread."""
@@ -370,6 +376,7 @@ class Writer:
             kinds.setdefault(write.operation, []).append(index)
         results: list[Any] = [None] * len(batch)
         with self._begin() as connection:
+            connection.info[ALONE] = len(batch) == 1
             if careful:
                 wait_for_no_lock(connection)
             for operation, indexes in kinds.items():

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from dspex import ExecutionCompleted
-from dspex.amqp.publication import Publication
+from dspex.amqp.publication import Publication, event_publication
 from dspex.amqp.publisher import Publisher
 from dspex.errors import BrokerUnavailable, NotDeclared, PublishDenied, PublishError, Unroutable
 from store import event_outbox
@@ -18,7 +18,7 @@ from store.event_outbox import OutboxEntry
 from store.executions import Execution
 from tests.unit.system import System
 from workers.application.wiring import Application
-from workers.execution.event_publisher import announce
+from workers.execution.event_publisher import Announcement, announce
 from workers.telemetry.metrics import Metrics
 
 EVENT, ANSWER = "dspex.events", ""
@@ -152,6 +152,27 @@ def test_without_a_place_nothing_is_sent_and_it_stays_owed(
     publisher.pending.clear()
     announce(app, ended)
     assert len(publisher.pending) == 2
+
+
+def test_the_event_is_encoded_when_the_answer_has_been_sent_or_before(
+    app: Application, publisher: Scripted, ended: Execution
+) -> None:
+    sent = list[list[str]]()
+
+    def event() -> Publication:
+        sent.append([exchange for exchange, _ in publisher.pending])
+        return event_publication(b"{}", ended.tenant, ExecutionCompleted.type, "id")
+
+    entry = OutboxEntry(ended.id, ended.lock_version, ended.tenant)
+    Announcement(app, entry, event).send(ended)
+    assert sent == [[ANSWER]]
+    publisher.settle({})
+    early = Announcement(app, entry, event)
+    early.encode()
+    assert sent == [[ANSWER], []]
+    early.send(ended)
+    assert sent == [[ANSWER], []]
+    assert [exchange for exchange, _ in publisher.pending] == [ANSWER, EVENT]
 
 
 def test_a_process_has_2048_slots(system: System) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from deploy.processes import wait_until
 from dspex.errors import Conflict, DatabaseUnavailable
+from store.database.batch import ALONE
 from store.database.engine import make_engine
 from workers.persistence.group_commit import MAX_BATCH, Writer, WriterClosed
 
@@ -125,6 +126,20 @@ def test_what_waits_is_one_transaction(writer: Writer, engine: Engine, pool: Thr
     assert [future.result(30) for future in doubled] == [2 * number for number in range(20)]
     assert batches == [list(range(20))]
     assert len(commits) == 2  # the gate's own, and the batch
+
+
+def test_a_write_that_is_alone_is_told_so(writer: Writer, pool: ThreadPoolExecutor) -> None:
+    """A statement that is all of it may be committed by itself; beside others it must not."""
+
+    def told(connection: Connection, items: Sequence[int]) -> list[bool]:
+        return [connection.info[ALONE]] * len(items)
+
+    assert writer.call(told, 1) is True
+    gate = Gate(writer, pool)
+    beside = [*gate.gather(told, [2]), *gate.gather(double, [3])]
+    gate.open()
+    assert [future.result(30) for future in beside] == [False, 6]
+    assert writer.call(told, 4) is True
 
 
 def test_a_batch_is_bounded(writer: Writer, engine: Engine) -> None:
