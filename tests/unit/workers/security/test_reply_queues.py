@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dspex.amqp.publication import Publication
+from dspex import ExecutionCompleted
+from dspex.amqp.publication import Publication, event_publication
 from dspex.errors import ForbiddenReplyQueue
 from store.event_outbox import OutboxEntry
 from tests.unit.system import System
@@ -84,5 +85,6 @@ def test_an_answer_that_comes_later_is_asked_too(
 
     monkeypatch.setattr(system.app.publisher, "submit", note)
     execution = replace(ended(question="?"), reply_to=kept)
-    Announcement(system.app, OutboxEntry(execution.id, execution.lock_version), []).send(execution)
-    assert [publication.routing_key for publication in sent] == queues
+    event = event_publication(b"{}", execution.tenant, ExecutionCompleted.type, "id")
+    Announcement(system.app, OutboxEntry(execution.id, execution.lock_version), lambda: event).send(execution)
+    assert [publication.routing_key for publication in sent if publication is not event] == queues
