@@ -299,6 +299,7 @@ class _Noting:
         self.texts: list[str] = []
         self._answers = iter(answers)
         self.connection = self.dbapi_connection = self
+        self.info: dict[str, Any] = {}
         self.dispatch = SimpleNamespace(before_cursor_execute=())
 
     def in_transaction(self) -> bool:

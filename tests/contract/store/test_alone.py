@@ -31,7 +31,7 @@ def seen_before_the_commit(
         connection.info[ALONE] = promised
         with connection.begin():
             first(connection)
-            executions.claim(connection, ALICE, asked, now=[now] * len(asked), alone_at=3)
+            executions.claim(connection, ALICE, asked, now=[now] * len(asked))
             with engine.connect().execution_options(**READ_ONLY) as other:
                 seen = len(executions.get(other, [one.id for one in asked]))
         assert len(executions.get(connection, [one.id for one in asked])) == len(asked)
@@ -66,9 +66,9 @@ def test_one_that_is_there_is_looked_up_in_a_transaction_that_follows(engine: En
     with engine.connect() as connection:
         connection.info[ALONE] = True
         with connection.begin():
-            [claim] = executions.claim(connection, ALICE, [asked], now=[True], alone_at=3)
+            [claim] = executions.claim(connection, ALICE, [asked], now=[True])
         with connection.begin():
-            [again] = executions.claim(connection, ALICE, [asked], now=[True], alone_at=3)
+            [again] = executions.claim(connection, ALICE, [asked], now=[True])
         connection.info[ALONE] = False
         assert isinstance(claim, Claimed)
         assert isinstance(again, Running)

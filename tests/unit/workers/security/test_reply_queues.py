@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -78,13 +79,15 @@ def test_an_answer_that_comes_later_is_asked_too(
 ) -> None:
     sent: list[Publication] = []
     submit = system.app.publisher.submit
+    event = event_publication(b"{}", "default", ExecutionCompleted.type, "id")
 
     def note(publication: Publication) -> Any:
+        if publication is event:
+            return Future[None]()
         sent.append(publication)
         return submit(publication._replace(mandatory=False, exchange="dspex.events"))
 
     monkeypatch.setattr(system.app.publisher, "submit", note)
     execution = replace(ended(question="?"), reply_to=kept)
-    event = event_publication(b"{}", execution.tenant, ExecutionCompleted.type, "id")
     Announcement(system.app, OutboxEntry(execution.id, execution.lock_version), lambda: event).send(execution)
-    assert [publication.routing_key for publication in sent if publication is not event] == queues
+    assert [publication.routing_key for publication in sent] == queues
