@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -112,7 +112,7 @@ class Figures:
 def lanes(connection: Connection, scope: Scope) -> list[Figures]:
     """The figures of each lane, the first lane first."""
     now = clock(connection)
-    found = {row.lane: row for row in connection.execute(figures(By.LANE, scope, now))}
+    found = {row.lane: row for row in connection.execute(figures(By.LANE, scope.of, period_of(now)))}
     wanted = [lane for lane in Lane if scope.lane in (None, lane)]
     return [
         figures_of(found[lane.number], now, lane=lane) if lane.number in found else Figures(lane=lane)
@@ -139,7 +139,7 @@ def page(connection: Connection, by: By, scope: Scope, *, cursor: str | None, li
         InvalidValues: the cursor is invalid.
     """
     now = clock(connection)
-    all_of_them = figures(by, scope, now).subquery("figures")
+    all_of_them = figures(by, scope.of, period_of(now)).subquery("figures")
     c = all_of_them.c
     key = [c[name] for name in _COLUMNS[by]]
     wanted = select(all_of_them)
@@ -185,10 +185,15 @@ def paused(connection: Connection, keys: Collection[str]) -> set[str]:
     return set(connection.execute(select(c.key).where(c.key.in_(keys), c.paused)).scalars())
 
 
-def figures(by: By, scope: Scope, now: datetime) -> Select[Any]:
-    """The statement: counts, what has moved since, and what runs, by the key of what is asked for."""
+def figures(by: By, of: Callable[[Any], Collection[ColumnElement[bool]]], period: Any) -> Select[Any]:
+    """The statement: counts, what has moved since, and what runs, by the key of what is asked for.
+
+    Args:
+        of: the conditions on a table with the columns of a `Scope`.
+        period: the number of the period that is now.
+    """
     key = _COLUMNS[by]
-    none, period = literal(0, BigInteger), period_of(now)
+    none = literal(0, BigInteger)
     never = type_coerce(null(), UtcDateTime)
     c, m, e = queue_counts.c, queue_moves.c, executions.c
 
@@ -204,12 +209,10 @@ def figures(by: By, scope: Scope, now: datetime) -> Select[Any]:
         recent("came").label("came"),
         recent("went").label("went"),
         case((c.period >= period - 1, c.moving_since)).label("moving_since"),
-    ).where(*scope.of(c))
+    ).where(*of(c))
     moving = select(*(m[name] for name in key), m.came - m.went, none, never, m.came, m.went, never)
     running = select(*(e[name] for name in key), none, literal(1, BigInteger), never, none, none, never)
-    parts = union_all(counted, moving.where(*scope.of(m)), running.where(RUNNING, ~IS_EXTERNAL, *scope.of(e))).subquery(
-        "parts"
-    )
+    parts = union_all(counted, moving.where(*of(m)), running.where(RUNNING, ~IS_EXTERNAL, *of(e))).subquery("parts")
     p = parts.c
     sums = {name: func.sum(p[name]).label(name) for name in ("waiting", "running", "came", "went")}
     columns: list[ColumnElement[Any]] = [*(p[name] for name in key), *sums.values()]
