@@ -28,6 +28,9 @@ class QueueKey(NamedTuple):
     group_key: str = ""
 
 
+FIRST: Final = QueueKey("", UUID(int=0), 0)
+"""Before all queues, in the order of keys."""
+
 KEY: Final = QueueKey._fields
 KEY_TYPES: Final[dict[str, TypeEngine[Any]]] = {name: queues.c[name].type for name in KEY}
 
@@ -35,3 +38,12 @@ KEY_TYPES: Final[dict[str, TypeEngine[Any]]] = {name: queues.c[name].type for na
 def key_of(row: Any) -> QueueKey:
     """The queue of an execution, or of a queue's row."""
     return QueueKey(row.tenant, row.program_id, row.lane, row.group_key)
+
+
+class Swept(NamedTuple):
+    """A look at some queues: the last one that was looked at (None: there are no more), and how many were mended, or
+    deleted.
+    """
+
+    after: QueueKey | None
+    number: int

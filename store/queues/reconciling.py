@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import Any
 
 from sqlalchemy import Connection, Integer, bindparam, func, literal_column, or_, select, true, tuple_
 
 from store.database.batch import encode, execute, records
-from store.queues.keys import KEY, KEY_TYPES, QueueKey, key_of
+from store.queues.keys import FIRST, KEY, KEY_TYPES, QueueKey, Swept, key_of
 from store.queues.offers import offer
 from store.statuses import PENDING
 from store.tables import executions, queues
-
-_FIRST = QueueKey("", UUID(int=0), 0)
-
-
-class Swept(NamedTuple):
-    """The last queue that was looked at; None: there are no more. And how many were mended."""
-
-    after: QueueKey | None
-    mended: int
 
 
 def reconcile(connection: Connection, after: QueueKey | None, limit: int) -> Swept:
@@ -33,7 +23,7 @@ def reconcile(connection: Connection, after: QueueKey | None, limit: int) -> Swe
         after: look behind this one, in the order of the key; None: begin anew.
     """
     dialect = connection.dialect.name
-    found = execute(connection, _waiting(dialect), (after or _FIRST)._asdict() | {"limit": limit}).all()
+    found = execute(connection, _waiting(dialect), (after or FIRST)._asdict() | {"limit": limit}).all()
     keys = [key_of(row) for row in found]
     wrong = execute(connection, _wrong(dialect), encode(key._asdict() for key in keys)).all() if keys else []
     offer(connection, [(key_of(row), row.first) for row in wrong])

@@ -22,6 +22,7 @@ from workers.application.wiring import Application
 from workers.execution.event_publisher import announce, tell_end
 from workers.maintenance.archived import Archived
 from workers.maintenance.early_cancels import EarlyCancels
+from workers.maintenance.idle_queues import IdleQueues
 from workers.maintenance.queue_counts import QueueCounts
 from workers.persistence.operations import RELAY_LIMIT
 
@@ -38,6 +39,7 @@ class Relay:
         self._archived = Archived(app)
         self._counts = QueueCounts(app)
         self._early_cancels = EarlyCancels(app)
+        self._idle_queues = IdleQueues(app)
         self._look = look
         self._swept: QueueKey | None = None  # up to where queues were swept
         self._look_at_events = 0.0  # the time of the next look at the event outbox
@@ -67,6 +69,7 @@ class Relay:
         self._look()
         self._counts.run()
         self._early_cancels.run()
+        self._idle_queues.run()
         self._sweep_register()
         # Events are due after a lease at the earliest, and there is no index for them.
         if time.monotonic() >= self._look_at_events:
@@ -101,8 +104,8 @@ class Relay:
         app = self._app
         swept = app.writer.call(app.writes.look_after_queues, self._swept)
         self._swept = swept.after
-        if swept.mended:
-            app.episodes.tell("Queues were offered that nobody had offered", f"{swept.mended} of them")
+        if swept.number:
+            app.episodes.tell("Queues were offered that nobody had offered", f"{swept.number} of them")
 
     def _end_expired(self) -> None:
         """End external executions whose lease has run out; looks from time to time only."""

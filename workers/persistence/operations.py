@@ -19,8 +19,8 @@ from store.executions.choosing import Choice, choose, wake
 from store.executions.grouping import group_waiting
 from store.executions.ownership import take_over
 from store.gates import KnownGates, sweep
-from store.queues.keys import QueueKey
-from store.queues.reconciling import Swept, reconcile
+from store.queues.keys import QueueKey, Swept
+from store.queues.reconciling import reconcile
 from store.queues.turns import Turns
 from store.rejections import Rejection
 from workers.persistence.gates import claim_passing, give_way, group, may_begin, settle

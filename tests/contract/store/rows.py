@@ -120,8 +120,9 @@ def keep_pending(connection: Connection, *asked: Request, **changes: Any) -> Non
     statement = statements.claim(connection.dialect.name, upsert(connection))
     rows = encode(request_row(one) | {"now": False} for one in asked)
     connection.execute(statement, rows | {"worker": "/tests", "lease_seconds": 0.0})
-    these = update(executions_table).where(executions_table.c.id.in_([one.id for one in asked]))
-    connection.execute(these.values(changes))
+    if changes:
+        these = update(executions_table).where(executions_table.c.id.in_([one.id for one in asked]))
+        connection.execute(these.values(changes))
 
 
 def left_by_an_older_worker(connection: Connection, *asked: Request, due_in: float = EXPIRED) -> None:

@@ -15,9 +15,9 @@ from dspex.contract.options import Lane
 from store import executions
 from store.column_types import database_now
 from store.executions import Carried, Claimed, NoProgram, Request, Retry, Running, Waiting, external
-from store.queues.keys import READY, QueueKey
+from store.queues.keys import READY, QueueKey, Swept
 from store.queues.offers import offer
-from store.queues.reconciling import Swept, reconcile
+from store.queues.reconciling import reconcile
 from store.tables import early_cancels, queue_moves, queues
 from store.tables import executions as executions_table
 from tests.contract.store.rows import (
