@@ -29,7 +29,7 @@ def measure(stage: Stage, options: Options, system: System, variant: str) -> Fig
     with provider(LATENCY_SECONDS) as lm:
         lm.retry_after = RETRY_AFTER[variant]
         lms = json.dumps({"house": {"model": "openai/any", "api_base": lm.url}})
-        with fleet(stage, system, DSPEX_LMS=lms) as made:
+        with fleet(stage, system, DSPEX_LMS=lms, DSPEX_LOG_LEVEL="INFO") as made:
             with made.client() as client:
                 program_id = native(client, "house")
             full = PROCESSES * THREADS / LATENCY_SECONDS
