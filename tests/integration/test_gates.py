@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -31,6 +32,7 @@ class Provider:
 
     def __init__(self, run: Callable[..., Outcome]) -> None:
         self.busy: float | None = None
+        self.exhausted: float | None = None
         self.seconds = 0.02
         self.go = threading.Event()
         self.go.set()
@@ -51,7 +53,7 @@ class Provider:
                 raise AdapterError(ErrorCode.RATE_LIMITED, text, retry_after=self.busy, usage=Usage(calls=1))
             self.go.wait(30)
             time.sleep(self.seconds)
-            return self._run(adapter, backend_id, inputs, options)
+            return replace(self._run(adapter, backend_id, inputs, options), exhausted_for=self.exhausted)
         finally:
             with self._lock:
                 self._now -= 1
@@ -176,3 +178,18 @@ def test_a_provider_that_is_busy_is_left_alone_by_all(
     assert last - first > 1.9
     assert {(one.status, one.attempt) for one in ends(waiting)} == {("completed", 1)}
     assert len(provider.calls) == 44
+
+
+def test_a_provider_that_has_nothing_left_is_left_alone_before_it_refuses(
+    client: LocalClient, provider: Provider, operator: Callable[..., Any]
+) -> None:
+    program_id = program_of(client)
+    provider.exhausted = 1.0
+    waiting = begin(client, program_id, 1)
+    wait_until(lambda: any(gate.closed_until for gate in operator(gates.listing)), "it is closed")
+    provider.exhausted = None
+    waiting += begin(client, program_id, 20)
+    assert {(one.status, one.attempt) for one in ends(waiting)} == {("completed", 1)}
+    first, second, *rest = provider.calls
+    assert second - first > 0.9
+    assert len(rest) == 19

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,18 @@ def test_what_a_server_calls_itself_is_short_printable_and_without_the_key(
     assert call.request_id == expected
     if not header and isinstance(body["id"], str):
         assert call.model_version == expected
+
+
+def test_a_good_answer_after_which_nothing_is_left(adapter: Adapter, server: LMServer) -> None:
+    told = {"x-ratelimit-limit-requests": "60", "x-ratelimit-reset-requests": "7s"}
+    for left, seconds in (("0", 7.0), ("1", None)):
+        answer = Answer("[[ ## answer ## ]]\nyes", headers=told | {"x-ratelimit-remaining-requests": left})
+        server.script = partial(_always, answer)
+        assert run(adapter, "listed").exhausted_for == seconds
+
+
+def _always(answer: Answer, _: lm_server.Request) -> Answer:
+    return answer
 
 
 @pytest.mark.parametrize("given", [(-1, 1, None), (1, float("nan"), None), (1, 1, float("inf"))])
