@@ -31,9 +31,12 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    false,
     func,
     null,
     select,
+    true,
+    tuple_,
 )
 
 from dspex import ExecutionStatus
@@ -280,7 +283,9 @@ def _adding_durations(insert: Any, r: Any, swapped: Any) -> Any:
     if swapped is None:
         rows = rows.where(r.c.program_id.is_not(None))
     else:
-        rows = rows.join_from(r, swapped, (swapped.c.program_id == r.c.program_id) & (swapped.c.tenant == r.c.tenant))
+        # An expression, so that it looks in a hash: a plan for one row would compare each with each.
+        theirs = tuple_(r.c.program_id, r.c.tenant).in_(select(swapped.c.program_id, swapped.c.tenant))
+        rows = rows.where(case((theirs, true()), else_=false()))
     statement = insert(program_durations).from_select([*columns], rows)
     return statement.on_conflict_do_update(
         index_elements=list(program_durations.primary_key), set_={"runs": c.runs + statement.excluded.runs}

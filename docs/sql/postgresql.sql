@@ -262,7 +262,8 @@ FROM (SELECT ended.program_id AS program_id, %(shard)s::INTEGER AS shard, ended.
     AS bucket, count(*) AS runs
 FROM ended
 WHERE ended.bucket IS NOT NULL GROUP BY ended.program_id, ended.tenant, ended.bucket) AS durations
-JOIN swapped ON swapped.program_id = durations.program_id AND swapped.tenant = durations.tenant
+WHERE CASE WHEN ((durations.program_id, durations.tenant) IN (SELECT swapped.program_id, swapped.tenant
+FROM swapped)) THEN true ELSE false END
 ORDER BY durations.program_id, durations.tenant, durations.bucket
 ON CONFLICT (program_id, shard, bucket, tenant) DO UPDATE SET runs = (program_durations.runs +
     excluded.runs)), added AS (INSERT INTO event_outbox (execution_id, lock_version, tenant, due_at)
@@ -273,9 +274,9 @@ WHERE ended.id IS NOT NULL
 ON CONFLICT (execution_id, tenant) DO UPDATE SET lock_version = excluded.lock_version, due_at =
     excluded.due_at, tries = %(param_2)s::INTEGER)
 SELECT ended.id, ended.lock_version, ended.status, ended.tenant, ended.callback, ended.program_callback,
-    ended.registered, swapped.program_id IS NOT NULL AS counted
-FROM ended LEFT OUTER
-JOIN swapped ON swapped.program_id = ended.program_id AND swapped.tenant = ended.tenant;
+    ended.registered, (ended.program_id, ended.tenant) IN (SELECT swapped.program_id, swapped.tenant
+FROM swapped) AS counted
+FROM ended;
 
 -- committed before
 --   function: store.executions.transitions.finish_and_read (store/executions/transitions.py)
@@ -357,7 +358,8 @@ FROM (SELECT ended.program_id AS program_id, %(shard)s::INTEGER AS shard, ended.
     AS bucket, count(*) AS runs
 FROM ended
 WHERE ended.bucket IS NOT NULL GROUP BY ended.program_id, ended.tenant, ended.bucket) AS durations
-JOIN swapped ON swapped.program_id = durations.program_id AND swapped.tenant = durations.tenant
+WHERE CASE WHEN ((durations.program_id, durations.tenant) IN (SELECT swapped.program_id, swapped.tenant
+FROM swapped)) THEN true ELSE false END
 ORDER BY durations.program_id, durations.tenant, durations.bucket
 ON CONFLICT (program_id, shard, bucket, tenant) DO UPDATE SET runs = (program_durations.runs +
     excluded.runs)), added AS (INSERT INTO event_outbox (execution_id, lock_version, tenant, due_at)
@@ -373,9 +375,9 @@ SELECT ended.id, ended.program_id, ended.status, ended.inputs, ended.options, en
     ended.lock_version, ended.tenant, ended.cancel_requested, ended.timeline, ended.not_before,
     ended.reply_to, ended.correlation_id, ended.discarded, ended.callback, ended.program_callback,
     ended.metadata, ended.extensions, ended.requested_at, ended.request_digest, ended.registered,
-    swapped.program_id IS NOT NULL AS counted
-FROM ended LEFT OUTER
-JOIN swapped ON swapped.program_id = ended.program_id AND swapped.tenant = ended.tenant;
+    (ended.program_id, ended.tenant) IN (SELECT swapped.program_id, swapped.tenant
+FROM swapped) AS counted
+FROM ended;
 
 -- count
 --   function: store.counters.increment (store/counters.py)
@@ -412,7 +414,8 @@ SELECT durations.program_id AS program_id, durations.shard AS shard, durations.t
     durations.bucket AS bucket, durations.runs AS runs
 FROM jsonb_to_recordset(CAST(%(durations)s::VARCHAR AS JSONB)) AS durations(program_id UUID, shard INTEGER,
     tenant VARCHAR, bucket INTEGER, runs BIGINT)
-JOIN swapped ON swapped.program_id = durations.program_id AND swapped.tenant = durations.tenant
+WHERE CASE WHEN ((durations.program_id, durations.tenant) IN (SELECT swapped.program_id, swapped.tenant
+FROM swapped)) THEN true ELSE false END
 ORDER BY durations.program_id, durations.tenant, durations.bucket
 ON CONFLICT (program_id, shard, bucket, tenant) DO UPDATE SET runs = (program_durations.runs + excluded.runs))
 SELECT swapped.program_id, swapped.tenant
