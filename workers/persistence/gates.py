@@ -47,7 +47,9 @@ def give_way(
         return list(claims)
     executions.release(connection, lease, late)
     return [
-        Waiting(claim.id) if isinstance(claim, Claimed) and Identity(claim.id, request.tenant) in late else claim
+        Waiting(claim.id, new=True)
+        if isinstance(claim, Claimed) and Identity(claim.id, request.tenant) in late
+        else claim
         for request, claim in zip(requests, claims, strict=True)
     ]
 

@@ -105,6 +105,16 @@ def test_a_list_that_is_old_lets_nothing_pass(connection: Connection, known: Kno
     assert len(choice.chosen) == 2
 
 
+def test_what_gives_way_is_new_and_what_comes_again_is_not(connection: Connection, known: KnownGates) -> None:
+    requests = asked(program_of(connection, LM.name))
+    known.refresh(connection)
+    gates.set_limit(connection, LM, Limits(in_flight=2), by="anna")
+    for new in (True, False):
+        [claim] = writes_of(known).claim(connection, [Submission(requests[0], now=True)])
+        assert isinstance(claim, Waiting)
+        assert claim.new is new
+
+
 def test_a_claim_under_an_old_list_waits_as_if_it_had_no_place(connection: Connection, known: KnownGates) -> None:
     program_id, free = program_of(connection, LM.name), program_of(connection, OTHER.name)
     assert begin(connection, known, asked(free)) == [Claimed]
