@@ -75,6 +75,7 @@ ASKED = {
     "dspex.program.update.v1": Asked("update_program", "program update ID --name p"),
     "dspex.queue.get.v1": Asked("get_backlog", "queue"),
     "dspex.queue.gates.v1": Asked("list_gates", "gates"),
+    "dspex.worker.list.v1": Asked("list_workers", "workers"),
     "dspex.queue.pause.v1": Asked("pause", "pause --everything"),
     "dspex.queue.remove_limit.v1": Asked("remove_limit", "limit remove --lm fast"),
     "dspex.queue.resume.v1": Asked("resume", "resume --everything"),
