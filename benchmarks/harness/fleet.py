@@ -75,7 +75,9 @@ class Fleet:
         publisher = AmqpPublisher(self.broker_url, patient=True)
         ending.callback(publisher.close, 0)
         self._producer = Producer(publisher, source=SOURCE)
-        self._broker = pika.BlockingConnection(pika.URLParameters(self.broker_url))
+        parameters = pika.URLParameters(self.broker_url)
+        parameters.heartbeat = 0  # it is idle for minutes, in a thread that does something else
+        self._broker = pika.BlockingConnection(parameters)
         ending.callback(self._broker.close)
         stage.servers.settle()
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from uuid import UUID
+
+from sqlalchemy import Engine, text
 
 from benchmarks.harness.failures import Void
 from benchmarks.harness.fleet import Fleet, commands, fleet, mock, per_thousand, some_day
 from benchmarks.harness.runs import COUNTED, Stage
 from benchmarks.harness.scenario import CPU_OF_WORK, Column, Figures, Options, Scenario
-from benchmarks.harness.statistics import Progress, middle_rate
+from benchmarks.harness.statistics import Progress, middle_rate, percentile
 from benchmarks.systems import OWN, PROCESSES, System
 from store import gates
-from store.database.engine import make_engine
-from store.gates import GateKey
+from store.database.engine import Plans, make_engine
+from store.executions import Lease
+from store.executions.choosing import choose
+from store.gates import GateKey, KnownGates
+from store.queues.turns import Turns
 
 THREADS = 64
+PLACES = 8
+CHOICES, WARM_UP = 300, 100
+BY = "/benchmark"
+ALL = GateKey("everything", "")
 PROGRAMS, TENANTS = 10_000, 1_000
 STEP = 100_000
 FEW = "{:,} wait"
@@ -44,21 +54,31 @@ INSERT INTO queues (tenant, program_id, lane, group_key, holder, inserted_at)
 SELECT DISTINCT tenant, program_id, lane, group_key, '', now() FROM executions WHERE status = 'pending'
 ON CONFLICT (tenant, program_id, lane, group_key) DO UPDATE SET holder = ''
 """
+GIVE_BACK = text("""
+UPDATE executions SET status = 'pending', attempt = 0, lease_expires_at = NULL, due_at = now() + interval '1000 years'
+WHERE id = ANY (:ids)
+""")
 
 
 def measure(stage: Stage, options: Options, system: System, variant: str) -> Figures:
-    """Make the rows, then start the workers, and follow the first of them."""
+    """Make the rows, choose some, and put them back; then let workers run, and follow the first of them."""
     waiting = int(variant.split()[0].replace(",", ""))
     with fleet(stage, system) as made:
+        engine = make_engine(made.database_url)
         with made.client() as client:
             program_id = mock(client)
             wait_in_rows(made, program_id, waiting, wide="programs" in variant)
         jobs = min(options.jobs, waiting)
         if "paused" in variant:
             jobs = min(jobs, waiting // 100)
-            _pause(made)
+            _pause_tenants(engine)
+        took = _choices(engine)
+        with engine.begin() as connection:  # until the workers have started
+            gates.pause(connection, ALL, by=BY)
         with made.workers(THREADS, PROCESSES) as workers:
-            progress, before = list[Progress](), made.cpu(workers)
+            progress, before = [Progress.now(0)], made.cpu(workers)
+            with engine.begin() as connection:
+                gates.resume(connection, ALL, by=BY)
 
             def enough() -> bool:
                 progress.append(Progress.now(int(made.number(COUNTED))))
@@ -66,16 +86,30 @@ def measure(stage: Stage, options: Options, system: System, variant: str) -> Fig
 
             made.wait(enough, f"the first {jobs} of {waiting} are done", workers)
             cpu = per_thousand(before, made.cpu(workers), progress[-1].done - progress[0].done)
-            return {"rate": middle_rate(progress, jobs), **cpu}
+            choice = {"p50": percentile(took, 50), "p95": percentile(took, 95)}
+            return {"rate": middle_rate(progress, jobs), **choice, **cpu}
 
 
-def _pause(made: Fleet) -> None:
-    """Pause all tenants but ten."""
-    engine = make_engine(made.database_url)
+def _pause_tenants(engine: Engine) -> None:
+    """Pause all but ten."""
     with engine.begin() as connection:
         for number in range(10, TENANTS):
-            gates.pause(connection, GateKey("tenant", f"tenant-{number + 1}"), by="/benchmark")
-    engine.dispose()
+            gates.pause(connection, GateKey("tenant", f"tenant-{number + 1}"), by=BY)
+
+
+def _choices(engine: Engine) -> list[float]:
+    """Milliseconds of each of some choices in turn. What they take is given back, and what a gate holds stays so."""
+    turns, known, plans, took = Turns(), KnownGates(), Plans(), list[float]()
+    with engine.connect() as connection:
+        for _ in range(CHOICES):
+            with connection.begin():
+                plans.renew(connection)
+                known.refresh(connection)
+                began = time.perf_counter()
+                choice = choose(connection, Lease(BY, 30), PLACES, turns, alone_at=3, known=known)
+                took.append((time.perf_counter() - began) * 1000)
+                connection.execute(GIVE_BACK, {"ids": [one.request.id for one in choice.chosen]})
+    return took[WARM_UP:]
 
 
 def wait_in_rows(made: Fleet, program_id: UUID, count: int, *, wide: bool = False) -> None:
@@ -110,9 +144,10 @@ def wait_in_rows(made: Fleet, program_id: UUID, count: int, *, wide: bool = Fals
 SCENARIO = Scenario(
     "choose",
     "Chosen from a backlog in the database",
-    "The rows are made by SQL, then two worker processes start: jobs a second between 5 % and 95 % of the first ones. "
-    "Of many programs, each process loads each once.",
-    (Column("rate", "jobs/s"), *CPU_OF_WORK),
+    f"The rows are made by SQL. How long a choice of {PLACES} takes, while nothing else runs there; then two worker "
+    "processes run what waits: jobs a second between 5 % and 95 % of the first ones. Of many programs, each "
+    "process loads each once.",
+    (Column("p50", "choice p50 ms", 1), Column("p95", "choice p95 ms", 1), Column("rate", "jobs/s"), *CPU_OF_WORK),
     (OWN,),
     lambda options: (
         FEW.format(options.jobs),
