@@ -128,6 +128,7 @@ class Choice:
         self._promised = Counter[str]()
         self._swept: set[str] = set()
         self._beginning: set[str] = set()
+        self._gave = False
         self._shut: set[str] = set()
 
     @property
@@ -174,8 +175,9 @@ class Choice:
         What `admit` allowed and a queue did not have is free again: it may be asked for others.
         """
         self._promised.clear()
-        new = list[dict[str, Any]]()
+        new, some = list[dict[str, Any]](), False
         for subject, identity, lock_version in chosen:
+            some = True
             keys, falls_back = self._passed[subject]
             for key in keys:
                 levels = self._levels[key]
@@ -186,6 +188,9 @@ class Choice:
                 slot = {"gate_key": key, "execution_id": identity.id, "tenant": identity.tenant}
                 new.append(slot | {"lock_version": lock_version, "reserved": reserved, "probe": probe})
                 self._levels[key] = levels.taken(1, probe=probe)
+        self._gave |= bool(new)
+        if self._gave or some:
+            self._known.gave_slots = self._gave
         self._give(new)
         written = [
             {

@@ -84,6 +84,8 @@ class KnownGates:
         """Gates of which this process has given slots back since it chose last."""
         self.holding: set[str] = set()
         """Gates that held queues when this process looked at them last."""
+        self.gave_slots = False
+        """Whether what this process has chosen last holds slots."""
         self.cursor = ""
         """Up to which gate the last choice has looked for room."""
 
@@ -112,6 +114,11 @@ class KnownGates:
         turn = (ordered[at : at + most] + ordered[:at])[:most]
         self.cursor = turn[-1] if turn else ""
         return turn
+
+    @property
+    def limits_work(self) -> bool:
+        """Whether what runs here now holds slots of limits, as far as is known."""
+        return self.gave_slots and bool(self._now.counted)
 
     @property
     def let_go(self) -> bool:

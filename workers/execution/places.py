@@ -88,6 +88,8 @@ class Places:
     @property
     def capacity(self) -> int:
         """How many executions may be claimed now."""
+        if self._app.writes.gates.limits_work:  # one that is claimed ahead would hold a slot, and not run
+            return self._threads
         return self._threads + self._app.pace.ahead(self._threads)
 
     def give(self, request: Request, start: Start) -> None:

@@ -162,6 +162,25 @@ def test_one_that_runs_alone_takes_a_slot(connection: Connection, known: KnownGa
     assert isinstance(paused, Waiting)
 
 
+def test_whether_what_was_chosen_last_holds_slots(connection: Connection, known: KnownGates) -> None:
+    limited, free = program_of(connection, LM.name), program_of(connection, OTHER.name)
+    gates.set_limit(connection, LM, Limits(in_flight=2), by="anna")
+    known.refresh(connection, anyway=True)
+    assert not known.limits_work
+    waits(connection, limited, 3)
+    assert (len(choose(connection, known)), known.limits_work) == (2, True)
+    assert (len(choose(connection, known)), known.limits_work) == (0, True)
+    waits(connection, free)
+    assert (len(choose(connection, known)), known.limits_work) == (1, False)
+    gates.set_limit(connection, LM, Limits(in_flight=3), by="anna")
+    assert (len(choose(connection, known)), known.limits_work) == (0, False)
+    known.refresh(connection, anyway=True)
+    assert (len(choose(connection, known)), known.limits_work) == (1, True)
+    gates.remove_limit(connection, LM, by="anna")
+    known.refresh(connection, anyway=True)
+    assert not known.limits_work
+
+
 def test_a_limit_that_is_set_again_counts_what_began_without_it(connection: Connection, known: KnownGates) -> None:
     waits(connection, program_of(connection, LM.name), 9)
     gates.set_limit(connection, LM, Limits(in_flight=2), by="anna")

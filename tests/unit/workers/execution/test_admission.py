@@ -17,6 +17,7 @@ from dspex.contract.callback import Callback
 from store import executions
 from store.database.identity import Identity
 from store.executions import Claimed, Conflicting, Ended, Lease, ToRunAlone, Waiting
+from store.gates import KnownGates
 from store.tables import executions as executions_table
 from tests.unit.system import PATIENCE, System
 from workers.application.own import Own
@@ -333,6 +334,20 @@ def test_a_claim_that_fails_is_its_handlers_to_tell(desk: Desk, monkeypatch: pyt
     assert item.message.held is None
     assert desk.source.settled == {}
     assert desk.intake.wait(0)
+
+
+def test_what_holds_slots_of_a_limit_is_not_claimed_ahead(
+    start: Callable[..., System], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold a slot, and not run."""
+    system = start(running=False, threads=8)
+    places = Intake(system.app).places
+    system.app.pace.ended(0.01)
+    assert places.capacity == 16
+    monkeypatch.setattr(KnownGates, "limits_work", True)
+    assert places.capacity == 8
+    system._stopped = True  # its threads were never started
+    system.app.close()
 
 
 def test_a_writer_that_is_closed(desk: Desk) -> None:
