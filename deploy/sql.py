@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import psycopg
 from deploy.sql_calls import END, ENDPOINT, ENTRY, FINISH, ID, LEASE, REQUEST, RETRY, ROW, WAITS, Call, Statement
 from deploy.sql_deliverer import DELIVERER
 from deploy.sql_operators import OPERATORS
+from deploy.sql_queues import QUEUES
 from dspex import Usage
 from store import counters, event_outbox, executions, webhooks
 from store.counters import Counts
@@ -261,7 +262,7 @@ CALLS = (
     ),
 )
 
-ALL_CALLS = (*CALLS, *DELIVERER, *OPERATORS)
+ALL_CALLS = (*CALLS, *QUEUES, *DELIVERER, *OPERATORS)
 
 
 class _Answer:
@@ -280,11 +281,14 @@ class _Answer:
     def scalars(self) -> _Answer:
         return _Answer([row[0] if isinstance(row, tuple) else row.id for row in self._rows])
 
+    def one(self) -> Any:
+        return self._rows[0]
+
     def one_or_none(self) -> Any:
         return next(iter(self._rows), None)
 
-    def scalar_one(self) -> int:
-        return 0
+    def scalar_one(self) -> Any:
+        return next(iter(self.scalars()), 0)
 
     @property
     def returns_rows(self) -> bool:

@@ -728,6 +728,670 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
 FROM executions
 WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR;
 
+-- find tenants
+--   function: store.executions.choosing.choose (store/executions/choosing.py)
+--   runs: by a choice, unless it has found enough just before
+--   needs: ix_queues_holder
+WITH RECURSIVE turn(lane, until, tenant, n) AS (SELECT records.lane AS lane, records.until AS until, (SELECT
+    min((SELECT min(queues.tenant) AS min_2
+FROM queues
+WHERE queues.holder = holders.holder AND queues.lane = records.lane AND queues.tenant > records.after)) AS
+    min_1
+FROM jsonb_to_recordset(CAST(%(holders)s::VARCHAR AS JSONB)) AS holders(holder TEXT)) AS tenant, 1 AS n
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(lane INTEGER, after TEXT, until TEXT)
+    UNION ALL
+SELECT turn.lane AS lane, turn.until AS until, (SELECT min((SELECT min(queues.tenant) AS min_4
+FROM queues
+WHERE queues.holder = holders.holder AND queues.lane = turn.lane AND queues.tenant > turn.tenant)) AS min_3
+FROM jsonb_to_recordset(CAST(%(holders)s::VARCHAR AS JSONB)) AS holders(holder TEXT)) AS anon_1, turn.n + 1 AS
+    anon_2
+FROM turn
+WHERE turn.tenant IS NOT NULL AND turn.n < %(most)s::INTEGER)
+SELECT turn.lane, turn.tenant
+FROM turn
+WHERE turn.tenant IS NOT NULL AND (turn.until IS NULL OR turn.tenant <= turn.until)
+ORDER BY turn.lane, turn.until IS NOT NULL, turn.n;
+
+-- find queues
+--   function: store.executions.choosing.choose (store/executions/choosing.py)
+--   runs: after that: of these tenants, on SQLite of each
+--   needs: ix_queues_holder
+SELECT records.tenant, found.program_id, found.group_key, found.behind
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(lane SMALLINT, tenant VARCHAR(64),
+    program_id UUID, group_key VARCHAR(64), holder VARCHAR(400))
+JOIN LATERAL (SELECT anon_1.program_id AS program_id, anon_1.group_key AS group_key, anon_1.behind AS behind
+FROM (SELECT queues.program_id AS program_id, queues.group_key AS group_key, 0 AS behind
+FROM queues
+WHERE queues.holder = records.holder AND queues.lane = records.lane AND queues.tenant = records.tenant AND
+    (queues.program_id, queues.group_key) > (records.program_id, records.group_key)
+ORDER BY queues.program_id, queues.group_key
+LIMIT %(each)s::INTEGER) AS anon_1 UNION ALL
+SELECT anon_2.program_id AS program_id, anon_2.group_key AS group_key, anon_2.behind AS behind
+FROM (SELECT queues.program_id AS program_id, queues.group_key AS group_key, 1 AS behind
+FROM queues
+WHERE queues.holder = records.holder AND queues.lane = records.lane AND queues.tenant = records.tenant AND
+    (queues.program_id, queues.group_key) <= (records.program_id, records.group_key)
+ORDER BY queues.program_id, queues.group_key
+LIMIT %(each)s::INTEGER) AS anon_2) AS found ON true;
+
+-- take
+--   function: store.executions.choosing.choose (store/executions/choosing.py)
+--   runs: for the queues whose turn it is, on SQLite for each
+--   needs: ix_executions_queue, pk_programs
+WITH picked AS (SELECT each.id AS id, each.tenant AS tenant, CASE WHEN (programs.status =
+    %(status_1)s::VARCHAR) THEN programs.backend_id ELSE NULL END AS ready_backend, programs.policy AS policy,
+    programs.callback AS callback
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
+    lane SMALLINT, group_key VARCHAR(64), places INTEGER, since TIMESTAMP WITH TIME ZONE) LEFT OUTER
+JOIN programs ON programs.id = records.program_id AND programs.tenant = records.tenant
+JOIN LATERAL (SELECT executions.id AS id, executions.tenant AS tenant
+FROM executions
+WHERE executions.tenant = records.tenant AND executions.program_id = records.program_id AND executions.lane =
+    records.lane AND executions.group_key = records.group_key AND executions.status = 'pending' AND
+    executions.run_at <= statement_timestamp() AND executions.run_at >= coalesce(records.since,
+    '-infinity'::timestamptz) AND (SELECT max(gates.updated_at) AS max_1
+FROM gates) IS NOT DISTINCT
+FROM %(gates_at)s::TIMESTAMP WITH TIME ZONE AND NOT (executions.lost > %(lost_1)s::SMALLINT AND
+    executions.attempt + %(attempt_3)s::INTEGER = coalesce((SELECT CAST((programs.policy ->>
+    %(policy_1)s::TEXT) AS INTEGER) AS anon_1
+FROM programs
+WHERE programs.id = executions.program_id AND programs.tenant = executions.tenant), %(alone_at)s::INTEGER))
+ORDER BY executions.run_at
+LIMIT records.places
+FOR UPDATE OF executions SKIP LOCKED) AS each ON true) UPDATE executions
+SET backend_id=picked.ready_backend, attempt=(executions.attempt + %(attempt_1)s::INTEGER),
+    worker=%(worker)s::VARCHAR, lease_expires_at=(clock_timestamp() + make_interval(secs =>
+    CAST(%(lease_seconds)s AS double precision))), started_at=(clock_timestamp()),
+    status=%(running)s::VARCHAR, lock_version=(executions.lock_version + %(lock_version_1)s::INTEGER),
+    updated_at=(clock_timestamp()), timeline=((CASE WHEN jsonb_array_length(executions.timeline) < 50 THEN
+    executions.timeline ELSE executions.timeline - 0 END) || jsonb_build_object('status',
+    CAST(%(running)s::VARCHAR AS text), 'at', clock_timestamp(), 'attempt', CAST(executions.attempt +
+    %(attempt_2)s::INTEGER AS integer), 'by', CAST(%(worker)s::VARCHAR AS text))), due_at=NULL,
+    policy=picked.policy, program_callback=picked.callback
+FROM picked
+WHERE executions.id = picked.id AND executions.tenant = picked.tenant
+RETURNING executions.tenant, executions.status, executions.reply_to, executions.id, executions.attempt,
+    executions.lock_version, executions.backend_id, executions.cancel_requested, executions.policy,
+    executions.usage, executions.carried, executions.lost, executions.metadata, executions.extensions,
+    CAST(EXTRACT(EPOCH FROM executions.deadline - clock_timestamp()) AS double precision) AS seconds_left,
+    CASE WHEN (executions.error_code = 'rate_limited') THEN -CAST(EXTRACT(EPOCH FROM executions.not_before -
+    clock_timestamp()) AS double precision) ELSE NULL END AS late, executions.program_id, executions.inputs,
+    executions.options, executions.source, executions.traceparent, executions.correlation_id,
+    executions.callback, executions.requested_at, executions.lane, executions.group_key, executions.run_at;
+
+-- find lost chances
+--   function: store.executions.choosing.choose (store/executions/choosing.py)
+--   runs: in those that gave fewer than were asked for
+--   needs: ix_executions_queue, pk_programs
+SELECT executions.id, executions.tenant
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
+    lane SMALLINT, group_key VARCHAR(64))
+JOIN executions ON executions.tenant = records.tenant AND executions.program_id = records.program_id AND
+    executions.lane = records.lane AND executions.group_key = records.group_key
+WHERE executions.status = 'pending' AND executions.run_at <= statement_timestamp() AND executions.lost > 0 AND
+    executions.lost > %(lost_1)s::SMALLINT AND executions.attempt + %(attempt_1)s::INTEGER = coalesce((SELECT
+    CAST((programs.policy ->> %(policy_1)s::TEXT) AS INTEGER) AS anon_1
+FROM programs
+WHERE programs.id = executions.program_id AND programs.tenant = executions.tenant), %(alone_at)s::INTEGER)
+LIMIT 8
+FOR UPDATE OF executions SKIP LOCKED;
+
+-- leave to run alone
+--   function: store.executions.choosing.choose (store/executions/choosing.py)
+--   runs: for those: to the process that has found them
+--   needs: pk_executions
+UPDATE executions
+SET run_at=(clock_timestamp() + make_interval(secs => CAST(%(alone_in)s AS double precision)))
+WHERE executions.id IN (...) AND executions.tenant = %(tenant_1)s::VARCHAR
+RETURNING executions.id, executions.program_id, executions.inputs, executions.options, executions.source,
+    executions.traceparent, executions.tenant, executions.reply_to, executions.correlation_id,
+    executions.callback, executions.metadata, executions.extensions, executions.requested_at;
+
+-- hold empty queues
+--   function: store.executions.choosing.choose (store/executions/choosing.py)
+--   runs: those that gave fewer
+--   needs: pk_queues
+SELECT queues.tenant, queues.program_id, queues.lane, queues.group_key
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
+    lane SMALLINT, group_key VARCHAR(64))
+JOIN queues ON queues.tenant = records.tenant AND queues.program_id = records.program_id AND queues.lane =
+    records.lane AND queues.group_key = records.group_key
+WHERE queues.holder IS NOT NULL
+ORDER BY queues.tenant, queues.program_id, queues.lane, queues.group_key
+FOR UPDATE OF queues SKIP LOCKED;
+
+-- mark empty queues
+--   function: store.executions.choosing.choose (store/executions/choosing.py)
+--   runs: after that: if nothing in them may run
+--   needs: pk_queues, ix_executions_queue
+UPDATE queues
+SET holder=NULL, wake_at=(SELECT min(executions.run_at) AS min_1
+FROM executions
+WHERE executions.tenant = queues.tenant AND executions.program_id = queues.program_id AND executions.lane =
+    queues.lane AND executions.group_key = queues.group_key AND executions.status = 'pending')
+WHERE (queues.tenant, queues.program_id, queues.lane, queues.group_key) IN (SELECT records.tenant,
+    records.program_id, records.lane, records.group_key
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
+    lane SMALLINT, group_key VARCHAR(64))) AND queues.holder IS NOT NULL AND coalesce((SELECT
+    min(executions.run_at) AS min_1
+FROM executions
+WHERE executions.tenant = queues.tenant AND executions.program_id = queues.program_id AND executions.lane =
+    queues.lane AND executions.group_key = queues.group_key AND executions.status = 'pending') >
+    statement_timestamp(), true)
+RETURNING queues.tenant;
+
+-- wake queues
+--   function: store.executions.choosing.wake (store/executions/choosing.py)
+--   runs: by the relay, and where something is due: at most 500
+--   needs: ix_queues_wake
+UPDATE queues
+SET holder=%(holder)s::VARCHAR, wake_at=NULL
+WHERE (queues.tenant, queues.program_id, queues.lane, queues.group_key) IN (SELECT queues.tenant,
+    queues.program_id, queues.lane, queues.group_key
+FROM queues
+WHERE queues.holder IS NULL AND queues.wake_at <= statement_timestamp()
+ORDER BY queues.tenant, queues.program_id, queues.lane, queues.group_key
+LIMIT 500
+FOR UPDATE SKIP LOCKED)
+RETURNING queues.tenant;
+
+-- any queue ready
+--   function: store.executions.choosing.anything_ready (store/executions/choosing.py)
+--   runs: by the relay, each second: it locks nothing
+--   needs: ix_queues_holder
+SELECT EXISTS (SELECT queues.tenant
+FROM queues
+WHERE queues.holder = %(holder_1)s::VARCHAR) AS anon_1;
+
+-- next that wait
+--   function: store.queues.reconciling.reconcile (store/queues/reconciling.py)
+--   runs: by the relay, each second: the next 200 queues
+--   needs: ix_executions_queue
+WITH RECURSIVE step(tenant, program_id, lane, group_key, n) AS (SELECT first.tenant AS tenant,
+    first.program_id AS program_id, first.lane AS lane, first.group_key AS group_key, 1 AS n
+FROM (SELECT executions.tenant AS tenant, executions.program_id AS program_id, executions.lane AS lane,
+    executions.group_key AS group_key
+FROM executions
+WHERE executions.status = 'pending' AND executions.run_at IS NOT NULL AND (executions.tenant,
+    executions.program_id, executions.lane, executions.group_key) > (%(tenant)s::VARCHAR,
+    %(program_id)s::UUID, %(lane)s::SMALLINT, %(group_key)s::VARCHAR)
+ORDER BY executions.tenant, executions.program_id, executions.lane, executions.group_key
+LIMIT %(param_1)s::INTEGER) AS first UNION ALL
+SELECT following.tenant AS tenant, following.program_id AS program_id, following.lane AS lane,
+    following.group_key AS group_key, step.n + 1 AS anon_1
+FROM step
+JOIN LATERAL (SELECT executions.tenant AS tenant, executions.program_id AS program_id, executions.lane AS
+    lane, executions.group_key AS group_key
+FROM executions
+WHERE executions.status = 'pending' AND executions.run_at IS NOT NULL AND (executions.tenant,
+    executions.program_id, executions.lane, executions.group_key) > (step.tenant, step.program_id, step.lane,
+    step.group_key)
+ORDER BY executions.tenant, executions.program_id, executions.lane, executions.group_key
+LIMIT %(param_2)s::INTEGER) AS following ON true
+WHERE step.n < %(limit)s::INTEGER)
+SELECT step.tenant, step.program_id, step.lane, step.group_key
+FROM step
+ORDER BY step.n;
+
+-- offered by nobody
+--   function: store.queues.reconciling.reconcile (store/queues/reconciling.py)
+--   runs: after that: it finds nothing
+--   needs: pk_queues, ix_executions_queue
+SELECT looked.tenant, looked.program_id, looked.lane, looked.group_key, looked.first
+FROM (SELECT records.tenant AS tenant, records.program_id AS program_id, records.lane AS lane,
+    records.group_key AS group_key, (SELECT min(executions.run_at) AS min_1
+FROM executions
+WHERE executions.status = 'pending' AND executions.tenant = records.tenant AND executions.program_id =
+    records.program_id AND executions.lane = records.lane AND executions.group_key = records.group_key) AS
+    first
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
+    lane SMALLINT, group_key VARCHAR(64))) AS looked LEFT OUTER
+JOIN queues ON queues.tenant = looked.tenant AND queues.program_id = looked.program_id AND queues.lane =
+    looked.lane AND queues.group_key = looked.group_key
+WHERE looked.first IS NOT NULL AND queues.holder IS NULL AND (queues.wake_at IS NULL OR queues.wake_at >
+    looked.first);
+
+-- offer, uncounted
+--   function: store.queues.reconciling.reconcile (store/queues/reconciling.py)
+--   runs: as `offer`, for what was counted before
+--   needs: pk_queues
+WITH ready AS (SELECT queues.tenant AS tenant, queues.program_id AS program_id, queues.lane AS lane,
+    queues.group_key AS group_key
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
+    lane SMALLINT, group_key VARCHAR(64), run_at TIMESTAMP WITH TIME ZONE)
+JOIN queues ON queues.tenant = records.tenant AND queues.program_id = records.program_id AND queues.lane =
+    records.lane AND queues.group_key = records.group_key
+WHERE queues.holder IS NOT NULL
+ORDER BY queues.tenant, queues.program_id, queues.lane, queues.group_key FOR KEY SHARE OF queues) INSERT INTO
+    queues (tenant, program_id, lane, group_key, holder, wake_at, inserted_at)
+SELECT records.tenant, records.program_id, records.lane, records.group_key, CASE WHEN (records.run_at IS NULL
+    OR records.run_at <= (clock_timestamp())) THEN '' ELSE NULL END AS anon_1, CASE WHEN (records.run_at IS
+    NULL OR records.run_at <= (clock_timestamp())) THEN NULL ELSE records.run_at END AS anon_2,
+    (clock_timestamp()) AS database_now_1
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
+    lane SMALLINT, group_key VARCHAR(64), run_at TIMESTAMP WITH TIME ZONE)
+WHERE ((records.tenant, records.program_id, records.lane, records.group_key) NOT IN (SELECT ready.tenant,
+    ready.program_id, ready.lane, ready.group_key
+FROM ready))
+ORDER BY records.tenant, records.program_id, records.lane, records.group_key
+ON CONFLICT (tenant, program_id, lane, group_key) DO UPDATE SET holder = excluded.holder, wake_at =
+    excluded.wake_at
+WHERE queues.holder IS NULL AND (excluded.holder IS NOT NULL OR queues.wake_at IS NULL OR queues.wake_at >
+    excluded.wake_at)
+RETURNING queues.holder;
+
+-- next queues
+--   function: store.queues.forgetting.forget (store/queues/forgetting.py)
+--   runs: by the relay, every ten seconds: the next 500
+--   needs: pk_queues, pk_programs, pk_queue_counts
+SELECT queues.tenant, queues.program_id, queues.lane, queues.group_key, queues.holder IS NULL AND
+    queues.wake_at IS NULL AND queues.inserted_at < (clock_timestamp() + make_interval(secs =>
+    CAST(%(database_now_1)s AS double precision))) AND (NOT (EXISTS (SELECT programs.id
+FROM programs
+WHERE programs.id = queues.program_id AND programs.tenant = queues.tenant)) OR queues.group_key = '' AND NOT
+    (EXISTS (SELECT queue_counts.lane
+FROM queue_counts
+WHERE queue_counts.tenant = queues.tenant AND queue_counts.program_id = queues.program_id AND
+    queue_counts.lane = queues.lane))) AS unneeded
+FROM queues
+WHERE (queues.tenant, queues.program_id, queues.lane, queues.group_key) > (%(tenant)s::VARCHAR,
+    %(program_id)s::UUID, %(lane)s::SMALLINT, %(group_key)s::VARCHAR)
+ORDER BY queues.tenant, queues.program_id, queues.lane, queues.group_key
+LIMIT %(limit)s::INTEGER;
+
+-- hold unneeded queues
+--   function: store.queues.forgetting.forget (store/queues/forgetting.py)
+--   runs: for those that are empty and idle, or whose program is gone
+--   needs: pk_queues
+SELECT queues.tenant, queues.program_id, queues.lane, queues.group_key
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
+    lane SMALLINT, group_key VARCHAR(64))
+JOIN queues ON queues.tenant = records.tenant AND queues.program_id = records.program_id AND queues.lane =
+    records.lane AND queues.group_key = records.group_key
+WHERE queues.holder IS NULL AND queues.wake_at IS NULL
+ORDER BY queues.tenant, queues.program_id, queues.lane, queues.group_key
+FOR UPDATE OF queues SKIP LOCKED;
+
+-- forget queues
+--   function: store.queues.forgetting.forget (store/queues/forgetting.py)
+--   runs: after that: if nothing waits in them
+--   needs: pk_queues, ix_executions_queue, pk_programs, pk_queue_counts
+DELETE
+FROM queues
+WHERE (queues.tenant, queues.program_id, queues.lane, queues.group_key) IN (SELECT records.tenant,
+    records.program_id, records.lane, records.group_key
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR(64), program_id UUID,
+    lane SMALLINT, group_key VARCHAR(64))) AND queues.holder IS NULL AND queues.wake_at IS NULL AND
+    queues.inserted_at < (clock_timestamp() + make_interval(secs => CAST(%(database_now_1)s AS double
+    precision))) AND (NOT (EXISTS (SELECT programs.id
+FROM programs
+WHERE programs.id = queues.program_id AND programs.tenant = queues.tenant)) OR queues.group_key = '' AND NOT
+    (EXISTS (SELECT queue_counts.lane
+FROM queue_counts
+WHERE queue_counts.tenant = queues.tenant AND queue_counts.program_id = queues.program_id AND
+    queue_counts.lane = queues.lane))) AND NOT (EXISTS (SELECT executions.id
+FROM executions
+WHERE executions.status = 'pending' AND executions.tenant = queues.tenant AND executions.program_id =
+    queues.program_id AND executions.lane = queues.lane AND executions.group_key = queues.group_key))
+RETURNING queues.tenant;
+
+-- anything moved
+--   function: store.queues.counts.anything_moved (store/queues/counts.py)
+--   runs: by the relay, each second: it locks nothing
+--   needs: none
+SELECT EXISTS (SELECT queue_moves.id
+FROM queue_moves) AS anon_1;
+
+-- take moves
+--   function: store.queues.counts.fold (store/queues/counts.py)
+--   runs: by the relay, where something has moved
+--   needs: pk_queue_moves
+DELETE
+FROM queue_moves
+WHERE queue_moves.id IN (SELECT queue_moves.id
+FROM queue_moves
+ORDER BY queue_moves.id
+LIMIT %(param_1)s::INTEGER
+FOR UPDATE SKIP LOCKED)
+RETURNING queue_moves.came, queue_moves.went, queue_moves.tenant, queue_moves.program_id, queue_moves.lane;
+
+-- clock of the database
+--   function: store.queues.counts.fold (store/queues/counts.py)
+--   runs: where counts are read or written
+--   needs: none
+SELECT (clock_timestamp()) AS database_now_1;
+
+-- oldest that waits
+--   function: store.queues.counts.fold (store/queues/counts.py)
+--   runs: after that
+--   needs: pk_queues, ix_executions_queue
+SELECT queues.tenant, queues.program_id, queues.lane, min((SELECT executions.run_at
+FROM executions
+WHERE executions.status = 'pending' AND executions.tenant = queues.tenant AND executions.program_id =
+    queues.program_id AND executions.lane = queues.lane AND executions.group_key = queues.group_key AND
+    executions.run_at IS NOT NULL
+ORDER BY executions.run_at
+LIMIT %(param_1)s::INTEGER)) AS oldest_at
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR, program_id UUID, lane
+    SMALLINT)
+JOIN queues ON (queues.holder IS NOT NULL OR queues.wake_at IS NOT NULL) AND queues.tenant = records.tenant
+    AND queues.program_id = records.program_id AND queues.lane = records.lane GROUP BY queues.tenant,
+    queues.program_id, queues.lane;
+
+-- add moves
+--   function: store.queues.counts.fold (store/queues/counts.py)
+--   runs: after that
+--   needs: pk_queue_counts
+INSERT INTO queue_counts (tenant, program_id, lane, waiting, period, came, went, oldest_at, moving_since)
+SELECT records.tenant, records.program_id, records.lane, records.waiting, records.period, records.came,
+    records.went, records.oldest_at, records.moving_since
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR, program_id UUID, lane
+    SMALLINT, waiting BIGINT, period BIGINT, came BIGINT, went BIGINT, oldest_at TIMESTAMP WITH TIME ZONE,
+    moving_since TIMESTAMP WITH TIME ZONE)
+WHERE records.tenant IS NOT NULL
+ORDER BY records.tenant, records.program_id, records.lane
+ON CONFLICT (tenant, program_id, lane) DO UPDATE SET waiting = (queue_counts.waiting + excluded.waiting),
+    oldest_at = excluded.oldest_at, period = CASE WHEN (queue_counts.period >= excluded.period) THEN
+    queue_counts.period ELSE excluded.period END, came = CASE WHEN (queue_counts.period >= excluded.period)
+    THEN queue_counts.came + excluded.came ELSE excluded.came END, went = CASE WHEN (queue_counts.period >=
+    excluded.period) THEN queue_counts.went + excluded.went ELSE excluded.went END, came_before = CASE WHEN
+    (queue_counts.period >= excluded.period) THEN queue_counts.came_before WHEN (queue_counts.period =
+    excluded.period - %(period_1)s::BIGINT) THEN queue_counts.came ELSE %(param_1)s::INTEGER END, went_before
+    = CASE WHEN (queue_counts.period >= excluded.period) THEN queue_counts.went_before WHEN
+    (queue_counts.period = excluded.period - %(period_1)s::BIGINT) THEN queue_counts.went ELSE
+    %(param_2)s::INTEGER END, moving_since = CASE WHEN (queue_counts.period >= excluded.period OR
+    queue_counts.period = excluded.period - %(period_1)s::BIGINT) THEN queue_counts.moving_since ELSE
+    excluded.moving_since END;
+
+-- next counts
+--   function: store.queues.counts.repair (store/queues/counts.py)
+--   runs: by the relay, every ten seconds: the next 50
+--   needs: pk_queue_counts
+SELECT DISTINCT queue_counts.tenant, queue_counts.program_id, queue_counts.lane
+FROM queue_counts
+WHERE true
+ORDER BY queue_counts.tenant, queue_counts.program_id, queue_counts.lane
+LIMIT %(param_1)s::INTEGER;
+
+-- next queues to count
+--   function: store.queues.counts.repair (store/queues/counts.py)
+--   runs: the same, of what may not be counted yet
+--   needs: pk_queues
+SELECT DISTINCT queues.tenant, queues.program_id, queues.lane
+FROM queues
+WHERE queues.holder IS NOT NULL OR queues.wake_at IS NOT NULL
+ORDER BY queues.tenant, queues.program_id, queues.lane
+LIMIT %(param_1)s::INTEGER;
+
+-- begin counts
+--   function: store.queues.counts.repair (store/queues/counts.py)
+--   runs: after that
+--   needs: pk_queue_counts
+INSERT INTO queue_counts (tenant, program_id, lane, waiting, period, came, went, moving_since)
+SELECT records.tenant, records.program_id, records.lane, %(param_1)s::INTEGER AS anon_1, %(param_2)s::INTEGER
+    AS anon_2, %(param_3)s::INTEGER AS anon_3, %(param_4)s::INTEGER AS anon_4, (clock_timestamp()) AS
+    database_now_1
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR, program_id UUID, lane
+    SMALLINT)
+WHERE EXISTS (SELECT queues.tenant
+FROM queues
+WHERE (queues.holder IS NOT NULL OR queues.wake_at IS NOT NULL) AND queues.tenant = records.tenant AND
+    queues.program_id = records.program_id AND queues.lane = records.lane)
+ORDER BY records.tenant, records.program_id, records.lane
+ON CONFLICT (tenant, program_id, lane) DO NOTHING;
+
+-- hold counts
+--   function: store.queues.counts.repair (store/queues/counts.py)
+--   runs: after that
+--   needs: pk_queue_counts
+SELECT queue_counts.tenant, queue_counts.program_id, queue_counts.lane
+FROM queue_counts
+WHERE (queue_counts.tenant, queue_counts.program_id, queue_counts.lane) IN (SELECT records.tenant,
+    records.program_id, records.lane
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR, program_id UUID, lane
+    SMALLINT))
+FOR UPDATE SKIP LOCKED;
+
+-- wrong counts
+--   function: store.queues.counts.repair (store/queues/counts.py)
+--   runs: after that: it reads 10,000 rows of a queue at most
+--   needs: pk_queue_counts, ix_executions_queue
+SELECT "both".tenant, "both".program_id, "both".lane, "both".there, "both".counted
+FROM (SELECT records.tenant AS tenant, records.program_id AS program_id, records.lane AS lane, (SELECT
+    count(*) AS count_1
+FROM (SELECT executions.id AS id
+FROM executions
+WHERE executions.status = 'pending' AND executions.tenant = records.tenant AND executions.program_id =
+    records.program_id AND executions.lane = records.lane AND executions.run_at IS NOT NULL
+LIMIT %(param_1)s::INTEGER) AS anon_1) AS there, queue_counts.waiting + (SELECT coalesce(sum(queue_moves.came
+    - queue_moves.went), %(coalesce_2)s::INTEGER) AS coalesce_1
+FROM queue_moves
+WHERE queue_moves.tenant = records.tenant AND queue_moves.program_id = records.program_id AND queue_moves.lane
+    = records.lane) AS counted
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR, program_id UUID, lane
+    SMALLINT)
+JOIN queue_counts ON queue_counts.tenant = records.tenant AND queue_counts.program_id = records.program_id AND
+    queue_counts.lane = records.lane) AS "both"
+WHERE "both".there != "both".counted AND "both".there <= %(there_1)s::INTEGER AND "both".counted <=
+    %(counted_1)s::BIGINT;
+
+-- forget counts
+--   function: store.queues.counts.repair (store/queues/counts.py)
+--   runs: after that: those of which nothing has moved for an hour
+--   needs: pk_queue_counts
+DELETE
+FROM queue_counts
+WHERE (queue_counts.tenant, queue_counts.program_id, queue_counts.lane) IN (SELECT records.tenant,
+    records.program_id, records.lane
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(tenant VARCHAR, program_id UUID, lane
+    SMALLINT)) AND queue_counts.waiting = %(waiting_1)s::BIGINT AND queue_counts.period < %(period_1)s::BIGINT;
+
+-- leave an early cancel
+--   function: store.executions.early.leave (store/executions/early.py)
+--   runs: where a cancel came before its execution
+--   needs: pk_early_cancels
+INSERT INTO early_cancels (execution_id, tenant, by, inserted_at) VALUES (%(execution_id)s::UUID,
+    %(tenant)s::VARCHAR, %(by)s::VARCHAR, (clock_timestamp()))
+ON CONFLICT (execution_id, tenant) DO UPDATE SET inserted_at = (clock_timestamp());
+
+-- take an early cancel back
+--   function: store.executions.early.take_back (store/executions/early.py)
+--   runs: when nobody waits for it any more
+--   needs: pk_early_cancels
+DELETE
+FROM early_cancels
+WHERE early_cancels.execution_id = %(execution_id_1)s::UUID AND early_cancels.tenant = %(tenant_1)s::VARCHAR;
+
+-- any old early cancel
+--   function: store.executions.early.anything_old (store/executions/early.py)
+--   runs: by the relay, every 20 seconds; the table is small
+--   needs: none
+SELECT EXISTS (SELECT early_cancels.execution_id
+FROM early_cancels
+WHERE early_cancels.inserted_at < (clock_timestamp() + make_interval(secs => CAST(%(database_now_1)s AS double
+    precision)))) AS anon_1;
+
+-- sweep early cancels
+--   function: store.executions.early.sweep (store/executions/early.py)
+--   runs: where there is one, of a worker that has died
+--   needs: none
+DELETE
+FROM early_cancels
+WHERE early_cancels.inserted_at < (clock_timestamp() + make_interval(secs => CAST(%(database_now_1)s AS double
+    precision)));
+
+-- settle
+--   function: store.gates.settlement.settle (store/gates/settlement.py)
+--   runs: after `finish` or `retry`, in its transaction, where something is limited
+--   needs: pk_slots
+UPDATE slots
+SET outcome=records.outcome, calls=records.calls, tokens=records.tokens
+FROM jsonb_to_recordset(CAST(%(records)s::VARCHAR AS JSONB)) AS records(execution_id UUID, tenant VARCHAR(64),
+    lock_version INTEGER, outcome VARCHAR(16), calls INTEGER, tokens BIGINT)
+WHERE slots.execution_id = records.execution_id AND slots.tenant = records.tenant AND slots.lock_version =
+    records.lock_version AND slots.outcome IS NULL
+RETURNING slots.gate_key;
+
+-- take a turn
+--   function: store.gates.settlement.close (store/gates/settlement.py)
+--   runs: before a gate is changed: one transaction at a time does
+--   needs: none
+SELECT pg_advisory_xact_lock(5718306201);
+
+-- make a gate
+--   function: store.gates.settlement.close (store/gates/settlement.py)
+--   runs: where a provider asks for fewer calls
+--   needs: pk_gates
+INSERT INTO gates (key, tenant, kind, name, inserted_at, updated_at) VALUES (%(key)s::VARCHAR,
+    %(tenant)s::VARCHAR, %(kind)s::VARCHAR, %(name)s::VARCHAR, (clock_timestamp()), (clock_timestamp()))
+ON CONFLICT DO NOTHING;
+
+-- lock a gate
+--   function: store.gates.settlement.close (store/gates/settlement.py)
+--   runs: after that
+--   needs: pk_gates
+SELECT gates.key, gates.tenant, gates.kind, gates.name, gates.paused, gates.paused_by, gates.paused_reason,
+    gates.paused_at, gates.in_flight, gates.least_in_flight, gates.requests_per_minute,
+    gates.tokens_per_minute, gates.limited_by, gates.allowed, gates.shrunk_at, gates.requests_left,
+    gates.tokens_left, gates.filled_at, gates.tokens_each, gates.swept_at, gates.closed_until, gates.closures,
+    gates.lock_version, gates.inserted_at, gates.updated_at
+FROM gates
+WHERE gates.key = %(key_1)s::VARCHAR FOR UPDATE;
+
+-- closed until
+--   function: store.gates.settlement.close (store/gates/settlement.py)
+--   runs: after that
+--   needs: pk_gates
+SELECT CAST(EXTRACT(EPOCH FROM gates.closed_until - clock_timestamp()) AS double precision) AS closed_for,
+    gates.closures
+FROM gates
+WHERE gates.key = %(key_1)s::VARCHAR;
+
+-- close a gate
+--   function: store.gates.settlement.close (store/gates/settlement.py)
+--   runs: after that, unless it is closed for as long
+--   needs: pk_gates
+UPDATE gates
+SET closed_until=(clock_timestamp() + make_interval(secs => CAST(%(wait)s AS double precision))),
+    closures=%(closures)s::INTEGER, lock_version=(gates.lock_version + %(lock_version_1)s::INTEGER),
+    updated_at=greatest(clock_timestamp(), (SELECT max(others.updated_at) AS max_1
+FROM gates AS others) + interval '1 microsecond')
+WHERE gates.key = %(key_1)s::VARCHAR
+RETURNING gates.key, gates.tenant, gates.kind, gates.name, gates.paused, gates.paused_by, gates.paused_reason,
+    gates.paused_at, gates.in_flight, gates.least_in_flight, gates.requests_per_minute,
+    gates.tokens_per_minute, gates.limited_by, gates.allowed, gates.shrunk_at, gates.requests_left,
+    gates.tokens_left, gates.filled_at, gates.tokens_each, gates.swept_at, gates.closed_until, gates.closures,
+    gates.lock_version, gates.inserted_at, gates.updated_at;
+
+-- list gates
+--   function: store.gates.steering.listing (store/gates/steering.py)
+--   runs: when asked: for operators of all
+--   needs: pk_slots, ix_queues_holder
+SELECT gates.key, gates.tenant, gates.kind, gates.name, gates.paused, gates.paused_by, gates.paused_reason,
+    gates.paused_at, gates.in_flight, gates.least_in_flight, gates.requests_per_minute,
+    gates.tokens_per_minute, gates.limited_by, gates.allowed, gates.shrunk_at, gates.requests_left,
+    gates.tokens_left, gates.filled_at, gates.tokens_each, gates.swept_at, gates.closed_until, gates.closures,
+    gates.lock_version, gates.inserted_at, gates.updated_at, held.running
+FROM gates LEFT OUTER
+JOIN (SELECT slots.gate_key AS gate_key, count(*) AS running
+FROM slots
+WHERE slots.outcome IS NULL GROUP BY slots.gate_key) AS held ON held.gate_key = gates.key
+WHERE gates.paused OR gates.closed_until IS NOT NULL OR gates.in_flight IS NOT NULL OR
+    gates.requests_per_minute IS NOT NULL OR gates.tokens_per_minute IS NOT NULL
+ORDER BY gates.kind, gates.tenant, gates.name;
+
+-- figures of lanes
+--   function: store.queues.figures.lanes (store/queues/figures.py)
+--   runs: when asked, of a tenant
+--   needs: pk_queue_counts
+SELECT parts.lane, sum(parts.waiting) AS waiting, sum(parts.running) AS running, sum(parts.came) AS came,
+    sum(parts.went) AS went, min(parts.oldest_at) AS oldest_at, min(parts.moving_since) AS moving_since
+FROM (SELECT queue_counts.lane AS lane, queue_counts.waiting AS waiting, %(param_1)s::BIGINT AS running, CASE
+    WHEN (queue_counts.waiting > %(waiting_1)s::BIGINT) THEN queue_counts.oldest_at END AS oldest_at, CASE
+    WHEN (queue_counts.period >= %(period_1)s::BIGINT) THEN queue_counts.came + queue_counts.came_before WHEN
+    (queue_counts.period = %(period_2)s::BIGINT) THEN queue_counts.came ELSE %(param_2)s::INTEGER END AS came,
+    CASE WHEN (queue_counts.period >= %(period_3)s::BIGINT) THEN queue_counts.went + queue_counts.went_before
+    WHEN (queue_counts.period = %(period_4)s::BIGINT) THEN queue_counts.went ELSE %(param_3)s::INTEGER END AS
+    went, CASE WHEN (queue_counts.period >= %(period_5)s::BIGINT) THEN queue_counts.moving_since END AS
+    moving_since
+FROM queue_counts
+WHERE queue_counts.tenant = %(tenant_1)s::VARCHAR UNION ALL
+SELECT queue_moves.lane AS lane, queue_moves.came - queue_moves.went AS anon_1, %(param_1)s::BIGINT AS anon_2,
+    NULL AS anon_3, queue_moves.came AS came, queue_moves.went AS went, NULL AS anon__1
+FROM queue_moves
+WHERE queue_moves.tenant = %(tenant_2)s::VARCHAR UNION ALL
+SELECT executions.lane AS lane, %(param_1)s::BIGINT AS anon_2, %(param_4)s::BIGINT AS anon_4, NULL AS anon_3,
+    %(param_1)s::BIGINT AS anon__2, %(param_1)s::BIGINT AS anon__3, NULL AS anon__4
+FROM executions
+WHERE executions.status = 'running' AND executions.request_digest NOT LIKE 'external:%%' AND executions.tenant
+    = %(tenant_3)s::VARCHAR) AS parts GROUP BY parts.lane HAVING sum(parts.waiting) != %(sum_1)s::BIGINT OR
+    sum(parts.running) != %(sum_2)s::BIGINT OR sum(parts.came) != %(sum_3)s::BIGINT OR sum(parts.went) !=
+    %(sum_4)s::BIGINT;
+
+-- figures of programs
+--   function: store.queues.figures.page (store/queues/figures.py)
+--   runs: when asked, of a tenant
+--   needs: pk_queue_counts
+SELECT figures.tenant, figures.program_id, figures.waiting, figures.running, figures.came, figures.went,
+    figures.oldest_at, figures.moving_since
+FROM (SELECT parts.tenant AS tenant, parts.program_id AS program_id, sum(parts.waiting) AS waiting,
+    sum(parts.running) AS running, sum(parts.came) AS came, sum(parts.went) AS went, min(parts.oldest_at) AS
+    oldest_at, min(parts.moving_since) AS moving_since
+FROM (SELECT queue_counts.tenant AS tenant, queue_counts.program_id AS program_id, queue_counts.waiting AS
+    waiting, %(param_1)s::BIGINT AS running, CASE WHEN (queue_counts.waiting > %(waiting_1)s::BIGINT) THEN
+    queue_counts.oldest_at END AS oldest_at, CASE WHEN (queue_counts.period >= %(period_1)s::BIGINT) THEN
+    queue_counts.came + queue_counts.came_before WHEN (queue_counts.period = %(period_2)s::BIGINT) THEN
+    queue_counts.came ELSE %(param_2)s::INTEGER END AS came, CASE WHEN (queue_counts.period >=
+    %(period_3)s::BIGINT) THEN queue_counts.went + queue_counts.went_before WHEN (queue_counts.period =
+    %(period_4)s::BIGINT) THEN queue_counts.went ELSE %(param_3)s::INTEGER END AS went, CASE WHEN
+    (queue_counts.period >= %(period_5)s::BIGINT) THEN queue_counts.moving_since END AS moving_since
+FROM queue_counts
+WHERE queue_counts.tenant = %(tenant_1)s::VARCHAR UNION ALL
+SELECT queue_moves.tenant AS tenant, queue_moves.program_id AS program_id, queue_moves.came - queue_moves.went
+    AS anon_1, %(param_1)s::BIGINT AS anon_2, NULL AS anon_3, queue_moves.came AS came, queue_moves.went AS
+    went, NULL AS anon__1
+FROM queue_moves
+WHERE queue_moves.tenant = %(tenant_2)s::VARCHAR UNION ALL
+SELECT executions.tenant AS tenant, executions.program_id AS program_id, %(param_1)s::BIGINT AS anon_2,
+    %(param_4)s::BIGINT AS anon_4, NULL AS anon_3, %(param_1)s::BIGINT AS anon__2, %(param_1)s::BIGINT AS
+    anon__3, NULL AS anon__4
+FROM executions
+WHERE executions.status = 'running' AND executions.request_digest NOT LIKE 'external:%%' AND executions.tenant
+    = %(tenant_3)s::VARCHAR) AS parts GROUP BY parts.tenant, parts.program_id HAVING sum(parts.waiting) !=
+    %(sum_1)s::BIGINT OR sum(parts.running) != %(sum_2)s::BIGINT OR sum(parts.came) != %(sum_3)s::BIGINT OR
+    sum(parts.went) != %(sum_4)s::BIGINT) AS figures
+ORDER BY figures.waiting DESC, figures.tenant, figures.program_id
+LIMIT %(param_5)s::INTEGER;
+
+-- position
+--   function: store.queues.position.position (store/queues/position.py)
+--   runs: when asked: what one that waits waits for
+--   needs: pk_executions
+SELECT executions.tenant, executions.program_id, executions.lane, executions.group_key, executions.run_at,
+    executions.attempt, executions.updated_at, queues.holder, (clock_timestamp()) AS now, EXISTS (SELECT
+    gates.key
+FROM gates
+WHERE gates.key = queues.holder AND gates.paused) AS queue_paused, EXISTS (SELECT gates.key
+FROM gates
+WHERE gates.key = %(param_1)s::VARCHAR AND gates.paused) AS all_paused, EXISTS (SELECT gates.key
+FROM gates
+WHERE gates.key = CASE executions.lane WHEN %(param_2)s::INTEGER THEN %(param_3)s::VARCHAR WHEN
+    %(param_4)s::INTEGER THEN %(param_5)s::VARCHAR WHEN %(param_6)s::INTEGER THEN %(param_7)s::VARCHAR END AND
+    gates.paused) AS lane_paused, programs.adapter_type AS adapter, CASE WHEN (programs.id IS NOT NULL) THEN
+    coalesce(CAST(programs.configuration ->> %(configuration_1)s::TEXT AS VARCHAR), %(coalesce_1)s::VARCHAR)
+    END AS environment, (SELECT jsonb_agg(DISTINCT workers.serves) AS jsonb_agg_1
+FROM workers
+WHERE workers.lease_expires_at >= (clock_timestamp()) AND workers.state != %(state_1)s::VARCHAR AND NOT
+    (EXISTS (SELECT gates.key
+FROM gates
+WHERE gates.key = (%(param_8)s::VARCHAR || workers.name) AND gates.paused))) AS served
+FROM executions LEFT OUTER
+JOIN queues ON executions.tenant = queues.tenant AND executions.program_id = queues.program_id AND
+    executions.lane = queues.lane AND executions.group_key = queues.group_key LEFT OUTER
+JOIN programs ON programs.id = executions.program_id AND programs.tenant = executions.tenant
+WHERE executions.id = %(execution_id)s::UUID AND executions.tenant = %(its_tenant)s::VARCHAR AND
+    executions.status = 'pending' AND executions.run_at IS NOT NULL;
+
 -- anything to deliver
 --   function: store.webhooks.sending.anything_due (store/webhooks/sending.py)
 --   runs: by the deliverer, all the time: it locks nothing

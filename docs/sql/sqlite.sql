@@ -592,6 +592,583 @@ SELECT executions.id, executions.program_id, executions.inputs, executions.optio
 FROM executions
 WHERE executions.id IN (...) AND executions.tenant = ?;
 
+-- find tenants
+--   function: store.executions.choosing.choose (store/executions/choosing.py)
+--   runs: by a choice, unless it has found enough just before
+--   needs: ix_queues_holder
+WITH RECURSIVE turn(lane, until, tenant, n) AS (SELECT records.lane AS lane, records.until AS until, (SELECT
+    min((SELECT min(queues.tenant) AS min_2
+FROM queues
+WHERE queues.holder = holders.holder AND queues.lane = records.lane AND queues.tenant > records."after")) AS
+    min_1
+FROM (SELECT "each".value ->> ? AS holder
+FROM json_each(?) AS "each") AS holders) AS tenant, 1 AS n
+FROM (SELECT "each".value ->> ? AS lane, "each".value ->> ? AS "after", "each".value ->> ? AS until
+FROM json_each(?) AS "each") AS records UNION ALL
+SELECT turn.lane AS lane, turn.until AS until, (SELECT min((SELECT min(queues.tenant) AS min_4
+FROM queues
+WHERE queues.holder = holders.holder AND queues.lane = turn.lane AND queues.tenant > turn.tenant)) AS min_3
+FROM (SELECT "each".value ->> ? AS holder
+FROM json_each(?) AS "each") AS holders) AS anon_1, turn.n + 1 AS anon_2
+FROM turn
+WHERE turn.tenant IS NOT NULL AND turn.n < ?)
+SELECT turn.lane, turn.tenant
+FROM turn
+WHERE turn.tenant IS NOT NULL AND (turn.until IS NULL OR turn.tenant <= turn.until)
+ORDER BY turn.lane, turn.until IS NOT NULL, turn.n;
+
+-- find queues
+--   function: store.executions.choosing.choose (store/executions/choosing.py)
+--   runs: after that: of these tenants, on SQLite of each
+--   needs: ix_queues_holder
+SELECT ? AS tenant, found.program_id, found.group_key, found.behind
+FROM (SELECT anon_1.program_id AS program_id, anon_1.group_key AS group_key, anon_1.behind AS behind
+FROM (SELECT queues.program_id AS program_id, queues.group_key AS group_key, 0 AS behind
+FROM queues
+WHERE queues.holder = ? AND queues.lane = ? AND queues.tenant = ? AND (queues.program_id, queues.group_key) >
+    (?, ?)
+ORDER BY queues.program_id, queues.group_key
+LIMIT ? OFFSET ?) AS anon_1 UNION ALL
+SELECT anon_2.program_id AS program_id, anon_2.group_key AS group_key, anon_2.behind AS behind
+FROM (SELECT queues.program_id AS program_id, queues.group_key AS group_key, 1 AS behind
+FROM queues
+WHERE queues.holder = ? AND queues.lane = ? AND queues.tenant = ? AND (queues.program_id, queues.group_key) <=
+    (?, ?)
+ORDER BY queues.program_id, queues.group_key
+LIMIT ? OFFSET ?) AS anon_2) AS found;
+
+-- take
+--   function: store.executions.choosing.choose (store/executions/choosing.py)
+--   runs: for the queues whose turn it is, on SQLite for each
+--   needs: ix_executions_queue, pk_programs
+WITH picked AS (SELECT executions.id AS id, executions.tenant AS tenant, CASE WHEN (programs.status = ?) THEN
+    programs.backend_id ELSE NULL END AS ready_backend, programs.policy AS policy, programs.callback AS
+    callback
+FROM executions LEFT OUTER
+JOIN programs ON programs.id = executions.program_id AND programs.tenant = executions.tenant
+WHERE executions.tenant = ? AND executions.program_id = ? AND executions.lane = ? AND executions.group_key = ?
+    AND executions.status = 'pending' AND executions.run_at <= (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+    AND (SELECT max(gates.updated_at) AS max_1
+FROM gates) IS ? AND NOT (executions.lost > ? AND executions.attempt + ? = coalesce((SELECT
+    CAST(JSON_EXTRACT(programs.policy, ?) AS INTEGER) AS anon_1
+FROM programs
+WHERE programs.id = executions.program_id AND programs.tenant = executions.tenant), ?))
+ORDER BY executions.run_at
+LIMIT ? OFFSET ?) UPDATE executions
+SET backend_id=picked.ready_backend, attempt=(executions.attempt + ?), worker=?,
+    lease_expires_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000'),
+    started_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), status=?,
+    lock_version=(executions.lock_version + ?), updated_at=(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'),
+    timeline=json_insert(CASE WHEN json_array_length(executions.timeline) < 50 THEN executions.timeline ELSE
+    json_remove(executions.timeline, '$[0]') END, '$[#]', json_object('status', ?, 'at',
+    strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'attempt', executions.attempt + ?, 'by', ?)), due_at=NULL,
+    policy=picked.policy, program_callback=picked.callback
+FROM picked
+WHERE executions.id = picked.id AND executions.tenant = picked.tenant
+RETURNING tenant, status, reply_to, id, attempt, lock_version, backend_id, cancel_requested, policy, usage,
+    carried, lost, metadata, extensions, ((julianday(deadline) - julianday('now')) * 86400.0) AS seconds_left,
+    CASE WHEN (error_code = 'rate_limited') THEN -((julianday(not_before) - julianday('now')) * 86400.0) ELSE
+    NULL END AS late, program_id, inputs, options, source, traceparent, correlation_id, callback,
+    requested_at, lane, group_key, run_at;
+
+-- find lost chances
+--   function: store.executions.choosing.choose (store/executions/choosing.py)
+--   runs: in those that gave fewer than were asked for
+--   needs: ix_executions_queue, pk_programs
+SELECT executions.id, executions.tenant
+FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
+    AS lane, "each".value ->> ? AS group_key
+FROM json_each(?) AS "each") AS records
+JOIN executions ON executions.tenant = records.tenant AND executions.program_id = records.program_id AND
+    executions.lane = records.lane AND executions.group_key = records.group_key
+WHERE executions.status = 'pending' AND executions.run_at <= (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+    AND executions.lost > 0 AND executions.lost > ? AND executions.attempt + ? = coalesce((SELECT
+    CAST(JSON_EXTRACT(programs.policy, ?) AS INTEGER) AS anon_1
+FROM programs
+WHERE programs.id = executions.program_id AND programs.tenant = executions.tenant), ?)
+LIMIT 8 OFFSET ?;
+
+-- leave to run alone
+--   function: store.executions.choosing.choose (store/executions/choosing.py)
+--   runs: for those: to the process that has found them
+--   needs: pk_executions
+UPDATE executions
+SET run_at=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000')
+WHERE executions.id IN (...) AND executions.tenant = ?
+RETURNING id, program_id, inputs, options, source, traceparent, tenant, reply_to, correlation_id, callback,
+    metadata, extensions, requested_at;
+
+-- mark empty queues
+--   function: store.executions.choosing.choose (store/executions/choosing.py)
+--   runs: after that: if nothing in them may run
+--   needs: pk_queues, ix_executions_queue
+UPDATE queues
+SET holder=NULL, wake_at=(SELECT min(executions.run_at) AS min_1
+FROM executions
+WHERE executions.tenant = queues.tenant AND executions.program_id = queues.program_id AND executions.lane =
+    queues.lane AND executions.group_key = queues.group_key AND executions.status = 'pending')
+WHERE (queues.tenant, queues.program_id, queues.lane, queues.group_key) IN (SELECT records.tenant,
+    records.program_id, records.lane, records.group_key
+FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
+    AS lane, "each".value ->> ? AS group_key
+FROM json_each(?) AS "each") AS records) AND queues.holder IS NOT NULL AND coalesce((SELECT
+    min(executions.run_at) AS min_1
+FROM executions
+WHERE executions.tenant = queues.tenant AND executions.program_id = queues.program_id AND executions.lane =
+    queues.lane AND executions.group_key = queues.group_key AND executions.status = 'pending') >
+    (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'), 1) = 1
+RETURNING tenant;
+
+-- wake queues
+--   function: store.executions.choosing.wake (store/executions/choosing.py)
+--   runs: by the relay, and where something is due: at most 500
+--   needs: ix_queues_wake
+UPDATE queues
+SET holder=?, wake_at=NULL
+WHERE (queues.tenant, queues.program_id, queues.lane, queues.group_key) IN (SELECT queues.tenant,
+    queues.program_id, queues.lane, queues.group_key
+FROM queues
+WHERE queues.holder IS NULL AND queues.wake_at <= (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+ORDER BY queues.tenant, queues.program_id, queues.lane, queues.group_key
+LIMIT 500 OFFSET ?)
+RETURNING tenant;
+
+-- any queue ready
+--   function: store.executions.choosing.anything_ready (store/executions/choosing.py)
+--   runs: by the relay, each second: it locks nothing
+--   needs: ix_queues_holder
+SELECT EXISTS (SELECT queues.tenant
+FROM queues
+WHERE queues.holder = ?) AS anon_1;
+
+-- next that wait
+--   function: store.queues.reconciling.reconcile (store/queues/reconciling.py)
+--   runs: by the relay, each second: the next 200 queues
+--   needs: ix_executions_queue
+SELECT DISTINCT executions.tenant, executions.program_id, executions.lane, executions.group_key
+FROM executions
+WHERE executions.status = 'pending' AND executions.run_at IS NOT NULL AND (executions.tenant,
+    executions.program_id, executions.lane, executions.group_key) > (?, ?, ?, ?)
+ORDER BY executions.tenant, executions.program_id, executions.lane, executions.group_key
+LIMIT ? OFFSET ?;
+
+-- offered by nobody
+--   function: store.queues.reconciling.reconcile (store/queues/reconciling.py)
+--   runs: after that: it finds nothing
+--   needs: pk_queues, ix_executions_queue
+SELECT looked.tenant, looked.program_id, looked.lane, looked.group_key, looked.first
+FROM (SELECT records.tenant AS tenant, records.program_id AS program_id, records.lane AS lane,
+    records.group_key AS group_key, (SELECT min(executions.run_at) AS min_1
+FROM executions
+WHERE executions.status = 'pending' AND executions.tenant = records.tenant AND executions.program_id =
+    records.program_id AND executions.lane = records.lane AND executions.group_key = records.group_key) AS
+    first
+FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
+    AS lane, "each".value ->> ? AS group_key
+FROM json_each(?) AS "each") AS records) AS looked LEFT OUTER
+JOIN queues ON queues.tenant = looked.tenant AND queues.program_id = looked.program_id AND queues.lane =
+    looked.lane AND queues.group_key = looked.group_key
+WHERE looked.first IS NOT NULL AND queues.holder IS NULL AND (queues.wake_at IS NULL OR queues.wake_at >
+    looked.first);
+
+-- next queues
+--   function: store.queues.forgetting.forget (store/queues/forgetting.py)
+--   runs: by the relay, every ten seconds: the next 500
+--   needs: pk_queues, pk_programs, pk_queue_counts
+SELECT queues.tenant, queues.program_id, queues.lane, queues.group_key, queues.holder IS NULL AND
+    queues.wake_at IS NULL AND queues.inserted_at < (strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds')
+    || '000') AND (NOT (EXISTS (SELECT programs.id
+FROM programs
+WHERE programs.id = queues.program_id AND programs.tenant = queues.tenant)) OR queues.group_key = '' AND NOT
+    (EXISTS (SELECT queue_counts.lane
+FROM queue_counts
+WHERE queue_counts.tenant = queues.tenant AND queue_counts.program_id = queues.program_id AND
+    queue_counts.lane = queues.lane))) AS unneeded
+FROM queues
+WHERE (queues.tenant, queues.program_id, queues.lane, queues.group_key) > (?, ?, ?, ?)
+ORDER BY queues.tenant, queues.program_id, queues.lane, queues.group_key
+LIMIT ? OFFSET ?;
+
+-- hold unneeded queues
+--   function: store.queues.forgetting.forget (store/queues/forgetting.py)
+--   runs: for those that are empty and idle, or whose program is gone
+--   needs: pk_queues
+SELECT queues.tenant, queues.program_id, queues.lane, queues.group_key
+FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
+    AS lane, "each".value ->> ? AS group_key
+FROM json_each(?) AS "each") AS records
+JOIN queues ON queues.tenant = records.tenant AND queues.program_id = records.program_id AND queues.lane =
+    records.lane AND queues.group_key = records.group_key
+WHERE queues.holder IS NULL AND queues.wake_at IS NULL
+ORDER BY queues.tenant, queues.program_id, queues.lane, queues.group_key;
+
+-- forget queues
+--   function: store.queues.forgetting.forget (store/queues/forgetting.py)
+--   runs: after that: if nothing waits in them
+--   needs: pk_queues, ix_executions_queue, pk_programs, pk_queue_counts
+DELETE
+FROM queues
+WHERE (queues.tenant, queues.program_id, queues.lane, queues.group_key) IN (SELECT records.tenant,
+    records.program_id, records.lane, records.group_key
+FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
+    AS lane, "each".value ->> ? AS group_key
+FROM json_each(?) AS "each") AS records) AND queues.holder IS NULL AND queues.wake_at IS NULL AND
+    queues.inserted_at < (strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000') AND (NOT (EXISTS
+    (SELECT programs.id
+FROM programs
+WHERE programs.id = queues.program_id AND programs.tenant = queues.tenant)) OR queues.group_key = '' AND NOT
+    (EXISTS (SELECT queue_counts.lane
+FROM queue_counts
+WHERE queue_counts.tenant = queues.tenant AND queue_counts.program_id = queues.program_id AND
+    queue_counts.lane = queues.lane))) AND NOT (EXISTS (SELECT executions.id
+FROM executions
+WHERE executions.status = 'pending' AND executions.tenant = queues.tenant AND executions.program_id =
+    queues.program_id AND executions.lane = queues.lane AND executions.group_key = queues.group_key))
+RETURNING tenant;
+
+-- anything moved
+--   function: store.queues.counts.anything_moved (store/queues/counts.py)
+--   runs: by the relay, each second: it locks nothing
+--   needs: none
+SELECT EXISTS (SELECT queue_moves.id
+FROM queue_moves) AS anon_1;
+
+-- take moves
+--   function: store.queues.counts.fold (store/queues/counts.py)
+--   runs: by the relay, where something has moved
+--   needs: pk_queue_moves
+DELETE
+FROM queue_moves
+WHERE queue_moves.id IN (SELECT queue_moves.id
+FROM queue_moves
+ORDER BY queue_moves.id
+LIMIT ? OFFSET ?)
+RETURNING came, went, tenant, program_id, lane;
+
+-- clock of the database
+--   function: store.queues.counts.fold (store/queues/counts.py)
+--   runs: where counts are read or written
+--   needs: none
+SELECT (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now_1;
+
+-- oldest that waits
+--   function: store.queues.counts.fold (store/queues/counts.py)
+--   runs: after that
+--   needs: pk_queues, ix_executions_queue
+SELECT queues.tenant, queues.program_id, queues.lane, min((SELECT executions.run_at
+FROM executions
+WHERE executions.status = 'pending' AND executions.tenant = queues.tenant AND executions.program_id =
+    queues.program_id AND executions.lane = queues.lane AND executions.group_key = queues.group_key AND
+    executions.run_at IS NOT NULL
+ORDER BY executions.run_at
+LIMIT ? OFFSET ?)) AS oldest_at
+FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
+    AS lane
+FROM json_each(?) AS "each") AS records
+JOIN queues ON (queues.holder IS NOT NULL OR queues.wake_at IS NOT NULL) AND queues.tenant = records.tenant
+    AND queues.program_id = records.program_id AND queues.lane = records.lane GROUP BY queues.tenant,
+    queues.program_id, queues.lane;
+
+-- add moves
+--   function: store.queues.counts.fold (store/queues/counts.py)
+--   runs: after that
+--   needs: pk_queue_counts
+INSERT INTO queue_counts (tenant, program_id, lane, waiting, period, came, went, oldest_at, moving_since)
+SELECT records.tenant, records.program_id, records.lane, records.waiting, records.period, records.came,
+    records.went, records.oldest_at, records.moving_since
+FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
+    AS lane, "each".value ->> ? AS waiting, "each".value ->> ? AS period, "each".value ->> ? AS came,
+    "each".value ->> ? AS went, substr("each".value ->> ?, ?, ?) AS oldest_at, substr("each".value ->> ?, ?,
+    ?) AS moving_since
+FROM json_each(?) AS "each") AS records
+WHERE records.tenant IS NOT NULL
+ORDER BY records.tenant, records.program_id, records.lane
+ON CONFLICT (tenant, program_id, lane) DO UPDATE SET waiting = (queue_counts.waiting + excluded.waiting),
+    oldest_at = excluded.oldest_at, period = CASE WHEN (queue_counts.period >= excluded.period) THEN
+    queue_counts.period ELSE excluded.period END, came = CASE WHEN (queue_counts.period >= excluded.period)
+    THEN queue_counts.came + excluded.came ELSE excluded.came END, went = CASE WHEN (queue_counts.period >=
+    excluded.period) THEN queue_counts.went + excluded.went ELSE excluded.went END, came_before = CASE WHEN
+    (queue_counts.period >= excluded.period) THEN queue_counts.came_before WHEN (queue_counts.period =
+    excluded.period - ?) THEN queue_counts.came ELSE ? END, went_before = CASE WHEN (queue_counts.period >=
+    excluded.period) THEN queue_counts.went_before WHEN (queue_counts.period = excluded.period - ?) THEN
+    queue_counts.went ELSE ? END, moving_since = CASE WHEN (queue_counts.period >= excluded.period OR
+    queue_counts.period = excluded.period - ?) THEN queue_counts.moving_since ELSE excluded.moving_since END;
+
+-- next counts
+--   function: store.queues.counts.repair (store/queues/counts.py)
+--   runs: by the relay, every ten seconds: the next 50
+--   needs: pk_queue_counts
+SELECT DISTINCT queue_counts.tenant, queue_counts.program_id, queue_counts.lane
+FROM queue_counts
+WHERE 1 = 1
+ORDER BY queue_counts.tenant, queue_counts.program_id, queue_counts.lane
+LIMIT ? OFFSET ?;
+
+-- next queues to count
+--   function: store.queues.counts.repair (store/queues/counts.py)
+--   runs: the same, of what may not be counted yet
+--   needs: pk_queues
+SELECT DISTINCT queues.tenant, queues.program_id, queues.lane
+FROM queues
+WHERE queues.holder IS NOT NULL OR queues.wake_at IS NOT NULL
+ORDER BY queues.tenant, queues.program_id, queues.lane
+LIMIT ? OFFSET ?;
+
+-- begin counts
+--   function: store.queues.counts.repair (store/queues/counts.py)
+--   runs: after that
+--   needs: pk_queue_counts
+INSERT INTO queue_counts (tenant, program_id, lane, waiting, period, came, went, moving_since)
+SELECT records.tenant, records.program_id, records.lane, ? AS anon_1, ? AS anon_2, ? AS anon_3, ? AS anon_4,
+    (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AS database_now_1
+FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
+    AS lane
+FROM json_each(?) AS "each") AS records
+WHERE EXISTS (SELECT queues.tenant
+FROM queues
+WHERE (queues.holder IS NOT NULL OR queues.wake_at IS NOT NULL) AND queues.tenant = records.tenant AND
+    queues.program_id = records.program_id AND queues.lane = records.lane)
+ORDER BY records.tenant, records.program_id, records.lane
+ON CONFLICT (tenant, program_id, lane) DO NOTHING;
+
+-- hold counts
+--   function: store.queues.counts.repair (store/queues/counts.py)
+--   runs: after that
+--   needs: pk_queue_counts
+SELECT queue_counts.tenant, queue_counts.program_id, queue_counts.lane
+FROM queue_counts
+WHERE (queue_counts.tenant, queue_counts.program_id, queue_counts.lane) IN (SELECT records.tenant,
+    records.program_id, records.lane
+FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
+    AS lane
+FROM json_each(?) AS "each") AS records);
+
+-- wrong counts
+--   function: store.queues.counts.repair (store/queues/counts.py)
+--   runs: after that: it reads 10,000 rows of a queue at most
+--   needs: pk_queue_counts, ix_executions_queue
+SELECT both.tenant, both.program_id, both.lane, both.there, both.counted
+FROM (SELECT records.tenant AS tenant, records.program_id AS program_id, records.lane AS lane, (SELECT
+    count(*) AS count_1
+FROM (SELECT executions.id AS id
+FROM executions
+WHERE executions.status = 'pending' AND executions.tenant = records.tenant AND executions.program_id =
+    records.program_id AND executions.lane = records.lane AND executions.run_at IS NOT NULL
+LIMIT ? OFFSET ?) AS anon_1) AS there, queue_counts.waiting + (SELECT coalesce(sum(queue_moves.came -
+    queue_moves.went), ?) AS coalesce_1
+FROM queue_moves
+WHERE queue_moves.tenant = records.tenant AND queue_moves.program_id = records.program_id AND queue_moves.lane
+    = records.lane) AS counted
+FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
+    AS lane
+FROM json_each(?) AS "each") AS records
+JOIN queue_counts ON queue_counts.tenant = records.tenant AND queue_counts.program_id = records.program_id AND
+    queue_counts.lane = records.lane) AS both
+WHERE both.there != both.counted AND both.there <= ? AND both.counted <= ?;
+
+-- forget counts
+--   function: store.queues.counts.repair (store/queues/counts.py)
+--   runs: after that: those of which nothing has moved for an hour
+--   needs: pk_queue_counts
+DELETE
+FROM queue_counts
+WHERE (queue_counts.tenant, queue_counts.program_id, queue_counts.lane) IN (SELECT records.tenant,
+    records.program_id, records.lane
+FROM (SELECT "each".value ->> ? AS tenant, replace("each".value ->> ?, ?, ?) AS program_id, "each".value ->> ?
+    AS lane
+FROM json_each(?) AS "each") AS records) AND queue_counts.waiting = ? AND queue_counts.period < ?;
+
+-- leave an early cancel
+--   function: store.executions.early.leave (store/executions/early.py)
+--   runs: where a cancel came before its execution
+--   needs: pk_early_cancels
+INSERT INTO early_cancels (execution_id, tenant, "by", inserted_at) VALUES (?, ?, ?, (strftime('%Y-%m-%d
+    %H:%M:%f', 'now') || '000'))
+ON CONFLICT (execution_id, tenant) DO UPDATE SET inserted_at = (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000');
+
+-- take an early cancel back
+--   function: store.executions.early.take_back (store/executions/early.py)
+--   runs: when nobody waits for it any more
+--   needs: pk_early_cancels
+DELETE
+FROM early_cancels
+WHERE early_cancels.execution_id = ? AND early_cancels.tenant = ?;
+
+-- any old early cancel
+--   function: store.executions.early.anything_old (store/executions/early.py)
+--   runs: by the relay, every 20 seconds; the table is small
+--   needs: none
+SELECT EXISTS (SELECT early_cancels.execution_id
+FROM early_cancels
+WHERE early_cancels.inserted_at < (strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000')) AS
+    anon_1;
+
+-- sweep early cancels
+--   function: store.executions.early.sweep (store/executions/early.py)
+--   runs: where there is one, of a worker that has died
+--   needs: none
+DELETE
+FROM early_cancels
+WHERE early_cancels.inserted_at < (strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000');
+
+-- settle
+--   function: store.gates.settlement.settle (store/gates/settlement.py)
+--   runs: after `finish` or `retry`, in its transaction, where something is limited
+--   needs: pk_slots
+UPDATE slots
+SET outcome=records.outcome, calls=records.calls, tokens=records.tokens
+FROM (SELECT replace("each".value ->> ?, ?, ?) AS execution_id, "each".value ->> ? AS tenant, "each".value ->>
+    ? AS lock_version, "each".value ->> ? AS outcome, "each".value ->> ? AS calls, "each".value ->> ? AS
+    tokens
+FROM json_each(?) AS "each") AS records
+WHERE slots.execution_id = records.execution_id AND slots.tenant = records.tenant AND slots.lock_version =
+    records.lock_version AND slots.outcome IS NULL
+RETURNING gate_key;
+
+-- make a gate
+--   function: store.gates.settlement.close (store/gates/settlement.py)
+--   runs: where a provider asks for fewer calls
+--   needs: pk_gates
+INSERT INTO gates ("key", tenant, kind, name, inserted_at, updated_at) VALUES (?, ?, ?, ?, (strftime('%Y-%m-%d
+    %H:%M:%f', 'now') || '000'), (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000'))
+ON CONFLICT DO NOTHING;
+
+-- lock a gate
+--   function: store.gates.settlement.close (store/gates/settlement.py)
+--   runs: after that
+--   needs: pk_gates
+SELECT gates."key", gates.tenant, gates.kind, gates.name, gates.paused, gates.paused_by, gates.paused_reason,
+    gates.paused_at, gates.in_flight, gates.least_in_flight, gates.requests_per_minute,
+    gates.tokens_per_minute, gates.limited_by, gates.allowed, gates.shrunk_at, gates.requests_left,
+    gates.tokens_left, gates.filled_at, gates.tokens_each, gates.swept_at, gates.closed_until, gates.closures,
+    gates.lock_version, gates.inserted_at, gates.updated_at
+FROM gates
+WHERE gates."key" = ?;
+
+-- closed until
+--   function: store.gates.settlement.close (store/gates/settlement.py)
+--   runs: after that
+--   needs: pk_gates
+SELECT ((julianday(gates.closed_until) - julianday('now')) * 86400.0) AS closed_for, gates.closures
+FROM gates
+WHERE gates."key" = ?;
+
+-- close a gate
+--   function: store.gates.settlement.close (store/gates/settlement.py)
+--   runs: after that, unless it is closed for as long
+--   needs: pk_gates
+UPDATE gates
+SET closed_until=(strftime('%Y-%m-%d %H:%M:%f', 'now', (?) || ' seconds') || '000'), closures=?,
+    lock_version=(gates.lock_version + ?), updated_at=(max(strftime('%Y-%m-%d %H:%M:%f', 'now'),
+    coalesce(strftime('%Y-%m-%d %H:%M:%f', (SELECT max(others.updated_at) AS max_1
+FROM gates AS others), '+0.001 seconds'), '')) || '000')
+WHERE gates."key" = ?
+RETURNING "key", tenant, kind, name, paused, paused_by, paused_reason, paused_at, in_flight, least_in_flight,
+    requests_per_minute, tokens_per_minute, limited_by, allowed, shrunk_at, requests_left, tokens_left,
+    filled_at, tokens_each, swept_at, closed_until, closures, lock_version, inserted_at, updated_at;
+
+-- list gates
+--   function: store.gates.steering.listing (store/gates/steering.py)
+--   runs: when asked: for operators of all
+--   needs: pk_slots, ix_queues_holder
+SELECT gates."key", gates.tenant, gates.kind, gates.name, gates.paused, gates.paused_by, gates.paused_reason,
+    gates.paused_at, gates.in_flight, gates.least_in_flight, gates.requests_per_minute,
+    gates.tokens_per_minute, gates.limited_by, gates.allowed, gates.shrunk_at, gates.requests_left,
+    gates.tokens_left, gates.filled_at, gates.tokens_each, gates.swept_at, gates.closed_until, gates.closures,
+    gates.lock_version, gates.inserted_at, gates.updated_at, held.running
+FROM gates LEFT OUTER
+JOIN (SELECT slots.gate_key AS gate_key, count(*) AS running
+FROM slots
+WHERE slots.outcome IS NULL GROUP BY slots.gate_key) AS held ON held.gate_key = gates."key"
+WHERE gates.paused = 1 OR gates.closed_until IS NOT NULL OR gates.in_flight IS NOT NULL OR
+    gates.requests_per_minute IS NOT NULL OR gates.tokens_per_minute IS NOT NULL
+ORDER BY gates.kind, gates.tenant, gates.name;
+
+-- figures of lanes
+--   function: store.queues.figures.lanes (store/queues/figures.py)
+--   runs: when asked, of a tenant
+--   needs: pk_queue_counts
+SELECT parts.lane, sum(parts.waiting) AS waiting, sum(parts.running) AS running, sum(parts.came) AS came,
+    sum(parts.went) AS went, min(parts.oldest_at) AS oldest_at, min(parts.moving_since) AS moving_since
+FROM (SELECT queue_counts.lane AS lane, queue_counts.waiting AS waiting, ? AS running, CASE WHEN
+    (queue_counts.waiting > ?) THEN queue_counts.oldest_at END AS oldest_at, CASE WHEN (queue_counts.period >=
+    ?) THEN queue_counts.came + queue_counts.came_before WHEN (queue_counts.period = ?) THEN queue_counts.came
+    ELSE ? END AS came, CASE WHEN (queue_counts.period >= ?) THEN queue_counts.went + queue_counts.went_before
+    WHEN (queue_counts.period = ?) THEN queue_counts.went ELSE ? END AS went, CASE WHEN (queue_counts.period
+    >= ?) THEN queue_counts.moving_since END AS moving_since
+FROM queue_counts
+WHERE queue_counts.tenant = ? UNION ALL
+SELECT queue_moves.lane AS lane, queue_moves.came - queue_moves.went AS anon_1, ? AS anon_2, NULL AS anon_3,
+    queue_moves.came AS came, queue_moves.went AS went, NULL AS anon__1
+FROM queue_moves
+WHERE queue_moves.tenant = ? UNION ALL
+SELECT executions.lane AS lane, ? AS anon_2, ? AS anon_4, NULL AS anon_3, ? AS anon__2, ? AS anon__3, NULL AS
+    anon__4
+FROM executions
+WHERE executions.status = 'running' AND executions.request_digest NOT LIKE 'external:%' AND executions.tenant
+    = ?) AS parts GROUP BY parts.lane HAVING sum(parts.waiting) != ? OR sum(parts.running) != ? OR
+    sum(parts.came) != ? OR sum(parts.went) != ?;
+
+-- figures of programs
+--   function: store.queues.figures.page (store/queues/figures.py)
+--   runs: when asked, of a tenant
+--   needs: pk_queue_counts
+SELECT figures.tenant, figures.program_id, figures.waiting, figures.running, figures.came, figures.went,
+    figures.oldest_at, figures.moving_since
+FROM (SELECT parts.tenant AS tenant, parts.program_id AS program_id, sum(parts.waiting) AS waiting,
+    sum(parts.running) AS running, sum(parts.came) AS came, sum(parts.went) AS went, min(parts.oldest_at) AS
+    oldest_at, min(parts.moving_since) AS moving_since
+FROM (SELECT queue_counts.tenant AS tenant, queue_counts.program_id AS program_id, queue_counts.waiting AS
+    waiting, ? AS running, CASE WHEN (queue_counts.waiting > ?) THEN queue_counts.oldest_at END AS oldest_at,
+    CASE WHEN (queue_counts.period >= ?) THEN queue_counts.came + queue_counts.came_before WHEN
+    (queue_counts.period = ?) THEN queue_counts.came ELSE ? END AS came, CASE WHEN (queue_counts.period >= ?)
+    THEN queue_counts.went + queue_counts.went_before WHEN (queue_counts.period = ?) THEN queue_counts.went
+    ELSE ? END AS went, CASE WHEN (queue_counts.period >= ?) THEN queue_counts.moving_since END AS
+    moving_since
+FROM queue_counts
+WHERE queue_counts.tenant = ? UNION ALL
+SELECT queue_moves.tenant AS tenant, queue_moves.program_id AS program_id, queue_moves.came - queue_moves.went
+    AS anon_1, ? AS anon_2, NULL AS anon_3, queue_moves.came AS came, queue_moves.went AS went, NULL AS
+    anon__1
+FROM queue_moves
+WHERE queue_moves.tenant = ? UNION ALL
+SELECT executions.tenant AS tenant, executions.program_id AS program_id, ? AS anon_2, ? AS anon_4, NULL AS
+    anon_3, ? AS anon__2, ? AS anon__3, NULL AS anon__4
+FROM executions
+WHERE executions.status = 'running' AND executions.request_digest NOT LIKE 'external:%' AND executions.tenant
+    = ?) AS parts GROUP BY parts.tenant, parts.program_id HAVING sum(parts.waiting) != ? OR sum(parts.running)
+    != ? OR sum(parts.came) != ? OR sum(parts.went) != ?) AS figures
+ORDER BY figures.waiting DESC, figures.tenant, figures.program_id
+LIMIT ? OFFSET ?;
+
+-- position
+--   function: store.queues.position.position (store/queues/position.py)
+--   runs: when asked: what one that waits waits for
+--   needs: pk_executions
+SELECT executions.tenant, executions.program_id, executions.lane, executions.group_key, executions.run_at,
+    executions.attempt, executions.updated_at, queues.holder, (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')
+    AS now, EXISTS (SELECT gates."key"
+FROM gates
+WHERE gates."key" = queues.holder AND gates.paused = 1) AS queue_paused, EXISTS (SELECT gates."key"
+FROM gates
+WHERE gates."key" = ? AND gates.paused = 1) AS all_paused, EXISTS (SELECT gates."key"
+FROM gates
+WHERE gates."key" = CASE executions.lane WHEN ? THEN ? WHEN ? THEN ? WHEN ? THEN ? END AND gates.paused = 1)
+    AS lane_paused, programs.adapter_type AS adapter, CASE WHEN (programs.id IS NOT NULL) THEN
+    coalesce(CAST(JSON_EXTRACT(programs.configuration, ?) AS VARCHAR), ?) END AS environment, (SELECT
+    json_group_array(DISTINCT workers.serves) AS json_group_array_1
+FROM workers
+WHERE workers.lease_expires_at >= (strftime('%Y-%m-%d %H:%M:%f', 'now') || '000') AND workers.state != ? AND
+    NOT (EXISTS (SELECT gates."key"
+FROM gates
+WHERE gates."key" = (? || workers.name) AND gates.paused = 1))) AS served
+FROM executions LEFT OUTER
+JOIN queues ON executions.tenant = queues.tenant AND executions.program_id = queues.program_id AND
+    executions.lane = queues.lane AND executions.group_key = queues.group_key LEFT OUTER
+JOIN programs ON programs.id = executions.program_id AND programs.tenant = executions.tenant
+WHERE executions.id = ? AND executions.tenant = ? AND executions.status = 'pending' AND executions.run_at IS
+    NOT NULL;
+
 -- anything to deliver
 --   function: store.webhooks.sending.anything_due (store/webhooks/sending.py)
 --   runs: by the deliverer, all the time: it locks nothing

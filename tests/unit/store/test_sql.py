@@ -10,7 +10,8 @@ import pytest
 
 from deploy.sql import ALL_CALLS, DIALECTS, document, statements
 from store import event_outbox
-from store.executions import adoption, alone, cancels, external, leases, replays, transitions
+from store.executions import adoption, alone, cancels, choosing, early, external, leases, replays, transitions
+from store.queues import forgetting, reconciling
 from store.tables import metadata
 from store.webhooks import sending
 
@@ -23,6 +24,10 @@ NOT_SHOWN: dict[ModuleType, set[str]] = {
     cancels: set(),
     external: {"create", "mark_running", "end"},  # of services that run one on their own
     sending: set(),
+    choosing: set(),
+    forgetting: set(),
+    reconciling: set(),
+    early: set(),
     event_outbox: {"pending", "adding", "forget"},  # of a message that comes again; in `finish`; in `replay`
 }
 """Functions of these modules whose statements are not in the files."""
