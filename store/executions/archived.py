@@ -56,8 +56,10 @@ def end_waiting(
         return Ended([], more=False)
     # What has no `run_at` is run by a service itself, or was left by a worker from before queues.
     waits = and_(PENDING, c.run_at.is_not(None), *(c[name] == getattr(queue, name) for name in KEY))
+    # Seen by the same statement: what was accepted after the program was restored is left alone.
+    still = exists(select(q.tenant).where(_HELD, *(q[name] == getattr(queue, name) for name in KEY)))
     most: ColumnElement[int] = literal_column(str(int(limit)))  # part of the text, as in `store.executions.leases`
-    held = select(c.id, c.tenant).where(waits).limit(most).with_for_update(skip_locked=True)
+    held = select(c.id, c.tenant).where(waits, still).limit(most).with_for_update(skip_locked=True)
     status = case((c.cancel_requested, ExecutionStatus.CANCELLED), else_=ExecutionStatus.FAILED)
     never_ran = c.started_at.is_(None)
     rows = connection.execute(

@@ -61,17 +61,26 @@ def heartbeat(connection: Connection, lease: Lease, which: Collection[Identity] 
     return Heartbeat(len(found), frozenset(Identity(row.id, row.tenant) for row in found if row.cancel_requested))
 
 
-def release(connection: Connection, lease: Lease, which: Collection[Identity] | None = None) -> int:
+def release(
+    connection: Connection,
+    lease: Lease,
+    which: Collection[Identity] | None = None,
+    *,
+    besides: Collection[Identity] = (),
+) -> int:
     """Give the worker's claims back, which spends no attempt: they wait in their queues, which are offered.
 
     Args:
         which: only these executions; None: all claims of the worker.
+        besides: not these.
 
     Returns:
         How many.
     """
     c = executions.c
     these = true() if which is None else is_one_of(executions, which)
+    if besides:
+        these &= ~is_one_of(executions, besides)
     held = select(c.id, c.tenant).where(c.worker == lease.worker, RUNNING, these)
     held = held.order_by(c.id, c.tenant).with_for_update()
     statement = (

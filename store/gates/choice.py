@@ -27,6 +27,7 @@ from sqlalchemy import (
     exists,
     false,
     func,
+    literal_column,
     null,
     or_,
     select,
@@ -44,6 +45,7 @@ from store.gates.rooms import Levels, Settled, levels_of
 from store.gates.rows import LIMITS
 from store.gates.scopes import Called, Subject, keys_of
 from store.gates.steering import wake
+from store.queues.archived import ARCHIVED
 from store.tables import NOW, executions, gates, queues, slots
 
 MOST_LOOKED_AT: Final = 32
@@ -305,7 +307,7 @@ def _holding(dialect: str) -> Any:
     found = (
         select(*key, r.c.holder.label("by"))
         .join_from(r, queues, and_(*(column == r.c[column.name] for column in key)))
-        .where(_Q.holder.is_not(None), _Q.holder != r.c.holder)
+        .where(_Q.holder.is_not(None), _Q.holder != r.c.holder, _Q.holder != literal_column(f"'{ARCHIVED}'"))
         .with_for_update(of=queues, skip_locked=True)
         .cte("found")
     )

@@ -11,6 +11,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from dspex.amqp.topology import QUEUES
+from tests.faults.backlog import wrong_at_rest
 from tests.faults.load import Key, Ledger
 from tests.faults.tenants import HEARD, TenantsDeployment
 from workers.brokers.topology import DEAD_LETTERS, dead_letter_queue
@@ -46,6 +47,7 @@ class Remains:
         dead: the digests of what lies in dead-letter queues.
         unsent: events, and deliveries that are under way.
         waiting: messages in queues.
+        backlog: what is wrong with queues, counts and gates.
     """
 
     rows: Mapping[Key, Row] = field(default_factory=dict)
@@ -56,6 +58,7 @@ class Remains:
     dead: Counter[str] = field(default_factory=Counter)
     unsent: int = 0
     waiting: int = 0
+    backlog: Sequence[str] = ()
 
 
 class Inspector:
@@ -108,6 +111,7 @@ class Inspector:
                 "+ (SELECT count(*) FROM webhook_deliveries WHERE status NOT IN ('delivered', 'failed', 'discarded'))"
             ),
             waiting=sum(self._deployment.waiting(queue) for queue in (*QUEUES, DEAD_LETTERS)),
+            backlog=list(wrong_at_rest(self._deployment)),
         )
 
     def _listen(self) -> None:
@@ -145,6 +149,7 @@ def wrong(ledger: Ledger, remains: Remains) -> list[str]:
         *_letters(ledger, remains),
         *([f"unsent: {remains.unsent} events and webhooks"] if remains.unsent else []),
         *([f"waiting: {remains.waiting} messages"] if remains.waiting else []),
+        *(f"backlog: {line}" for line in remains.backlog),
     ]
 
 

@@ -23,6 +23,7 @@ from dspex import Configuration, ExecuteProgram, ExecutionStatus, uuid7, wrap
 from dspex.amqp.publication import command_publication
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import EVENTS_EXCHANGE, QUEUES, event_key
+from dspex.contract.commands import Command
 from dspex.contract.retry_policy import ExecutionPolicy
 from store import counters, executions, programs, signatures
 from store.database.engine import make_engine
@@ -135,26 +136,31 @@ class FaultDeployment(Deployment):
 
     def _prepare(self) -> None:
         migrations.upgrade(self.engine)
-        with self.engine.begin() as connection:
-            signature = signatures.create(connection, uuid7(), SIGNATURE, activate=True)
-            program = programs.create(
-                connection,
-                self.program_id,
-                name=NAME,
-                signature_id=signature.id,
-                adapter_type=NAME,
-                configuration=Configuration(),
-                policy=POLICY,
-            )
-            begun = programs.begin_initialize(connection, self.program_id)
-            spec = ProgramSpec(NAME, SIGNATURE, program.configuration)
-            programs.end_initialize(connection, begun, spec.backend_id)
+        self.make_program(self.program_id)
         amqp.check(self.broker_url)
         with self.channel() as channel:
             channel.queue_declare(EVENTS, durable=True)
             channel.queue_bind(EVENTS, EVENTS_EXCHANGE, event_key("*", "dspex.execution.#"))
             for queue in (EVENTS, *QUEUES, *map(dead_letter_queue, QUEUES)):
                 channel.queue_purge(queue)
+
+    def make_program(self, program_id: UUID) -> UUID:
+        """Make a program that is ready."""
+        with self.engine.begin() as connection:
+            signature = signatures.create(connection, uuid7(), SIGNATURE, activate=True)
+            program = programs.create(
+                connection,
+                program_id,
+                name=NAME,
+                signature_id=signature.id,
+                adapter_type=NAME,
+                configuration=Configuration(),
+                policy=POLICY,
+            )
+            begun = programs.begin_initialize(connection, program_id)
+            spec = ProgramSpec(NAME, SIGNATURE, program.configuration)
+            programs.end_initialize(connection, begun, spec.backend_id)
+        return program_id
 
     def work(
         self, threads: int = 8, *, wait: bool = True, environment: Mapping[str, str] = NO_MORE, **settings: object
@@ -182,6 +188,11 @@ class FaultDeployment(Deployment):
             command = ExecuteProgram(execution_id=uuid7(), program_id=self.program_id, inputs=order)
             submitted[command.execution_id] = self.publish(command)
         return submitted
+
+    def tell(self, command: Command) -> None:
+        """Publish a command whose answer nobody waits for, and wait until it is confirmed."""
+        envelope = wrap(command, source="/faults")
+        self._publisher.submit(command_publication(envelope, envelope.encode())).result(100)
 
     def publish(self, command: ExecuteProgram) -> Future[None]:
         """Start publishing one; that it is confirmed goes into the history."""
@@ -237,13 +248,19 @@ class FaultDeployment(Deployment):
             told.extend(self._take_told())  # the verdict says what is missing
         calls = self.history.count("call")
         with self.engine.connect() as connection:
-            ids = [row.id for row in connection.exec_driver_sql("SELECT id FROM executions")]
-            totals = counters.totals(connection, self.program_id)
+            found = executions.get(connection, [*connection.exec_driver_sql("SELECT id FROM executions").scalars()])
+            totals = {
+                program: counters.totals(connection, program)
+                for program in {self.program_id, *(row.program_id for row in found)}
+            }
             evidence = Evidence(
                 confirmed=frozenset(self.confirmed),
                 calls={UUID(id_): number for id_, number in calls.items()},
-                executions=executions.get(connection, ids),
-                counted={self.program_id: {str(s): getattr(totals, s) for s in ExecutionStatus if s.terminal}},
+                executions=found,
+                counted={
+                    program: {str(s): getattr(total, s) for s in ExecutionStatus if s.terminal}
+                    for program, total in totals.items()
+                },
                 told=told,
             )
         return judge(evidence)

@@ -15,18 +15,24 @@ from threading import Event
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from dspex import ExecuteProgram, ExecutionOptions, uuid7, wrap
+from dspex import CancelExecution, ExecuteProgram, ExecutionOptions, uuid7, wrap
 from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.client.remote import RemoteClient
 from dspex.contract.callback import Callback
+from dspex.contract.options import Lane, Metadata
 from dspex.errors import DspexError
 from tests.faults.tenants import SECRET_NAME, TENANTS, TenantsDeployment
 from tests.poison import bad_messages, envelope
 
+LANES: Final = (None, *Lane)
 PERMANENT: Final = "refused"
 """What an execution fails with that is to fail."""
+
+
+BATCH: Final = "batch"
+"""The label by which some are cancelled, paused or limited together."""
 
 
 class Key(NamedTuple):
@@ -62,11 +68,13 @@ class Ledger:
 
     Attributes:
         asked: executions.
+        batches: those with one label, once all are sent: by tenant and the label's value.
         refused: messages that are to be rejected, by tenant and digest: the code, and whether one was confirmed.
         done: how many there were, by sort.
     """
 
     asked: dict[Key, Asked] = field(default_factory=dict)
+    batches: dict[tuple[str, str], list[Key]] = field(default_factory=dict)
     refused: dict[tuple[str, str], tuple[str, bool]] = field(default_factory=dict)
     done: Counter[str] = field(default_factory=Counter)
 
@@ -103,6 +111,8 @@ class Load:
             (self._scheduled, 5),
             (self._with_one_key, 4),
             (self._with_one_id, 3),
+            (self._batch, 2),
+            (self._overtaken, 3),
             (self._conflicting, 2),
             (self._of_no_program, 1),
         ]
@@ -171,6 +181,18 @@ class Load:
             tenant, command, body = self._random.choice(self._sent[-200:])
             self._publish(tenant, command.type, body)
 
+    def _batch(self, tenant: str) -> None:
+        name = str(uuid7())
+        keys = [self._execute(tenant, metadata={BATCH: name}, sleep=self._random.uniform(0, 0.5)) for _ in range(5)]
+        self._ledger.batches[tenant, name] = keys
+
+    def _overtaken(self, tenant: str) -> None:
+        """Its cancel comes before it, or at the same time."""
+        execution_id = uuid7()
+        cancel = wrap(CancelExecution(execution_id=execution_id), source="/load")
+        self._publish(tenant, CancelExecution.type, cancel.encode())
+        self._execute(tenant, Asked(UUID(int=0), cancelled=True), execution_id=execution_id, sleep=0.1)
+
     def _conflicting(self, _tenant: str) -> None:
         """The id of one that is there, with other inputs."""
         if self._sent:
@@ -194,8 +216,9 @@ class Load:
         *,
         execution_id: UUID | None = None,
         options: ExecutionOptions | None = None,
+        metadata: Metadata | None = None,
         **order: Any,
-    ) -> None:
+    ) -> Key:
         asked = asked or Asked(UUID(int=0))
         if not asked.program_id.int:
             asked.program_id = self._random.choice(self._deployment.programs[tenant])
@@ -204,15 +227,18 @@ class Load:
             execution_id=execution_id or uuid7(),
             program_id=asked.program_id,
             inputs=order,
-            options=options or ExecutionOptions(),
+            options=options or ExecutionOptions(lane=None if asked.key else self._random.choice(LANES)),
+            metadata=metadata,
             idempotency_key=asked.key,
             callback=Callback(url=self._webhooks, secret=SECRET_NAME) if asked.webhook else None,
         )
         body = wrap(command, source="/load").encode()
-        self._ledger.asked[Key(tenant, command.execution_id)] = asked
+        key = Key(tenant, command.execution_id)
+        self._ledger.asked[key] = asked
         if not order.get("kill"):
             self._sent.append((tenant, command, body))
         self._publish(tenant, command.type, body).add_done_callback(lambda done: self._note(asked, done))
+        return key
 
     def _note(self, asked: Asked, done: Future[None]) -> None:
         asked.confirmed |= done.exception() is None
@@ -245,7 +271,10 @@ class Hands:
             tenant: RemoteClient(self._deployment.url_of(tenant), source="/hands", timeout=3, validate=False)
             for tenant in TENANTS
         }
-        do = (self._cancel, self._cancel, self._cancel, self._look, self._look, self._replay, self._discard)
+        do = (
+            *(self._cancel, self._cancel, self._cancel, self._cancel_batch, self._cancel_batch),
+            *(self._look, self._look, self._replay, self._discard),
+        )
         while not stop.wait(self._random.uniform(0.1, 0.7)):
             action, tenant = self._random.choice(do), self._random.choice(TENANTS)
             try:
@@ -263,6 +292,14 @@ class Hands:
             key = self._random.choice(mine)
             self._ledger.asked[key].cancelled = True
             client.cancel_execution(key.id)
+
+    def _cancel_batch(self, client: RemoteClient, tenant: str) -> None:
+        names = [name for owner, name in list(self._ledger.batches)[-6:] if owner == tenant]
+        if names:
+            name = self._random.choice(names)
+            for key in self._ledger.batches[tenant, name]:
+                self._ledger.asked[key].cancelled = True
+            client.cancel_executions(metadata={BATCH: name})
 
     def _replay(self, client: RemoteClient, tenant: str) -> None:
         client.replay_executions(program_id=self._random.choice(self._deployment.programs[tenant]), since=_lately())

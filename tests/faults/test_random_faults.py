@@ -23,10 +23,12 @@ from deploy.local_servers import PostgresServer, RabbitMQServer, RedisServer
 from dspex.webhooks import new_secret
 from tests.conftest import new_database
 from tests.faults.aftermath import Inspector, wrong
+from tests.faults.backlog import NETS, Watch
 from tests.faults.conftest import RESULT
 from tests.faults.fleet import Deliverer, Fleet
 from tests.faults.load import Hands, Ledger, Load
 from tests.faults.random_faults import KINDS, Faults, Scene
+from tests.faults.steering import Steering
 from tests.faults.tenants import TenantsDeployment
 from tests.roles import Roles
 from tests.sizes import TORTURE, sized
@@ -77,6 +79,7 @@ def test_every_kind_of_fault_at_random(
         deliverer = stack.enter_context(Deliverer(deployment))
         scene = Scene(deployment, postgres, cache, fleet, deliverer, load, LEASE)
         receiver.script = scene.answer
+        steering, watch = Steering(deployment, ledger, SEED), Watch(deployment)
         faults = Faults(scene, tuple(kind for kind in KINDS if kind.quick or TORTURE), pause=sized(1, 2))
 
         stop, began = threading.Event(), time.monotonic()
@@ -84,6 +87,8 @@ def test_every_kind_of_fault_at_random(
             working = [
                 crew.submit(load.run, stop),
                 crew.submit(Hands(deployment, ledger, SEED).run, stop),
+                crew.submit(steering.run, stop),
+                crew.submit(watch.run, stop),
                 *(crew.submit(faults.run, stop, SEED + number) for number in range(2)),
             ]
             wait(working, SECONDS, FIRST_EXCEPTION)
@@ -92,6 +97,7 @@ def test_every_kind_of_fault_at_random(
             future.result()
         load.close(100)
         fleet.rest()
+        steering.end(60)
         left = until_nothing_is_wrong(deployment, ledger)
         quiet = time.monotonic() - began - SECONDS
 
@@ -102,15 +108,18 @@ def test_every_kind_of_fault_at_random(
             f"seed {SEED}, {SECONDS} s of faults, quiet after {quiet:.0f} s, wrong {len(left)}, lines of log {lines}",
             f"asked {len(ledger.asked)}, confirmed {len(ledger.confirmed)}, workers {len(deployment.workers)}",
             f"sent and done: {dict(sorted(ledger.done.items()))}",
+            f"looks at the backlog {watch.looks}, batches {len(ledger.batches)}",
             f"faults {faults.happened.total()}: {dict(sorted(faults.happened.items()))}",
         ]
         request.node.user_properties.extend((RESULT, line) for line in told)
         problems = [
             *left,
+            *(f"at some moment: {line}" for line in watch.wrong),
             *faults.broken,
             *fleet.strange,
             *(f"threads: {alive} of {started} live" for alive, started in threads if alive != started),
             *(f"{log.name}: {excerpt(text)}" for log, text in logs.items() if "Traceback" in text),
+            *(f"{log.name}: {net}" for log, text in logs.items() for net in NETS if net in text),
         ]
         if problems:
             kept = Path(shutil.copytree(tmp_path, f"{tmp_path}-kept"))

@@ -76,6 +76,21 @@ signal.signal(signal.SIGUSR1, doom)
 """
 """Run at the start of a process; at a signal, one thread ends as if a bug had ended it."""
 
+UNTOLD = """
+import threading
+from workers.execution.places import Places
+
+chosen = Places._chosen
+
+def die(places, room, choice, error):
+    if choice is not None and choice.chosen and threading.current_thread().name == "claimer":
+        raise SystemExit
+    chosen(places, room, choice, error)
+
+Places._chosen = die
+"""
+"""Run at the start of a process: its claimer ends between the first commit of a choice and telling of it."""
+
 DSPEX = (sys.executable, "-m", "workers.cli")
 PATIENCE = 60.0
 
@@ -465,16 +480,28 @@ class TestALostThread:
     )
     def test_the_process_says_so_and_ends(self, system: System, name: str) -> None:
         system.environment["DOOMED_THREAD"] = name
-        workers = system.work("--threads", "4", lease_seconds=1, before=DOOM)
+        # Without a writer nothing can be given back: only what runs out is run again.
+        lease = 1 if name == "writer" else 30
+        workers = system.work("--threads", "4", lease_seconds=lease, before=DOOM)
         program_id = system.program(latency_ms=500)
         ids = system.execute(program_id, 8)
         system.wait_for(ids, 4, ExecutionStatus.RUNNING)
         workers.process.send_signal(signal.SIGUSR1)
         assert workers.process.wait(PATIENCE) == EXIT_CODE
         assert workers.said("has died") == workers.said(f"Thread {name} has died: this process ends.") == 1
-        system.work("--threads", "8", lease_seconds=1)
+        system.work("--threads", "8", lease_seconds=lease)
         rows = system.check(program_id, ids)
         assert max(row.attempt for row in rows) == (2 if name == "writer" else 1)
+
+    def test_what_it_has_chosen_last_is_given_back_although_nobody_knows_of_it(self, system: System) -> None:
+        workers = system.work("--threads", "2", lease_seconds=30, before=UNTOLD)
+        program_id = system.program(latency_ms=100)
+        ids = system.execute(program_id, 8)
+        assert workers.process.wait(PATIENCE) == EXIT_CODE
+        assert workers.said("Thread claimer has died: this process ends.") == 1
+        assert system.count(ids, ExecutionStatus.RUNNING) == 0
+        system.work("--threads", "8", lease_seconds=30)
+        assert {row.attempt for row in system.check(program_id, ids)} == {1}
 
     def test_the_supervisor_replaces_it(self, system: System, tmp_path: Path) -> None:
         # The supervisor starts interpreters, each of which runs this.

@@ -155,7 +155,7 @@ def _is_orphan(parent: int | None) -> bool:
 def _drain(app: Application, process: WorkerProcess) -> None:
     """Wait a short time for running executions, unless the writer is gone."""
     if not watchdog.dead(app.writer.threads):
-        process.stop(min(DRAIN_SECONDS, app.settings.shutdown_seconds))
+        process.stop(min(DRAIN_SECONDS, app.settings.shutdown_seconds), broken=True)
         app.close()
 
 

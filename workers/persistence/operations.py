@@ -119,9 +119,9 @@ class Writes:
         """Extend the leases of this process's executions."""
         return [executions.heartbeat(connection, self.lease, which) for which in running]
 
-    def release(self, connection: Connection, items: Sequence[None]) -> list[int]:
-        """Give all claims of this process back."""
-        return [executions.release(connection, self.lease)] * len(items)
+    def release(self, connection: Connection, besides: Sequence[Collection[Identity]]) -> list[int]:
+        """Give all claims of this process back, besides some."""
+        return [executions.release(connection, self.lease, besides=kept) for kept in besides]
 
     def hand_over(self, connection: Connection, which: Sequence[Identity]) -> list[None]:
         """Give some claims back, for any worker."""

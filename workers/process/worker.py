@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Collection
 
+from store.database.identity import Identity
 from workers.application.gates import apply_limits, read_limits
 from workers.application.webhooks import make_deliverer
 from workers.application.wiring import Application
@@ -14,6 +16,7 @@ from workers.execution.admission import Intake
 from workers.handlers.actors import declare_actors
 from workers.maintenance.threads import MaintenanceThreads
 from workers.maintenance.waker import Waker
+from workers.process.watchdog import dead
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +76,11 @@ class WorkerProcess:
         if self._deliverer is not None:
             self._deliverer.start()
 
-    def stop(self, seconds: float) -> bool:
+    def stop(self, seconds: float, *, broken: bool = False) -> bool:
         """Take no more messages, wait up to `seconds` for running executions, and give the others back.
+
+        Args:
+            broken: the process has lost a thread, so it may have claims of which no thread knows any more.
 
         Returns:
             Whether all have ended or were given back. If not, the others are rescued when their leases run out.
@@ -83,13 +89,17 @@ class WorkerProcess:
         self._maintenance.drain()
         self._waker.stop()
         self._intake.close()
-        self._intake.wait(seconds)
+        if broken and dead(self._app.claimer.threads):
+            # It may have died between a commit and telling of it: places will not be free, and leases will run out.
+            self._give_back(besides=self._app.in_flight.executions)
+        else:
+            self._intake.wait(seconds)
         going_on = end_actors(self._worker, deadline)
         written = self._app.unwritten.wait(max(0.0, deadline - time.monotonic()))
         given_back = True
-        if not written or self._app.in_flight or any(thread.is_alive() for thread in going_on):
+        if broken or not written or self._app.in_flight or any(thread.is_alive() for thread in going_on):
             # Before this process is gone, so that the next worker can choose them at once.
-            given_back = self._give_back(seconds)
+            given_back = self._give_back()
             abandon_actors(self._worker)
         if self._deliverer is not None:
             if self._app.own is not None:  # no other process sends its webhooks
@@ -99,11 +109,13 @@ class WorkerProcess:
         self._worker.stop()
         return given_back
 
-    def _give_back(self, seconds: float) -> bool:
+    def _give_back(self, besides: Collection[Identity] = ()) -> bool:
+        """Give the claims back that this process has not ended. Returns whether that was possible."""
         try:
-            given_back = self._app.writer.call(self._app.writes.release, None, RELEASE_SECONDS)
+            given_back = self._app.writer.call(self._app.writes.release, besides, RELEASE_SECONDS)
         except TimeoutError:
-            logger.error("Executions did not end in %.0f s, and were not given back: their leases run out.", seconds)
+            logger.error("Executions did not end in time, and were not given back: their leases run out.")
             return False
-        logger.warning("%d executions did not end in %.0f s and are given back.", given_back, seconds)
+        if given_back:
+            logger.warning("%d executions did not end in time and are given back.", given_back)
         return True

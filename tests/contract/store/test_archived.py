@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, event, insert, select, update
 
 from dspex import ErrorCode, ExecutionOptions, ExecutionStatus, Usage
 from dspex.contract.options import Lane
@@ -168,3 +168,29 @@ def test_what_another_transaction_holds_is_left_to_it(engine: Engine) -> None:
     with engine.begin() as connection:
         assert end(connection) == []
         assert not archived.anything_held(connection)
+
+
+def test_what_is_accepted_after_it_was_restored_is_left_alone(engine: Engine) -> None:
+    """It is restored when a batch has seen its queue, and before it ends what waits there."""
+    if engine.dialect.name == "sqlite":
+        pytest.skip("it has one writer")
+    with engine.begin() as connection:
+        first = request(ready_program(connection))
+        second = request(first.program_id)
+        accept(connection, first)
+        read = programs.archive(connection, first.program_id)
+    seen = list[str]()
+
+    def restore(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        seen.append(statement)
+        if len(seen) == 1:
+            with engine.begin() as other:
+                programs.restore(other, read)
+                accept(other, second)
+
+    with engine.connect() as connection, connection.begin():
+        event.listen(connection, "after_cursor_execute", restore)
+        assert archived.end_waiting(connection, 5, 10) == archived.Ended([], more=False)
+    assert seen
+    with engine.begin() as connection:
+        assert {get(connection, one.id).status for one in (first, second)} == {ExecutionStatus.PENDING}

@@ -181,6 +181,15 @@ class TestClaim:
         second = take(connection, asked, BOB)
         assert (second.attempt, second.lock_version) == (1, 3)
 
+    def test_all_but_some_are_given_back(self, connection: Connection) -> None:
+        program_id = ready_program(connection)
+        kept, lost, others = request(program_id), request(program_id), request(program_id)
+        for asked, lease in ((kept, ALICE), (lost, ALICE), (others, BOB)):
+            take(connection, asked, lease)
+        assert executions.release(connection, ALICE, besides=[kept.identity]) == 1
+        assert get(connection, lost.id).status == ExecutionStatus.PENDING
+        assert {get(connection, one.id).status for one in (kept, others)} == {ExecutionStatus.RUNNING}
+
     def test_again_takes_the_program_as_it_is_now(self, connection: Connection) -> None:
         program_id = keep_program(connection)
         asked = request(program_id)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, select, update
 from dspex import ErrorDetail, Usage, uuid7
 from dspex.contract.options import Lane
 from dspex.ids import DEFAULT_TENANT
-from store import executions, gates
+from store import executions, gates, programs
 from store.column_types import database_now, seconds_until
 from store.database.identity import Identity
 from store.database.tenancy import ALL
@@ -55,6 +55,16 @@ class TestPauses:
         assert choose(connection, known) == []
         gates.resume(connection, key, by="anna")
         assert len(choose(connection, known)) == 3
+
+    def test_what_is_archived_meanwhile_stays_so(self, connection: Connection, known: KnownGates) -> None:
+        """A process that has found the queue before does not take it from those who end what waits there."""
+        program_id = program_of(connection)
+        waits(connection, program_id)
+        gates.pause(connection, key_of_program(program_id), by="anna")
+        known.refresh(connection)
+        programs.archive(connection, program_id)
+        assert gates.Choice(connection, known).admit([(Subject(DEFAULT_TENANT, program_id, 1), 1)]) == [0]
+        assert holders(connection) == ["archived"]
 
     def test_a_lane(self, connection: Connection, known: KnownGates) -> None:
         program_id = program_of(connection)
