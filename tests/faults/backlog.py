@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -44,7 +45,8 @@ _HELD_BY_NOBODY: Final = """
 """
 
 _LEFT: Final = {
-    "queues are held, or will wake": "SELECT * FROM queues WHERE holder IS NOT NULL OR wake_at IS NOT NULL",
+    # One whose last execution was cancelled wakes once more, when that would have run.
+    "queues are held": "SELECT * FROM queues WHERE holder IS NOT NULL OR wake_at < clock_timestamp()",
     "slots are held": "SELECT * FROM slots",
     "gates are there": "SELECT key, paused, in_flight FROM gates",
     "early cancels are kept": (
@@ -71,6 +73,14 @@ def wrong_at_rest(deployment: FaultDeployment) -> Iterator[str]:
         found = deployment.rows(query)
         if found:
             yield f"{what}: {len(found)}, such as {found[0]}"
+
+
+def rest(deployment: FaultDeployment, seconds: float = 30.0) -> list[str]:
+    """What is wrong when nothing happens any more: looks again until nothing is, or the time is over."""
+    deadline = time.monotonic() + seconds
+    while (wrong := list(wrong_at_rest(deployment))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return wrong
 
 
 class Watch:

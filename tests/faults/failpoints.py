@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Final
 
@@ -127,7 +127,7 @@ def arm(history: History) -> None:
         did = _something if step in ("adopt", "group", "end_waiting") else _anything
         _around(owner, name, lambda *_, step=step: [step], before=None, after="uncommitted", did=did)
     for step, (owner, name) in _TOLD.items():
-        _around(owner, name, lambda *_, step=step: [step], before="after", after=None)
+        _around(owner, name, lambda *given, step=step: _told(step, given), before="after", after=None)
 
 
 def _writes_of(batch: Iterable[Any]) -> list[str]:
@@ -136,6 +136,11 @@ def _writes_of(batch: Iterable[Any]) -> list[str]:
 
 def _ack(subscription: Any) -> list[str]:
     return ["ack"] if subscription._queue_name == EXECUTIONS_QUEUE else []
+
+
+def _told(step: str, given: Sequence[Any]) -> list[str]:
+    """A single cancel is told of in the same way as those of a filter."""
+    return [] if step == "cancel_many" and len(given[1]) == 1 else [step]
 
 
 def _anything(_result: Any) -> bool:

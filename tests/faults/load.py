@@ -15,12 +15,13 @@ from threading import Event
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from dspex import CancelExecution, ExecuteProgram, ExecutionOptions, uuid7, wrap
+from dspex import ExecuteProgram, ExecutionOptions, uuid7, wrap
 from dspex.amqp.publication import Publication
 from dspex.amqp.publisher import AmqpPublisher
 from dspex.amqp.topology import COMMANDS_EXCHANGE
 from dspex.client.remote import RemoteClient
 from dspex.contract.callback import Callback
+from dspex.contract.commands import CancelExecution
 from dspex.contract.options import Lane, Metadata
 from dspex.errors import DspexError
 from tests.faults.tenants import SECRET_NAME, TENANTS, TenantsDeployment

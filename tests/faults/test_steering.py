@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from dspex import CancelExecution, ExecuteProgram, ExecutionOptions, uuid7
+from pydantic import JsonValue
+
+from dspex import ExecuteProgram, ExecutionOptions, uuid7
+from dspex.contract.commands import CancelExecution
 from dspex.contract.selections import CancelExecutions
 from store import gates, programs
 from store.gates import GateKey
 from tests.faults import failpoints
-from tests.faults.backlog import wrong_at_rest
+from tests.faults.backlog import rest
 from tests.faults.deployment import FaultDeployment
 
 Passed = Callable[..., None]
@@ -96,7 +99,7 @@ class Steered:
         options: ExecutionOptions | None = None,
         label: str = "",
         program_id: UUID | None = None,
-        **order: str,
+        **order: JsonValue,
     ) -> UUID:
         command = ExecuteProgram(
             execution_id=execution_id,
@@ -135,7 +138,7 @@ def test_killed_in_what_operators_ask_for(deployment: FaultDeployment, passed: P
     assert ends(deployment, asked.completed) == {("completed", None)}
     calls = deployment.history.count("call")
     assert [id_ for id_ in asked.never_called if str(id_) in calls] == []
-    deployment.wait(lambda: not list(wrong_at_rest(deployment)), "the backlog is as the executions say")
+    assert rest(deployment) == []
 
 
 def ends(deployment: FaultDeployment, ids: Iterable[UUID]) -> set[tuple[object, ...]]:
