@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, Final
@@ -56,11 +55,15 @@ class Steering:
             elif self._standing:
                 self._let_go()
 
-    def end(self, seconds: float) -> None:
-        """Take everything back."""
-        deadline = time.monotonic() + seconds
-        while self._standing and time.monotonic() < deadline:
-            self._let_go()
+    def end(self) -> None:
+        """Take everything back, also what came late: a command without an answer may be carried out after its undo."""
+        with self._deployment.engine.begin() as connection:
+            for gate in gates.listing(connection):
+                gates.resume(connection, gate.key, by=BY)
+                gates.remove_limit(connection, gate.key, by=BY)
+
+    def close(self) -> None:
+        """Close the clients."""
         for client in self._clients.values():
             client.close()
 

@@ -97,8 +97,8 @@ def test_every_kind_of_fault_at_random(
             future.result()
         load.close(100)
         fleet.rest()
-        steering.end(60)
-        left = until_nothing_is_wrong(deployment, ledger)
+        left = until_nothing_is_wrong(deployment, ledger, steering)
+        steering.close()
         quiet = time.monotonic() - began - SECONDS
 
         threads = [worker.threads() for worker in fleet.workers]
@@ -126,12 +126,15 @@ def test_every_kind_of_fault_at_random(
             pytest.fail("\n".join([*told, f"logs and history: {kept}", *problems[:60]]), pytrace=False)
 
 
-def until_nothing_is_wrong(deployment: TenantsDeployment, ledger: Ledger) -> list[str]:
-    """Look again and again, until all is as promised or the time is over; returns what is not."""
+def until_nothing_is_wrong(deployment: TenantsDeployment, ledger: Ledger, steering: Steering) -> list[str]:
+    """Let go what is paused or limited, and look, until all is as promised or the time is over; returns what is not."""
     inspector, deadline = Inspector(deployment), time.monotonic() + QUIET_SECONDS
-    while (left := wrong(ledger, inspector.look())) and time.monotonic() < deadline:
+    while True:
+        steering.end()
+        left = wrong(ledger, inspector.look())
+        if not left or time.monotonic() >= deadline:
+            return left
         time.sleep(1)
-    return left
 
 
 def excerpt(log: str) -> str:
