@@ -40,11 +40,11 @@ _STEPS: Final[Mapping[str, tuple[Any, str]]] = {
     "take": (choosing, "_take"),
     "offer": (waiting, "offer"),
     "mark": (choosing, "_mark"),
-    "wake": (operations, "wake"),
 }
 _STEERED: Final[Mapping[str, tuple[Any, str]]] = {
     "adopt": (executions, "adopt"),
     "group": (grouping, "_group"),
+    "wake": (operations, "wake"),
     "early": (early, "leave"),
     "cancel_many": (executions, "cancel_many"),
     "end_waiting": (archived, "end_waiting"),
@@ -62,7 +62,7 @@ POINTS: Final = (
     *("ack.before", "ack.after"),
     *("event.before", "event.after"),
     *("begin.before", "begin.after"),
-    *("take.after", "offer.before", "offer.after", "mark.before", "mark.after", "wake.after"),
+    *("take.after", "offer.before", "offer.after", "mark.before", "mark.after"),
 )
 STEERING: Final = (*(f"{step}.uncommitted" for step in _STEERED), *(f"{step}.after" for step in _TOLD))
 
@@ -122,9 +122,9 @@ def arm(history: History) -> None:
     _around(Announcement, "_confirmed", lambda *_: ["event"], before="after", after=None)
     _around(Intake, "_begin", lambda *_: ["begin"])
     for step, (owner, name) in _STEPS.items():
-        _around(owner, name, lambda *_, step=step: [step], did=_something if step in ("take", "wake") else _anything)
+        _around(owner, name, lambda *_, step=step: [step], did=_something if step == "take" else _anything)
     for step, (owner, name) in _STEERED.items():
-        did = _something if step in ("adopt", "group", "end_waiting") else _anything
+        did = _something if step in ("adopt", "group", "wake", "end_waiting") else _anything
         _around(owner, name, lambda *_, step=step: [step], before=None, after="uncommitted", did=did)
     for step, (owner, name) in _TOLD.items():
         _around(owner, name, lambda *given, step=step: _told(step, given), before="after", after=None)

@@ -40,7 +40,7 @@ def test_killed_at_every_step_of_a_limit(deployment: FaultDeployment, passed: Pa
             point: deployment.work(threads=4, wait=False, environment=failpoints.setting(point, rng.randint(1, 4)))
             for point in points
         }
-        feed_until_dead(deployment, list(doomed.values()))
+        feed_until_dead(deployment, doomed)
         assert {point: worker.wait() for point, worker in doomed.items()} == dict.fromkeys(doomed, -9)
     passed(2, f"SIGKILL at each of {len(points)} steps of a limit", len(points) * rounds, deployment.judge(120))
     assert most_at_once(deployment) == LIMIT

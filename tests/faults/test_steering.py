@@ -78,6 +78,9 @@ class Steered:
         with self._deployment.engine.begin() as connection:
             gates.pause(connection, GateKey("label", f"{LABEL}={point}"), by="faults")
 
+    def _wake(self, point: str) -> None:
+        self.completed += self._waiting(point, minutes=0.03)
+
     def _adopt(self, _point: str) -> None:
         [of] = self._deployment.send(1)
         self._deployment.wait_until_ended([of])

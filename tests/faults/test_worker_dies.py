@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from uuid import UUID
+
+import pytest
 
 from tests.faults import failpoints
 from tests.faults.deployment import FaultDeployment, Worker
@@ -37,24 +39,40 @@ def test_killed_at_every_point(deployment: FaultDeployment, passed: Passed, size
             point: deployment.work(threads=4, wait=False, environment=failpoints.setting(point, rng.randint(1, 6)))
             for point in failpoints.POINTS[first : first + 12]
         }
-        feed_until_dead(deployment, list(doomed.values()))
+        feed_until_dead(deployment, doomed)
         assert {point: worker.wait() for point, worker in doomed.items()} == dict.fromkeys(doomed, -9)
     reached = [record["point"] for record in deployment.history.records("failpoint")]
     assert sorted(reached) == sorted([*failpoints.POINTS] * rounds)
     passed(2, f"SIGKILL at each of {len(failpoints.POINTS)} code points", len(reached), deployment.judge(120))
 
 
-def feed_until_dead(deployment: FaultDeployment, workers: list[Worker]) -> None:
-    """Give them work until all have ended: there are always some executions that wait."""
+def feed_until_dead(deployment: FaultDeployment, doomed: Mapping[str, Worker]) -> None:
+    """Give them work until all have ended: there are always some executions that wait, and some to be rescued."""
     given: list[UUID] = []
 
     def dead() -> bool:
         if len(given) - deployment.ended(given) < 100:
             given.extend(deployment.send(15, sleep=0.02))
             given.extend(deployment.send(5, fail="transient", times=1))
-        return not any(worker.alive for worker in workers)
+        left[:] = [point for point, worker in doomed.items() if worker.alive]
+        if any(point.startswith("rescue") for point in left):
+            lose_a_lease(deployment)
+        return not left
 
-    deployment.wait(dead, "the workers have come to their points")
+    left: list[str] = []
+    try:
+        deployment.wait(dead, "the workers have come to their points")
+    except AssertionError as late:
+        pytest.fail(f"not reached: {left}\n{late}", pytrace=False)
+
+
+def lose_a_lease(deployment: FaultDeployment) -> None:
+    """As if its worker had been frozen."""
+    with deployment.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE executions SET lease_expires_at = clock_timestamp() - interval '1 second' WHERE id = "
+            "(SELECT id FROM executions WHERE status = 'running' LIMIT 1 FOR UPDATE SKIP LOCKED)"
+        )
 
 
 def test_what_ends_its_process_takes_nothing_else_with_it(deployment: FaultDeployment, passed: Passed) -> None:
