@@ -45,13 +45,15 @@ from store.gates.rooms import Levels, Settled, levels_of
 from store.gates.rows import LIMITS
 from store.gates.scopes import Called, Subject, keys_of
 from store.gates.steering import wake
-from store.queues.archived import ARCHIVED
 from store.tables import NOW, executions, gates, queues, slots
 
 MOST_LOOKED_AT: Final = 32
 """In how many gates a choice looks for room, besides those of which this process has given slots back."""
 SWEEP_SECONDS: Final = 1.0
 """How often the slots of a gate are looked through for executions that do not run any more."""
+
+_ARCHIVED = literal_column("'archived'")
+"""The holder of `store.queues.archived`, which knows of gates: it is never taken from those who end what waits there."""
 
 _G, _S, _E, _Q = gates.c, slots.c, executions.c, queues.c
 _MINE = _S.gate_key == _G.key
@@ -307,7 +309,7 @@ def _holding(dialect: str) -> Any:
     found = (
         select(*key, r.c.holder.label("by"))
         .join_from(r, queues, and_(*(column == r.c[column.name] for column in key)))
-        .where(_Q.holder.is_not(None), _Q.holder != r.c.holder, _Q.holder != literal_column(f"'{ARCHIVED}'"))
+        .where(_Q.holder.is_not(None), _Q.holder != r.c.holder, _Q.holder != _ARCHIVED)
         .with_for_update(of=queues, skip_locked=True)
         .cte("found")
     )
