@@ -53,7 +53,7 @@ SWEEP_SECONDS: Final = 1.0
 """How often the slots of a gate are looked through for executions that do not run any more."""
 
 _ARCHIVED = literal_column("'archived'")
-"""The holder of `store.queues.archived`, which knows of gates: it is never taken from those who end what waits there."""
+"""The holder of `store.queues.archived`, which knows of gates. It is left to those who end what waits there."""
 
 _G, _S, _E, _Q = gates.c, slots.c, executions.c, queues.c
 _MINE = _S.gate_key == _G.key
