@@ -52,7 +52,7 @@ MOST_LOOKED_AT: Final = 32
 SWEEP_SECONDS: Final = 1.0
 """How often the slots of a gate are looked through for executions that do not run any more."""
 
-_ARCHIVED = literal_column("'archived'")
+_ARCHIVED: Final[Any] = literal_column("'archived'")
 """The holder of `store.queues.archived`, which knows of gates. It is left to those who end what waits there."""
 
 _G, _S, _E, _Q = gates.c, slots.c, executions.c, queues.c
