@@ -30,7 +30,7 @@ from tests.conftest import private
 from tests.queues import QUEUE_TYPES, declare_empty
 from tests.tcp_proxy import TcpProxy
 from tests.virtual_hosts import RabbitMQWithHosts
-from workers.brokers import amqp
+from workers.brokers import amqp, subscription
 from workers.brokers.amqp import AmqpBroker
 from workers.brokers.encoding import CloudEventEncoder, Origin
 from workers.brokers.settlement import ack_early
@@ -453,3 +453,25 @@ class TestCheck:
             channel.queue_declare(EXECUTIONS_QUEUE, durable=True, arguments={"x-queue-type": queue_type})
         with pytest.raises(BrokerUnavailable, match=f"queue '{EXECUTIONS_QUEUE}' exists with another x-d"):
             amqp.check(url, queue_type)
+
+
+class TestBytesAhead:
+    def test_beyond_so_many_bytes_no_more_is_taken_and_each_is_handled(
+        self,
+        own_rabbitmq: RabbitMQServer,
+        queue_type: QueueType,
+        run: Callable[..., Jobs],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """RabbitMQ's own limit counts messages, whatever their size."""
+        size = len(wrap(InitializeProgram(program_id=uuid7()), source="/tests").encode())
+        monkeypatch.setattr(subscription, "MOST_BYTES", 5 * size)
+        ids = send(url, 40)
+        jobs = run(url, threads=40, prefetch=40)
+        jobs.wait_for(entered=5)
+        assert wait_until(lambda: ready(url) >= 30, PATIENCE), "it gave back what had come beyond"
+        assert len(jobs.entered) <= 10
+        jobs.let_all_end(lambda: len(jobs.ended) >= 40 and ready(url) == 0)
+        jobs.stop()
+        assert Counter(jobs.entered) == dict.fromkeys(ids, 1)
+        assert ready(url) == ready(url, dead_letter_queue(PROGRAMS_QUEUE)) == 0
