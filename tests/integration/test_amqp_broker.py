@@ -458,8 +458,7 @@ class TestCheck:
 class TestBytesAhead:
     def test_beyond_so_many_bytes_no_more_is_taken_and_each_is_handled(
         self,
-        own_rabbitmq: RabbitMQServer,
-        queue_type: QueueType,
+        url: str,
         run: Callable[..., Jobs],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
