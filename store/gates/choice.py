@@ -165,12 +165,14 @@ class Choice:
             rooms = {key: self._levels[key].room(falls_back=falls_back) - self._promised[key] for key in keys}
             number = int(max(0, min(most, *rooms.values()))) if rooms else most
             self._promised.update(dict.fromkeys(keys, number))
-            if number == 0 and most > 0:
-                held[subject] = min(rooms, key=lambda key: (rooms[key], key))
+            if number < most:
+                tightest = min(rooms, key=lambda key: (rooms[key], key))
+                self._known.holding.add(tightest)
+                if number == 0:
+                    held[subject] = tightest
             may.append(number)
         if held:
             _hold(self._connection, held)
-            self._known.holding.update(held.values())
         return may
 
     def taken(self, chosen: Iterable[tuple[Subject, Identity, int]]) -> None:

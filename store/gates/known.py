@@ -83,7 +83,7 @@ class KnownGates:
         self.freed: set[str] = set()
         """Gates of which this process has given slots back since it chose last."""
         self.holding: set[str] = set()
-        """Gates that held queues when this process looked at them last."""
+        """Gates for which something waited when this process looked at them last."""
         self.gave_slots = False
         """Whether what this process has chosen last holds slots."""
         self.cursor = ""

@@ -228,6 +228,14 @@ class TestInFlight:
         assert len(choose(connection, known)) == 2
         assert running(connection) == 2
 
+    def test_who_lets_some_begin_looks_again_when_they_end(self, connection: Connection, known: KnownGates) -> None:
+        waits(connection, program_of(connection, LM.name), 3)
+        gates.set_limit(connection, LM, Limits(in_flight=2), by="anna")
+        first, _ = choose(connection, known)
+        ends(connection, *first, known)
+        assert known.let_go
+        assert len(choose(connection, known)) == 1
+
     def test_each_of_several_limits_holds(self, connection: Connection, known: KnownGates) -> None:
         program_id = program_of(connection, LM.name)
         waits(connection, program_id, 5)
