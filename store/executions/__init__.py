@@ -7,6 +7,17 @@ clock. Every later write contains the claimed lock_version; if the row has anoth
 from store.executions.adoption import adopt
 from store.executions.alone import claim_alone
 from store.executions.cancels import MAX_CANCELS, cancel, cancel_many
+from store.executions.claims import (
+    Claim,
+    Claimed,
+    Conflicting,
+    Ended,
+    Lease,
+    NoProgram,
+    Running,
+    ToRunAlone,
+    Waiting,
+)
 from store.executions.leases import Heartbeat, anything_due, heartbeat, left, release, rescue
 from store.executions.queries import (
     Result,
@@ -22,20 +33,11 @@ from store.executions.queries import (
 from store.executions.replays import MAX_REPLAYS, discard, replay
 from store.executions.rows import (
     Carried,
-    Claim,
-    Claimed,
-    Conflicting,
-    Ended,
     Execution,
     Finish,
-    Lease,
-    NoProgram,
     Request,
     Retry,
-    Running,
-    ToRunAlone,
     Trace,
-    Waiting,
 )
 from store.executions.transitions import claim, finish, finish_and_read, retry
 

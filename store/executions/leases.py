@@ -26,7 +26,9 @@ from store.column_types import database_now, statement_now
 from store.database.batch import encode, records
 from store.database.identity import Identity, is_found, is_one_of
 from store.executions.adoption import LEFT
-from store.executions.rows import Lease
+from store.executions.claims import (
+    Lease,
+)
 from store.executions.statements import IS_EXTERNAL, NEVER, PENDING, QUEUED, RUN_AT, RUNNING
 from store.executions.timeline import continued
 from store.executions.waiting import wait

@@ -29,7 +29,13 @@ from dspex import ErrorCode, ExecutionStatus, ProgramStatus
 from store import counters, event_outbox, statuses
 from store.column_types import database_now, seconds_until
 from store.database.batch import records, writes_in_with
-from store.executions.rows import CLAIMED_COLUMNS, EXECUTION_COLUMNS, REQUEST_COLUMNS
+from store.executions.claims import (
+    CLAIMED_COLUMNS,
+)
+from store.executions.rows import (
+    EXECUTION_COLUMNS,
+    REQUEST_COLUMNS,
+)
 from store.executions.timeline import begun, continued
 from store.gates.known import CHANGED_AT
 from store.queues.keys import NEVER_SECONDS

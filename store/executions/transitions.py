@@ -17,23 +17,25 @@ from store.database.identity import Identity, is_one_of, lock_order
 from store.event_outbox import OutboxEntry
 from store.executions import blobs, statements, traces
 from store.executions.adoption import adopt_these
-from store.executions.idempotency import Holder, Key, give_back, take
-from store.executions.queries import of_all_tenants
-from store.executions.rows import (
+from store.executions.claims import (
     Claim,
     Claimed,
     Conflicting,
     Ended,
-    EndKey,
-    Execution,
-    Finish,
     Lease,
     NoProgram,
-    Request,
-    Retry,
     Running,
     Waiting,
     claim_of,
+)
+from store.executions.idempotency import Holder, Key, give_back, take
+from store.executions.queries import of_all_tenants
+from store.executions.rows import (
+    EndKey,
+    Execution,
+    Finish,
+    Request,
+    Retry,
     cost_of,
     execution_of,
     finish_row,
