@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -27,12 +28,17 @@ from workers.security.reply_queues import kept_queue
 
 logger = logging.getLogger(__name__)
 
+PAUSE_SECONDS = 0.0001
+"""How long the publisher's thread has Python to send an answer, before its event is encoded."""
+
 
 def announce(app: Application, execution: Execution) -> None:
     """Send the event in the outbox of an execution, and its answer."""
     entry = OutboxEntry(execution.id, execution.lock_version, execution.tenant)
     ended = event_of(execution, execution.attempt, execution.metadata)
-    Announcement(app, entry, partial(_event, app, ended, entry, _context(execution))).send(execution)
+    announcement = Announcement(app, entry, partial(_event, app, ended, entry, _context(execution)))
+    announcement.encode()
+    announcement.send(execution)
 
 
 def tell_end(app: Application, execution: Execution) -> None:
@@ -94,6 +100,7 @@ class Announcement:
         self._app = app
         self._entry = entry
         self._event = event
+        self._encoded = False
         self._missing = 1
         self._failed = False
         self._lock = threading.Lock()
@@ -101,7 +108,7 @@ class Announcement:
     def encode(self) -> None:
         """Encode the event now."""
         encoded = self._event()
-        self._event = lambda: encoded
+        self._event, self._encoded = lambda: encoded, True
 
     def send(self, answered: Execution | None = None) -> None:
         """Send the messages without waiting. If too many are unconfirmed, the relay sends them later.
@@ -129,6 +136,8 @@ class Announcement:
             return
         if answer is not None:
             self._submit(answer, self._answer_confirmed)
+            if not self._encoded:
+                time.sleep(PAUSE_SECONDS)  # the publisher's thread would wait for this one
         self._submit(self._event(), self._confirmed)
 
     def _submit(self, message: Publication, confirmed: Callable[[Future[None]], None]) -> None:
