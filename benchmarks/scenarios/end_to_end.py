@@ -63,9 +63,9 @@ def _publish_with(run: Run, jobs: int, done_before: int) -> dict[str, float]:
 SCENARIO = Scenario(
     "end_to_end",
     "End to end from one producer",
-    "Two warm worker processes are idle; one producer publishes, each job confirmed by the broker or committed: as fast "
-    f"as it can, or {STEP} whenever no more than {UNFINISHED - STEP} are unfinished, so that nothing waits. Jobs a second "
-    "from its first publish to the last counted job.",
+    "Two warm worker processes are idle; one producer publishes, each job confirmed by the broker or committed: as "
+    f"fast as it can, or {STEP} whenever no more than {UNFINISHED - STEP} are unfinished, so that nothing waits. Jobs "
+    "a second from its first publish to the last counted job.",
     (Column("rate", "jobs/s"), Column("publishing", "publishing took s", 1), *CPU_COLUMNS),
     tuple(SYSTEMS),
     lambda _: (SPREAD, NO_BACKLOG),

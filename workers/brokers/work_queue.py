@@ -75,10 +75,14 @@ class WorkQueue:
         self._waking = False
 
     def put(self, item: Item) -> None:
-        """Add an item."""
+        """Add an item; one that is `urgent` before those of its priority that are not."""
         with self._lock:
             lane = self._lane_of.get(item.priority) or self._make_lane(item.priority)
-            lane.items.append(item)
+            if getattr(item, "urgent", False):
+                others = (place for place, other in enumerate(lane.items) if not getattr(other, "urgent", False))
+                lane.items.insert(next(others, len(lane.items)), item)
+            else:
+                lane.items.append(item)
             if lane.handled < lane.limit:
                 self._wake()
 

@@ -9,6 +9,7 @@ from dramatiq import Message
 
 from dspex import ExecuteProgram
 from dspex.amqp.topology import EXECUTIONS_QUEUE
+from dspex.contract.options import Lane
 from store.database.identity import Identity
 from store.executions import Claim, Claimed, Request, Running, ToRunAlone, Waiting
 from workers.application.wiring import Application
@@ -59,6 +60,8 @@ class ToRun:
     def __init__(self, taken: Taken, place: Place) -> None:
         self.taken = taken
         self.place = place
+        self.urgent = taken.request.options.lane is Lane.HIGH
+        """It is run before what is claimed ahead in other lanes."""
         name = str(taken.request.id)
         self.message = Delivery(
             Message[Any](EXECUTIONS_QUEUE, RUN, (), {"item": self}, {}, message_id=name, message_timestamp=0),

@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import Connection, func, select
 
 from deploy.processes import wait_until
-from dspex import ExecuteProgram, ExecutionStatus, uuid7, wrap
+from dspex import ExecuteProgram, ExecutionOptions, ExecutionStatus, uuid7, wrap
 from dspex.contract.callback import Callback
+from dspex.contract.options import Lane
 from store import executions
 from store.database.identity import Identity
 from store.executions import Claimed, Conflicting, Ended, Lease, ToRunAlone, Waiting
@@ -180,6 +181,14 @@ def test_while_some_wait_a_new_one_does_not_overtake_them(desk: Desk) -> None:
     first.place.leave()
     assert [id_of(item) for item in desk.to_run(1)] == [items[2].id]
     assert desk.status(new) == PENDING
+
+
+def test_an_urgent_one_is_before_what_is_claimed_ahead(desk: Desk) -> None:
+    desk.app.pace.ended(0.001)
+    bulk = [desk.put(options=ExecutionOptions(lane=Lane.BULK)) for _ in range(4)]
+    assert wait_until(lambda: len(desk.intake) == 4, PATIENCE)
+    urgent = desk.put(options=ExecutionOptions(lane=Lane.HIGH))
+    assert [id_of(item) for item in desk.to_run(5)] == [item.id for item in (urgent, *bulk)]
 
 
 def test_a_message_for_one_that_runs_or_waits_is_dropped(desk: Desk) -> None:
