@@ -53,12 +53,12 @@ def test_what_is_told_cancelled_never_runs(deployment: FaultDeployment, passed: 
                 deployment.publish(commands[index])
 
         commands = [execute(deployment, random) for _ in range(number)]
-        steps = shuffled(number, random)
-        for part in range(kills + 1):
-            done = asking.map(do, steps[part * len(steps) // (kills + 1) : (part + 1) * len(steps) // (kills + 1)])
-            if part < kills:
-                fleet.kill(random)
-            list(done)
+        done = asking.map(do, shuffled(number, random))
+        for part in range(1, kills + 1):
+            some = part * number // (kills + 1)
+            deployment.wait(lambda some=some: len(told) >= some, f"{some} are told", 120)  # type: ignore[misc]
+            fleet.kill(random)
+        list(done)
         deployment.wait_until_ended(seconds=sized(60, 300))
         verdict = deployment.judge()
         stop.set()
