@@ -26,11 +26,11 @@ def measure(stage: Stage, options: Options, system: System, variant: str) -> Fig
         before = run.usage()
         if variant == NO_BACKLOG:
             published = _publish_with(run, jobs, warm)
+            after = run.follow(warm + jobs, warm + jobs)[0]
         else:
             run.published += jobs
             run.producer.begin("publish", jobs=jobs)
-        after = run.follow(warm + jobs, warm + jobs)[0]
-        if variant != NO_BACKLOG:
+            after = run.follow(warm + jobs, warm + jobs)[0]
             published = run.producer.end()
         run.verify()
         seconds = run.progress[-1].at - published["began"]
