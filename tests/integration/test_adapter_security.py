@@ -64,10 +64,12 @@ def rejected_signature(signature: Any) -> str:
 
 @pytest.fixture(scope="module")
 def server_of_children(plugin_path: Path) -> Iterator[Server]:
+    # Over before the first test: it may be made within one that has the path already, and would put it back at the end.
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(plugin_path))  # the children have the path that their server is started with
         server = Server(Limits())
-        yield server
+        server.fork().close()
+    yield server
     server.close()
 
 

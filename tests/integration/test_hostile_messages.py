@@ -20,6 +20,7 @@ from tests.poison import envelope
 from tests.queues import QUEUE_TYPES, declare_empty, ready
 from tests.waiting import wait_until
 from workers.brokers.topology import DEAD_LETTERS, dead_letter_queue
+from workers.settings import ACCEPTED_AHEAD
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -135,7 +136,7 @@ class TestExpired:
         """
         lock = edge.deployment.engine.connect()
         lock.execute(text("LOCK TABLE executions IN EXCLUSIVE MODE"))
-        busy = [edge.execute() for _ in range(40)]
+        busy = [edge.execute() for _ in range(ACCEPTED_AHEAD + 8)]
         for _, body in busy:
             assert edge.wire.publish(COMMANDS_EXCHANGE, EXECUTE, wire.properties(), body)
         wait_until(lambda: ready(edge.deployment.broker_url, EXECUTIONS_QUEUE) > 0, "messages wait")

@@ -22,9 +22,9 @@ from typing import Protocol
 
 from workers.brokers.delivery import Delivery, Source
 
-QUICK, CHANGES, EXECUTIONS = 0, 5, 10
+QUICK, CHANGES, URGENT, EXECUTIONS = 0, 5, 8, 10
 """The priorities: quick commands such as queries and cancels; those that build a program or go through many rows;
-executions that run.
+executions of the lane `high`; all others.
 """
 
 
@@ -75,14 +75,10 @@ class WorkQueue:
         self._waking = False
 
     def put(self, item: Item) -> None:
-        """Add an item; one that is `urgent` before those of its priority that are not."""
+        """Add an item."""
         with self._lock:
             lane = self._lane_of.get(item.priority) or self._make_lane(item.priority)
-            if getattr(item, "urgent", False):
-                others = (place for place, other in enumerate(lane.items) if not getattr(other, "urgent", False))
-                lane.items.insert(next(others, len(lane.items)), item)
-            else:
-                lane.items.append(item)
+            lane.items.append(item)
             if lane.handled < lane.limit:
                 self._wake()
 

@@ -22,10 +22,10 @@ from store.executions.choosing import Chosen, anything_ready
 from workers.application.wiring import Application
 from workers.brokers.delivery import Disposition
 from workers.brokers.settlement import handled
-from workers.brokers.work_queue import CHANGES, EXECUTIONS, Item, WorkQueue
+from workers.brokers.work_queue import CHANGES, EXECUTIONS, URGENT, Item, WorkQueue
 from workers.execution.attempt import Attempt
 from workers.execution.completion import end
-from workers.execution.places import Place, Places
+from workers.execution.places import Place, Places, kept_for_urgent
 from workers.execution.request import request_of
 from workers.execution.taken import Refused, Taken, ToRun
 from workers.persistence.gates import may_begin
@@ -54,9 +54,10 @@ class Intake(WorkQueue):
 
     def __init__(self, app: Application) -> None:
         threads = app.settings.threads
-        super().__init__({EXECUTIONS: threads, CHANGES: threads + CHANGE_THREADS})
-        self.threads = threads + CHANGE_THREADS + QUICK_THREADS
-        self.places = Places(app, self._begin_chosen, partial(self.waiting, EXECUTIONS))
+        both = threads + kept_for_urgent(threads)
+        super().__init__({EXECUTIONS: threads, URGENT: both, CHANGES: both + CHANGE_THREADS})
+        self.threads = both + CHANGE_THREADS + QUICK_THREADS
+        self.places = Places(app, self._begin_chosen, lambda: self.waiting(EXECUTIONS) + self.waiting(URGENT))
         self.places.admits = self._admits
         self._app = app
         app.isolation.when_wanted = self._hand_over

@@ -3,6 +3,9 @@
 A new message gets a free place at once, unless executions are known to wait: then it waits like them, as a row, and the
 database chooses who is next (`store.executions.choosing`). One choice is made at a time, for all places that are free.
 
+A new message of the lane `high` finds a place that is kept for its lane, where others wait: so an urgent execution need
+not wait for the end of one that is not.
+
 While runs are short, a message that finds no free place is held for a moment, as one will be free soon: to write it
 down as waiting would cost more. Where that goes on, the broker may have a backlog: then all are written down.
 """
@@ -16,6 +19,7 @@ from collections.abc import Callable
 from functools import partial
 
 from dspex.backoff import doubled
+from dspex.contract.options import Lane
 from store.database.identity import Identity
 from store.executions import Request
 from store.executions.choosing import Choice, Chosen
@@ -32,14 +36,27 @@ AGAIN_SECONDS, MOST_AGAIN_SECONDS = 0.01, 0.08
 """The pause after a choice that found nothing, although something waits: others have locked it at the moment."""
 
 
+KEPT = 8
+"""One place for every so many threads is beside the others, and for new executions of the lane `high` only."""
+
+
+def kept_for_urgent(threads: int) -> int:
+    """How many executions of the lane `high` may run beside those that so many threads run."""
+    return threads // KEPT
+
+
 class Place:
     """A place that an execution has, from before its claim until its actor is done; see `Delivery.held`.
 
     An execution with a place runs together with others, until it steps aside.
+
+    Args:
+        urgent: it is one of those that are kept for urgent executions.
     """
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, *, urgent: bool = False) -> None:
         self._places = places
+        self._urgent = urgent
         self._together = True
 
     def step_aside(self) -> None:
@@ -51,7 +68,10 @@ class Place:
     def leave(self) -> None:
         """Release the place for the next execution."""
         self.step_aside()
-        self._places.free_one()
+        if self._urgent:
+            self._places.free_urgent()
+        else:
+            self._places.free_one()
 
 
 Start = Callable[["Place | None"], None]
@@ -76,6 +96,7 @@ class Places:
         self._changed = threading.Condition()
         self._threads = app.settings.threads
         self._taken = 0
+        self._urgent = 0  # of those that are kept for urgent executions
         self._choosing = False
         self._again = False  # somebody has asked for a look while a choice was made
         self._waits = False  # executions are known to wait
@@ -99,6 +120,9 @@ class Places:
             start: called with the place; or with None, if the message must wait as a row.
         """
         place, set_timer = None, False
+        if request.options.lane is Lane.HIGH and (urgent := self._urgent_place(request)) is not None:
+            start(urgent)
+            return
         with self._changed:
             if self._waits or self._closed or self.isolation.wanted or not self._may_run(request):
                 pass
@@ -119,6 +143,23 @@ class Places:
             return
         self._let_go()  # they came before
         start(place)
+
+    def _urgent_place(self, request: Request) -> Place | None:
+        """A place that is kept for urgent executions, where a new one would wait for another."""
+        with self._changed:
+            would_wait = self._waits or self._held or self._taken >= self.capacity
+            if not would_wait or self._closed or self.isolation.wanted or not self._may_run(request):
+                return None
+            if self._urgent >= kept_for_urgent(self._threads) or not self.isolation.enter():
+                return None
+            self._urgent += 1
+            return Place(self, urgent=True)
+
+    def free_urgent(self) -> None:
+        """One of the places that are kept for urgent executions is free again."""
+        with self._changed:
+            self._urgent -= 1
+            self._changed.notify_all()
 
     def _let_go(self) -> None:
         """Have the messages wait as rows that were held for too long, or because of what is not so any more."""
@@ -226,7 +267,7 @@ class Places:
     def wait(self, seconds: float) -> bool:
         """Wait until no place is taken. Returns False after the timeout."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._taken, seconds)
+            return self._changed.wait_for(lambda: not (self._taken or self._urgent), seconds)
 
     def _chosen(self, room: int, choice: Choice | None, error: Exception | None) -> None:
         if choice is None:

@@ -14,7 +14,7 @@ from store.database.identity import Identity
 from store.executions import Claim, Claimed, Request, Running, ToRunAlone, Waiting
 from workers.application.wiring import Application
 from workers.brokers.delivery import Delivery, Disposition
-from workers.brokers.work_queue import EXECUTIONS
+from workers.brokers.work_queue import EXECUTIONS, URGENT
 from workers.execution.attempt import Attempt
 from workers.execution.places import Place
 from workers.security.request import Received
@@ -55,13 +55,10 @@ _NOWHERE = _Nowhere()
 class ToRun:
     """A claimed execution, or one that is to run alone, as an item of the work queue. It holds a place."""
 
-    priority = EXECUTIONS
-
     def __init__(self, taken: Taken, place: Place) -> None:
         self.taken = taken
         self.place = place
-        self.urgent = taken.request.options.lane is Lane.HIGH
-        """It is run before what is claimed ahead in other lanes."""
+        self.priority = URGENT if taken.request.options.lane is Lane.HIGH else EXECUTIONS
         name = str(taken.request.id)
         self.message = Delivery(
             Message[Any](EXECUTIONS_QUEUE, RUN, (), {"item": self}, {}, message_id=name, message_timestamp=0),

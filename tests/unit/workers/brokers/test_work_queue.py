@@ -27,7 +27,6 @@ class Item:
     name: str
     priority: int = 10
     message: Any = None
-    urgent: bool = False
 
 
 def names(queue: WorkQueue) -> list[str]:
@@ -44,19 +43,6 @@ def test_first_in_first_out_but_what_is_urgent_before() -> None:
         queue.put(Item(name, priority))
     assert queue.qsize() == 5
     assert names(queue) == ["x", "y", "a", "b", "c"]
-
-
-def test_what_is_urgent_is_before_the_others_of_its_priority() -> None:
-    queue = WorkQueue()
-    for name, priority, urgent in (
-        ("a", 10, False),
-        ("b", 10, True),
-        ("x", 0, False),
-        ("c", 10, True),
-        ("d", 10, False),
-    ):
-        queue.put(Item(name, priority, urgent=urgent))
-    assert names(queue) == ["x", "b", "c", "a", "d"]
 
 
 def test_empty() -> None:

@@ -59,11 +59,11 @@ class Item:
 class Desk:
     """An intake of two places, and no thread that takes anything out."""
 
-    def __init__(self, start: Callable[..., System]) -> None:
+    def __init__(self, start: Callable[..., System], threads: int = 2) -> None:
         first = start()
         self.program_id = first.program()
         first.stop()
-        self.system = start(running=False, threads=2)
+        self.system = start(running=False, threads=threads)
         self.app = self.system.app
         self.intake = Intake(self.app)
         self.source = Source()
@@ -108,6 +108,14 @@ class Desk:
 @pytest.fixture
 def desk(start: Callable[..., System]) -> Iterator[Desk]:
     desk = Desk(start)
+    yield desk
+    desk.system._stopped = True  # its threads were never started
+    desk.app.close()
+
+
+@pytest.fixture
+def wide(start: Callable[..., System]) -> Iterator[Desk]:
+    desk = Desk(start, threads=8)
     yield desk
     desk.system._stopped = True  # its threads were never started
     desk.app.close()
@@ -189,6 +197,25 @@ def test_an_urgent_one_is_before_what_is_claimed_ahead(desk: Desk) -> None:
     assert wait_until(lambda: len(desk.intake) == 4, PATIENCE)
     urgent = desk.put(options=ExecutionOptions(lane=Lane.HIGH))
     assert [id_of(item) for item in desk.to_run(5)] == [item.id for item in (urgent, *bulk)]
+
+
+def test_an_urgent_one_has_a_place_where_others_wait(wide: Desk) -> None:
+    """One for every eight threads: behind a backlog it need not wait for the end of another."""
+    bulk = [wide.put(options=ExecutionOptions(lane=Lane.BULK)) for _ in range(10)]
+    running = wide.to_run(8)
+    for item in bulk[8:]:
+        wide.becomes(item, PENDING)
+    first, second = (wide.put(options=ExecutionOptions(lane=Lane.HIGH)) for _ in range(2))
+    [urgent] = wide.to_run(1)
+    assert id_of(urgent) == first.id
+    wide.becomes(second, PENDING)
+    urgent.place.leave()
+    assert wide.status(second) == PENDING, "the next place is its own, by its lane"
+    running[0].place.leave()
+    assert [id_of(item) for item in wide.to_run(1)] == [second.id]
+    [third] = [wide.put(options=ExecutionOptions(lane=Lane.HIGH))]
+    assert [id_of(item) for item in wide.to_run(1)] == [third.id]
+    assert not wide.intake.wait(0)
 
 
 def test_a_message_for_one_that_runs_or_waits_is_dropped(desk: Desk) -> None:
@@ -380,7 +407,7 @@ def test_while_runs_are_short_some_are_claimed_ahead(
     """One for every eight threads; of very short ones what runs in ten milliseconds, at most two for each thread."""
     system = start(running=False, threads=threads)
     intake = Intake(system.app)
-    assert (intake.places.capacity, intake.threads) == (threads, threads + 8)
+    assert (intake.places.capacity, intake.threads) == (threads, threads + threads // 8 + 8)
     system.app.pace.ended(seconds)
     assert intake.places.capacity == capacity
     system.app.pace.at_least(5.0)

@@ -99,9 +99,9 @@ class TestFailures:
 class TestCommitsInDoubt:
     """The commit arrives, and the connection breaks before the answer: the writer makes the same write again."""
 
-    @pytest.mark.parametrize(("write", "attempt"), [("claim", 2), ("finish_and_read", 1)])
+    @pytest.mark.parametrize(("write", "attempts"), [("claim", {1, 2}), ("finish_and_read", {1})])
     def test_the_execution_ends_once(
-        self, start: Callable[..., System], monkeypatch: pytest.MonkeyPatch, write: str, attempt: int
+        self, start: Callable[..., System], monkeypatch: pytest.MonkeyPatch, write: str, attempts: set[int]
     ) -> None:
         system = start(lease_seconds=1)
         store, doubts = getattr(executions, write), [True]
@@ -119,7 +119,8 @@ class TestCommitsInDoubt:
         program_id = system.program(adapter="scripted")
         monkeypatch.setattr(executions, write, in_doubt)
         row = system.ended(system.execute(program_id, question="why"))
-        assert (row.status, row.attempt) == (ExecutionStatus.COMPLETED, attempt)
+        assert row.status == ExecutionStatus.COMPLETED
+        assert row.attempt in attempts  # 1: where a look was just being made, it was written down as waiting
         assert doubts == []
         assert len(system.scripted.runs) == 1
         system.event(ExecutionCompleted, row.id)
