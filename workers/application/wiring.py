@@ -256,9 +256,8 @@ def _principals(settings: Settings) -> Principals:
 
 def _messaging(settings: Settings, name: str, principals: Principals) -> tuple[dramatiq.Broker, Publisher]:
     admit = Admission(principals) if settings.tenancy else None
-    ahead = {EXECUTIONS_QUEUE: settings.accepted_ahead}
     if settings.embedded:
-        memory = MemoryBroker(max_bytes=settings.max_message_bytes, admit=admit, ahead=ahead)
+        memory = MemoryBroker(max_bytes=settings.max_message_bytes, admit=admit)
         return memory, MemoryPublisher(memory)
     undeclared = threading.Event()
     publisher = AmqpPublisher(settings.broker_url, window=3 * UNCONFIRMED, name=name, on_undeclared=undeclared.set)
@@ -270,5 +269,5 @@ def _messaging(settings: Settings, name: str, principals: Principals) -> tuple[d
         name=name,
         admit=admit,
         undeclared=undeclared,
-        ahead=ahead,
+        ahead={EXECUTIONS_QUEUE: settings.accepted_ahead},
     ), publisher

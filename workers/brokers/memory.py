@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any
@@ -30,11 +30,7 @@ Listener = Callable[[str, bytes], None]
 
 
 class MemoryBroker(dramatiq.Broker):
-    """Queues of message bodies in this process. Publishing blocks while the queue is full.
-
-    Args:
-        ahead: how many messages of a queue are prefetched, where it is not as many as its consumer asks for.
-    """
+    """Queues of message bodies in this process. Publishing blocks while the queue is full."""
 
     def __init__(
         self,
@@ -42,10 +38,8 @@ class MemoryBroker(dramatiq.Broker):
         max_bytes: int,
         max_length: int = 10_000,
         admit: Admit | None = None,
-        ahead: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(middleware=[Settlement()])
-        self.ahead = ahead or {}
         self.queues: dict[str, _Queue] = {}
         self.max_bytes = max_bytes
         self.max_length = max_length
@@ -60,7 +54,7 @@ class MemoryBroker(dramatiq.Broker):
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> dramatiq.Consumer:
         """Consume a queue; `timeout` is in milliseconds."""
-        return MemoryConsumer(self, queue_name, self.ahead.get(queue_name, prefetch), timeout / 1000)
+        return MemoryConsumer(self, queue_name, prefetch, timeout / 1000)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Put a command into its queue."""
