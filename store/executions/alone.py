@@ -13,14 +13,8 @@ from sqlalchemy import Connection, case, false, or_, select, true, update
 
 from store.database.batch import encode, execute, records
 from store.database.identity import Identity
-from store.executions.claims import (
-    Claim,
-    Lease,
-    claim_of,
-)
-from store.executions.rows import (
-    Request,
-)
+from store.executions.claims import Claim, Lease, claim_of
+from store.executions.rows import Request
 from store.executions.statements import PENDING, READY_BACKEND, claimed_columns, claimed_values
 from store.executions.transitions import explain
 from store.executions.waiting import wait_no_more

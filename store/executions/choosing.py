@@ -34,17 +34,8 @@ from store import gates
 from store.column_types import UtcDateTime, database_now, statement_now
 from store.database.batch import encode, execute, records
 from store.database.identity import Identity, is_one_of
-from store.executions.claims import (
-    Claimed,
-    Lease,
-    ToRunAlone,
-    claim_of,
-)
-from store.executions.rows import (
-    KEPT,
-    Request,
-    request_of,
-)
+from store.executions.claims import Claimed, Lease, ToRunAlone, claim_of
+from store.executions.rows import KEPT, Request, request_of
 from store.executions.statements import ALONE_AT, PENDING, READY_BACKEND, claimed_columns, claimed_values, last_chance
 from store.executions.waiting import wait_no_more
 from store.gates import KnownGates, Subject
